@@ -1,0 +1,108 @@
+# The front door. `make` alone lists what there is.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help run check test chaos bench fix audit fmt-check clippy deny tidy unit \
+	setup-build setup-docker skep skep-release test-app test-app-release
+
+export PATH := $(PATH):$(HOME)/.cargo/bin
+CARGO ?= cargo
+# Absolute: cargo runs the tests in their own folders.
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+
+# Nothing that checks may change Cargo.lock.
+LOCKED := --locked
+# All of the workspace each time, else features unify differently and crates are built twice.
+WORKSPACE := $(LOCKED) --workspace
+
+DENY_VERSION := 0.20.2
+DENY_ROOT := $(TARGET)/tools/cargo-deny-$(DENY_VERSION)
+DENY := $(or $(shell PATH="$(PATH)" command -v cargo-deny),$(DENY_ROOT)/bin/cargo-deny)
+
+# The end-to-end tests and benches run these from outside.
+E2E := SKEP_BIN=$(TARGET)/debug/skep SKEP_TEST_APP=$(TARGET)/test-app/skep-test-app
+E2E_RELEASE := SKEP_BIN=$(TARGET)/release/skep SKEP_TEST_APP=$(TARGET)/test-app-release/skep-test-app
+
+HELLO := --manifest-path examples/hello/Cargo.toml
+HELLO_TARGET := --target-dir $(TARGET)/hello
+
+help: ## list what make can do
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: setup-docker skep ## deploy the example with skep dev, stay until Ctrl-C (ONCE=1: exit after its first 200)
+	ONCE='$(ONCE)' SKEP_BIN=$(TARGET)/debug/skep scripts/run.sh
+
+check: setup-build fmt-check clippy deny tidy unit ## read-only: format, lints, licences, house style, unit and simulation tests
+
+test: setup-docker check skep test-app ## check, then end-to-end on real Docker with a fixed sample of each fault
+	$(E2E) $(CARGO) test $(LOCKED) -p skep-tests
+	$(MAKE) run ONCE=1
+
+chaos: setup-docker skep-release test-app-release ## the end-to-end tests with the full number of faults, on a release build
+	SKEP_CHAOS=full $(E2E_RELEASE) $(CARGO) test $(LOCKED) -p skep-tests
+
+bench: bench-ring ## every benchmark; results in target/bench/
+
+bench-%: setup-docker skep-release test-app-release ## one benchmark, such as bench-ring
+	$(E2E_RELEASE) $(CARGO) run $(LOCKED) --release -p skep-tests --bin bench-$*
+
+fix: setup-build ## rewrite what can be rewritten: format, lints with a mechanical answer
+	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+	$(CARGO) fmt --all
+	$(CARGO) fmt $(HELLO)
+
+audit: setup-build $(DENY) ## known vulnerabilities (asks for the advisory database)
+	$(DENY) --locked check advisories
+
+# The parts of check, to run alone.
+
+fmt-check:
+	$(CARGO) fmt --all --check
+	$(CARGO) fmt $(HELLO) --check
+
+clippy:
+	$(CARGO) clippy $(WORKSPACE) --all-targets -- -D warnings
+	$(CARGO) clippy $(LOCKED) --quiet $(HELLO) $(HELLO_TARGET) --all-targets -- -D warnings
+
+deny: $(DENY)
+	$(DENY) --locked --log-level error check bans licenses sources
+
+tidy:
+	$(CARGO) run $(LOCKED) --quiet -p xtask -- tidy
+
+unit:
+	$(CARGO) test $(WORKSPACE) --exclude skep-tests
+	$(CARGO) test $(LOCKED) --quiet $(HELLO) $(HELLO_TARGET)
+
+# What the others need.
+
+setup-build:
+	@scripts/setup.sh build
+
+setup-docker:
+	@scripts/setup.sh docker
+
+skep:
+	$(CARGO) build $(WORKSPACE) --bin skep
+
+skep-release:
+	$(CARGO) build $(WORKSPACE) --release --bin skep
+
+# A folder that is a build context: the static binary and its Dockerfile.
+test-app:
+	@mkdir -p $(TARGET)/test-app
+	@cp tests/app/Dockerfile $(TARGET)/test-app/
+	CARGO_PROFILE_DEV_STRIP=true scripts/build-static.sh tests/app skep-test-app $(TARGET)/test-app/skep-test-app
+
+test-app-release:
+	@mkdir -p $(TARGET)/test-app-release
+	@cp tests/app/Dockerfile $(TARGET)/test-app-release/
+	scripts/build-static.sh tests/app skep-test-app $(TARGET)/test-app-release/skep-test-app --release
+
+# Unoptimised: it takes about a minute to build and a second to run.
+$(DENY_ROOT)/bin/cargo-deny:
+	@echo "installing cargo-deny $(DENY_VERSION) into $(DENY_ROOT)"
+	$(CARGO) install cargo-deny --version $(DENY_VERSION) --locked --debug --quiet \
+		--root $(DENY_ROOT) --target-dir $(TARGET)/tools/build
+	@rm -rf $(TARGET)/tools/build

@@ -1,0 +1,142 @@
+//! The endpoints: what a request gets, held and failed as the settings say.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
+use hyper::header::CONTENT_TYPE;
+use hyper::{Request, Response, StatusCode};
+
+use crate::faults;
+use crate::settings::Settings;
+
+/// Text of ours, or the request's own body streamed back.
+pub(crate) type Body = Either<Full<Bytes>, Incoming>;
+
+/// Longer holds than any test waits for are a mistake in the test.
+const MAX_HOLD_MS: u64 = 600_000;
+
+/// Answers `/`, `/healthz`, `/env`, `/hold?ms=`, `/crash` and `/echo`.
+pub(crate) async fn answer(settings: &Settings, request: Request<Incoming>) -> Response<Body> {
+    let path = request.uri().path().to_string();
+    if path != "/healthz" && !settings.hold.is_zero() {
+        tokio::time::sleep(settings.hold).await;
+    }
+    match path.as_str() {
+        "/" => text(
+            StatusCode::OK,
+            format!(
+                "version={} allocation={}\n",
+                settings.version, settings.allocation
+            ),
+        ),
+        "/healthz" if settings.fail_health => text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "unhealthy, as told\n".into(),
+        ),
+        "/healthz" => text(StatusCode::OK, "ok\n".into()),
+        "/env" => environment(),
+        "/hold" => match hold_ms(request.uri().query()) {
+            Some(ms) => {
+                tokio::time::sleep(Duration::from_millis(ms)).await;
+                text(StatusCode::OK, format!("held {ms} ms\n"))
+            }
+            None => text(
+                StatusCode::BAD_REQUEST,
+                format!("ask for /hold?ms=N with N at most {MAX_HOLD_MS}\n"),
+            ),
+        },
+        "/crash" => faults::crash(settings.crash_code),
+        "/echo" => echo(request),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "there is /, /healthz, /env, /hold?ms=, /crash and /echo\n".into(),
+        ),
+    }
+}
+
+fn hold_ms(query: Option<&str>) -> Option<u64> {
+    let ms = query?
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("ms="))?;
+    ms.parse().ok().filter(|ms| *ms <= MAX_HOLD_MS)
+}
+
+fn environment() -> Response<Body> {
+    let variables: BTreeMap<String, String> = std::env::vars_os()
+        .map(|(name, value)| {
+            (
+                name.to_string_lossy().into_owned(),
+                value.to_string_lossy().into_owned(),
+            )
+        })
+        .collect();
+    let json = serde_json::to_string(&variables).expect("a map of strings is always JSON");
+    respond(
+        StatusCode::OK,
+        "application/json",
+        Either::Left(Full::from(json)),
+    )
+}
+
+fn echo(request: Request<Incoming>) -> Response<Body> {
+    let kind = request
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let kind = kind.unwrap_or("application/octet-stream").to_string();
+    respond(StatusCode::OK, &kind, Either::Right(request.into_body()))
+}
+
+fn text(status: StatusCode, body: String) -> Response<Body> {
+    respond(
+        status,
+        "text/plain; charset=utf-8",
+        Either::Left(Full::from(body)),
+    )
+}
+
+fn respond(status: StatusCode, kind: &str, body: Body) -> Response<Body> {
+    Response::builder()
+        .status(status)
+        .header(CONTENT_TYPE, kind)
+        .body(body)
+        .expect("a status and one valid header make a response")
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    #[test]
+    fn a_hold_is_bounded_and_must_be_a_number() {
+        assert_eq!(hold_ms(Some("a=1&ms=250")), Some(250));
+        for wrong in [
+            None,
+            Some(""),
+            Some("ms="),
+            Some("ms=-1"),
+            Some("ms=600001"),
+        ] {
+            assert_eq!(hold_ms(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_environment_is_json() {
+        let body = environment().into_body();
+        let Either::Left(full) = body else {
+            panic!("text expected")
+        };
+        let bytes = full.collect().await.unwrap().to_bytes();
+        let map: BTreeMap<String, String> = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(
+            map.get("CARGO_PKG_NAME").map(String::as_str),
+            Some("skep-test-app")
+        );
+    }
+}
