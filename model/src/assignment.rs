@@ -1,0 +1,80 @@
+//! What a node is told to do: the part of the desired state that concerns it, resolved so far
+//! that the agent needs to ask nobody.
+
+use crate::allocation::Desired;
+use crate::deployment::Origin;
+use crate::id::{AllocationId, ClusterId, DeploymentId, ServiceId};
+use crate::service::{Image, Target};
+use crate::spec::{Builder, Health, Resources, Restart};
+
+/// Which desired set is newer: a restored backup raises the incarnation, commands the number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Generation {
+    /// Of the cluster.
+    pub incarnation: u64,
+    /// Raft index that the set shows.
+    pub number: u64,
+}
+
+/// One allocation as its node is told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assignment {
+    /// Which.
+    pub allocation: AllocationId,
+    /// Whose.
+    pub service: ServiceId,
+    /// For names and labels: `service-environment-project`.
+    pub service_label: String,
+    /// What it runs.
+    pub target: Target,
+    /// Run, drain or stop.
+    pub desired: Desired,
+    /// The image.
+    pub image: Image,
+    /// The port that health checks and traffic use; none: a worker.
+    pub port: Option<u16>,
+    /// Complete environment in plain text: only ever sent over mTLS and stored sealed.
+    pub environment: Vec<(String, String)>,
+    /// Replaces the image's command; empty: the image's own.
+    pub command: Vec<String>,
+    /// Limits.
+    pub resources: Resources,
+    /// Fitness for traffic.
+    pub health: Health,
+    /// Restarts.
+    pub restart: Restart,
+    /// Time between SIGTERM and SIGKILL, in ms.
+    pub stop_grace_ms: u64,
+}
+
+/// One build as its node is told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildOrder {
+    /// Names the build: a deployment has one.
+    pub deployment: DeploymentId,
+    /// Whose.
+    pub service: ServiceId,
+    /// For names: `service-environment-project`.
+    pub service_label: String,
+    /// What from.
+    pub origin: Origin,
+    /// Explicit builder, where the user said one.
+    pub builder: Option<Builder>,
+    /// Path of the Dockerfile inside the app's folder.
+    pub dockerfile: Option<String>,
+    /// When to give up, in ms from its start.
+    pub timeout_ms: u64,
+}
+
+/// Everything one node is told, at one generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DesiredSet {
+    /// Whose.
+    pub cluster: ClusterId,
+    /// How new.
+    pub generation: Generation,
+    /// Allocations, by id.
+    pub assignments: Vec<Assignment>,
+    /// Builds, by deployment.
+    pub builds: Vec<BuildOrder>,
+}

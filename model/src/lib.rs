@@ -1,0 +1,16 @@
+//! Skep's words as plain types: ids, specifications, entities, validation and errors.
+//! Never does IO, never reads a clock or a random number: those are inputs.
+
+pub mod allocation;
+pub mod assignment;
+pub mod deployment;
+pub mod id;
+pub mod manifest;
+pub mod name;
+pub mod node;
+pub mod problem;
+pub mod route;
+pub mod service;
+pub mod spec;
+pub mod tenancy;
+pub mod variable;

@@ -1,0 +1,272 @@
+//! `skep.toml`: an app's own file, in the units that people write.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+
+use crate::problem::Problem;
+use crate::spec::{Builder, ServiceSpec, ServiceType};
+use crate::{name, variable};
+
+/// The file's name.
+pub const FILE: &str = "skep.toml";
+/// Largest file that is read, in bytes.
+pub const MAX_BYTES: u64 = 64 << 10;
+
+/// The content of `skep.toml`. What it does not say stays as it is on the service.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Manifest {
+    /// Name of the service.
+    pub name: Option<String>,
+    /// Name of the project; where it is missing, the service's.
+    pub project: Option<String>,
+    /// `web` or `worker`.
+    #[serde(rename = "type")]
+    pub kind: Option<ServiceType>,
+    /// Explicit builder.
+    pub builder: Option<Builder>,
+    /// Path of the Dockerfile.
+    pub dockerfile: Option<String>,
+    /// Port that the app listens on.
+    pub port: Option<u16>,
+    /// Replaces the image's command.
+    pub command: Option<Vec<String>>,
+    /// How many allocations.
+    pub replicas: Option<u32>,
+    /// Host names beside the generated one.
+    pub domains: Option<Vec<String>>,
+    /// Time between SIGTERM and SIGKILL: `"10s"`.
+    #[serde(with = "humantime_serde")]
+    pub stop_grace: Option<Duration>,
+    /// Needs.
+    pub resources: ResourcesTable,
+    /// Health checks.
+    pub health: HealthTable,
+    /// Rolling updates.
+    pub update: UpdateTable,
+    /// Plain variables. Secrets do not belong into a repository: `skep env set --secret`.
+    pub env: BTreeMap<String, String>,
+}
+
+/// `[resources]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ResourcesTable {
+    /// Requested CPU: `"250m"` (thousandths of a core) or `"1.5"` (cores).
+    pub cpu: Option<String>,
+    /// Ceiling on CPU, same units.
+    pub cpu_limit: Option<String>,
+    /// Memory: `"128MiB"`.
+    pub memory: Option<ByteSize>,
+}
+
+/// `[health]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HealthTable {
+    /// GET this path.
+    pub path: Option<String>,
+    /// Pause between checks.
+    #[serde(with = "humantime_serde")]
+    pub interval: Option<Duration>,
+    /// Longest wait for one answer.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Option<Duration>,
+    /// How long a new allocation may take to become healthy.
+    #[serde(with = "humantime_serde")]
+    pub deadline: Option<Duration>,
+    /// Failed checks in a row that make it unhealthy.
+    pub failures: Option<u32>,
+}
+
+/// `[update]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpdateTable {
+    /// Allocations beyond `replicas` while updating.
+    pub max_surge: Option<u32>,
+    /// How long requests on an old allocation may go on.
+    #[serde(with = "humantime_serde")]
+    pub drain: Option<Duration>,
+}
+
+impl Manifest {
+    /// Reads and checks the text of a `skep.toml`.
+    ///
+    /// # Errors
+    /// Not TOML, an unknown key, or a field that is not accepted; says where.
+    pub fn parse(text: &str) -> Result<Self, Problem> {
+        if text.len() as u64 > MAX_BYTES {
+            return Err(Problem::invalid(
+                FILE,
+                format!("larger than {MAX_BYTES} bytes"),
+            ));
+        }
+        let manifest: Self = toml::from_str(text).map_err(|error| {
+            Problem::invalid(FILE, error.to_string().trim_end().to_owned())
+                .hint("the keys are described in docs/skep-toml.md")
+        })?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// Checks names and variables, and that the units can be read.
+    ///
+    /// # Errors
+    /// The first field that is not accepted.
+    pub fn check(&self) -> Result<(), Problem> {
+        for (field, given) in [("name", &self.name), ("project", &self.project)] {
+            given
+                .as_deref()
+                .map_or(Ok(()), |text| name::check(field, text))?;
+        }
+        for (key, value) in &self.env {
+            let input = variable::VariableInput {
+                name: key.clone(),
+                value: value.clone(),
+                secret: false,
+            };
+            variable::check(&input).map_err(|problem| problem.at(format!("env.{key}")))?;
+        }
+        self.apply(&ServiceSpec::default())?.check()
+    }
+
+    /// The specification with what this file says in it.
+    ///
+    /// # Errors
+    /// A CPU amount that cannot be read.
+    pub fn apply(&self, base: &ServiceSpec) -> Result<ServiceSpec, Problem> {
+        let mut spec = base.clone();
+        set(&mut spec.kind, self.kind);
+        spec.builder = self.builder.or(spec.builder);
+        spec.dockerfile = self.dockerfile.clone().or(spec.dockerfile);
+        spec.port = self.port.or(spec.port);
+        set(&mut spec.command, self.command.clone());
+        set(&mut spec.replicas, self.replicas);
+        set(&mut spec.domains, self.domains.clone());
+        set(&mut spec.stop_grace_ms, self.stop_grace.map(millis));
+        if let Some(text) = &self.resources.cpu {
+            spec.resources.cpu_millis = parse_cpu("resources.cpu", text)?;
+        }
+        if let Some(text) = &self.resources.cpu_limit {
+            spec.resources.cpu_limit_millis = parse_cpu("resources.cpu_limit", text)?;
+        }
+        set(
+            &mut spec.resources.memory_bytes,
+            self.resources.memory.map(|size| size.as_u64()),
+        );
+        spec.health.path = self.health.path.clone().or(spec.health.path);
+        set(
+            &mut spec.health.interval_ms,
+            self.health.interval.map(millis),
+        );
+        set(&mut spec.health.timeout_ms, self.health.timeout.map(millis));
+        set(
+            &mut spec.health.deadline_ms,
+            self.health.deadline.map(millis),
+        );
+        set(&mut spec.health.failures, self.health.failures);
+        set(&mut spec.update.max_surge, self.update.max_surge);
+        set(&mut spec.update.drain_ms, self.update.drain.map(millis));
+        Ok(spec)
+    }
+}
+
+fn set<T>(slot: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *slot = value;
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Reads `250m` or `1.5` into thousandths of a core.
+///
+/// # Errors
+/// Names the field when the text is neither.
+pub fn parse_cpu(field: &str, text: &str) -> Result<u32, Problem> {
+    let bad = || {
+        Problem::invalid(
+            field,
+            format!("`{}` is not an amount of CPU", text.escape_debug()),
+        )
+        .hint("thousandths of a core like 250m, or cores like 1.5")
+    };
+    let text = text.trim();
+    if let Some(number) = text.strip_suffix('m') {
+        return number.parse().map_err(|_| bad());
+    }
+    let cores: f64 = text.parse().map_err(|_| bad())?;
+    if !(0.0..=10_000.0).contains(&cores) {
+        return Err(bad());
+    }
+    // In range, so the cast cannot cut.
+    Ok((cores * 1_000.0).round() as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_file_reads() {
+        let text = r#"
+            name = "hello"
+            type = "web"
+            replicas = 2
+            stop_grace = "5s"
+            [resources]
+            cpu = "0.25"
+            memory = "64MiB"
+            [health]
+            path = "/healthz"
+            deadline = "1m 30s"
+            [env]
+            GREETING = "hi"
+        "#;
+        let manifest: Manifest = toml::from_str(text).expect("valid");
+        manifest.check().expect("accepted");
+        let spec = manifest
+            .apply(&ServiceSpec {
+                port: Some(3000),
+                ..Default::default()
+            })
+            .expect("units");
+        assert_eq!(
+            (spec.replicas, spec.port, spec.stop_grace_ms),
+            (2, Some(3000), 5_000)
+        );
+        assert_eq!(
+            (spec.resources.cpu_millis, spec.resources.memory_bytes),
+            (250, 64 << 20)
+        );
+        assert_eq!(
+            (spec.health.path.as_deref(), spec.health.deadline_ms),
+            (Some("/healthz"), 90_000)
+        );
+    }
+
+    #[test]
+    fn mistakes_name_the_field() {
+        let unknown = toml::from_str::<Manifest>("prot = 80").expect_err("typo");
+        assert!(unknown.to_string().contains("prot"), "{unknown}");
+        let cases = [
+            ("name = \"A B\"", "name"),
+            ("[resources]\ncpu = \"lots\"", "resources.cpu"),
+            ("[env]\n\"A=B\" = \"x\"", "env.A=B"),
+            ("dockerfile = \"/etc/passwd\"", "dockerfile"),
+        ];
+        for (text, field) in cases {
+            let manifest: Manifest = toml::from_str(text).expect(text);
+            assert_eq!(
+                manifest.check().expect_err(text).field.as_deref(),
+                Some(field)
+            );
+        }
+    }
+}

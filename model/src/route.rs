@@ -1,0 +1,39 @@
+//! The route table as the control plane writes it: names (node, allocation, port), never
+//! host:port. Each node resolves its own part.
+
+use crate::id::{AllocationId, NodeId, ServiceId};
+
+/// Every route of the cluster at one index.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RouteTable {
+    /// Index of the last command that changed it.
+    pub revision: u64,
+    /// Sorted by host and path.
+    pub routes: Vec<Route>,
+}
+
+/// host/path -> service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Exact, or `*.` and a domain.
+    pub host: String,
+    /// `/` or a prefix on a segment boundary.
+    pub path_prefix: String,
+    /// Whose.
+    pub service: ServiceId,
+    /// Stable name of the service for metrics: `service-environment-project`.
+    pub name: String,
+    /// Where requests may go; none: the service is there but nothing is healthy.
+    pub backends: Vec<Backend>,
+}
+
+/// One allocation that may get traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backend {
+    /// Where it runs.
+    pub node: NodeId,
+    /// Which.
+    pub allocation: AllocationId,
+    /// The port it listens on.
+    pub port: u16,
+}

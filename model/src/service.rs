@@ -1,0 +1,111 @@
+//! A service and its releases: what should run.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{DeploymentId, EnvironmentId, NodeId, ServiceId};
+use crate::spec::{Health, Resources, Restart, ServiceType};
+use crate::variable::{Sealed, Variable};
+
+/// One deployable thing in an environment. Written by API commands and by deployments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Identity.
+    pub id: ServiceId,
+    /// Owner.
+    pub environment: EnvironmentId,
+    /// Unique in the environment.
+    pub name: String,
+    /// What the user asked for.
+    pub spec: crate::spec::ServiceSpec,
+    /// Variables, by name.
+    pub variables: BTreeMap<String, Variable>,
+    /// Secret that its webhook deliveries are signed with; none: no webhook yet.
+    pub webhook_secret: Option<Sealed>,
+    /// What serves: the last deployment that became live.
+    pub live: Option<Target>,
+    /// What is being rolled out, if anything.
+    pub rollout: Option<Target>,
+    /// Number of the newest release; 0: none yet.
+    pub last_release: u64,
+    /// Wanted without allocations (`skep stop`).
+    pub stopped: bool,
+    /// Being removed: gone when its last allocation has ended.
+    pub removing: bool,
+    /// Raised by every change: the base of compare-and-set.
+    pub generation: u64,
+    /// Cluster time of creation, ms since the epoch.
+    pub created_ms: u64,
+}
+
+impl Service {
+    /// What the scheduler works towards.
+    pub fn target(&self) -> Option<Target> {
+        self.rollout.or(self.live)
+    }
+
+    /// How many allocations there should be.
+    pub fn wanted(&self) -> u32 {
+        if self.stopped || self.removing {
+            0
+        } else {
+            self.spec.replicas
+        }
+    }
+}
+
+/// A release as brought by one deployment: deploying the same release again makes new allocations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Target {
+    /// Number of the release.
+    pub release: u64,
+    /// The deployment that brought it.
+    pub deployment: DeploymentId,
+}
+
+/// An image that exists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Image {
+    /// What people call it.
+    pub reference: String,
+    /// What it is: `sha256:...`. What runs is this, whatever the reference means by then.
+    pub digest: String,
+    /// The node that alone has it (a local build); none: any node can pull it.
+    pub node: Option<NodeId>,
+}
+
+/// Immutable: an image and the configuration it runs with, numbered within its service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    /// Whose.
+    pub service: ServiceId,
+    /// 1, 2, 3, ...
+    pub number: u64,
+    /// The deployment that made it.
+    pub deployment: DeploymentId,
+    /// What runs.
+    pub image: Image,
+    /// Web or worker.
+    pub kind: ServiceType,
+    /// The port it listens on; none for a worker.
+    pub port: Option<u16>,
+    /// Replaces the image's command; empty: the image's own.
+    pub command: Vec<String>,
+    /// Variables at the time.
+    pub variables: BTreeMap<String, Variable>,
+    /// Needs.
+    pub resources: Resources,
+    /// Fitness for traffic.
+    pub health: Health,
+    /// Restarts.
+    pub restart: Restart,
+    /// Time between SIGTERM and SIGKILL, in ms.
+    pub stop_grace_ms: u64,
+    /// The commit it was built from.
+    pub commit: Option<String>,
+    /// Cluster time of creation, ms since the epoch.
+    pub created_ms: u64,
+}

@@ -1,0 +1,486 @@
+//! What a user asks for: the specification of a service, and its validation.
+
+use serde::{Deserialize, Serialize};
+
+use crate::name;
+use crate::problem::Problem;
+
+/// Smallest memory limit that Docker accepts.
+pub const MIN_MEMORY_BYTES: u64 = 6 << 20;
+/// Most replicas of one service: a typing error should not fill a cluster.
+pub const MAX_REPLICAS: u32 = 1_000;
+/// Most custom domains of one service.
+pub const MAX_DOMAINS: usize = 100;
+/// The port where neither the user nor the image says one.
+pub const DEFAULT_PORT: u16 = 8080;
+
+/// The user's word for what a service is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceType {
+    /// Answers HTTP on a port and gets a route.
+    #[default]
+    Web,
+    /// Runs without a port.
+    Worker,
+}
+
+/// What turns a source into an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Builder {
+    /// `docker build` of the Dockerfile.
+    Dockerfile,
+    /// A ready image, named by reference.
+    Image,
+    /// Nixpacks: detects the language.
+    Nixpacks,
+}
+
+/// Where the service comes from, for deployments that nobody uploads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum Source {
+    /// A git repository; a push to `branch` deploys.
+    Git {
+        /// Anything `git clone` takes: https, ssh, or a path on the building node.
+        repository: String,
+        /// The branch that is deployed.
+        branch: String,
+        /// Folder inside the repository that holds the app; empty: its root.
+        #[serde(default)]
+        directory: String,
+    },
+    /// A ready image.
+    Image {
+        /// `name[:tag][@digest]`.
+        reference: String,
+    },
+}
+
+/// What one allocation needs and may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Resources {
+    /// Requested CPU in thousandths of a core: what the scheduler counts, and the container's
+    /// share when the node is busy.
+    pub cpu_millis: u32,
+    /// Requested memory in bytes, and the container's hard limit.
+    pub memory_bytes: u64,
+    /// Ceiling on CPU in thousandths of a core; 0: none.
+    pub cpu_limit_millis: u32,
+}
+
+impl Default for Resources {
+    fn default() -> Self {
+        Self {
+            cpu_millis: 100,
+            memory_bytes: 256 << 20,
+            cpu_limit_millis: 0,
+        }
+    }
+}
+
+/// How the agent finds out that an allocation may get traffic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Health {
+    /// GET this path and want 2xx or 3xx; none: a TCP connection is enough.
+    pub path: Option<String>,
+    /// Pause between checks once healthy, in ms.
+    pub interval_ms: u64,
+    /// Longest wait for one answer, in ms.
+    pub timeout_ms: u64,
+    /// How long a new allocation may take to become healthy, in ms.
+    pub deadline_ms: u64,
+    /// Failed checks in a row that make a healthy allocation unhealthy.
+    pub failures: u32,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            path: None,
+            interval_ms: 2_000,
+            timeout_ms: 2_000,
+            deadline_ms: 60_000,
+            failures: 3,
+        }
+    }
+}
+
+/// How a release replaces another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Update {
+    /// Allocations beyond `replicas` while updating; at least 1, since none may be missing.
+    pub max_surge: u32,
+    /// How long requests on an old allocation may go on after it left the routes, in ms.
+    pub drain_ms: u64,
+}
+
+impl Default for Update {
+    fn default() -> Self {
+        Self {
+            max_surge: 1,
+            drain_ms: 30_000,
+        }
+    }
+}
+
+/// What the agent does when a container ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Restart {
+    /// Restarts within `window_ms` after which the allocation is `failed`.
+    pub attempts: u32,
+    /// The window in which restarts are counted, in ms.
+    pub window_ms: u64,
+    /// Pause before the first restart, in ms; doubles with each.
+    pub delay_ms: u64,
+    /// Longest pause, in ms.
+    pub max_delay_ms: u64,
+}
+
+impl Default for Restart {
+    fn default() -> Self {
+        Self {
+            attempts: 3,
+            window_ms: 600_000,
+            delay_ms: 250,
+            max_delay_ms: 30_000,
+        }
+    }
+}
+
+/// Everything a user says about a service, variables apart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct ServiceSpec {
+    /// What it is.
+    #[serde(rename = "type")]
+    pub kind: ServiceType,
+    /// Where it comes from, unless folders are uploaded.
+    pub source: Option<Source>,
+    /// The builder, where it is not left to detection.
+    pub builder: Option<Builder>,
+    /// Path of the Dockerfile inside the app's folder; none: `Dockerfile`.
+    pub dockerfile: Option<String>,
+    /// The port that a web service listens on; none: the image's single EXPOSE, else 8080.
+    pub port: Option<u16>,
+    /// Replaces the image's command; empty: the image's own.
+    pub command: Vec<String>,
+    /// How many allocations.
+    pub replicas: u32,
+    /// What each needs.
+    pub resources: Resources,
+    /// When each is fit for traffic.
+    pub health: Health,
+    /// How releases follow each other.
+    pub update: Update,
+    /// What happens when a container ends.
+    pub restart: Restart,
+    /// Time between SIGTERM and SIGKILL, in ms.
+    pub stop_grace_ms: u64,
+    /// Host names beside the generated one.
+    pub domains: Vec<String>,
+}
+
+impl Default for ServiceSpec {
+    fn default() -> Self {
+        Self {
+            kind: ServiceType::Web,
+            source: None,
+            builder: None,
+            dockerfile: None,
+            port: None,
+            command: Vec::new(),
+            replicas: 1,
+            resources: Resources::default(),
+            health: Health::default(),
+            update: Update::default(),
+            restart: Restart::default(),
+            stop_grace_ms: 10_000,
+            domains: Vec::new(),
+        }
+    }
+}
+
+impl ServiceSpec {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// The first field that is not accepted, and what would be.
+    pub fn check(&self) -> Result<(), Problem> {
+        between(
+            "replicas",
+            u64::from(self.replicas),
+            0,
+            u64::from(MAX_REPLICAS),
+        )?;
+        between(
+            "resources.cpu_millis",
+            u64::from(self.resources.cpu_millis),
+            1,
+            1_000_000,
+        )?;
+        between(
+            "resources.memory_bytes",
+            self.resources.memory_bytes,
+            MIN_MEMORY_BYTES,
+            1 << 50,
+        )?;
+        let limit = self.resources.cpu_limit_millis;
+        if limit != 0 && limit < self.resources.cpu_millis {
+            return Err(Problem::invalid(
+                "resources.cpu_limit_millis",
+                "the limit is below the request",
+            )
+            .hint("0 for no limit, or at least cpu_millis"));
+        }
+        between(
+            "health.interval_ms",
+            self.health.interval_ms,
+            100,
+            3_600_000,
+        )?;
+        between("health.timeout_ms", self.health.timeout_ms, 10, 60_000)?;
+        between(
+            "health.deadline_ms",
+            self.health.deadline_ms,
+            1_000,
+            3_600_000,
+        )?;
+        between("health.failures", u64::from(self.health.failures), 1, 100)?;
+        between(
+            "update.max_surge",
+            u64::from(self.update.max_surge),
+            1,
+            u64::from(MAX_REPLICAS),
+        )?;
+        between("update.drain_ms", self.update.drain_ms, 0, 3_600_000)?;
+        between(
+            "restart.attempts",
+            u64::from(self.restart.attempts),
+            0,
+            1_000,
+        )?;
+        between(
+            "restart.window_ms",
+            self.restart.window_ms,
+            1_000,
+            86_400_000,
+        )?;
+        between(
+            "restart.delay_ms",
+            self.restart.delay_ms,
+            10,
+            self.restart.max_delay_ms,
+        )?;
+        between(
+            "restart.max_delay_ms",
+            self.restart.max_delay_ms,
+            10,
+            3_600_000,
+        )?;
+        between("stop_grace_ms", self.stop_grace_ms, 0, 600_000)?;
+        if self.port == Some(0) {
+            return Err(Problem::invalid("port", "0 is not a port").hint("1 to 65535"));
+        }
+        if let Some(path) = &self.health.path
+            && (!path.starts_with('/') || path.chars().any(|c| c.is_control() || c == ' '))
+        {
+            return Err(Problem::invalid("health.path", "not an absolute path")
+                .hint("for example /healthz"));
+        }
+        if let Some(path) = &self.dockerfile {
+            inside("dockerfile", path)?;
+        }
+        if self.domains.len() > MAX_DOMAINS {
+            return Err(Problem::invalid(
+                "domains",
+                format!("more than {MAX_DOMAINS}"),
+            ));
+        }
+        self.domains
+            .iter()
+            .try_for_each(|host| name::check_host("domains", host))?;
+        self.check_source()
+    }
+
+    fn check_source(&self) -> Result<(), Problem> {
+        match &self.source {
+            Some(Source::Git {
+                repository,
+                branch,
+                directory,
+            }) => {
+                check_git("source.repository", repository)?;
+                check_git("source.branch", branch)?;
+                inside("source.directory", directory)
+            }
+            Some(Source::Image { reference }) => check_image("source.reference", reference),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the service gets routes.
+    pub fn is_routed(&self) -> bool {
+        self.kind == ServiceType::Web
+    }
+}
+
+fn between(field: &str, value: u64, low: u64, high: u64) -> Result<(), Problem> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    Err(Problem::invalid(field, format!("{value} is out of range"))
+        .hint(format!("{low} to {high}")))
+}
+
+/// A path that stays inside its folder.
+///
+/// # Errors
+/// Names the field when the path is absolute or climbs out.
+pub fn inside(field: &str, path: &str) -> Result<(), Problem> {
+    let climbs = path.starts_with('/')
+        || path.split('/').any(|part| part == "..")
+        || path.contains(['\0', '\n']);
+    if climbs {
+        return Err(Problem::invalid(
+            field,
+            format!("`{}` leaves the app's folder", path.escape_debug()),
+        )
+        .hint("a relative path without `..`"));
+    }
+    Ok(())
+}
+
+/// A repository or branch that git will not take for an option.
+fn check_git(field: &str, text: &str) -> Result<(), Problem> {
+    let odd = text.is_empty()
+        || text.starts_with('-')
+        || text.chars().any(|c| c.is_control() || c == ' ');
+    // `ext::` and other remote helpers run programs named in the URL.
+    if odd || text.len() > 2_048 || text.contains("::") {
+        return Err(
+            Problem::invalid(field, format!("`{}` is not accepted", text.escape_debug()))
+                .hint("an https or ssh URL, or a path; no spaces, not beginning with -"),
+        );
+    }
+    Ok(())
+}
+
+/// An image reference, loosely: Docker judges the rest.
+///
+/// # Errors
+/// Names the field when the text cannot be a reference.
+pub fn check_image(field: &str, text: &str) -> Result<(), Problem> {
+    let ok = !text.is_empty()
+        && text.len() <= 512
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._/:@".contains(&b))
+        && text
+            .bytes()
+            .next()
+            .is_some_and(|b| b.is_ascii_alphanumeric());
+    if ok {
+        return Ok(());
+    }
+    Err(
+        Problem::invalid(field, format!("`{}` is not an image", text.escape_debug()))
+            .hint("name[:tag] or name@sha256:..., for example nginx:1.27"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_valid_and_each_bound_holds() {
+        assert_eq!(ServiceSpec::default().check(), Ok(()));
+        let broken: Vec<(&str, ServiceSpec)> = vec![
+            (
+                "replicas",
+                ServiceSpec {
+                    replicas: 1_001,
+                    ..Default::default()
+                },
+            ),
+            (
+                "port",
+                ServiceSpec {
+                    port: Some(0),
+                    ..Default::default()
+                },
+            ),
+            (
+                "dockerfile",
+                ServiceSpec {
+                    dockerfile: Some("../Dockerfile".into()),
+                    ..Default::default()
+                },
+            ),
+            (
+                "domains",
+                ServiceSpec {
+                    domains: vec!["a b".into()],
+                    ..Default::default()
+                },
+            ),
+            (
+                "resources.memory_bytes",
+                ServiceSpec {
+                    resources: Resources {
+                        memory_bytes: 1,
+                        ..Default::default()
+                    },
+                    ..Default::default()
+                },
+            ),
+            (
+                "health.path",
+                ServiceSpec {
+                    health: Health {
+                        path: Some("x".into()),
+                        ..Default::default()
+                    },
+                    ..Default::default()
+                },
+            ),
+            (
+                "source.repository",
+                ServiceSpec {
+                    source: Some(Source::Git {
+                        repository: "--upload-pack=x".into(),
+                        branch: "main".into(),
+                        directory: String::new(),
+                    }),
+                    ..Default::default()
+                },
+            ),
+        ];
+        for (field, spec) in broken {
+            assert_eq!(spec.check().expect_err(field).field.as_deref(), Some(field));
+        }
+    }
+
+    #[test]
+    fn unknown_fields_are_refused() {
+        let error = serde_json::from_str::<ServiceSpec>(r#"{"replica": 3}"#).expect_err("typo");
+        assert!(
+            error.to_string().contains("unknown field `replica`"),
+            "{error}"
+        );
+    }
+}
