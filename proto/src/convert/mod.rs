@@ -1,0 +1,114 @@
+//! The only conversions between messages and `skep-model`. Into a message never fails; out of one
+//! fails with the field's name: bytes from disk or wire are checked here and nowhere else.
+
+mod entity;
+mod spec;
+mod work;
+
+use skep_model::problem::{Code, Problem};
+
+use crate::v1;
+
+/// A message that does not mean anything.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("field `{field}` is missing or out of range")]
+pub struct Error {
+    /// The field at fault.
+    pub field: &'static str,
+}
+
+pub(crate) fn error(field: &'static str) -> Error {
+    Error { field }
+}
+
+/// An id as 16 big-endian bytes.
+pub fn id_bytes(bits: u128) -> Vec<u8> {
+    bits.to_be_bytes().to_vec()
+}
+
+/// The bits of an id.
+///
+/// # Errors
+/// Not 16 bytes.
+pub fn id_bits(field: &'static str, bytes: &[u8]) -> Result<u128, Error> {
+    <[u8; 16]>::try_from(bytes)
+        .map(u128::from_be_bytes)
+        .map_err(|_| error(field))
+}
+
+/// An id out of a message's bytes: `id!(NodeId, message.node)`.
+macro_rules! id {
+    ($type:ty, $message:ident . $field:ident) => {
+        <$type>::from_u128($crate::convert::id_bits(
+            stringify!($field),
+            &$message.$field,
+        )?)
+    };
+}
+pub(crate) use id;
+
+/// A field that must be there: `need!(message.target)`.
+macro_rules! need {
+    ($message:ident . $field:ident) => {
+        $message
+            .$field
+            .ok_or($crate::convert::error(stringify!($field)))?
+            .try_into()?
+    };
+}
+pub(crate) use need;
+
+/// Position in the type's `ALL`, plus one.
+pub fn enum_number<T: PartialEq>(all: &[T], value: &T) -> u32 {
+    let position = all.iter().position(|other| other == value);
+    // A value that its own list lacks would be a fault of the list, found by its tests: 0 is refused
+    // on reading.
+    position.map_or(0, |at| at as u32 + 1)
+}
+
+/// The value at a position of `ALL`.
+///
+/// # Errors
+/// 0, or a number that this build does not know.
+pub fn enum_value<T: Copy>(field: &'static str, all: &[T], number: u32) -> Result<T, Error> {
+    let at = (number as usize).checked_sub(1).ok_or(error(field))?;
+    all.get(at).copied().ok_or(error(field))
+}
+
+pub(crate) fn port(field: &'static str, number: Option<u32>) -> Result<Option<u16>, Error> {
+    number
+        .map(|n| u16::try_from(n).map_err(|_| error(field)))
+        .transpose()
+}
+
+impl From<&Problem> for v1::Problem {
+    fn from(problem: &Problem) -> Self {
+        Self {
+            code: enum_number(&Code::ALL, &problem.code),
+            message: problem.message.clone(),
+            field: problem.field.clone(),
+            hint: problem.hint.clone(),
+        }
+    }
+}
+
+impl TryFrom<v1::Problem> for Problem {
+    type Error = Error;
+
+    fn try_from(message: v1::Problem) -> Result<Self, Error> {
+        Ok(Self {
+            // A code of a newer build still is a problem worth showing.
+            code: enum_value("code", &Code::ALL, message.code).unwrap_or(Code::Internal),
+            message: message.message,
+            field: message.field,
+            hint: message.hint,
+        })
+    }
+}
+
+pub(crate) fn problem(message: Option<v1::Problem>) -> Result<Option<Problem>, Error> {
+    message.map(Problem::try_from).transpose()
+}
+
+#[cfg(test)]
+mod tests;

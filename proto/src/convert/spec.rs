@@ -1,0 +1,192 @@
+//! Specifications and their parts.
+
+use skep_model::spec::{
+    Builder, Health, Resources, Restart, ServiceSpec, ServiceType, Source, Update,
+};
+
+use super::{Error, enum_number, enum_value, error, need, port};
+use crate::v1;
+
+/// Order of the stored numbers: append only.
+pub(crate) const TYPES: [ServiceType; 2] = [ServiceType::Web, ServiceType::Worker];
+/// Order of the stored numbers: append only.
+pub(crate) const BUILDERS: [Builder; 3] = [Builder::Dockerfile, Builder::Image, Builder::Nixpacks];
+
+pub(crate) fn builder_number(builder: Option<Builder>) -> u32 {
+    builder.map_or(0, |builder| enum_number(&BUILDERS, &builder))
+}
+
+pub(crate) fn builder(number: u32) -> Result<Option<Builder>, Error> {
+    if number == 0 {
+        Ok(None)
+    } else {
+        enum_value("builder", &BUILDERS, number).map(Some)
+    }
+}
+
+impl From<&Source> for v1::Source {
+    fn from(source: &Source) -> Self {
+        let kind = match source {
+            Source::Git {
+                repository,
+                branch,
+                directory,
+            } => v1::source::Kind::Git(v1::source::Git {
+                repository: repository.clone(),
+                branch: branch.clone(),
+                directory: directory.clone(),
+            }),
+            Source::Image { reference } => v1::source::Kind::Image(reference.clone()),
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+impl TryFrom<v1::Source> for Source {
+    type Error = Error;
+
+    fn try_from(message: v1::Source) -> Result<Self, Error> {
+        Ok(match message.kind.ok_or(error("source"))? {
+            v1::source::Kind::Git(git) => Self::Git {
+                repository: git.repository,
+                branch: git.branch,
+                directory: git.directory,
+            },
+            v1::source::Kind::Image(reference) => Self::Image { reference },
+        })
+    }
+}
+
+impl From<&Resources> for v1::Resources {
+    fn from(resources: &Resources) -> Self {
+        Self {
+            cpu_millis: resources.cpu_millis,
+            memory_bytes: resources.memory_bytes,
+            cpu_limit_millis: resources.cpu_limit_millis,
+        }
+    }
+}
+
+impl TryFrom<v1::Resources> for Resources {
+    type Error = Error;
+
+    fn try_from(message: v1::Resources) -> Result<Self, Error> {
+        Ok(Self {
+            cpu_millis: message.cpu_millis,
+            memory_bytes: message.memory_bytes,
+            cpu_limit_millis: message.cpu_limit_millis,
+        })
+    }
+}
+
+impl From<&Health> for v1::Health {
+    fn from(health: &Health) -> Self {
+        Self {
+            path: health.path.clone(),
+            interval_ms: health.interval_ms,
+            timeout_ms: health.timeout_ms,
+            deadline_ms: health.deadline_ms,
+            failures: health.failures,
+        }
+    }
+}
+
+impl TryFrom<v1::Health> for Health {
+    type Error = Error;
+
+    fn try_from(message: v1::Health) -> Result<Self, Error> {
+        Ok(Self {
+            path: message.path,
+            interval_ms: message.interval_ms,
+            timeout_ms: message.timeout_ms,
+            deadline_ms: message.deadline_ms,
+            failures: message.failures,
+        })
+    }
+}
+
+impl From<&Update> for v1::Update {
+    fn from(update: &Update) -> Self {
+        Self {
+            max_surge: update.max_surge,
+            drain_ms: update.drain_ms,
+        }
+    }
+}
+
+impl TryFrom<v1::Update> for Update {
+    type Error = Error;
+
+    fn try_from(message: v1::Update) -> Result<Self, Error> {
+        Ok(Self {
+            max_surge: message.max_surge,
+            drain_ms: message.drain_ms,
+        })
+    }
+}
+
+impl From<&Restart> for v1::Restart {
+    fn from(restart: &Restart) -> Self {
+        Self {
+            attempts: restart.attempts,
+            window_ms: restart.window_ms,
+            delay_ms: restart.delay_ms,
+            max_delay_ms: restart.max_delay_ms,
+        }
+    }
+}
+
+impl TryFrom<v1::Restart> for Restart {
+    type Error = Error;
+
+    fn try_from(message: v1::Restart) -> Result<Self, Error> {
+        Ok(Self {
+            attempts: message.attempts,
+            window_ms: message.window_ms,
+            delay_ms: message.delay_ms,
+            max_delay_ms: message.max_delay_ms,
+        })
+    }
+}
+
+impl From<&ServiceSpec> for v1::ServiceSpec {
+    fn from(spec: &ServiceSpec) -> Self {
+        Self {
+            kind: enum_number(&TYPES, &spec.kind),
+            source: spec.source.as_ref().map(Into::into),
+            builder: builder_number(spec.builder),
+            dockerfile: spec.dockerfile.clone(),
+            port: spec.port.map(u32::from),
+            command: spec.command.clone(),
+            replicas: spec.replicas,
+            resources: Some((&spec.resources).into()),
+            health: Some((&spec.health).into()),
+            update: Some((&spec.update).into()),
+            restart: Some((&spec.restart).into()),
+            stop_grace_ms: spec.stop_grace_ms,
+            domains: spec.domains.clone(),
+        }
+    }
+}
+
+impl TryFrom<v1::ServiceSpec> for ServiceSpec {
+    type Error = Error;
+
+    fn try_from(message: v1::ServiceSpec) -> Result<Self, Error> {
+        Ok(Self {
+            kind: enum_value("kind", &TYPES, message.kind)?,
+            source: message.source.map(Source::try_from).transpose()?,
+            builder: builder(message.builder)?,
+            dockerfile: message.dockerfile,
+            port: port("port", message.port)?,
+            command: message.command,
+            replicas: message.replicas,
+            resources: need!(message.resources),
+            health: need!(message.health),
+            update: need!(message.update),
+            restart: need!(message.restart),
+            stop_grace_ms: message.stop_grace_ms,
+            domains: message.domains,
+        })
+    }
+}

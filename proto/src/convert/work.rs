@@ -1,0 +1,206 @@
+//! What goes to nodes: routes and assignments.
+
+use skep_model::allocation::Desired;
+use skep_model::assignment::{Assignment, BuildOrder, DesiredSet, Generation};
+use skep_model::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
+use skep_model::route::{Backend, Route, RouteTable};
+
+use super::spec::{builder, builder_number};
+use super::{Error, enum_number, enum_value, error, id, id_bytes, need, port};
+use crate::v1;
+
+impl From<&RouteTable> for v1::RouteTable {
+    fn from(table: &RouteTable) -> Self {
+        let backend = |backend: &Backend| v1::RouteBackend {
+            node: id_bytes(backend.node.as_u128()),
+            allocation: id_bytes(backend.allocation.as_u128()),
+            port: u32::from(backend.port),
+        };
+        let route = |route: &Route| v1::Route {
+            host: route.host.clone(),
+            path_prefix: route.path_prefix.clone(),
+            service: id_bytes(route.service.as_u128()),
+            name: route.name.clone(),
+            backends: route.backends.iter().map(backend).collect(),
+        };
+        Self {
+            revision: table.revision,
+            routes: table.routes.iter().map(route).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::RouteBackend> for Backend {
+    type Error = Error;
+
+    fn try_from(message: v1::RouteBackend) -> Result<Self, Error> {
+        Ok(Self {
+            node: id!(NodeId, message.node),
+            allocation: id!(AllocationId, message.allocation),
+            port: port("port", Some(message.port))?.ok_or(error("port"))?,
+        })
+    }
+}
+
+impl TryFrom<v1::Route> for Route {
+    type Error = Error;
+
+    fn try_from(message: v1::Route) -> Result<Self, Error> {
+        Ok(Self {
+            host: message.host,
+            path_prefix: message.path_prefix,
+            service: id!(ServiceId, message.service),
+            name: message.name,
+            backends: message
+                .backends
+                .into_iter()
+                .map(Backend::try_from)
+                .collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl TryFrom<v1::RouteTable> for RouteTable {
+    type Error = Error;
+
+    fn try_from(message: v1::RouteTable) -> Result<Self, Error> {
+        Ok(Self {
+            revision: message.revision,
+            routes: message
+                .routes
+                .into_iter()
+                .map(Route::try_from)
+                .collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl From<Generation> for v1::Generation {
+    fn from(generation: Generation) -> Self {
+        Self {
+            incarnation: generation.incarnation,
+            number: generation.number,
+        }
+    }
+}
+
+impl From<v1::Generation> for Generation {
+    fn from(message: v1::Generation) -> Self {
+        Self {
+            incarnation: message.incarnation,
+            number: message.number,
+        }
+    }
+}
+
+impl From<&Assignment> for v1::Assignment {
+    fn from(assignment: &Assignment) -> Self {
+        let entry = |(name, value): &(String, String)| v1::EnvironmentEntry {
+            name: name.clone(),
+            value: value.clone(),
+        };
+        Self {
+            allocation: id_bytes(assignment.allocation.as_u128()),
+            service: id_bytes(assignment.service.as_u128()),
+            service_label: assignment.service_label.clone(),
+            target: Some((&assignment.target).into()),
+            desired: enum_number(&Desired::ALL, &assignment.desired),
+            image: Some((&assignment.image).into()),
+            port: assignment.port.map(u32::from),
+            environment: assignment.environment.iter().map(entry).collect(),
+            command: assignment.command.clone(),
+            resources: Some((&assignment.resources).into()),
+            health: Some((&assignment.health).into()),
+            restart: Some((&assignment.restart).into()),
+            stop_grace_ms: assignment.stop_grace_ms,
+        }
+    }
+}
+
+impl TryFrom<v1::Assignment> for Assignment {
+    type Error = Error;
+
+    fn try_from(message: v1::Assignment) -> Result<Self, Error> {
+        Ok(Self {
+            allocation: id!(AllocationId, message.allocation),
+            service: id!(ServiceId, message.service),
+            service_label: message.service_label,
+            target: need!(message.target),
+            desired: enum_value("desired", &Desired::ALL, message.desired)?,
+            image: need!(message.image),
+            port: port("port", message.port)?,
+            environment: message
+                .environment
+                .into_iter()
+                .map(|entry| (entry.name, entry.value))
+                .collect(),
+            command: message.command,
+            resources: need!(message.resources),
+            health: need!(message.health),
+            restart: need!(message.restart),
+            stop_grace_ms: message.stop_grace_ms,
+        })
+    }
+}
+
+impl From<&BuildOrder> for v1::BuildOrder {
+    fn from(order: &BuildOrder) -> Self {
+        Self {
+            deployment: id_bytes(order.deployment.as_u128()),
+            service: id_bytes(order.service.as_u128()),
+            service_label: order.service_label.clone(),
+            origin: Some((&order.origin).into()),
+            builder: builder_number(order.builder),
+            dockerfile: order.dockerfile.clone(),
+            timeout_ms: order.timeout_ms,
+        }
+    }
+}
+
+impl TryFrom<v1::BuildOrder> for BuildOrder {
+    type Error = Error;
+
+    fn try_from(message: v1::BuildOrder) -> Result<Self, Error> {
+        Ok(Self {
+            deployment: id!(DeploymentId, message.deployment),
+            service: id!(ServiceId, message.service),
+            service_label: message.service_label,
+            origin: need!(message.origin),
+            builder: builder(message.builder)?,
+            dockerfile: message.dockerfile,
+            timeout_ms: message.timeout_ms,
+        })
+    }
+}
+
+impl From<&DesiredSet> for v1::DesiredSet {
+    fn from(set: &DesiredSet) -> Self {
+        Self {
+            cluster: id_bytes(set.cluster.as_u128()),
+            generation: Some(set.generation.into()),
+            assignments: set.assignments.iter().map(Into::into).collect(),
+            builds: set.builds.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::DesiredSet> for DesiredSet {
+    type Error = Error;
+
+    fn try_from(message: v1::DesiredSet) -> Result<Self, Error> {
+        Ok(Self {
+            cluster: id!(ClusterId, message.cluster),
+            generation: message.generation.ok_or(error("generation"))?.into(),
+            assignments: message
+                .assignments
+                .into_iter()
+                .map(Assignment::try_from)
+                .collect::<Result<_, _>>()?,
+            builds: message
+                .builds
+                .into_iter()
+                .map(BuildOrder::try_from)
+                .collect::<Result<_, _>>()?,
+        })
+    }
+}

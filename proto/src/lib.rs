@@ -1,0 +1,15 @@
+//! Wire and storage contracts (prost, and tonic with feature `grpc`), and the only conversions
+//! between them and `skep-model`. Never decides anything.
+
+/// The generated messages and services.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
+pub mod v1 {
+    include!(concat!(env!("OUT_DIR"), "/skep.v1.rs"));
+}
+
+pub mod convert;
+
+/// Newest format of commands and snapshots that this build writes and reads.
+pub const FORMAT: u32 = 1;
+/// Largest command, encoded, in bytes.
+pub const MAX_COMMAND_BYTES: usize = 256 << 10;
