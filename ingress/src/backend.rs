@@ -1,0 +1,106 @@
+//! One backend in use: requests in flight, idle connections, recent failures. Lives as long as
+//! a table names it or a request is on it; never comes back once removed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::drain::Drains;
+use crate::pool::Pool;
+use crate::table::Backend;
+
+/// Set in `state` when no table names the backend any more; the other bits count requests.
+const REMOVED: u64 = 1 << 63;
+
+#[derive(Debug)]
+pub(crate) struct LiveBackend {
+    pub(crate) backend: Backend,
+    pub(crate) pool: Pool,
+    state: AtomicU64,
+    /// The publication that removed it; written before `REMOVED` is set.
+    removed_in: AtomicU64,
+    born: Instant,
+    /// Milliseconds after `born`.
+    failing_until_ms: AtomicU64,
+    drains: Arc<Drains>,
+}
+
+impl LiveBackend {
+    pub(crate) fn new(backend: Backend, drains: Arc<Drains>) -> Arc<Self> {
+        Arc::new(Self {
+            backend,
+            pool: Pool::default(),
+            state: AtomicU64::new(0),
+            removed_in: AtomicU64::new(0),
+            born: Instant::now(),
+            failing_until_ms: AtomicU64::new(0),
+            drains,
+        })
+    }
+
+    /// Counts a request in. Only while the table that names this backend is locked: nothing
+    /// enters a removed backend.
+    pub(crate) fn enter(self: &Arc<Self>) -> InFlight {
+        self.state.fetch_add(1, Ordering::AcqRel);
+        InFlight {
+            backend: Arc::clone(self),
+        }
+    }
+
+    /// Requests in flight.
+    pub(crate) fn load(&self) -> u64 {
+        self.state.load(Ordering::Relaxed) & !REMOVED
+    }
+
+    /// No table names it any more. True if requests are still in flight: the last of them will
+    /// tell [`Drains::emptied`].
+    pub(crate) fn remove(&self, publication: u64) -> bool {
+        self.removed_in.store(publication, Ordering::Release);
+        let before = self.state.fetch_or(REMOVED, Ordering::AcqRel);
+        self.pool.close();
+        before > 0
+    }
+
+    /// A connection failed: pass it over for `pause` if there is another.
+    pub(crate) fn failed(&self, pause: Duration) {
+        let until = self.born.elapsed() + pause;
+        self.failing_until_ms.store(
+            u64::try_from(until.as_millis()).unwrap_or(u64::MAX),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// A connection was made.
+    pub(crate) fn connected(&self) {
+        self.failing_until_ms.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_failing(&self) -> bool {
+        let until = self.failing_until_ms.load(Ordering::Relaxed);
+        until != 0 && self.born.elapsed().as_millis() < u128::from(until)
+    }
+}
+
+/// A request on a backend. Counted until it is dropped, so it lives as long as the answer's body
+/// or the upgraded connection.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    backend: Arc<LiveBackend>,
+}
+
+impl InFlight {
+    pub(crate) fn backend(&self) -> &Arc<LiveBackend> {
+        &self.backend
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let before = self.backend.state.fetch_sub(1, Ordering::AcqRel);
+        if before == REMOVED | 1 {
+            self.backend
+                .drains
+                .emptied(self.backend.removed_in.load(Ordering::Acquire));
+        }
+    }
+}

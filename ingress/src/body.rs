@@ -1,0 +1,267 @@
+//! Bodies on their way: what is sent to backends and what is answered to clients. They carry
+//! what must live as long as they do; nothing is buffered.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use hyper::body::Incoming;
+
+use crate::backend::InFlight;
+use crate::connection::Active;
+use crate::metrics::{Meter, ServiceMetrics};
+use crate::pool::Sender;
+
+/// Why a request's body ended early.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("the client did not send the whole body")]
+    Client(#[source] hyper::Error),
+    #[error("the body is larger than {limit} bytes")]
+    TooLarge { limit: u64 },
+}
+
+/// The body of a request to a backend.
+#[derive(Debug)]
+pub(crate) enum RequestBody {
+    Empty,
+    Upload(Upload),
+}
+
+/// A body that comes from the client.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    inner: Incoming,
+    limit: Option<u64>,
+    sent: u64,
+    progress: Arc<Progress>,
+    service: Arc<ServiceMetrics>,
+}
+
+/// How far an upload is; shared with whoever waits for the answer.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    began: Instant,
+    /// Milliseconds after `began`.
+    moved_at_ms: AtomicU64,
+    waits_for_client: AtomicBool,
+    too_large: AtomicBool,
+}
+
+impl Progress {
+    /// How long ago the upload moved.
+    pub(crate) fn stalled_for(&self) -> Duration {
+        let moved_at = Duration::from_millis(self.moved_at_ms.load(Ordering::Relaxed));
+        self.began.elapsed().saturating_sub(moved_at)
+    }
+
+    /// It is the client and not the backend that keeps the upload waiting.
+    pub(crate) fn waits_for_client(&self) -> bool {
+        self.waits_for_client.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_too_large(&self) -> bool {
+        self.too_large.load(Ordering::Relaxed)
+    }
+
+    fn moved(&self) {
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.moved_at_ms.store(now, Ordering::Relaxed);
+    }
+}
+
+impl RequestBody {
+    /// The client's body, and how to follow it if there is one.
+    pub(crate) fn new(
+        inner: Incoming,
+        limit: Option<u64>,
+        service: &Arc<ServiceMetrics>,
+    ) -> (Self, Option<Arc<Progress>>) {
+        if inner.is_end_stream() {
+            return (Self::Empty, None);
+        }
+        let progress = Arc::new(Progress {
+            began: Instant::now(),
+            moved_at_ms: AtomicU64::new(0),
+            waits_for_client: AtomicBool::new(false),
+            too_large: AtomicBool::new(false),
+        });
+        let upload = Upload {
+            inner,
+            limit,
+            sent: 0,
+            progress: Arc::clone(&progress),
+            service: Arc::clone(service),
+        };
+        (Self::Upload(upload), Some(progress))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(self, Self::Empty)
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Upload(upload) => upload.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Upload(upload) => upload.inner.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Upload(upload) => upload.inner.size_hint(),
+        }
+    }
+}
+
+impl Upload {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        self.progress
+            .waits_for_client
+            .store(polled.is_pending(), Ordering::Relaxed);
+        let Poll::Ready(next) = polled else {
+            return Poll::Pending;
+        };
+        self.progress.moved();
+        if let Some(Ok(frame)) = &next
+            && let Some(data) = frame.data_ref()
+        {
+            self.service.add_request_bytes(data.len());
+            self.sent += data.len() as u64;
+            if let Some(limit) = self.limit.filter(|limit| self.sent > *limit) {
+                self.progress.too_large.store(true, Ordering::Relaxed);
+                return Poll::Ready(Some(Err(Error::TooLarge { limit })));
+            }
+        }
+        Poll::Ready(next.map(|result| result.map_err(Error::Client)))
+    }
+}
+
+/// What an answer holds until its last byte: the count on the backend, the connection to it,
+/// the meter, the client's connection being busy.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    /// Kept for the next request when the answer was read to its end, closed otherwise.
+    pub(crate) sender: Option<Sender>,
+    pub(crate) max_idle_per_backend: usize,
+    pub(crate) meter: Meter,
+    /// After `sender`: a backend counts as drained only when its connections are closed.
+    pub(crate) in_flight: InFlight,
+    pub(crate) active: Option<Active>,
+}
+
+impl Lease {
+    fn finish(mut self) {
+        if let Some(sender) = self.sender.take() {
+            self.in_flight
+                .backend()
+                .pool
+                .put(sender, self.max_idle_per_backend);
+        }
+    }
+}
+
+/// The body of an answer.
+#[derive(Debug)]
+pub(crate) enum ReplyBody {
+    /// Ours.
+    Text(Full<Bytes>),
+    /// A backend's.
+    Stream {
+        /// What comes.
+        inner: Incoming,
+        /// Until the end was seen.
+        lease: Option<Box<Lease>>,
+    },
+}
+
+impl ReplyBody {
+    pub(crate) fn text(text: &'static str) -> Self {
+        Self::Text(Full::new(Bytes::from_static(text.as_bytes())))
+    }
+
+    pub(crate) fn stream(inner: Incoming, lease: Lease) -> Self {
+        if inner.is_end_stream() {
+            lease.finish();
+            return Self::Stream { inner, lease: None };
+        }
+        Self::Stream {
+            inner,
+            lease: Some(Box::new(lease)),
+        }
+    }
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let (inner, lease) = match self.get_mut() {
+            Self::Text(text) => {
+                return Pin::new(text)
+                    .poll_frame(cx)
+                    .map_err(|never| match never {});
+            }
+            Self::Stream { inner, lease } => (inner, lease),
+        };
+        let polled = Pin::new(&mut *inner).poll_frame(cx);
+        let ended = match &polled {
+            Poll::Pending => false,
+            Poll::Ready(None) => true,
+            Poll::Ready(Some(Err(_))) => {
+                *lease = None;
+                false
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                if let (Some(data), Some(lease)) = (frame.data_ref(), lease.as_ref()) {
+                    lease.meter.service().add_response_bytes(data.len());
+                }
+                inner.is_end_stream()
+            }
+        };
+        if ended && let Some(lease) = lease.take() {
+            lease.finish();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Text(text) => text.is_end_stream(),
+            Self::Stream { inner, .. } => inner.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Text(text) => text.size_hint(),
+            Self::Stream { inner, .. } => inner.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! A table made fast to ask: exact hosts, then wildcards of one label; under a host the longest
+//! path prefix of whole segments. Immutable once built.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::backend::{InFlight, LiveBackend};
+use crate::metrics::ServiceMetrics;
+use crate::table::{Backend, Checked, Route};
+
+/// The routes of one table.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    exact: HashMap<String, Vec<Entry>>,
+    /// By the domain after `*.`.
+    wildcard: HashMap<String, Vec<Entry>>,
+    pub(crate) backends: HashMap<Backend, Arc<LiveBackend>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Without a trailing `/`; entries of a host are in falling order of length.
+    prefix: String,
+    target: Target,
+}
+
+/// Where a route leads.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) metrics: Arc<ServiceMetrics>,
+    backends: Vec<Arc<LiveBackend>>,
+}
+
+impl Index {
+    /// Builds the index of `checked`; backends that `old` has stay as they are.
+    pub(crate) fn build(
+        checked: &Checked<'_>,
+        old: &HashMap<Backend, Arc<LiveBackend>>,
+        make: impl Fn(Backend) -> Arc<LiveBackend>,
+        mut metrics: impl FnMut(&Route) -> Arc<ServiceMetrics>,
+    ) -> Self {
+        let mut index = Self::default();
+        for ((host, prefix), route) in &checked.routes {
+            let mut backends: Vec<Arc<LiveBackend>> = Vec::with_capacity(route.backends.len());
+            for backend in &route.backends {
+                let live = index
+                    .backends
+                    .entry(*backend)
+                    .or_insert_with(|| old.get(backend).cloned().unwrap_or_else(|| make(*backend)));
+                if !backends.iter().any(|known| Arc::ptr_eq(known, live)) {
+                    backends.push(Arc::clone(live));
+                }
+            }
+            let target = Target {
+                metrics: metrics(route),
+                backends,
+            };
+            let (hosts, key) = match host.strip_prefix("*.") {
+                Some(parent) => (&mut index.wildcard, parent),
+                None => (&mut index.exact, *host),
+            };
+            hosts.entry(key.to_owned()).or_default().push(Entry {
+                prefix: (*prefix).to_owned(),
+                target,
+            });
+        }
+        for entries in index.exact.values_mut().chain(index.wildcard.values_mut()) {
+            entries.sort_by_key(|entry| std::cmp::Reverse(entry.prefix.len()));
+        }
+        index
+    }
+
+    /// The route of a lower-case host and a path.
+    pub(crate) fn find(&self, host: &str, path: &str) -> Option<&Target> {
+        let exact = self
+            .exact
+            .get(host)
+            .and_then(|entries| longest(entries, path));
+        exact.or_else(|| {
+            let (label, parent) = host.split_once('.')?;
+            let entries = self.wildcard.get(parent).filter(|_| !label.is_empty())?;
+            longest(entries, path)
+        })
+    }
+}
+
+fn longest<'a>(entries: &'a [Entry], path: &str) -> Option<&'a Target> {
+    let covers = |entry: &&Entry| {
+        path.strip_prefix(entry.prefix.as_str())
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || entry.prefix.is_empty())
+    };
+    entries.iter().find(covers).map(|entry| &entry.target)
+}
+
+impl Target {
+    /// Enters the backend with fewer requests of two random ones. Passes over those in `tried`
+    /// always, and over failing ones while there is another. `random` is any 64 bits.
+    pub(crate) fn enter(&self, random: u64, tried: &[Arc<LiveBackend>]) -> Option<InFlight> {
+        let fresh =
+            |backend: &&Arc<LiveBackend>| !tried.iter().any(|known| Arc::ptr_eq(known, backend));
+        let usable = |backend: &&Arc<LiveBackend>| fresh(backend) && !backend.is_failing();
+        let count = self.backends.len();
+        let pair = match count {
+            0 => return None,
+            1 => [0, 0],
+            _ => {
+                let first = (random >> 32) as usize % count;
+                // A step of at least one: never the same backend twice.
+                let step = 1 + (random as u32) as usize % (count - 1);
+                [first, (first + step) % count]
+            }
+        };
+        let best_of_two = pair
+            .map(|place| &self.backends[place])
+            .into_iter()
+            .filter(usable)
+            .min_by_key(|backend| backend.load());
+        best_of_two
+            .or_else(|| self.backends.iter().find(usable))
+            .or_else(|| self.backends.iter().find(fresh))
+            .map(LiveBackend::enter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drain::Drains;
+    use crate::table::Table;
+    use skep_model::id::{AllocationId, ServiceId};
+    use std::time::Duration;
+
+    fn backend(number: u16) -> Backend {
+        Backend {
+            allocation: AllocationId::from_u128(u128::from(number)),
+            address: std::net::SocketAddr::from(([127, 0, 0, 1], number)),
+        }
+    }
+
+    fn index(routes: &[(&str, &str, &[u16])]) -> Index {
+        let routes = routes
+            .iter()
+            .enumerate()
+            .map(|(number, (host, path_prefix, ports))| Route {
+                host: (*host).to_owned(),
+                path_prefix: (*path_prefix).to_owned(),
+                service: ServiceId::from_u128(number as u128),
+                name: format!("r{number}"),
+                backends: ports.iter().copied().map(backend).collect(),
+            });
+        let table = Table {
+            revision: 1,
+            routes: routes.collect(),
+        };
+        let drains = Drains::new();
+        let make = |backend| LiveBackend::new(backend, Arc::clone(&drains));
+        Index::build(&table.check(), &HashMap::new(), make, |route| {
+            Arc::new(ServiceMetrics::new(route.service))
+        })
+    }
+
+    #[test]
+    fn exact_before_wildcard_and_longest_whole_segments() {
+        let index = index(&[
+            ("a.x.io", "/", &[]),
+            ("a.x.io", "/api", &[]),
+            ("a.x.io", "/api/v1/", &[]),
+            ("*.x.io", "/", &[]),
+            ("*.x.io", "/only", &[]),
+            ("b.x.io", "/only-b", &[]),
+        ]);
+        let found = |host: &str, path: &str| {
+            index
+                .find(host, path)
+                .map(|target| target.metrics.service().as_u128() as usize)
+        };
+        for (host, path, route) in [
+            ("a.x.io", "/", Some(0)),
+            ("a.x.io", "/apis", Some(0)),
+            ("a.x.io", "*", Some(0)),
+            ("a.x.io", "/api", Some(1)),
+            ("a.x.io", "/api/", Some(1)),
+            ("a.x.io", "/api/v10", Some(1)),
+            ("a.x.io", "/api/v1/z", Some(2)),
+            ("c.x.io", "/only/z", Some(4)),
+            ("b.x.io", "/elsewhere", Some(3)),
+            ("b.x.io", "/only-b", Some(5)),
+            ("c.d.x.io", "/", None),
+            (".x.io", "/", None),
+            ("x.io", "/", None),
+            ("y.io", "/", None),
+        ] {
+            assert_eq!(found(host, path), route, "{host}{path}");
+        }
+    }
+
+    #[test]
+    fn the_less_busy_of_two_is_entered() {
+        let index = index(&[("h", "/", &[1, 2])]);
+        let target = index.find("h", "/").expect("routed");
+        let held: Vec<_> = (0..10)
+            .filter_map(|random| target.enter(random, &[]))
+            .collect();
+        assert_eq!(held.len(), 10);
+        assert!(target.backends.iter().all(|backend| backend.load() == 5));
+        drop(held);
+        assert!(target.backends.iter().all(|backend| backend.load() == 0));
+    }
+
+    #[test]
+    fn failing_ones_are_passed_over_only_while_there_is_another() {
+        let index = index(&[("h", "/", &[1, 2, 3])]);
+        let target = index.find("h", "/").expect("routed");
+        let entered = |tried: &[Arc<LiveBackend>]| -> Vec<u16> {
+            let mut ports: Vec<_> = (0..50u64)
+                .filter_map(|n| target.enter(n.wrapping_mul(0x9E37_79B9_7F4A_7C15), tried))
+                .map(|guard| guard.backend().backend.address.port())
+                .collect();
+            ports.sort_unstable();
+            ports.dedup();
+            ports
+        };
+        assert_eq!(entered(&[]), [1, 2, 3]);
+        target.backends[0].failed(Duration::from_secs(60));
+        assert_eq!(entered(&[]), [2, 3]);
+        let tried = [
+            Arc::clone(&target.backends[1]),
+            Arc::clone(&target.backends[2]),
+        ];
+        assert_eq!(entered(&tried), [1], "failing, but the last one left");
+        target.backends[0].connected();
+        assert_eq!(entered(&[]), [1, 2, 3]);
+        assert!(target.enter(0, &target.backends).is_none(), "all tried");
+    }
+}

@@ -1,0 +1,223 @@
+//! The handle: takes tables, chooses backends, tells how far it is. Owns the index in use.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::Request;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
+
+use crate::backend::{InFlight, LiveBackend};
+use crate::body::RequestBody;
+use crate::drain::{Drains, Status};
+use crate::headers;
+use crate::index::Index;
+use crate::metrics::{Registry, ServiceMetrics, Snapshot};
+use crate::options::Options;
+use crate::reply::Refusal;
+use crate::table::{Backend, Table};
+
+/// The embedded ingress. Cheap to clone: all clones are one.
+#[derive(Debug, Clone)]
+pub struct Ingress {
+    pub(crate) shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    pub(crate) registry: Registry,
+    /// Held for reading while a backend is chosen and entered, which never waits.
+    index: RwLock<Index>,
+    /// One publication at a time.
+    publishing: Mutex<()>,
+    drains: Arc<Drains>,
+    choices: AtomicU64,
+}
+
+impl Ingress {
+    /// An ingress with an empty table at revision 0: every host is unknown.
+    pub fn new(options: Options) -> Self {
+        let shared = Shared {
+            options,
+            registry: Registry::default(),
+            index: RwLock::default(),
+            publishing: Mutex::new(()),
+            drains: Drains::new(),
+            choices: AtomicU64::new(0),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Uses `table` from now on. When this returns, no request starts on a backend that is not
+    /// in it; requests on such backends go on, and [`Status::drained_revision`] tells when the
+    /// last has ended. Connections and backends that stay are not touched. Routes that cannot
+    /// be served are left out with a warning.
+    ///
+    /// Tables are used in the order of the calls, whatever their revisions: refusing stale ones
+    /// is the caller's.
+    pub fn publish(&self, table: Table) {
+        let shared = &*self.shared;
+        let _one_at_a_time = shared.publishing.lock();
+        let checked = table.check();
+        for left in &checked.left_out {
+            tracing::warn!(route = %left.name, host = %left.host, path = %left.path_prefix, "route left out: {}", left.fault);
+        }
+        let old: HashMap<Backend, Arc<LiveBackend>> = shared.index.read().backends.clone();
+        let make = |backend| LiveBackend::new(backend, Arc::clone(&shared.drains));
+        let index = Index::build(&checked, &old, make, |route| {
+            shared.registry.service(route.service)
+        });
+        let removed: Vec<Arc<LiveBackend>> = old
+            .into_iter()
+            .filter(|(backend, _)| !index.backends.contains_key(backend))
+            .map(|(_, live)| live)
+            .collect();
+        let replaced = std::mem::replace(&mut *shared.index.write(), index);
+        shared.drains.published(table.revision, &removed);
+        drop(replaced);
+        shared.registry.forget_unused();
+    }
+
+    /// How far this ingress is; changes wake the receiver.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.shared.drains.subscribe()
+    }
+
+    /// All counters now.
+    pub fn metrics(&self) -> Snapshot {
+        self.shared.registry.snapshot()
+    }
+}
+
+/// Where a request goes.
+#[derive(Debug)]
+pub(crate) struct Choice {
+    pub(crate) metrics: Arc<ServiceMetrics>,
+    /// None: the service has no backend.
+    pub(crate) in_flight: Option<InFlight>,
+}
+
+impl Shared {
+    /// Finds the route and enters one of its backends, in one step with regard to `publish`.
+    pub(crate) fn choose<B>(
+        &self,
+        request: &Request<B>,
+        tried: &[Arc<LiveBackend>],
+    ) -> Result<Choice, Refusal> {
+        let host = headers::host_name(request.headers()).ok_or(Refusal::BadHost)?;
+        let random = mix(self.choices.fetch_add(1, Ordering::Relaxed));
+        let index = self.index.read();
+        let target = index
+            .find(&host, request.uri().path())
+            .ok_or(Refusal::UnknownHost)?;
+        Ok(Choice {
+            metrics: Arc::clone(&target.metrics),
+            in_flight: target.enter(random, tried),
+        })
+    }
+
+    /// Another backend for a request that none of `tried` has seen.
+    pub(crate) fn choose_another(
+        &self,
+        request: &Request<RequestBody>,
+        tried: &[Arc<LiveBackend>],
+    ) -> Option<InFlight> {
+        self.choose(request, tried)
+            .ok()
+            .and_then(|choice| choice.in_flight)
+    }
+
+    /// Closes connections to backends that have been idle for too long.
+    pub(crate) fn sweep(&self) {
+        let backends: Vec<Arc<LiveBackend>> =
+            self.index.read().backends.values().cloned().collect();
+        for live in backends {
+            live.pool.sweep(self.options.backend_idle_timeout);
+        }
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014): spreads a counter over 64 bits.
+fn mix(count: u64) -> u64 {
+    let mut bits = count.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    bits ^ (bits >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::Route;
+    use skep_model::id::{AllocationId, ServiceId};
+    use std::sync::atomic::AtomicBool;
+
+    const TABLES: u64 = 20_000;
+
+    /// A table whose only backend bears the number of the revision.
+    fn table(revision: u64) -> Table {
+        let backend = Backend {
+            allocation: AllocationId::from_u128(u128::from(revision)),
+            address: std::net::SocketAddr::from(([127, 0, 0, 1], 1)),
+        };
+        let route = Route {
+            host: "h".to_owned(),
+            path_prefix: "/".to_owned(),
+            service: ServiceId::from_u128(1),
+            name: "r".to_owned(),
+            backends: vec![backend],
+        };
+        Table {
+            revision,
+            routes: vec![route],
+        }
+    }
+
+    #[test]
+    fn nothing_enters_a_removed_backend_and_drained_means_left() {
+        let ingress = Ingress::new(Options::default());
+        ingress.publish(table(1));
+        let published = AtomicU64::new(1);
+        let drained = AtomicU64::new(1);
+        let stop = AtomicBool::new(false);
+        let requests = || {
+            let request = Request::get("/").header("host", "h").body(()).unwrap();
+            while !stop.load(Ordering::SeqCst) {
+                let floor = published.load(Ordering::SeqCst);
+                let choice = ingress.shared.choose(&request, &[]).unwrap();
+                let in_flight = choice.in_flight.unwrap();
+                let entered = in_flight.backend().backend.allocation.as_u128() as u64;
+                assert!(
+                    entered >= floor,
+                    "entered {entered} after {floor} was published"
+                );
+                std::thread::yield_now();
+                let floor = drained.load(Ordering::SeqCst);
+                assert!(
+                    entered >= floor,
+                    "{floor} is drained, {entered} is in flight"
+                );
+            }
+        };
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..3).map(|_| scope.spawn(requests)).collect();
+            for revision in 2..=TABLES {
+                ingress.publish(table(revision));
+                published.store(revision, Ordering::SeqCst);
+                let status = *ingress.status().borrow();
+                assert_eq!(status.applied_revision, revision);
+                drained.store(status.drained_revision, Ordering::SeqCst);
+                if workers.iter().any(|worker| worker.is_finished()) {
+                    break;
+                }
+            }
+            stop.store(true, Ordering::SeqCst);
+        });
+        let status = *ingress.status().borrow();
+        assert_eq!(status.drained_revision, status.applied_revision);
+    }
+}

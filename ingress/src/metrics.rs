@@ -1,0 +1,425 @@
+//! Counts of requests, and their text for Prometheus. Writing is a handful of relaxed atomic
+//! additions; nothing here decides anything.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use parking_lot::Mutex;
+use skep_model::id::ServiceId;
+
+use crate::reply::Refusal;
+
+/// The labels of [`ServiceSnapshot::requests`]: status classes, and requests that the client
+/// left before there was an answer.
+pub const CODES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "aborted"];
+const ABORTED: usize = 5;
+
+/// Upper bounds of the latency buckets, in microseconds; one more bucket has no bound.
+pub const LATENCY_BOUNDS_US: [u64; 13] = [
+    1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    5_000_000, 10_000_000,
+];
+const BUCKETS: usize = LATENCY_BOUNDS_US.len() + 1;
+
+/// Live counters of a service.
+#[derive(Debug)]
+pub(crate) struct ServiceMetrics {
+    service: ServiceId,
+    requests: [AtomicU64; CODES.len()],
+    in_flight: AtomicU64,
+    latency: [AtomicU64; BUCKETS],
+    latency_sum_us: AtomicU64,
+    request_bytes: AtomicU64,
+    response_bytes: AtomicU64,
+}
+
+impl ServiceMetrics {
+    pub(crate) fn new(service: ServiceId) -> Self {
+        Self {
+            service,
+            requests: Default::default(),
+            in_flight: AtomicU64::new(0),
+            latency: Default::default(),
+            latency_sum_us: AtomicU64::new(0),
+            request_bytes: AtomicU64::new(0),
+            response_bytes: AtomicU64::new(0),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn service(&self) -> ServiceId {
+        self.service
+    }
+
+    pub(crate) fn add_request_bytes(&self, bytes: usize) {
+        self.request_bytes
+            .fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_response_bytes(&self, bytes: usize) {
+        self.response_bytes
+            .fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn snapshot(&self) -> ServiceSnapshot {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        ServiceSnapshot {
+            service: self.service,
+            requests: self.requests.each_ref().map(read),
+            in_flight: read(&self.in_flight),
+            latency: self.latency.each_ref().map(read),
+            latency_sum_us: read(&self.latency_sum_us),
+            request_bytes: read(&self.request_bytes),
+            response_bytes: read(&self.response_bytes),
+        }
+    }
+}
+
+/// Counts one request: in flight until dropped, its status and latency when the head of the
+/// answer is known. So a stream counts when it begins, not when it ends hours later.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    service: Arc<ServiceMetrics>,
+    began: Instant,
+    answered: bool,
+}
+
+impl Meter {
+    pub(crate) fn new(service: Arc<ServiceMetrics>) -> Self {
+        service.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self {
+            service,
+            began: Instant::now(),
+            answered: false,
+        }
+    }
+
+    pub(crate) fn service(&self) -> &Arc<ServiceMetrics> {
+        &self.service
+    }
+
+    /// The head of the answer is known.
+    pub(crate) fn answered(&mut self, status: StatusCode) {
+        self.answered = true;
+        let class = usize::from(status.as_u16() / 100).clamp(1, 5) - 1;
+        self.service.requests[class].fetch_add(1, Ordering::Relaxed);
+        let micros = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let bucket = LATENCY_BOUNDS_US.partition_point(|bound| *bound < micros);
+        self.service.latency[bucket].fetch_add(1, Ordering::Relaxed);
+        self.service
+            .latency_sum_us
+            .fetch_add(micros, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.service.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if !self.answered {
+            self.service.requests[ABORTED].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A number that goes up and down with the life of its [`Present`]s.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Gauge(Arc<AtomicU64>);
+
+/// One counted in a [`Gauge`].
+#[derive(Debug)]
+pub(crate) struct Present(Gauge);
+
+impl Gauge {
+    pub(crate) fn enter(&self) -> Present {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Present(self.clone())
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        (self.0).0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Every counter of an ingress.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    services: Mutex<BTreeMap<ServiceId, Arc<ServiceMetrics>>>,
+    refusals: [AtomicU64; Refusal::ALL.len()],
+    pub(crate) connections: Gauge,
+    pub(crate) tunnels: Gauge,
+}
+
+impl Registry {
+    pub(crate) fn service(&self, service: ServiceId) -> Arc<ServiceMetrics> {
+        let mut services = self.services.lock();
+        Arc::clone(
+            services
+                .entry(service)
+                .or_insert_with(|| Arc::new(ServiceMetrics::new(service))),
+        )
+    }
+
+    /// Forgets services that neither a table nor a request refers to.
+    pub(crate) fn forget_unused(&self) {
+        self.services
+            .lock()
+            .retain(|_, metrics| Arc::strong_count(metrics) > 1);
+    }
+
+    pub(crate) fn refused(&self, refusal: Refusal) {
+        self.refusals[refusal as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let refusals = Refusal::ALL.iter().zip(&self.refusals);
+        Snapshot {
+            services: self
+                .services
+                .lock()
+                .values()
+                .map(|metrics| metrics.snapshot())
+                .collect(),
+            refusals: refusals
+                .map(|(refusal, count)| (refusal.code(), count.load(Ordering::Relaxed)))
+                .collect(),
+            connections: self.connections.count(),
+            tunnels: self.tunnels.count(),
+        }
+    }
+}
+
+/// The counters of an ingress at one moment. Counters begin at 0 with the process, and a
+/// service's also when it comes back after no table named it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// In the order of their ids.
+    pub services: Vec<ServiceSnapshot>,
+    /// Answers that the ingress gave by itself, by the code in `x-skep-error`.
+    pub refusals: Vec<(&'static str, u64)>,
+    /// Open connections of clients.
+    pub connections: u64,
+    /// Open upgraded connections.
+    pub tunnels: u64,
+}
+
+/// The counters of a service at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceSnapshot {
+    /// Whose.
+    pub service: ServiceId,
+    /// Requests since the start, by [`CODES`]. Refusals for want of a backend are among them.
+    pub requests: [u64; CODES.len()],
+    /// Requests now: bodies being streamed and upgraded connections included.
+    pub in_flight: u64,
+    /// Requests by time to the head of the answer: not cumulative, bounds in
+    /// [`LATENCY_BOUNDS_US`], the last without a bound.
+    pub latency: [u64; BUCKETS],
+    /// The sum of these times, in microseconds.
+    pub latency_sum_us: u64,
+    /// Bytes of requests' bodies.
+    pub request_bytes: u64,
+    /// Bytes of answers' bodies.
+    pub response_bytes: u64,
+}
+
+impl Snapshot {
+    /// Prometheus' text format.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        family(
+            &mut text,
+            "skep_ingress_connections",
+            "gauge",
+            "Open connections of clients.",
+        );
+        line(&mut text, "skep_ingress_connections", "", self.connections);
+        family(
+            &mut text,
+            "skep_ingress_tunnels",
+            "gauge",
+            "Open upgraded connections.",
+        );
+        line(&mut text, "skep_ingress_tunnels", "", self.tunnels);
+        family(
+            &mut text,
+            "skep_ingress_refusals_total",
+            "counter",
+            "Answers that the ingress gave by itself.",
+        );
+        for (code, count) in &self.refusals {
+            line(
+                &mut text,
+                "skep_ingress_refusals_total",
+                &format!("{{code=\"{code}\"}}"),
+                *count,
+            );
+        }
+        family(
+            &mut text,
+            "skep_ingress_requests_total",
+            "counter",
+            "Requests by class of status.",
+        );
+        for it in &self.services {
+            for (code, count) in CODES.iter().zip(it.requests) {
+                let labels = format!("{{service=\"{}\",code=\"{code}\"}}", it.service);
+                line(&mut text, "skep_ingress_requests_total", &labels, count);
+            }
+        }
+        type Value = fn(&ServiceSnapshot) -> u64;
+        let simple: [(&str, &str, &str, Value); 3] = [
+            (
+                "skep_ingress_requests_in_flight",
+                "gauge",
+                "Requests now.",
+                |it| it.in_flight,
+            ),
+            (
+                "skep_ingress_request_bytes_total",
+                "counter",
+                "Bytes of requests' bodies.",
+                |it| it.request_bytes,
+            ),
+            (
+                "skep_ingress_response_bytes_total",
+                "counter",
+                "Bytes of answers' bodies.",
+                |it| it.response_bytes,
+            ),
+        ];
+        for (name, kind, help, value) in simple {
+            family(&mut text, name, kind, help);
+            for it in &self.services {
+                line(
+                    &mut text,
+                    name,
+                    &format!("{{service=\"{}\"}}", it.service),
+                    value(it),
+                );
+            }
+        }
+        let name = "skep_ingress_response_seconds";
+        family(
+            &mut text,
+            name,
+            "histogram",
+            "Time to the head of the answer.",
+        );
+        for it in &self.services {
+            histogram(&mut text, name, it);
+        }
+        text
+    }
+}
+
+fn family(text: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn line(text: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
+    let _ = writeln!(text, "{name}{labels} {value}");
+}
+
+fn histogram(text: &mut String, name: &str, it: &ServiceSnapshot) {
+    let service = it.service;
+    let mut so_far = 0;
+    for (place, count) in it.latency.iter().enumerate() {
+        so_far += count;
+        let bound = LATENCY_BOUNDS_US
+            .get(place)
+            .map_or("+Inf".to_owned(), |bound| {
+                Duration::from_micros(*bound).as_secs_f64().to_string()
+            });
+        line(
+            text,
+            &format!("{name}_bucket"),
+            &format!("{{service=\"{service}\",le=\"{bound}\"}}"),
+            so_far,
+        );
+    }
+    let seconds = Duration::from_micros(it.latency_sum_us).as_secs_f64();
+    line(
+        text,
+        &format!("{name}_sum"),
+        &format!("{{service=\"{service}\"}}"),
+        seconds,
+    );
+    line(
+        text,
+        &format!("{name}_count"),
+        &format!("{{service=\"{service}\"}}"),
+        so_far,
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_counted_by_class_and_aborted_ones_apart() {
+        let registry = Registry::default();
+        let metrics = registry.service(ServiceId::from_u128(7));
+        let mut answered = Meter::new(Arc::clone(&metrics));
+        answered.answered(StatusCode::NOT_FOUND);
+        let left = Meter::new(Arc::clone(&metrics));
+        assert_eq!(registry.snapshot().services[0].in_flight, 2);
+        drop((answered, left));
+        let service = &registry.snapshot().services[0];
+        assert_eq!(
+            (service.in_flight, service.requests),
+            (0, [0, 0, 0, 1, 0, 1])
+        );
+        assert_eq!(service.latency.iter().sum::<u64>(), 1);
+    }
+
+    #[test]
+    fn text_has_cumulative_buckets_in_seconds() {
+        let registry = Registry::default();
+        let metrics = registry.service(ServiceId::from_u128(7));
+        metrics.latency[0].store(2, Ordering::Relaxed);
+        metrics.latency[2].store(3, Ordering::Relaxed);
+        metrics.latency_sum_us.store(1_500_000, Ordering::Relaxed);
+        registry.refused(Refusal::UnknownHost);
+        let text = registry.snapshot().render();
+        let id = ServiceId::from_u128(7);
+        for expected in [
+            format!("skep_ingress_response_seconds_bucket{{service=\"{id}\",le=\"0.001\"}} 2"),
+            format!("skep_ingress_response_seconds_bucket{{service=\"{id}\",le=\"0.005\"}} 5"),
+            format!("skep_ingress_response_seconds_bucket{{service=\"{id}\",le=\"+Inf\"}} 5"),
+            format!("skep_ingress_response_seconds_sum{{service=\"{id}\"}} 1.5"),
+            format!("skep_ingress_requests_total{{service=\"{id}\",code=\"2xx\"}} 0"),
+            "skep_ingress_refusals_total{code=\"unknown_host\"} 1".to_owned(),
+        ] {
+            assert!(
+                text.lines().any(|line| line == expected),
+                "{expected} in\n{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_service_is_forgotten_when_nothing_refers_to_it() {
+        let registry = Registry::default();
+        let kept = registry.service(ServiceId::from_u128(1));
+        registry.service(ServiceId::from_u128(2));
+        registry.forget_unused();
+        let left: Vec<_> = registry
+            .snapshot()
+            .services
+            .iter()
+            .map(|it| it.service)
+            .collect();
+        assert_eq!(left, [kept.service()]);
+    }
+}

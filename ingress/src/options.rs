@@ -1,0 +1,62 @@
+//! What an operator may tune in the embedded ingress, with the defaults and their reasons.
+
+use std::time::Duration;
+
+/// Limits and deadlines of the embedded ingress.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// How long a connection to a backend may take. Backends are one hop away on a private
+    /// network: slower than this is as good as dead, and another backend is tried.
+    pub dial_timeout: Duration,
+    /// How long a backend may take to begin its answer, counted from the last byte of the
+    /// request that it was sent; also how long a client may pause in the middle of its body.
+    pub response_timeout: Duration,
+    /// How long a client may take from the first byte of a request's head to its last.
+    pub header_read_timeout: Duration,
+    /// How long a client's connection may stay without a request. Above the 60 s of common
+    /// load balancers, so that they and not we close first.
+    pub idle_timeout: Duration,
+    /// How long a client may refuse to take what we have for it.
+    pub write_stall_timeout: Duration,
+    /// How long a connection to a backend is kept for the next request.
+    pub backend_idle_timeout: Duration,
+    /// How long a backend whose connections fail is passed over if there is another.
+    pub failure_pause: Duration,
+    /// How long open requests and tunnels may go on after shutdown was asked for.
+    pub drain_timeout: Duration,
+    /// The size of a request's head, in bytes (431 above it); at least 8 KiB of it are buffered.
+    pub max_header_bytes: usize,
+    /// The number of a request's headers (431 above it). Up to 100 they cost no allocation.
+    pub max_headers: usize,
+    /// The size of a request's body, in bytes (413 above it); bodies are streamed, so the
+    /// default is no limit.
+    pub max_request_body_bytes: Option<u64>,
+    /// Clients' connections at the same time, for each listener; further ones wait in the
+    /// kernel's queue.
+    pub max_connections: usize,
+    /// Requests at the same time on one HTTP/2 connection.
+    pub max_concurrent_streams: u32,
+    /// Connections kept idle for each backend.
+    pub max_idle_per_backend: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            dial_timeout: Duration::from_millis(250),
+            response_timeout: Duration::from_secs(300),
+            header_read_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            write_stall_timeout: Duration::from_secs(60),
+            backend_idle_timeout: Duration::from_secs(30),
+            failure_pause: Duration::from_secs(1),
+            drain_timeout: Duration::from_secs(30),
+            max_header_bytes: 32 * 1024,
+            max_headers: 100,
+            max_request_body_bytes: None,
+            max_connections: 8192,
+            max_concurrent_streams: 128,
+            max_idle_per_backend: 64,
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! One request: found a route, sent to a backend, answered. Retries only what no backend can
+//! have acted upon.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::CONTENT_LENGTH;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::backend::{InFlight, LiveBackend};
+use crate::body::{Lease, Progress, ReplyBody, RequestBody};
+use crate::connection::Activity;
+use crate::headers::{self, Origin};
+use crate::ingress::Shared;
+use crate::metrics::Meter;
+use crate::pool::Sender;
+use crate::reply::Refusal;
+use crate::tunnel::{Ends, Tunnels};
+
+/// Connections tried for one request, the first included: enough for a stale one and two dead
+/// backends, few enough that a client is told within a second.
+const MAX_ATTEMPTS: usize = 4;
+/// A request that must not be sent twice goes on a used connection only if that was idle for
+/// less: servers close idle connections after seconds, and the closing might cross the request.
+const SURELY_OPEN: Duration = Duration::from_secs(1);
+/// The size of a backend's head, in bytes; also what is read of a body at a time.
+const MAX_BACKEND_BUFFER_BYTES: usize = 64 * 1024;
+
+/// What the requests of one connection have in common.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) activity: Arc<Activity>,
+    pub(crate) origin: Origin,
+    pub(crate) tunnels: Tunnels,
+}
+
+/// Answers a request, always.
+pub(crate) async fn handle(client: Arc<Client>, request: Request<Incoming>) -> Response<ReplyBody> {
+    let refused = match try_handle(&client, request).await {
+        Ok(response) => return response,
+        Err(refusal) => refusal,
+    };
+    client.shared.registry.refused(refused);
+    refused.response()
+}
+
+async fn try_handle(
+    client: &Client,
+    mut request: Request<Incoming>,
+) -> Result<Response<ReplyBody>, Refusal> {
+    let active = client.activity.begin(request.version() == Version::HTTP_2);
+    if request.method() == Method::CONNECT {
+        return Err(Refusal::MethodNotAllowed);
+    }
+    let on_upgrade = hyper::upgrade::on(&mut request);
+    let (mut parts, body) = request.into_parts();
+    headers::ensure_host(&mut parts)?;
+    let upgrade = headers::wanted_upgrade(&parts);
+    headers::prepare_request(&mut parts, &client.origin, upgrade.clone());
+
+    let head = Request::from_parts(parts, ());
+    let choice = client.shared.choose(&head, &[])?;
+    let mut meter = Meter::new(choice.metrics);
+    let outcome = match choice.in_flight {
+        None => Err(Refusal::NoBackend),
+        Some(in_flight) => {
+            let limit = client.shared.options.max_request_body_bytes;
+            if declared_length(&head) > limit.unwrap_or(u64::MAX) {
+                Err(Refusal::BodyTooLarge)
+            } else {
+                let (body, progress) = RequestBody::new(body, limit, meter.service());
+                let exchange = Exchange {
+                    shared: &client.shared,
+                    progress,
+                };
+                exchange.run(head.map(|()| body), in_flight).await
+            }
+        }
+    };
+    let answer = outcome.inspect_err(|refusal| meter.answered(refusal.status()))?;
+    if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS && upgrade.is_none() {
+        meter.answered(StatusCode::BAD_GATEWAY);
+        return Err(Refusal::BackendClosed);
+    }
+    meter.answered(answer.response.status());
+    let lease = Lease {
+        sender: Some(answer.sender),
+        max_idle_per_backend: client.shared.options.max_idle_per_backend,
+        meter,
+        in_flight: answer.in_flight,
+        active: Some(active),
+    };
+    Ok(pass_on(client, answer.response, on_upgrade, lease))
+}
+
+fn declared_length<B>(request: &Request<B>) -> u64 {
+    let text = request
+        .headers()
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok());
+    text.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// Hands a backend's answer to the client, or ties the two together if they agreed to upgrade.
+fn pass_on(
+    client: &Client,
+    mut response: Response<Incoming>,
+    on_upgrade: OnUpgrade,
+    mut lease: Lease,
+) -> Response<ReplyBody> {
+    *response.version_mut() = Version::HTTP_11;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        headers::prepare_response(response.headers_mut(), None);
+        return response.map(|body| ReplyBody::stream(body, lease));
+    }
+    let protocol: Option<HeaderValue> = response.headers().get(http::header::UPGRADE).cloned();
+    headers::prepare_response(response.headers_mut(), protocol);
+    lease.sender = None;
+    lease.active = None;
+    let present = client.shared.registry.tunnels.enter();
+    client.tunnels.spawn(Ends {
+        client: on_upgrade,
+        backend: hyper::upgrade::on(&mut response),
+        lease,
+        present,
+    });
+    response.map(|_| ReplyBody::text(""))
+}
+
+/// A request on its way through backends.
+struct Exchange<'a> {
+    shared: &'a Shared,
+    progress: Option<Arc<Progress>>,
+}
+
+struct Answer {
+    response: Response<Incoming>,
+    sender: Sender,
+    in_flight: InFlight,
+}
+
+/// How sending on one connection failed.
+enum Failure {
+    /// Not one byte went out: here it is again.
+    Unsent(Box<Request<RequestBody>>),
+    /// Closed or broken before the head of an answer.
+    Broken(hyper::Error),
+    /// For good.
+    Refused(Refusal),
+}
+
+impl Exchange<'_> {
+    async fn run(
+        &self,
+        mut request: Request<RequestBody>,
+        mut in_flight: InFlight,
+    ) -> Result<Answer, Refusal> {
+        let mut tried: Vec<Arc<LiveBackend>> = Vec::new();
+        let replayable = request.body().is_empty() && request.method().is_idempotent();
+        let max_idle = if replayable {
+            self.shared.options.backend_idle_timeout
+        } else {
+            SURELY_OPEN
+        };
+        let mut may_reuse = true;
+        for _ in 0..MAX_ATTEMPTS {
+            let backend = Arc::clone(in_flight.backend());
+            let pooled = if may_reuse {
+                backend.pool.take(max_idle)
+            } else {
+                None
+            };
+            let reused = pooled.is_some();
+            let sender = match pooled {
+                Some(sender) => Some(sender),
+                None => self.dial(&backend).await,
+            };
+            let Some(mut sender) = sender else {
+                in_flight = self.move_on(&request, backend, &mut tried)?;
+                may_reuse = true;
+                continue;
+            };
+            let spare = (reused && replayable).then(|| copy_of(&request));
+            request = match self.send(&mut sender, request).await {
+                Ok(response) => return Ok(Answer { response, sender, in_flight }),
+                Err(Failure::Refused(refusal)) => return Err(refusal),
+                Err(Failure::Unsent(request)) => *request,
+                Err(Failure::Broken(error)) => spare.ok_or_else(|| {
+                    tracing::debug!(address = %backend.backend.address, %error, "a backend closed without an answer");
+                    Refusal::BackendClosed
+                })?,
+            };
+            if reused {
+                // The connection had been closed meanwhile; that says nothing about the backend.
+                may_reuse = false;
+            } else {
+                backend.failed(self.shared.options.failure_pause);
+                in_flight = self.move_on(&request, backend, &mut tried)?;
+                may_reuse = true;
+            }
+        }
+        Err(Refusal::ConnectFailed)
+    }
+
+    /// Another backend than those tried, of the table as it is now.
+    fn move_on(
+        &self,
+        request: &Request<RequestBody>,
+        failed: Arc<LiveBackend>,
+        tried: &mut Vec<Arc<LiveBackend>>,
+    ) -> Result<InFlight, Refusal> {
+        tried.push(failed);
+        self.shared
+            .choose_another(request, tried)
+            .ok_or(Refusal::ConnectFailed)
+    }
+
+    async fn dial(&self, backend: &LiveBackend) -> Option<Sender> {
+        let address = backend.backend.address;
+        match timeout(self.shared.options.dial_timeout, connect(address)).await {
+            Ok(Ok(sender)) => {
+                backend.connected();
+                return Some(sender);
+            }
+            Ok(Err(error)) => tracing::debug!(%address, %error, "a backend refused a connection"),
+            Err(_) => tracing::debug!(%address, "a backend did not answer a connection in time"),
+        }
+        backend.failed(self.shared.options.failure_pause);
+        None
+    }
+
+    async fn send(
+        &self,
+        sender: &mut Sender,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, Failure> {
+        let limit = self.shared.options.response_timeout;
+        let mut answer = pin!(sender.try_send_request(request));
+        let mut patience = limit;
+        loop {
+            match timeout(patience, &mut answer).await {
+                Ok(Ok(response)) => return Ok(response),
+                Ok(Err(mut error)) => {
+                    if let Some(request) = error.take_message() {
+                        return Err(Failure::Unsent(Box::new(request)));
+                    }
+                    return Err(self.why(error.into_error()));
+                }
+                Err(_) => {
+                    // The time counts from the last move of the upload.
+                    let stalled = self
+                        .progress
+                        .as_ref()
+                        .map_or(limit, |progress| progress.stalled_for());
+                    patience = limit.saturating_sub(stalled);
+                    if patience.is_zero() {
+                        let by_client = self
+                            .progress
+                            .as_ref()
+                            .is_some_and(|progress| progress.waits_for_client());
+                        return Err(Failure::Refused(if by_client {
+                            Refusal::RequestTimeout
+                        } else {
+                            Refusal::Timeout
+                        }));
+                    }
+                }
+            }
+        }
+    }
+
+    fn why(&self, error: hyper::Error) -> Failure {
+        match &self.progress {
+            Some(progress) if progress.is_too_large() => Failure::Refused(Refusal::BodyTooLarge),
+            _ => Failure::Broken(error),
+        }
+    }
+}
+
+async fn connect(
+    address: std::net::SocketAddr,
+) -> Result<Sender, Box<dyn std::error::Error + Send + Sync>> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let (sender, connection) = http1::Builder::new()
+        .max_buf_size(MAX_BACKEND_BUFFER_BYTES)
+        .handshake(TokioIo::new(stream))
+        .await?;
+    // Ends when the sender is dropped or the backend closes.
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%address, %error, "a connection to a backend broke");
+        }
+    });
+    Ok(sender)
+}
+
+fn copy_of(request: &Request<RequestBody>) -> Request<RequestBody> {
+    let mut copy = Request::new(RequestBody::Empty);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}

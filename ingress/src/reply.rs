@@ -1,0 +1,120 @@
+//! What the ingress answers by itself: each has a stable code in `x-skep-error` and says what
+//! to do.
+
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+
+use crate::body::ReplyBody;
+
+/// The header that only the ingress itself sets: the code of a [`Refusal`].
+pub(crate) static ERROR_HEADER: HeaderName = HeaderName::from_static("x-skep-error");
+
+/// Why a request did not get an answer from a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    BadHost,
+    MethodNotAllowed,
+    UnknownHost,
+    RequestTimeout,
+    BodyTooLarge,
+    ConnectFailed,
+    BackendClosed,
+    NoBackend,
+    Timeout,
+}
+
+impl Refusal {
+    /// In the order of declaration: `ALL[refusal as usize] == refusal`.
+    pub(crate) const ALL: [Self; 9] = [
+        Self::BadHost,
+        Self::MethodNotAllowed,
+        Self::UnknownHost,
+        Self::RequestTimeout,
+        Self::BodyTooLarge,
+        Self::ConnectFailed,
+        Self::BackendClosed,
+        Self::NoBackend,
+        Self::Timeout,
+    ];
+
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Self::BadHost => "bad_host",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::UnknownHost => "unknown_host",
+            Self::RequestTimeout => "request_timeout",
+            Self::BodyTooLarge => "body_too_large",
+            Self::ConnectFailed => "connect_failed",
+            Self::BackendClosed => "backend_closed",
+            Self::NoBackend => "no_backend",
+            Self::Timeout => "timeout",
+        }
+    }
+
+    pub(crate) fn status(self) -> StatusCode {
+        match self {
+            Self::BadHost => StatusCode::BAD_REQUEST,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::UnknownHost => StatusCode::NOT_FOUND,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::ConnectFailed | Self::BackendClosed => StatusCode::BAD_GATEWAY,
+            Self::NoBackend => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::BadHost => "The request must name exactly one valid host.\n",
+            Self::MethodNotAllowed => "This is not a forward proxy: CONNECT is not served.\n",
+            Self::UnknownHost => {
+                "No service is routed at this host and path. Check the address and the service's routes.\n"
+            }
+            Self::RequestTimeout => "The request's body stopped arriving. Send it again.\n",
+            Self::BodyTooLarge => {
+                "The request's body is larger than this ingress allows. Send less, or raise the limit.\n"
+            }
+            Self::ConnectFailed => {
+                "No instance of the service accepted a connection. See whether it listens on its PORT and all addresses: `skep ps`, `skep logs`.\n"
+            }
+            Self::BackendClosed => {
+                "The service closed the connection without an answer. See why: `skep logs`.\n"
+            }
+            Self::NoBackend => {
+                "The service has no healthy instance now. Try again in a moment, or see `skep ps`.\n"
+            }
+            Self::Timeout => {
+                "The service did not begin its answer in time. See what it is busy with: `skep logs`.\n"
+            }
+        }
+    }
+
+    pub(crate) fn response(self) -> Response<ReplyBody> {
+        let mut response = Response::new(ReplyBody::text(self.text()));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("text/plain; charset=utf-8"),
+        );
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(&ERROR_HEADER, HeaderValue::from_static(self.code()));
+        if self == Self::NoBackend {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_is_in_the_order_of_declaration() {
+        for (place, refusal) in Refusal::ALL.into_iter().enumerate() {
+            assert_eq!(refusal as usize, place);
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Listeners and clients' connections: accepting, limits, deadlines, graceful end. What a
+//! request means is [`crate::proxy`]'s.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::connection::{Activity, Verdict, Watched};
+use crate::headers::Origin;
+use crate::ingress::{Ingress, Shared};
+use crate::options::Options;
+use crate::proxy::{self, Client};
+use crate::tunnel::Tunnels;
+
+/// How often idle connections to backends are looked through.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// The pause after the kernel could not give a connection (no file descriptors left): nothing
+/// tells when it can again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// A silent peer is asked after this time whether it is still there, and again at this
+/// distance; the kernel gives up after `PROBES`.
+const PROBE_AFTER: Duration = Duration::from_secs(60);
+const PROBE_EVERY: Duration = Duration::from_secs(15);
+const PROBES: u32 = 4;
+/// The smallest buffer that hyper allows for a head, in bytes.
+const MIN_BUFFER_BYTES: usize = 8192;
+
+/// How a listener ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed {
+    /// Connections (upgraded ones included) that were still open at the drain deadline and
+    /// were cut.
+    pub cut: usize,
+}
+
+impl Ingress {
+    /// Serves HTTP/1.1 and HTTP/2 without TLS (by prior knowledge) on `listener` until
+    /// `shutdown`; then takes no more connections and waits up to
+    /// [`Options::drain_timeout`] for requests and upgraded connections to end. Several
+    /// listeners may be served at the same time.
+    pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> Closed {
+        let shared = &self.shared;
+        let builder = Arc::new(http_builder(&shared.options));
+        let tunnels = Tunnels::default();
+        let mut connections = JoinSet::new();
+        let mut sweeps = interval(SWEEP_EVERY);
+        sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let has_room = connections.len() < shared.options.max_connections;
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                Some(_) = connections.join_next(), if !connections.is_empty() => {}
+                accepted = listener.accept(), if has_room => match accepted {
+                    Ok((stream, peer)) => {
+                        tune(&stream);
+                        let tunnels = tunnels.clone();
+                        let connection = Connection { shared: Arc::clone(shared), peer, tunnels, shutdown: shutdown.clone() };
+                        connections.spawn(connection.run(stream, Arc::clone(&builder)));
+                    }
+                    Err(error) => pause_after(&error).await,
+                },
+                _ = sweeps.tick() => shared.sweep(),
+            }
+        }
+        drop(listener);
+        drain(connections, tunnels, shared.options.drain_timeout).await
+    }
+}
+
+async fn drain(mut connections: JoinSet<()>, tunnels: Tunnels, limit: Duration) -> Closed {
+    let deadline = Instant::now() + limit;
+    tunnels.tracker.close();
+    let all = async {
+        while connections.join_next().await.is_some() {}
+        tunnels.tracker.wait().await;
+    };
+    let in_time = timeout_at(deadline, all).await.is_ok();
+    if in_time {
+        return Closed { cut: 0 };
+    }
+    let cut = connections.len() + tunnels.tracker.len();
+    connections.shutdown().await;
+    tunnels.cut.cancel();
+    tunnels.tracker.wait().await;
+    Closed { cut }
+}
+
+async fn pause_after(error: &io::Error) {
+    let of_one_connection = matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    );
+    if !of_one_connection {
+        tracing::warn!(%error, "cannot accept connections");
+        sleep(ACCEPT_PAUSE).await;
+    }
+}
+
+/// Failures mean that the peer has gone already: the first read will tell.
+fn tune(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let probes = TcpKeepalive::new()
+        .with_time(PROBE_AFTER)
+        .with_interval(PROBE_EVERY)
+        .with_retries(PROBES);
+    let _ = SockRef::from(stream).set_tcp_keepalive(&probes);
+}
+
+fn http_builder(options: &Options) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        // Ours: hyper's counts the idle time between requests too and allocates a timer for each.
+        .header_read_timeout(None)
+        .max_buf_size(options.max_header_bytes.max(MIN_BUFFER_BYTES));
+    const HYPERS_OWN: usize = 100;
+    if options.max_headers != HYPERS_OWN {
+        builder.http1().max_headers(options.max_headers);
+    }
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(options.max_concurrent_streams)
+        .max_header_list_size(u32::try_from(options.max_header_bytes).unwrap_or(u32::MAX))
+        .keep_alive_interval(PROBE_AFTER)
+        .keep_alive_timeout(PROBE_EVERY);
+    builder
+}
+
+struct Connection {
+    shared: Arc<Shared>,
+    peer: SocketAddr,
+    tunnels: Tunnels,
+    shutdown: CancellationToken,
+}
+
+impl Connection {
+    async fn run<I>(self, stream: I, builder: Arc<auto::Builder<TokioExecutor>>)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let _present = self.shared.registry.connections.enter();
+        let activity = Activity::new();
+        let client = Arc::new(Client {
+            shared: Arc::clone(&self.shared),
+            activity: Arc::clone(&activity),
+            origin: origin(self.peer),
+            tunnels: self.tunnels,
+        });
+        let service = service_fn(move |request| {
+            let client = Arc::clone(&client);
+            async move { Ok::<_, Infallible>(proxy::handle(client, request).await) }
+        });
+        let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
+        let mut connection = std::pin::pin!(builder.serve_connection_with_upgrades(io, service));
+        let mut checks = interval(Activity::check_every(&self.shared.options));
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut draining, mut closing) = (false, false);
+        loop {
+            tokio::select! {
+                biased;
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(peer = %self.peer, error, "a client's connection broke");
+                    }
+                    return;
+                }
+                () = self.shutdown.cancelled(), if !draining => {
+                    draining = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                _ = checks.tick() => match activity.verdict(&self.shared.options) {
+                    Verdict::Keep => {}
+                    Verdict::Idle if !closing => {
+                        closing = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    Verdict::Idle | Verdict::Stalled => return,
+                },
+            }
+        }
+    }
+}
+
+fn origin(peer: SocketAddr) -> Origin {
+    let address = peer.ip().to_canonical().to_string();
+    let address = HeaderValue::try_from(address).expect("an address is visible ASCII");
+    Origin {
+        address,
+        scheme: HeaderValue::from_static("http"),
+    }
+}
