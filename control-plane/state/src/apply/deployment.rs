@@ -1,0 +1,434 @@
+//! Deployments: made, given to a builder, rolled out, ended.
+
+use std::sync::Arc;
+
+use skep_model::deployment::{Build, Deployment, MAX_STEPS, Origin, Status, Step, Trigger};
+use skep_model::id::{DeploymentId, NodeId, ServiceId};
+use skep_model::problem::{Code, Problem};
+use skep_model::service::{Release, Service, Target};
+use skep_model::spec::ServiceSpec;
+use skep_proto::convert::enum_value;
+use skep_proto::v1;
+
+use super::{Context, Outcome, Reply, bits, changed_meanwhile, missing, not_found, understood};
+use crate::change::Change;
+use crate::state::Delivery;
+
+/// Releases kept for rollback, per service.
+const KEEP_RELEASES: usize = 20;
+/// Ended deployments kept per service; older ones are in the history only.
+const KEEP_DEPLOYMENTS: usize = 30;
+/// How long a delivery's key is remembered: forges offer redelivery for less.
+const DELIVERY_TTL_MS: u64 = 30 * 24 * 3_600_000;
+/// Most keys remembered.
+const MAX_DELIVERIES: usize = 100_000;
+/// Longest key.
+const MAX_DELIVERY_KEY: usize = 300;
+
+impl Context<'_> {
+    pub(super) fn create_deployment(&mut self, message: v1::CreateDeployment) -> Outcome {
+        let wanted: Deployment =
+            understood(message.deployment.ok_or_else(|| missing("deployment"))?)?;
+        if let Some(key) = &message.delivery
+            && let Some(delivery) = self.state.delivery(key)
+        {
+            return Ok(Reply::Deployment {
+                deployment: delivery.deployment,
+                replayed: true,
+            });
+        }
+        let service = self
+            .state
+            .service(wanted.service)
+            .cloned()
+            .ok_or_else(|| not_found("service", wanted.service))?;
+        if service.removing {
+            return Err(Problem::new(Code::Conflict, "the service is being removed"));
+        }
+        if self.state.deployment(wanted.id).is_some() {
+            return Err(Problem::new(
+                Code::Conflict,
+                "there is a deployment with this id already",
+            ));
+        }
+        if let Origin::Release { number } = wanted.origin
+            && self.state.release(wanted.service, number).is_none()
+        {
+            let kept: Vec<String> = self
+                .state
+                .releases_of(wanted.service)
+                .map(|r| r.number.to_string())
+                .collect();
+            return Err(
+                Problem::invalid("release", format!("there is no release {number}"))
+                    .hint(format!("kept are: {}", kept.join(", "))),
+            );
+        }
+        self.supersede_others(&wanted);
+        self.remember_delivery(message.delivery, wanted.id)?;
+        let now = self.state.time_ms;
+        let id = wanted.id;
+        let service_id = wanted.service;
+        self.put_deployment(Deployment {
+            status: Status::Queued,
+            problem: None,
+            build: None,
+            release: None,
+            steps: vec![Step {
+                at_ms: now,
+                text: "queued".to_owned(),
+            }],
+            created_ms: now,
+            status_ms: now,
+            generation: 1,
+            ..wanted
+        });
+        if let Some(service) = self
+            .state
+            .service(service_id)
+            .cloned()
+            .filter(|service| service.stopped)
+        {
+            self.put_changed_service(Service {
+                stopped: false,
+                ..(*service).clone()
+            });
+        }
+        self.prune_deployments(service_id);
+        Ok(Reply::Deployment {
+            deployment: id,
+            replayed: false,
+        })
+    }
+
+    /// One active deployment a service: the newer takes over.
+    fn supersede_others(&mut self, newer: &Deployment) {
+        let others: Vec<_> = self
+            .state
+            .deployments_of(newer.service)
+            .filter(|other| other.status.is_active())
+            .cloned()
+            .collect();
+        for other in others {
+            let problem = Problem::new(
+                Code::Canceled,
+                format!("superseded by deployment {}", newer.id),
+            );
+            self.end(
+                &other,
+                Status::Superseded,
+                Some(problem),
+                "superseded by a newer deployment",
+            );
+        }
+    }
+
+    fn remember_delivery(
+        &mut self,
+        key: Option<String>,
+        deployment: DeploymentId,
+    ) -> Result<(), Problem> {
+        let Some(key) = key else { return Ok(()) };
+        if key.is_empty() || key.len() > MAX_DELIVERY_KEY {
+            return Err(Problem::invalid(
+                "delivery",
+                format!("1 to {MAX_DELIVERY_KEY} bytes are accepted"),
+            ));
+        }
+        let now = self.state.time_ms;
+        self.state.put_delivery(
+            key,
+            Delivery {
+                deployment,
+                at_ms: now,
+            },
+        );
+        while let Some((at_ms, key)) = self.state.delivery_order.get_min().cloned() {
+            let is_old = at_ms.saturating_add(DELIVERY_TTL_MS) < now;
+            if !is_old && self.state.deliveries.len() <= MAX_DELIVERIES {
+                break;
+            }
+            self.state.delivery_order.remove_min();
+            self.state.deliveries.remove(&key);
+        }
+        Ok(())
+    }
+
+    pub(super) fn assign_build(&mut self, message: v1::AssignBuild) -> Outcome {
+        let deployment =
+            self.expect_deployment(&message.deployment, message.expected_generation)?;
+        let node = NodeId::from_u128(bits("node", &message.node)?);
+        if self.state.node(node).is_none() {
+            return Err(not_found("node", node));
+        }
+        if deployment.status != Status::Queued {
+            return Err(changed_meanwhile("deployment"));
+        }
+        let mut next = (*deployment).clone();
+        next.build = Some(Build {
+            node,
+            outcome: None,
+        });
+        next.problem = None;
+        self.step(&mut next, message.step);
+        self.enter(&mut next, Status::Building);
+        self.put_deployment(next);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn start_rollout(&mut self, message: v1::StartRollout) -> Outcome {
+        let deployment =
+            self.expect_deployment(&message.deployment, message.expected_generation)?;
+        let service = self
+            .state
+            .service(deployment.service)
+            .cloned()
+            .ok_or_else(|| not_found("service", deployment.service))?;
+        let is_current = service.generation == message.expected_service_generation;
+        if !deployment.status.may_become(Status::Deploying) || !is_current || service.removing {
+            return Err(changed_meanwhile("service or its deployment"));
+        }
+        let number = message.number;
+        let mut last_release = service.last_release;
+        match message.release {
+            Some(release) => {
+                let release: Release = understood(release)?;
+                if release.number != number
+                    || number != last_release + 1
+                    || release.service != service.id
+                {
+                    return Err(changed_meanwhile("service"));
+                }
+                last_release = number;
+                let release = Release {
+                    created_ms: self.state.time_ms,
+                    ..release
+                };
+                self.state
+                    .releases
+                    .insert((service.id, number), Arc::new(release));
+            }
+            None if self.state.release(service.id, number).is_none() => {
+                return Err(not_found("release", number));
+            }
+            None => {}
+        }
+        let spec = match message.spec {
+            Some(spec) => understood::<_, ServiceSpec>(spec)?,
+            None => service.spec.clone(),
+        };
+        spec.check()?;
+        let target = Target {
+            release: number,
+            deployment: deployment.id,
+        };
+        self.put_changed_service(Service {
+            rollout: Some(target),
+            last_release,
+            spec,
+            ..(*service).clone()
+        });
+        let mut next = (*deployment).clone();
+        next.release = Some(number);
+        next.problem = None;
+        self.step(&mut next, message.step);
+        self.enter(&mut next, Status::Deploying);
+        self.put_deployment(next);
+        self.prune_releases(service.id);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn finish_deployment(&mut self, message: v1::FinishDeployment) -> Outcome {
+        let deployment =
+            self.expect_deployment(&message.deployment, message.expected_generation)?;
+        let status =
+            enum_value("status", &Status::ALL, message.status).map_err(|_| missing("status"))?;
+        let is_final = matches!(status, Status::Live | Status::Failed | Status::Canceled);
+        if !is_final || !deployment.status.may_become(status) {
+            return Err(changed_meanwhile("deployment"));
+        }
+        let problem = message.problem.map(understood).transpose()?;
+        if status == Status::Live {
+            self.go_live(&deployment)?;
+        }
+        self.end(&deployment, status, problem, &message.step);
+        Ok(Reply::Done)
+    }
+
+    /// The service now serves what this deployment rolled out.
+    fn go_live(&mut self, deployment: &Deployment) -> Result<(), Problem> {
+        let service = self
+            .state
+            .service(deployment.service)
+            .cloned()
+            .ok_or_else(|| not_found("service", deployment.service))?;
+        let target = service
+            .rollout
+            .filter(|target| target.deployment == deployment.id);
+        let target = target.ok_or_else(|| changed_meanwhile("service"))?;
+        let previous = service
+            .live
+            .and_then(|live| self.state.deployment(live.deployment).cloned());
+        self.put_changed_service(Service {
+            live: Some(target),
+            rollout: None,
+            ..(*service).clone()
+        });
+        if let Some(previous) = previous {
+            let went_back = deployment.trigger == Trigger::Rollback;
+            let status = if went_back {
+                Status::RolledBack
+            } else {
+                Status::Superseded
+            };
+            let text = if went_back {
+                "rolled back"
+            } else {
+                "superseded by a newer deployment"
+            };
+            self.end(&previous, status, None, text);
+        }
+        Ok(())
+    }
+
+    /// Gives a deployment its last status; what it was rolling out is no longer wanted.
+    fn end(
+        &mut self,
+        deployment: &Deployment,
+        status: Status,
+        problem: Option<Problem>,
+        text: &str,
+    ) {
+        if !deployment.status.may_become(status) {
+            return;
+        }
+        let mut next = deployment.clone();
+        next.problem = problem;
+        self.step(&mut next, text.to_owned());
+        self.enter(&mut next, status);
+        let id = next.id;
+        let service = self.state.service(next.service).cloned();
+        self.put_deployment(next);
+        if let Some(service) = service.filter(|service| {
+            service
+                .rollout
+                .is_some_and(|target| target.deployment == id)
+        }) {
+            self.put_changed_service(Service {
+                rollout: None,
+                ..(*service).clone()
+            });
+        }
+    }
+
+    pub(super) fn note_deployment(&mut self, message: v1::NoteDeployment) -> Outcome {
+        let deployment =
+            self.expect_deployment(&message.deployment, message.expected_generation)?;
+        if !deployment.status.is_active() {
+            return Err(changed_meanwhile("deployment"));
+        }
+        let mut next = (*deployment).clone();
+        next.problem = message.problem.map(understood).transpose()?;
+        self.step(&mut next, message.step);
+        next.generation += 1;
+        self.put_deployment(next);
+        Ok(Reply::Done)
+    }
+
+    fn expect_deployment(&self, id: &[u8], generation: u64) -> Result<Arc<Deployment>, Problem> {
+        let id = DeploymentId::from_u128(bits("deployment", id)?);
+        let deployment = self
+            .state
+            .deployment(id)
+            .ok_or_else(|| not_found("deployment", id))?;
+        if deployment.generation != generation {
+            return Err(changed_meanwhile("deployment"));
+        }
+        Ok(Arc::clone(deployment))
+    }
+
+    pub(super) fn put_deployment(&mut self, deployment: Deployment) {
+        self.changes.push(Change::Deployment(deployment.id));
+        if let Some(build) = &deployment.build {
+            self.changes.push(Change::Build(build.node));
+        }
+        self.state.put_deployment(deployment);
+    }
+
+    fn put_changed_service(&mut self, service: Service) {
+        self.changes.push(Change::Service(service.id));
+        let generation = service.generation + 1;
+        self.state.put_service(Service {
+            generation,
+            ..service
+        });
+        self.touch_routes();
+    }
+
+    fn step(&self, deployment: &mut Deployment, text: String) {
+        let is_new = deployment.steps.last().is_none_or(|last| last.text != text);
+        if !text.is_empty() && is_new && deployment.steps.len() < MAX_STEPS {
+            deployment.steps.push(Step {
+                at_ms: self.state.time_ms,
+                text,
+            });
+        }
+    }
+
+    fn enter(&self, deployment: &mut Deployment, status: Status) {
+        deployment.status = status;
+        deployment.status_ms = self.state.time_ms;
+        deployment.generation += 1;
+    }
+
+    fn prune_releases(&mut self, service: ServiceId) {
+        let Some(owner) = self.state.service(service).cloned() else {
+            return;
+        };
+        let mut used: Vec<u64> = self
+            .state
+            .allocations_of(service)
+            .map(|a| a.target.release)
+            .collect();
+        used.extend(owner.live.map(|target| target.release));
+        used.extend(owner.rollout.map(|target| target.release));
+        used.extend(
+            self.state
+                .deployments_of(service)
+                .filter(|d| d.status.is_active())
+                .filter_map(|d| match d.origin {
+                    Origin::Release { number } => Some(number),
+                    _ => None,
+                }),
+        );
+        let numbers: Vec<u64> = self
+            .state
+            .releases_of(service)
+            .map(|release| release.number)
+            .collect();
+        let surplus = numbers.len().saturating_sub(KEEP_RELEASES);
+        for number in numbers
+            .into_iter()
+            .take(surplus)
+            .filter(|number| !used.contains(number))
+        {
+            self.state.releases.remove(&(service, number));
+        }
+    }
+
+    fn prune_deployments(&mut self, service: ServiceId) {
+        let ended: Vec<DeploymentId> = self
+            .state
+            .deployments_of(service)
+            .filter(|deployment| {
+                !deployment.status.is_active() && deployment.status != Status::Live
+            })
+            .map(|deployment| deployment.id)
+            .collect();
+        let surplus = ended.len().saturating_sub(KEEP_DEPLOYMENTS);
+        ended
+            .into_iter()
+            .take(surplus)
+            .for_each(|id| self.state.remove_deployment(id));
+    }
+}

@@ -1,0 +1,209 @@
+//! Tenancy and services.
+
+use skep_model::id::{EnvironmentId, ProjectId, ServiceId, WorkspaceId};
+use skep_model::name;
+use skep_model::problem::{Code, Problem};
+use skep_model::service::Service;
+use skep_model::tenancy::{Environment, Project};
+use skep_model::variable::MAX_TOTAL;
+use skep_proto::v1;
+
+use super::{Context, Outcome, Reply, bits, changed_meanwhile, missing, not_found, understood};
+use crate::change::Change;
+
+impl Context<'_> {
+    pub(super) fn ensure_environment(&mut self, message: v1::EnsureEnvironment) -> Outcome {
+        let workspace = WorkspaceId::from_u128(bits("workspace", &message.workspace)?);
+        if self.state.workspace(workspace).is_none() {
+            return Err(not_found("workspace", workspace));
+        }
+        let project: Project = understood(message.project.ok_or_else(|| missing("project"))?)?;
+        let environment: Environment =
+            understood(message.environment.ok_or_else(|| missing("environment"))?)?;
+        let project = self.ensure_project(Project {
+            workspace,
+            ..project
+        })?;
+        let environment = self.ensure_child(Environment {
+            project,
+            ..environment
+        })?;
+        Ok(Reply::Environment {
+            project,
+            environment,
+        })
+    }
+
+    fn ensure_project(&mut self, project: Project) -> Result<ProjectId, Problem> {
+        if let Some(existing) = self.state.project_named(project.workspace, &project.name) {
+            return Ok(existing.id);
+        }
+        name::check("project", &project.name)?;
+        let id = project.id;
+        self.state.put_project(project);
+        Ok(id)
+    }
+
+    fn ensure_child(&mut self, environment: Environment) -> Result<EnvironmentId, Problem> {
+        if let Some(existing) = self
+            .state
+            .environment_named(environment.project, &environment.name)
+        {
+            return Ok(existing.id);
+        }
+        name::check("environment", &environment.name)?;
+        let id = environment.id;
+        self.state.put_environment(environment);
+        Ok(id)
+    }
+
+    pub(super) fn put_service(&mut self, message: v1::PutService) -> Outcome {
+        let wanted: Service = understood(message.service.ok_or_else(|| missing("service"))?)?;
+        wanted.spec.check()?;
+        let bytes: usize = wanted
+            .variables
+            .iter()
+            .map(|(name, variable)| name.len() + variable.value.0.len())
+            .sum();
+        if bytes > MAX_TOTAL {
+            return Err(
+                Problem::invalid("variables", format!("together they have {bytes} bytes"))
+                    .hint(format!("at most {MAX_TOTAL}")),
+            );
+        }
+        self.check_domains(&wanted)?;
+        let next = if message.expected_generation == 0 {
+            self.new_service(wanted)?
+        } else {
+            let old = self
+                .state
+                .service(wanted.id)
+                .ok_or_else(|| not_found("service", wanted.id))?;
+            if old.generation != message.expected_generation {
+                return Err(changed_meanwhile("service"));
+            }
+            Service {
+                spec: wanted.spec,
+                variables: wanted.variables,
+                webhook_secret: wanted.webhook_secret,
+                stopped: wanted.stopped,
+                removing: wanted.removing || old.removing,
+                generation: old.generation + 1,
+                ..(**old).clone()
+            }
+        };
+        let reply = Reply::Service {
+            service: next.id,
+            generation: next.generation,
+        };
+        self.changes.push(Change::Service(next.id));
+        self.state.put_service(next);
+        self.touch_routes();
+        Ok(reply)
+    }
+
+    fn new_service(&self, wanted: Service) -> Result<Service, Problem> {
+        name::check("service", &wanted.name)?;
+        if self.state.environment(wanted.environment).is_none() {
+            return Err(not_found("environment", wanted.environment));
+        }
+        let taken = self
+            .state
+            .service_named(wanted.environment, &wanted.name)
+            .is_some();
+        if taken || self.state.service(wanted.id).is_some() {
+            return Err(Problem::new(
+                Code::Conflict,
+                format!("there is a service `{}` already", wanted.name),
+            )
+            .at("service"));
+        }
+        Ok(Service {
+            live: None,
+            rollout: None,
+            last_release: 0,
+            generation: 1,
+            created_ms: self.state.time_ms,
+            ..wanted
+        })
+    }
+
+    fn check_domains(&self, wanted: &Service) -> Result<(), Problem> {
+        for host in &wanted.spec.domains {
+            let owner = self
+                .state
+                .hosts
+                .get(host)
+                .filter(|owner| **owner != wanted.id);
+            if let Some(owner) = owner.and_then(|id| self.state.service(*id)) {
+                let label = self.state.label_of(owner);
+                return Err(Problem::new(
+                    Code::Conflict,
+                    format!("`{host}` belongs to service {label}"),
+                )
+                .at("domains")
+                .hint("remove it there first"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn drop_service(&mut self, message: &v1::DropService) -> Outcome {
+        let id = ServiceId::from_u128(bits("service", &message.service)?);
+        let service = self
+            .state
+            .service(id)
+            .cloned()
+            .ok_or_else(|| not_found("service", id))?;
+        let is_busy = self
+            .state
+            .allocations_of(id)
+            .any(|allocation| allocation.is_live());
+        if !service.removing || is_busy {
+            return Err(Problem::new(
+                Code::Conflict,
+                "the service still has allocations",
+            ));
+        }
+        let allocations: Vec<_> = self
+            .state
+            .allocations_of(id)
+            .map(|allocation| (allocation.id, allocation.node))
+            .collect();
+        for (allocation, node) in allocations {
+            self.state.remove_allocation(allocation);
+            self.changes.push(Change::Allocation {
+                allocation,
+                node,
+                service: id,
+            });
+        }
+        let deployments: Vec<_> = self
+            .state
+            .deployments_of(id)
+            .map(|deployment| deployment.id)
+            .collect();
+        deployments
+            .into_iter()
+            .for_each(|deployment| self.state.remove_deployment(deployment));
+        let releases: Vec<_> = self
+            .state
+            .releases_of(id)
+            .map(|release| release.number)
+            .collect();
+        for number in releases {
+            self.state.releases.remove(&(id, number));
+        }
+        for host in &service.spec.domains {
+            self.state.hosts.remove(host);
+        }
+        self.state
+            .names
+            .services
+            .remove(&(service.environment, service.name.clone()));
+        self.state.services.remove(&id);
+        self.changes.push(Change::ServiceDropped(id));
+        self.touch_routes();
+        Ok(Reply::Done)
+    }
+}

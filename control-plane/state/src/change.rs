@@ -1,0 +1,32 @@
+//! What a command changed: the feed that wakes loops. It only wakes: everything can be read again
+//! from a view.
+
+use skep_model::id::{AllocationId, DeploymentId, NodeId, ServiceId};
+
+/// One changed thing, after the change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// The cluster came into being, or its settings changed.
+    Cluster,
+    /// A service was made or changed.
+    Service(ServiceId),
+    /// A service was forgotten.
+    ServiceDropped(ServiceId),
+    /// A deployment was made or changed.
+    Deployment(DeploymentId),
+    /// A build was given to a node, ended there, or is no longer wanted of it.
+    Build(NodeId),
+    /// An allocation was made, changed, or forgotten.
+    Allocation {
+        /// Which.
+        allocation: AllocationId,
+        /// Where it is.
+        node: NodeId,
+        /// Whose it is.
+        service: ServiceId,
+    },
+    /// A node joined or changed.
+    Node(NodeId),
+    /// The route table has a new revision.
+    Routes,
+}

@@ -1,0 +1,21 @@
+//! The replicated state machine: what the cluster knows, and how commands change it.
+//!
+//! `apply` is a pure function of state and command: no clock, no randomness, no IO; the same log
+//! gives the same bytes on every server. A [`State`] is made of persistent ordered maps, so that a
+//! view is a clone that costs nothing and blocks nobody.
+
+mod apply;
+mod change;
+mod query;
+mod routes;
+mod snapshot;
+mod state;
+
+pub use apply::{Applied, Outcome, Reply, command};
+pub use change::Change;
+pub use query::ServicePath;
+pub use snapshot::Error as SnapshotError;
+pub use state::{Cluster, Delivery, State};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,58 @@
+//! The route table, derived from the state: healthy allocations that are wanted running.
+
+use skep_model::route::{Backend, Route, RouteTable};
+use skep_model::service::Service;
+
+use crate::state::State;
+
+impl State {
+    /// The whole table at this state's revision, sorted by host.
+    pub fn route_table(&self) -> RouteTable {
+        let mut routes: Vec<Route> = self
+            .services
+            .values()
+            .filter(|service| {
+                service.spec.is_routed() && !service.removing && service.target().is_some()
+            })
+            .flat_map(|service| self.routes_of(service))
+            .collect();
+        routes.sort_by(|a, b| (&a.host, &a.path_prefix).cmp(&(&b.host, &b.path_prefix)));
+        RouteTable {
+            revision: self.routes_revision,
+            routes,
+        }
+    }
+
+    fn routes_of(&self, service: &Service) -> Vec<Route> {
+        let backends: Vec<Backend> = self
+            .allocations_of(service.id)
+            .filter(|allocation| allocation.is_routable())
+            .filter_map(|allocation| {
+                let port = self.release(service.id, allocation.target.release)?.port?;
+                Some(Backend {
+                    node: allocation.node,
+                    allocation: allocation.id,
+                    port,
+                })
+            })
+            .collect();
+        let name = self.label_of(service);
+        let generated = self.host_of(service);
+        std::iter::once(&generated)
+            .chain(
+                service
+                    .spec
+                    .domains
+                    .iter()
+                    .filter(|host| **host != generated),
+            )
+            .map(|host| Route {
+                host: host.clone(),
+                path_prefix: "/".to_owned(),
+                service: service.id,
+                name: name.clone(),
+                backends: backends.clone(),
+            })
+            .collect()
+    }
+}

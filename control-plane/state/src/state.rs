@@ -1,0 +1,179 @@
+//! The data: persistent ordered maps of shared entities, and the indexes that go with them.
+
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+use skep_model::allocation::Allocation;
+use skep_model::deployment::Deployment;
+use skep_model::id::{
+    AllocationId, ClusterId, DeploymentId, EnvironmentId, NodeId, ProjectId, ServiceId, TokenId,
+    WorkspaceId,
+};
+use skep_model::node::{JoinToken, Node};
+use skep_model::service::{Release, Service};
+use skep_model::tenancy::{Environment, Project, Workspace};
+use skep_model::variable::Sealed;
+
+/// What is true of the cluster as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// Identity.
+    pub id: ClusterId,
+    /// Raised when a backup is restored.
+    pub incarnation: u64,
+    /// Format of commands that every server understands.
+    pub feature_level: u32,
+    /// Certificate of the cluster's CA.
+    pub ca_cert_pem: String,
+    /// Its key, sealed under the data key.
+    pub sealed_ca_key: Sealed,
+    /// The data key, wrapped by the operator's key.
+    pub wrapped_data_key: Sealed,
+    /// Generated host names end in this.
+    pub base_domain: String,
+    /// SHA-256 of the administrator's token.
+    pub admin_token_hash: Vec<u8>,
+}
+
+/// A webhook delivery that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// What came of it.
+    pub deployment: DeploymentId,
+    /// When, cluster time in ms since the epoch.
+    pub at_ms: u64,
+}
+
+/// Everything that is replicated. Cloning is O(1).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    pub(crate) time_ms: u64,
+    pub(crate) index: u64,
+    pub(crate) routes_revision: u64,
+    pub(crate) cluster: Option<Arc<Cluster>>,
+    pub(crate) workspaces: OrdMap<WorkspaceId, Arc<Workspace>>,
+    pub(crate) projects: OrdMap<ProjectId, Arc<Project>>,
+    pub(crate) environments: OrdMap<EnvironmentId, Arc<Environment>>,
+    pub(crate) services: OrdMap<ServiceId, Arc<Service>>,
+    pub(crate) releases: OrdMap<(ServiceId, u64), Arc<Release>>,
+    pub(crate) deployments: OrdMap<DeploymentId, Arc<Deployment>>,
+    pub(crate) allocations: OrdMap<AllocationId, Arc<Allocation>>,
+    pub(crate) nodes: OrdMap<NodeId, Arc<Node>>,
+    pub(crate) tokens: OrdMap<TokenId, Arc<JoinToken>>,
+    pub(crate) deliveries: OrdMap<String, Delivery>,
+    // Indexes: derived from the maps above, rebuilt when a snapshot is read.
+    pub(crate) names: Names,
+    pub(crate) service_allocations: OrdSet<(ServiceId, AllocationId)>,
+    pub(crate) node_allocations: OrdSet<(NodeId, AllocationId)>,
+    pub(crate) service_deployments: OrdSet<(ServiceId, DeploymentId)>,
+    pub(crate) node_builds: OrdSet<(NodeId, DeploymentId)>,
+    pub(crate) active_deployments: OrdSet<DeploymentId>,
+    pub(crate) delivery_order: OrdSet<(u64, String)>,
+    pub(crate) hosts: OrdMap<String, ServiceId>,
+}
+
+/// Who has which name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Names {
+    pub(crate) workspaces: OrdMap<String, WorkspaceId>,
+    pub(crate) projects: OrdMap<(WorkspaceId, String), ProjectId>,
+    pub(crate) environments: OrdMap<(ProjectId, String), EnvironmentId>,
+    pub(crate) services: OrdMap<(EnvironmentId, String), ServiceId>,
+    pub(crate) nodes: OrdMap<String, NodeId>,
+}
+
+impl State {
+    pub(crate) fn put_workspace(&mut self, workspace: Workspace) {
+        self.names
+            .workspaces
+            .insert(workspace.name.clone(), workspace.id);
+        self.workspaces.insert(workspace.id, Arc::new(workspace));
+    }
+
+    pub(crate) fn put_project(&mut self, project: Project) {
+        self.names
+            .projects
+            .insert((project.workspace, project.name.clone()), project.id);
+        self.projects.insert(project.id, Arc::new(project));
+    }
+
+    pub(crate) fn put_environment(&mut self, environment: Environment) {
+        self.names.environments.insert(
+            (environment.project, environment.name.clone()),
+            environment.id,
+        );
+        self.environments
+            .insert(environment.id, Arc::new(environment));
+    }
+
+    pub(crate) fn put_service(&mut self, service: Service) {
+        if let Some(old) = self.services.get(&service.id).cloned() {
+            for host in &old.spec.domains {
+                self.hosts.remove(host);
+            }
+        }
+        for host in &service.spec.domains {
+            self.hosts.insert(host.clone(), service.id);
+        }
+        self.names
+            .services
+            .insert((service.environment, service.name.clone()), service.id);
+        self.services.insert(service.id, Arc::new(service));
+    }
+
+    pub(crate) fn put_deployment(&mut self, deployment: Deployment) {
+        self.service_deployments
+            .insert((deployment.service, deployment.id));
+        if deployment.status.is_active() {
+            self.active_deployments.insert(deployment.id);
+        } else {
+            self.active_deployments.remove(&deployment.id);
+        }
+        if let Some(build) = &deployment.build {
+            let key = (build.node, deployment.id);
+            let is_wanted = deployment.status == skep_model::deployment::Status::Building
+                && build.outcome.is_none();
+            if is_wanted {
+                self.node_builds.insert(key);
+            } else {
+                self.node_builds.remove(&key);
+            }
+        }
+        self.deployments.insert(deployment.id, Arc::new(deployment));
+    }
+
+    pub(crate) fn remove_deployment(&mut self, id: DeploymentId) {
+        if let Some(deployment) = self.deployments.remove(&id) {
+            self.service_deployments.remove(&(deployment.service, id));
+            self.active_deployments.remove(&id);
+            if let Some(build) = &deployment.build {
+                self.node_builds.remove(&(build.node, id));
+            }
+        }
+    }
+
+    pub(crate) fn put_allocation(&mut self, allocation: Allocation) {
+        self.service_allocations
+            .insert((allocation.service, allocation.id));
+        self.node_allocations
+            .insert((allocation.node, allocation.id));
+        self.allocations.insert(allocation.id, Arc::new(allocation));
+    }
+
+    pub(crate) fn remove_allocation(&mut self, id: AllocationId) {
+        if let Some(allocation) = self.allocations.remove(&id) {
+            self.service_allocations.remove(&(allocation.service, id));
+            self.node_allocations.remove(&(allocation.node, id));
+        }
+    }
+
+    pub(crate) fn put_node(&mut self, node: Node) {
+        self.names.nodes.insert(node.name.clone(), node.id);
+        self.nodes.insert(node.id, Arc::new(node));
+    }
+
+    pub(crate) fn put_delivery(&mut self, key: String, delivery: Delivery) {
+        self.delivery_order.insert((delivery.at_ms, key.clone()));
+        self.deliveries.insert(key, delivery);
+    }
+}
