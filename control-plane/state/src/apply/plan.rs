@@ -11,8 +11,9 @@ use skep_proto::v1;
 use super::{Context, Outcome, Reply, bits, changed_meanwhile, missing, not_found, understood};
 use crate::change::Change;
 
-/// Ended allocations kept per service, so that `ps` can say how they ended.
-const KEEP_ENDED: usize = 5;
+/// Ended allocations kept per service: `ps` says how they ended, and the scheduler counts failures
+/// among them for its back-off, which needs seven to reach its longest wait.
+const KEEP_ENDED: usize = 8;
 
 impl Context<'_> {
     pub(super) fn apply_plan(&mut self, message: v1::ApplyPlan) -> Outcome {

@@ -1,0 +1,311 @@
+//! The one state machine that moves a service to its target, in successive plans: starting,
+//! rolling update, scaling, withdrawing, stopping. Level-triggered: it compares what is wanted with
+//! what is, remembers nothing, and planning again before anything was observed changes nothing.
+//!
+//! It never judges a deployment (that it failed, or is live, is said by whoever runs it) and never
+//! knows of routes: that an allocation is out of every table is an input.
+//!
+//! An allocation goes `run -> drain -> stop`, and to `stop` directly where it has ended or its
+//! service takes no traffic. Withdrawing keeps as many healthy ones as are wanted, while there are.
+
+use skep_model::allocation::{Allocation, Desired, State};
+use skep_model::id::AllocationId;
+use skep_model::problem::{Code, Problem};
+use skep_model::service::{Release, Service, Target};
+
+use crate::backoff;
+use crate::draft::Draft;
+use crate::filter::Ask;
+use crate::place::{self, Placement};
+use crate::plan::{Desire, MAX_CHANGES, Plan, Start};
+use crate::refusal::Refusal;
+
+/// Everything that one decision is made from, beside the cluster.
+#[derive(Clone)]
+pub struct Input<'a> {
+    /// The service.
+    pub service: &'a Service,
+    /// The release of its target; none: there is no target, or its release is gone.
+    pub release: Option<&'a Release>,
+    /// All allocations of the service that are known, ended ones included, in any order.
+    pub allocations: Vec<&'a Allocation>,
+    /// Cluster time, ms since the epoch.
+    pub now_ms: u64,
+    /// Whether a draining allocation may be stopped: every live ingress has acknowledged a table
+    /// without it and has finished what it had there, or the time for that is over.
+    pub drained: &'a dyn Fn(&Allocation) -> bool,
+}
+
+/// Plans the next step. Starts are counted in the draft, so that plans made over the same draft
+/// see each other; `ids` is asked once for each start.
+pub fn plan(
+    draft: &mut Draft<'_>,
+    input: &Input<'_>,
+    ids: &mut dyn FnMut() -> AllocationId,
+) -> Plan {
+    let mut planner = Planner::new(input);
+    planner.stop_what_is_done();
+    planner.withdraw_surplus();
+    planner.withdraw_old();
+    let withdrawn_in_full = planner.plan.desires.len() <= MAX_CHANGES;
+    if withdrawn_in_full {
+        planner.start_missing(draft, ids);
+    }
+    planner.plan.desires.truncate(MAX_CHANGES);
+    planner.plan.is_partial |= !withdrawn_in_full;
+    planner.judge();
+    planner.plan
+}
+
+struct Planner<'a, 'i> {
+    input: &'i Input<'a>,
+    target: Option<Target>,
+    wanted: usize,
+    /// Of the target, meant to run, not ended.
+    new: Vec<&'a Allocation>,
+    /// Of anything else, meant to run, not ended.
+    old: Vec<&'a Allocation>,
+    /// On their way out of the routes.
+    draining: Vec<&'a Allocation>,
+    /// Over, and not put away yet.
+    ended: Vec<&'a Allocation>,
+    plan: Plan,
+}
+
+impl<'a, 'i> Planner<'a, 'i> {
+    fn new(input: &'i Input<'a>) -> Self {
+        let service = input.service;
+        let target = service.target();
+        let is_live = |desired: Desired, allocation: &Allocation| {
+            allocation.desired == desired && allocation.is_live()
+        };
+        let mut allocations = input.allocations.clone();
+        allocations.sort_by_key(|allocation| allocation.id);
+        let running = allocations.iter().filter(|a| is_live(Desired::Run, a));
+        let (new, old) = running.partition(|a| Some(a.target) == target);
+        let draining = allocations.iter().filter(|a| is_live(Desired::Drain, a));
+        let ended = allocations
+            .iter()
+            .filter(|a| !a.is_live() && a.desired != Desired::Stop);
+        Self {
+            input,
+            target,
+            wanted: target.map_or(0, |_| service.wanted() as usize),
+            new,
+            old,
+            draining: draining.copied().collect(),
+            ended: ended.copied().collect(),
+            plan: Plan {
+                service: service.id,
+                service_generation: service.generation,
+                nodes: Default::default(),
+                target,
+                ask: input.release.map(Ask::of),
+                starts: Vec::new(),
+                desires: Vec::new(),
+                is_partial: false,
+                refusal: None,
+                failed_new: Vec::new(),
+                wake_at_ms: None,
+                is_healthy: false,
+                is_converged: false,
+            },
+        }
+    }
+
+    fn service(&self) -> &'a Service {
+        self.input.service
+    }
+
+    /// Whether this target is being rolled out, rather than live.
+    fn is_rolling_out(&self) -> bool {
+        self.service().rollout.is_some()
+    }
+
+    fn has_failed(&self, allocation: &Allocation) -> bool {
+        Some(allocation.target) == self.target && allocation.observed.state == State::Failed
+    }
+
+    /// What ended is put away; what is drained is stopped.
+    fn stop_what_is_done(&mut self) {
+        for allocation in std::mem::take(&mut self.ended) {
+            // Left as it is while its rollout lasts: what is put away may be forgotten, and then
+            // this would look like one that was never tried.
+            let is_evidence = self.is_rolling_out()
+                && self.wanted > 0
+                && allocation.desired == Desired::Run
+                && self.has_failed(allocation);
+            if is_evidence {
+                self.plan.failed_new.push(allocation.id);
+                continue;
+            }
+            let reason = match allocation.observed.state {
+                State::Failed => "it failed",
+                State::Lost => "its node is gone",
+                _ => "it ended",
+            };
+            self.desire(allocation, Desired::Stop, reason);
+        }
+        for allocation in std::mem::take(&mut self.draining) {
+            if !self.service().spec.is_routed() {
+                self.desire(allocation, Desired::Stop, "it takes no traffic");
+            } else if (self.input.drained)(allocation) {
+                self.desire(allocation, Desired::Stop, "drained");
+            } else {
+                self.draining.push(allocation);
+            }
+        }
+    }
+
+    /// More of the target than are wanted: those that are not healthy go first, then the newest.
+    fn withdraw_surplus(&mut self) {
+        let surplus = self.new.len().saturating_sub(self.wanted);
+        self.new
+            .sort_by_key(|a| (a.is_routable(), std::cmp::Reverse((a.created_ms, a.id))));
+        let reason = if self.service().removing {
+            "the service is being removed".to_owned()
+        } else if self.service().stopped {
+            "the service is stopped".to_owned()
+        } else {
+            format!("scaled down to {}", self.wanted)
+        };
+        let staying = self.new.split_off(surplus);
+        for allocation in std::mem::replace(&mut self.new, staying) {
+            self.withdraw(allocation, &reason);
+        }
+    }
+
+    /// Others than the target's make up for those of the target that are not healthy yet; the rest
+    /// of them goes. Those that are not healthy go first, so that healthy ones stay as long as they
+    /// are needed and ones that never get healthy do not hold up their repair; then those that a
+    /// superseded rollout left, then the oldest. Where nothing is rolled out they are what a rollout
+    /// that failed, or that the target replaced, left behind: of these only healthy ones stay, and
+    /// only until the target has recovered.
+    fn withdraw_old(&mut self) {
+        let live = self.service().live;
+        self.old
+            .sort_by_key(|a| (a.is_routable(), Some(a.target) == live, a.created_ms, a.id));
+        let reason = match (self.wanted, self.target) {
+            (0, _) if self.service().removing => "the service is being removed".to_owned(),
+            (0, _) if self.service().stopped => "the service is stopped".to_owned(),
+            (_, Some(target)) if self.is_rolling_out() => {
+                format!("release {} takes over", target.release)
+            }
+            (_, Some(target)) => format!("release {} is live", target.release),
+            (_, None) => "its deployment did not become live".to_owned(),
+        };
+        let missing = self.wanted.saturating_sub(healthy(&self.new));
+        let staying = if self.is_rolling_out() { missing } else { missing.min(healthy(&self.old)) };
+        let going = self.old.len().saturating_sub(staying);
+        for allocation in self.old.drain(..going).collect::<Vec<_>>() {
+            self.withdraw(allocation, &reason);
+        }
+    }
+
+    /// Starts what is missing, within the surge and not before what failed may be tried again.
+    fn start_missing(&mut self, draft: &mut Draft<'_>, ids: &mut dyn FnMut() -> AllocationId) {
+        let gap = self.wanted.saturating_sub(self.new.len());
+        let missing = gap - self.held_back(gap);
+        let surge = self.service().spec.update.max_surge as usize;
+        let in_use = self.new.len() + self.old.len();
+        let due = missing.min((self.wanted + surge).saturating_sub(in_use));
+        let room = MAX_CHANGES - self.plan.desires.len();
+        self.plan.is_partial = due > room;
+        if due == 0 {
+            return;
+        }
+        let (Some(release), Some(ask)) = (self.input.release, self.plan.ask) else {
+            self.plan.refusal = Some(self.release_is_gone());
+            return;
+        };
+        for started in 0..due.min(room) {
+            match place::place(draft, &ask) {
+                Ok(placement) => {
+                    draft.start(placement.node, &ask);
+                    self.plan.nodes.insert(placement.node, placement.generation);
+                    self.plan.starts.push(Start {
+                        allocation: ids(),
+                        node: placement.node,
+                        reason: reason_to_start(release, &placement),
+                    });
+                }
+                Err(refusal) => {
+                    self.plan.refusal = Some(self.unplaceable(due - started, &refusal));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// How many of the missing ones must wait because others failed; notes until when.
+    fn held_back(&mut self, gap: usize) -> usize {
+        if self.is_rolling_out() {
+            return self.plan.failed_new.len().min(gap);
+        }
+        let failed = self.input.allocations.iter().filter(|a| self.has_failed(a));
+        let mut due_ms = backoff::due_ms(failed.map(|allocation| allocation.observed_ms).collect());
+        due_ms.retain(|due| *due > self.input.now_ms);
+        let held = due_ms.len().min(gap);
+        if held > 0 {
+            // The wait whose end lets one more start: as many may be running as are missing.
+            self.plan.wake_at_ms = Some(due_ms[due_ms.len() - held]);
+        }
+        held
+    }
+
+    fn withdraw(&mut self, allocation: &'a Allocation, reason: &str) {
+        if self.service().spec.is_routed() {
+            // Also where it is not seen healthy: it may have become so meanwhile.
+            self.desire(allocation, Desired::Drain, reason);
+        } else {
+            self.desire(allocation, Desired::Stop, reason);
+        }
+    }
+
+    fn desire(&mut self, allocation: &Allocation, desired: Desired, reason: &str) {
+        self.plan.desires.push(Desire {
+            allocation: allocation.id,
+            desired,
+            reason: reason.to_owned(),
+        });
+    }
+
+    fn unplaceable(&self, unplaced: usize, refusal: &Refusal) -> Problem {
+        let message = format!(
+            "{unplaced} of {} allocations of `{}` cannot be placed: {refusal}",
+            self.wanted,
+            self.service().name
+        );
+        Problem::new(Code::Unplaceable, message).hint(&refusal.hint)
+    }
+
+    fn release_is_gone(&self) -> Problem {
+        let number = self.target.map_or(0, |target| target.release);
+        let message = format!(
+            "release {number} of `{}` does not exist any more",
+            self.service().name
+        );
+        Problem::new(Code::NotFound, message).hint("deploy again")
+    }
+
+    fn judge(&mut self) {
+        self.plan.is_healthy = healthy(&self.new) >= self.wanted;
+        self.plan.is_converged =
+            self.plan.is_healthy && self.plan.is_empty() && self.draining.is_empty();
+    }
+}
+
+fn healthy(allocations: &[&Allocation]) -> usize {
+    allocations
+        .iter()
+        .filter(|allocation| allocation.is_routable())
+        .count()
+}
+
+fn reason_to_start(release: &Release, placement: &Placement) -> String {
+    let (fitting, nodes) = (placement.fitting, placement.nodes);
+    format!(
+        "release {}: best fit, {fitting} of {nodes} nodes can take it",
+        release.number
+    )
+}

@@ -1,0 +1,542 @@
+//! Laws that every plan obeys, on random clusters and services, and an independent oracle for
+//! placement: slow, written apart from the crate, obviously right.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use common::{MIB, World, allocation, node, resources, service, target};
+use proptest::prelude::*;
+use skep_model::allocation::{Allocation, Desired, State};
+use skep_model::id::{AllocationId, NodeId, ServiceId};
+use skep_model::node::NodeStatus;
+use skep_model::problem::Code;
+use skep_model::service::Target;
+use skep_model::spec::{Resources, ServiceType};
+use skep_scheduler::cluster::Cluster;
+use skep_scheduler::draft::Draft;
+use skep_scheduler::filter::{Ask, Reason};
+use skep_scheduler::place::place;
+use skep_scheduler::plan::{MAX_CHANGES, Misfit, Plan, fits};
+
+const NODES: u128 = 6;
+
+fn config() -> ProptestConfig {
+    // Failures become named tests or table cases, not files of seeds.
+    ProptestConfig {
+        cases: 1_000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+fn any_target() -> impl Strategy<Value = Target> {
+    (1_u64..=3).prop_map(|number| target(number, number.into()))
+}
+
+/// Nodes that exist, and one id that may not.
+fn any_node_id() -> impl Strategy<Value = NodeId> {
+    (1..=NODES + 1).prop_map(NodeId::from_u128)
+}
+
+fn any_allocation() -> impl Strategy<Value = Allocation> {
+    let word = (any_target(), any_node_id(), 0..3_usize, 0..10_usize);
+    let observed_ms = prop_oneof![0..700_000_u64, 690_000..=700_000_u64];
+    (word, observed_ms, 0..700_000_u64).prop_map(
+        |((target, node, desired, state), observed_ms, created_ms)| {
+            let mut allocation = allocation(0, target, node);
+            allocation.desired = Desired::ALL[desired];
+            allocation.observed.state = State::ALL[state];
+            allocation.observed_ms = observed_ms;
+            allocation.created_ms = created_ms;
+            allocation
+        },
+    )
+}
+
+fn any_resources() -> impl Strategy<Value = Resources> {
+    (1..1_500_u32, 6..1_500_u64).prop_map(|(cpu, memory)| resources(cpu, memory))
+}
+
+prop_compose! {
+    fn any_service()(
+        replicas in 0..6_u32,
+        surge in 1..4_u32,
+        live in prop::option::of(any_target()),
+        rollout in prop::option::of(any_target()),
+        is_worker in any::<bool>(),
+        stopped in prop::bool::weighted(0.1),
+        removing in prop::bool::weighted(0.1),
+    ) -> skep_model::service::Service {
+        let mut service = service(1, replicas);
+        service.spec.update.max_surge = surge;
+        service.spec.kind = if is_worker { ServiceType::Worker } else { ServiceType::Web };
+        service.live = live;
+        // What is live is never rolled out by the same deployment again.
+        service.rollout = rollout.filter(|target| Some(*target) != live);
+        (service.stopped, service.removing) = (stopped, removing);
+        service
+    }
+}
+
+prop_compose! {
+    fn any_world()(
+        service in any_service(),
+        nodes in prop::collection::vec((0..3_000_u32, 0..4_000_u64, 0..6_usize), 0..NODES as usize),
+        allocations in prop::collection::vec(any_allocation(), 0..10),
+        others in prop::collection::vec((any_node_id(), any_resources()), 0..6),
+        needs in any_resources(),
+        only_on in prop::option::weighted(0.2, any_node_id()),
+        has_release in prop::bool::weighted(0.95),
+    ) -> World {
+        let mut world = World::new(service);
+        for (index, (cpu, memory, status)) in nodes.into_iter().enumerate() {
+            let mut node = node(index as u128 + 1, cpu, memory);
+            node.status = NodeStatus::ALL.get(status).copied().unwrap_or(NodeStatus::Ready);
+            world.nodes.insert(node.id, node);
+        }
+        for (index, mut allocation) in allocations.into_iter().enumerate() {
+            allocation.id = AllocationId::from_u128(index as u128 + 1);
+            world.allocations.insert(allocation.id, allocation);
+        }
+        for (index, other) in others.into_iter().enumerate() {
+            world.others.insert(AllocationId::from_u128(index as u128 + 500), other);
+        }
+        (world.needs, world.only_on, world.has_release) = (needs, only_on, has_release);
+        world.now_ms = 700_000;
+        world
+    }
+}
+
+/// Drained are those with an odd id.
+fn odd(allocation: &Allocation) -> bool {
+    allocation.id.as_u128() % 2 == 1
+}
+
+/// Room that is left on a node, added up from the raw entities.
+fn left_on(world: &World, id: NodeId) -> (u64, u64) {
+    let node = &world.nodes[&id];
+    let memory = node.facts.memory_bytes;
+    let memory = memory.saturating_sub((memory / 100 * 5).max(64 * MIB));
+    let own = world
+        .allocations
+        .values()
+        .filter(|a| a.node == id && a.is_live());
+    let own = own.map(|_| world.needs);
+    let others = world
+        .others
+        .values()
+        .filter(|(node, _)| *node == id)
+        .map(|(_, needs)| *needs);
+    let used: Vec<Resources> = own.chain(others).collect();
+    (
+        u64::from(node.facts.cpu_millis)
+            .saturating_sub(used.iter().map(|needs| u64::from(needs.cpu_millis)).sum()),
+        memory.saturating_sub(used.iter().map(|needs| needs.memory_bytes).sum()),
+    )
+}
+
+fn can_take(world: &World, id: NodeId, needs: Resources, only_on: Option<NodeId>) -> bool {
+    let (cpu, memory) = left_on(world, id);
+    world.nodes[&id].status == NodeStatus::Ready
+        && only_on.is_none_or(|holder| holder == id)
+        && u64::from(needs.cpu_millis) <= cpu
+        && needs.memory_bytes <= memory
+}
+
+/// The oracle: every node that can take the ask, sorted by the declared order.
+fn oracle(world: &World, needs: Resources, only_on: Option<NodeId>) -> Option<NodeId> {
+    let mut scored = Vec::new();
+    for (id, node) in &world.nodes {
+        if !can_take(world, *id, needs, only_on) {
+            continue;
+        }
+        let (cpu, memory) = left_on(world, *id);
+        let total = node.facts.memory_bytes;
+        let offered = total - (total / 100 * 5).max(64 * MIB);
+        let cpu_part = u128::from(cpu - u64::from(needs.cpu_millis)) * 1_000_000
+            / u128::from(node.facts.cpu_millis);
+        let memory_part = u128::from(memory - needs.memory_bytes) * 1_000_000 / u128::from(offered);
+        let same = world
+            .allocations
+            .values()
+            .filter(|a| a.node == *id && a.is_live())
+            .count();
+        scored.push((cpu_part + memory_part, same, *id));
+    }
+    scored.sort_unstable();
+    scored.first().map(|(_, _, id)| *id)
+}
+
+fn after(world: &World, plan: &Plan) -> World {
+    let mut after = world.clone();
+    after.apply(plan);
+    after
+}
+
+fn running(world: &World) -> impl Iterator<Item = &Allocation> {
+    world
+        .allocations
+        .values()
+        .filter(|a| a.desired == Desired::Run && a.is_live())
+}
+
+fn healthy(world: &World) -> usize {
+    running(world)
+        .filter(|a| a.observed.state == State::Healthy)
+        .count()
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn no_node_is_ever_given_more_than_it_has(world in any_world()) {
+        let plan = world.plan(&odd);
+        prop_assert_eq!(fits(&world.cluster(), &plan), Ok(()));
+        let mut now = world.clone();
+        for started in plan.allocations() {
+            prop_assert!(can_take(&now, started.node, world.needs, world.only_on));
+            now.allocations.insert(started.id, started);
+        }
+        let based_on: BTreeSet<_> = plan.nodes.keys().copied().collect();
+        let started_on: BTreeSet<_> = plan.starts.iter().map(|start| start.node).collect();
+        prop_assert_eq!(based_on, started_on);
+    }
+
+    #[test]
+    fn planning_again_changes_nothing(world in any_world()) {
+        let plan = world.plan(&odd);
+        let desired: BTreeSet<_> = plan.desires.iter().map(|desire| desire.allocation).collect();
+        prop_assert_eq!(desired.len(), plan.desires.len(), "one desire each");
+        let mut next = world.clone();
+        // What the state forgets is an observation of its own: here it forgets nothing.
+        let before = next.allocations.clone();
+        next.apply(&plan);
+        for (id, allocation) in before {
+            let stopped = Allocation { desired: Desired::Stop, ..allocation };
+            next.allocations.entry(id).or_insert(stopped);
+        }
+        // Nobody has acknowledged a table that is new.
+        let again = next.plan(&|a| odd(a) && !desired.contains(&a.id));
+        prop_assert!(again.is_empty(), "{plan:#?}\nthen\n{again:#?}");
+        prop_assert_eq!(again.wake_at_ms, plan.wake_at_ms);
+        prop_assert_eq!(again.is_healthy, plan.is_healthy);
+    }
+
+    #[test]
+    fn the_order_of_the_input_does_not_matter(world in any_world(), turn in 0..10_usize) {
+        let mut allocations: Vec<&Allocation> = world.allocations.values().rev().collect();
+        let middle = turn.min(allocations.len());
+        allocations.rotate_left(middle);
+        let mut cluster = Cluster::default();
+        for (id, (node, resources)) in world.others.iter().rev() {
+            cluster.put_allocation(*id, *node, ServiceId::from_u128(2), *resources);
+        }
+        for a in allocations.iter().filter(|a| a.is_live()) {
+            cluster.put_allocation(a.id, a.node, a.service, world.needs);
+        }
+        for node in world.nodes.values().rev() {
+            cluster.put_node(node);
+        }
+        prop_assert_eq!(&cluster, &world.cluster());
+        prop_assert_eq!(world.plan_on(&cluster, &odd, allocations), world.plan(&odd));
+    }
+
+    #[test]
+    fn counts_stay_in_bounds(world in any_world()) {
+        let plan = world.plan(&odd);
+        let service = &world.service;
+        let wanted = service.target().map_or(0, |_| service.wanted() as usize);
+        let next = after(&world, &plan);
+        let new = running(&next).filter(|a| Some(a.target) == service.target()).count();
+        prop_assert!(new <= wanted, "{new} of {wanted}");
+        if !plan.starts.is_empty() {
+            let surge = service.spec.update.max_surge as usize;
+            prop_assert!(running(&next).count() <= wanted + surge);
+        }
+        prop_assert!(healthy(&next) >= wanted.min(healthy(&world)));
+        if service.rollout.is_none() {
+            let mut left = running(&next).filter(|a| Some(a.target) != service.live);
+            prop_assert!(left.all(|a| a.observed.state == State::Healthy));
+        }
+        let healthy_new = running(&next).filter(|a| Some(a.target) == service.target());
+        let healthy_new = healthy_new.filter(|a| a.observed.state == State::Healthy).count();
+        prop_assert_eq!(plan.is_healthy, healthy_new >= wanted);
+    }
+
+    #[test]
+    fn what_is_missing_is_started_held_back_or_explained(world in any_world()) {
+        let plan = world.plan(&odd);
+        let service = &world.service;
+        let wanted = service.target().map_or(0, |_| service.wanted() as usize);
+        let next = after(&world, &plan);
+        let new = running(&next).filter(|a| Some(a.target) == service.target()).count();
+        let surge = service.spec.update.max_surge as usize;
+        let is_full = running(&next).count() >= wanted + surge;
+        let is_held = plan.wake_at_ms.is_some() || !plan.failed_new.is_empty();
+        prop_assert!(new == wanted || is_full || is_held || plan.refusal.is_some());
+        if let Some(problem) = &plan.refusal {
+            prop_assert!(problem.hint.as_ref().is_some_and(|hint| !hint.is_empty()));
+            prop_assert_eq!(problem.code == Code::Unplaceable, world.has_release);
+        }
+        prop_assert!(plan.wake_at_ms.is_none_or(|at| at > world.now_ms));
+    }
+
+    #[test]
+    fn when_a_wait_ends_something_starts_and_nothing_before(
+        failed in prop::collection::vec(600_000..=700_000_u64, 1..5),
+        running in 0..3_u32,
+        missing in 1..4_u32,
+    ) {
+        let mut world = World::new(service(1, running + missing));
+        world.service.live = Some(target(1, 1));
+        world.now_ms = 700_000;
+        let node = node(1, 100_000, 100_000);
+        let on = node.id;
+        world.nodes.insert(on, node);
+        let newest = failed.iter().copied().max().unwrap();
+        for (index, at) in failed.iter().enumerate() {
+            let mut allocation = allocation(index as u128 + 1, target(1, 1), on);
+            allocation.observed.state = State::Failed;
+            allocation.observed_ms = *at;
+            world.allocations.insert(allocation.id, allocation);
+        }
+        for index in 0..running {
+            let allocation = allocation(u128::from(index) + 100, target(1, 1), on);
+            world.allocations.insert(allocation.id, allocation);
+        }
+        let plan = world.plan(&|_| false);
+        world.apply(&plan);
+        let wait = 1_000 * 2_u64.pow(failed.len() as u32 - 1);
+        let held = failed.iter().filter(|at| **at + wait > world.now_ms).count();
+        prop_assert_eq!(plan.starts.len(), (missing as usize).saturating_sub(held));
+        prop_assert_eq!(plan.wake_at_ms.is_some(), held > 0);
+        if let Some(at) = plan.wake_at_ms {
+            prop_assert!(at > world.now_ms && at <= newest + wait);
+            world.now_ms = at - 1;
+            prop_assert!(world.plan(&|_| false).starts.is_empty());
+            world.now_ms = at;
+            prop_assert!(!world.plan(&|_| false).starts.is_empty());
+        }
+    }
+
+    #[test]
+    fn placement_is_what_the_oracle_says(world in any_world(), needs in any_resources()) {
+        let cluster = world.cluster();
+        let ask = Ask { service: world.service.id, resources: needs, only_on: world.only_on };
+        let placed = place(&Draft::new(&cluster), &ask);
+        match (oracle(&world, needs, world.only_on), placed) {
+            (Some(expected), Ok(placement)) => prop_assert_eq!(placement.node, expected),
+            (None, Err(refusal)) => {
+                prop_assert_eq!(refusal.nodes, world.nodes.len());
+                let counted: usize = refusal.reasons.iter().map(|count| count.nodes).sum();
+                prop_assert!(counted >= refusal.nodes, "every node has a reason");
+                for count in &refusal.reasons {
+                    prop_assert!(count.nodes > 0 && count.nodes <= refusal.nodes);
+                    if matches!(count.reason, Reason::Cpu | Reason::Memory) {
+                        prop_assert!(count.free < count.needs);
+                    }
+                }
+                prop_assert!(!refusal.to_string().is_empty() && !refusal.hint.is_empty());
+            }
+            (expected, found) => prop_assert!(false, "{expected:?} but {found:?}"),
+        }
+    }
+
+    #[test]
+    fn a_view_kept_up_by_changes_is_the_view_made_anew(
+        changes in prop::collection::vec((0..4_u8, 0..8_u128, any_node_id(), any_resources()), 0..60)
+    ) {
+        let mut cluster = Cluster::default();
+        let (mut nodes, mut placed) = (BTreeMap::new(), BTreeMap::new());
+        for (change, id, on, resources) in changes {
+            let allocation = AllocationId::from_u128(id);
+            let owner = ServiceId::from_u128(id % 3);
+            match change {
+                0 => {
+                    let node = node(on.as_u128(), resources.cpu_millis, 1_000 + id as u64);
+                    cluster.put_node(&node);
+                    nodes.insert(on, node);
+                }
+                1 => {
+                    cluster.remove_node(on);
+                    nodes.remove(&on);
+                }
+                2 => {
+                    cluster.put_allocation(allocation, on, owner, resources);
+                    placed.insert(allocation, (on, owner, resources));
+                }
+                _ => {
+                    cluster.remove_allocation(allocation);
+                    placed.remove(&allocation);
+                }
+            }
+        }
+        let mut anew = Cluster::default();
+        for (id, (on, owner, resources)) in &placed {
+            anew.put_allocation(*id, *on, *owner, *resources);
+        }
+        nodes.values().for_each(|node| anew.put_node(node));
+        prop_assert_eq!(&cluster, &anew);
+        prop_assert_eq!(cluster.allocation_count(), placed.len());
+    }
+}
+
+fn world_with_one_start() -> (World, Plan) {
+    let mut world = World::new(service(1, 1));
+    world.service.live = Some(target(1, 1));
+    world
+        .nodes
+        .insert(NodeId::from_u128(1), node(1, 1_000, 2_048));
+    world.needs = resources(600, 256);
+    let plan = world.plan(&|_| false);
+    assert_eq!(plan.starts.len(), 1);
+    (world, plan)
+}
+
+#[test]
+fn the_leaders_check_sees_what_changed_meanwhile() {
+    let (mut world, plan) = world_with_one_start();
+    let a = NodeId::from_u128(1);
+    let started = plan.starts[0].allocation;
+
+    // The generation stayed: the filters still say no.
+    world
+        .others
+        .insert(AllocationId::from_u128(7), (a, resources(600, 256)));
+    let refused = Misfit::Refused {
+        node: a,
+        allocation: started,
+        reason: Reason::Cpu,
+    };
+    assert_eq!(fits(&world.cluster(), &plan), Err(refused));
+    world.others.clear();
+
+    world.nodes.get_mut(&a).unwrap().generation = 5;
+    let changed = Misfit::NodeChanged {
+        node: a,
+        was: 1,
+        is: 5,
+    };
+    assert_eq!(fits(&world.cluster(), &plan), Err(changed));
+
+    world.nodes.clear();
+    assert_eq!(fits(&world.cluster(), &plan), Err(Misfit::NodeGone(a)));
+}
+
+#[test]
+fn the_leaders_check_adds_up_the_starts_of_a_plan() {
+    let (world, mut plan) = world_with_one_start();
+    let second = AllocationId::from_u128(99);
+    let mut start = plan.starts[0].clone();
+    start.allocation = second;
+    let node = start.node;
+    plan.starts.push(start);
+    let refused = Misfit::Refused {
+        node,
+        allocation: second,
+        reason: Reason::Cpu,
+    };
+    assert_eq!(fits(&world.cluster(), &plan), Err(refused));
+}
+
+#[test]
+fn replicas_keep_apart_also_on_paper() {
+    let mut world = World::new(service(1, 1));
+    let (a, b) = (NodeId::from_u128(1), NodeId::from_u128(2));
+    world.nodes.insert(a, node(1, 4_000, 8_192));
+    world.nodes.insert(b, node(2, 4_000, 8_192));
+    let cluster = world.cluster();
+    let mut draft = Draft::new(&cluster);
+    let web = Ask {
+        service: world.service.id,
+        resources: world.needs,
+        only_on: None,
+    };
+    let other = Ask {
+        service: ServiceId::from_u128(2),
+        ..web
+    };
+    draft.start(a, &web);
+    draft.start(b, &other);
+    assert_eq!(place(&draft, &web).map(|placement| placement.node), Ok(b));
+    assert_eq!(place(&draft, &other).map(|placement| placement.node), Ok(a));
+}
+
+#[test]
+fn the_leaders_check_wants_a_base_and_a_need_for_every_start() {
+    let (world, plan) = world_with_one_start();
+    let baseless = Plan {
+        nodes: BTreeMap::new(),
+        ..plan.clone()
+    };
+    let a = NodeId::from_u128(1);
+    assert_eq!(fits(&world.cluster(), &baseless), Err(Misfit::NoBase(a)));
+    let needless = Plan { ask: None, ..plan };
+    assert_eq!(fits(&world.cluster(), &needless), Err(Misfit::NoAsk));
+}
+
+#[test]
+fn plans_over_one_draft_see_each_other() {
+    let (world, _) = world_with_one_start();
+    let cluster = world.cluster();
+    let release = world.release();
+    let mut draft = Draft::new(&cluster);
+    let input = skep_scheduler::rollout::Input {
+        service: &world.service,
+        release: release.as_ref(),
+        allocations: Vec::new(),
+        now_ms: 0,
+        drained: &|_| false,
+    };
+    let mut next = 0;
+    let mut ids = || {
+        next += 1;
+        AllocationId::from_u128(next)
+    };
+    let first = skep_scheduler::rollout::plan(&mut draft, &input, &mut ids);
+    let second = skep_scheduler::rollout::plan(&mut draft, &input, &mut ids);
+    assert_eq!((first.starts.len(), second.starts.len()), (1, 0));
+    assert!(
+        second
+            .refusal
+            .is_some_and(|problem| problem.message.contains("CPU"))
+    );
+}
+
+#[test]
+fn a_plan_is_bounded_and_what_is_beyond_follows() {
+    let mut world = World::new(service(1, 900));
+    world.service.live = Some(target(2, 2));
+    world
+        .nodes
+        .insert(NodeId::from_u128(1), node(1, 4_000_000, 4_000_000));
+    world.needs = resources(1, 6);
+    for id in 1..=1_700 {
+        let mut old = allocation(id, target(1, 1), NodeId::from_u128(1));
+        old.observed.state = State::Running;
+        world.allocations.insert(old.id, old);
+    }
+    let mut sizes = Vec::new();
+    loop {
+        let plan = world.plan(&|_| false);
+        assert!(plan.desires.len() + plan.starts.len() <= MAX_CHANGES);
+        sizes.push((plan.desires.len(), plan.starts.len(), plan.is_partial));
+        if plan.is_empty() {
+            break;
+        }
+        world.apply(&plan);
+    }
+    assert_eq!(
+        sizes,
+        [
+            (1_000, 0, true),
+            (700, 300, true),
+            (0, 600, false),
+            (0, 0, false)
+        ]
+    );
+}
