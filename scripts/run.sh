@@ -110,12 +110,12 @@ deploy() {
 
 # From here on a push is enough.
 connect_repository() {
-  (umask 077 && "$SKEP" webhook show hello --json >"$place/webhook.json")
+  (umask 077 && "$SKEP" webhook rotate hello --json >"$place/webhook.json")
   local secret_file=$place/webhook.secret
   (umask 077 && field secret "$place/webhook.json" | tr -d '\n' >"$secret_file")
   local hook_url
   hook_url=$(field url "$place/webhook.json")
-  [[ -n $hook_url && -s $secret_file ]] || fail "skep webhook show named no url and secret"
+  [[ -n $hook_url && -s $secret_file ]] || fail "skep webhook rotate named no url and secret"
   write_hook "$bare/hooks/post-receive" <<EOF
 #!/usr/bin/env bash
 # Written by make run: tells Skep of a push, as a git server's webhook would.

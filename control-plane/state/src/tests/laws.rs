@@ -9,8 +9,15 @@ fn busy() -> World {
     world.deploy(DeploymentId::from_u128(51), 2, AllocationId::from_u128(101));
     world.desire(allocation, Desired::Drain);
     world.ok(create(DeploymentId::from_u128(52), Some("github/x")));
-    let record = JoinToken { id: TokenId::from_u128(1), secret_hash: vec![1], expires_ms: u64::MAX, uses_left: 2 };
-    world.ok(Kind::PutToken(v1::PutToken { token: Some((&record).into()) }));
+    let record = JoinToken {
+        id: TokenId::from_u128(1),
+        secret_hash: vec![1],
+        expires_ms: u64::MAX,
+        uses_left: 2,
+    };
+    world.ok(Kind::PutToken(v1::PutToken {
+        token: Some((&record).into()),
+    }));
     world
 }
 
@@ -34,7 +41,10 @@ fn a_snapshot_is_the_state_with_its_indexes() {
 
 #[test]
 fn a_newer_format_is_refused_in_words() {
-    let bytes = prost::Message::encode_to_vec(&v1::Snapshot { version: 99, ..Default::default() });
+    let bytes = prost::Message::encode_to_vec(&v1::Snapshot {
+        version: 99,
+        ..Default::default()
+    });
     let error = State::decode(&bytes).expect_err("newer");
     assert!(error.to_string().contains("format 99"), "{error}");
 }

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use skep_model::allocation::{Allocation, Desired, Observed, State as Seen};
 use skep_model::deployment::{Deployment, Origin, Status, Trigger};
 use skep_model::id::{
-    AllocationId, ClusterId, DeploymentId, EnvironmentId, NodeId, ProjectId, ServiceId, TokenId, WorkspaceId,
+    AllocationId, ClusterId, DeploymentId, EnvironmentId, NodeId, ProjectId, ServiceId, TokenId,
+    WorkspaceId,
 };
 use skep_model::node::{Facts, JoinToken, Node, NodeStatus};
 use skep_model::problem::Code;
@@ -43,14 +44,34 @@ impl World {
         world.ok(Kind::InitCluster(v1::InitCluster {
             cluster: id_bytes(ClusterId::from_u128(9).as_u128()),
             base_domain: "localhost".into(),
-            workspace: Some((&Workspace { id: WORKSPACE, name: "default".into() }).into()),
+            workspace: Some(
+                (&Workspace {
+                    id: WORKSPACE,
+                    name: "default".into(),
+                })
+                    .into(),
+            ),
             ..Default::default()
         }));
         world.join(NODE, "one");
         world.ok(Kind::EnsureEnvironment(v1::EnsureEnvironment {
             workspace: id_bytes(WORKSPACE.as_u128()),
-            project: Some((&Project { id: PROJECT, workspace: WORKSPACE, name: "shop".into() }).into()),
-            environment: Some((&Environment { id: ENVIRONMENT, project: PROJECT, name: "production".into() }).into()),
+            project: Some(
+                (&Project {
+                    id: PROJECT,
+                    workspace: WORKSPACE,
+                    name: "shop".into(),
+                })
+                    .into(),
+            ),
+            environment: Some(
+                (&Environment {
+                    id: ENVIRONMENT,
+                    project: PROJECT,
+                    name: "production".into(),
+                })
+                    .into(),
+            ),
         }));
         world.ok(put_service(&service(), 0));
         world
@@ -85,8 +106,15 @@ impl World {
     pub(crate) fn join(&mut self, node: NodeId, name: &str) {
         let token = TokenId::from_u128(node.as_u128());
         let expires_ms = u64::MAX;
-        let record = JoinToken { id: token, secret_hash: vec![7], expires_ms, uses_left: 1 };
-        self.ok(Kind::PutToken(v1::PutToken { token: Some((&record).into()) }));
+        let record = JoinToken {
+            id: token,
+            secret_hash: vec![7],
+            expires_ms,
+            uses_left: 1,
+        };
+        self.ok(Kind::PutToken(v1::PutToken {
+            token: Some((&record).into()),
+        }));
         self.ok(join(token, vec![7], node, name));
     }
 
@@ -102,7 +130,10 @@ impl World {
     pub(crate) fn deploy(&mut self, id: DeploymentId, number: u64, allocation: AllocationId) {
         self.ok(create(id, None));
         self.ok(start_rollout(&self.state, id, number));
-        let target = Target { release: number, deployment: id };
+        let target = Target {
+            release: number,
+            deployment: id,
+        };
         self.ok(start(&self.state, allocation, target));
         self.observe(allocation, Seen::Healthy);
         self.ok(finish(&self.state, id, Status::Live));
@@ -118,7 +149,10 @@ impl World {
             desired: enum_number(&Desired::ALL, &desired),
             reason: "test".into(),
         };
-        self.ok(Kind::ApplyPlan(v1::ApplyPlan { desires: vec![desire], ..Default::default() }));
+        self.ok(Kind::ApplyPlan(v1::ApplyPlan {
+            desires: vec![desire],
+            ..Default::default()
+        }));
     }
 
     pub(crate) fn service(&self) -> &Service {
@@ -126,7 +160,9 @@ impl World {
     }
 
     pub(crate) fn deployment(&self, id: u128) -> &Deployment {
-        self.state.deployment(DeploymentId::from_u128(id)).expect("deployment")
+        self.state
+            .deployment(DeploymentId::from_u128(id))
+            .expect("deployment")
     }
 }
 
@@ -149,7 +185,10 @@ pub(crate) fn service() -> Service {
 }
 
 pub(crate) fn put_service(service: &Service, expected_generation: u64) -> Kind {
-    Kind::PutService(v1::PutService { service: Some(service.into()), expected_generation })
+    Kind::PutService(v1::PutService {
+        service: Some(service.into()),
+        expected_generation,
+    })
 }
 
 pub(crate) fn join(token: TokenId, secret_hash: Vec<u8>, id: NodeId, name: &str) -> Kind {
@@ -162,14 +201,30 @@ pub(crate) fn join(token: TokenId, secret_hash: Vec<u8>, id: NodeId, name: &str)
         generation: 0,
         joined_ms: 0,
     };
-    Kind::JoinNode(v1::JoinNode { token: id_bytes(token.as_u128()), secret_hash, node: Some((&node).into()) })
+    Kind::JoinNode(v1::JoinNode {
+        token: id_bytes(token.as_u128()),
+        secret_hash,
+        node: Some((&node).into()),
+    })
 }
 
 pub(crate) fn create(id: DeploymentId, delivery: Option<&str>) -> Kind {
-    create_from(id, delivery, Trigger::Api, Origin::Image { reference: "app".into() })
+    create_from(
+        id,
+        delivery,
+        Trigger::Api,
+        Origin::Image {
+            reference: "app".into(),
+        },
+    )
 }
 
-pub(crate) fn create_from(id: DeploymentId, delivery: Option<&str>, trigger: Trigger, origin: Origin) -> Kind {
+pub(crate) fn create_from(
+    id: DeploymentId,
+    delivery: Option<&str>,
+    trigger: Trigger,
+    origin: Origin,
+) -> Kind {
     let deployment = Deployment {
         id,
         service: SERVICE,
@@ -185,7 +240,10 @@ pub(crate) fn create_from(id: DeploymentId, delivery: Option<&str>, trigger: Tri
         generation: 0,
     };
     let delivery = delivery.map(str::to_owned);
-    Kind::CreateDeployment(v1::CreateDeployment { deployment: Some((&deployment).into()), delivery })
+    Kind::CreateDeployment(v1::CreateDeployment {
+        deployment: Some((&deployment).into()),
+        delivery,
+    })
 }
 
 pub(crate) fn release(number: u64, deployment: DeploymentId) -> Release {
@@ -193,7 +251,11 @@ pub(crate) fn release(number: u64, deployment: DeploymentId) -> Release {
         service: SERVICE,
         number,
         deployment,
-        image: Image { reference: "app".into(), digest: "sha256:0".into(), node: None },
+        image: Image {
+            reference: "app".into(),
+            digest: "sha256:0".into(),
+            node: None,
+        },
         kind: ServiceType::Web,
         port: Some(8080),
         command: Vec::new(),
@@ -238,7 +300,10 @@ pub(crate) fn start(state: &State, id: AllocationId, target: Target) -> Kind {
     };
     let node = state.node(NODE).expect("node");
     Kind::ApplyPlan(v1::ApplyPlan {
-        nodes: vec![v1::Base { id: id_bytes(NODE.as_u128()), generation: node.generation }],
+        nodes: vec![v1::Base {
+            id: id_bytes(NODE.as_u128()),
+            generation: node.generation,
+        }],
         services: Vec::new(),
         starts: vec![(&allocation).into()],
         desires: Vec::new(),
@@ -246,7 +311,10 @@ pub(crate) fn start(state: &State, id: AllocationId, target: Target) -> Kind {
 }
 
 pub(crate) fn observe(node: NodeId, allocation: AllocationId, state: Seen) -> Kind {
-    let observed = Observed { state, ..Observed::pending() };
+    let observed = Observed {
+        state,
+        ..Observed::pending()
+    };
     Kind::Observe(v1::Observe {
         node: id_bytes(node.as_u128()),
         allocations: vec![v1::AllocationObservation {

@@ -7,13 +7,30 @@ use crate::Change;
 fn a_token_is_good_once_and_only_with_its_secret() {
     let mut world = World::with_service();
     let token = TokenId::from_u128(77);
-    let record = JoinToken { id: token, secret_hash: vec![1, 2], expires_ms: u64::MAX, uses_left: 1 };
-    world.ok(Kind::PutToken(v1::PutToken { token: Some((&record).into()) }));
+    let record = JoinToken {
+        id: token,
+        secret_hash: vec![1, 2],
+        expires_ms: u64::MAX,
+        uses_left: 1,
+    };
+    world.ok(Kind::PutToken(v1::PutToken {
+        token: Some((&record).into()),
+    }));
     let two = NodeId::from_u128(6);
-    assert_eq!(world.refused(join(token, vec![9, 9], two, "two")), Code::Unauthenticated);
-    assert_eq!(world.refused(join(token, vec![1, 2], two, "one")), Code::Conflict, "the name is taken");
+    assert_eq!(
+        world.refused(join(token, vec![9, 9], two, "two")),
+        Code::Unauthenticated
+    );
+    assert_eq!(
+        world.refused(join(token, vec![1, 2], two, "one")),
+        Code::Conflict,
+        "the name is taken"
+    );
     world.ok(join(token, vec![1, 2], two, "two"));
-    assert_eq!(world.refused(join(token, vec![1, 2], NodeId::from_u128(8), "three")), Code::Unauthenticated);
+    assert_eq!(
+        world.refused(join(token, vec![1, 2], NodeId::from_u128(8), "three")),
+        Code::Unauthenticated
+    );
 }
 
 #[test]
@@ -21,9 +38,19 @@ fn an_expired_token_is_refused() {
     let mut world = World::with_service();
     let token = TokenId::from_u128(77);
     let expires_ms = 1_000 * (world.index + 2);
-    let record = JoinToken { id: token, secret_hash: vec![1], expires_ms, uses_left: 9 };
-    world.ok(Kind::PutToken(v1::PutToken { token: Some((&record).into()) }));
-    assert_eq!(world.refused(join(token, vec![1], NodeId::from_u128(6), "two")), Code::Unauthenticated);
+    let record = JoinToken {
+        id: token,
+        secret_hash: vec![1],
+        expires_ms,
+        uses_left: 9,
+    };
+    world.ok(Kind::PutToken(v1::PutToken {
+        token: Some((&record).into()),
+    }));
+    assert_eq!(
+        world.refused(join(token, vec![1], NodeId::from_u128(6), "two")),
+        Code::Unauthenticated
+    );
 }
 
 #[test]
@@ -31,7 +58,15 @@ fn a_node_speaks_of_itself_alone() {
     let (mut world, allocation) = World::with_live_release();
     world.join(NodeId::from_u128(6), "two");
     world.ok(observe(NodeId::from_u128(6), allocation, Seen::Failed));
-    assert_eq!(world.state.allocation(allocation).expect("there").observed.state, Seen::Healthy);
+    assert_eq!(
+        world
+            .state
+            .allocation(allocation)
+            .expect("there")
+            .observed
+            .state,
+        Seen::Healthy
+    );
 }
 
 #[test]
@@ -39,19 +74,38 @@ fn ends_are_final_and_desired_never_goes_back() {
     let (mut world, allocation) = World::with_live_release();
     world.desire(allocation, Desired::Stop);
     world.desire(allocation, Desired::Run);
-    assert_eq!(world.state.allocation(allocation).expect("there").desired, Desired::Stop);
+    assert_eq!(
+        world.state.allocation(allocation).expect("there").desired,
+        Desired::Stop
+    );
     world.observe(allocation, Seen::Stopped);
     world.observe(allocation, Seen::Running);
-    assert_eq!(world.state.allocation(allocation).expect("there").observed.state, Seen::Stopped);
+    assert_eq!(
+        world
+            .state
+            .allocation(allocation)
+            .expect("there")
+            .observed
+            .state,
+        Seen::Stopped
+    );
 }
 
 #[test]
 fn an_observation_says_what_it_changed_once() {
     let (mut world, allocation) = World::with_live_release();
-    let first = world.apply(observe(NODE, allocation, Seen::Unhealthy)).changes;
+    let first = world
+        .apply(observe(NODE, allocation, Seen::Unhealthy))
+        .changes;
     assert!(first.contains(&Change::Routes), "{first:?}");
-    assert!(first.contains(&Change::Allocation { allocation, node: NODE, service: SERVICE }));
-    let again = world.apply(observe(NODE, allocation, Seen::Unhealthy)).changes;
+    assert!(first.contains(&Change::Allocation {
+        allocation,
+        node: NODE,
+        service: SERVICE
+    }));
+    let again = world
+        .apply(observe(NODE, allocation, Seen::Unhealthy))
+        .changes;
     assert_eq!(again, Vec::new());
 }
 
@@ -59,14 +113,27 @@ fn an_observation_says_what_it_changed_once() {
 fn a_removed_service_waits_for_its_allocations() {
     let (mut world, allocation) = World::with_live_release();
     let generation = world.service().generation;
-    world.ok(put_service(&Service { removing: true, ..service() }, generation));
-    let drop = || Kind::DropService(v1::DropService { service: id_bytes(SERVICE.as_u128()) });
+    world.ok(put_service(
+        &Service {
+            removing: true,
+            ..service()
+        },
+        generation,
+    ));
+    let drop = || {
+        Kind::DropService(v1::DropService {
+            service: id_bytes(SERVICE.as_u128()),
+        })
+    };
     assert_eq!(world.refused(drop()), Code::Conflict);
     world.desire(allocation, Desired::Stop);
     world.observe(allocation, Seen::Stopped);
     world.ok(drop());
     assert!(world.state.service(SERVICE).is_none());
-    assert_eq!(world.state.allocations().count() + world.state.deployments().count(), 0);
+    assert_eq!(
+        world.state.allocations().count() + world.state.deployments().count(),
+        0
+    );
     assert!(world.state.route_table().routes.is_empty());
     world.ok(put_service(&service(), 0));
 }
@@ -74,18 +141,47 @@ fn a_removed_service_waits_for_its_allocations() {
 #[test]
 fn a_domain_has_one_owner_who_is_named() {
     let mut world = World::with_service();
-    let spec = ServiceSpec { domains: vec!["shop.example.com".into()], ..ServiceSpec::default() };
-    world.ok(put_service(&Service { spec: spec.clone(), ..service() }, 1));
-    let other = Service { id: ServiceId::from_u128(44), name: "other".into(), spec, ..service() };
-    let problem = world.apply(put_service(&other, 0)).outcome.expect_err("taken");
+    let spec = ServiceSpec {
+        domains: vec!["shop.example.com".into()],
+        ..ServiceSpec::default()
+    };
+    world.ok(put_service(
+        &Service {
+            spec: spec.clone(),
+            ..service()
+        },
+        1,
+    ));
+    let other = Service {
+        id: ServiceId::from_u128(44),
+        name: "other".into(),
+        spec,
+        ..service()
+    };
+    let problem = world
+        .apply(put_service(&other, 0))
+        .outcome
+        .expect_err("taken");
     assert!(problem.message.contains("web-production-shop"), "{problem}");
 }
 
 #[test]
 fn a_removed_node_loses_its_allocations() {
     let (mut world, allocation) = World::with_live_release();
-    let remove = || Kind::RemoveNode(v1::RemoveNode { node: id_bytes(NODE.as_u128()) });
+    let remove = || {
+        Kind::RemoveNode(v1::RemoveNode {
+            node: id_bytes(NODE.as_u128()),
+        })
+    };
     world.ok(remove());
-    assert_eq!(world.state.allocation(allocation).expect("kept").observed.state, Seen::Lost);
+    assert_eq!(
+        world
+            .state
+            .allocation(allocation)
+            .expect("kept")
+            .observed
+            .state,
+        Seen::Lost
+    );
     assert_eq!(world.state.node_named("one"), None);
 }

@@ -1,0 +1,134 @@
+//! A node's part of the desired state, resolved so that its agent needs to ask nobody.
+
+use skep_model::allocation::Allocation;
+use skep_model::assignment::{Assignment, BuildOrder, DesiredSet, Generation};
+use skep_model::deployment::{Deployment, Origin};
+use skep_model::id::NodeId;
+use skep_model::problem::Problem;
+use skep_model::service::{Release, Service};
+use skep_state::{Cluster, State};
+
+use crate::secrets::Secrets;
+
+/// How long a build may take: a hung one must not hold its node for ever.
+pub const BUILD_TIMEOUT_MS: u64 = 15 * 60_000;
+
+/// The generation that a view shows.
+pub fn generation(cluster: &Cluster, view: &State) -> Generation {
+    Generation {
+        incarnation: cluster.incarnation,
+        number: view.index(),
+    }
+}
+
+/// Everything that `node` is to do. An allocation whose secrets cannot be opened is left as the
+/// node has it: it is reported, and nothing is stopped for it.
+pub fn desired_set(view: &State, cluster: &Cluster, node: NodeId, secrets: &Secrets) -> DesiredSet {
+    let mut assignments = Vec::new();
+    for allocation in view
+        .allocations_on(node)
+        .filter(|allocation| allocation.is_live())
+    {
+        match assignment(view, allocation, secrets) {
+            Ok(Some(assignment)) => assignments.push(assignment),
+            Ok(None) => {}
+            Err(problem) => {
+                tracing::error!(allocation = %allocation.id, %problem, "an allocation cannot be sent to its node");
+            }
+        }
+    }
+    let builds = view
+        .builds_on(node)
+        .filter_map(|deployment| build_order(view, deployment))
+        .collect();
+    DesiredSet {
+        cluster: cluster.id,
+        generation: generation(cluster, view),
+        assignments,
+        builds,
+    }
+}
+
+/// One allocation as its node is told of it; none when its service or release is gone.
+///
+/// # Errors
+/// A variable that cannot be opened.
+pub fn assignment(
+    view: &State,
+    allocation: &Allocation,
+    secrets: &Secrets,
+) -> Result<Option<Assignment>, Problem> {
+    let service = view.service(allocation.service);
+    let release = view.release(allocation.service, allocation.target.release);
+    let (Some(service), Some(release)) = (service, release) else {
+        return Ok(None);
+    };
+    Ok(Some(Assignment {
+        allocation: allocation.id,
+        service: service.id,
+        service_label: view.label_of(service),
+        target: allocation.target,
+        desired: allocation.desired,
+        image: release.image.clone(),
+        port: release.port,
+        environment: environment(view, service, release, allocation, secrets)?,
+        command: release.command.clone(),
+        resources: release.resources,
+        health: release.health.clone(),
+        restart: release.restart,
+        stop_grace_ms: release.stop_grace_ms,
+    }))
+}
+
+fn environment(
+    view: &State,
+    service: &Service,
+    release: &Release,
+    allocation: &Allocation,
+    secrets: &Secrets,
+) -> Result<Vec<(String, String)>, Problem> {
+    let mut all = Vec::with_capacity(release.variables.len() + 9);
+    for (name, variable) in &release.variables {
+        all.push((
+            name.clone(),
+            secrets.open_variable(service.id, name, variable)?,
+        ));
+    }
+    let mut set = |name: &str, value: String| all.push((name.to_owned(), value));
+    if let Some(path) = view.path_of(service) {
+        set("SKEP_PROJECT", path.project);
+        set("SKEP_ENVIRONMENT", path.environment);
+        set("SKEP_SERVICE", path.service);
+    }
+    set(
+        "SKEP_DEPLOYMENT_ID",
+        allocation.target.deployment.to_string(),
+    );
+    set("SKEP_RELEASE", release.number.to_string());
+    set("SKEP_ALLOCATION_ID", allocation.id.to_string());
+    if let Some(commit) = &release.commit {
+        set("SKEP_GIT_COMMIT", commit.clone());
+    }
+    if let Some(port) = release.port {
+        set("PORT", port.to_string());
+        set("SKEP_PUBLIC_HOST", view.host_of(service));
+    }
+    Ok(all)
+}
+
+fn build_order(view: &State, deployment: &Deployment) -> Option<BuildOrder> {
+    let service = view.service(deployment.service)?;
+    // A redeploy of a release builds nothing; it never gets a build.
+    if matches!(deployment.origin, Origin::Release { .. }) {
+        return None;
+    }
+    Some(BuildOrder {
+        deployment: deployment.id,
+        service: service.id,
+        service_label: view.label_of(service),
+        origin: deployment.origin.clone(),
+        builder: service.spec.builder,
+        dockerfile: service.spec.dockerfile.clone(),
+        timeout_ms: BUILD_TIMEOUT_MS,
+    })
+}

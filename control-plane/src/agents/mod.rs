@@ -1,0 +1,8 @@
+//! The server's side of its nodes: joining, sessions, uploads and logs passing through.
+
+pub mod desired;
+pub mod fleet;
+pub mod relay;
+pub mod service;
+mod session;
+pub mod uploads;

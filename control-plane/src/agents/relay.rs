@@ -1,0 +1,164 @@
+//! App logs on their way from a node to whoever asked: requests go down the node's session, lines
+//! come back on a stream of their own and meet the asker here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use skep_model::id::{AllocationId, NodeId};
+use skep_model::problem::{Code, Problem};
+use skep_proto::convert::id_bytes;
+use skep_proto::v1;
+use tokio::sync::mpsc;
+
+/// Chunks under way to one asker: back-pressure reaches Docker through gRPC's flow control.
+const CHUNKS: usize = 16;
+/// Messages that may wait for one node.
+const NODE_QUEUE: usize = 64;
+
+/// What somebody wants to read.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask {
+    /// Whose log.
+    pub allocation: AllocationId,
+    /// Where it runs.
+    pub node: NodeId,
+    /// Go on as lines come.
+    pub follow: bool,
+    /// Newest lines to begin with; 0: all.
+    pub tail: u32,
+    /// Only lines after this cursor, ns since the epoch; 0: all.
+    pub after_ns: u64,
+}
+
+#[derive(Default)]
+struct Inner {
+    next: AtomicU64,
+    nodes: Mutex<BTreeMap<NodeId, (u64, mpsc::Sender<v1::to_agent::Kind>)>>,
+    askers: Mutex<BTreeMap<u64, (NodeId, mpsc::Sender<v1::LogChunk>)>>,
+}
+
+/// Where log streams meet. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Relay {
+    inner: Arc<Inner>,
+}
+
+/// The lines of one allocation; dropping it ends the stream at the node.
+pub struct Lines {
+    request: u64,
+    node: NodeId,
+    relay: Relay,
+    chunks: mpsc::Receiver<v1::LogChunk>,
+}
+
+impl Lines {
+    /// The next chunk; none when the log has ended.
+    pub async fn next(&mut self) -> Option<v1::LogChunk> {
+        self.chunks.recv().await
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        self.relay.inner.askers.lock().remove(&self.request);
+        if let Some((_, sender)) = self.relay.inner.nodes.lock().get(&self.node) {
+            // A full queue only means that the node goes on until its stream finds nobody here.
+            let _ = sender.try_send(v1::to_agent::Kind::LogCancel(v1::LogCancel {
+                request: self.request,
+            }));
+        }
+    }
+}
+
+impl Relay {
+    /// A node's session begins: what is to be said to it comes out of the receiver.
+    pub fn connect(&self, node: NodeId) -> (u64, mpsc::Receiver<v1::to_agent::Kind>) {
+        let (sender, receiver) = mpsc::channel(NODE_QUEUE);
+        let session = self.inner.next.fetch_add(1, Ordering::Relaxed);
+        self.inner.nodes.lock().insert(node, (session, sender));
+        (session, receiver)
+    }
+
+    /// A node's session ended; those who wait for its lines see an end.
+    pub fn disconnect(&self, node: NodeId, session: u64) {
+        let mut nodes = self.inner.nodes.lock();
+        if nodes
+            .get(&node)
+            .is_some_and(|(current, _)| *current == session)
+        {
+            nodes.remove(&node);
+            self.inner.askers.lock().retain(|_, (of, _)| *of != node);
+        }
+    }
+
+    /// Asks a node for an allocation's log.
+    ///
+    /// # Errors
+    /// The node is not connected, or busy.
+    pub fn open(&self, ask: Ask) -> Result<Lines, Problem> {
+        let request = self.inner.next.fetch_add(1, Ordering::Relaxed) + 1;
+        let (sender, chunks) = mpsc::channel(CHUNKS);
+        let message = v1::LogRequest {
+            request,
+            allocation: id_bytes(ask.allocation.as_u128()),
+            follow: ask.follow,
+            tail: ask.tail,
+            after_ns: ask.after_ns,
+        };
+        self.inner.askers.lock().insert(request, (ask.node, sender));
+        let lines = Lines {
+            request,
+            node: ask.node,
+            relay: self.clone(),
+            chunks,
+        };
+        let sender = self
+            .inner
+            .nodes
+            .lock()
+            .get(&ask.node)
+            .map(|(_, sender)| sender.clone());
+        let away = || {
+            Problem::new(
+                Code::Unavailable,
+                "the node is not connected, its logs cannot be read just now",
+            )
+            .hint("`skep node ls` tells since when")
+        };
+        match sender
+            .ok_or_else(away)?
+            .try_send(v1::to_agent::Kind::LogRequest(message))
+        {
+            Ok(()) => Ok(lines),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                Err(Problem::new(Code::Busy, "the node is busy"))
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(away()),
+        }
+    }
+
+    /// Lines that came from `node`. False: nobody wants them any more.
+    pub async fn deliver(&self, node: NodeId, chunk: v1::LogChunk) -> bool {
+        let sender = {
+            let askers = self.inner.askers.lock();
+            askers
+                .get(&chunk.request)
+                .filter(|(of, _)| *of == node)
+                .map(|(_, sender)| sender.clone())
+        };
+        match sender {
+            Some(sender) => sender.send(chunk).await.is_ok(),
+            None => false,
+        }
+    }
+
+    /// The stream for `request` has ended.
+    pub fn finish(&self, node: NodeId, request: u64) {
+        let mut askers = self.inner.askers.lock();
+        if askers.get(&request).is_some_and(|(of, _)| *of == node) {
+            askers.remove(&request);
+        }
+    }
+}

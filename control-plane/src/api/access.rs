@@ -1,0 +1,289 @@
+//! Who asks, and whether they may: one principal now, one seam for good. Routes are made here, so
+//! that none can be registered without saying what it asks of the caller.
+
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use skep_identity::digest;
+use skep_model::problem::{Code, Problem};
+use skep_state::State as View;
+use utoipa::openapi::path::{Operation, PathItem, Paths};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, OpenApi, Ref, ResponseBuilder};
+use utoipa_axum::router::UtoipaMethodRouter;
+
+use super::App;
+use super::error::Failure;
+use crate::history::AuditEntry;
+use crate::store::now_ms;
+
+/// Methods and paths that answer without a token: health checks, the document, webhooks (which are
+/// signed) and metrics (which ask for a token beyond loopback by themselves).
+pub const PUBLIC: [(&str, &str); 7] = [
+    ("get", "/health"),
+    ("get", "/healthz"),
+    ("get", "/metrics"),
+    ("get", "/openapi.json"),
+    ("get", "/readyz"),
+    ("get", "/v1/health"),
+    ("post", "/v1/hooks/{service}"),
+];
+
+/// After this a handler is given up on; streams and uploads have deadlines of their own.
+const HANDLER_DEADLINE: Duration = Duration::from_secs(60);
+/// Name of the security scheme in the document.
+const SCHEME: &str = "token";
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Principal {
+    /// The holder of the administrator's token.
+    Admin,
+}
+
+impl Principal {
+    /// The word, as the audit trail writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+        }
+    }
+}
+
+macro_rules! actions {
+    ($($(#[$doc:meta])* $name:ident = $word:literal $kind:ident),+ $(,)?) => {
+        /// What is asked for.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Action {
+            $($(#[$doc])* $name),+
+        }
+
+        impl Action {
+            /// The word, as the audit trail writes it.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $word),+
+                }
+            }
+
+            /// Whether it changes something: then it is audited, and finished even if the caller
+            /// hangs up.
+            pub const fn is_write(self) -> bool {
+                match self {
+                    $(Self::$name => actions!(@ $kind)),+
+                }
+            }
+        }
+    };
+    (@ read) => { false };
+    (@ write) => { true };
+}
+
+actions! {
+    /// See services, releases and allocations.
+    ReadServices = "read_services" read,
+    /// Create or change a service.
+    PutService = "put_service" write,
+    /// Remove a service.
+    RemoveService = "remove_service" write,
+    /// Stop a service.
+    StopService = "stop_service" write,
+    /// Change the number of a service's allocations.
+    ScaleService = "scale_service" write,
+    /// See variables; never secrets.
+    ReadVariables = "read_variables" read,
+    /// Set and unset variables.
+    ChangeVariables = "change_variables" write,
+    /// Deploy, redeploy, restart, roll back.
+    DeployService = "deploy_service" write,
+    /// See deployments.
+    ReadDeployments = "read_deployments" read,
+    /// Cancel a deployment.
+    CancelDeployment = "cancel_deployment" write,
+    /// Send the folder of a deployment.
+    UploadSource = "upload_source" write,
+    /// Read build logs and app logs.
+    ReadLogs = "read_logs" read,
+    /// See where a service's webhook is.
+    ReadWebhook = "read_webhook" read,
+    /// Make a service's webhook secret.
+    RotateWebhook = "rotate_webhook" write,
+    /// See nodes and status.
+    ReadCluster = "read_cluster" read,
+    /// Remove a node.
+    RemoveNode = "remove_node" write,
+    /// Make a join token.
+    CreateToken = "create_token" write,
+    /// Read the audit trail.
+    ReadAudit = "read_audit" read,
+    /// Read the server's metrics.
+    ReadMetrics = "read_metrics" read,
+}
+
+/// Whether a principal may do this to a resource (its path below `/v1/`).
+///
+/// # Errors
+/// `Forbidden`, saying what is missing.
+pub fn authorize(principal: Principal, action: Action, resource: &str) -> Result<(), Problem> {
+    match (principal, action, resource) {
+        (Principal::Admin, _, _) => Ok(()),
+    }
+}
+
+/// Who sent these headers.
+///
+/// # Errors
+/// `Unauthenticated`: no token, or not one of this cluster.
+pub(super) fn authenticate(view: &View, headers: &HeaderMap) -> Result<Principal, Problem> {
+    let refused = |text: &str| {
+        Problem::new(Code::Unauthenticated, text)
+            .hint("send `Authorization: Bearer <token>` with the administrator's token")
+    };
+    let given = headers
+        .get(header::AUTHORIZATION)
+        .map(|value| value.to_str());
+    let token = match given {
+        None => return Err(refused("a token is needed")),
+        Some(Ok(text)) => text.split_once(' ').filter(|(scheme, token)| {
+            scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty()
+        }),
+        Some(Err(_)) => None,
+    };
+    let Some((_, token)) = token else {
+        return Err(refused("the Authorization header holds no bearer token"));
+    };
+    let cluster = view.cluster().ok_or_else(|| {
+        Problem::new(Code::Unavailable, "the cluster is not initialised yet").hint("try again")
+    })?;
+    let sum = digest::sha256(token.trim().as_bytes());
+    if digest::constant_time_eq(&sum, &cluster.admin_token_hash) {
+        return Ok(Principal::Admin);
+    }
+    Err(refused("the token is not one of this cluster"))
+}
+
+/// Routes that anybody may call. Each must be in [`PUBLIC`]: a test compares.
+pub(super) fn public(
+    (schemas, mut paths, router): UtoipaMethodRouter<App>,
+) -> UtoipaMethodRouter<App> {
+    document(&mut paths, None);
+    (schemas, paths, router)
+}
+
+/// Routes behind [`authorize`] for one action.
+pub(super) fn protected(
+    app: &App,
+    action: Action,
+    (schemas, mut paths, router): UtoipaMethodRouter<App>,
+) -> UtoipaMethodRouter<App> {
+    document(&mut paths, Some(action));
+    let guard = Guard {
+        app: app.clone(),
+        action,
+    };
+    let router = router.route_layer(middleware::from_fn_with_state(guard, enforce));
+    (schemas, paths, router)
+}
+
+#[derive(Clone)]
+struct Guard {
+    app: App,
+    action: Action,
+}
+
+async fn enforce(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    let Guard { app, action } = guard;
+    let path = request.uri().path();
+    let resource = path.strip_prefix("/v1/").unwrap_or(path).to_owned();
+    let allowed = authenticate(&app.store.view(), request.headers())
+        .and_then(|principal| authorize(principal, action, &resource).map(|()| principal));
+    let principal = match allowed {
+        Ok(principal) => principal,
+        Err(problem) => return Failure::from(problem).into_response(),
+    };
+    if !action.is_write() {
+        return handle(action, request, next).await;
+    }
+    // In a task of its own: a caller who hangs up does not undo half a change, nor its audit.
+    let running = tokio::spawn(async move {
+        let response = handle(action, request, next).await;
+        app.history.audit(AuditEntry {
+            at_ms: now_ms(),
+            principal: principal.as_str().to_owned(),
+            action: action.as_str().to_owned(),
+            resource,
+            outcome: response.status().as_u16().to_string(),
+        });
+        response
+    });
+    running.await.unwrap_or_else(|_| {
+        let problem = Problem::new(Code::Internal, "the request could not be finished");
+        Failure::from(problem).into_response()
+    })
+}
+
+async fn handle(action: Action, request: Request, next: Next) -> Response {
+    if action == Action::UploadSource {
+        return next.run(request).await;
+    }
+    match tokio::time::timeout(HANDLER_DEADLINE, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let problem = Problem::new(Code::Timeout, "the server did not finish in time");
+            Failure::from(problem).into_response()
+        }
+    }
+}
+
+/// What all operations have in common in the document.
+fn document(paths: &mut Paths, action: Option<Action>) {
+    let error = ResponseBuilder::new()
+        .description("A problem")
+        .content(
+            "application/json",
+            ContentBuilder::new()
+                .schema(Some(Ref::from_schema_name("ErrorBody")))
+                .build(),
+        )
+        .build();
+    for item in paths.paths.values_mut() {
+        for operation in operations(item) {
+            operation
+                .responses
+                .responses
+                .insert("default".to_owned(), error.clone().into());
+            if action.is_some() {
+                let none: [&str; 0] = [];
+                operation.security = Some(vec![SecurityRequirement::new(SCHEME, none)]);
+            }
+        }
+    }
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let PathItem {
+        get,
+        put,
+        post,
+        delete,
+        patch,
+        ..
+    } = item;
+    [get, put, post, delete, patch].into_iter().flatten()
+}
+
+/// Adds the bearer token to the document.
+pub(super) struct TokenScheme;
+
+impl utoipa::Modify for TokenScheme {
+    fn modify(&self, document: &mut OpenApi) {
+        let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        let components = document.components.get_or_insert_default();
+        components
+            .security_schemes
+            .insert(SCHEME.to_owned(), scheme.into());
+    }
+}

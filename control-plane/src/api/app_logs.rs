@@ -1,0 +1,320 @@
+//! What an app writes, across its allocations: relayed from the nodes, merged by arrival, stored
+//! nowhere here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use futures_util::StreamExt as _;
+use futures_util::stream::{BoxStream, SelectAll};
+use serde::Deserialize;
+use skep_model::allocation::Allocation;
+use skep_model::id::{AllocationId, ServiceId};
+use skep_model::problem::Problem;
+use skep_proto::v1::LogChunk;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tokio_stream::wrappers::ReceiverStream;
+use utoipa::IntoParams;
+
+use super::error::Failure;
+use super::extract::{Path, Query};
+use super::find::{self, ServiceKey};
+use super::stream::{self, Feed};
+use super::types::AppLine;
+use super::{App, AppState};
+use crate::agents::relay::{Ask, Lines};
+
+/// Lines to begin with, of each allocation, where the caller does not say.
+const DEFAULT_TAIL: u32 = 100;
+/// A log that ended while its allocation lives is asked for again after this: its container is
+/// being started anew, which nothing tells of when it comes up at once.
+const AGAIN: Duration = Duration::from_secs(2);
+/// Without a reason to look earlier.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+/// Which lines.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct LineRange {
+    /// Go on as lines come, and as allocations come and go.
+    follow: bool,
+    /// Newest lines of each allocation to begin with; 0: all. 100 where neither this nor `after` is
+    /// given.
+    tail: Option<u32>,
+    /// Only lines after this time, ns since the epoch.
+    after: u64,
+    /// Only this allocation, also if it has ended.
+    #[param(value_type = Option<String>)]
+    allocation: Option<AllocationId>,
+}
+
+/// Reads what a service's allocations write: one JSON document a line (`AppLine`), or server-sent
+/// events `line` and `problem` with the same data where `Accept: text/event-stream` asks for them;
+/// an event's id is the line's time and `Last-Event-ID` resumes after it.
+#[utoipa::path(get,
+    path = "/v1/projects/{project}/environments/{environment}/services/{service}/logs",
+    tag = "services", params(ServiceKey, LineRange), operation_id = "read_service_logs",
+    responses((status = 200, content(
+        (AppLine = "application/x-ndjson"), (String = "text/event-stream")))))]
+pub(super) async fn read(
+    State(app): AppState,
+    Path(key): Path<ServiceKey>,
+    Query(range): Query<LineRange>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let service = find::service(&app.store.view(), &key)?.id;
+    let place = stream::place(&app)?;
+    let after = stream::last_event_id(&headers).unwrap_or(range.after);
+    let tail = range
+        .tail
+        .unwrap_or(if after == 0 { DEFAULT_TAIL } else { 0 });
+    let begin = Cursor {
+        after_ns: after,
+        tail,
+        ..Cursor::default()
+    };
+    let (queue, lines) = mpsc::channel(stream::QUEUE);
+    let follower = Follower {
+        app,
+        service,
+        only: range.allocation,
+        follow: range.follow,
+        queue,
+        logs: SelectAll::new(),
+        open: BTreeSet::new(),
+        cursors: BTreeMap::new(),
+    };
+    tokio::spawn(async move {
+        let _place = place;
+        // A reader who goes away is how most of these end.
+        let _ = follower.run(begin).await;
+    });
+    if !stream::wants_events(&headers) {
+        return Ok(stream::lines(lines));
+    }
+    Ok(stream::events(
+        ReceiverStream::new(lines).map(|line| message(&line)),
+    ))
+}
+
+fn message(line: &AppLine) -> axum::response::sse::Event {
+    match &line.problem {
+        None => stream::event("line", line).id(line.at_ns.to_string()),
+        Some(_) => stream::event("problem", line),
+    }
+}
+
+/// A part of one allocation's log; none: it has ended.
+type Part = (AllocationId, Option<LogChunk>);
+
+/// How far an allocation's log has been read.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cursor {
+    /// Time of the last line, ns since the epoch.
+    after_ns: u64,
+    /// Newest lines to begin with; 0: all after `after_ns`.
+    tail: u32,
+    /// A problem was told, and no line came since.
+    was_told: bool,
+    /// Not asked for again before this.
+    not_before: Option<Instant>,
+}
+
+struct Follower {
+    app: App,
+    service: ServiceId,
+    only: Option<AllocationId>,
+    follow: bool,
+    queue: mpsc::Sender<AppLine>,
+    logs: SelectAll<BoxStream<'static, Part>>,
+    /// Allocations whose log is being read.
+    open: BTreeSet<AllocationId>,
+    /// Allocations that were asked for.
+    cursors: BTreeMap<AllocationId, Cursor>,
+}
+
+/// The reader has gone.
+struct Over;
+
+impl Follower {
+    /// Reads until every log has ended, or, following, until the reader or the service has gone.
+    async fn run(mut self, begin: Cursor) -> Result<(), Over> {
+        // Open before the first look: no change after it is missed.
+        let mut feed = Feed::open(&self.app);
+        let mut fleet = self.app.fleet.changed();
+        let mut again = self.open_missing(begin).await?;
+        while !self.open.is_empty() || self.may_go_on() {
+            let woken = tokio::select! {
+                part = self.logs.next(), if !self.open.is_empty() => {
+                    if let Some(part) = part {
+                        self.pass(part).await?;
+                    }
+                    true
+                }
+                goes_on = feed.allocations(self.service), if self.follow => goes_on,
+                _ = fleet.changed(), if self.follow => {
+                    self.cursors.values_mut().for_each(|cursor| cursor.not_before = None);
+                    true
+                }
+                () = sleep_until(again), if self.follow => true,
+                () = self.queue.closed() => false,
+            };
+            if !woken {
+                return Ok(());
+            }
+            if self.follow {
+                again = self.open_missing(Cursor::default()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn may_go_on(&self) -> bool {
+        self.follow && self.app.store.view().service(self.service).is_some()
+    }
+
+    /// Asks for the logs that should be read and are not; new ones from `begin`. Answers when to do
+    /// so again at the latest.
+    async fn open_missing(&mut self, begin: Cursor) -> Result<Instant, Over> {
+        let now = Instant::now();
+        let mut again = now + LONGEST_SLEEP;
+        let view = self.app.store.view();
+        let all = view.allocations_of(self.service).map(|of| &**of);
+        for allocation in wanted(all, self.only) {
+            let id = allocation.id;
+            let cursor = self.cursors.get(&id).copied();
+            // An allocation that has ended is read once.
+            let is_done = self.open.contains(&id) || (cursor.is_some() && !allocation.is_live());
+            let cursor = cursor.unwrap_or(begin);
+            if is_done {
+                continue;
+            }
+            if let Some(at) = cursor.not_before.filter(|at| *at > now) {
+                again = again.min(at);
+                continue;
+            }
+            let ask = Ask {
+                allocation: id,
+                node: allocation.node,
+                follow: self.follow && allocation.is_live(),
+                tail: cursor.tail,
+                after_ns: cursor.after_ns,
+            };
+            self.cursors.insert(
+                id,
+                Cursor {
+                    not_before: Some(now + AGAIN),
+                    ..cursor
+                },
+            );
+            match self.app.relay.open(ask) {
+                Ok(lines) => {
+                    self.open.insert(id);
+                    self.logs.push(parts(id, lines));
+                }
+                Err(problem) => {
+                    again = again.min(now + AGAIN);
+                    self.tell(id, problem).await?;
+                }
+            }
+        }
+        Ok(again)
+    }
+
+    async fn pass(&mut self, (id, chunk): Part) -> Result<(), Over> {
+        let Some(chunk) = chunk else {
+            self.open.remove(&id);
+            let again = Some(Instant::now() + AGAIN);
+            self.cursors
+                .entry(id)
+                .and_modify(|cursor| cursor.not_before = again);
+            return Ok(());
+        };
+        let node = self.node_of(id);
+        for line in chunk.lines {
+            let cursor = Cursor {
+                after_ns: line.at_ns,
+                ..Cursor::default()
+            };
+            self.cursors.insert(id, cursor);
+            let line = AppLine {
+                allocation: id,
+                node: node.clone(),
+                at_ns: line.at_ns,
+                stderr: line.stderr,
+                text: line.text,
+                problem: None,
+            };
+            self.queue.send(line).await.map_err(|_| Over)?;
+        }
+        match chunk.problem.map(Problem::try_from) {
+            Some(Ok(problem)) => self.tell(id, problem).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Says once why an allocation's lines cannot be read.
+    async fn tell(&mut self, id: AllocationId, problem: Problem) -> Result<(), Over> {
+        let cursor = self.cursors.entry(id).or_default();
+        if std::mem::replace(&mut cursor.was_told, true) {
+            return Ok(());
+        }
+        let line = AppLine {
+            allocation: id,
+            node: self.node_of(id),
+            at_ns: 0,
+            stderr: false,
+            text: String::new(),
+            problem: Some(problem),
+        };
+        self.queue.send(line).await.map_err(|_| Over)
+    }
+
+    fn node_of(&self, id: AllocationId) -> String {
+        let view = self.app.store.view();
+        let node = view
+            .allocation(id)
+            .and_then(|allocation| view.node(allocation.node));
+        node.map_or_else(String::new, |node| node.name.clone())
+    }
+}
+
+/// The allocations to read: those that live, else the newest that ended; or the one asked for.
+fn wanted<'a>(
+    all: impl Iterator<Item = &'a Allocation>,
+    only: Option<AllocationId>,
+) -> Vec<&'a Allocation> {
+    let all: Vec<_> = all.collect();
+    if let Some(only) = only {
+        return all
+            .into_iter()
+            .filter(|allocation| allocation.id == only)
+            .collect();
+    }
+    let live: Vec<_> = all
+        .iter()
+        .copied()
+        .filter(|allocation| allocation.is_live())
+        .collect();
+    if live.is_empty() {
+        all.last().copied().into_iter().collect()
+    } else {
+        live
+    }
+}
+
+/// A log as a stream that says when it has ended.
+fn parts(id: AllocationId, lines: Lines) -> BoxStream<'static, Part> {
+    futures_util::stream::unfold(Some(lines), move |lines| async move {
+        let mut lines = lines?;
+        match lines.next().await {
+            Some(chunk) => Some(((id, Some(chunk)), Some(lines))),
+            None => Some(((id, None), None)),
+        }
+    })
+    .boxed()
+}

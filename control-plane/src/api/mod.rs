@@ -1,0 +1,299 @@
+//! The HTTP API, `/v1`: resources by name, one error shape, one authorisation that every handler
+//! passes by construction, and the OpenAPI document generated from the same routes.
+
+mod access;
+mod allocations;
+mod app_logs;
+mod deploy;
+mod deployment_logs;
+mod deployments;
+mod error;
+mod extract;
+mod find;
+mod health;
+mod hooks;
+mod metrics;
+mod nodes;
+mod services;
+mod stream;
+pub mod types;
+mod uploads;
+mod variables;
+mod views;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, OnceLock};
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::{Json, Router};
+use skep_identity::random;
+use skep_model::id::UploadId;
+use skep_model::problem::{Code, Problem};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use utoipa::OpenApi as _;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub use access::{Action, PUBLIC, Principal, authorize};
+pub use hooks::MAX_HOOK_BYTES;
+pub use uploads::MAX_UPLOAD_BYTES;
+
+use crate::agents::fleet::Fleet;
+use crate::agents::relay::Relay;
+use crate::agents::uploads::Uploads;
+use crate::history::History;
+use crate::secrets::Secrets;
+use crate::store::Store;
+use access::{TokenScheme, protected, public};
+use error::Failure;
+
+/// Streams of logs that may be open at once.
+const MAX_STREAMS: usize = 1_024;
+/// Webhook bodies that may be read at once: each may have 25 MiB.
+const MAX_HOOKS: usize = 16;
+
+/// What the API works with. Cheap to clone.
+#[derive(Clone)]
+pub struct Context {
+    /// The replicated state.
+    pub store: Store,
+    /// Seals variables and webhook secrets.
+    pub secrets: Secrets,
+    /// Timelines, build logs, audit.
+    pub history: History,
+    /// Folders passing through.
+    pub uploads: Uploads,
+    /// App logs passing through.
+    pub relay: Relay,
+    /// Who is connected here.
+    pub fleet: Fleet,
+    /// Ends streams.
+    pub shutdown: CancellationToken,
+}
+
+/// The context, and what the API itself counts.
+#[derive(Clone)]
+struct App {
+    store: Store,
+    secrets: Secrets,
+    history: History,
+    uploads: Uploads,
+    relay: Relay,
+    fleet: Fleet,
+    shutdown: CancellationToken,
+    streams: Arc<Semaphore>,
+    hooks: Arc<Semaphore>,
+    document: Arc<OnceLock<OpenApi>>,
+}
+
+impl From<Context> for App {
+    fn from(context: Context) -> Self {
+        let Context {
+            store,
+            secrets,
+            history,
+            uploads,
+            relay,
+            fleet,
+            shutdown,
+        } = context;
+        Self {
+            store,
+            secrets,
+            history,
+            uploads,
+            relay,
+            fleet,
+            shutdown,
+            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            hooks: Arc::new(Semaphore::new(MAX_HOOKS)),
+            document: Arc::new(OnceLock::new()),
+        }
+    }
+}
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "Skep",
+        description = "The API of a Skep cluster. Every answer that is not a success has the shape `ErrorBody`.",
+        license(name = "MIT OR Apache-2.0")
+    ),
+    components(schemas(types::ErrorBody, types::AppLine, types::EndView, types::Event)),
+    modifiers(&TokenScheme)
+)]
+struct Document;
+
+/// The whole API as one router.
+pub fn router(context: Context) -> Router {
+    let app = App::from(context);
+    let (router, document) = assemble(&app).split_for_parts();
+    // Set once, here: the document describes the route that serves it, too.
+    let _ = app.document.set(document);
+    router
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(middleware::from_fn(number))
+        .with_state(app)
+}
+
+/// The OpenAPI document of this server.
+#[utoipa::path(get, path = "/openapi.json", tag = "health", operation_id = "openapi",
+    responses((status = 200, body = serde_json::Value)))]
+async fn openapi_json(State(app): AppState) -> Json<OpenApi> {
+    Json(app.document.get().cloned().unwrap_or_default())
+}
+
+/// Every route with what it asks of the caller: a route is registered by `protected` with its action
+/// or by `public`, and there is no third way.
+fn assemble(app: &App) -> OpenApiRouter<App> {
+    let deployments = deployment_routes(app);
+    let cluster = cluster_routes(app);
+    service_routes(app)
+        .merge(deployments)
+        .merge(cluster)
+        .routes(public(routes!(openapi_json)))
+        .routes(public(routes!(health::healthz)))
+        .routes(public(routes!(health::health)))
+        .routes(public(routes!(health::v1_health)))
+        .routes(public(routes!(health::readyz)))
+        .routes(public(routes!(metrics::metrics)))
+        .routes(public(routes!(hooks::receive)))
+}
+
+fn service_routes(app: &App) -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(protected(
+            app,
+            Action::ReadServices,
+            routes!(services::list),
+        ))
+        .routes(protected(app, Action::ReadServices, routes!(services::get)))
+        .routes(protected(app, Action::PutService, routes!(services::put)))
+        .routes(protected(
+            app,
+            Action::RemoveService,
+            routes!(services::remove),
+        ))
+        .routes(protected(app, Action::StopService, routes!(services::stop)))
+        .routes(protected(
+            app,
+            Action::ScaleService,
+            routes!(services::scale),
+        ))
+        .routes(protected(
+            app,
+            Action::ReadVariables,
+            routes!(variables::list),
+        ))
+        .routes(protected(
+            app,
+            Action::ChangeVariables,
+            routes!(variables::patch),
+        ))
+        .routes(protected(
+            app,
+            Action::ReadServices,
+            routes!(deployments::releases),
+        ))
+        .routes(protected(app, Action::ReadLogs, routes!(app_logs::read)))
+        .routes(protected(app, Action::ReadWebhook, routes!(hooks::show)))
+        .routes(protected(
+            app,
+            Action::RotateWebhook,
+            routes!(hooks::rotate),
+        ))
+}
+
+fn deployment_routes(app: &App) -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(protected(
+            app,
+            Action::DeployService,
+            routes!(deployments::create),
+        ))
+        .routes(protected(
+            app,
+            Action::ReadDeployments,
+            routes!(deployments::list),
+        ))
+        .routes(protected(
+            app,
+            Action::ReadDeployments,
+            routes!(deployments::get),
+        ))
+        .routes(protected(
+            app,
+            Action::CancelDeployment,
+            routes!(deployments::cancel),
+        ))
+        .routes(protected(
+            app,
+            Action::ReadLogs,
+            routes!(deployment_logs::read),
+        ))
+        .routes(protected(app, Action::UploadSource, routes!(uploads::put)))
+}
+
+fn cluster_routes(app: &App) -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(protected(
+            app,
+            Action::ReadServices,
+            routes!(allocations::list),
+        ))
+        .routes(protected(app, Action::ReadCluster, routes!(nodes::list)))
+        .routes(protected(app, Action::RemoveNode, routes!(nodes::remove)))
+        .routes(protected(
+            app,
+            Action::CreateToken,
+            routes!(nodes::create_token),
+        ))
+        .routes(protected(app, Action::ReadCluster, routes!(nodes::status)))
+        .routes(protected(app, Action::ReadAudit, routes!(nodes::audit)))
+}
+
+async fn no_such_path(request: Request) -> Failure {
+    let path: String = request.uri().path().chars().take(200).collect();
+    Problem::new(
+        Code::NotFound,
+        format!("there is nothing at {}", path.escape_debug()),
+    )
+    .hint("`GET /openapi.json` lists every path")
+    .into()
+}
+
+async fn no_such_method(request: Request) -> Failure {
+    let problem = Problem::new(
+        Code::Invalid,
+        format!("{} is not accepted here", request.method()),
+    )
+    .hint("`GET /openapi.json` lists the methods of every path");
+    Failure::with_status(StatusCode::METHOD_NOT_ALLOWED, problem)
+}
+
+/// Gives each request an id, for the log and for whoever reports a problem.
+async fn number(request: Request, next: Next) -> Response {
+    let id = UploadId::from_u128(random::new_id()).to_string();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let mut response = next.run(request).await;
+    let status = response.status().as_u16();
+    if response.status().is_server_error() {
+        tracing::warn!(request = %id, %method, path, status, "request failed");
+    } else {
+        tracing::debug!(request = %id, %method, path, status, "request");
+    }
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert("x-request-id", value);
+    }
+    response
+}
+
+type AppState = State<App>;

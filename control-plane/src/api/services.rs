@@ -1,0 +1,338 @@
+//! Services: list, show, create or change, stop, scale, remove.
+
+use std::collections::BTreeSet;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use skep_identity::random;
+use skep_model::id::{EnvironmentId, ProjectId, ServiceId};
+use skep_model::name;
+use skep_model::problem::{Code, Problem};
+use skep_model::service::Service;
+use skep_model::spec::ServiceSpec;
+use skep_model::tenancy::{Environment, Project};
+use skep_model::variable::{self, VariableInput};
+use skep_proto::convert::id_bytes;
+use skep_proto::v1;
+use skep_proto::v1::command::Kind;
+use skep_state::{Reply, State as View};
+
+use super::error::Failure;
+use super::extract::{Body, Path, Query};
+use super::find::{self, ServiceFilter, ServiceKey};
+use super::types::{PutService, ScaleRequest, ServiceView, ServicesView};
+use super::{App, AppState, views};
+
+/// Lists services.
+#[utoipa::path(get, path = "/v1/services", tag = "services", params(ServiceFilter),
+    operation_id = "list_services", responses((status = 200, body = ServicesView)))]
+pub(super) async fn list(
+    State(app): AppState,
+    Query(filter): Query<ServiceFilter>,
+) -> Json<ServicesView> {
+    let view = app.store.view();
+    let services = filter.matching(&view);
+    Json(ServicesView {
+        services: services
+            .iter()
+            .map(|service| views::service(&view, service))
+            .collect(),
+    })
+}
+
+/// Shows a service.
+#[utoipa::path(get, path = "/v1/projects/{project}/environments/{environment}/services/{service}",
+    tag = "services", params(ServiceKey), operation_id = "get_service",
+    responses((status = 200, body = ServiceView)))]
+pub(super) async fn get(
+    State(app): AppState,
+    Path(key): Path<ServiceKey>,
+) -> Result<Json<ServiceView>, Failure> {
+    let view = app.store.view();
+    let service = find::service(&view, &key)?;
+    Ok(Json(views::service(&view, &service)))
+}
+
+/// Creates or changes a service. Project and environment are made where they do not exist.
+#[utoipa::path(put, path = "/v1/projects/{project}/environments/{environment}/services/{service}",
+    tag = "services", params(ServiceKey), operation_id = "put_service", request_body = PutService,
+    responses((status = 200, body = ServiceView), (status = 201, body = ServiceView)))]
+pub(super) async fn put(
+    State(app): AppState,
+    Path(key): Path<ServiceKey>,
+    Body(request): Body<PutService>,
+) -> Result<(StatusCode, Json<ServiceView>), Failure> {
+    for (field, text) in [
+        ("project", &key.project),
+        ("environment", &key.environment),
+        ("service", &key.service),
+    ] {
+        name::check(field, text)?;
+    }
+    check_variables("variables", &request.variables)?;
+    if let Some(spec) = &request.spec {
+        spec.check().map_err(|problem| below("spec", problem))?;
+    }
+    if let Ok(service) = find::service(&app.store.view(), &key)
+        && is_same(&app, &service, &request)
+    {
+        let view = app.store.view();
+        return Ok((StatusCode::OK, Json(views::service(&view, &service))));
+    }
+    let environment = ensure_environment(&app, &key).await?;
+    let fresh = ServiceId::from_u128(random::new_id());
+    let reply = app
+        .store
+        .change(|view| {
+            let existing = view.service_named(environment, &key.service);
+            let service = match existing {
+                Some(service) => (**service).clone(),
+                None => new_service(fresh, environment, &key.service),
+            };
+            changed_service(&app, service, &request)
+        })
+        .await?;
+    let view = app.store.view();
+    let is_new = matches!(reply, Reply::Service { generation: 1, .. });
+    let status = if is_new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    let service = find::service(&view, &key)?;
+    Ok((status, Json(views::service(&view, &service))))
+}
+
+/// Whether the service is as asked for already: then nothing enters the log.
+fn is_same(app: &App, service: &Service, request: &PutService) -> bool {
+    let has = |input: &VariableInput| {
+        service.variables.get(&input.name).is_some_and(|variable| {
+            variable.secret == input.secret
+                && app
+                    .secrets
+                    .open_variable(service.id, &input.name, variable)
+                    .is_ok_and(|value| value == input.value)
+        })
+    };
+    !service.removing
+        && request
+            .if_generation
+            .is_none_or(|generation| generation == service.generation)
+        && request
+            .spec
+            .as_ref()
+            .is_none_or(|spec| *spec == service.spec)
+        && request.variables.iter().all(has)
+}
+
+fn changed_service(app: &App, mut service: Service, request: &PutService) -> Result<Kind, Problem> {
+    refuse_removing(&service)?;
+    let is_expected = request
+        .if_generation
+        .is_none_or(|generation| generation == service.generation);
+    if !is_expected {
+        let text = format!("the service has generation {}", service.generation);
+        return Err(Problem::new(Code::Conflict, text)
+            .at("if_generation")
+            .hint("read it again and repeat the change"));
+    }
+    if let Some(spec) = &request.spec {
+        service.spec = spec.clone();
+    }
+    set_variables(app, &mut service, &request.variables);
+    Ok(put_command(&service))
+}
+
+fn new_service(id: ServiceId, environment: EnvironmentId, name: &str) -> Service {
+    Service {
+        id,
+        environment,
+        name: name.to_owned(),
+        spec: ServiceSpec::default(),
+        variables: Default::default(),
+        webhook_secret: None,
+        live: None,
+        rollout: None,
+        last_release: 0,
+        stopped: false,
+        removing: false,
+        generation: 0,
+        created_ms: 0,
+    }
+}
+
+/// The command that stores a service as it is here, if nobody changed it meanwhile.
+pub(super) fn put_command(service: &Service) -> Kind {
+    Kind::PutService(v1::PutService {
+        service: Some(service.into()),
+        expected_generation: service.generation,
+    })
+}
+
+/// Checks variables as they are sent: names, values, and no name twice.
+pub(super) fn check_variables(field: &str, inputs: &[VariableInput]) -> Result<(), Problem> {
+    let mut seen = BTreeSet::new();
+    for input in inputs {
+        variable::check(input).map_err(|problem| below(field, problem))?;
+        if !seen.insert(&input.name) {
+            let text = format!("{} is given twice", input.name);
+            return Err(Problem::invalid(field, text));
+        }
+    }
+    Ok(())
+}
+
+/// Seals and sets variables.
+pub(super) fn set_variables(app: &App, service: &mut Service, inputs: &[VariableInput]) {
+    for input in inputs {
+        let sealed = app.secrets.seal_variable(service.id, input);
+        service.variables.insert(input.name.clone(), sealed);
+    }
+}
+
+/// The same problem, its field as part of a larger thing.
+fn below(parent: &str, mut problem: Problem) -> Problem {
+    problem.field = Some(match problem.field.take() {
+        Some(field) => format!("{parent}.{field}"),
+        None => parent.to_owned(),
+    });
+    problem
+}
+
+async fn ensure_environment(app: &App, key: &ServiceKey) -> Result<EnvironmentId, Problem> {
+    let view = app.store.view();
+    let workspace = find::workspace(&view)?;
+    if let Some(existing) = view
+        .project_named(workspace, &key.project)
+        .and_then(|project| view.environment_named(project.id, &key.environment))
+    {
+        return Ok(existing.id);
+    }
+    let project = ProjectId::from_u128(random::new_id());
+    let environment = EnvironmentId::from_u128(random::new_id());
+    let message = v1::EnsureEnvironment {
+        workspace: id_bytes(workspace.as_u128()),
+        project: Some(
+            (&Project {
+                id: project,
+                workspace,
+                name: key.project.clone(),
+            })
+                .into(),
+        ),
+        environment: Some(
+            (&Environment {
+                id: environment,
+                project,
+                name: key.environment.clone(),
+            })
+                .into(),
+        ),
+    };
+    match app.store.propose(Kind::EnsureEnvironment(message)).await? {
+        Reply::Environment { environment, .. } => Ok(environment),
+        _ => Err(Problem::new(Code::Internal, "the environment was not made")),
+    }
+}
+
+/// Reads, changes and stores a service, as often as it takes. `change` answers false when there is
+/// nothing to do.
+pub(super) async fn modify<F>(app: &App, key: &ServiceKey, mut change: F) -> Result<(), Problem>
+where
+    F: FnMut(&mut Service) -> Result<bool, Problem>,
+{
+    let seen = find::service(&app.store.view(), key)?;
+    if !change(&mut (*seen).clone())? {
+        return Ok(());
+    }
+    let make = |view: &View| {
+        let mut service = (*find::service(view, key)?).clone();
+        change(&mut service)?;
+        Ok(put_command(&service))
+    };
+    app.store.change(make).await.map(|_| ())
+}
+
+fn refuse_removing(service: &Service) -> Result<(), Problem> {
+    if service.removing {
+        return Err(Problem::new(Code::Conflict, "the service is being removed")
+            .hint("wait until it is gone, then make it again"));
+    }
+    Ok(())
+}
+
+async fn modified<F>(app: &App, key: &ServiceKey, change: F) -> Result<Json<ServiceView>, Failure>
+where
+    F: FnMut(&mut Service) -> Result<bool, Problem>,
+{
+    modify(app, key, change).await?;
+    let view = app.store.view();
+    let service = find::service(&view, key)?;
+    Ok(Json(views::service(&view, &service)))
+}
+
+/// Removes a service: its allocations are stopped, then it is forgotten.
+#[utoipa::path(delete,
+    path = "/v1/projects/{project}/environments/{environment}/services/{service}",
+    tag = "services", params(ServiceKey), operation_id = "remove_service",
+    responses((status = 202, body = ServiceView, description = "It is on its way out")))]
+pub(super) async fn remove(
+    State(app): AppState,
+    Path(key): Path<ServiceKey>,
+) -> Result<(StatusCode, Json<ServiceView>), Failure> {
+    let before = app.store.view();
+    let service = find::service(&before, &key)?;
+    modify(&app, &key, |service| {
+        Ok(!std::mem::replace(&mut service.removing, true))
+    })
+    .await?;
+    let view = app.store.view();
+    // Without allocations it may be gone already.
+    let shown = match view.service(service.id) {
+        Some(service) => views::service(&view, service),
+        None => views::service(
+            &before,
+            &Service {
+                removing: true,
+                ..(*service).clone()
+            },
+        ),
+    };
+    Ok((StatusCode::ACCEPTED, Json(shown)))
+}
+
+/// Stops a service: it keeps its releases, and runs again with its next deployment.
+#[utoipa::path(post,
+    path = "/v1/projects/{project}/environments/{environment}/services/{service}/stop",
+    tag = "services", params(ServiceKey), operation_id = "stop_service",
+    responses((status = 200, body = ServiceView)))]
+pub(super) async fn stop(
+    State(app): AppState,
+    Path(key): Path<ServiceKey>,
+) -> Result<Json<ServiceView>, Failure> {
+    modified(&app, &key, |service| {
+        refuse_removing(service)?;
+        Ok(!std::mem::replace(&mut service.stopped, true))
+    })
+    .await
+}
+
+/// Changes how many allocations a service has.
+#[utoipa::path(post,
+    path = "/v1/projects/{project}/environments/{environment}/services/{service}/scale",
+    tag = "services", params(ServiceKey), operation_id = "scale_service",
+    request_body = ScaleRequest, responses((status = 200, body = ServiceView)))]
+pub(super) async fn scale(
+    State(app): AppState,
+    Path(key): Path<ServiceKey>,
+    Body(request): Body<ScaleRequest>,
+) -> Result<Json<ServiceView>, Failure> {
+    modified(&app, &key, |service| {
+        refuse_removing(service)?;
+        let before = std::mem::replace(&mut service.spec.replicas, request.replicas);
+        service.spec.check()?;
+        Ok(before != request.replicas)
+    })
+    .await
+}

@@ -1,0 +1,147 @@
+//! Nodes, tokens, status, health and audit.
+
+use skep_identity::token::JoinToken as TokenText;
+
+use super::*;
+
+#[tokio::test]
+async fn status_and_nodes_tell_what_is_there() {
+    let server = Server::start().await;
+    let empty = server.get("/v1/status").await;
+    assert_eq!(
+        (&empty.body["is_leader"], &empty.body["ingress_port"]),
+        (&json!(true), &Value::Null)
+    );
+    server.join("n2").await;
+    server.join("n1").await;
+    let status = server.get("/v1/status").await;
+    assert_eq!(
+        status.body["nodes"],
+        json!({"total": 2, "ready": 2, "connected": 0})
+    );
+    assert_eq!(
+        (&status.body["ingress_port"], &status.body["history"]["ok"]),
+        (&json!(8080), &json!(true))
+    );
+    let nodes = server.get("/v1/nodes").await;
+    assert_eq!(
+        (
+            &nodes.body["nodes"][0]["name"],
+            &nodes.body["nodes"][0]["allocations"]
+        ),
+        (&json!("n1"), &json!(0))
+    );
+}
+
+#[tokio::test]
+async fn a_connected_node_is_not_removed_and_an_unknown_one_not_found() {
+    let server = Server::start().await;
+    let node = server.join("n1").await;
+    let remove = |name: &'static str| server.call(Method::DELETE, name, Value::Null);
+    assert_problem(
+        &remove("/v1/nodes/n9").await,
+        404,
+        "not_found",
+        Some("node"),
+    );
+    assert_problem(&remove("/v1/nodes/n1").await, 409, "conflict", None);
+    server.judge(node, NodeStatus::Lost).await;
+    assert_eq!(remove("/v1/nodes/n1").await.status, 204);
+    assert_eq!(server.get("/v1/nodes").await.body, json!({"nodes": []}));
+}
+
+#[tokio::test]
+async fn a_token_pins_the_ca_and_is_bounded() {
+    let server = Server::start().await;
+    for (body, field) in [(json!({"ttl_s": 5}), "ttl_s"), (json!({"uses": 0}), "uses")] {
+        assert_problem(
+            &server.post("/v1/tokens", body).await,
+            400,
+            "invalid",
+            Some(field),
+        );
+    }
+    let made = server.post("/v1/tokens", Value::Null).await;
+    assert_eq!(made.status, 201, "{}", made.body);
+    let token: TokenText = made.body["token"]
+        .as_str()
+        .expect("text")
+        .parse()
+        .expect("a token");
+    let status = server.get("/v1/status").await;
+    assert_eq!(status.body["ca_fingerprint"], token.ca.to_string());
+    let view = server.context.store.view();
+    let kept = view.token(token.id).expect("kept");
+    assert!(skep_identity::token::verify_secret(
+        token.secret(),
+        &kept.secret_hash
+    ));
+    assert_eq!(kept.uses_left, 1);
+}
+
+#[tokio::test]
+async fn health_follows_shutdown() {
+    let server = Server::start().await;
+    let get = async |path: &str| {
+        let request = Request::builder()
+            .uri(path)
+            .body(Body::empty())
+            .expect("sound");
+        server.send(request).await
+    };
+    for path in ["/healthz", "/readyz", "/health", "/v1/health"] {
+        assert_eq!(get(path).await.status, 200, "{path}");
+    }
+    server.context.shutdown.cancel();
+    assert_eq!(get("/healthz").await.status, 200);
+    let answer = get("/readyz").await;
+    assert_problem(&answer, 503, "unavailable", None);
+    assert_eq!(answer.body["retryable"], true);
+    assert_eq!(answer.headers["retry-after"], "1");
+}
+
+#[tokio::test]
+async fn every_write_is_audited_with_its_outcome_and_reads_are_not() {
+    let server = Server::start().await;
+    server.put(WEB, Value::Null).await;
+    server.get(WEB).await;
+    server
+        .post(&format!("{WEB}/deployments"), json!({"type": "redeploy"}))
+        .await;
+    // Behind the entries in the writer's queue: they are kept when this is.
+    let _ = server
+        .context
+        .history
+        .build_lines(DeploymentId::from_u128(1), 0, vec!["x".into()])
+        .await;
+    let answer = server.get("/v1/audit?limit=10").await;
+    let mut entries: Vec<_> = answer.body["entries"]
+        .as_array()
+        .expect("list")
+        .iter()
+        .map(|of| {
+            let text = |name: &str| of[name].as_str().expect("text").to_owned();
+            (
+                text("principal"),
+                text("action"),
+                text("resource"),
+                text("outcome"),
+            )
+        })
+        .collect();
+    entries.sort();
+    let resource = WEB.trim_start_matches("/v1/");
+    let entry = |action: &str, resource: String, outcome: &str| {
+        (
+            "admin".to_owned(),
+            action.to_owned(),
+            resource,
+            outcome.to_owned(),
+        )
+    };
+    let expected = [
+        entry("deploy_service", format!("{resource}/deployments"), "409"),
+        entry("put_service", resource.to_owned(), "201"),
+    ];
+    assert_eq!(entries, expected);
+}

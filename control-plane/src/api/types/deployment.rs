@@ -1,0 +1,175 @@
+//! Deployments, releases and allocations.
+
+use serde::{Deserialize, Serialize};
+use skep_model::allocation::{Desired, State};
+use skep_model::deployment::{Origin, Status, Step, Trigger};
+use skep_model::id::{AllocationId, DeploymentId, NodeId, ServiceId};
+use skep_model::problem::Problem;
+use skep_model::service::Image;
+use skep_model::spec::{Resources, ServiceType};
+use utoipa::ToSchema;
+
+/// What to deploy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case", tag = "type", deny_unknown_fields)]
+pub enum DeploymentRequest {
+    /// A folder: the answer's `origin.upload` says where to send it (`PUT /v1/uploads/{upload}`).
+    Upload,
+    /// What the service's own `source` says: the newest commit of its branch, or its image.
+    Source,
+    /// A git repository.
+    Git {
+        /// What to clone.
+        repository: String,
+        /// The branch.
+        branch: String,
+        /// The commit, in full; none: the branch's newest.
+        #[serde(default)]
+        commit: Option<String>,
+        /// Folder inside the repository; empty: its root.
+        #[serde(default)]
+        directory: String,
+    },
+    /// A ready image.
+    Image {
+        /// `name[:tag][@digest]`.
+        reference: String,
+    },
+    /// The live release's image with today's configuration.
+    Redeploy,
+    /// The live release as it is, in new containers.
+    Restart,
+    /// An older release as it was.
+    Rollback {
+        /// Its number; none: the one that was live before the live one.
+        #[serde(default)]
+        release: Option<u64>,
+    },
+}
+
+/// A deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeploymentView {
+    /// Identity.
+    pub id: DeploymentId,
+    /// Its service.
+    pub service_id: ServiceId,
+    /// Name of the service's project.
+    pub project: String,
+    /// Name of its environment.
+    pub environment: String,
+    /// Name of the service.
+    pub service: String,
+    /// Why it exists.
+    pub trigger: Trigger,
+    /// What it starts from.
+    pub origin: Origin,
+    /// Where it is.
+    pub status: Status,
+    /// It goes no further: `live` or one of the ends.
+    pub ended: bool,
+    /// Why it did not become live, or why it waits.
+    pub problem: Option<Problem>,
+    /// Name of the node that builds it.
+    pub node: Option<String>,
+    /// The commit that was built.
+    pub commit: Option<String>,
+    /// The release that it brings.
+    pub release: Option<u64>,
+    /// Where the service answers.
+    pub urls: Vec<String>,
+    /// The timeline.
+    pub steps: Vec<Step>,
+    /// When it was made, ms since the epoch.
+    pub created_ms: u64,
+    /// When it entered its status.
+    pub status_ms: u64,
+}
+
+/// Deployments.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeploymentsView {
+    /// Newest first.
+    pub deployments: Vec<DeploymentView>,
+}
+
+/// A release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReleaseView {
+    /// 1, 2, 3, ...
+    pub number: u64,
+    /// Serves now.
+    pub live: bool,
+    /// The deployment that made it.
+    pub deployment: DeploymentId,
+    /// What runs.
+    pub image: Image,
+    /// Web or worker.
+    #[serde(rename = "type")]
+    pub kind: ServiceType,
+    /// The port it listens on.
+    pub port: Option<u16>,
+    /// Replaces the image's command; empty: the image's own.
+    pub command: Vec<String>,
+    /// Names of its variables.
+    pub variables: Vec<String>,
+    /// What each allocation needs.
+    pub resources: Resources,
+    /// The commit it was built from.
+    pub commit: Option<String>,
+    /// When it was made, ms since the epoch.
+    pub created_ms: u64,
+}
+
+/// Releases.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReleasesView {
+    /// Those that are kept, newest first.
+    pub releases: Vec<ReleaseView>,
+}
+
+/// An allocation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AllocationView {
+    /// Identity.
+    pub id: AllocationId,
+    /// Its service.
+    pub service_id: ServiceId,
+    /// Name of the service's project.
+    pub project: String,
+    /// Name of its environment.
+    pub environment: String,
+    /// Name of the service.
+    pub service: String,
+    /// Number of the release that it runs.
+    pub release: u64,
+    /// The deployment that brought it.
+    pub deployment: DeploymentId,
+    /// Where it is.
+    pub node_id: NodeId,
+    /// Name of that node.
+    pub node: String,
+    /// What the leader wants.
+    pub desired: Desired,
+    /// What the agent sees.
+    pub state: State,
+    /// Containers begun after the first.
+    pub restarts: u32,
+    /// Why, where the state needs a reason.
+    pub problem: Option<Problem>,
+    /// Last lines of a container that ended or never became healthy.
+    pub log_tail: String,
+    /// Why the leader put it there, or takes it away.
+    pub reason: String,
+    /// When it was made, ms since the epoch.
+    pub created_ms: u64,
+    /// When its state last changed.
+    pub state_ms: u64,
+}
+
+/// Allocations.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AllocationsView {
+    /// Oldest first.
+    pub allocations: Vec<AllocationView>,
+}

@@ -1,0 +1,89 @@
+//! Logs, uploads and webhooks.
+
+use serde::{Deserialize, Serialize};
+use skep_model::deployment::Status;
+use skep_model::id::{AllocationId, DeploymentId, UploadId};
+use skep_model::problem::Problem;
+use utoipa::ToSchema;
+
+use crate::history::Event;
+
+/// A part of a deployment's timeline and build log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LogPage {
+    /// In order.
+    pub events: Vec<Event>,
+    /// What to ask for next: `?after=`.
+    pub next: u64,
+    /// Where the deployment is; none: only the history knows it any more.
+    pub status: Option<Status>,
+}
+
+/// Last message of a deployment's event stream (`event: end`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EndView {
+    /// How it ended; none: only the history knows the deployment any more.
+    pub status: Option<Status>,
+    /// Why it did not become live.
+    pub problem: Option<Problem>,
+    /// The release that it brought.
+    pub release: Option<u64>,
+    /// Where the service answers.
+    pub urls: Vec<String>,
+}
+
+/// One line that an app wrote, or why its lines cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AppLine {
+    /// Who wrote it.
+    pub allocation: AllocationId,
+    /// Name of the node.
+    pub node: String,
+    /// When, ns since the epoch, strictly rising within an allocation: what `after` takes.
+    pub at_ns: u64,
+    /// Written to standard error.
+    pub stderr: bool,
+    /// The line.
+    pub text: String,
+    /// Why there are no (more) lines of this allocation; the other fields mean nothing then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+}
+
+/// A folder that arrived.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UploadView {
+    /// Which.
+    pub upload: UploadId,
+    /// Its size as sent.
+    pub bytes: u64,
+}
+
+/// The webhook of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WebhookView {
+    /// Where a forge sends pushes, on this server.
+    pub path: String,
+    /// There is a secret. Without one every delivery is refused.
+    pub has_secret: bool,
+    /// The secret: shown once, when it is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+}
+
+/// What came of a webhook delivery.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct HookReply {
+    /// The deployment that it made, or that an earlier delivery of the same id made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<DeploymentId>,
+    /// An earlier delivery had the same id.
+    #[serde(default)]
+    pub replayed: bool,
+    /// Why nothing is done about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ignored: Option<String>,
+    /// Answer to a ping.
+    #[serde(default)]
+    pub pong: bool,
+}

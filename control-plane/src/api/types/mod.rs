@@ -1,0 +1,77 @@
+//! What the API takes and gives, as clients import it. Plain data: nothing here decides.
+
+mod cluster;
+mod deployment;
+mod log;
+mod service;
+
+pub use crate::history::{AuditEntry, Event, EventKind};
+pub use cluster::{
+    AuditView, HistoryView, NodeCounts, NodeView, NodesView, StatusView, TokenRequest, TokenView,
+};
+pub use deployment::{
+    AllocationView, AllocationsView, DeploymentRequest, DeploymentView, DeploymentsView,
+    ReleaseView, ReleasesView,
+};
+pub use log::{AppLine, EndView, HookReply, LogPage, UploadView, WebhookView};
+pub use service::{
+    AllocationCounts, PatchVariables, PutService, ScaleRequest, ServiceState, ServiceView,
+    ServicesView, VariableView, VariablesView,
+};
+
+use serde::{Deserialize, Serialize};
+use skep_model::problem::{Code, Problem};
+use utoipa::ToSchema;
+
+/// The one shape of every answer that is not a success.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ErrorBody {
+    /// The class: stable, made to be matched on.
+    pub code: Code,
+    /// One sentence for a person.
+    pub message: String,
+    /// The field at fault, as a path, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// What to do, or what is accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// Whether the same request may succeed later without a change.
+    pub retryable: bool,
+}
+
+impl From<Problem> for ErrorBody {
+    fn from(problem: Problem) -> Self {
+        let Problem {
+            code,
+            message,
+            field,
+            hint,
+        } = problem;
+        Self {
+            code,
+            message,
+            field,
+            hint,
+            retryable: code.is_retryable(),
+        }
+    }
+}
+
+impl From<ErrorBody> for Problem {
+    fn from(body: ErrorBody) -> Self {
+        let ErrorBody {
+            code,
+            message,
+            field,
+            hint,
+            ..
+        } = body;
+        Self {
+            code,
+            message,
+            field,
+            hint,
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The replicated state as clients see it. Pure: no clock, no IO.
+
+use std::sync::Arc;
+
+use skep_model::allocation::Allocation;
+use skep_model::deployment::{BuildOutcome, Deployment, Origin};
+use skep_model::node::{Node, NodeStatus};
+use skep_model::service::{Release, Service};
+use skep_state::State;
+
+use super::types::{
+    AllocationCounts, AllocationView, DeploymentView, NodeView, ReleaseView, ServiceState,
+    ServiceView,
+};
+
+/// Port that URLs leave out.
+const HTTP_PORT: u16 = 80;
+
+/// Port of the ingress that URLs name: a ready node's, else any node's.
+pub(super) fn ingress_port(view: &State) -> Option<u16> {
+    let port = |only_ready: bool| {
+        view.nodes()
+            .filter(|node| !only_ready || node.status == NodeStatus::Ready)
+            .find_map(|node| node.facts.ingress_port)
+    };
+    port(true).or_else(|| port(false))
+}
+
+/// Where a service answers, the generated host name first.
+pub(super) fn urls(view: &State, service: &Service) -> Vec<String> {
+    let Some(port) = ingress_port(view).filter(|_| service.spec.is_routed()) else {
+        return Vec::new();
+    };
+    std::iter::once(view.host_of(service))
+        .chain(
+            service
+                .spec
+                .domains
+                .iter()
+                .filter(|host| !host.starts_with("*."))
+                .cloned(),
+        )
+        .map(|host| match port {
+            HTTP_PORT => format!("http://{host}"),
+            port => format!("http://{host}:{port}"),
+        })
+        .collect()
+}
+
+/// Names of a service's project and environment.
+fn owners(view: &State, service: &Service) -> (String, String) {
+    view.path_of(service)
+        .map_or_else(Default::default, |path| (path.project, path.environment))
+}
+
+pub(super) fn service(view: &State, service: &Service) -> ServiceView {
+    let live = || {
+        view.allocations_of(service.id)
+            .filter(|allocation| allocation.is_live())
+    };
+    let allocations = AllocationCounts {
+        wanted: service.wanted(),
+        live: count(live()),
+        healthy: count(live().filter(|allocation| allocation.is_routable())),
+    };
+    let (project, environment) = owners(view, service);
+    let deployment = view
+        .deployments_of(service.id)
+        .rfind(|deployment| deployment.status.is_active())
+        .map(|deployment| deployment.id);
+    ServiceView {
+        id: service.id,
+        project,
+        environment,
+        name: service.name.clone(),
+        state: state(service, &allocations, deployment.is_some()),
+        urls: urls(view, service),
+        spec: service.spec.clone(),
+        live: service.live,
+        rollout: service.rollout,
+        last_release: service.last_release,
+        deployment,
+        allocations,
+        stopped: service.stopped,
+        removing: service.removing,
+        generation: service.generation,
+        created_ms: service.created_ms,
+    }
+}
+
+fn state(service: &Service, counts: &AllocationCounts, is_deploying: bool) -> ServiceState {
+    if service.removing {
+        ServiceState::Removing
+    } else if service.stopped {
+        ServiceState::Stopped
+    } else if is_deploying {
+        ServiceState::Deploying
+    } else if service.live.is_none() {
+        ServiceState::New
+    } else if counts.healthy >= counts.wanted {
+        ServiceState::Healthy
+    } else if counts.healthy > 0 {
+        ServiceState::Degraded
+    } else {
+        ServiceState::Down
+    }
+}
+
+fn count<T>(items: impl Iterator<Item = T>) -> u32 {
+    u32::try_from(items.count()).unwrap_or(u32::MAX)
+}
+
+pub(super) fn deployment(view: &State, deployment: &Deployment) -> DeploymentView {
+    let service = view.service(deployment.service);
+    let (project, environment) =
+        service.map_or_else(Default::default, |service| owners(view, service));
+    let build = deployment.build.as_ref();
+    DeploymentView {
+        id: deployment.id,
+        service_id: deployment.service,
+        project,
+        environment,
+        service: service.map_or_else(String::new, |service| service.name.clone()),
+        trigger: deployment.trigger,
+        origin: deployment.origin.clone(),
+        status: deployment.status,
+        ended: !deployment.status.is_active(),
+        problem: deployment.problem.clone(),
+        node: build.map(|build| node_name(view, build.node)),
+        commit: commit(deployment),
+        release: deployment.release,
+        urls: service.map_or_else(Vec::new, |service| urls(view, service)),
+        steps: deployment.steps.clone(),
+        created_ms: deployment.created_ms,
+        status_ms: deployment.status_ms,
+    }
+}
+
+/// The commit that was fetched, else the one that was asked for.
+fn commit(deployment: &Deployment) -> Option<String> {
+    let outcome = deployment
+        .build
+        .as_ref()
+        .and_then(|build| build.outcome.as_ref());
+    let fetched = match outcome {
+        Some(BuildOutcome::Built(built)) => built.commit.clone(),
+        _ => None,
+    };
+    fetched.or_else(|| match &deployment.origin {
+        Origin::Git { commit, .. } => commit.clone(),
+        _ => None,
+    })
+}
+
+fn node_name(view: &State, id: skep_model::id::NodeId) -> String {
+    view.node(id)
+        .map_or_else(|| id.to_string(), |node| node.name.clone())
+}
+
+pub(super) fn release(release: &Release, service: &Service) -> ReleaseView {
+    ReleaseView {
+        number: release.number,
+        live: service
+            .live
+            .is_some_and(|live| live.release == release.number),
+        deployment: release.deployment,
+        image: release.image.clone(),
+        kind: release.kind,
+        port: release.port,
+        command: release.command.clone(),
+        variables: release.variables.keys().cloned().collect(),
+        resources: release.resources,
+        commit: release.commit.clone(),
+        created_ms: release.created_ms,
+    }
+}
+
+pub(super) fn allocation(view: &State, allocation: &Allocation) -> AllocationView {
+    let service = view.service(allocation.service);
+    let (project, environment) =
+        service.map_or_else(Default::default, |service| owners(view, service));
+    AllocationView {
+        id: allocation.id,
+        service_id: allocation.service,
+        project,
+        environment,
+        service: service.map_or_else(String::new, |service| service.name.clone()),
+        release: allocation.target.release,
+        deployment: allocation.target.deployment,
+        node_id: allocation.node,
+        node: node_name(view, allocation.node),
+        desired: allocation.desired,
+        state: allocation.observed.state,
+        restarts: allocation.observed.restarts,
+        problem: allocation.observed.problem.clone(),
+        log_tail: allocation.observed.log_tail.clone(),
+        reason: allocation.reason.clone(),
+        created_ms: allocation.created_ms,
+        state_ms: allocation.observed_ms,
+    }
+}
+
+pub(super) fn node(view: &State, node: &Node) -> NodeView {
+    let live: Vec<_> = view
+        .allocations_on(node.id)
+        .filter(|allocation| allocation.is_live())
+        .collect();
+    let requests = || {
+        live.iter()
+            .filter_map(|allocation| view.release(allocation.service, allocation.target.release))
+    };
+    NodeView {
+        id: node.id,
+        name: node.name.clone(),
+        status: node.status,
+        status_ms: node.status_ms,
+        joined_ms: node.joined_ms,
+        facts: node.facts.clone(),
+        allocations: count(live.iter()),
+        cpu_millis_requested: requests().map(|r| u64::from(r.resources.cpu_millis)).sum(),
+        memory_bytes_requested: requests().map(|r| r.resources.memory_bytes).sum(),
+    }
+}
+
+/// All nodes, by name.
+pub(super) fn nodes(view: &State) -> Vec<NodeView> {
+    let mut nodes: Vec<_> = view
+        .nodes()
+        .map(Arc::as_ref)
+        .map(|of| node(view, of))
+        .collect();
+    nodes.sort_by(|left, right| left.name.cmp(&right.name));
+    nodes
+}

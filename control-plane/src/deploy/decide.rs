@@ -1,0 +1,250 @@
+//! The one state machine of a deployment, level-triggered: what to do next, from what is there.
+
+use std::collections::BTreeMap;
+
+use skep_model::allocation::{Allocation, Desired, State as Seen};
+use skep_model::deployment::{BuildOutcome, Deployment, Origin, Status, Trigger};
+use skep_model::id::{NodeId, ServiceId};
+use skep_model::node::NodeStatus;
+use skep_model::problem::{Code, Problem};
+use skep_model::service::Service;
+use skep_state::State;
+
+use super::release::{Resolved, renew, resolve};
+use crate::agents::desired::BUILD_TIMEOUT_MS;
+use crate::secrets::Secrets;
+
+/// How long a deployment waits for a node that builds.
+const BUILDER_WAIT_MS: u64 = 120_000;
+/// Time beyond a build's own deadline after which its node is not waited for.
+const BUILD_MARGIN_MS: u64 = 60_000;
+/// How long an allocation that fits nowhere is waited for: old ones may be leaving.
+const ROOM_WAIT_MS: u64 = 30_000;
+/// Time for pulling and starting beyond the health deadline, after which a rollout has failed.
+const START_MARGIN_MS: u64 = 600_000;
+
+/// What to do with a deployment.
+#[derive(Debug, PartialEq)]
+pub enum Next {
+    /// Nothing until something changes, or until this cluster time (ms).
+    Wait {
+        /// When time alone changes the answer.
+        until_ms: Option<u64>,
+    },
+    /// Say once why it waits.
+    Note(Problem),
+    /// Let this node build.
+    Build(NodeId),
+    /// Roll out a new release.
+    Release(Box<Resolved>),
+    /// Roll out a release that exists.
+    Existing(u64),
+    /// It serves.
+    Live,
+    /// It ends without serving; with the last lines of the container where there are some.
+    Fail(Problem, String),
+    /// Its service does not want it any more.
+    Cancel(Problem),
+}
+
+/// What the decision needs beside the state.
+pub struct Inputs<'a> {
+    /// One view.
+    pub view: &'a State,
+    /// Seals variables of the app's own file.
+    pub secrets: &'a Secrets,
+    /// Services that could not be placed, and why.
+    pub refusals: &'a BTreeMap<ServiceId, Problem>,
+    /// Every live ingress serves the view's routes.
+    pub is_published: bool,
+    /// The leader's clock, ms since the epoch.
+    pub now_ms: u64,
+}
+
+/// Decides on one active deployment.
+pub fn decide(inputs: &Inputs<'_>, deployment: &Deployment) -> Next {
+    let Some(service) = inputs.view.service(deployment.service) else {
+        return Next::Cancel(Problem::new(Code::Canceled, "the service is gone"));
+    };
+    if service.removing {
+        return Next::Cancel(Problem::new(Code::Canceled, "the service is being removed"));
+    }
+    match deployment.status {
+        Status::Queued => begin(inputs, deployment, service),
+        Status::Building => judge_build(inputs, deployment, service),
+        Status::Deploying => judge_rollout(inputs, deployment, service),
+        _ => Next::Wait { until_ms: None },
+    }
+}
+
+fn begin(inputs: &Inputs<'_>, deployment: &Deployment, service: &Service) -> Next {
+    if let Origin::Release { number } = deployment.origin {
+        return match inputs.view.release(service.id, number) {
+            None => fail(Problem::new(
+                Code::NotFound,
+                format!("release {number} is not kept any more"),
+            )),
+            Some(release) if deployment.trigger == Trigger::Redeploy => {
+                Next::Release(Box::new(renew(service, deployment, release)))
+            }
+            Some(_) => Next::Existing(number),
+        };
+    }
+    if let Some(node) = choose_builder(inputs.view) {
+        return Next::Build(node);
+    }
+    let problem = Problem::new(Code::Unplaceable, "no node is ready to build")
+        .hint("`skep node ls` shows the nodes; start the agent on one that builds");
+    wait_or_fail(
+        inputs,
+        deployment,
+        deployment.created_ms + BUILDER_WAIT_MS,
+        problem,
+    )
+}
+
+/// The ready builder with the fewest builds; ties by id.
+fn choose_builder(view: &State) -> Option<NodeId> {
+    view.nodes()
+        .filter(|node| node.facts.builder && node.status == NodeStatus::Ready)
+        .min_by_key(|node| (view.builds_on(node.id).count(), node.id))
+        .map(|node| node.id)
+}
+
+fn judge_build(inputs: &Inputs<'_>, deployment: &Deployment, service: &Service) -> Next {
+    let Some(build) = &deployment.build else {
+        return fail(Problem::new(
+            Code::Internal,
+            "the deployment lost its build",
+        ));
+    };
+    match &build.outcome {
+        Some(BuildOutcome::Failed(problem)) => fail(problem.clone()),
+        Some(BuildOutcome::Built(built)) => {
+            match resolve(service, deployment, built, inputs.secrets) {
+                Ok(resolved) => Next::Release(Box::new(resolved)),
+                Err(problem) => fail(problem),
+            }
+        }
+        None => {
+            let is_lost = inputs
+                .view
+                .node(build.node)
+                .is_none_or(|node| node.status == NodeStatus::Lost);
+            let deadline = deployment.status_ms + BUILD_TIMEOUT_MS + BUILD_MARGIN_MS;
+            if is_lost {
+                let again = match deployment.origin {
+                    Origin::Upload { .. } => "upload again: `skep up`",
+                    _ => "deploy again: `skep deploy`",
+                };
+                return fail(
+                    Problem::new(Code::SourceFailed, "the node that was building is gone")
+                        .hint(again),
+                );
+            }
+            if inputs.now_ms >= deadline {
+                return fail(Problem::new(
+                    Code::Timeout,
+                    "the building node never answered",
+                ));
+            }
+            Next::Wait {
+                until_ms: Some(deadline),
+            }
+        }
+    }
+}
+
+fn judge_rollout(inputs: &Inputs<'_>, deployment: &Deployment, service: &Service) -> Next {
+    let target = service
+        .rollout
+        .filter(|target| target.deployment == deployment.id);
+    let Some(target) = target else {
+        return Next::Cancel(Problem::new(
+            Code::Canceled,
+            "the service is rolling out something else",
+        ));
+    };
+    if service.stopped {
+        return Next::Cancel(Problem::new(Code::Canceled, "the service was stopped"));
+    }
+    let all: Vec<&Allocation> = inputs
+        .view
+        .allocations_of(service.id)
+        .map(|allocation| &**allocation)
+        .collect();
+    let of_target = || all.iter().filter(|allocation| allocation.target == target);
+    if let Some(failed) = of_target().find(|allocation| allocation.observed.state == Seen::Failed) {
+        return judge_failure(failed);
+    }
+    let wanted = service.wanted() as usize;
+    let healthy = of_target()
+        .filter(|allocation| allocation.is_routable())
+        .count();
+    let is_replaced = !all
+        .iter()
+        .any(|a| a.target != target && a.desired == Desired::Run && a.is_live());
+    if healthy >= wanted && is_replaced && (inputs.is_published || !service.spec.is_routed()) {
+        return Next::Live;
+    }
+    if let Some(refusal) = inputs.refusals.get(&service.id) {
+        return wait_or_fail(
+            inputs,
+            deployment,
+            deployment.status_ms + ROOM_WAIT_MS,
+            refusal.clone(),
+        );
+    }
+    judge_time(inputs, deployment, service, (healthy, wanted))
+}
+
+fn judge_failure(failed: &Allocation) -> Next {
+    let unknown = || Problem::new(Code::Crashed, "a container of the new release failed");
+    let problem = failed.observed.problem.clone().unwrap_or_else(unknown);
+    Next::Fail(problem, failed.observed.log_tail.clone())
+}
+
+fn judge_time(
+    inputs: &Inputs<'_>,
+    deployment: &Deployment,
+    service: &Service,
+    count: (usize, usize),
+) -> Next {
+    let replicas = u64::from(service.wanted().max(1));
+    let deadline =
+        deployment.status_ms + (service.spec.health.deadline_ms * replicas) + START_MARGIN_MS;
+    if inputs.now_ms < deadline {
+        return Next::Wait {
+            until_ms: Some(deadline),
+        };
+    }
+    let (healthy, wanted) = count;
+    fail(
+        Problem::new(
+            Code::Timeout,
+            format!("only {healthy} of {wanted} allocations became healthy in time"),
+        )
+        .hint("`skep ps` and `skep logs` show what they do"),
+    )
+}
+
+fn wait_or_fail(
+    inputs: &Inputs<'_>,
+    deployment: &Deployment,
+    deadline_ms: u64,
+    problem: Problem,
+) -> Next {
+    if inputs.now_ms >= deadline_ms {
+        return fail(problem);
+    }
+    if deployment.problem.as_ref() != Some(&problem) {
+        return Next::Note(problem);
+    }
+    Next::Wait {
+        until_ms: Some(deadline_ms),
+    }
+}
+
+fn fail(problem: Problem) -> Next {
+    Next::Fail(problem, String::new())
+}

@@ -1,0 +1,8 @@
+//! From a request to a running release: pure decisions on one deployment at a time. The reconciler
+//! proposes what they say.
+
+pub mod decide;
+pub mod release;
+
+#[cfg(test)]
+mod tests;

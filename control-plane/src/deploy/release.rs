@@ -1,0 +1,170 @@
+//! The release that a build makes: image, and the service's configuration at this moment.
+
+use skep_model::deployment::{Built, Deployment};
+use skep_model::manifest::Manifest;
+use skep_model::problem::Problem;
+use skep_model::service::{Release, Service};
+use skep_model::spec::{DEFAULT_PORT, ServiceSpec};
+use skep_model::variable::VariableInput;
+
+use crate::secrets::Secrets;
+
+/// A release, the specification it was made with, and how its port was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// The new release.
+    pub release: Release,
+    /// The service's specification after the app's own `skep.toml`.
+    pub spec: ServiceSpec,
+    /// For the timeline.
+    pub step: String,
+}
+
+/// Makes the next release of `service` out of what was built.
+///
+/// # Errors
+/// The app's `skep.toml` is not accepted.
+pub fn resolve(
+    service: &Service,
+    deployment: &Deployment,
+    built: &Built,
+    secrets: &Secrets,
+) -> Result<Resolved, Problem> {
+    let manifest = built
+        .manifest
+        .as_deref()
+        .map(Manifest::parse)
+        .transpose()?
+        .unwrap_or_default();
+    let spec = manifest.apply(&service.spec)?;
+    spec.check()?;
+    // What is set on the service wins over what the repository says: it may be a secret.
+    let mut variables = service.variables.clone();
+    for (name, value) in &manifest.env {
+        let input = VariableInput {
+            name: name.clone(),
+            value: value.clone(),
+            secret: false,
+        };
+        variables
+            .entry(name.clone())
+            .or_insert_with(|| secrets.seal_variable(service.id, &input));
+    }
+    let (port, how) = choose_port(&spec, &built.exposed);
+    let number = service.last_release + 1;
+    let release = Release {
+        service: service.id,
+        number,
+        deployment: deployment.id,
+        image: built.image.clone(),
+        kind: spec.kind,
+        port,
+        command: spec.command.clone(),
+        variables,
+        resources: spec.resources,
+        health: spec.health.clone(),
+        restart: spec.restart,
+        stop_grace_ms: spec.stop_grace_ms,
+        commit: built.commit.clone(),
+        created_ms: 0,
+    };
+    let step = format!(
+        "release {number}: image {}{how}",
+        short_digest(&built.image.digest)
+    );
+    Ok(Resolved {
+        release,
+        spec,
+        step,
+    })
+}
+
+/// The image of an old release with today's configuration.
+pub fn renew(service: &Service, deployment: &Deployment, old: &Release) -> Resolved {
+    let spec = service.spec.clone();
+    let port = spec
+        .is_routed()
+        .then(|| spec.port.or(old.port).unwrap_or(DEFAULT_PORT));
+    let number = service.last_release + 1;
+    let release = Release {
+        number,
+        deployment: deployment.id,
+        kind: spec.kind,
+        port,
+        command: spec.command.clone(),
+        variables: service.variables.clone(),
+        resources: spec.resources,
+        health: spec.health.clone(),
+        restart: spec.restart,
+        stop_grace_ms: spec.stop_grace_ms,
+        ..old.clone()
+    };
+    let step = format!(
+        "release {number}: the image of release {} with the configuration of now",
+        old.number
+    );
+    Resolved {
+        release,
+        spec,
+        step,
+    }
+}
+
+/// The port and, for the timeline, where it comes from.
+fn choose_port(spec: &ServiceSpec, exposed: &[u16]) -> (Option<u16>, String) {
+    if !spec.is_routed() {
+        return (None, String::new());
+    }
+    match (spec.port, exposed) {
+        (Some(port), _) => (Some(port), format!(", port {port} as configured")),
+        (None, [port]) => (
+            Some(*port),
+            format!(", port {port} from the image's EXPOSE"),
+        ),
+        (None, []) => (
+            Some(DEFAULT_PORT),
+            format!(", port {DEFAULT_PORT} since the image exposes none"),
+        ),
+        (None, several) => {
+            let list: Vec<String> = several.iter().map(u16::to_string).collect();
+            (
+                Some(DEFAULT_PORT),
+                format!(
+                    ", port {DEFAULT_PORT} since the image exposes several ({})",
+                    list.join(", ")
+                ),
+            )
+        }
+    }
+}
+
+/// The first twelve characters behind `sha256:`, as Docker shows them.
+fn short_digest(digest: &str) -> &str {
+    let hex = digest.strip_prefix("sha256:").unwrap_or(digest);
+    hex.get(..12).unwrap_or(hex)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skep_model::spec::ServiceType;
+
+    #[test]
+    fn explicit_then_single_expose_then_default() {
+        let web = |port| ServiceSpec {
+            port,
+            ..ServiceSpec::default()
+        };
+        assert_eq!(choose_port(&web(Some(3000)), &[80]).0, Some(3000));
+        assert_eq!(choose_port(&web(None), &[80]).0, Some(80));
+        assert_eq!(choose_port(&web(None), &[]).0, Some(8080));
+        let (port, how) = choose_port(&web(None), &[80, 443]);
+        assert_eq!(port, Some(8080));
+        assert!(how.contains("80, 443"));
+        let worker = ServiceSpec {
+            kind: ServiceType::Worker,
+            ..ServiceSpec::default()
+        };
+        assert_eq!(choose_port(&worker, &[80]).0, None);
+    }
+}

@@ -1,0 +1,398 @@
+//! Each status with each thing that can happen in it: what is decided.
+
+use std::collections::BTreeMap;
+
+use skep_identity::seal::SealingKey;
+use skep_model::allocation::{Allocation, Desired, Observed, State as Seen};
+use skep_model::deployment::{BuildOutcome, Built, Deployment, Origin, Status, Trigger};
+use skep_model::id::{
+    AllocationId, DeploymentId, EnvironmentId, NodeId, ProjectId, ServiceId, TokenId, UploadId,
+    WorkspaceId,
+};
+use skep_model::node::{Facts, JoinToken, Node, NodeStatus};
+use skep_model::problem::{Code, Problem};
+use skep_model::service::{Image, Service, Target};
+use skep_model::spec::ServiceSpec;
+use skep_model::tenancy::{Environment, Project, Workspace};
+use skep_proto::convert::{enum_number, id_bytes};
+use skep_proto::v1;
+use skep_proto::v1::command::Kind;
+use skep_state::{State, command};
+
+use super::decide::{Inputs, Next, decide};
+use crate::secrets::Secrets;
+
+const NODE: NodeId = NodeId::from_u128(1);
+const SERVICE: ServiceId = ServiceId::from_u128(2);
+const DEPLOYMENT: DeploymentId = DeploymentId::from_u128(3);
+
+/// A state, built by commands alone.
+struct World {
+    state: State,
+    now_ms: u64,
+    is_published: bool,
+    refusals: BTreeMap<ServiceId, Problem>,
+}
+
+impl World {
+    fn new(origin: Origin) -> Self {
+        let mut world = Self {
+            state: State::default(),
+            now_ms: 1_000,
+            is_published: true,
+            refusals: BTreeMap::new(),
+        };
+        let (workspace, project, environment) = (
+            WorkspaceId::from_u128(7),
+            ProjectId::from_u128(8),
+            EnvironmentId::from_u128(9),
+        );
+        world.apply(Kind::InitCluster(v1::InitCluster {
+            cluster: id_bytes(5),
+            workspace: Some(
+                (&Workspace {
+                    id: workspace,
+                    name: "default".into(),
+                })
+                    .into(),
+            ),
+            ..Default::default()
+        }));
+        world.apply(Kind::EnsureEnvironment(v1::EnsureEnvironment {
+            workspace: id_bytes(workspace.as_u128()),
+            project: Some(
+                (&Project {
+                    id: project,
+                    workspace,
+                    name: "p".into(),
+                })
+                    .into(),
+            ),
+            environment: Some(
+                (&Environment {
+                    id: environment,
+                    project,
+                    name: "e".into(),
+                })
+                    .into(),
+            ),
+        }));
+        let service = Service {
+            id: SERVICE,
+            environment,
+            name: "s".into(),
+            spec: ServiceSpec::default(),
+            variables: BTreeMap::new(),
+            webhook_secret: None,
+            live: None,
+            rollout: None,
+            last_release: 0,
+            stopped: false,
+            removing: false,
+            generation: 0,
+            created_ms: 0,
+        };
+        world.apply(Kind::PutService(v1::PutService {
+            service: Some((&service).into()),
+            expected_generation: 0,
+        }));
+        let deployment = Deployment {
+            id: DEPLOYMENT,
+            service: SERVICE,
+            trigger: Trigger::Api,
+            origin,
+            status: Status::Queued,
+            problem: None,
+            build: None,
+            release: None,
+            steps: Vec::new(),
+            created_ms: 0,
+            status_ms: 0,
+            generation: 0,
+        };
+        let deployment = Some((&deployment).into());
+        world.apply(Kind::CreateDeployment(v1::CreateDeployment {
+            deployment,
+            delivery: None,
+        }));
+        world
+    }
+
+    fn with_node(mut self) -> Self {
+        let token = JoinToken {
+            id: TokenId::from_u128(1),
+            secret_hash: vec![1],
+            expires_ms: u64::MAX,
+            uses_left: 1,
+        };
+        self.apply(Kind::PutToken(v1::PutToken {
+            token: Some((&token).into()),
+        }));
+        let node = Node {
+            id: NODE,
+            name: "one".into(),
+            facts: Facts {
+                builder: true,
+                ..Facts::default()
+            },
+            status: NodeStatus::Lost,
+            status_ms: 0,
+            generation: 0,
+            joined_ms: 0,
+        };
+        let join = v1::JoinNode {
+            token: id_bytes(1),
+            secret_hash: vec![1],
+            node: Some((&node).into()),
+        };
+        self.apply(Kind::JoinNode(join));
+        self.judge(NodeStatus::Ready);
+        self
+    }
+
+    fn judge(&mut self, status: NodeStatus) {
+        let status = enum_number(&NodeStatus::ALL, &status);
+        self.apply(Kind::SetNodeStatus(v1::SetNodeStatus {
+            node: id_bytes(NODE.as_u128()),
+            status,
+        }));
+    }
+
+    fn building(origin: Origin) -> Self {
+        let mut world = Self::new(origin).with_node();
+        let generation = world.deployment().generation;
+        world.apply(Kind::AssignBuild(v1::AssignBuild {
+            deployment: id_bytes(DEPLOYMENT.as_u128()),
+            expected_generation: generation,
+            node: id_bytes(NODE.as_u128()),
+            step: "building".into(),
+        }));
+        world
+    }
+
+    fn built(mut self, outcome: &BuildOutcome) -> Self {
+        let build = v1::BuildObservation {
+            deployment: id_bytes(DEPLOYMENT.as_u128()),
+            outcome: Some(outcome.into()),
+        };
+        let node = id_bytes(NODE.as_u128());
+        self.apply(Kind::Observe(v1::Observe {
+            node,
+            allocations: vec![],
+            builds: vec![build],
+        }));
+        self
+    }
+
+    /// Rolling out release 1, with one allocation seen as given.
+    fn deploying(seen: Observed) -> Self {
+        let mut world = Self::building(image()).built(&BuildOutcome::Built(built(&[])));
+        let Next::Release(resolved) = world.decide() else {
+            panic!("a build makes a release")
+        };
+        let (deployment, service) = (world.deployment().generation, world.service().generation);
+        world.apply(Kind::StartRollout(v1::StartRollout {
+            deployment: id_bytes(DEPLOYMENT.as_u128()),
+            expected_generation: deployment,
+            release: Some((&resolved.release).into()),
+            number: 1,
+            spec: None,
+            expected_service_generation: service,
+            step: "rolling out".into(),
+        }));
+        let allocation = Allocation {
+            id: AllocationId::from_u128(40),
+            service: SERVICE,
+            target: Target {
+                release: 1,
+                deployment: DEPLOYMENT,
+            },
+            node: NODE,
+            desired: Desired::Run,
+            reason: String::new(),
+            desired_ms: 0,
+            desired_index: 0,
+            observed: Observed::pending(),
+            observed_ms: 0,
+            created_ms: 0,
+        };
+        let starts = vec![(&allocation).into()];
+        world.apply(Kind::ApplyPlan(v1::ApplyPlan {
+            starts,
+            ..Default::default()
+        }));
+        let observation = v1::AllocationObservation {
+            allocation: id_bytes(40),
+            observed: Some((&seen).into()),
+        };
+        let node = id_bytes(NODE.as_u128());
+        world.apply(Kind::Observe(v1::Observe {
+            node,
+            allocations: vec![observation],
+            builds: vec![],
+        }));
+        world
+    }
+
+    #[track_caller]
+    fn apply(&mut self, kind: Kind) {
+        let bytes = command(self.now_ms, kind);
+        self.state
+            .apply(self.state.index() + 1, &bytes)
+            .outcome
+            .expect("accepted");
+    }
+
+    fn deployment(&self) -> &Deployment {
+        self.state.deployment(DEPLOYMENT).expect("there")
+    }
+
+    fn service(&self) -> &Service {
+        self.state.service(SERVICE).expect("there")
+    }
+
+    fn decide(&self) -> Next {
+        let secrets = Secrets::new(SealingKey::generate());
+        let inputs = Inputs {
+            view: &self.state,
+            secrets: &secrets,
+            refusals: &self.refusals,
+            is_published: self.is_published,
+            now_ms: self.now_ms,
+        };
+        decide(&inputs, self.deployment())
+    }
+
+    #[track_caller]
+    fn fails(&self) -> Problem {
+        match self.decide() {
+            Next::Fail(problem, _) => problem,
+            other => panic!("not failed but {other:?}"),
+        }
+    }
+}
+
+fn image() -> Origin {
+    Origin::Image {
+        reference: "app".into(),
+    }
+}
+
+fn built(exposed: &[u16]) -> Built {
+    let image = Image {
+        reference: "app".into(),
+        digest: "sha256:0".into(),
+        node: None,
+    };
+    Built {
+        image,
+        exposed: exposed.to_vec(),
+        commit: None,
+        manifest: None,
+    }
+}
+
+fn seen(state: Seen) -> Observed {
+    Observed {
+        state,
+        ..Observed::pending()
+    }
+}
+
+#[test]
+fn a_build_goes_to_a_ready_node_and_waits_for_one_with_a_reason() {
+    assert_eq!(World::new(image()).with_node().decide(), Next::Build(NODE));
+    let mut world = World::new(image());
+    let Next::Note(problem) = world.decide() else {
+        panic!("it says why it waits")
+    };
+    assert!(problem.message.contains("no node is ready"));
+    world.now_ms += 120_000;
+    assert_eq!(world.fails().code, Code::Unplaceable);
+}
+
+#[test]
+fn a_lost_builder_fails_the_deployment_with_what_to_do() {
+    let mut world = World::building(Origin::Upload {
+        upload: UploadId::from_u128(1),
+    });
+    assert!(matches!(world.decide(), Next::Wait { until_ms: Some(_) }));
+    world.judge(NodeStatus::Lost);
+    assert!(world.fails().hint.expect("advice").contains("upload again"));
+}
+
+#[test]
+fn a_failed_build_is_the_deployments_failure() {
+    let problem = Problem::new(Code::BuildFailed, "step 3 failed");
+    let world = World::building(image()).built(&BuildOutcome::Failed(problem.clone()));
+    assert_eq!(world.fails(), problem);
+}
+
+#[test]
+fn the_apps_own_file_is_in_the_release() {
+    let text = "port = 3000\nreplicas = 2\n[env]\nA = \"b\"";
+    let outcome = BuildOutcome::Built(Built {
+        manifest: Some(text.into()),
+        ..built(&[80])
+    });
+    let Next::Release(resolved) = World::building(image()).built(&outcome).decide() else {
+        panic!("a release")
+    };
+    assert_eq!(
+        (resolved.release.port, resolved.spec.replicas),
+        (Some(3000), 2)
+    );
+    assert!(resolved.release.variables.contains_key("A"));
+    let broken = BuildOutcome::Built(Built {
+        manifest: Some("prot = 1".into()),
+        ..built(&[])
+    });
+    assert_eq!(
+        World::building(image()).built(&broken).fails().code,
+        Code::Invalid
+    );
+}
+
+#[test]
+fn live_when_healthy_and_published_not_before() {
+    let mut world = World::deploying(seen(Seen::Running));
+    assert!(matches!(world.decide(), Next::Wait { .. }));
+    world = World::deploying(seen(Seen::Healthy));
+    assert_eq!(world.decide(), Next::Live);
+    world.is_published = false;
+    assert!(matches!(world.decide(), Next::Wait { .. }));
+}
+
+#[test]
+fn a_failed_container_fails_the_rollout_with_its_last_lines() {
+    let problem = Problem::new(Code::Crashed, "exited with code 3");
+    let observed = Observed {
+        state: Seen::Failed,
+        restarts: 3,
+        problem: Some(problem.clone()),
+        log_tail: "boom".into(),
+    };
+    assert_eq!(
+        World::deploying(observed).decide(),
+        Next::Fail(problem, "boom".into())
+    );
+}
+
+#[test]
+fn what_fits_nowhere_is_said_and_then_given_up() {
+    let mut world = World::deploying(seen(Seen::Pending));
+    let refusal = Problem::new(Code::Unplaceable, "1 node lacks memory");
+    world.refusals.insert(SERVICE, refusal.clone());
+    assert_eq!(world.decide(), Next::Note(refusal.clone()));
+    world.now_ms += 30_000;
+    assert_eq!(world.fails(), refusal);
+}
+
+#[test]
+fn an_endless_rollout_is_given_up_with_the_count() {
+    let mut world = World::deploying(seen(Seen::Starting));
+    world.now_ms += 3_600_000;
+    let problem = world.fails();
+    assert_eq!(problem.code, Code::Timeout);
+    assert!(problem.message.contains("0 of 1"), "{problem}");
+}

@@ -1,0 +1,14 @@
+//! The control plane: consensus over the replicated state, the API, the agents' sessions, the
+//! reconcilers, history. It never touches Docker and never checks out a repository.
+
+pub mod agents;
+pub mod api;
+pub mod consensus;
+pub mod deploy;
+pub mod history;
+pub mod local;
+pub mod machine;
+pub mod reconcile;
+pub mod secrets;
+pub mod server;
+pub mod store;

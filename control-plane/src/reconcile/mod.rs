@@ -1,0 +1,215 @@
+//! The leader's duties: one value, created when this server leads and dropped at once when it does
+//! not. Level-triggered: it compares what is wanted with what is seen, from one view, and proposes
+//! the difference; the feed only wakes it.
+
+mod deployments;
+mod liveness;
+mod scheduling;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use skep_model::id::{DeploymentId, ServiceId};
+use skep_model::problem::{Code, Problem};
+use skep_proto::v1::command::Kind;
+use skep_state::{Change, State};
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
+
+use crate::agents::fleet::Fleet;
+use crate::history::History;
+use crate::secrets::Secrets;
+use crate::store::{Store, now_ms};
+use scheduling::Scheduling;
+
+/// Longest sleep: every loop looks at everything it has marked again at least so often.
+const MAX_SLEEP: Duration = Duration::from_secs(30);
+/// Pause after a proposal that the cluster could not take, before the next try.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// What the duties need. Cheap to clone.
+#[derive(Clone)]
+pub struct Parts {
+    /// The replicated state.
+    pub store: Store,
+    /// Who is connected, and what the ingresses serve.
+    pub fleet: Fleet,
+    /// Timelines.
+    pub history: History,
+    /// Seals variables of an app's own file.
+    pub secrets: Secrets,
+}
+
+/// Runs the duties whenever this server leads, until `shutdown`.
+pub async fn run(parts: Parts, shutdown: CancellationToken) {
+    let mut leadership = parts.store.consensus().leadership();
+    while !shutdown.is_cancelled() {
+        let is_leader = leadership.borrow_and_update().is_leader;
+        if is_leader {
+            let term = shutdown.child_token();
+            let mut duties = Duties::new(parts.clone());
+            tokio::select! {
+                () = duties.run(&term) => {}
+                _ = leadership.wait_for(|now| !now.is_leader) => tracing::info!("leadership lost: duties dropped"),
+            }
+            continue;
+        }
+        tokio::select! {
+            changed = leadership.changed() => if changed.is_err() { return },
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+/// What may need work.
+#[derive(Debug, Default)]
+struct Dirty {
+    services: BTreeSet<ServiceId>,
+    deployments: BTreeSet<DeploymentId>,
+    nodes: bool,
+}
+
+struct Duties {
+    parts: Parts,
+    scheduling: Scheduling,
+    dirty: Dirty,
+    wake_at: Option<Instant>,
+}
+
+impl Duties {
+    fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            scheduling: Scheduling::default(),
+            dirty: Dirty::default(),
+            wake_at: None,
+        }
+    }
+
+    async fn run(&mut self, token: &CancellationToken) {
+        let mut changes = self.parts.store.consensus().changes();
+        let mut fleet = self.parts.fleet.changed();
+        self.mark_all();
+        loop {
+            self.work().await;
+            let sleep = self.wake_at.map_or(MAX_SLEEP, |at| {
+                at.saturating_duration_since(Instant::now()).min(MAX_SLEEP)
+            });
+            tokio::select! {
+                batch = changes.recv() => match batch {
+                    Ok(batch) => {
+                        self.mark(&batch.changes);
+                        while let Ok(more) = changes.try_recv() {
+                            self.mark(&more.changes);
+                        }
+                    }
+                    Err(RecvError::Lagged(_)) => self.mark_all(),
+                    Err(RecvError::Closed) => return,
+                },
+                changed = fleet.changed() => {
+                    if changed.is_err() { return }
+                    self.mark_waiting();
+                }
+                () = tokio::time::sleep(sleep) => self.mark_waiting(),
+                () = token.cancelled() => return,
+            }
+        }
+    }
+
+    /// Everything: after election, and when the feed could not be followed.
+    fn mark_all(&mut self) {
+        let view = self.parts.store.view();
+        self.scheduling.resync(&view);
+        self.dirty.services = view.services().map(|service| service.id).collect();
+        self.dirty.deployments = view.deployments().map(|deployment| deployment.id).collect();
+        self.dirty.nodes = true;
+    }
+
+    /// What may have become possible by time or by an ingress' word alone.
+    fn mark_waiting(&mut self) {
+        let view = self.parts.store.view();
+        self.dirty.nodes = true;
+        self.dirty
+            .deployments
+            .extend(view.active_deployments().map(|deployment| deployment.id));
+        self.dirty.services.extend(self.scheduling.waiting());
+    }
+
+    fn mark(&mut self, changes: &[Change]) {
+        let view = self.parts.store.view();
+        self.scheduling.follow(&view, changes);
+        for change in changes {
+            match change {
+                Change::Service(service) => self.mark_service(&view, *service),
+                Change::Allocation { service, .. } => self.mark_service(&view, *service),
+                Change::Deployment(deployment) => {
+                    self.dirty.deployments.insert(*deployment);
+                }
+                Change::Node(_) => {
+                    self.dirty.nodes = true;
+                    self.dirty.services.extend(self.scheduling.waiting());
+                    self.dirty
+                        .deployments
+                        .extend(view.active_deployments().map(|d| d.id));
+                }
+                Change::ServiceDropped(service) => self.scheduling.forget(*service),
+                Change::Cluster | Change::Build(_) | Change::Routes => {}
+            }
+        }
+    }
+
+    fn mark_service(&mut self, view: &State, service: ServiceId) {
+        self.dirty.services.insert(service);
+        let active = view
+            .active_deployments()
+            .filter(|deployment| deployment.service == service);
+        self.dirty
+            .deployments
+            .extend(active.map(|deployment| deployment.id));
+    }
+
+    async fn work(&mut self) {
+        self.wake_at = None;
+        if std::mem::take(&mut self.dirty.nodes) {
+            self.judge_nodes().await;
+        }
+        for service in std::mem::take(&mut self.dirty.services) {
+            self.schedule(service).await;
+        }
+        for deployment in std::mem::take(&mut self.dirty.deployments) {
+            self.advance(deployment).await;
+        }
+    }
+
+    /// Proposes; false: not accepted. A conflict means that the state moved on: its change has
+    /// woken us already. Anything else is tried again in a moment.
+    async fn propose(&mut self, kind: Kind) -> bool {
+        match self.parts.store.propose(kind).await {
+            Ok(_) => true,
+            Err(problem) => {
+                if !matches!(problem.code, Code::Conflict | Code::NotFound) {
+                    self.complain(&problem);
+                }
+                self.wake_in(RETRY);
+                false
+            }
+        }
+    }
+
+    fn complain(&self, problem: &Problem) {
+        tracing::warn!(%problem, "a proposal of the leader was not accepted");
+    }
+
+    fn wake_in(&mut self, pause: Duration) {
+        self.wake_at_instant(Instant::now() + pause);
+    }
+
+    fn wake_at_instant(&mut self, at: Instant) {
+        self.wake_at = Some(self.wake_at.map_or(at, |old| old.min(at)));
+    }
+
+    /// Wakes at a time of the cluster's clock.
+    fn wake_at_ms(&mut self, at_ms: u64) {
+        self.wake_in(Duration::from_millis(at_ms.saturating_sub(now_ms()).max(1)));
+    }
+}

@@ -1,0 +1,229 @@
+//! Keeps the scheduler's view of the cluster, and carries out its plans.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use skep_identity::random;
+use skep_model::allocation::{Allocation, Desired};
+use skep_model::id::{AllocationId, NodeId, ServiceId};
+use skep_model::problem::Problem;
+use skep_model::service::Service;
+use skep_proto::convert::{enum_number, id_bytes};
+use skep_proto::v1::command::Kind;
+use skep_proto::v1::{ApplyPlan, Base, Desire, DropService};
+use skep_scheduler::cluster::Cluster;
+use skep_scheduler::draft::Draft;
+use skep_scheduler::plan::{self, Plan};
+use skep_scheduler::rollout::{self, Input};
+use skep_state::{Change, State};
+
+use super::Duties;
+use crate::agents::fleet::LOST_AFTER;
+use crate::store::now_ms;
+
+/// The scheduler's view and what it last said.
+#[derive(Default)]
+pub(super) struct Scheduling {
+    cluster: Cluster,
+    refusals: BTreeMap<ServiceId, Problem>,
+    waiting: BTreeSet<ServiceId>,
+}
+
+impl Scheduling {
+    /// Services that could not be placed, and why.
+    pub(super) fn refusals(&self) -> &BTreeMap<ServiceId, Problem> {
+        &self.refusals
+    }
+
+    /// Services whose plan is not yet where it should be: looked at again when nodes or ingresses
+    /// speak, and when time has passed.
+    pub(super) fn waiting(&self) -> BTreeSet<ServiceId> {
+        self.waiting.clone()
+    }
+
+    pub(super) fn forget(&mut self, service: ServiceId) {
+        self.refusals.remove(&service);
+        self.waiting.remove(&service);
+    }
+
+    /// The whole view again.
+    pub(super) fn resync(&mut self, view: &State) {
+        self.cluster = Cluster::default();
+        view.nodes().for_each(|node| self.cluster.put_node(node));
+        view.allocations()
+            .for_each(|allocation| self.follow_allocation(view, allocation.id));
+    }
+
+    /// What changed of the view.
+    pub(super) fn follow(&mut self, view: &State, changes: &[Change]) {
+        for change in changes {
+            match change {
+                Change::Node(id) => self.follow_node(view, *id),
+                Change::Allocation { allocation, .. } => self.follow_allocation(view, *allocation),
+                _ => {}
+            }
+        }
+    }
+
+    fn follow_node(&mut self, view: &State, id: NodeId) {
+        match view.node(id) {
+            Some(node) => self.cluster.put_node(node),
+            None => self.cluster.remove_node(id),
+        }
+    }
+
+    fn follow_allocation(&mut self, view: &State, id: AllocationId) {
+        let live = view
+            .allocation(id)
+            .filter(|allocation| allocation.is_live());
+        let release = live.and_then(|a| view.release(a.service, a.target.release));
+        match (live, release) {
+            (Some(allocation), Some(release)) => {
+                self.cluster.put_allocation(
+                    id,
+                    allocation.node,
+                    allocation.service,
+                    release.resources,
+                );
+            }
+            _ => self.cluster.remove_allocation(id),
+        }
+    }
+}
+
+impl Duties {
+    /// Moves a service one step towards its target.
+    pub(super) async fn schedule(&mut self, id: ServiceId) {
+        let view = self.parts.store.view();
+        let Some(service) = view.service(id).cloned() else {
+            return;
+        };
+        let (plan, wake_at_ms) = self.plan(&view, &service);
+        if let Some(at_ms) = wake_at_ms {
+            self.wake_at_ms(at_ms);
+        }
+        self.remember(&plan);
+        let has_ended = service.removing
+            && !view
+                .allocations_of(id)
+                .any(|allocation| allocation.is_live());
+        if has_ended {
+            self.drop_service(id).await;
+        } else if !plan.is_empty() {
+            self.carry_out(&plan).await;
+        }
+    }
+
+    /// The next step, and when time alone changes it.
+    fn plan(&self, view: &State, service: &Service) -> (Plan, Option<u64>) {
+        let now_ms = now_ms();
+        // An ingress that says nothing is given its lease beyond the time for draining.
+        let deadline_ms = |allocation: &Allocation| {
+            allocation.desired_ms + service.spec.update.drain_ms + LOST_AFTER.as_millis() as u64
+        };
+        let fleet = &self.parts.fleet;
+        let drained = |allocation: &Allocation| {
+            fleet.is_drained(view, allocation) || now_ms >= deadline_ms(allocation)
+        };
+        let allocations: Vec<&Allocation> = view
+            .allocations_of(service.id)
+            .map(|allocation| &**allocation)
+            .collect();
+        let next_deadline = allocations
+            .iter()
+            .filter(|allocation| allocation.desired == Desired::Drain && allocation.is_live())
+            .map(|allocation| deadline_ms(allocation))
+            .min();
+        let release = service
+            .target()
+            .and_then(|target| view.release(service.id, target.release));
+        let input = Input {
+            service,
+            release: release.map(|r| &**r),
+            allocations,
+            now_ms,
+            drained: &drained,
+        };
+        let mut draft = Draft::new(&self.scheduling.cluster);
+        let plan = rollout::plan(&mut draft, &input, &mut || {
+            AllocationId::from_u128(random::new_id())
+        });
+        let wake_at_ms = plan.wake_at_ms.into_iter().chain(next_deadline).min();
+        (plan, wake_at_ms)
+    }
+
+    fn remember(&mut self, plan: &Plan) {
+        let old = match &plan.refusal {
+            Some(problem) => self
+                .scheduling
+                .refusals
+                .insert(plan.service, problem.clone()),
+            None => self.scheduling.refusals.remove(&plan.service),
+        };
+        if plan.is_converged {
+            self.scheduling.waiting.remove(&plan.service);
+        } else {
+            self.scheduling.waiting.insert(plan.service);
+        }
+        if old != plan.refusal {
+            // Its deployment says why it waits.
+            let view = self.parts.store.view();
+            let active = view
+                .active_deployments()
+                .filter(|deployment| deployment.service == plan.service);
+            self.dirty
+                .deployments
+                .extend(active.map(|deployment| deployment.id));
+        }
+    }
+
+    async fn carry_out(&mut self, plan: &Plan) {
+        if let Err(misfit) = plan::fits(&self.scheduling.cluster, plan) {
+            tracing::debug!(service = %plan.service, %misfit, "a plan no longer fits: planning again");
+            self.dirty.services.insert(plan.service);
+            return;
+        }
+        let base = |id: u128, generation: u64| Base {
+            id: id_bytes(id),
+            generation,
+        };
+        let desire = |desire: &plan::Desire| Desire {
+            allocation: id_bytes(desire.allocation.as_u128()),
+            desired: enum_number(&Desired::ALL, &desire.desired),
+            reason: desire.reason.clone(),
+        };
+        let command = ApplyPlan {
+            nodes: plan
+                .nodes
+                .iter()
+                .map(|(id, generation)| base(id.as_u128(), *generation))
+                .collect(),
+            services: vec![base(plan.service.as_u128(), plan.service_generation)],
+            starts: plan
+                .allocations()
+                .map(|allocation| (&allocation).into())
+                .collect(),
+            desires: plan.desires.iter().map(desire).collect(),
+        };
+        let accepted = self.propose(Kind::ApplyPlan(command)).await;
+        if !accepted || plan.is_partial {
+            self.dirty.services.insert(plan.service);
+        }
+        // The next plan of this round must see what this one took.
+        let view = self.parts.store.view();
+        plan.nodes
+            .keys()
+            .for_each(|node| self.scheduling.follow_node(&view, *node));
+        plan.starts
+            .iter()
+            .for_each(|start| self.scheduling.follow_allocation(&view, start.allocation));
+    }
+
+    async fn drop_service(&mut self, id: ServiceId) {
+        let command = DropService {
+            service: id_bytes(id.as_u128()),
+        };
+        if !self.propose(Kind::DropService(command)).await {
+            self.dirty.services.insert(id);
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! A cluster's beginning, and reading it again at each start: CA, data key, administrator's token.
+
+use std::time::SystemTime;
+
+use skep_identity::ca::{self, ClusterCa};
+use skep_identity::seal::SealingKey;
+use skep_identity::token::JoinToken as JoinTokenText;
+use skep_identity::{digest, key_file, random, seal, secret_file};
+use skep_model::id::{ClusterId, TokenId, WorkspaceId};
+use skep_model::node::JoinToken;
+use skep_model::problem::Problem;
+use skep_model::tenancy::{DEFAULT_WORKSPACE, Workspace};
+use skep_proto::convert::id_bytes;
+use skep_proto::v1;
+use skep_proto::v1::command::Kind;
+
+use super::Options;
+use crate::store::{Store, now_ms};
+
+/// What the CA's key is sealed for.
+const CA_KEY_CONTEXT: &str = "ca-key";
+/// Bytes of randomness in the administrator's token.
+const TOKEN_BYTES: usize = 32;
+/// The file of the administrator's token.
+const TOKEN_FILE: &str = "admin.token";
+/// Life of the join token in a bootstrap file, and how many nodes may use it.
+const JOIN_TTL_MS: u64 = 3_600_000;
+const JOIN_USES: u32 = 100;
+
+/// The cluster cannot be founded or read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Certificates.
+    #[error("the cluster's CA cannot be made or read")]
+    Ca(#[from] ca::Error),
+    /// The data key.
+    #[error(
+        "the data key cannot be opened with the operator's key: is it the key file of this cluster?"
+    )]
+    Key(#[from] key_file::Error),
+    /// The CA's key.
+    #[error("the CA's key cannot be opened with the data key")]
+    Seal(#[from] seal::Error),
+    /// A private file.
+    #[error(transparent)]
+    File(#[from] secret_file::Error),
+    /// Refused by the state.
+    #[error("the cluster could not be founded: {0}")]
+    Refused(#[from] Problem),
+    /// Not text.
+    #[error("{0} is not text")]
+    Text(&'static str),
+    /// A worker thread ended.
+    #[error("a worker thread ended")]
+    Join(#[from] tokio::task::JoinError),
+}
+
+/// What a server needs of the cluster beyond the state.
+pub(super) struct Founded {
+    pub(super) ca: ClusterCa,
+    pub(super) data_key: SealingKey,
+}
+
+/// Reads the cluster, or founds it.
+pub(super) async fn ensure_cluster(
+    store: &Store,
+    options: &Options,
+    operator: &SealingKey,
+) -> Result<Founded, Error> {
+    let view = store.read().await?;
+    if view.cluster().is_none() {
+        found(store, options, operator).await?;
+    }
+    let view = store.read().await?;
+    let cluster = view.cluster().ok_or(Error::Text("the cluster"))?;
+    let data_key = key_file::unwrap(operator, &cluster.wrapped_data_key.0)?;
+    let ca_key = data_key.open(CA_KEY_CONTEXT, &cluster.sealed_ca_key.0)?;
+    let ca_key = std::str::from_utf8(&ca_key).map_err(|_| Error::Text("the CA's key"))?;
+    Ok(Founded {
+        ca: ClusterCa::load(&cluster.ca_cert_pem, ca_key)?,
+        data_key,
+    })
+}
+
+async fn found(store: &Store, options: &Options, operator: &SealingKey) -> Result<(), Error> {
+    let cluster = ClusterId::from_u128(random::new_id());
+    let ca = ClusterCa::generate(cluster, SystemTime::now())?;
+    let data_key = SealingKey::generate();
+    // On disk before its hash is in the log: a crash between the two leaves a token that opens
+    // nothing, never a cluster that nobody can open.
+    let token = random::token(TOKEN_BYTES);
+    let path = options.data_dir.join(TOKEN_FILE);
+    let hash = digest::sha256(token.as_bytes());
+    tokio::task::spawn_blocking(move || secret_file::write_private(&path, token.as_bytes()))
+        .await??;
+    let workspace = Workspace {
+        id: WorkspaceId::from_u128(random::new_id()),
+        name: DEFAULT_WORKSPACE.to_owned(),
+    };
+    let command = v1::InitCluster {
+        cluster: id_bytes(cluster.as_u128()),
+        ca_cert_pem: ca.cert_pem().to_owned(),
+        sealed_ca_key: data_key.seal(CA_KEY_CONTEXT, ca.key_pem().as_bytes()),
+        wrapped_data_key: key_file::wrap(operator, &data_key),
+        base_domain: options.base_domain.clone(),
+        workspace: Some((&workspace).into()),
+        admin_token_hash: hash.to_vec(),
+    };
+    store.propose(Kind::InitCluster(command)).await?;
+    tracing::info!(%cluster, fingerprint = %ca.fingerprint(), "cluster founded");
+    Ok(())
+}
+
+/// The administrator's token, from its file.
+pub(super) async fn admin_token(options: &Options) -> Result<String, Error> {
+    let path = options.data_dir.join(TOKEN_FILE);
+    let bytes = tokio::task::spawn_blocking(move || secret_file::read_private(&path)).await??;
+    String::from_utf8(bytes.to_vec()).map_err(|_| Error::Text("the administrator's token"))
+}
+
+/// A fresh join token.
+pub(super) async fn join_token(store: &Store, ca: &ClusterCa) -> Result<String, Error> {
+    let id = TokenId::from_u128(random::new_id());
+    let text = JoinTokenText::generate(ca.fingerprint(), id);
+    let token = JoinToken {
+        id,
+        secret_hash: text.secret_hash().to_vec(),
+        expires_ms: now_ms() + JOIN_TTL_MS,
+        uses_left: JOIN_USES,
+    };
+    store
+        .propose(Kind::PutToken(v1::PutToken {
+            token: Some((&token).into()),
+        }))
+        .await?;
+    Ok(text.to_text().to_string())
+}
