@@ -195,7 +195,11 @@ impl<'a, 'i> Planner<'a, 'i> {
             (_, None) => "its deployment did not become live".to_owned(),
         };
         let missing = self.wanted.saturating_sub(healthy(&self.new));
-        let staying = if self.is_rolling_out() { missing } else { missing.min(healthy(&self.old)) };
+        let staying = if self.is_rolling_out() {
+            missing
+        } else {
+            missing.min(healthy(&self.old))
+        };
         let going = self.old.len().saturating_sub(staying);
         for allocation in self.old.drain(..going).collect::<Vec<_>>() {
             self.withdraw(allocation, &reason);

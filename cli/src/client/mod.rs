@@ -1,0 +1,319 @@
+//! The HTTP client of the API: TLS pinned to the cluster's CA, bearer token, deadlines, problems.
+//! Knows how to speak, not what about: endpoints are named by the commands.
+
+mod error;
+pub(crate) mod sse;
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use skep_identity::fingerprint::Fingerprint;
+use skep_identity::tls::pinned_client_config;
+use skep_model::problem::Problem;
+
+pub(crate) use error::Error;
+
+use crate::context::Context;
+
+/// What a TCP connection and TLS may take together, at most.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// What an answer may take: the server's own deadlines are shorter.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+/// Largest answer that is read whole, in bytes.
+const ANSWER_MAX: usize = 64 << 20;
+/// A vanished server is noticed while a stream is quiet.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+/// Reads that no server could answer are tried again this often: a leader is found in that time.
+const READ_ATTEMPTS: u32 = 5;
+/// Pause before the first repetition; doubles.
+const READ_PAUSE: Duration = Duration::from_millis(100);
+
+/// A request body: whole, or streamed with errors that end it.
+pub(crate) type Body = BoxBody<Bytes, std::io::Error>;
+type Http = legacy::Client<HttpsConnector<HttpConnector>, Body>;
+
+/// Speaks to one server. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Client {
+    context: Context,
+    http: Http,
+}
+
+impl Client {
+    /// A client for the server of this context; connects at the first request.
+    ///
+    /// # Errors
+    /// The context names no server.
+    pub(crate) fn new(context: Context) -> Result<Self, Problem> {
+        let http = connector(context.check()?);
+        Ok(Self { context, http })
+    }
+
+    /// The server that it speaks to.
+    pub(crate) fn server(&self) -> &str {
+        &self.context.server
+    }
+
+    /// Where webhooks reach the server.
+    pub(crate) fn hooks_base(&self) -> &str {
+        let base = self.context.hooks.as_deref().unwrap_or(self.server());
+        base.trim_end_matches('/')
+    }
+
+    /// Reads; asked again a few times where the server says that it cannot answer just now.
+    ///
+    /// # Errors
+    /// Not reachable, or refused.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        let mut pause = READ_PAUSE;
+        for _ in 1..READ_ATTEMPTS {
+            match self.once::<T>(Method::GET, path, empty()).await {
+                Err(Error::Refused(problem)) if problem.code.is_retryable() => {
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                other => return other,
+            }
+        }
+        self.once(Method::GET, path, empty()).await
+    }
+
+    /// Writes. Sent once: whether a lost answer was a success only the caller can find out.
+    ///
+    /// # Errors
+    /// Not reachable, or refused.
+    pub(crate) async fn send<B: Serialize, T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &B,
+    ) -> Result<T, Error> {
+        let bytes = serde_json::to_vec(body).map_err(Error::Encode)?;
+        self.once(method, path, full(bytes)).await
+    }
+
+    /// Opens a stream of server-sent events.
+    ///
+    /// # Errors
+    /// Not reachable, or refused.
+    pub(crate) async fn events(
+        &self,
+        path: &str,
+        last_event_id: Option<&str>,
+    ) -> Result<sse::Events, Error> {
+        let mut request = self
+            .request(Method::GET, path)
+            .header(ACCEPT, "text/event-stream");
+        if let Some(id) = last_event_id {
+            request = request.header("last-event-id", id);
+        }
+        let request = request.body(empty()).map_err(Error::Request)?;
+        let response = self.answer(request, ANSWER_DEADLINE).await?;
+        Ok(sse::Events::new(response.into_body()))
+    }
+
+    /// Sends a body that is made while it is sent.
+    ///
+    /// # Errors
+    /// Not reachable, refused, broken off, or not through by the deadline.
+    pub(crate) async fn put_stream(
+        &self,
+        path: &str,
+        content_type: &'static str,
+        body: Body,
+        deadline: Duration,
+    ) -> Result<(), Error> {
+        let request = self
+            .request(Method::PUT, path)
+            .header(CONTENT_TYPE, content_type);
+        let request = request.body(body).map_err(Error::Request)?;
+        self.answer(request, deadline).await.map(drop)
+    }
+
+    async fn once<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Body,
+    ) -> Result<T, Error> {
+        let request = self
+            .request(method, path)
+            .header(CONTENT_TYPE, "application/json");
+        let request = request.header(ACCEPT, "application/json").body(body);
+        let response = self
+            .answer(request.map_err(Error::Request)?, ANSWER_DEADLINE)
+            .await?;
+        let bytes = self.whole(response).await?;
+        // An answer without content reads as JSON's null.
+        let bytes: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
+        serde_json::from_slice(bytes).map_err(|source| Error::Decode {
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    fn request(&self, method: Method, path: &str) -> http::request::Builder {
+        let base = self.server().trim_end_matches('/');
+        Request::builder()
+            .method(method)
+            .uri(format!("{base}{path}"))
+            .header(AUTHORIZATION, format!("Bearer {}", self.context.token))
+            .header(USER_AGENT, concat!("skep/", env!("CARGO_PKG_VERSION")))
+    }
+
+    async fn answer(
+        &self,
+        request: Request<Body>,
+        deadline: Duration,
+    ) -> Result<Response<Incoming>, Error> {
+        let server = || self.server().to_owned();
+        let answer = tokio::time::timeout(deadline, self.http.request(request));
+        let response = match answer.await {
+            Err(_) => {
+                return Err(Error::Silent {
+                    server: server(),
+                    deadline,
+                });
+            }
+            Ok(Err(error)) => return Err(Error::lost(server(), error)),
+            Ok(Ok(response)) => response,
+        };
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let bytes = self.whole(response).await?;
+        Err(Error::Refused(refusal(status, &bytes)))
+    }
+
+    async fn whole(&self, response: Response<Incoming>) -> Result<Bytes, Error> {
+        let body = Limited::new(response.into_body(), ANSWER_MAX).collect();
+        let server = || self.server().to_owned();
+        match tokio::time::timeout(ANSWER_DEADLINE, body).await {
+            Err(_) => Err(Error::Silent {
+                server: server(),
+                deadline: ANSWER_DEADLINE,
+            }),
+            Ok(Err(source)) => Err(Error::Broken {
+                server: server(),
+                source,
+            }),
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+        }
+    }
+}
+
+/// HTTP/1.1 over TLS that trusts this cluster alone.
+fn connector(fingerprint: Fingerprint) -> Http {
+    // The connector sets ALPN itself and refuses a configuration that has some.
+    let tls = pinned_client_config(fingerprint, &[]);
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_connect_timeout(Some(CONNECT_DEADLINE));
+    tcp.set_nodelay(true);
+    tcp.set_keepalive(Some(KEEPALIVE));
+    let https = HttpsConnectorBuilder::new()
+        .with_tls_config((*tls).clone())
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(tcp);
+    legacy::Client::builder(TokioExecutor::new()).build(https)
+}
+
+/// The problem that a refusal carries, or one that says what came instead.
+fn refusal(status: StatusCode, body: &[u8]) -> Problem {
+    serde_json::from_slice(body).unwrap_or_else(|_| {
+        let text: String = String::from_utf8_lossy(body)
+            .trim()
+            .chars()
+            .take(200)
+            .collect();
+        error::foreign(status, &text)
+    })
+}
+
+/// POSTs bytes to any URL: the delivery of a webhook, which carries its own proof. Over https only
+/// the cluster with this fingerprint is spoken to.
+///
+/// # Errors
+/// Not reachable, or refused.
+pub(crate) async fn deliver(
+    request: Request<Bytes>,
+    fingerprint: Fingerprint,
+) -> Result<Bytes, Error> {
+    let context = Context {
+        server: request.uri().to_string(),
+        fingerprint: fingerprint.to_string(),
+        token: String::new(),
+        hooks: None,
+    };
+    let client = Client {
+        context,
+        http: connector(fingerprint),
+    };
+    let response = client.answer(request.map(full), ANSWER_DEADLINE).await?;
+    client.whole(response).await
+}
+
+/// A body of these bytes.
+pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into())
+        .map_err(|never: Infallible| match never {})
+        .boxed()
+}
+
+fn empty() -> Body {
+    full(Bytes::new())
+}
+
+/// One segment of a path, or one value of a query: everything but letters, digits and `-._~` is
+/// escaped.
+pub(crate) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use skep_model::problem::Code;
+
+    use super::*;
+
+    #[test]
+    fn what_people_type_stays_one_segment() {
+        assert_eq!(escape("a/../b c?é"), "a%2F..%2Fb%20c%3F%C3%A9");
+        assert_eq!(escape("node-1.lan"), "node-1.lan");
+    }
+
+    #[test]
+    fn a_refusal_is_the_servers_problem_or_says_who_answered() {
+        let body = br#"{"code":"conflict","message":"taken","field":"name","retryable":false}"#;
+        let problem = refusal(StatusCode::CONFLICT, body);
+        assert_eq!(
+            (problem.code, problem.field.as_deref()),
+            (Code::Conflict, Some("name"))
+        );
+        let problem = refusal(StatusCode::BAD_GATEWAY, b"<html>nginx</html>");
+        assert_eq!(problem.code, Code::Unavailable);
+        assert!(problem.message.contains("502"), "{problem}");
+    }
+}

@@ -1,0 +1,152 @@
+//! `skep redeploy`, `restart` and `rollback`: deployments from releases that exist. No build.
+
+use skep_control_plane::api::types::DeploymentRequest;
+
+use crate::failure::Failure;
+use crate::follow::{self, Order};
+use crate::session::Session;
+use crate::target::{self, Scope};
+
+/// Which service, and whether to stay.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Common {
+    #[command(flatten)]
+    scope: Scope,
+    /// Do not stay until it is live
+    #[arg(long)]
+    no_wait: bool,
+}
+
+/// Deploy the live release's image again, with today's configuration
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Example:\n  skep redeploy shop/web")]
+pub(crate) struct Redeploy {
+    /// The service [default: the one of this folder]
+    #[arg(value_name = "SERVICE")]
+    service: Option<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Run the live release in new containers
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Example:\n  skep restart shop/web")]
+pub(crate) struct Restart {
+    /// The service [default: the one of this folder]
+    #[arg(value_name = "SERVICE")]
+    service: Option<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Go back to an earlier release, at once
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "\
+Examples:
+  skep rollback web        the release that was live before
+  skep rollback web 7      release 7 (`skep releases` lists them)")]
+pub(crate) struct Rollback {
+    /// The service, and the number of the release
+    #[arg(value_names = ["SERVICE", "N"], num_args = 0..=2)]
+    arguments: Vec<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Runs `skep redeploy`.
+///
+/// # Errors
+/// Refused, or not live.
+pub(crate) async fn redeploy(args: Redeploy, session: &Session) -> Result<(), Failure> {
+    deploy(
+        session,
+        args.service.as_deref(),
+        &args.common,
+        DeploymentRequest::Redeploy,
+    )
+    .await
+}
+
+/// Runs `skep restart`.
+///
+/// # Errors
+/// Refused, or not live.
+pub(crate) async fn restart(args: Restart, session: &Session) -> Result<(), Failure> {
+    deploy(
+        session,
+        args.service.as_deref(),
+        &args.common,
+        DeploymentRequest::Restart,
+    )
+    .await
+}
+
+/// Runs `skep rollback`.
+///
+/// # Errors
+/// Refused, or not live.
+pub(crate) async fn rollback(args: Rollback, session: &Session) -> Result<(), Failure> {
+    let (service, number) = with_number(&args.arguments);
+    let release = match number {
+        Some(text) => Some(text.parse().map_err(|_| {
+            Failure::usage(format!(
+                "`{}` is not the number of a release",
+                text.escape_debug()
+            ))
+            .hint("`skep releases` lists them")
+        })?),
+        None => None,
+    };
+    deploy(
+        session,
+        service,
+        &args.common,
+        DeploymentRequest::Rollback { release },
+    )
+    .await
+}
+
+async fn deploy(
+    session: &Session,
+    service: Option<&str>,
+    common: &Common,
+    request: DeploymentRequest,
+) -> Result<(), Failure> {
+    let client = session.client()?;
+    let target = target::find(&client, service, &common.scope).await?;
+    let order = Order {
+        target,
+        request,
+        folder: None,
+        wait: !common.no_wait,
+    };
+    follow::deploy(session, &client, order).await
+}
+
+/// `[SERVICE] [N]`: names begin with a letter, so a number alone is a number.
+pub(crate) fn with_number(arguments: &[String]) -> (Option<&str>, Option<&str>) {
+    match arguments {
+        [] => (None, None),
+        [one] if one.starts_with(|c: char| c.is_ascii_digit()) => (None, Some(one)),
+        [one] => (Some(one), None),
+        [one, two, ..] => (Some(one), Some(two)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_alone_is_not_a_service() {
+        let split = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(ToString::to_string).collect();
+            let (service, number) = with_number(&words);
+            (service.map(str::to_owned), number.map(str::to_owned))
+        };
+        assert_eq!(split(&[]), (None, None));
+        assert_eq!(split(&["3"]), (None, Some("3".into())));
+        assert_eq!(split(&["web"]), (Some("web".into()), None));
+        assert_eq!(split(&["web", "x"]), (Some("web".into()), Some("x".into())));
+    }
+}

@@ -1,0 +1,86 @@
+//! The commands, one a module: from arguments to requests and back to text. Thin: what is decided,
+//! the server decides.
+
+pub(crate) mod again;
+pub(crate) mod context;
+pub(crate) mod deploy;
+pub(crate) mod deployments;
+pub(crate) mod env;
+pub(crate) mod login;
+pub(crate) mod logs;
+pub(crate) mod node;
+pub(crate) mod ps;
+pub(crate) mod releases;
+pub(crate) mod rm;
+pub(crate) mod scale;
+pub(crate) mod status;
+pub(crate) mod stop;
+pub(crate) mod token;
+pub(crate) mod up;
+pub(crate) mod webhook;
+
+use std::future::Future;
+
+use crate::args::{Cli, Command};
+use crate::failure::{Failure, chain};
+use crate::session::Session;
+use crate::{dev, parts};
+
+/// Runs what was typed.
+///
+/// # Errors
+/// What the command says.
+pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
+    let session = Session::new(&cli.global);
+    let session = &session;
+    match cli.command {
+        Command::Dev(args) => dev::run(&args, session),
+        Command::Server(args) => parts::server::run(*args),
+        Command::Agent(args) => parts::agent::run(*args),
+        Command::Net(args) => parts::net::run(args),
+        Command::Login(args) => login::run(&args, session),
+        Command::Context(command) => context::run(&command, session),
+        command => wait(speak(command, session)),
+    }
+}
+
+/// The commands that speak to a server.
+async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
+    match command {
+        Command::Up(args) => up::run(args, session).await,
+        Command::Deploy(args) => deploy::run(args, session).await,
+        Command::Redeploy(args) => again::redeploy(args, session).await,
+        Command::Restart(args) => again::restart(args, session).await,
+        Command::Rollback(args) => again::rollback(args, session).await,
+        Command::Scale(args) => scale::run(args, session).await,
+        Command::Stop(args) => stop::run(args, session).await,
+        Command::Rm(args) => rm::run(args, session).await,
+        Command::Status(args) => status::run(args, session).await,
+        Command::Ps(args) => ps::run(args, session).await,
+        Command::Logs(args) => logs::run(args, session).await,
+        Command::Deployments(args) => deployments::run(args, session).await,
+        Command::Releases(args) => releases::run(args, session).await,
+        Command::Env(command) => env::run(command, session).await,
+        Command::Webhook(command) => webhook::run(command, session).await,
+        Command::Node(command) => node::run(command, session).await,
+        Command::Token(command) => token::run(command, session).await,
+        Command::Dev(_)
+        | Command::Server(_)
+        | Command::Agent(_)
+        | Command::Net(_)
+        | Command::Login(_)
+        | Command::Context(_) => unreachable!("run without a server by the caller"),
+    }
+}
+
+/// Runs one conversation on this thread.
+fn wait(conversation: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(chain(&error)))?;
+    let result = runtime.block_on(conversation);
+    // A packer that waits for a lost connection has nobody to tell.
+    runtime.shutdown_background();
+    result
+}

@@ -1,0 +1,343 @@
+//! A deployment as it happens: its steps and build log, live, through lost connections, to its end
+//! and one real request. Changes nothing about it.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::Method;
+use skep_control_plane::api::types::{
+    AllocationsView, DeploymentRequest, DeploymentView, Event, EventKind, ServiceView,
+};
+use skep_model::deployment::{Origin, Status};
+use skep_model::id::DeploymentId;
+use skep_model::problem::{Code, Problem};
+
+use crate::client::{self, Client};
+use crate::failure::{Exit, Failure};
+use crate::output::{Output, Style};
+use crate::probe::{self, Answer};
+use crate::session::Session;
+use crate::target::Target;
+use crate::upload;
+
+/// Lines of the build log that are repeated beside the reason of a failure.
+const TAIL: usize = 20;
+/// Connections in a row that bring nothing before following is given up.
+const ATTEMPTS: u32 = 60;
+/// Pauses between them.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How long a deployment may take to notice that its upload broke off.
+const NOTICE: Duration = Duration::from_secs(15);
+/// The last event of a stream.
+const END: &str = "end";
+
+/// A deployment to be made.
+pub(crate) struct Order {
+    /// Of which service.
+    pub(crate) target: Target,
+    /// From what.
+    pub(crate) request: DeploymentRequest,
+    /// What to upload, where it is a folder.
+    pub(crate) folder: Option<PathBuf>,
+    /// Stay until it has ended.
+    pub(crate) wait: bool,
+}
+
+/// Makes a deployment and follows it to its end.
+///
+/// # Errors
+/// Refused, or it did not become live: with its reason and the last lines of the log.
+pub(crate) async fn deploy(
+    session: &Session,
+    client: &Client,
+    order: Order,
+) -> Result<(), Failure> {
+    let path = format!("{}/deployments", order.target.path());
+    let made: DeploymentView = client.send(Method::POST, &path, &order.request).await?;
+    if !order.wait {
+        session.out.result(&made, || {
+            format!(
+                "deployment {} is {}; `skep deployments` tells how it goes",
+                made.id,
+                made.status.as_str()
+            )
+        });
+        return Ok(());
+    }
+    attach(session, client, &made, order.folder).await
+}
+
+/// Follows a deployment that exists to its end; sends `folder` where it waits for one.
+///
+/// # Errors
+/// It did not become live: with its reason and the last lines of the log.
+pub(crate) async fn attach(
+    session: &Session,
+    client: &Client,
+    made: &DeploymentView,
+    folder: Option<PathBuf>,
+) -> Result<(), Failure> {
+    let mut follower = Follower::new(client, session.out, made.id);
+    let followed = async {
+        match (folder, &made.origin) {
+            (Some(folder), Origin::Upload { upload }) => {
+                let path = format!("/v1/uploads/{upload}");
+                let sending = upload::send(client, &path, folder);
+                follower.run_with_upload(sending).await
+            }
+            _ => follower.run().await,
+        }
+    };
+    let view = tokio::select! {
+        view = followed => view?,
+        _ = tokio::signal::ctrl_c() => return Err(interrupted(made)),
+    };
+    conclude(session, client, &view, follower.tail).await
+}
+
+fn interrupted(made: &DeploymentView) -> Failure {
+    let message = match made.origin {
+        Origin::Upload { .. } => "stopped; if the folder was not sent yet, the deployment fails",
+        _ => "stopped following; the deployment goes on",
+    };
+    let problem = Problem::new(Code::Canceled, message)
+        .hint(format!("`skep deployments {}`", Target::from(made)));
+    Failure::with(Exit::Interrupted, problem)
+}
+
+/// Follows one deployment.
+struct Follower<'a> {
+    client: &'a Client,
+    out: Output,
+    deployment: DeploymentId,
+    /// Resumes behind what has been printed.
+    last: Option<String>,
+    tail: VecDeque<String>,
+}
+
+impl<'a> Follower<'a> {
+    fn new(client: &'a Client, out: Output, deployment: DeploymentId) -> Self {
+        Self {
+            client,
+            out,
+            deployment,
+            last: None,
+            tail: VecDeque::new(),
+        }
+    }
+
+    /// Follows while the folder is sent. A broken upload ends the deployment.
+    async fn run_with_upload(
+        &mut self,
+        sending: impl Future<Output = Result<(), Failure>>,
+    ) -> Result<DeploymentView, Failure> {
+        let mut sending = std::pin::pin!(sending);
+        let (client, path) = (self.client, format!("/v1/deployments/{}", self.deployment));
+        let mut following = std::pin::pin!(self.run());
+        let sent = tokio::select! {
+            view = &mut following => return view,
+            sent = &mut sending => sent,
+        };
+        let Err(failure) = sent else {
+            return following.await;
+        };
+        // The building node may know a better reason: a folder that it refused, a full disk.
+        if let Ok(view) = tokio::time::timeout(NOTICE, &mut following).await {
+            return view;
+        }
+        // Nobody may ever come for the folder.
+        let canceled: Result<DeploymentView, _> = client
+            .send(
+                Method::POST,
+                &format!("{path}/cancel"),
+                &serde_json::json!({}),
+            )
+            .await;
+        drop(canceled);
+        Err(failure)
+    }
+
+    async fn run(&mut self) -> Result<DeploymentView, Failure> {
+        let mut pause = PAUSE_MIN;
+        let mut attempts = 0;
+        let path = format!("/v1/deployments/{}", self.deployment);
+        loop {
+            let before = self.last.clone();
+            match self.read(&format!("{path}/logs")).await {
+                Ok(true) => return Ok(self.client.get(&path).await?),
+                Ok(false) => {}
+                Err(error) if error.is_passing() && attempts + 1 < ATTEMPTS => {}
+                Err(error) => return Err(error.into()),
+            }
+            if self.last != before {
+                (pause, attempts) = (PAUSE_MIN, 0);
+            }
+            attempts += 1;
+            if attempts == ATTEMPTS {
+                let problem =
+                    Problem::new(Code::Unavailable, "the deployment's log cannot be followed")
+                        .hint("it goes on without this terminal: `skep deployments`");
+                return Err(problem.into());
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Prints one stream; whether it told the end.
+    async fn read(&mut self, path: &str) -> Result<bool, client::Error> {
+        let mut events = self.client.events(path, self.last.as_deref()).await?;
+        // A stream that breaks is simply opened again, behind what has been printed.
+        while let Ok(Some(event)) = events.next().await {
+            if event.kind == END {
+                return Ok(true);
+            }
+            if let ("problem", Ok(problem)) = (
+                event.kind.as_str(),
+                serde_json::from_str::<Problem>(&event.data),
+            ) {
+                self.out.warning(&problem.to_string());
+            }
+            if let Ok(line) = serde_json::from_str::<Event>(&event.data) {
+                self.show(&line);
+            }
+            self.last = event.id.or(self.last.take());
+        }
+        Ok(false)
+    }
+
+    fn show(&mut self, event: &Event) {
+        match event.kind {
+            EventKind::Step => {
+                let arrow = self.out.styled(Style::Strong, "==>");
+                self.out.progress(&format!("{arrow} {}", event.text));
+            }
+            EventKind::Log => {
+                self.out.progress(&format!("    {}", event.text));
+                if self.tail.len() == TAIL {
+                    self.tail.pop_front();
+                }
+                self.tail.push_back(event.text.clone());
+            }
+        }
+    }
+}
+
+/// Says how it ended. A live one has to answer a real request first.
+async fn conclude(
+    session: &Session,
+    client: &Client,
+    view: &DeploymentView,
+    tail: VecDeque<String>,
+) -> Result<(), Failure> {
+    match view.status {
+        Status::Live => {}
+        // Its end is not its failure: a newer one serves.
+        Status::Superseded | Status::RolledBack if view.problem.is_none() => {
+            let message = format!("the deployment is {} already", view.status.as_str());
+            return Err(Failure::with(
+                Exit::Failed,
+                Problem::new(Code::Canceled, message),
+            ));
+        }
+        _ => return Err(explain(client, view, tail).await),
+    }
+    let out = session.out;
+    if let Some(url) = view.urls.first() {
+        answer(client, view, url, out).await?;
+    }
+    let what = match view.release {
+        Some(release) => format!("release {release} is live"),
+        None => "live".to_owned(),
+    };
+    out.result(view, || {
+        let done = format!("{} {what}", out.styled(Style::Good, "done:"));
+        match view.urls.first() {
+            Some(url) => format!("{done}\n{}", out.styled(Style::Strong, url)),
+            None => done,
+        }
+    });
+    Ok(())
+}
+
+async fn answer(
+    client: &Client,
+    view: &DeploymentView,
+    url: &str,
+    out: Output,
+) -> Result<(), Failure> {
+    if url.starts_with("https:") {
+        // Its certificate may come later than the release: the browser will tell.
+        return Ok(());
+    }
+    match probe::ask(url).await {
+        Answer::App(status) => {
+            out.progress(&format!(
+                "{} {url} answers {status}",
+                out.styled(Style::Strong, "==>")
+            ));
+            Ok(())
+        }
+        Answer::None(why) => {
+            let service: ServiceView = client.get(&Target::from(view).path()).await?;
+            if service.allocations.wanted == 0 {
+                out.warning("the service has no allocations: `skep scale` gives it some");
+                return Ok(());
+            }
+            let message = format!("it is live, but {url} does not answer: {why}");
+            Err(Failure::with(
+                Exit::Failed,
+                Problem::new(Code::Unavailable, message)
+                    .hint("does the name lead to the ingress, and does `skep ps` show it healthy?"),
+            ))
+        }
+    }
+}
+
+/// Why it did not become live, with what helps to understand it.
+async fn explain(client: &Client, view: &DeploymentView, tail: VecDeque<String>) -> Failure {
+    let ended = view.status.as_str();
+    let problem = view.problem.clone().unwrap_or_else(|| {
+        Problem::new(
+            Code::Internal,
+            format!("the deployment is {ended}, and gives no reason"),
+        )
+    });
+    let is_from_app = matches!(
+        problem.code,
+        Code::Crashed | Code::NeverHealthy | Code::Runtime
+    );
+    let written = if is_from_app {
+        written_by_app(client, view).await
+    } else {
+        Vec::new()
+    };
+    let context = if written.is_empty() && !is_from_app {
+        tail.into()
+    } else {
+        written
+    };
+    let message = format!("deployment {ended}: {}", problem.message);
+    // The problem's own class says what failed there, not how this command went.
+    Failure {
+        context,
+        ..Failure::with(Exit::Failed, Problem { message, ..problem })
+    }
+}
+
+async fn written_by_app(client: &Client, view: &DeploymentView) -> Vec<String> {
+    let path = format!("/v1/allocations?{}&all=true", Target::from(view).query());
+    let Ok(allocations) = client.get::<AllocationsView>(&path).await else {
+        return Vec::new();
+    };
+    let mine = allocations
+        .allocations
+        .iter()
+        .filter(|it| it.deployment == view.id);
+    let newest = mine.filter(|it| !it.log_tail.is_empty()).next_back();
+    newest.map_or(Vec::new(), |it| {
+        it.log_tail.lines().map(str::to_owned).collect()
+    })
+}

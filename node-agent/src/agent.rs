@@ -1,0 +1,258 @@
+//! The agent as a whole: which parts there are and how they are connected.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use skep_identity::secret_file;
+use skep_identity::tls::Reloadable;
+use skep_model::id::{ClusterId, NodeId};
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::build;
+use crate::builds::Builds;
+use crate::executor::Executor;
+use crate::keeper::{Events, Keeper, Parts};
+use crate::ledger::{self, Contents, SledLedger, Writer};
+use crate::logs::Logs;
+use crate::metrics::Metrics;
+use crate::net::client::Client;
+use crate::options::Options;
+use crate::routes::Publisher;
+use crate::runtime::{self, Runtime};
+use crate::session::{Outbox, ServerUploads, Session};
+use crate::{credentials, facts, metrics};
+
+/// Events that wait for the keeper, of each kind.
+const EVENTS_MAX: usize = 256;
+/// The ledger's last writes.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The agent cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The data directory.
+    #[error("the data directory")]
+    DataDir(#[from] secret_file::Error),
+    /// No identity.
+    #[error("the node's identity")]
+    Credentials(#[from] credentials::Error),
+    /// The ledger.
+    #[error("the ledger in {}: is another agent running there?", path.display())]
+    Ledger {
+        /// Where it is.
+        path: PathBuf,
+        /// What is wrong.
+        source: ledger::Error,
+    },
+    /// Docker's socket.
+    #[error("docker: {0}")]
+    Docker(String),
+    /// The metrics' address.
+    #[error("cannot serve metrics on {address}")]
+    Metrics {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The operating system gives no thread.
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
+}
+
+/// An agent that is about to run.
+#[derive(Debug)]
+pub struct Agent {
+    options: Options,
+    metrics: Metrics,
+    metrics_listener: tokio::net::TcpListener,
+    credentials: Arc<Reloadable>,
+    identity: (ClusterId, NodeId),
+}
+
+impl Agent {
+    /// Prepares an agent: makes its data directory, joins the cluster where it has no identity
+    /// yet (waiting for a server that cannot be reached), and binds the metrics' address.
+    ///
+    /// # Errors
+    /// The directory, the identity or the address cannot be had; [`credentials::Error::Closing`]
+    /// when `shutdown` came first.
+    pub async fn start(options: Options, shutdown: &CancellationToken) -> Result<Self, Error> {
+        let folder = options.data_dir.clone();
+        let made = spawn_blocking(move || secret_file::ensure_private_dir(&folder)).await;
+        made.unwrap_or_else(|_| Ok(()))?;
+        let address = options.metrics_addr;
+        let metrics_listener = metrics::bind(address)
+            .await
+            .map_err(|source| Error::Metrics { address, source })?;
+        let facts = facts::machine(options.builder);
+        let credentials = credentials::ensure(&options, &facts, shutdown).await?;
+        let identity = credentials.identity();
+        let node = identity.node_id().ok_or(credentials::Error::NotANode)?;
+        Ok(Self {
+            options,
+            metrics: Metrics::default(),
+            metrics_listener,
+            credentials,
+            identity: (identity.cluster, node),
+        })
+    }
+
+    /// Where `/metrics` is served.
+    pub fn metrics_addr(&self) -> Option<std::net::SocketAddr> {
+        self.metrics_listener.local_addr().ok()
+    }
+
+    /// The node that it is.
+    pub fn node(&self) -> NodeId {
+        self.identity.1
+    }
+
+    /// Runs until `shutdown`; then the containers run on, or with
+    /// [`Options::stop_on_exit`] have been stopped.
+    ///
+    /// # Errors
+    /// The ledger cannot be opened, or the server's address is not one.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+        let Self {
+            options,
+            metrics,
+            metrics_listener,
+            credentials,
+            identity: (cluster, node),
+        } = self;
+        let (ledger, contents) = open_ledger(&options).await?;
+        let (writer, thread) = Writer::start(ledger, metrics.clone()).map_err(Error::Thread)?;
+        let runtime = Runtime::new(&options.docker_socket, (cluster, node), metrics.clone())
+            .map_err(|error| Error::Docker(crate::error_chain(&error)))?;
+        let channel = credentials::channel(&options.server, &credentials)?;
+        let outbox = Arc::new(Outbox::default());
+        let net = Client::new(options.net_socket.clone());
+        let status = net.watch(shutdown.child_token());
+        let tasks = TaskTracker::new();
+        tasks.spawn(metrics::serve(
+            metrics_listener,
+            metrics.clone(),
+            shutdown.clone(),
+        ));
+        tasks.spawn(credentials::renew(
+            options.clone(),
+            credentials,
+            channel.clone(),
+            shutdown.clone(),
+        ));
+        let keep_facts = facts::keep(
+            runtime.clone(),
+            status.clone(),
+            outbox.clone(),
+            options.builder,
+            shutdown.clone(),
+        );
+        tasks.spawn(keep_facts);
+
+        let held = contents.generation;
+        let (wanted, wanted_now) = watch::channel(None);
+        let (places, places_now) = watch::channel(Default::default());
+        let (down, down_events) = mpsc::channel(EVENTS_MAX);
+        let publisher = Publisher {
+            client: net,
+            status,
+            wanted: wanted_now,
+            outbox: outbox.clone(),
+        };
+        tasks.spawn(publisher.run(shutdown.clone()));
+        let session = Session {
+            channel: channel.clone(),
+            cluster,
+            outbox: outbox.clone(),
+            down,
+            logs: Logs::new(runtime.clone(), places_now, channel.clone()),
+            held,
+            metrics: metrics.clone(),
+        };
+        tasks.spawn(session.run(shutdown.clone()));
+
+        let (told, told_events) = mpsc::channel(EVENTS_MAX);
+        tasks.spawn(runtime::events::watch(
+            runtime.clone(),
+            told,
+            shutdown.clone(),
+        ));
+        let (done, done_events) = mpsc::channel(EVENTS_MAX);
+        let (reports, report_events) = mpsc::channel(EVENTS_MAX);
+        let (finished, finished_events) = mpsc::channel(EVENTS_MAX);
+        let env = build::Env {
+            docker: runtime.docker().clone(),
+            cluster,
+            node,
+            work_dir: options.data_dir.join("builds"),
+            uploads: Arc::new(ServerUploads { channel }),
+        };
+        let parts = Parts {
+            node,
+            executor: Executor {
+                runtime: runtime.clone(),
+                writer: writer.clone(),
+                done,
+                tasks: TaskTracker::new(),
+            },
+            builds: Builds::new(env, outbox.clone(), metrics.clone(), finished),
+            runtime,
+            writer,
+            outbox,
+            metrics,
+            wanted,
+            places,
+            reports,
+            stop_on_exit: options.stop_on_exit,
+        };
+        let events = Events {
+            down: down_events,
+            told: told_events,
+            done: done_events,
+            reports: report_events,
+            finished: finished_events,
+        };
+        Keeper::new(parts, contents, shutdown).run(events).await;
+        tasks.close();
+        close(thread, tasks).await;
+        Ok(())
+    }
+}
+
+/// Lets the parts end and the ledger write what it was given.
+async fn close(ledger: std::thread::JoinHandle<()>, tasks: TaskTracker) {
+    let closed = async {
+        tasks.wait().await;
+        // The thread ends with the last handle: work that still runs may hold one.
+        let _ = spawn_blocking(move || ledger.join()).await;
+    };
+    if timeout(CLOSE_TIMEOUT, closed).await.is_err() {
+        tracing::warn!("some parts of the agent did not end in time");
+    }
+}
+
+async fn open_ledger(options: &Options) -> Result<(SledLedger, Contents), Error> {
+    let path = options.data_dir.join("ledger");
+    let key = options.data_dir.join("node.key");
+    let folder = path.clone();
+    let opened = spawn_blocking(move || {
+        let key = ledger::load_or_create_key(&key)?;
+        SledLedger::open_or_rebuild(&folder, &key)
+    });
+    let opened = opened.await.unwrap_or(Err(ledger::Error::Closed));
+    opened.map_err(|source| Error::Ledger { path, source })
+}
+
+/// Starts an agent and runs it until `shutdown`.
+///
+/// # Errors
+/// Those of [`Agent::start`] and [`Agent::run`].
+pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Error> {
+    Agent::start(options, &shutdown).await?.run(shutdown).await
+}

@@ -1,0 +1,214 @@
+//! Fetching one commit with the `git` program: shallow, without submodules, without ever asking
+//! anybody for a password. The repository's address goes through a private configuration file: it
+//! may hold a token, and arguments can be read by every user of the machine.
+
+mod command;
+mod remote;
+
+use std::path::{Path, PathBuf};
+
+use skep_model::problem::{Code, Problem};
+use tokio::sync::mpsc;
+
+use super::folder::{self, WorkFolder, blocking};
+use super::say;
+use command::Git;
+use remote::Remote;
+
+/// Where a fetched commit is named in our copy.
+const WANTED_REF: &str = "refs/skep/wanted";
+/// Names shown when something is missing.
+const SHOWN_NAMES: usize = 12;
+
+/// What to fetch.
+#[derive(Debug)]
+pub(super) struct Wanted<'a> {
+    /// URL, or a path on this node.
+    pub(super) repository: &'a str,
+    /// The branch.
+    pub(super) branch: &'a str,
+    /// The commit; none: the branch's newest.
+    pub(super) commit: Option<&'a str>,
+    /// Folder inside the repository; empty: its root.
+    pub(super) directory: &'a str,
+}
+
+/// What was fetched.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    /// The app's folder, without git's own files.
+    pub(super) folder: PathBuf,
+    /// The full name of the commit.
+    pub(super) commit: String,
+}
+
+/// Fetches into the build's folder.
+///
+/// # Errors
+/// [`Code::SourceFailed`] where the repository, branch, commit or directory is at fault.
+pub(super) async fn fetch(
+    wanted: &Wanted<'_>,
+    work: &WorkFolder,
+    lines: &mpsc::Sender<String>,
+) -> Result<Fetched, Problem> {
+    check_branch(wanted.branch)?;
+    check_commit(wanted.commit)?;
+    let remote = Remote::parse(wanted.repository)?;
+    say(
+        lines,
+        format!("source: {} (branch {})", remote.shown, wanted.branch),
+    )
+    .await;
+    let git = Git::prepare(remote, work).await?;
+    let commit = match wanted.commit {
+        Some(commit) => fetch_commit(&git, wanted.branch, commit).await?,
+        None => {
+            fetch_branch(&git, wanted.branch, &["--depth=1"]).await?;
+            git.commit_of(WANTED_REF)
+                .await?
+                .ok_or_else(|| no_commit(&git, WANTED_REF))?
+        }
+    };
+    let tree = work.path().join("src");
+    git.check_out(&commit, &tree).await?;
+    say(lines, format!("source: commit {commit}")).await;
+    let (directory, shown, short) = (
+        wanted.directory.to_owned(),
+        git.remote.shown.clone(),
+        commit[..12].to_owned(),
+    );
+    let folder = blocking(move || find_directory(&tree, &directory, &shown, &short)).await?;
+    Ok(Fetched { folder, commit })
+}
+
+/// The one commit where the server gives single commits out (and the name is whole), else the
+/// branch with its history.
+async fn fetch_commit(git: &Git, branch: &str, commit: &str) -> Result<String, Problem> {
+    if commit.len() >= 40 {
+        let refspec = format!("+{commit}:{WANTED_REF}");
+        if git.fetch(&refspec, &["--depth=1"]).await?.is_ok() {
+            let found = git.commit_of(WANTED_REF).await?;
+            return found.ok_or_else(|| no_commit(git, commit));
+        }
+    }
+    fetch_branch(git, branch, &[]).await?;
+    let found = git.commit_of(commit).await?;
+    found.ok_or_else(|| {
+        let problem = no_commit(git, commit);
+        problem.hint(format!(
+            "branch `{branch}` may have been pushed over since: push or deploy again"
+        ))
+    })
+}
+
+async fn fetch_branch(git: &Git, branch: &str, how: &[&str]) -> Result<(), Problem> {
+    let refspec = format!("+refs/heads/{branch}:{WANTED_REF}");
+    let Err(failed) = git.fetch(&refspec, how).await? else {
+        return Ok(());
+    };
+    // The fetch failed. Whether the branch or the whole repository is missing, listing tells.
+    let branches = git.branches().await?;
+    if branches.iter().any(|name| name == branch) {
+        return Err(failed);
+    }
+    let problem = Problem::new(
+        Code::SourceFailed,
+        format!("branch `{branch}` does not exist in {}", git.remote.shown),
+    )
+    .at("branch");
+    Err(if branches.is_empty() {
+        problem.hint("it has no branches yet: push a commit first")
+    } else {
+        problem.hint(format!("it has: {}", some_of(branches)))
+    })
+}
+
+fn no_commit(git: &Git, commit: &str) -> Problem {
+    Problem::new(
+        Code::SourceFailed,
+        format!("commit {commit} does not exist in {}", git.remote.shown),
+    )
+    .at("commit")
+}
+
+fn some_of(mut names: Vec<String>) -> String {
+    let more = names.len().saturating_sub(SHOWN_NAMES);
+    names.truncate(SHOWN_NAMES);
+    let listed = names.join(", ");
+    if more == 0 {
+        listed
+    } else {
+        format!("{listed} and {more} more")
+    }
+}
+
+/// Git's own rules for names of branches, where they matter here: nothing that means something
+/// else within a refspec. Source: git-check-ref-format(1).
+fn check_branch(branch: &str) -> Result<(), Problem> {
+    let is_odd = branch.is_empty()
+        || branch.starts_with(['-', '/'])
+        || branch.ends_with(['/', '.'])
+        || branch.contains("..")
+        || branch.contains("//")
+        || branch.contains("@{")
+        || branch
+            .chars()
+            .any(|c| c.is_control() || " ~^:?*[\\".contains(c));
+    if is_odd {
+        return Err(Problem::invalid(
+            "branch",
+            format!("`{}` is not a name of a branch", branch.escape_debug()),
+        )
+        .hint("for example main"));
+    }
+    Ok(())
+}
+
+fn check_commit(commit: Option<&str>) -> Result<(), Problem> {
+    let is_name = |text: &str| {
+        (7..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    match commit {
+        Some(text) if !is_name(text) => Err(Problem::invalid(
+            "commit",
+            format!("`{}` is not a commit", text.escape_debug()),
+        )
+        .hint("7 to 64 hexadecimal digits, as `git rev-parse HEAD` prints them")),
+        _ => Ok(()),
+    }
+}
+
+fn find_directory(
+    tree: &Path,
+    directory: &str,
+    repository: &str,
+    commit: &str,
+) -> Result<PathBuf, Problem> {
+    if let Some(found) = folder::inside(tree, directory).filter(|path| path.is_dir()) {
+        return Ok(found);
+    }
+    let problem = Problem::new(
+        Code::SourceFailed,
+        format!(
+            "there is no folder `{}` in {repository} at commit {commit}",
+            directory.escape_debug()
+        ),
+    )
+    .at("directory");
+    let mut folders: Vec<String> = std::fs::read_dir(tree)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    folders.sort();
+    Err(if folders.is_empty() {
+        problem.hint("it has no folders: leave the directory empty for its root")
+    } else {
+        problem.hint(format!("its folders are: {}", some_of(folders)))
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,272 @@
+//! Running the `git` program: a clean environment, bounded output, a deadline for every call.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use skep_identity::secret_file;
+use skep_model::problem::{Code, Problem};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::super::folder::{Hold, WorkFolder, blocking, chain};
+use super::remote::Remote;
+
+/// A large repository over a slow line; the build's own deadline may be shorter.
+const FETCH_LIMIT: Duration = Duration::from_secs(15 * 60);
+/// One question to the other side.
+const LIST_LIMIT: Duration = Duration::from_secs(60);
+/// What happens on this disk alone.
+const LOCAL_LIMIT: Duration = Duration::from_secs(5 * 60);
+/// What is kept of git's output: names of branches at most.
+const MAX_OUTPUT_BYTES: u64 = 1 << 20;
+/// The name that the configuration file gives to the repository.
+const REMOTE: &str = "skep-source";
+
+/// Settings that hold for every call: nobody is asked, nothing of the repository is run.
+const SETTINGS: [&str; 9] = [
+    "credential.helper=",
+    "core.askPass=",
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "protocol.ext.allow=never",
+    "submodule.recurse=false",
+    "gc.auto=0",
+    // A line that gives less than 1000 bytes a second for a minute is dead.
+    "http.lowSpeedLimit=1000",
+    "http.lowSpeedTime=60",
+];
+
+/// Our copy of a repository.
+#[derive(Debug)]
+pub(super) struct Git {
+    pub(super) remote: Remote,
+    copy: PathBuf,
+    config: PathBuf,
+    _hold: Hold,
+}
+
+struct Output {
+    is_success: bool,
+    stdout: String,
+    stderr: String,
+}
+
+impl Git {
+    /// An empty copy beside the app's folder, that knows the repository.
+    pub(super) async fn prepare(remote: Remote, work: &WorkFolder) -> Result<Self, Problem> {
+        let git = Self {
+            copy: work.path().join("copy.git"),
+            config: work.path().join("git.config"),
+            _hold: work.hold(),
+            remote,
+        };
+        let (path, remote) = (git.config.clone(), git.remote.clone());
+        blocking(move || {
+            let text = configuration(&remote);
+            secret_file::write_private(&path, text.as_bytes())
+                .map_err(|error| Problem::new(Code::Internal, chain(&error)))
+        })
+        .await?;
+        let mut command = git.command();
+        // Templates may hold hooks.
+        command
+            .args(["init", "--quiet", "--bare", "--template=", "--"])
+            .arg(&git.copy);
+        let made = git.run(command, LOCAL_LIMIT).await?;
+        git.expect(made)?;
+        Ok(git)
+    }
+
+    /// Fetches one refspec. The inner error is the other side's no.
+    pub(super) async fn fetch(
+        &self,
+        refspec: &str,
+        how: &[&str],
+    ) -> Result<Result<(), Problem>, Problem> {
+        let mut command = self.command_in_copy();
+        command
+            .args(["fetch", "--quiet", "--no-tags", "--no-recurse-submodules"])
+            .args(how)
+            .args(["--", REMOTE, refspec]);
+        let output = self.run(command, FETCH_LIMIT).await?;
+        Ok(if output.is_success {
+            Ok(())
+        } else {
+            Err(self.remote.explain(&output.stderr))
+        })
+    }
+
+    /// The repository's branches.
+    pub(super) async fn branches(&self) -> Result<Vec<String>, Problem> {
+        let mut command = self.command_in_copy();
+        command.args(["ls-remote", "--quiet", "--heads", "--", REMOTE]);
+        let output = self.run(command, LIST_LIMIT).await?;
+        if !output.is_success {
+            return Err(self.remote.explain(&output.stderr));
+        }
+        let name = |line: &str| Some(line.split_once("refs/heads/")?.1.to_owned());
+        Ok(output.stdout.lines().filter_map(name).collect())
+    }
+
+    /// The full name of a commit that our copy has.
+    pub(super) async fn commit_of(&self, name: &str) -> Result<Option<String>, Problem> {
+        let mut command = self.command_in_copy();
+        command
+            .args(["rev-parse", "--verify", "--quiet", "--end-of-options"])
+            .arg(format!("{name}^{{commit}}"));
+        let output = self.run(command, LOCAL_LIMIT).await?;
+        let commit = output.stdout.trim();
+        Ok((output.is_success && commit.len() >= 40).then(|| commit.to_owned()))
+    }
+
+    /// Writes the files of `commit` into the new folder `tree`.
+    pub(super) async fn check_out(&self, commit: &str, tree: &Path) -> Result<(), Problem> {
+        let made = tree.to_owned();
+        blocking(move || {
+            std::fs::create_dir(&made).map_err(|error| {
+                Problem::new(
+                    Code::Internal,
+                    format!("the node has no folder to check out into: {error}"),
+                )
+            })
+        })
+        .await?;
+        let mut command = self.command_in_copy();
+        command
+            .current_dir(tree)
+            .arg("--work-tree")
+            .arg(tree)
+            .args(["checkout", "--quiet", "--force", "--detach", commit, "--"]);
+        let output = self.run(command, LOCAL_LIMIT).await?;
+        self.expect(output)
+    }
+
+    fn expect(&self, output: Output) -> Result<(), Problem> {
+        if output.is_success {
+            return Ok(());
+        }
+        let said = output.stderr.replace(&self.remote.url, &self.remote.shown);
+        Err(Problem::new(
+            Code::SourceFailed,
+            format!("git failed: {}", said.trim()),
+        ))
+    }
+
+    fn command_in_copy(&self) -> Command {
+        let mut command = self.command();
+        command.arg("--git-dir").arg(&self.copy);
+        command
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new("git");
+        for (name, _) in std::env::vars_os() {
+            // Of whoever started the agent: another repository, other prompts.
+            if name.to_string_lossy().starts_with("GIT_") {
+                command.env_remove(name);
+            }
+        }
+        command
+            .env("GIT_CONFIG_GLOBAL", &self.config)
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .env("GIT_SSH_COMMAND", "ssh -oBatchMode=yes -oConnectTimeout=15")
+            .env_remove("SSH_ASKPASS")
+            // Its words are read.
+            .env("LC_ALL", "C");
+        for setting in SETTINGS {
+            command.args(["-c", setting]);
+        }
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+
+    async fn run(&self, mut command: Command, limit: Duration) -> Result<Output, Problem> {
+        let work = async {
+            let mut child = command.spawn()?;
+            let stdout = read_some(child.stdout.take());
+            let stderr = read_some(child.stderr.take());
+            let (stdout, stderr, status) = tokio::join!(stdout, stderr, child.wait());
+            Ok(Output {
+                is_success: status?.success(),
+                stdout: stdout?,
+                stderr: stderr?,
+            })
+        };
+        match timeout(limit, work).await {
+            Ok(Ok(output)) => Ok(output),
+            Ok(Err(error)) => Err(cannot_run(&error)),
+            Err(_) => Err(Problem::new(
+                Code::Timeout,
+                format!(
+                    "git did not finish with {} within {} s",
+                    self.remote.shown,
+                    limit.as_secs()
+                ),
+            )
+            .hint("can this node reach it?")),
+        }
+    }
+}
+
+fn cannot_run(error: &io::Error) -> Problem {
+    let problem = Problem::new(
+        Code::Runtime,
+        format!("cannot run git on this node: {error}"),
+    );
+    if error.kind() == io::ErrorKind::NotFound {
+        return problem.hint("install it: apt install git");
+    }
+    problem
+}
+
+/// The beginning of a pipe; the rest is read and dropped, so that the writer ends.
+async fn read_some(pipe: Option<impl AsyncRead + Unpin>) -> io::Result<String> {
+    let Some(mut pipe) = pipe else {
+        return Ok(String::new());
+    };
+    let mut kept = Vec::new();
+    (&mut pipe)
+        .take(MAX_OUTPUT_BYTES)
+        .read_to_end(&mut kept)
+        .await?;
+    tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await?;
+    Ok(String::from_utf8_lossy(&kept).into_owned())
+}
+
+/// The configuration of one build, in place of the user's, which it includes: proxies and keys
+/// that an operator has set up hold here too. A repository on this node may belong to another
+/// user: git serves it only when it is named here, because the serving process takes no settings
+/// from its caller's environment.
+fn configuration(remote: &Remote) -> String {
+    let mut text = String::new();
+    // A system service may have no home, and git fails over a `~` that it cannot resolve.
+    if let Some(home) = std::env::home_dir().filter(|home| home.is_absolute()) {
+        let path = home.join(".gitconfig");
+        text += &format!("[include]\n\tpath = {}\n", quoted(&path.to_string_lossy()));
+    }
+    text += &format!("[remote \"{REMOTE}\"]\n\turl = {}\n", quoted(&remote.url));
+    if let Some(path) = &remote.local {
+        let path = path.to_string_lossy();
+        let path = path.trim_end_matches('/');
+        text += "[safe]\n";
+        for directory in [
+            path.to_owned(),
+            format!("{path}/.git"),
+            format!("{path}.git"),
+        ] {
+            text += &format!("\tdirectory = {}\n", quoted(&directory));
+        }
+    }
+    text
+}
+
+fn quoted(value: &str) -> String {
+    format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""))
+}

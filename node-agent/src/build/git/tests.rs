@@ -1,0 +1,278 @@
+//! Against real repositories in temporary folders.
+
+use std::path::Path;
+use std::process::Command;
+
+use skep_model::id::DeploymentId;
+
+use super::*;
+
+struct Repository {
+    dir: tempfile::TempDir,
+}
+
+impl Repository {
+    /// A bare repository with two commits on `main` and one on `dev`.
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("folder");
+        let this = Self { dir };
+        this.git("work", &["init", "--quiet", "-b", "main", "."]);
+        this.commit("one", "web/Dockerfile");
+        this.commit("two", "second");
+        this.git("work", &["checkout", "--quiet", "-b", "dev"]);
+        this.commit("three", "third");
+        this.git(".", &["clone", "--quiet", "--bare", "work", "bare.git"]);
+        this
+    }
+
+    fn git(&self, folder: &str, arguments: &[&str]) -> String {
+        let folder = self.dir.path().join(folder);
+        std::fs::create_dir_all(&folder).expect("folder");
+        let output = Command::new("git")
+            .current_dir(folder)
+            .args(["-c", "user.name=t", "-c", "user.email=t@example.com"])
+            .args(arguments)
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .output()
+            .expect("git is installed");
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    fn commit(&self, message: &str, path: &str) {
+        let full = self.dir.path().join("work").join(path);
+        std::fs::create_dir_all(full.parent().expect("parent")).expect("folder");
+        std::fs::write(full, message).expect("file");
+        self.git("work", &["add", "."]);
+        self.git("work", &["commit", "--quiet", "-m", message]);
+    }
+
+    fn address(&self) -> String {
+        self.dir
+            .path()
+            .join("bare.git")
+            .to_string_lossy()
+            .into_owned()
+    }
+
+    fn head(&self, name: &str) -> String {
+        self.git("bare.git", &["rev-parse", name])
+    }
+}
+
+struct Got {
+    result: Result<Fetched, Problem>,
+    lines: Vec<String>,
+    _work: (WorkFolder, tempfile::TempDir),
+}
+
+impl Got {
+    fn fetched(&self) -> &Fetched {
+        self.result.as_ref().expect("fetched")
+    }
+}
+
+async fn get(repository: &str, branch: &str, commit: Option<&str>, directory: &str) -> Got {
+    let dir = tempfile::tempdir().expect("folder");
+    let work = WorkFolder::create(dir.path(), DeploymentId::from_u128(1))
+        .await
+        .expect("work");
+    let (sender, mut receiver) = mpsc::channel(64);
+    let wanted = Wanted {
+        repository,
+        branch,
+        commit,
+        directory,
+    };
+    let result = fetch(&wanted, &work, &sender).await;
+    drop(sender);
+    let mut lines = Vec::new();
+    while let Some(line) = receiver.recv().await {
+        lines.push(line);
+    }
+    Got {
+        result,
+        lines,
+        _work: (work, dir),
+    }
+}
+
+async fn refusal(repository: &str, branch: &str, commit: Option<&str>, directory: &str) -> Problem {
+    get(repository, branch, commit, directory)
+        .await
+        .result
+        .expect_err("refused")
+}
+
+fn has(folder: &Path, names: &[&str]) -> bool {
+    names.iter().all(|name| folder.join(name).exists())
+}
+
+#[tokio::test]
+async fn the_newest_commit_of_a_branch() {
+    let repository = Repository::new();
+    let got = get(&repository.address(), "main", None, "").await;
+    let fetched = got.fetched();
+    assert_eq!(fetched.commit, repository.head("main"));
+    assert!(has(&fetched.folder, &["web/Dockerfile", "second"]));
+    assert!(!has(&fetched.folder, &["third"]) && !has(&fetched.folder, &[".git"]));
+    assert!(
+        got.lines.iter().any(|line| line.contains(&fetched.commit)),
+        "{:?}",
+        got.lines
+    );
+}
+
+#[tokio::test]
+async fn one_exact_commit_and_by_its_short_name_with_the_branch() {
+    let repository = Repository::new();
+    let first = repository.head("main~1");
+    let url = format!("file://{}", repository.address());
+    // Servers give single commits out by whole names only: the short one takes the other way.
+    for name in [&first[..], &first[..10]] {
+        let got = get(&url, "main", Some(name), "").await;
+        assert_eq!(got.fetched().commit, first);
+        assert!(has(&got.fetched().folder, &["web/Dockerfile"]));
+        assert!(!has(&got.fetched().folder, &["second"]));
+    }
+}
+
+#[tokio::test]
+async fn a_directory_is_the_apps_folder() {
+    let repository = Repository::new();
+    let got = get(&repository.address(), "main", None, "web").await;
+    assert!(has(&got.fetched().folder, &["Dockerfile"]));
+    let problem = refusal(&repository.address(), "main", None, "api").await;
+    assert_eq!(problem.hint.as_deref(), Some("its folders are: web"));
+    for directory in ["..", "../..", "/etc", "second"] {
+        let problem = refusal(&repository.address(), "main", None, directory).await;
+        assert_eq!(problem.field.as_deref(), Some("directory"), "{directory}");
+    }
+}
+
+#[tokio::test]
+async fn a_missing_branch_lists_those_that_exist() {
+    let repository = Repository::new();
+    let problem = refusal(&repository.address(), "nope", None, "").await;
+    assert_eq!(problem.code, Code::SourceFailed);
+    assert!(
+        problem
+            .message
+            .starts_with("branch `nope` does not exist in "),
+        "{problem}"
+    );
+    assert_eq!(problem.hint.as_deref(), Some("it has: dev, main"));
+    let problem = refusal(
+        &repository.address(),
+        "nope",
+        Some("0123456789012345678901234567890123456789"),
+        "",
+    )
+    .await;
+    assert_eq!(problem.field.as_deref(), Some("branch"));
+}
+
+#[tokio::test]
+async fn a_repository_without_commits_says_so() {
+    let repository = Repository::new();
+    repository.git("empty.git", &["init", "--quiet", "--bare", "."]);
+    let address = repository.dir.path().join("empty.git");
+    let problem = refusal(&address.to_string_lossy(), "main", None, "").await;
+    assert!(
+        problem
+            .hint
+            .is_some_and(|hint| hint.contains("push a commit first"))
+    );
+}
+
+#[tokio::test]
+async fn a_missing_commit_is_named() {
+    let repository = Repository::new();
+    let missing = "0123456789012345678901234567890123456789";
+    let problem = refusal(&repository.address(), "main", Some(missing), "").await;
+    assert_eq!(problem.field.as_deref(), Some("commit"));
+    assert!(problem.message.contains(missing), "{problem}");
+}
+
+#[tokio::test]
+async fn what_is_no_repository_is_called_so() {
+    let dir = tempfile::tempdir().expect("folder");
+    for path in [dir.path().to_owned(), dir.path().join("missing")] {
+        let problem = refusal(&path.to_string_lossy(), "main", None, "").await;
+        assert!(
+            problem.message.ends_with(" is not a git repository"),
+            "{problem}"
+        );
+        assert_eq!(
+            (problem.code, problem.field.as_deref()),
+            (Code::SourceFailed, Some("repository"))
+        );
+    }
+    let problem = refusal("http://127.0.0.1:1/a.git", "main", None, "").await;
+    assert!(problem.message.contains("cannot be fetched"), "{problem}");
+}
+
+#[tokio::test]
+async fn arguments_cannot_be_smuggled_in() {
+    let repository = Repository::new();
+    for branch in [
+        "--upload-pack=x",
+        "a:refs/heads/b",
+        "a b",
+        "*",
+        "",
+        "a..b",
+        "x\ny",
+    ] {
+        let problem = refusal(&repository.address(), branch, None, "").await;
+        assert_eq!(problem.field.as_deref(), Some("branch"), "{branch}");
+    }
+    for commit in ["--all", "HEAD", "main", "0123", "g123456"] {
+        let problem = refusal(&repository.address(), "main", Some(commit), "").await;
+        assert_eq!(
+            (problem.code, problem.field.as_deref()),
+            (Code::Invalid, Some("commit")),
+            "{commit}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn submodules_are_left_alone() {
+    let repository = Repository::new();
+    let inner = repository.address();
+    repository.git(
+        "work",
+        &[
+            "-c",
+            "protocol.file.allow=always",
+            "submodule",
+            "--quiet",
+            "add",
+            &inner,
+            "inner",
+        ],
+    );
+    repository.git("work", &["commit", "--quiet", "-m", "submodule"]);
+    let work = repository
+        .dir
+        .path()
+        .join("work")
+        .to_string_lossy()
+        .into_owned();
+    let got = get(&work, "dev", None, "").await;
+    assert!(has(&got.fetched().folder, &["third", ".gitmodules"]));
+    assert!(
+        !has(&got.fetched().folder, &["inner/second"]),
+        "the submodule is not fetched"
+    );
+}
+
+#[tokio::test]
+async fn odd_but_honest_paths_work() {
+    let repository = Repository::new();
+    let odd = repository.dir.path().join("it's a \"repo\" \\ ünïcode.git");
+    std::fs::rename(repository.dir.path().join("bare.git"), &odd).expect("rename");
+    let got = get(&odd.to_string_lossy(), "main", None, "").await;
+    assert!(has(&got.fetched().folder, &["second"]));
+}

@@ -1,0 +1,255 @@
+//! Images that exist: looking one up on this node, pulling it from its registry.
+
+use std::time::Duration;
+
+use bollard::errors::Error;
+use bollard::models::ImageInspect;
+use bollard::query_parameters::CreateImageOptions;
+use futures_util::StreamExt;
+use skep_model::deployment::Built;
+use skep_model::problem::{Code, Problem};
+use skep_model::service::Image;
+use skep_model::spec::check_image;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::folder::chain;
+use super::progress::Progress;
+use super::{Env, say};
+
+/// One question to the daemon on this machine.
+const INSPECT_LIMIT: Duration = Duration::from_secs(30);
+/// How long a registry may say nothing: layers report their progress all the time.
+const PULL_PAUSE: Duration = Duration::from_secs(120);
+
+/// Finds the image on this node, else pulls it.
+///
+/// # Errors
+/// [`Code::ImageFailed`] where the image is at fault, [`Code::Runtime`] where Docker is.
+pub(super) async fn resolve(
+    env: &Env,
+    reference: &str,
+    lines: &mpsc::Sender<String>,
+) -> Result<Built, Problem> {
+    check_image("image", reference)?;
+    if reference.contains("..") {
+        return Err(Problem::invalid(
+            "image",
+            format!("`{reference}` is not an image"),
+        ));
+    }
+    match inspect(env, reference).await? {
+        Some(found) => {
+            say(lines, format!("image: {reference} is on this node")).await;
+            describe(env, reference, found)
+        }
+        None => {
+            pull(env, reference, lines).await?;
+            built(env, reference, None).await
+        }
+    }
+}
+
+/// The image that is there now under `name`, called `reference` by people.
+pub(super) async fn built(
+    env: &Env,
+    name: &str,
+    reference: Option<&str>,
+) -> Result<Built, Problem> {
+    let found = inspect(env, name).await?.ok_or_else(|| {
+        Problem::new(Code::Runtime, format!("Docker has lost the image `{name}`"))
+            .hint("does something on this node remove images? deploy again")
+    })?;
+    describe(env, reference.unwrap_or(name), found)
+}
+
+async fn inspect(env: &Env, name: &str) -> Result<Option<ImageInspect>, Problem> {
+    match timeout(INSPECT_LIMIT, env.docker.inspect_image(name)).await {
+        Ok(Ok(found)) => Ok(Some(found)),
+        Ok(Err(Error::DockerResponseServerError {
+            status_code: 404, ..
+        })) => Ok(None),
+        Ok(Err(Error::DockerResponseServerError { message, .. })) => {
+            Err(Problem::new(Code::ImageFailed, format!("image `{name}`: {message}")).at("image"))
+        }
+        Ok(Err(error)) => Err(unreachable(&error)),
+        Err(_) => Err(unreachable(&Error::RequestTimeoutError)),
+    }
+}
+
+fn describe(env: &Env, reference: &str, found: ImageInspect) -> Result<Built, Problem> {
+    let digest = found
+        .id
+        .filter(|id| id.starts_with("sha256:"))
+        .ok_or_else(|| {
+            Problem::new(
+                Code::Runtime,
+                format!("Docker names no digest for `{reference}`"),
+            )
+        })?;
+    // Only what came from a registry can be pulled by other nodes.
+    let is_pulled = found
+        .repo_digests
+        .is_some_and(|digests| !digests.is_empty());
+    let exposed = found.config.and_then(|config| config.exposed_ports);
+    Ok(Built {
+        image: Image {
+            reference: reference.to_owned(),
+            digest,
+            node: (!is_pulled).then_some(env.node),
+        },
+        exposed: tcp_ports(exposed.unwrap_or_default()),
+        commit: None,
+        manifest: None,
+    })
+}
+
+fn tcp_ports(exposed: Vec<String>) -> Vec<u16> {
+    let tcp = |text: &String| match text.split_once('/') {
+        None => text.parse().ok(),
+        Some((port, "tcp")) => port.parse().ok(),
+        Some(_) => None,
+    };
+    let mut ports: Vec<u16> = exposed.iter().filter_map(tcp).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+async fn pull(env: &Env, reference: &str, lines: &mpsc::Sender<String>) -> Result<(), Problem> {
+    if reference.starts_with("sha256:") {
+        return Err(Problem::new(
+            Code::ImageFailed,
+            format!("image `{reference}` is not on this node"),
+        )
+        .at("image")
+        .hint("an image id can only be found where the image is: name it by name[:tag]"));
+    }
+    say(lines, format!("image: pulling {reference}")).await;
+    let options = CreateImageOptions {
+        from_image: Some(reference.to_owned()),
+        // Without a tag Docker would pull every tag that there is.
+        tag: (!is_exact(reference)).then(|| "latest".to_owned()),
+        ..Default::default()
+    };
+    let mut answers = std::pin::pin!(env.docker.create_image(Some(options), None, None));
+    let mut progress = Progress::default();
+    loop {
+        let answer = match timeout(PULL_PAUSE, answers.next()).await {
+            Ok(Some(Ok(answer))) => answer,
+            Ok(None) => return Ok(()),
+            Ok(Some(Err(error))) => return Err(explain(reference, &error)),
+            Err(_) => return Err(explain(reference, &Error::RequestTimeoutError)),
+        };
+        let status = answer.status.unwrap_or_default();
+        if let Some(line) = progress.status(answer.id.as_deref(), &status) {
+            say(lines, line).await;
+        }
+    }
+}
+
+/// Whether a reference has a tag or digest.
+fn is_exact(reference: &str) -> bool {
+    let name = reference.rsplit('/').next().unwrap_or(reference);
+    name.contains([':', '@'])
+}
+
+fn explain(reference: &str, error: &Error) -> Problem {
+    let failed = |message: String| Problem::new(Code::ImageFailed, message).at("image");
+    let said = match error {
+        Error::DockerStreamError { error } => error,
+        Error::DockerResponseServerError { message, .. } => message,
+        Error::RequestTimeoutError => "its registry does not answer",
+        other => return unreachable(other),
+    };
+    let said = said.trim();
+    let is_refusal = [
+        "not found",
+        "does not exist",
+        "manifest unknown",
+        "denied",
+        "unauthorized",
+        "manifest for",
+    ]
+    .iter()
+    .any(|part| said.contains(part));
+    if is_refusal {
+        return failed(format!(
+            "image `{reference}` does not exist, or needs a login"
+        ))
+        .hint(format!("check its name and tag; Docker says: {said}"));
+    }
+    failed(format!(
+        "image `{reference}` is not on this node and cannot be pulled: {said}"
+    ))
+    .hint("can this node reach the registry?")
+}
+
+/// Docker itself did not do its part.
+pub(super) fn unreachable(error: &Error) -> Problem {
+    Problem::new(
+        Code::Runtime,
+        format!("Docker did not answer: {}", chain(error)),
+    )
+    .hint("is the daemon running on the node? systemctl status docker")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_tcp_sorted_and_numbers() {
+        let exposed = [
+            "8080/tcp",
+            "53/udp",
+            "80",
+            "443/tcp",
+            "80/tcp",
+            "x/tcp",
+            "70000/tcp",
+        ];
+        assert_eq!(
+            tcp_ports(exposed.map(str::to_owned).to_vec()),
+            [80, 443, 8080]
+        );
+    }
+
+    #[test]
+    fn references_without_tag_are_known() {
+        for exact in ["a:1", "h:5000/a:1", "a@sha256:00", "h/a/b:x"] {
+            assert!(is_exact(exact), "{exact}");
+        }
+        for loose in ["a", "h:5000/a", "h/a/b"] {
+            assert!(!is_exact(loose), "{loose}");
+        }
+    }
+
+    #[test]
+    fn a_missing_image_and_a_missing_registry_are_told_apart() {
+        let said = |text: &str| Error::DockerResponseServerError {
+            status_code: 404,
+            message: text.to_owned(),
+        };
+        let missing = explain(
+            "a:1",
+            &said(
+                "pull access denied for a, repository does not exist or may require 'docker login'",
+            ),
+        );
+        assert_eq!(
+            missing.message,
+            "image `a:1` does not exist, or needs a login"
+        );
+        let away = explain(
+            "a:1",
+            &said("Get \"https://registry-1.docker.io/v2/\": dial tcp: i/o timeout"),
+        );
+        assert!(
+            away.message.contains("cannot be pulled") && away.code == Code::ImageFailed,
+            "{away}"
+        );
+        let gone = explain("a:1", &Error::APIVersionParseError {});
+        assert_eq!(gone.code, Code::Runtime);
+    }
+}

@@ -1,0 +1,178 @@
+//! Builds: from what a deployment starts with to one image on this node, by digest.
+//!
+//! Owns the steps of a build, its deadline and its folder. Decides nothing about deployments:
+//! every way that a build can end is a [`BuildOutcome`].
+
+pub mod choose;
+pub mod context;
+mod docker;
+mod dockerignore;
+mod folder;
+mod git;
+mod image;
+mod progress;
+mod source;
+mod unpack;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use skep_model::assignment::BuildOrder;
+use skep_model::deployment::{BuildOutcome, Built, Origin};
+use skep_model::id::{ClusterId, NodeId, UploadId};
+use skep_model::manifest::Manifest;
+use skep_model::problem::{Code, Problem};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use choose::Choice;
+use folder::WorkFolder;
+use source::Source;
+
+/// Label on every image built here: the cluster.
+pub const LABEL_CLUSTER: &str = "sh.skep.cluster";
+/// Label on every image built here: the service.
+pub const LABEL_SERVICE: &str = "sh.skep.service";
+
+/// The bytes of an upload, as they come.
+pub type UploadStream = BoxStream<'static, Result<Bytes, Problem>>;
+
+/// Where uploaded folders come from: a server relays them.
+pub trait Uploads: Send + Sync {
+    /// The gzip-compressed tar of the app's folder. Can be asked for once.
+    fn fetch(&self, upload: UploadId) -> BoxFuture<'static, Result<UploadStream, Problem>>;
+}
+
+/// What a build needs beside its order.
+#[derive(Clone)]
+pub struct Env {
+    /// The node's Docker.
+    pub docker: bollard::Docker,
+    /// Whose images these are.
+    pub cluster: ClusterId,
+    /// This node.
+    pub node: NodeId,
+    /// Builds make their folders in here, and remove them.
+    pub work_dir: PathBuf,
+    /// Uploaded folders.
+    pub uploads: Arc<dyn Uploads>,
+}
+
+/// Carries `order` out, writing what a person should see to `lines` as it happens; a full queue
+/// holds the build back, a closed one does not. Ends soon after `cancel`, and after the order's
+/// own time at the latest; then nothing of it is left but the image and Docker's cache.
+pub async fn run(
+    order: BuildOrder,
+    env: Env,
+    lines: mpsc::Sender<String>,
+    cancel: CancellationToken,
+) -> BuildOutcome {
+    let limit = Duration::from_millis(order.timeout_ms);
+    let work = build(&order, &env, &lines);
+    let ended = tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(Problem::new(Code::Canceled, "the build was canceled")),
+        ended = tokio::time::timeout(limit, work) => {
+            ended.unwrap_or_else(|_| Err(too_slow(order.timeout_ms)))
+        }
+    };
+    match ended {
+        Ok(built) => BuildOutcome::Built(built),
+        Err(problem) => BuildOutcome::Failed(problem),
+    }
+}
+
+/// Removes the folders that builds of an agent that was killed left in `work_dir`. For the
+/// agent's start, before its first build. Blocks on the disk.
+pub fn clean(work_dir: &Path) {
+    folder::clean(work_dir);
+}
+
+fn too_slow(timeout_ms: u64) -> Problem {
+    let seconds = timeout_ms / 1_000;
+    Problem::new(
+        Code::Timeout,
+        format!("the build was not finished within {seconds} s"),
+    )
+    .hint("look at the last lines of the build for what takes so long")
+}
+
+async fn build(
+    order: &BuildOrder,
+    env: &Env,
+    lines: &mpsc::Sender<String>,
+) -> Result<Built, Problem> {
+    match &order.origin {
+        Origin::Image { reference } => {
+            let choice = choose::for_image(order.builder);
+            say(lines, choice.line()).await;
+            image::resolve(env, reference, lines).await
+        }
+        Origin::Release { .. } => Err(Problem::new(
+            Code::Internal,
+            "a release has its image already: there is nothing to build",
+        )),
+        Origin::Upload { .. } | Origin::Git { .. } => {
+            let work = WorkFolder::create(&env.work_dir, order.deployment).await?;
+            let built = from_folder(order, env, &work, lines).await;
+            work.remove().await;
+            built
+        }
+    }
+}
+
+async fn from_folder(
+    order: &BuildOrder,
+    env: &Env,
+    work: &WorkFolder,
+    lines: &mpsc::Sender<String>,
+) -> Result<Built, Problem> {
+    let source = source::fetch(&order.origin, env, work, lines).await?;
+    let order_builder = order.builder;
+    let order_dockerfile = order.dockerfile.clone();
+    let folder = source.folder.clone();
+    let (manifest, choice) = folder::blocking(move || {
+        let text = source::manifest(&folder)?;
+        let manifest = text
+            .as_deref()
+            .map_or_else(|| Ok(Manifest::default()), Manifest::parse)?;
+        let wish = choose::Wish {
+            builder: manifest.builder.or(order_builder),
+            dockerfile: manifest.dockerfile.or(order_dockerfile),
+        };
+        let choice = choose::for_folder(&wish, |path| folder::has_file(&folder, path))?;
+        Ok((text, choice))
+    })
+    .await?;
+    say(lines, choice.line()).await;
+    let Choice { dockerfile, .. } = choice;
+    let Source { folder, commit } = source;
+    let image = docker::Build {
+        env,
+        work,
+        folder,
+        dockerfile,
+        tag: format!("skep/{}:{}", order.service_label, order.deployment.short()),
+        service: order.service,
+    };
+    let made = image.run(lines).await?;
+    Ok(Built {
+        commit,
+        manifest,
+        ..made
+    })
+}
+
+/// A line for whoever watches. Nobody watching is no reason to stop.
+async fn say(lines: &mpsc::Sender<String>, line: impl Into<String>) {
+    let _ = lines.send(line.into()).await;
+}
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

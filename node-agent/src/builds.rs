@@ -1,0 +1,101 @@
+//! Builds under way: at most two at a time, ended when their order is gone. What a build does is
+//! not its business.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use skep_model::assignment::BuildOrder;
+use skep_model::deployment::BuildOutcome;
+use skep_model::id::DeploymentId;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::build::{self, Env};
+use crate::metrics::Metrics;
+use crate::session::Outbox;
+
+/// Builds at a time: each takes a core and more.
+const BUILDS_MAX: usize = 2;
+/// Lines between a build and the way up.
+const LINES_MAX: usize = 64;
+
+/// A build ended.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    /// Which.
+    pub(crate) deployment: DeploymentId,
+    /// How.
+    pub(crate) outcome: BuildOutcome,
+}
+
+/// Runs builds.
+pub(crate) struct Builds {
+    env: Env,
+    outbox: Arc<Outbox>,
+    metrics: Metrics,
+    finished: mpsc::Sender<Finished>,
+    slots: Arc<Semaphore>,
+    running: HashMap<DeploymentId, CancellationToken>,
+}
+
+impl Builds {
+    /// None is under way yet; each end is told to `finished`.
+    pub(crate) fn new(
+        env: Env,
+        outbox: Arc<Outbox>,
+        metrics: Metrics,
+        finished: mpsc::Sender<Finished>,
+    ) -> Self {
+        Self {
+            env,
+            outbox,
+            metrics,
+            finished,
+            slots: Arc::new(Semaphore::new(BUILDS_MAX)),
+            running: HashMap::new(),
+        }
+    }
+
+    /// Begins, or queues, a build; nothing when it is under way.
+    pub(crate) fn start(&mut self, order: BuildOrder, shutdown: &CancellationToken) {
+        let deployment = order.deployment;
+        if self.running.contains_key(&deployment) {
+            return;
+        }
+        let cancel = shutdown.child_token();
+        self.running.insert(deployment, cancel.clone());
+        let (env, outbox, metrics) = (self.env.clone(), self.outbox.clone(), self.metrics.clone());
+        let (slots, finished) = (self.slots.clone(), self.finished.clone());
+        tokio::spawn(async move {
+            let Some(slot) = cancel.run_until_cancelled(slots.acquire()).await else {
+                return;
+            };
+            metrics.build();
+            let (lines, mut told) = mpsc::channel(LINES_MAX);
+            let relay = async {
+                while let Some(line) = told.recv().await {
+                    outbox.build_line(deployment, line);
+                }
+            };
+            let built = build::run(order, env, lines, cancel.clone());
+            let (outcome, ()) = tokio::join!(built, relay);
+            drop(slot);
+            if !cancel.is_cancelled() {
+                // Fails only when the agent ends: then the order is built again.
+                let _ = finished
+                    .send(Finished {
+                        deployment,
+                        outcome,
+                    })
+                    .await;
+            }
+        });
+    }
+
+    /// Ends a build whose order is gone, or that has ended.
+    pub(crate) fn end(&mut self, deployment: DeploymentId) {
+        if let Some(cancel) = self.running.remove(&deployment) {
+            cancel.cancel();
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Does what was planned: each piece of work in a task of its own, its calls bounded and timed by
+//! the runtime. Tells how it went; decides nothing.
+
+use std::time::Duration;
+
+use skep_model::assignment::Assignment;
+use skep_model::id::AllocationId;
+use skep_model::problem::{Code, Problem};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock;
+use crate::ledger::{Change, Writer};
+use crate::plan::{Failure, Local, Phase, Seen};
+use crate::runtime::{Error, Runtime};
+
+/// One piece of work for one allocation.
+#[derive(Debug)]
+pub(crate) enum Op {
+    /// Make and start container number `local.attempt`; `local` is written down first.
+    Start {
+        /// What runs.
+        assignment: Box<Assignment>,
+        /// What is remembered of it from now on.
+        local: Local,
+    },
+    /// Stop these and remove them.
+    Stop {
+        /// Docker's ids.
+        containers: Vec<String>,
+        /// Time between SIGTERM and SIGKILL.
+        grace: Duration,
+    },
+    /// Remove these.
+    Remove(Vec<String>),
+    /// Find out how this one ended.
+    Examine(String),
+    /// Find out what there is.
+    List,
+}
+
+/// How it went.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// Not over: the image is being fetched.
+    Pulling,
+    /// Not over: the image is here.
+    Pulled,
+    /// This container was started.
+    Started(Seen),
+    /// These are gone.
+    Gone(Vec<String>),
+    /// This is what became of it; none: it is gone.
+    Examined(String, Option<Seen>),
+    /// These are there.
+    Listed(Vec<Seen>),
+    /// A start failed; what is there now, where that could be found out.
+    Failed(Failure, Option<Vec<Seen>>),
+    /// Something else failed; what is there now, where that could be found out.
+    Unclear(String, Option<Vec<Seen>>),
+}
+
+/// Work that is over, or progressed.
+#[derive(Debug)]
+pub(crate) struct Done {
+    /// Whose.
+    pub(crate) allocation: AllocationId,
+    /// How.
+    pub(crate) outcome: Outcome,
+}
+
+/// Does work.
+#[derive(Clone)]
+pub(crate) struct Executor {
+    /// Docker.
+    pub(crate) runtime: Runtime,
+    /// What must be remembered before acting.
+    pub(crate) writer: Writer,
+    /// Where the outcomes go.
+    pub(crate) done: mpsc::Sender<Done>,
+    /// The tasks, so that the end can wait for them.
+    pub(crate) tasks: TaskTracker,
+}
+
+impl Executor {
+    /// Begins; `cancel` ends a start that still waits for its image.
+    pub(crate) fn spawn(&self, allocation: AllocationId, op: Op, cancel: CancellationToken) {
+        let executor = self.clone();
+        self.tasks.spawn(async move {
+            let outcome = executor.run(allocation, op, cancel).await;
+            executor.tell(allocation, outcome).await;
+        });
+    }
+
+    async fn tell(&self, allocation: AllocationId, outcome: Outcome) {
+        // Fails only when the agent ends.
+        let _ = self
+            .done
+            .send(Done {
+                allocation,
+                outcome,
+            })
+            .await;
+    }
+
+    async fn run(&self, allocation: AllocationId, op: Op, cancel: CancellationToken) -> Outcome {
+        let result = match op {
+            Op::Start { assignment, local } => {
+                return match self.start(&assignment, local, cancel).await {
+                    Ok(seen) => Outcome::Started(seen),
+                    Err(failure) => {
+                        Outcome::Failed(failure, self.runtime.list_of(allocation).await.ok())
+                    }
+                };
+            }
+            Op::Stop { containers, grace } => self.stop(containers, grace).await,
+            Op::Remove(containers) => self.remove(containers).await,
+            Op::Examine(container) => self.examine(container).await,
+            Op::List => self.runtime.list_of(allocation).await.map(Outcome::Listed),
+        };
+        match result {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                let why = crate::error_chain(&error);
+                Outcome::Unclear(why, self.runtime.list_of(allocation).await.ok())
+            }
+        }
+    }
+
+    async fn start(
+        &self,
+        assignment: &Assignment,
+        local: Local,
+        cancel: CancellationToken,
+    ) -> Result<Seen, Failure> {
+        let (id, attempt) = (assignment.allocation, local.attempt);
+        if let Err(error) = self.writer.write(vec![Change::Local(id, local)]).await {
+            let why = crate::error_chain(&error);
+            let message = format!("the node cannot write its ledger: {why}");
+            return Err(failure(Problem::new(Code::Runtime, message), false));
+        }
+        let image = match self.runtime.find_image(&assignment.image).await {
+            Ok(Some(image)) => image,
+            Ok(None) => {
+                self.tell(id, Outcome::Pulling).await;
+                let pulled = self.runtime.pull_image(&assignment.image);
+                let Some(pulled) = cancel.run_until_cancelled(pulled).await else {
+                    let message = "not wanted any more";
+                    return Err(failure(Problem::new(Code::Canceled, message), false));
+                };
+                let image = pulled.map_err(|problem| failure(problem, true))?;
+                self.tell(id, Outcome::Pulled).await;
+                image
+            }
+            Err(error) => return Err(refused(&error)),
+        };
+        let started = self.runtime.start(assignment, attempt, &image).await;
+        let seen = started.map_err(|error| refused(&error))?;
+        let mut seen = seen.ok_or_else(|| {
+            let message = "the container vanished while it was started";
+            failure(Problem::new(Code::Runtime, message), false)
+        })?;
+        if !seen.is_running() {
+            // It ended within milliseconds: an end like any other.
+            seen.phase = Phase::Ended;
+        }
+        Ok(seen)
+    }
+
+    async fn stop(&self, containers: Vec<String>, grace: Duration) -> Result<Outcome, Error> {
+        for container in &containers {
+            self.runtime.stop(container, grace).await?;
+        }
+        self.remove(containers).await
+    }
+
+    async fn remove(&self, containers: Vec<String>) -> Result<Outcome, Error> {
+        for container in &containers {
+            self.runtime.remove(container).await?;
+        }
+        Ok(Outcome::Gone(containers))
+    }
+
+    async fn examine(&self, container: String) -> Result<Outcome, Error> {
+        let mut seen = self.runtime.inspect(&container).await?;
+        if let Some(Phase::Exited(exit)) = seen.as_mut().map(|seen| &mut seen.phase) {
+            exit.witnessed = true;
+            exit.tail = self.runtime.tail(&container).await;
+        }
+        Ok(Outcome::Examined(container, seen))
+    }
+}
+
+fn failure(problem: Problem, counted: bool) -> Failure {
+    Failure {
+        problem,
+        at_ms: clock::now_ms(),
+        counted,
+    }
+}
+
+/// Docker's refusal of a start. What it answers is about this container; that it does not answer
+/// is not.
+fn refused(error: &Error) -> Failure {
+    let message = error.message();
+    let problem = match error.status() {
+        None | Some(409) => return failure(Problem::new(Code::Runtime, message), false),
+        Some(404) if message.contains("No such image") => {
+            return failure(Problem::new(Code::ImageFailed, message), false);
+        }
+        Some(_) => Problem::new(
+            Code::Crashed,
+            format!("the container cannot be started: {message}"),
+        ),
+    };
+    let missing = [
+        "executable file not found",
+        "no such file or directory",
+        "permission denied",
+    ];
+    failure(
+        match missing.iter().any(|words| message.contains(words)) {
+            true => {
+                problem.hint("check the command: it must be an executable file inside the image")
+            }
+            false => problem,
+        },
+        true,
+    )
+}

@@ -1,0 +1,111 @@
+//! What this machine is: read from the kernel, from Docker and from the data plane.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::models::SystemInfo;
+use procfs::Current;
+use skep_model::node::Facts;
+use sysinfo::{Disks, System};
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::{interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::net::client::NetStatusLocal;
+use crate::runtime::Runtime;
+use crate::session::Outbox;
+
+/// How long the first word waits for the data plane.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// A machine changes rarely: it may be given memory, or Docker may be upgraded.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// What the machine is without Docker and the data plane. Reads `/proc`.
+pub(crate) fn machine(builder: bool) -> Facts {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // In an LXC guest lxcfs answers here with the guest's own limit.
+    let memory = procfs::Meminfo::current().map_or(0, |meminfo| meminfo.mem_total);
+    Facts {
+        hostname: System::host_name().unwrap_or_default(),
+        architecture: std::env::consts::ARCH.to_owned(),
+        kernel: System::kernel_version().unwrap_or_default(),
+        cpu_millis: u32::try_from(cores * 1_000).unwrap_or(u32::MAX),
+        memory_bytes: memory,
+        disk_bytes: 0,
+        docker_version: String::new(),
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        ingress_port: None,
+        builder,
+    }
+}
+
+/// Size of the filesystem that holds `path`; 0: not known. Blocks on the disk.
+fn disk_bytes(path: &Path) -> u64 {
+    let Ok(disks) = Disks::new_with_refreshed_list() else {
+        return 0;
+    };
+    let holds = disks
+        .iter()
+        .filter(|disk| path.starts_with(disk.mount_point()));
+    let nearest = holds.max_by_key(|disk| disk.mount_point().as_os_str().len());
+    nearest.map_or(0, sysinfo::Disk::total_space)
+}
+
+async fn add_docker(facts: &mut Facts, info: SystemInfo) {
+    facts.docker_version = info.server_version.unwrap_or_default();
+    if let Some(root) = info.docker_root_dir {
+        let size = spawn_blocking(move || disk_bytes(Path::new(&root))).await;
+        facts.disk_bytes = size.unwrap_or(0);
+    }
+}
+
+/// Keeps the facts that a server is greeted with true, until `cancel`.
+pub(crate) async fn keep(
+    runtime: Runtime,
+    mut net: watch::Receiver<Option<NetStatusLocal>>,
+    outbox: Arc<Outbox>,
+    builder: bool,
+    cancel: CancellationToken,
+) {
+    let mut facts = machine(builder);
+    let keep = async {
+        // Not there in time: then it is told when it comes.
+        let _ = timeout(PATIENCE, net.wait_for(Option::is_some)).await;
+        let mut again = interval(LOOK_AGAIN);
+        loop {
+            tokio::select! {
+                changed = net.changed() => if changed.is_err() { return },
+                _ = again.tick() => {
+                    let machine = machine(builder);
+                    facts.cpu_millis = machine.cpu_millis;
+                    facts.memory_bytes = machine.memory_bytes;
+                    // While Docker is away what it said last stays.
+                    if let Ok(info) = runtime.info().await {
+                        add_docker(&mut facts, info).await;
+                    }
+                }
+            }
+            // A data plane that restarts comes back on its port: no word about the gap.
+            if let Some(status) = *net.borrow_and_update() {
+                facts.ingress_port = Some(status.ingress_port).filter(|port| *port != 0);
+            }
+            outbox.set_facts(facts.clone());
+        }
+    };
+    cancel.run_until_cancelled(keep).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_has_a_name_cores_memory_and_a_disk() {
+        let facts = machine(true);
+        assert!(!facts.hostname.is_empty() && facts.cpu_millis >= 1_000);
+        assert!(facts.memory_bytes > 16 << 20 && facts.builder);
+        assert!(disk_bytes(Path::new("/")) > 0);
+    }
+}

@@ -1,0 +1,361 @@
+//! One allocation: plan it, begin what was planned, say how it is.
+
+use std::time::Duration;
+
+use skep_model::allocation::{Desired, Observed, State};
+use skep_model::id::AllocationId;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Keeper;
+use super::entry::Probe;
+use crate::clock;
+use crate::executor::{Done, Op, Outcome};
+use crate::health::{self, Report, Verdict};
+use crate::ledger::Change;
+use crate::plan::{self, Failure, Fitness, Phase, RETRY_MS, Step, View, Work};
+
+/// Steps of one allocation without an event between them: a plan that never rests is a fault, and
+/// must not keep the others waiting.
+const STEPS_MAX: usize = 8;
+
+impl Keeper {
+    /// Plans an allocation after something of it changed, until work is under way or it rests.
+    pub(super) async fn touch(&mut self, id: AllocationId) {
+        for _ in 0..STEPS_MAX {
+            let step = self.next_step(id);
+            match step {
+                Step::Rest => break,
+                Step::Wait(until_ms) => {
+                    let left = Duration::from_millis(until_ms.saturating_sub(clock::now_ms()));
+                    self.wake_at(id, Instant::now() + left);
+                    break;
+                }
+                Step::Conclude(verdict) => self.conclude(id, verdict).await,
+                Step::Forget => return self.forget(id).await,
+                step => {
+                    self.begin(id, step);
+                    break;
+                }
+            }
+        }
+        self.sync_probe(id);
+        self.say(id);
+    }
+
+    fn next_step(&mut self, id: AllocationId) -> Step {
+        let assignment = self.assignments.get(&id);
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return Step::Rest;
+        };
+        if let Some((_, cancel)) = &entry.work {
+            let wanted = assignment.is_some_and(|wanted| wanted.desired != Desired::Stop);
+            if !wanted {
+                cancel.cancel();
+            }
+            return Step::Rest;
+        }
+        if !self.runtime_ok {
+            return Step::Rest;
+        }
+        if let Some(until) = entry.hold_until {
+            if Instant::now() < until {
+                self.wake_at(id, until);
+                return Step::Rest;
+            }
+            entry.hold_until = None;
+        }
+        plan::plan(&View {
+            assignment,
+            authoritative: self.generation.is_some(),
+            local: &entry.local,
+            containers: &entry.containers,
+            failure: entry.failure.as_ref(),
+            now_ms: clock::now_ms(),
+        })
+    }
+
+    fn begin(&mut self, id: AllocationId, step: Step) {
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        let (work, op) = match step {
+            Step::Examine(container) => (Work::Examining, Op::Examine(container)),
+            Step::Remove(containers) => (Work::Starting, Op::Remove(containers)),
+            Step::Stop {
+                containers,
+                grace_ms,
+            } => {
+                let grace = Duration::from_millis(grace_ms);
+                (Work::Stopping, Op::Stop { containers, grace })
+            }
+            Step::Start { attempt, counted } => {
+                let Some(assignment) = self.assignments.get(&id) else {
+                    return;
+                };
+                let view = (&assignment.restart, clock::now_ms());
+                let local = plan::apply_start(&entry.local, attempt, counted, view);
+                if local.restarts > entry.local.restarts {
+                    self.parts.metrics.restart();
+                }
+                entry.local = local.clone();
+                entry.fitness = Fitness::Unknown;
+                let assignment = Box::new(assignment.clone());
+                (Work::Starting, Op::Start { assignment, local })
+            }
+            Step::Rest | Step::Wait(_) | Step::Conclude(_) | Step::Forget => return,
+        };
+        let cancel = CancellationToken::new();
+        entry.work = Some((work, cancel.clone()));
+        self.parts.executor.spawn(id, op, cancel);
+    }
+
+    pub(super) async fn take_done(&mut self, done: Done) {
+        let Done {
+            allocation: id,
+            outcome,
+        } = done;
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        match outcome {
+            Outcome::Pulling | Outcome::Pulled => {
+                let pulling = matches!(outcome, Outcome::Pulling);
+                if let Some((work, _)) = &mut entry.work {
+                    *work = if pulling {
+                        Work::Pulling
+                    } else {
+                        Work::Starting
+                    };
+                }
+                return self.say(id);
+            }
+            Outcome::Started(seen) => {
+                entry.failure = None;
+                entry.put(seen);
+            }
+            Outcome::Gone(containers) => {
+                entry
+                    .containers
+                    .retain(|seen| !containers.contains(&seen.id));
+            }
+            Outcome::Examined(container, None) => {
+                entry.containers.retain(|seen| seen.id != container);
+            }
+            Outcome::Examined(container, Some(mut seen)) => {
+                if let Phase::Exited(exit) = &mut seen.phase {
+                    exit.oom |= entry.out_of_memory.contains(&container);
+                }
+                entry.out_of_memory.clear();
+                entry.put(seen);
+            }
+            Outcome::Listed(listed) => entry.replace(listed),
+            Outcome::Failed(failure, listed) => {
+                let why = &failure.problem;
+                tracing::warn!(allocation = %id, %why, "a container could not be started");
+                entry.failure = Some(failure);
+                return self.after_fault(id, listed).await;
+            }
+            Outcome::Unclear(why, listed) => {
+                tracing::warn!(allocation = %id, %why, "docker did not do what it was asked");
+                let hold = Instant::now() + Duration::from_millis(RETRY_MS);
+                entry.hold_until = Some(hold);
+                return self.after_fault(id, listed).await;
+            }
+        }
+        entry.work = None;
+        for container in std::mem::take(&mut entry.ended_early) {
+            entry.end(container);
+        }
+        self.publish_places(id);
+        self.touch(id).await;
+    }
+
+    /// What is there after work failed is what Docker lists; where that fails too, it is listed
+    /// again as soon as may be.
+    async fn after_fault(&mut self, id: AllocationId, listed: Option<Vec<plan::Seen>>) {
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        entry.work = None;
+        entry.ended_early.clear();
+        match listed {
+            Some(listed) => entry.replace(listed),
+            None => {
+                let cancel = CancellationToken::new();
+                entry.work = Some((Work::Examining, cancel.clone()));
+                if self.runtime_ok {
+                    // Each call has its deadline: this cannot spin.
+                    self.parts.executor.spawn(id, Op::List, cancel);
+                } else {
+                    // Docker is away: everything is listed when it is back.
+                    entry.work = None;
+                }
+            }
+        }
+        self.publish_places(id);
+        self.touch(id).await;
+    }
+
+    pub(super) async fn take_report(&mut self, report: Report) {
+        let Report {
+            allocation: id,
+            container,
+            verdict,
+        } = report;
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        if entry
+            .running()
+            .is_none_or(|(seen, ..)| seen.id != container)
+        {
+            return;
+        }
+        match verdict {
+            Verdict::Healthy => {
+                entry.fitness = Fitness::Healthy;
+                if !entry.local.healthy {
+                    entry.local.healthy = true;
+                    let change = Change::Local(id, entry.local.clone());
+                    // Out into the routes first: losing this costs one probe after a crash.
+                    self.say(id);
+                    self.publish_traffic();
+                    self.parts.writer.write_soon(vec![change]).await;
+                }
+            }
+            Verdict::Unhealthy(problem) => entry.fitness = Fitness::Unhealthy(problem),
+            Verdict::Never(problem, tail) => {
+                let failed = plan::ended(&entry.local, State::Failed, Some(problem), tail);
+                self.conclude(id, failed).await;
+            }
+        }
+        self.touch(id).await;
+    }
+
+    async fn conclude(&mut self, id: AllocationId, verdict: Observed) {
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        if let Some(problem) = &verdict.problem {
+            tracing::warn!(allocation = %id, %problem, "failed");
+        }
+        entry.local.verdict.get_or_insert(verdict);
+        let change = Change::Local(id, entry.local.clone());
+        self.parts.writer.write_soon(vec![change]).await;
+    }
+
+    async fn forget(&mut self, id: AllocationId) {
+        if let Some(entry) = self.entries.remove(&id) {
+            self.clear_wake(id, entry.wake);
+            let said = entry.said.as_ref().map(|said| said.state);
+            self.parts.metrics.state(said, None);
+            self.traffic_changed |= entry.address.is_some();
+        }
+        self.parts.outbox.forget(id);
+        self.publish_places(id);
+        self.parts.writer.write_soon(vec![Change::Forget(id)]).await;
+    }
+
+    /// The health check that should run, runs.
+    fn sync_probe(&mut self, id: AllocationId) {
+        let assignment = self.assignments.get(&id);
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        let over = entry.local.verdict.is_some();
+        let wanted = assignment.filter(|wanted| wanted.desired != Desired::Stop && !over);
+        let running = entry
+            .running()
+            .map(|(seen, address, since)| (seen.clone(), address, since));
+        let (Some(assignment), Some((seen, address, started_ms))) = (wanted, running) else {
+            entry.probe = None;
+            return;
+        };
+        let (port, address) = match (assignment.port, address) {
+            (None, _) => {
+                entry.fitness = Fitness::Healthy;
+                return;
+            }
+            (Some(port), None) => {
+                entry.fitness = Fitness::Unhealthy(health::no_address(port));
+                return;
+            }
+            (Some(port), Some(address)) => (port, address),
+        };
+        let same = |probe: &Probe| probe.container == seen.id && probe.started_ms == started_ms;
+        if entry.probe.as_ref().is_some_and(same) {
+            return;
+        }
+        let was_healthy = entry.local.healthy && entry.local.attempt == seen.attempt;
+        entry.fitness = match was_healthy {
+            true => Fitness::Healthy,
+            false => Fitness::Unknown,
+        };
+        let cancel = self.shutdown.child_token();
+        let target = health::Target {
+            allocation: id,
+            container: seen.id.clone(),
+            address,
+            port,
+            pid: match seen.phase {
+                Phase::Running { pid, .. } => pid,
+                _ => 0,
+            },
+            started_ms,
+            was_healthy,
+            health: assignment.health.clone(),
+        };
+        entry.probe = Some(Probe {
+            container: seen.id,
+            started_ms,
+            cancel: cancel.clone(),
+        });
+        let (runtime, reports) = (self.parts.runtime.clone(), self.parts.reports.clone());
+        tokio::spawn(health::watch(target, runtime, reports, cancel));
+    }
+
+    /// Says how an allocation is, where that changed.
+    pub(super) fn say(&mut self, id: AllocationId) {
+        let assignment = self.assignments.get(&id);
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        let running = entry.running().and_then(|(_, address, _)| address);
+        let fit = entry.fitness == Fitness::Healthy && entry.local.verdict.is_none();
+        let taken = assignment.is_some_and(|wanted| wanted.desired != Desired::Stop);
+        let address = running.filter(|_| fit && taken);
+        self.traffic_changed |= address != entry.address;
+        entry.address = address;
+        // Before all containers are known nothing true can be said of one that seems absent.
+        let Some(assignment) = assignment.filter(|_| self.listed) else {
+            return;
+        };
+        let failure: Option<&Failure> = entry.failure.as_ref();
+        let work = entry.work.as_ref().map(|(work, _)| *work);
+        let how = (failure, &entry.fitness, work);
+        let observed = plan::observe(assignment, &entry.local, &entry.containers, how);
+        if entry.said.as_ref() != Some(&observed) {
+            let was = entry.said.as_ref().map(|said| said.state);
+            self.parts.metrics.state(was, Some(observed.state));
+            tracing::info!(allocation = %id, state = observed.state.as_str(), "observed");
+            self.parts.outbox.observe(id, observed.clone());
+            entry.said = Some(observed);
+        }
+    }
+
+    fn wake_at(&mut self, id: AllocationId, at: Instant) {
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        let before = entry.wake.replace(at);
+        self.clear_wake(id, before);
+        self.timers.insert((at, id));
+    }
+
+    fn clear_wake(&mut self, id: AllocationId, wake: Option<Instant>) {
+        if let Some(wake) = wake {
+            self.timers.remove(&(wake, id));
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! What comes down from the server: written down, then acted on.
+
+use skep_model::id::{AllocationId, DeploymentId};
+use skep_model::route::RouteTable;
+
+use super::Keeper;
+use crate::ledger::{Change, Routes};
+use crate::session::{DesiredChange, Down};
+
+impl Keeper {
+    pub(super) async fn take_down(&mut self, down: Down) {
+        match down {
+            Down::Desired { change, stored } => {
+                let (changes, touched) = self.changes_of(&change);
+                let written = self.parts.writer.write(changes.clone()).await;
+                // Dropped only when the session is over: it will ask again.
+                let _ = stored.send(written.is_ok());
+                if written.is_ok() {
+                    self.take_desired(&change, changes, touched).await;
+                }
+            }
+            Down::Routes(incarnation, table) => self.take_routes(incarnation, table).await,
+        }
+    }
+
+    /// What a desired set changes, for the ledger; and the allocations that it concerns.
+    fn changes_of(&self, change: &DesiredChange) -> (Vec<Change>, Vec<AllocationId>) {
+        let set = &change.set;
+        let mut changes = Vec::new();
+        let mut touched = Vec::new();
+        let mut gone = change.removed_allocations.clone();
+        let mut ended = change.removed_builds.clone();
+        if change.full {
+            let named: std::collections::BTreeSet<AllocationId> = set
+                .assignments
+                .iter()
+                .map(|assignment| assignment.allocation)
+                .collect();
+            gone.extend(self.assignments.keys().filter(|id| !named.contains(id)));
+            let ordered: std::collections::BTreeSet<DeploymentId> =
+                set.builds.iter().map(|order| order.deployment).collect();
+            ended.extend(self.orders.keys().filter(|id| !ordered.contains(id)));
+        }
+        for id in gone {
+            changes.push(Change::Unassign(id));
+            touched.push(id);
+        }
+        for assignment in &set.assignments {
+            let id = assignment.allocation;
+            if self.assignments.get(&id) != Some(assignment) {
+                changes.push(Change::Assign(Box::new(assignment.clone())));
+                touched.push(id);
+            }
+        }
+        changes.extend(ended.into_iter().map(Change::Unorder));
+        for order in &set.builds {
+            if self.orders.get(&order.deployment) != Some(order) {
+                changes.push(Change::Order(Box::new(order.clone())));
+            }
+        }
+        // Last: a crash in the middle of a large set leaves the older generation in force.
+        changes.push(Change::Generation(set.generation));
+        (changes, touched)
+    }
+
+    async fn take_desired(
+        &mut self,
+        change: &DesiredChange,
+        changes: Vec<Change>,
+        mut touched: Vec<AllocationId>,
+    ) {
+        let first = self.generation.is_none();
+        self.generation = Some(change.set.generation);
+        let mut fresh = Vec::new();
+        for change in changes {
+            match change {
+                Change::Assign(assignment) => {
+                    self.entries.entry(assignment.allocation).or_default();
+                    self.assignments.insert(assignment.allocation, *assignment);
+                }
+                Change::Unassign(id) => {
+                    self.assignments.remove(&id);
+                    self.parts.outbox.forget(id);
+                }
+                Change::Order(order) => {
+                    fresh.push(order.deployment);
+                    self.orders.insert(order.deployment, *order);
+                }
+                Change::Unorder(id) => {
+                    self.orders.remove(&id);
+                    self.outcomes.remove(&id);
+                    self.parts.builds.end(id);
+                    self.parts.outbox.forget_build(id);
+                }
+                _ => {}
+            }
+        }
+        self.start_builds(fresh);
+        if first {
+            // Only now is it known that what nobody assigned does not belong here.
+            touched = self.entries.keys().copied().collect();
+        }
+        for id in touched {
+            self.touch(id).await;
+        }
+    }
+
+    /// Begins what of `orders` has no outcome yet; before Docker is there, none.
+    pub(super) fn start_builds(&mut self, orders: Vec<DeploymentId>) {
+        if !self.listed {
+            return;
+        }
+        for id in orders {
+            let order = self
+                .orders
+                .get(&id)
+                .filter(|_| !self.outcomes.contains_key(&id));
+            if let Some(order) = order {
+                self.parts.builds.start(order.clone(), &self.shutdown);
+            }
+        }
+    }
+
+    async fn take_routes(&mut self, incarnation: u64, table: RouteTable) {
+        let held = self.routes.as_ref();
+        let held = held.map(|routes| (routes.incarnation, routes.table.revision));
+        if held.is_some_and(|held| (incarnation, table.revision) < held) {
+            tracing::warn!(revision = table.revision, "an older route table is refused");
+            return;
+        }
+        let routes = Routes { incarnation, table };
+        if self.routes.as_ref() == Some(&routes) {
+            return;
+        }
+        let change = Change::Routes(Box::new(routes.clone()));
+        self.routes = Some(routes);
+        self.traffic_changed = true;
+        // Served first: after a crash the data plane still has it, and the server sends it again.
+        self.publish_traffic();
+        self.parts.writer.write_soon(vec![change]).await;
+    }
+}

@@ -1,0 +1,97 @@
+//! What is known of one allocation while the agent runs.
+
+use std::net::IpAddr;
+
+use skep_model::allocation::Observed;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::plan::{Failure, Fitness, Local, Phase, Seen, Work};
+
+/// One allocation.
+#[derive(Debug, Default)]
+pub(super) struct Entry {
+    /// What survives the agent.
+    pub(super) local: Local,
+    /// Its containers, by attempt.
+    pub(super) containers: Vec<Seen>,
+    /// The last start, if it failed.
+    pub(super) failure: Option<Failure>,
+    /// Of the container that runs.
+    pub(super) fitness: Fitness,
+    /// What is under way; the token ends a start that waits for its image.
+    pub(super) work: Option<(Work, CancellationToken)>,
+    /// Containers that Docker said ended, while they were not known yet.
+    pub(super) ended_early: Vec<String>,
+    /// Containers in which the kernel killed something for want of memory.
+    pub(super) out_of_memory: Vec<String>,
+    /// The health check that runs.
+    pub(super) probe: Option<Probe>,
+    /// When to look again.
+    pub(super) wake: Option<Instant>,
+    /// Nothing is begun before: the last work failed.
+    pub(super) hold_until: Option<Instant>,
+    /// What was said last.
+    pub(super) said: Option<Observed>,
+    /// Where traffic may go, as last counted.
+    pub(super) address: Option<IpAddr>,
+}
+
+/// A health check: of which container, since when it ran.
+#[derive(Debug)]
+pub(super) struct Probe {
+    pub(super) container: String,
+    pub(super) started_ms: u64,
+    pub(super) cancel: CancellationToken,
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+impl Entry {
+    /// The newest container, if it runs.
+    pub(super) fn running(&self) -> Option<(&Seen, Option<IpAddr>, u64)> {
+        let seen = self.containers.last()?;
+        match seen.phase {
+            Phase::Running {
+                address,
+                started_ms,
+                ..
+            } => Some((seen, address, started_ms)),
+            _ => None,
+        }
+    }
+
+    /// Replaces what is known of one container, or adds it.
+    pub(super) fn put(&mut self, seen: Seen) {
+        self.containers.retain(|known| known.id != seen.id);
+        self.containers.push(seen);
+        self.containers.sort_by_key(|seen| seen.attempt);
+    }
+
+    /// A container ended by itself, or was removed by somebody.
+    pub(super) fn end(&mut self, container: String) {
+        match self.containers.iter_mut().find(|seen| seen.id == container) {
+            Some(seen) if seen.is_running() => seen.phase = Phase::Ended,
+            Some(_) => {}
+            None if self.work.is_some() => self.ended_early.push(container),
+            None => {}
+        }
+    }
+
+    /// Replaces everything by what Docker listed, keeping what is known of how containers ended.
+    pub(super) fn replace(&mut self, listed: Vec<Seen>) {
+        let known = std::mem::replace(&mut self.containers, listed);
+        for seen in &mut self.containers {
+            let told = known.iter().find(|known| known.id == seen.id);
+            if let (Phase::Exited(now), Some(Phase::Exited(then))) =
+                (&mut seen.phase, told.map(|told| &told.phase))
+            {
+                now.clone_from(then);
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The endpoint beside the traffic: Traefik's configuration from the last good table, metrics,
+//! health. Reads, and changes nothing.
+
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE,
+};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use skep_identity::digest;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::table::Tables;
+
+/// Connections at the same time: one Traefik, one scraper and some people.
+const MAX_CONNECTIONS: usize = 64;
+/// How long a client may take for its request's head, also between requests: above the polling
+/// interval of Traefik, which keeps its connection.
+const HEAD_LIMIT: Duration = Duration::from_secs(90);
+/// The smallest that hyper allows; requests here are a line and some headers.
+const BUFFER_BYTES: usize = 8 << 10;
+/// Nothing tells when the kernel can give a connection again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Answers requests.
+#[derive(Debug)]
+pub(super) struct Admin {
+    tables: Arc<Tables>,
+    /// SHA-256 of the token: of one length, whatever the token's.
+    token: Option<[u8; 32]>,
+}
+
+type Answer = Response<Full<Bytes>>;
+
+impl Admin {
+    pub(super) fn new(tables: Arc<Tables>, token: Option<&str>) -> Arc<Self> {
+        let token = token.map(|token| digest::sha256(token.as_bytes()));
+        Arc::new(Self { tables, token })
+    }
+
+    fn answer<B>(&self, request: &Request<B>) -> Answer {
+        let path = request.uri().path();
+        if !matches!(path, "/healthz" | "/readyz" | "/v1/traefik" | "/metrics") {
+            let all = "not found: /v1/traefik, /metrics, /healthz and /readyz are served\n";
+            return answer(StatusCode::NOT_FOUND, TEXT, all);
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut refused = answer(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n");
+            refused
+                .headers_mut()
+                .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return refused;
+        }
+        match path {
+            "/healthz" => answer(StatusCode::OK, TEXT, "ok\n"),
+            "/readyz" => self.ready(),
+            _ if !self.is_allowed(request) => {
+                let mut refused =
+                    answer(StatusCode::UNAUTHORIZED, TEXT, "a bearer token is needed\n");
+                refused
+                    .headers_mut()
+                    .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                refused
+            }
+            "/v1/traefik" => self.traefik(),
+            _ => answer(StatusCode::OK, METRICS, self.metrics()),
+        }
+    }
+
+    fn is_allowed<B>(&self, request: &Request<B>) -> bool {
+        let Some(expected) = &self.token else {
+            return true;
+        };
+        let given = request
+            .headers()
+            .get(AUTHORIZATION)
+            .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+        given.is_some_and(|given| digest::constant_time_eq(expected, &digest::sha256(given)))
+    }
+
+    fn ready(&self) -> Answer {
+        match self.tables.current() {
+            Some(_) => answer(StatusCode::OK, TEXT, "ok\n"),
+            None => no_table(),
+        }
+    }
+
+    /// Always whole, or an error: with that Traefik keeps what it has.
+    fn traefik(&self) -> Answer {
+        match self.tables.current() {
+            Some(current) => answer(StatusCode::OK, JSON, current.traefik()),
+            None => no_table(),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        let mut text = self.tables.ingress().metrics().render();
+        let sequence = self
+            .tables
+            .current()
+            .map_or(0, |current| current.sequence());
+        let failures = self.tables.failures();
+        let _ = write!(
+            text,
+            "# HELP skep_net_table_sequence Sequence of the route table in use.\n\
+             # TYPE skep_net_table_sequence gauge\n\
+             skep_net_table_sequence {sequence}\n\
+             # HELP skep_net_table_write_failures_total Route tables that could not be written to disk.\n\
+             # TYPE skep_net_table_write_failures_total counter\n\
+             skep_net_table_write_failures_total {failures}\n"
+        );
+        text
+    }
+}
+
+fn no_table() -> Answer {
+    answer(
+        StatusCode::SERVICE_UNAVAILABLE,
+        TEXT,
+        "no route table has come from the agent yet\n",
+    )
+}
+
+fn answer(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    answer
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    answer
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+/// Serves until `closing`; connections then end with the answer that they are at.
+pub(super) async fn serve(listener: TcpListener, admin: Arc<Admin>, closing: CancellationToken) {
+    let mut connections = JoinSet::new();
+    loop {
+        let has_room = connections.len() < MAX_CONNECTIONS;
+        tokio::select! {
+            biased;
+            () = closing.cancelled() => break,
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            accepted = listener.accept(), if has_room => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(connection(stream, Arc::clone(&admin), closing.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept connections to the admin endpoint");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    while connections.join_next().await.is_some() {}
+}
+
+async fn connection(stream: TcpStream, admin: Arc<Admin>, closing: CancellationToken) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let answer = admin.answer(&request);
+        async move { Ok::<_, Infallible>(answer) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_LIMIT)
+        .max_buf_size(BUFFER_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        // A client that breaks off has nothing to be told.
+        _ = connection.as_mut() => return,
+        () = closing.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}

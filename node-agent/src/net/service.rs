@@ -1,0 +1,96 @@
+//! What the agent calls: tables in, progress out.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::Stream;
+use skep_proto::v1::net_server::Net;
+use skep_proto::v1::{NetStatus, NodeTable, Published, WatchRequest};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use super::table::Tables;
+
+/// Progress that waits for its reader; only the newest matters, so one is enough.
+const STATUS_QUEUE: usize = 1;
+
+/// The gRPC service.
+#[derive(Debug)]
+pub(super) struct Service {
+    tables: Arc<Tables>,
+    ingress_port: u16,
+    closing: CancellationToken,
+}
+
+impl Service {
+    pub(super) fn new(tables: Arc<Tables>, ingress_port: u16, closing: CancellationToken) -> Self {
+        Self {
+            tables,
+            ingress_port,
+            closing,
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Net for Service {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<NetStatus, Status>> + Send>>;
+
+    async fn publish(&self, request: Request<NodeTable>) -> Result<Response<Published>, Status> {
+        let tables = Arc::clone(&self.tables);
+        let message = request.into_inner();
+        // A task of its own: what is half done when the caller hangs up would stay half done.
+        let taken = tokio::spawn(async move { tables.take(message).await }).await;
+        match taken {
+            Ok(Ok(())) => Ok(Response::new(Published {})),
+            Ok(Err(error)) => Err(Status::invalid_argument(error.to_string())),
+            Err(_) => Err(Status::internal("taking the table panicked")),
+        }
+    }
+
+    async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let (sender, receiver) = mpsc::channel(STATUS_QUEUE);
+        let follow = follow(Arc::clone(&self.tables), self.ingress_port, sender);
+        let closing = self.closing.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = closing.cancelled() => {}
+                () = follow => {}
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+/// Sends the progress at once and at every change, until nobody listens.
+async fn follow(tables: Arc<Tables>, port: u16, sender: mpsc::Sender<Result<NetStatus, Status>>) {
+    let mut ingress = tables.ingress().status();
+    let mut kept = tables.kept();
+    let mut told = None;
+    loop {
+        let kept_now = *kept.borrow_and_update();
+        let status = *ingress.borrow_and_update();
+        let progress = NetStatus {
+            // Beyond what is kept, a crash would bring older tables back.
+            applied_sequence: status.applied_revision.min(kept_now),
+            drained_sequence: status.drained_revision.min(kept_now),
+            ingress_port: u32::from(port),
+        };
+        if told.as_ref() != Some(&progress) {
+            if sender.send(Ok(progress)).await.is_err() {
+                return;
+            }
+            told = Some(progress);
+        }
+        let changed = tokio::select! {
+            changed = ingress.changed() => changed,
+            changed = kept.changed() => changed,
+            () = sender.closed() => return,
+        };
+        if changed.is_err() {
+            return;
+        }
+    }
+}

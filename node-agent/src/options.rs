@@ -1,0 +1,27 @@
+//! What an agent is told at its start. Never reads the environment or a file.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// The options of one agent.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Folder of its own (made with mode 0700): credentials, node key, ledger, builds under way.
+    pub data_dir: PathBuf,
+    /// Where a server takes agents: `host:port`.
+    pub server: String,
+    /// Needed for the first start alone: `skep-join.1....`.
+    pub join_token: Option<String>,
+    /// The node's name in the cluster; used when it joins.
+    pub name: String,
+    /// Docker's socket, usually `/var/run/docker.sock`.
+    pub docker_socket: PathBuf,
+    /// Socket of the node's data plane (`skep net`).
+    pub net_socket: PathBuf,
+    /// Where `/metrics` and `/healthz` are served: a loopback address; port 0: any free one.
+    pub metrics_addr: SocketAddr,
+    /// Stop the containers when the agent ends, and start them again with it (`skep dev`).
+    pub stop_on_exit: bool,
+    /// Take builds.
+    pub builder: bool,
+}

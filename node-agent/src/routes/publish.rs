@@ -1,0 +1,102 @@
+//! Hands every new table to the data plane and reports how far it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use skep_proto::v1;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::Content;
+use super::book::Book;
+use crate::backoff::Backoff;
+use crate::net::client::{Client, NetStatusLocal};
+use crate::session::Outbox;
+
+/// The data plane answers in milliseconds.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
+/// First and longest pause before it is tried again.
+const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+/// A data plane that came back without our newest table gets it again within this.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+
+type NetStatus = watch::Receiver<Option<NetStatusLocal>>;
+
+/// The way to the data plane.
+pub(crate) struct Publisher {
+    /// To it.
+    pub(crate) client: Client,
+    /// What it says of itself; none: it is away.
+    pub(crate) status: NetStatus,
+    /// What it should serve; none: not known yet.
+    pub(crate) wanted: watch::Receiver<Option<Arc<Content>>>,
+    /// Where its progress goes.
+    pub(crate) outbox: Arc<Outbox>,
+}
+
+impl Publisher {
+    /// Publishes until `cancel`.
+    pub(crate) async fn run(mut self, cancel: CancellationToken) {
+        let mut book = Book::default();
+        let mut served: Option<Arc<Content>> = None;
+        let mut since = Instant::now();
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+        let mut check = interval(CHECK_INTERVAL);
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let wanted = self.wanted.borrow_and_update().clone();
+            let status = *self.status.borrow_and_update();
+            let lost = |status: NetStatusLocal| {
+                status.applied_sequence < book.last_sequence() && since.elapsed() >= CHECK_INTERVAL
+            };
+            if let (Some(content), Some(status)) = (wanted, status)
+                && (served.as_ref() != Some(&content) || lost(status))
+            {
+                let sequence = book.next_sequence(status.applied_sequence);
+                match self.publish(sequence, &content).await {
+                    Ok(()) => {
+                        book.published(sequence, content.revision);
+                        served = Some(content);
+                        since = Instant::now();
+                        backoff.reset();
+                    }
+                    Err(status) => {
+                        let why = crate::error_chain(&status);
+                        tracing::warn!(%why, "the data plane did not take the routes");
+                        if cancel
+                            .run_until_cancelled(sleep(backoff.next()))
+                            .await
+                            .is_none()
+                        {
+                            return;
+                        }
+                        continue;
+                    }
+                }
+            }
+            if let Some(status) = status {
+                let (applied, drained) = book.status(status.drained_sequence);
+                self.outbox.set_routes(applied, drained);
+            }
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                changed = self.wanted.changed() => if changed.is_err() { return },
+                changed = self.status.changed() => if changed.is_err() { return },
+                _ = check.tick() => {}
+            }
+        }
+    }
+
+    async fn publish(&self, sequence: u64, content: &Content) -> Result<(), tonic::Status> {
+        let table = v1::NodeTable {
+            sequence,
+            revision: content.revision,
+            routes: content.routes.clone(),
+        };
+        match timeout(PUBLISH_TIMEOUT, self.client.publish(table)).await {
+            Ok(published) => published,
+            Err(_) => Err(tonic::Status::deadline_exceeded("no answer in time")),
+        }
+    }
+}

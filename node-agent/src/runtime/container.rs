@@ -1,0 +1,214 @@
+//! How an assignment becomes a container: its name, its labels, its limits. Pure.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use bollard::models::{
+    ContainerCreateBody, HostConfig, HostConfigLogConfig, RestartPolicy, RestartPolicyNameEnum,
+    SystemInfo,
+};
+use skep_model::assignment::Assignment;
+use skep_model::id::{AllocationId, ClusterId, NodeId};
+
+/// Labels of every container that is ours.
+pub(crate) const LABEL_CLUSTER: &str = "sh.skep.cluster";
+/// The node whose agent made it.
+pub(crate) const LABEL_NODE: &str = "sh.skep.node";
+/// The service, by id.
+const LABEL_SERVICE: &str = "sh.skep.service";
+/// The service, for people.
+const LABEL_SERVICE_NAME: &str = "sh.skep.service-name";
+/// The release's number.
+const LABEL_RELEASE: &str = "sh.skep.release";
+/// The deployment that brought it.
+const LABEL_DEPLOYMENT: &str = "sh.skep.deployment";
+/// The allocation that it runs.
+pub(crate) const LABEL_ALLOCATION: &str = "sh.skep.allocation";
+/// Its number within the allocation.
+pub(crate) const LABEL_ATTEMPT: &str = "sh.skep.attempt";
+
+/// Docker's unit: shares of one core.
+const SHARES_PER_CORE: i64 = 1_024;
+/// The kernel's smallest.
+const SHARES_MIN: i64 = 2;
+/// A fork bomb ends here.
+const PIDS_MAX: i64 = 4_096;
+/// Longest part of a service's label in a container's name.
+const NAME_LABEL_MAX: usize = 40;
+/// Docker's log files: what `skep logs` can reach back to.
+const LOG_SIZE: &str = "10m";
+const LOG_FILES: &str = "3";
+
+/// Whose containers they are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Labels {
+    /// The cluster.
+    pub(crate) cluster: ClusterId,
+    /// This node.
+    pub(crate) node: NodeId,
+}
+
+impl Labels {
+    /// Docker's filter for all of ours.
+    pub(crate) fn filter(&self) -> Vec<String> {
+        vec![
+            format!("{LABEL_CLUSTER}={}", self.cluster),
+            format!("{LABEL_NODE}={}", self.node),
+        ]
+    }
+
+    /// Docker's filter for one allocation.
+    pub(crate) fn filter_of(&self, allocation: AllocationId) -> Vec<String> {
+        let mut labels = self.filter();
+        labels.push(format!("{LABEL_ALLOCATION}={allocation}"));
+        labels
+    }
+}
+
+/// `skep-<service>-<allocation>-<attempt>`: unique, and readable in `docker ps`.
+pub(crate) fn name(assignment: &Assignment, attempt: u32) -> String {
+    let label: String = assignment
+        .service_label
+        .chars()
+        .take(NAME_LABEL_MAX)
+        .collect();
+    let label = label.trim_end_matches('-');
+    format!("skep-{label}-{}-{attempt}", assignment.allocation.short())
+}
+
+/// What Docker is asked to make. Never publishes a port: traffic comes over the bridge.
+pub(crate) fn body(
+    assignment: &Assignment,
+    attempt: u32,
+    labels: &Labels,
+    (image, init): (&str, bool),
+) -> ContainerCreateBody {
+    let mut env: Vec<String> = assignment
+        .environment
+        .iter()
+        .filter(|(name, _)| name != "PORT" || assignment.port.is_none())
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    env.extend(assignment.port.map(|port| format!("PORT={port}")));
+    let grace_s = assignment.stop_grace_ms.div_ceil(1_000);
+    ContainerCreateBody {
+        image: Some(image.to_owned()),
+        env: Some(env),
+        cmd: (!assignment.command.is_empty()).then(|| assignment.command.clone()),
+        labels: Some(label_map(assignment, attempt, labels)),
+        // For whoever stops it by hand, and for Docker's own end.
+        stop_timeout: i64::try_from(grace_s).ok(),
+        host_config: Some(host_config(assignment, init)),
+        ..Default::default()
+    }
+}
+
+fn label_map(assignment: &Assignment, attempt: u32, labels: &Labels) -> HashMap<String, String> {
+    let target = &assignment.target;
+    [
+        (LABEL_CLUSTER, labels.cluster.to_string()),
+        (LABEL_NODE, labels.node.to_string()),
+        (LABEL_SERVICE, assignment.service.to_string()),
+        (LABEL_SERVICE_NAME, assignment.service_label.clone()),
+        (LABEL_RELEASE, target.release.to_string()),
+        (LABEL_DEPLOYMENT, target.deployment.to_string()),
+        (LABEL_ALLOCATION, assignment.allocation.to_string()),
+        (LABEL_ATTEMPT, attempt.to_string()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
+}
+
+fn host_config(assignment: &Assignment, init: bool) -> HostConfig {
+    let resources = &assignment.resources;
+    let memory = i64::try_from(resources.memory_bytes).unwrap_or(i64::MAX);
+    let shares = i64::from(resources.cpu_millis) * SHARES_PER_CORE / 1_000;
+    let limit = i64::from(resources.cpu_limit_millis);
+    let log_options = [("max-size", LOG_SIZE), ("max-file", LOG_FILES)];
+    HostConfig {
+        cpu_shares: Some(shares.max(SHARES_MIN)),
+        nano_cpus: (limit > 0).then_some(limit * 1_000_000),
+        memory: Some(memory),
+        // The same: no swap beyond the limit.
+        memory_swap: Some(memory),
+        pids_limit: Some(PIDS_MAX),
+        // A first process without a handler ignores SIGTERM: an init passes it on to one that
+        // does not.
+        init: Some(init),
+        security_opt: Some(vec!["no-new-privileges".to_owned()]),
+        restart_policy: Some(RestartPolicy {
+            name: Some(RestartPolicyNameEnum::NO),
+            maximum_retry_count: None,
+        }),
+        log_config: Some(HostConfigLogConfig {
+            typ: Some("json-file".to_owned()),
+            config: Some(
+                log_options
+                    .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                    .into(),
+            ),
+        }),
+        ..Default::default()
+    }
+}
+
+/// Whether Docker finds its init program: without it, asking for one makes every start fail.
+pub(super) fn has_init(info: &SystemInfo) -> bool {
+    let Some(name) = info.init_binary.as_deref().filter(|name| !name.is_empty()) else {
+        return false;
+    };
+    // Where dockerd looks (moby's `cli/config`), then its PATH, which is usually also ours.
+    let libexec = [
+        "/usr/local/libexec/docker",
+        "/usr/libexec/docker",
+        "/usr/lib/docker",
+        "/usr/local/lib/docker",
+    ];
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::split_paths(&path)
+        .chain(["/usr/bin", "/usr/sbin", "/usr/local/bin"].map(Into::into));
+    libexec
+        .map(PathBuf::from)
+        .into_iter()
+        .chain(path)
+        .any(|folder| folder.join(name).is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::assignment;
+
+    #[test]
+    fn limits_port_and_labels_arrive() {
+        let mut wanted = assignment(7);
+        wanted.port = Some(8_080);
+        wanted.environment = vec![("PORT".into(), "1".into()), ("A".into(), "b=c".into())];
+        wanted.resources.cpu_millis = 500;
+        wanted.resources.cpu_limit_millis = 1_500;
+        wanted.service_label = format!("{}-x", "a".repeat(39));
+        let labels = Labels {
+            cluster: ClusterId::from_u128(1),
+            node: NodeId::from_u128(2),
+        };
+        let body = body(&wanted, 3, &labels, ("sha256:x", true));
+        assert_eq!(body.env, Some(vec!["A=b=c".into(), "PORT=8080".into()]));
+        let host = body.host_config.expect("limits");
+        assert_eq!(
+            (host.cpu_shares, host.nano_cpus),
+            (Some(512), Some(1_500_000_000))
+        );
+        assert_eq!(host.memory, host.memory_swap);
+        assert_eq!(host.port_bindings, None);
+        let made = body.labels.expect("labels");
+        for wanted in labels.filter_of(wanted.allocation) {
+            let (name, value) = wanted.split_once('=').expect("name=value");
+            assert_eq!(made.get(name).map(String::as_str), Some(value));
+        }
+        let name = name(&wanted, 3);
+        assert_eq!(
+            name,
+            format!("skep-{}-{}-3", "a".repeat(39), wanted.allocation.short())
+        );
+    }
+}

@@ -1,0 +1,137 @@
+//! Images: what runs is the digest, whatever its reference means by now.
+
+use std::time::Duration;
+
+use bollard::query_parameters::CreateImageOptions;
+use futures_util::StreamExt;
+use skep_model::problem::{Code, Problem};
+use skep_model::service::Image;
+use tokio::time::timeout;
+
+use super::{Error, READ_TIMEOUT, Runtime};
+
+/// A pull that makes no progress for this long has failed; progress itself has no limit.
+const PULL_SILENCE: Duration = Duration::from_secs(120);
+
+impl Runtime {
+    /// Whether the image is here; its id then.
+    pub(crate) async fn find_image(&self, image: &Image) -> Result<Option<String>, Error> {
+        if let Some(id) = self.image_id(&image.digest).await? {
+            return Ok(Some(id));
+        }
+        // A manifest's digest is known to Docker only together with the repository.
+        self.image_id(&by_digest(image)).await
+    }
+
+    async fn image_id(&self, name: &str) -> Result<Option<String>, Error> {
+        let asked = self.docker.inspect_image(name);
+        match self.call("inspect an image", READ_TIMEOUT, asked).await {
+            Ok(found) => Ok(found.id),
+            Err(error) if matches!(error.status(), Some(400 | 404)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Fetches the image; its id then.
+    ///
+    /// # Errors
+    /// Says what is wrong with the reference, or that the registry does not answer; `retryable`
+    /// problems are nobody's fault here.
+    pub(crate) async fn pull_image(&self, image: &Image) -> Result<String, Problem> {
+        let reference = &image.reference;
+        if image.node.is_some() {
+            return Err(Problem::new(
+                Code::ImageFailed,
+                format!(
+                    "image `{reference}` ({}) is gone from this node",
+                    image.digest
+                ),
+            )
+            .hint("it was built here and exists nowhere else: deploy again"));
+        }
+        let failed = |why: String| {
+            Problem::new(Code::ImageFailed, format!("image `{reference}`: {why}"))
+                .hint("check its name and tag, and whether it needs a login")
+        };
+        // The id of a local image is no name in a registry: then the tag is asked for, and its
+        // content judged.
+        for name in [by_digest(image), reference.clone()] {
+            match self.pull(&name).await {
+                Ok(()) => {}
+                Err(error) if error.status().is_some_and(|status| status < 500) => continue,
+                Err(error) => return Err(failed(error.message())),
+            }
+            let found = self
+                .find_image(image)
+                .await
+                .map_err(|error| failed(error.message()))?;
+            if let Some(id) = found {
+                return Ok(id);
+            }
+        }
+        Err(failed(format!(
+            "{} cannot be pulled: it does not exist, or needs a login",
+            image.digest
+        )))
+    }
+
+    async fn pull(&self, name: &str) -> Result<(), Error> {
+        let action = "pull an image";
+        let options = CreateImageOptions {
+            from_image: Some(name.to_owned()),
+            ..Default::default()
+        };
+        let mut progress = std::pin::pin!(self.docker.create_image(Some(options), None, None));
+        loop {
+            match timeout(PULL_SILENCE, progress.next()).await {
+                Ok(None) => return Ok(()),
+                Ok(Some(Ok(_))) => {}
+                Ok(Some(Err(source))) => {
+                    self.metrics.docker_failure(action);
+                    return Err(Error::Docker { action, source });
+                }
+                Err(_) => {
+                    self.metrics.docker_failure(action);
+                    return Err(Error::Timeout {
+                        action,
+                        limit: PULL_SILENCE,
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// `repository@digest`.
+fn by_digest(image: &Image) -> String {
+    let name = image.reference.split('@').next().unwrap_or_default();
+    let repository = match name.rsplit_once(':') {
+        // A colon before a slash belongs to the registry's port.
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        _ => name,
+    };
+    format!("{repository}@{}", image.digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repositories_keep_their_port() {
+        let cases = [
+            ("nginx:1.27", "nginx@sha256:x"),
+            ("host:5000/a/b", "host:5000/a/b@sha256:x"),
+            ("host:5000/a:v1", "host:5000/a@sha256:x"),
+            ("a@sha256:y", "a@sha256:x"),
+        ];
+        for (reference, expected) in cases {
+            let image = Image {
+                reference: reference.into(),
+                digest: "sha256:x".into(),
+                node: None,
+            };
+            assert_eq!(by_digest(&image), expected);
+        }
+    }
+}

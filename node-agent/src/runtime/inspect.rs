@@ -1,0 +1,110 @@
+//! Docker's answers, read: which allocation a container belongs to and where it is. Pure.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use bollard::models::{
+    ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, ContainerSummary,
+    ContainerSummaryStateEnum,
+};
+use skep_model::id::AllocationId;
+
+use super::Error;
+use super::container::{LABEL_ALLOCATION, LABEL_ATTEMPT};
+use crate::clock;
+use crate::plan::{Exit, Phase, Seen};
+
+/// Which allocation's a container is, and its number there; none: not ours.
+pub(crate) fn owner(labels: &HashMap<String, String>) -> Option<(AllocationId, u32)> {
+    let allocation = labels.get(LABEL_ALLOCATION)?.parse().ok()?;
+    // Without a number it is still ours, and the oldest.
+    let attempt = labels.get(LABEL_ATTEMPT).and_then(|text| text.parse().ok());
+    Some((allocation, attempt.unwrap_or(0)))
+}
+
+/// An entry of a list; none: it does not say whose it is.
+pub(super) fn summary(summary: &ContainerSummary) -> Option<(AllocationId, Seen)> {
+    let (allocation, attempt) = owner(summary.labels.as_ref()?)?;
+    let phase = match summary.state {
+        Some(ContainerSummaryStateEnum::CREATED) => Phase::Created,
+        _ => Phase::Exited(unseen_exit()),
+    };
+    let id = summary.id.clone()?;
+    Some((allocation, Seen { id, attempt, phase }))
+}
+
+/// Whether a list's entry says too little.
+pub(super) fn needs_details(summary: &ContainerSummary) -> bool {
+    use ContainerSummaryStateEnum::{PAUSED, RESTARTING, RUNNING, STOPPING};
+    matches!(
+        summary.state,
+        Some(RUNNING | PAUSED | RESTARTING | STOPPING)
+    )
+}
+
+/// One container. An exit is told without its log and as not witnessed.
+pub(super) fn detailed(response: &ContainerInspectResponse) -> Result<Seen, Error> {
+    let lacks = |what| Error::Answer { what };
+    let labels = response
+        .config
+        .as_ref()
+        .and_then(|config| config.labels.as_ref());
+    let (_, attempt) = labels.and_then(owner).ok_or(lacks("our labels"))?;
+    let state = response.state.as_ref().ok_or(lacks("a state"))?;
+    Ok(Seen {
+        id: response.id.clone().ok_or(lacks("an id"))?,
+        attempt,
+        phase: phase(state, address(response)),
+    })
+}
+
+fn phase(state: &ContainerState, address: Option<IpAddr>) -> Phase {
+    if state.running == Some(true) {
+        let started = state.started_at.as_deref().and_then(clock::parse_ns);
+        return Phase::Running {
+            address,
+            pid: state
+                .pid
+                .and_then(|pid| u32::try_from(pid).ok())
+                .unwrap_or(0),
+            started_ms: started.map_or_else(clock::now_ms, |ns| ns / 1_000_000),
+        };
+    }
+    if state.status == Some(ContainerStateStatusEnum::CREATED) {
+        return Phase::Created;
+    }
+    let started = state.started_at.as_deref().and_then(clock::parse_ns);
+    let finished = state.finished_at.as_deref().and_then(clock::parse_ns);
+    let ran_ms = started
+        .zip(finished)
+        .map(|(from, to)| to.saturating_sub(from) / 1_000_000);
+    Phase::Exited(Exit {
+        code: state.exit_code.unwrap_or(-1),
+        oom: state.oom_killed == Some(true),
+        ran_ms,
+        at_ms: finished.map_or_else(clock::now_ms, |ns| ns / 1_000_000),
+        ..unseen_exit()
+    })
+}
+
+fn unseen_exit() -> Exit {
+    Exit {
+        code: -1,
+        oom: false,
+        ran_ms: None,
+        at_ms: 0,
+        witnessed: false,
+        tail: String::new(),
+    }
+}
+
+fn address(response: &ContainerInspectResponse) -> Option<IpAddr> {
+    let networks = response.network_settings.as_ref()?.networks.as_ref()?;
+    // By name, so that a container on several networks always gives the same answer.
+    let mut names: Vec<_> = networks.keys().collect();
+    names.sort_by_key(|name| (name.as_str() != "bridge", name.as_str()));
+    names
+        .into_iter()
+        .filter_map(|name| networks[name].ip_address.as_deref())
+        .find_map(|text| text.parse().ok())
+}

@@ -1,0 +1,183 @@
+//! One connection's worth of a session.
+
+use std::time::Duration;
+
+use skep_model::assignment::Generation;
+use skep_model::id::{AllocationId, DeploymentId};
+use skep_model::route::RouteTable;
+use skep_proto::convert::{self, id_bits};
+use skep_proto::v1;
+use skep_proto::v1::agents_client::AgentsClient;
+use skep_proto::v1::from_agent::Kind as Up;
+use skep_proto::v1::to_agent::Kind;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use super::{Down, Error, MESSAGE_MAX_BYTES, Session, desired};
+use crate::backoff::Backoff;
+use crate::logs;
+
+/// How long a server may take to begin a session, connecting included.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the server hears that this node lives.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+/// Without an acknowledgement for this long it is sent again.
+const RESEND: Duration = Duration::from_secs(10);
+/// Messages that wait for the connection.
+const SEND_QUEUE: usize = 4;
+
+/// A desired set that is being written down.
+struct Storing {
+    generation: Generation,
+    stored: oneshot::Receiver<bool>,
+}
+
+/// Keeps one session until it breaks.
+pub(super) async fn keep(session: &mut Session, backoff: &mut Backoff) -> Error {
+    match begin(session).await {
+        Ok((up, inbound)) => {
+            tracing::info!("in session with a server");
+            session.metrics.session(true);
+            backoff.reset();
+            match serve(session, up, inbound).await {
+                Ok(never) => match never {},
+                Err(error) => error,
+            }
+        }
+        Err(error) => error,
+    }
+}
+
+type Inbound = Streaming<v1::ToAgent>;
+
+async fn begin(session: &Session) -> Result<(mpsc::Sender<v1::FromAgent>, Inbound), Error> {
+    let facts = loop {
+        match session.outbox.begin() {
+            Some(facts) => break facts,
+            None => session.outbox.changed().await,
+        }
+    };
+    let (up, queue) = mpsc::channel(SEND_QUEUE);
+    let hello = v1::Hello {
+        facts: Some((&facts).into()),
+        held: session.held.map(Into::into),
+    };
+    let hello = v1::FromAgent {
+        kind: Some(Up::Hello(hello)),
+    };
+    up.send(hello).await.map_err(|_| Error::Ended)?;
+    let mut client = AgentsClient::new(session.channel.clone())
+        .max_decoding_message_size(MESSAGE_MAX_BYTES)
+        .max_encoding_message_size(MESSAGE_MAX_BYTES);
+    let begun = client.session(ReceiverStream::new(queue));
+    let begun = timeout(BEGIN_TIMEOUT, begun)
+        .await
+        .map_err(|_| Error::Slow(BEGIN_TIMEOUT))?;
+    Ok((up, begun?.into_inner()))
+}
+
+async fn serve(
+    session: &mut Session,
+    up: mpsc::Sender<v1::FromAgent>,
+    mut inbound: Inbound,
+) -> Result<std::convert::Infallible, Error> {
+    let mut heartbeat = interval(HEARTBEAT);
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut resend = interval(RESEND);
+    resend.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    resend.reset();
+    let mut storing: Option<Storing> = None;
+    let mut outgoing: Option<Up> = None;
+    loop {
+        if session.outbox.facts_changed() {
+            return Err(Error::Facts);
+        }
+        if outgoing.is_none() {
+            outgoing = session.outbox.next();
+        }
+        tokio::select! {
+            permit = up.reserve(), if outgoing.is_some() => {
+                let permit = permit.map_err(|_| Error::Ended)?;
+                permit.send(v1::FromAgent { kind: outgoing.take() });
+            }
+            () = session.outbox.changed(), if outgoing.is_none() => {}
+            _ = heartbeat.tick() => {
+                // A queue that is full is a sign of life as well.
+                let beat = v1::FromAgent { kind: Some(Up::Heartbeat(v1::Heartbeat {})) };
+                let _ = up.try_send(beat);
+            }
+            _ = resend.tick() => session.outbox.resend(),
+            stored = wait(&mut storing) => {
+                let generation = storing.take().map(|storing| storing.generation);
+                if !stored {
+                    return Err(Error::NotStored);
+                }
+                session.held = generation;
+            }
+            // One desired set at a time: the next is judged by what is on disk then.
+            message = inbound.message(), if storing.is_none() => {
+                let message = message?.ok_or(Error::Ended)?;
+                if matches!(message.kind, Some(Kind::ObservedAck(_) | Kind::BuildLogAck(_))) {
+                    resend.reset();
+                }
+                storing = take(session, message).await?;
+            }
+        }
+    }
+}
+
+async fn wait(storing: &mut Option<Storing>) -> bool {
+    match storing {
+        Some(storing) => (&mut storing.stored).await.unwrap_or(false),
+        None => std::future::pending().await,
+    }
+}
+
+async fn take(session: &Session, message: v1::ToAgent) -> Result<Option<Storing>, Error> {
+    match message.kind {
+        Some(Kind::Desired(message)) => {
+            let change = desired::judge(session.cluster, session.held, message)?;
+            let generation = change.set.generation;
+            let (answer, stored) = oneshot::channel();
+            let down = Down::Desired {
+                change: Box::new(change),
+                stored: answer,
+            };
+            session.down.send(down).await.map_err(|_| Error::Closing)?;
+            return Ok(Some(Storing { generation, stored }));
+        }
+        Some(Kind::Routes(message)) => {
+            let table = RouteTable::try_from(message).map_err(desired::Refused::from)?;
+            let incarnation = session.held.map_or(0, |held| held.incarnation);
+            let down = Down::Routes(incarnation, table);
+            session.down.send(down).await.map_err(|_| Error::Closing)?;
+        }
+        Some(Kind::ObservedAck(ack)) => session.outbox.acknowledge(ack.sequence),
+        Some(Kind::BuildLogAck(ack)) => {
+            let id = id_bits("deployment", &ack.deployment).map(DeploymentId::from_u128);
+            session
+                .outbox
+                .acknowledge_lines(id.map_err(desired::Refused::from)?, ack.next);
+        }
+        Some(Kind::LogRequest(message)) => {
+            let request = log_request(message).map_err(desired::Refused::from)?;
+            session.logs.open(request);
+        }
+        Some(Kind::LogCancel(cancel)) => session.logs.cancel(cancel.request),
+        // A newer server's word: it must not matter to an agent that does not know it.
+        None => {}
+    }
+    Ok(None)
+}
+
+fn log_request(message: v1::LogRequest) -> Result<logs::Request, convert::Error> {
+    Ok(logs::Request {
+        request: message.request,
+        allocation: AllocationId::from_u128(id_bits("allocation", &message.allocation)?),
+        follow: message.follow,
+        tail: message.tail,
+        after_ns: message.after_ns,
+    })
+}

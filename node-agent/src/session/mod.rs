@@ -1,0 +1,135 @@
+//! The one stream to a server: dialed out, kept up, dialed again. Carries desired state down and
+//! observed state up; judges only whether what comes down is newer than what is held. Losing it
+//! changes nothing for containers.
+
+mod build_log;
+mod desired;
+mod link;
+mod observations;
+mod outbox;
+#[cfg(test)]
+mod tests;
+mod upload;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use skep_model::assignment::{DesiredSet, Generation};
+use skep_model::id::{AllocationId, ClusterId, DeploymentId};
+use skep_model::route::RouteTable;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+use crate::backoff::Backoff;
+use crate::logs::Logs;
+use crate::metrics::Metrics;
+
+pub(crate) use outbox::Outbox;
+pub(crate) use upload::ServerUploads;
+
+/// First and longest pause before a server is dialed again.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// What a server may send in one message: a full desired set with its variables.
+const MESSAGE_MAX_BYTES: usize = 256 << 20;
+
+/// A session ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// No connection, or it broke.
+    #[error("the server cannot be reached, or ended the session")]
+    Transport(#[from] tonic::Status),
+    /// It does not answer.
+    #[error("the server did not begin the session within {} s", .0.as_secs())]
+    Slow(Duration),
+    /// It ended the stream.
+    #[error("the server ended the session")]
+    Ended,
+    /// What came down cannot be taken.
+    #[error("what the server sent is refused")]
+    Refused(#[from] desired::Refused),
+    /// The machine's facts changed: they are told at the beginning of a session.
+    #[error("the node's facts changed")]
+    Facts,
+    /// The desired set could not be written down; it will be sent again.
+    #[error("the desired set could not be stored")]
+    NotStored,
+    /// The agent ends.
+    #[error("the agent ends")]
+    Closing,
+}
+
+/// What came down.
+#[derive(Debug)]
+pub(crate) enum Down {
+    /// A desired set that is newer than the one held.
+    Desired {
+        /// What changed.
+        change: Box<DesiredChange>,
+        /// Answered when it is on disk; false or dropped: it is not.
+        stored: oneshot::Sender<bool>,
+    },
+    /// A route table, and the incarnation of the cluster that it belongs to.
+    Routes(u64, RouteTable),
+}
+
+/// A full desired set, or a delta.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DesiredChange {
+    /// Everything: what is not in it is not desired.
+    pub(crate) full: bool,
+    /// New and changed assignments and builds.
+    pub(crate) set: DesiredSet,
+    /// Assignments that are no more (deltas only).
+    pub(crate) removed_allocations: Vec<AllocationId>,
+    /// Builds that are no more (deltas only).
+    pub(crate) removed_builds: Vec<DeploymentId>,
+}
+
+/// Everything that a session needs.
+pub(crate) struct Session {
+    /// To the server; connects again by itself.
+    pub(crate) channel: Channel,
+    /// Ours: another cluster's desired set is refused.
+    pub(crate) cluster: ClusterId,
+    /// What goes up.
+    pub(crate) outbox: Arc<Outbox>,
+    /// Takes what comes down.
+    pub(crate) down: mpsc::Sender<Down>,
+    /// Serves requests for logs.
+    pub(crate) logs: Logs,
+    /// Generation of the desired set on disk.
+    pub(crate) held: Option<Generation>,
+    /// Whether it is connected.
+    pub(crate) metrics: Metrics,
+}
+
+impl Session {
+    /// Keeps a session until `cancel`.
+    pub(crate) async fn run(mut self, cancel: CancellationToken) {
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+        loop {
+            let kept = cancel
+                .run_until_cancelled(link::keep(&mut self, &mut backoff))
+                .await;
+            self.metrics.session(false);
+            self.logs.cancel_all();
+            match kept {
+                None | Some(Error::Closing) => return,
+                Some(Error::Facts) => continue,
+                Some(error) => {
+                    let why = crate::error_chain(&error);
+                    tracing::warn!(%why, "no session with a server");
+                }
+            }
+            if cancel
+                .run_until_cancelled(sleep(backoff.next()))
+                .await
+                .is_none()
+            {
+                return;
+            }
+        }
+    }
+}

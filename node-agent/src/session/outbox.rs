@@ -1,0 +1,147 @@
+//! What goes up, whether or not a server listens: written from anywhere, emptied by the session.
+//! Bounded by what there is to observe; waits for nobody.
+
+use parking_lot::Mutex;
+use skep_model::allocation::Observed;
+use skep_model::deployment::BuildOutcome;
+use skep_model::id::{AllocationId, DeploymentId};
+use skep_model::node::Facts;
+use skep_proto::v1;
+use tokio::sync::Notify;
+
+use super::build_log::BuildLogs;
+use super::observations::Observations;
+
+#[derive(Debug, Default)]
+struct State {
+    observations: Observations,
+    logs: BuildLogs,
+    routes: v1::RouteStatus,
+    routes_unsent: bool,
+    facts: Option<Facts>,
+    facts_changed: bool,
+}
+
+/// The way up.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+impl Outbox {
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.lock());
+        self.changed.notify_one();
+    }
+
+    /// The newest word on an allocation.
+    pub(crate) fn observe(&self, id: AllocationId, observed: Observed) {
+        self.change(|state| state.observations.observe(id, observed));
+    }
+
+    /// Nothing more is said of an allocation.
+    pub(crate) fn forget(&self, id: AllocationId) {
+        self.change(|state| state.observations.forget(id));
+    }
+
+    /// Every container has been looked at.
+    pub(crate) fn set_ready(&self) {
+        self.change(|state| state.observations.set_ready());
+    }
+
+    /// Whether Docker answers.
+    pub(crate) fn set_runtime(&self, ok: bool) {
+        self.change(|state| state.observations.set_runtime(ok));
+    }
+
+    /// How a build ended.
+    pub(crate) fn finish_build(&self, id: DeploymentId, outcome: BuildOutcome) {
+        self.change(|state| state.observations.finish_build(id, outcome));
+    }
+
+    /// A build is not ordered any more.
+    pub(crate) fn forget_build(&self, id: DeploymentId) {
+        self.change(|state| {
+            state.observations.forget_build(id);
+            state.logs.close(id);
+        });
+    }
+
+    /// A line of a build.
+    pub(crate) fn build_line(&self, id: DeploymentId, line: String) {
+        self.change(|state| state.logs.push(id, line));
+    }
+
+    /// Which tables the ingress has.
+    pub(crate) fn set_routes(&self, applied_revision: u64, drained_revision: u64) {
+        let status = v1::RouteStatus {
+            applied_revision,
+            drained_revision,
+        };
+        self.change(|state| {
+            state.routes_unsent |= state.routes != status;
+            state.routes = status;
+        });
+    }
+
+    /// What the machine is. The session begins once they are known, and anew when they change.
+    pub(crate) fn set_facts(&self, facts: Facts) {
+        self.change(|state| {
+            state.facts_changed |= state.facts.as_ref().is_some_and(|known| *known != facts);
+            state.facts = Some(facts);
+        });
+    }
+
+    /// A new session: the facts to greet with, and everything is due. None: not known yet.
+    pub(super) fn begin(&self) -> Option<Facts> {
+        let state = &mut *self.state.lock();
+        state.observations.begin();
+        state.logs.resend();
+        state.routes_unsent = state.routes != v1::RouteStatus::default();
+        state.facts_changed = false;
+        state.facts.clone()
+    }
+
+    /// Whether what was greeted with is not true any more.
+    pub(super) fn facts_changed(&self) -> bool {
+        self.state.lock().facts_changed
+    }
+
+    /// Waits for a change.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// The next message to send.
+    pub(super) fn next(&self) -> Option<v1::from_agent::Kind> {
+        use v1::from_agent::Kind;
+        let state = &mut *self.state.lock();
+        if std::mem::take(&mut state.routes_unsent) {
+            return Some(Kind::Routes(state.routes));
+        }
+        // Lines before the outcome that they explain.
+        if let Some(lines) = state.logs.next() {
+            return Some(Kind::BuildLog(lines));
+        }
+        state.observations.next().map(Kind::Observed)
+    }
+
+    /// What was sent and not acknowledged is due again.
+    pub(super) fn resend(&self) {
+        self.change(|state| {
+            state.observations.resend();
+            state.logs.resend();
+        });
+    }
+
+    /// The server has the observations up to `sequence`.
+    pub(super) fn acknowledge(&self, sequence: u64) {
+        self.change(|state| state.observations.acknowledge(sequence));
+    }
+
+    /// The server has the lines before `next`.
+    pub(super) fn acknowledge_lines(&self, id: DeploymentId, next: u64) {
+        self.change(|state| state.logs.acknowledge(id, next));
+    }
+}

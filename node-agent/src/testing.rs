@@ -1,0 +1,33 @@
+//! Values for tests.
+
+use skep_model::allocation::Desired;
+use skep_model::assignment::Assignment;
+use skep_model::id::{AllocationId, DeploymentId, ServiceId};
+use skep_model::service::{Image, Target};
+use skep_model::spec::{Health, Resources, Restart};
+
+/// An assignment that wants to run.
+pub(crate) fn assignment(id: u128) -> Assignment {
+    Assignment {
+        allocation: AllocationId::from_u128(id),
+        service: ServiceId::from_u128(1),
+        service_label: "web-production-shop".into(),
+        target: Target {
+            release: 1,
+            deployment: DeploymentId::from_u128(2),
+        },
+        desired: Desired::Run,
+        image: Image {
+            reference: "app:1".into(),
+            digest: format!("sha256:{id:064}"),
+            node: None,
+        },
+        port: None,
+        environment: vec![("A".into(), "secret".into())],
+        command: Vec::new(),
+        resources: Resources::default(),
+        health: Health::default(),
+        restart: Restart::default(),
+        stop_grace_ms: 10_000,
+    }
+}

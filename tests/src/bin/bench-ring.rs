@@ -1,0 +1,263 @@
+//! `make bench-ring`: the ring's figures, from release builds on real Docker: how long a deployment
+//! takes beside Docker alone, what the parts use when idle, and what fails under updates and kills.
+//! Prints a table, writes `target/bench/ring.json` and the section of docs/benchmarks.md.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use bollard::models::ContainerCreateBody;
+use serde::Serialize;
+use serde_json::json;
+use skep_tests::api::Name;
+use skep_tests::load::Load;
+use skep_tests::random::Random;
+use skep_tests::{Cluster, crash, http, place, wait, with_cluster};
+
+/// Deployments and plain runs, one after the other.
+const PAIRS: usize = 20;
+/// Before the memory is read, with nothing to do.
+const IDLE: Duration = Duration::from_secs(30);
+const ROLLOUTS: usize = 10;
+/// What the show asks for; the load's target is a tenth more.
+const RATE: u32 = 500;
+const KILLS: u32 = 20;
+const KILL_RATE: u32 = 100;
+/// From creation to the first answer.
+const FIRST_ANSWER: Duration = Duration::from_secs(30);
+const MIB: f64 = 1024.0 * 1024.0;
+/// Around what this program writes into docs/benchmarks.md.
+const MARKS: [&str; 2] = ["<!-- ring: begin -->", "<!-- ring: end -->"];
+
+/// One figure, beside that of a peer where there is one.
+#[derive(Debug, Serialize)]
+struct Figure {
+    metric: &'static str,
+    value: f64,
+    unit: &'static str,
+    peer: Option<&'static str>,
+    peer_value: Option<f64>,
+}
+
+impl Figure {
+    fn alone(metric: &'static str, value: f64, unit: &'static str) -> Self {
+        Self {
+            metric,
+            value,
+            unit,
+            peer: None,
+            peer_value: None,
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let mut figures = Vec::new();
+    with_cluster("idle", async |cluster| idle(cluster, &mut figures).await).await;
+    with_cluster("overhead", async |cluster| {
+        overhead(cluster, &mut figures).await
+    })
+    .await;
+    with_cluster("rolling", async |cluster| {
+        rolling(cluster, &mut figures).await
+    })
+    .await;
+    with_cluster("crash", async |cluster| kills(cluster, &mut figures).await).await;
+    let table = table(&figures);
+    println!("{table}");
+    let folder = place::target_dir().join("bench");
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(
+        folder.join("ring.json"),
+        serde_json::to_vec_pretty(&figures)?,
+    )?;
+    record(&place::root().join("docs/benchmarks.md"), &table)
+}
+
+/// With one service running, as a node has it.
+async fn idle(cluster: &Cluster, figures: &mut Vec<Figure>) -> Result<()> {
+    let (name, _) = cluster.service("web", "1", json!({})).await?;
+    cluster.converged(&[(&name, 1)]).await?;
+    tokio::time::sleep(IDLE).await;
+    let parts = [
+        ("agent.idle_rss_mib", &cluster.agent),
+        ("server.idle_rss_mib", &cluster.server),
+        ("net.idle_rss_mib", &cluster.net),
+    ];
+    for (metric, part) in parts {
+        figures.push(Figure::alone(
+            metric,
+            part.rss_bytes().await? as f64 / MIB,
+            "MiB",
+        ));
+    }
+    Ok(())
+}
+
+/// The same image, deployed by Skep and run by Docker alone, in turns: what one has to suffer on
+/// this machine the other suffers, too.
+async fn overhead(cluster: &Cluster, figures: &mut Vec<Figure>) -> Result<()> {
+    let image = cluster.image("1", &[]).await?;
+    let (mut by_skep, mut by_docker) = (Vec::new(), Vec::new());
+    for pair in 0..PAIRS {
+        by_docker.push(run_alone(cluster, &image).await?);
+        let name = Name::of(&format!("app{pair}"));
+        by_skep.push(deploy(cluster, &name, &image).await?);
+        cluster
+            .api
+            .call(::http::Method::DELETE, &name.path(""), None)
+            .await?;
+        cluster.converged(&[]).await?;
+    }
+    let (skep, docker) = (p50(&mut by_skep), p50(&mut by_docker));
+    println!(
+        "deployment to first 200: {skep:.0} ms; Docker alone: {docker:.0} ms (p50 of {PAIRS})"
+    );
+    figures.push(Figure {
+        metric: "ring.deploy_overhead_ms_p50",
+        value: skep - docker,
+        unit: "ms",
+        peer: Some("docker create+start to first 200, ms"),
+        peer_value: Some(docker),
+    });
+    Ok(())
+}
+
+/// From the API call that deploys to the first 200 through the ingress.
+async fn deploy(cluster: &Cluster, name: &Name, image: &str) -> Result<f64> {
+    cluster
+        .api
+        .put_service(name, json!({ "update": { "drain_ms": 0 } }))
+        .await?;
+    let begun = Instant::now();
+    cluster
+        .api
+        .deploy(name, &json!({ "type": "image", "reference": image }))
+        .await?;
+    first_200(cluster.ingress, &cluster.host(name)).await?;
+    Ok(begun.elapsed().as_secs_f64() * 1000.0)
+}
+
+/// From Docker's create to the first 200 from the container itself.
+async fn run_alone(cluster: &Cluster, image: &str) -> Result<f64> {
+    let docker = cluster.containers.docker();
+    let body = ContainerCreateBody {
+        image: Some(image.to_owned()),
+        ..ContainerCreateBody::default()
+    };
+    let begun = Instant::now();
+    let id = docker.create_container(None, body).await?.id;
+    docker.start_container(&id, None).await?;
+    let address: SocketAddr = format!("{}:8080", cluster.containers.address(&id).await?).parse()?;
+    first_200(address, "alone").await?;
+    let took = begun.elapsed();
+    cluster.containers.remove(&id).await?;
+    Ok(took.as_secs_f64() * 1000.0)
+}
+
+/// Asks without a pause: the pause would be measured.
+async fn first_200(address: SocketAddr, host: &str) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        match http::get(address, host, "/").await {
+            Ok(answer) if answer.status == 200 => return Ok(()),
+            _ if begun.elapsed() > FIRST_ANSWER => {
+                bail!("no 200 from {host} within {FIRST_ANSWER:?}")
+            }
+            _ => tokio::time::sleep(Duration::from_millis(1)).await,
+        }
+    }
+}
+
+async fn rolling(cluster: &Cluster, figures: &mut Vec<Figure>) -> Result<()> {
+    let spec = json!({ "replicas": 2, "update": { "drain_ms": 2000 }, "stop_grace_ms": 2000 });
+    let (name, _) = cluster.service("web", "0", spec).await?;
+    let images = [
+        cluster.image("1", &[]).await?,
+        cluster.image("2", &[]).await?,
+    ];
+    let load = Load::start(cluster.ingress, &cluster.host(&name), RATE + RATE / 10);
+    for image in images.iter().cycle().take(ROLLOUTS) {
+        cluster
+            .api
+            .live(&name, &json!({ "type": "image", "reference": image }))
+            .await?;
+    }
+    wait::until_ok("the rate", FIRST_ANSWER, async || {
+        ensure!(load.so_far().rate() >= f64::from(RATE));
+        Ok(())
+    })
+    .await?;
+    let report = load.stop().await;
+    println!(
+        "{ROLLOUTS} updates: {} requests at {:.0}/s, {:?}",
+        report.served,
+        report.rate(),
+        report.failures
+    );
+    figures.push(Figure::alone(
+        "ring.rolling_failed_requests",
+        report.failed() as f64,
+        "requests",
+    ));
+    Ok(())
+}
+
+async fn kills(cluster: &Cluster, figures: &mut Vec<Figure>) -> Result<()> {
+    let mut random = Random::of_run("crash");
+    let found = crash::rounds(cluster, &mut random, KILLS, KILL_RATE).await?;
+    println!(
+        "{KILLS} kills: {} requests, {:?}",
+        found.requests.served, found.requests.failures
+    );
+    println!("{:#?}", found.strays);
+    figures.push(Figure::alone(
+        "ring.crash_orphans",
+        found.strays.len() as f64,
+        "containers",
+    ));
+    figures.push(Figure::alone(
+        "ring.crash_failed_requests",
+        found.requests.failed() as f64,
+        "requests",
+    ));
+    Ok(())
+}
+
+fn p50(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn table(figures: &[Figure]) -> String {
+    let mut text = String::from("| metric | value | unit | beside |\n|---|---:|---|---|\n");
+    for figure in figures {
+        let beside = match (figure.peer, figure.peer_value) {
+            (Some(peer), Some(value)) => format!("{peer}: {value:.1}"),
+            _ => String::new(),
+        };
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "| {} | {:.1} | {} | {beside} |",
+            figure.metric, figure.value, figure.unit
+        );
+    }
+    text
+}
+
+/// Puts the table between the marks of the document, made at its end where it has none.
+fn record(document: &Path, table: &str) -> Result<()> {
+    let section = format!("{}\n{table}{}", MARKS[0], MARKS[1]);
+    let text = std::fs::read_to_string(document).unwrap_or_else(|_| "# Benchmarks\n".to_owned());
+    let begin = text.find(MARKS[0]);
+    let end = text.find(MARKS[1]).map(|at| at + MARKS[1].len());
+    let text = match (begin, end) {
+        (Some(begin), Some(end)) => format!("{}{section}{}", &text[..begin], &text[end..]),
+        _ => format!("{}\n\n## The ring\n\n{section}\n", text.trim_end()),
+    };
+    std::fs::write(document, text).with_context(|| format!("writing {}", document.display()))
+}

@@ -1,0 +1,507 @@
+//! A cluster of one server, one agent and one data plane: real child processes with a folder, ports
+//! and containers of their own, so that tests run beside each other. What it made it removes.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use futures_util::FutureExt;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use crate::api::{Api, Deployment, Name};
+use crate::app::App;
+use crate::containers::{Containers, default_socket};
+use crate::http::{self, Answer};
+use crate::process::Process;
+use crate::skep::Skep;
+use crate::{chaos, place, wait};
+
+/// Clusters at once: Docker starts about seven containers a second on two cores, whoever asks.
+const CLUSTERS: u32 = 3;
+static ROOM: Semaphore = Semaphore::const_new(CLUSTERS as usize);
+/// A part that is not ready by then does not start.
+const READY: Duration = Duration::from_secs(30);
+/// What converges does so long before.
+const CONVERGE: Duration = Duration::from_secs(60);
+/// Lines of each log that a failed test prints.
+const LOG_LINES: usize = 80;
+
+/// What a server writes once it is ready.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Bootstrap {
+    /// URL of the API on TLS.
+    pub api: String,
+    /// Fingerprint of the cluster's CA.
+    pub ca_fingerprint: String,
+    /// The admin's bearer token.
+    pub token: String,
+    /// A token to join with.
+    pub join_token: String,
+}
+
+/// A running cluster.
+pub struct Cluster {
+    /// Unique to this run: prefix of names and images.
+    pub run: String,
+    /// The control plane.
+    pub server: Process,
+    /// The agent.
+    pub agent: Process,
+    /// The data plane.
+    pub net: Process,
+    /// The API, with the admin's token.
+    pub api: Api,
+    /// The command line, logged in.
+    pub skep: Skep,
+    /// The embedded ingress.
+    pub ingress: SocketAddr,
+    /// Admin endpoint of the data plane.
+    pub net_admin: SocketAddr,
+    /// Admin endpoint of the agent.
+    pub agent_admin: SocketAddr,
+    /// Docker, beside Skep.
+    pub containers: Containers,
+    /// How to reach the server.
+    pub bootstrap: Bootstrap,
+    /// The cluster's id.
+    pub id: String,
+    dir: PathBuf,
+}
+
+/// Runs a test on a cluster of its own, on the machine's Docker daemon.
+///
+/// # Panics
+/// When the test fails, after its logs were printed and its traces removed.
+pub async fn with_cluster(name: &str, test: impl AsyncFnOnce(&Cluster) -> Result<()>) {
+    if let Err(error) = with_cluster_on(&default_socket(), name, test).await {
+        panic!("{name}: {error:#}");
+    }
+}
+
+/// The same on the daemon behind `docker_socket`.
+///
+/// # Errors
+/// The test failed; its logs were printed and its traces removed.
+pub async fn with_cluster_on(
+    docker_socket: &str,
+    name: &str,
+    test: impl AsyncFnOnce(&Cluster) -> Result<()>,
+) -> Result<()> {
+    // With the full numbers nothing runs beside: what is counted is Skep, not the neighbours.
+    let permits = if chaos::is_full() { CLUSTERS } else { 1 };
+    let _room = ROOM.acquire_many(permits).await.expect("never closed");
+    let dir = tempfile::Builder::new().prefix("skep-").tempdir()?;
+    let plan = Plan::make(name, dir.path(), docker_socket)?;
+    let outcome = plan.run(test).await;
+    let cleaned = plan
+        .clean(docker_socket)
+        .await
+        .context("the traces of the test stay");
+    if outcome.is_err() && std::env::var_os("SKEP_KEEP").is_some() {
+        println!("kept: {}", dir.keep().display());
+    }
+    outcome.and(cleaned)
+}
+
+/// Everything that is known before anything runs.
+struct Plan {
+    run: String,
+    dir: PathBuf,
+    parts: BTreeMap<&'static str, SocketAddr>,
+    docker_socket: String,
+}
+
+impl Plan {
+    fn make(name: &str, dir: &Path, docker_socket: &str) -> Result<Self> {
+        let unique = dir
+            .file_name()
+            .and_then(|name| name.to_str())
+            .context("a folder with a name")?;
+        let unique = unique.trim_start_matches("skep-").to_ascii_lowercase();
+        let mut parts = BTreeMap::new();
+        for part in [
+            "api",
+            "http",
+            "agents",
+            "ingress",
+            "net_admin",
+            "agent_admin",
+        ] {
+            parts.insert(part, place::free_address()?);
+        }
+        for folder in ["config", "node"] {
+            // Private, as the parts want their folders.
+            std::fs::DirBuilder::new()
+                .mode(0o700)
+                .create(dir.join(folder))?;
+        }
+        Ok(Self {
+            run: format!("{name}-x{unique}"),
+            dir: dir.to_owned(),
+            parts,
+            docker_socket: docker_socket.to_owned(),
+        })
+    }
+
+    fn address(&self, part: &str) -> String {
+        self.parts[part].to_string()
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.join(name).display().to_string()
+    }
+
+    fn process(&self, name: &str, options: &[(&str, String)]) -> Result<Process> {
+        let arguments = options
+            .iter()
+            .flat_map(|(name, value)| [(*name).to_owned(), value.clone()]);
+        let process = Process::new(
+            name,
+            &place::skep_binary()?,
+            self.dir.join(format!("{name}.log")),
+        )
+        .args([name, "--exit-with-parent"])
+        .args(arguments)
+        .env("NO_COLOR", "1");
+        Ok(process)
+    }
+
+    fn server(&self) -> Result<Process> {
+        self.process(
+            "server",
+            &[
+                ("--data-dir", self.path("server")),
+                ("--key-file", self.path("operator.key")),
+                ("--bootstrap", self.path("bootstrap.json")),
+                ("--api-addr", self.address("api")),
+                ("--http-addr", self.address("http")),
+                ("--agent-addr", self.address("agents")),
+                ("--base-domain", "localhost".to_owned()),
+            ],
+        )
+    }
+
+    fn net(&self) -> Result<Process> {
+        self.process(
+            "net",
+            &[
+                ("--data-dir", self.path("node/net")),
+                ("--socket", self.path("node/net.sock")),
+                ("--ingress-addr", self.address("ingress")),
+                ("--admin-addr", self.address("net_admin")),
+            ],
+        )
+    }
+
+    fn agent(&self, join_token: &str) -> Result<Process> {
+        let agent = self.process(
+            "agent",
+            &[
+                ("--data-dir", self.path("node/agent")),
+                ("--net-socket", self.path("node/net.sock")),
+                ("--server", self.address("agents")),
+                ("--metrics-addr", self.address("agent_admin")),
+                ("--docker-socket", self.docker_socket.clone()),
+                ("--name", "one".to_owned()),
+            ],
+        )?;
+        Ok(agent.env("SKEP_JOIN_TOKEN", join_token))
+    }
+
+    async fn run(&self, test: impl AsyncFnOnce(&Cluster) -> Result<()>) -> Result<()> {
+        let cluster = match self.start().await {
+            Ok(cluster) => cluster,
+            Err(error) => {
+                self.print_logs();
+                return Err(error.context("the cluster did not start"));
+            }
+        };
+        let outcome = AssertUnwindSafe(test(&cluster)).catch_unwind().await;
+        let outcome =
+            outcome.unwrap_or_else(|panic| Err(anyhow!("panicked: {}", panic_text(&*panic))));
+        if outcome.is_err() {
+            self.print_logs();
+        }
+        for part in [&cluster.agent, &cluster.server, &cluster.net] {
+            part.kill().await?;
+        }
+        outcome
+    }
+
+    async fn start(&self) -> Result<Cluster> {
+        let (net, server) = (self.net()?, self.server()?);
+        net.start().await?;
+        server.start().await?;
+        let bootstrap = self.read_bootstrap(&server).await?;
+        let agent = self.agent(&bootstrap.join_token)?;
+        agent.start().await?;
+        let api = Api::new(self.parts["http"], &bootstrap.token);
+        let status = wait_for_node(&api).await?;
+        let id = status["cluster"]
+            .as_str()
+            .context("the cluster has an id")?
+            .to_owned();
+        std::fs::write(self.dir.join("cluster.id"), &id)?;
+        let skep = Skep::new(&place::skep_binary()?, &self.dir.join("config"));
+        let login = [
+            "login",
+            "--server",
+            &bootstrap.api,
+            "--fingerprint",
+            &bootstrap.ca_fingerprint,
+        ];
+        skep.run_with_token(&bootstrap.token, &login).await?.ok()?;
+        Ok(Cluster {
+            run: self.run.clone(),
+            id,
+            ingress: self.parts["ingress"],
+            net_admin: self.parts["net_admin"],
+            agent_admin: self.parts["agent_admin"],
+            containers: Containers::connect(&self.docker_socket).await?,
+            dir: self.dir.clone(),
+            server,
+            agent,
+            net,
+            api,
+            skep,
+            bootstrap,
+        })
+    }
+
+    async fn read_bootstrap(&self, server: &Process) -> Result<Bootstrap> {
+        let path = self.dir.join("bootstrap.json");
+        wait::until(
+            "the server's bootstrap file",
+            READY,
+            async || match std::fs::read(&path) {
+                Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+                Err(_) if server.is_running().await? => Ok(None),
+                Err(_) => bail!("the server has ended"),
+            },
+        )
+        .await
+    }
+
+    /// The cluster's id is read from the file that it leaves: a test may fail before it is known.
+    async fn clean(&self, docker_socket: &str) -> Result<()> {
+        let Ok(containers) = Containers::connect(docker_socket).await else {
+            // A daemon of the test's own, gone with all that it had.
+            return Ok(());
+        };
+        let id = std::fs::read_to_string(self.dir.join("cluster.id")).ok();
+        containers.clean(id.as_deref(), &self.run).await
+    }
+
+    fn print_logs(&self) {
+        for part in ["server", "agent", "net"] {
+            let log =
+                std::fs::read_to_string(self.dir.join(format!("{part}.log"))).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            println!("--- {} {part}, last lines of {}", self.run, lines.len());
+            for line in &lines[lines.len().saturating_sub(LOG_LINES)..] {
+                println!("{line}");
+            }
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+        .unwrap_or_default()
+}
+
+async fn wait_for_node(api: &Api) -> Result<Value> {
+    wait::until_ok("a ready node with an ingress", READY, async || {
+        let status = api.get("/v1/status").await?;
+        if status["nodes"]["ready"] != 1 || status["ingress_port"].is_null() {
+            bail!("status {status}");
+        }
+        Ok(status)
+    })
+    .await
+}
+
+impl Cluster {
+    /// A folder or file of this cluster.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// A folder with the test app at this version.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn app(&self, name: &str, version: &str) -> Result<App> {
+        App::create(self.path(name), &self.run, version)
+    }
+
+    /// Builds an image of the test app with Docker alone; answers its reference.
+    ///
+    /// # Errors
+    /// The build failed.
+    pub async fn image(&self, version: &str, settings: &[(&str, &str)]) -> Result<String> {
+        let app = self.app(&format!("image-{version}"), version)?;
+        app.set(version, settings)?;
+        self.image_of(&app, version).await
+    }
+
+    /// Builds an image of a folder with Docker alone; answers its reference.
+    ///
+    /// # Errors
+    /// The build failed.
+    pub async fn image_of(&self, app: &App, version: &str) -> Result<String> {
+        let tag = format!("skep-e2e/{}:{version}", self.run);
+        self.containers.build(app.dir(), &tag).await?;
+        Ok(tag)
+    }
+
+    /// Deploys the test app's image as a service that answers; `spec` holds what is not default.
+    ///
+    /// # Errors
+    /// It did not become live or does not answer.
+    pub async fn service(
+        &self,
+        name: &str,
+        version: &str,
+        spec: Value,
+    ) -> Result<(Name, Deployment)> {
+        let name = Name::of(name);
+        let tag = self.image(version, &[]).await?;
+        self.api.put_service(&name, spec).await?;
+        let live = self
+            .api
+            .live(&name, &json!({ "type": "image", "reference": tag }))
+            .await?;
+        self.answers(&name, version).await?;
+        Ok((name, live))
+    }
+
+    /// Host name of a service, as generated.
+    pub fn host(&self, name: &Name) -> String {
+        format!("{}-production-{}.localhost", name.service, name.project)
+    }
+
+    /// A GET through the ingress.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn get(&self, name: &Name, path: &str) -> Result<Answer> {
+        http::get(self.ingress, &self.host(name), path).await
+    }
+
+    /// Wants that the service answers 200 with this version, now.
+    ///
+    /// # Errors
+    /// It answers something else.
+    pub async fn answers(&self, name: &Name, version: &str) -> Result<()> {
+        let answer = self.get(name, "/").await?;
+        if answer.status != 200 || !answer.text().contains(&format!("version={version} ")) {
+            bail!(
+                "wanted version {version}, got {} {}",
+                answer.status,
+                answer.text()
+            );
+        }
+        Ok(())
+    }
+
+    /// The environment of the app that answers.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn environment(&self, name: &Name) -> Result<BTreeMap<String, String>> {
+        self.get(name, "/env").await?.json()
+    }
+
+    /// Waits until the node is ready, as the server sees it.
+    ///
+    /// # Errors
+    /// It does not become so.
+    pub async fn node_ready(&self) -> Result<()> {
+        wait_for_node(&self.api).await.map(drop)
+    }
+
+    /// Starts whatever part does not run.
+    ///
+    /// # Errors
+    /// A part cannot be started.
+    pub async fn start_all(&self) -> Result<()> {
+        for part in [&self.net, &self.server, &self.agent] {
+            if !part.is_running().await? {
+                part.start().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is wrong between what the server wants and what Docker has; empty: nothing.
+    ///
+    /// # Errors
+    /// The server or Docker does not answer.
+    pub async fn differences(&self, wanted: &[(&Name, usize)]) -> Result<Vec<String>> {
+        let allocations = self.api.allocations().await?;
+        let live: Vec<_> = allocations
+            .into_iter()
+            .filter(|one| one.is_live())
+            .collect();
+        let containers = self.containers.of_cluster(&self.id).await?;
+        let mut wrong = Vec::new();
+        for container in &containers {
+            if !live.iter().any(|one| one.id == container.allocation) {
+                wrong.push(format!(
+                    "orphan: container {} of {}",
+                    container.id, container.allocation
+                ));
+            }
+        }
+        for allocation in &live {
+            let own = containers
+                .iter()
+                .filter(|one| one.allocation == allocation.id);
+            let running = own.filter(|one| one.runs).count();
+            if running > 1 {
+                wrong.push(format!("double: {running} containers of {}", allocation.id));
+            }
+            if running == 0 || allocation.state != "healthy" || allocation.desired != "run" {
+                wrong.push(format!(
+                    "unsettled: {allocation:?}, {running} containers run"
+                ));
+            }
+        }
+        for (name, count) in wanted {
+            let has = live
+                .iter()
+                .filter(|one| one.service == name.service)
+                .count();
+            if has != *count {
+                wrong.push(format!(
+                    "count: {} has {has} allocations, wanted {count}",
+                    name.service
+                ));
+            }
+        }
+        Ok(wrong)
+    }
+
+    /// Waits until there is no difference, and nothing more than what is wanted.
+    ///
+    /// # Errors
+    /// There still is one at the end.
+    pub async fn converged(&self, wanted: &[(&Name, usize)]) -> Result<()> {
+        wait::until_ok("desired and real to be the same", CONVERGE, async || {
+            let wrong = self.differences(wanted).await?;
+            if !wrong.is_empty() {
+                bail!("{wrong:#?}");
+            }
+            Ok(())
+        })
+        .await
+    }
+}

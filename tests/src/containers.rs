@@ -1,0 +1,210 @@
+//! What Docker says: the containers and images of one cluster, seen beside Skep. Touches only what
+//! carries that cluster's label.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use bollard::models::{ContainerSummary, ContainerSummaryStateEnum};
+use bollard::query_parameters::{
+    BuildImageOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
+    ListImagesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
+};
+use bollard::{API_DEFAULT_VERSION, Docker, body_full};
+use bytes::Bytes;
+use futures_util::StreamExt;
+
+/// The label that names the cluster, on all that belongs to it.
+pub const CLUSTER_LABEL: &str = "sh.skep.cluster";
+/// The label that names the allocation.
+pub const ALLOCATION_LABEL: &str = "sh.skep.allocation";
+/// The label of images that the tests build themselves; its value is the prefix of the run.
+pub const TEST_LABEL: &str = "sh.skep.test";
+/// Docker on a busy machine takes its time; what takes longer hangs.
+const DOCKER_SECONDS: u64 = 60;
+const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+
+/// A container of a cluster.
+#[derive(Debug, Clone)]
+pub struct Container {
+    /// Docker's id.
+    pub id: String,
+    /// Whose it is.
+    pub allocation: String,
+    /// Whether it runs.
+    pub runs: bool,
+    /// Its labels.
+    pub labels: HashMap<String, String>,
+}
+
+/// A connection to one Docker daemon.
+#[derive(Clone)]
+pub struct Containers {
+    docker: Docker,
+}
+
+/// The socket of the machine's own daemon.
+pub fn default_socket() -> String {
+    let host = std::env::var("DOCKER_HOST").unwrap_or_default();
+    host.strip_prefix("unix://")
+        .unwrap_or(DEFAULT_SOCKET)
+        .to_owned()
+}
+
+impl Containers {
+    /// Connects.
+    ///
+    /// # Errors
+    /// No daemon answers there.
+    pub async fn connect(socket: &str) -> Result<Self> {
+        let docker = Docker::connect_with_unix(socket, DOCKER_SECONDS, API_DEFAULT_VERSION)?;
+        let docker = docker
+            .negotiate_version()
+            .await
+            .context("no Docker daemon answers")?;
+        Ok(Self { docker })
+    }
+
+    /// Docker itself.
+    pub fn docker(&self) -> &Docker {
+        &self.docker
+    }
+
+    /// The containers of a cluster, also those that have ended.
+    ///
+    /// # Errors
+    /// Docker's.
+    pub async fn of_cluster(&self, cluster: &str) -> Result<Vec<Container>> {
+        let label = format!("{CLUSTER_LABEL}={cluster}");
+        Ok(self
+            .with_label(&label)
+            .await?
+            .into_iter()
+            .map(container)
+            .collect())
+    }
+
+    async fn with_label(&self, label: &str) -> Result<Vec<ContainerSummary>> {
+        let filters = HashMap::from([("label", vec![label])]);
+        let options = ListContainersOptionsBuilder::default()
+            .all(true)
+            .filters(&filters)
+            .build();
+        Ok(self.docker.list_containers(Some(options)).await?)
+    }
+
+    /// The address of a container on its bridge.
+    ///
+    /// # Errors
+    /// It has none, or is gone.
+    pub async fn address(&self, id: &str) -> Result<String> {
+        let inspected = self.docker.inspect_container(id, None).await?;
+        let networks = inspected
+            .network_settings
+            .and_then(|settings| settings.networks);
+        let addresses = networks
+            .into_iter()
+            .flatten()
+            .filter_map(|(_, end)| end.ip_address);
+        addresses
+            .into_iter()
+            .find(|ip| !ip.is_empty())
+            .context("the container has no address")
+    }
+
+    /// SIGKILL to a container's process, behind Skep's back.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub async fn kill(&self, id: &str) -> Result<()> {
+        let options = KillContainerOptionsBuilder::default()
+            .signal("KILL")
+            .build();
+        Ok(self.docker.kill_container(id, Some(options)).await?)
+    }
+
+    /// Builds an image of a folder with Docker alone.
+    ///
+    /// # Errors
+    /// The build failed.
+    pub async fn build(&self, folder: &Path, tag: &str) -> Result<()> {
+        let mut archive = tar::Builder::new(Vec::new());
+        archive.append_dir_all(".", folder)?;
+        let options = BuildImageOptionsBuilder::default()
+            .t(tag)
+            .rm(true)
+            .forcerm(true)
+            .build();
+        let body = body_full(Bytes::from(archive.into_inner()?));
+        let mut lines = Box::pin(self.docker.build_image(options, None, Some(body)));
+        while let Some(line) = lines.next().await {
+            let line = line.with_context(|| format!("building {tag}"))?;
+            if let Some(error) = line.error_detail.and_then(|detail| detail.message) {
+                bail!("building {tag}: {error}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the containers and images of a cluster, and the images that the run built.
+    ///
+    /// # Errors
+    /// Docker's; containers that go meanwhile are no error.
+    pub async fn clean(&self, cluster: Option<&str>, run: &str) -> Result<()> {
+        let cluster_label = cluster.map(|id| format!("{CLUSTER_LABEL}={id}"));
+        let run_label = format!("{TEST_LABEL}={run}");
+        for label in cluster_label.iter().chain([&run_label]) {
+            for found in self.with_label(label).await? {
+                self.remove(&found.id.unwrap_or_default()).await?;
+            }
+            let filters = HashMap::from([("label", vec![label.as_str()])]);
+            let options = ListImagesOptionsBuilder::default()
+                .all(true)
+                .filters(&filters)
+                .build();
+            for image in self.docker.list_images(Some(options)).await? {
+                let options = RemoveImageOptionsBuilder::default().force(true).build();
+                gone_is_fine(
+                    self.docker
+                        .remove_image(&image.id, Some(options), None)
+                        .await
+                        .map(drop),
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a container, running or not.
+    ///
+    /// # Errors
+    /// Docker's.
+    pub async fn remove(&self, id: &str) -> Result<()> {
+        let options = RemoveContainerOptionsBuilder::default()
+            .force(true)
+            .v(true)
+            .build();
+        gone_is_fine(self.docker.remove_container(id, Some(options)).await)
+    }
+}
+
+fn container(summary: ContainerSummary) -> Container {
+    let labels = summary.labels.unwrap_or_default();
+    Container {
+        id: summary.id.unwrap_or_default(),
+        allocation: labels.get(ALLOCATION_LABEL).cloned().unwrap_or_default(),
+        runs: summary.state == Some(ContainerSummaryStateEnum::RUNNING),
+        labels,
+    }
+}
+
+/// 404: it went meanwhile; 409: its removal is under way, or an image's child still goes.
+fn gone_is_fine(outcome: Result<(), bollard::errors::Error>) -> Result<()> {
+    match outcome {
+        Err(bollard::errors::Error::DockerResponseServerError {
+            status_code: 404 | 409,
+            ..
+        }) => Ok(()),
+        other => Ok(other?),
+    }
+}

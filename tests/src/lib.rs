@@ -1,0 +1,22 @@
+//! The harness of the end-to-end tests and benches: clusters made of the real `skep` binary on
+//! real Docker, driven from outside as a user would. Knows nothing of the insides of Skep.
+
+pub mod api;
+pub mod app;
+pub mod chaos;
+pub mod cluster;
+pub mod containers;
+pub mod crash;
+pub mod dockerd;
+pub mod git;
+pub mod http;
+pub mod load;
+pub mod place;
+pub mod process;
+pub mod random;
+pub mod skep;
+pub mod traefik;
+pub mod wait;
+pub mod webhook;
+
+pub use cluster::{Cluster, with_cluster, with_cluster_on};

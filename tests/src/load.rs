@@ -1,0 +1,222 @@
+//! Requests at a steady rate through an ingress, kept-alive and fresh connections mixed, each
+//! failure counted with its cause.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::Request;
+use http::header::HOST;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::SendRequest;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::http::connect;
+
+/// Clients at once; every second one opens a connection for each request.
+const CLIENTS: u32 = 16;
+/// Longer than any answer may take: what exceeds it has failed.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Different causes that a report holds.
+const MAX_CAUSES: usize = 64;
+
+/// What became of the requests.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// Answered with a status below 500.
+    pub served: u64,
+    /// Failed requests by cause: a status of 500 and above, or what broke.
+    pub failures: BTreeMap<String, u64>,
+    /// From start to stop.
+    pub elapsed: Duration,
+}
+
+impl Report {
+    /// All failures.
+    pub fn failed(&self) -> u64 {
+        self.failures.values().sum()
+    }
+
+    /// Requests a second that were answered or failed.
+    pub fn rate(&self) -> f64 {
+        (self.served + self.failed()) as f64 / self.elapsed.as_secs_f64().max(0.001)
+    }
+
+    fn add(&mut self, outcome: Result<(), String>) {
+        match outcome {
+            Ok(()) => self.served += 1,
+            Err(cause)
+                if self.failures.len() < MAX_CAUSES || self.failures.contains_key(&cause) =>
+            {
+                *self.failures.entry(cause).or_default() += 1;
+            }
+            Err(_) => *self.failures.entry("other causes".to_owned()).or_default() += 1,
+        }
+    }
+}
+
+/// Running clients.
+pub struct Load {
+    report: Arc<Mutex<Report>>,
+    clients: JoinSet<()>,
+    stop: CancellationToken,
+    begun: Instant,
+}
+
+impl Load {
+    /// Sends `rate` requests a second for `/` of `host` to the ingress until stopped.
+    pub fn start(ingress: SocketAddr, host: &str, rate: u32) -> Self {
+        let report = Arc::new(Mutex::new(Report::default()));
+        let stop = CancellationToken::new();
+        let mut clients = JoinSet::new();
+        for number in 0..CLIENTS {
+            let client = Client {
+                ingress,
+                host: host.to_owned(),
+                keeps_alive: number % 2 == 0,
+                kept: None,
+                pause: Duration::from_secs(1) * CLIENTS / rate.max(1),
+                begun: Instant::now(),
+                report: Arc::clone(&report),
+            };
+            clients.spawn(client.run(stop.clone()));
+        }
+        Self {
+            report,
+            clients,
+            stop,
+            begun: Instant::now(),
+        }
+    }
+
+    /// How it stands.
+    pub fn so_far(&self) -> Report {
+        let mut report = self
+            .report
+            .lock()
+            .expect("no client panics while counting")
+            .clone();
+        report.elapsed = self.begun.elapsed();
+        report
+    }
+
+    /// Ends it once the requests under way are answered.
+    pub async fn stop(mut self) -> Report {
+        self.stop.cancel();
+        while self.clients.join_next().await.is_some() {}
+        self.so_far()
+    }
+}
+
+struct Client {
+    ingress: SocketAddr,
+    host: String,
+    keeps_alive: bool,
+    kept: Option<SendRequest<Full<Bytes>>>,
+    pause: Duration,
+    begun: Instant,
+    report: Arc<Mutex<Report>>,
+}
+
+impl Client {
+    async fn run(mut self, stop: CancellationToken) {
+        let mut ticks = interval(self.pause);
+        // What a slow answer held up is made up for: the rate is the load's, not the server's.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            let outcome = match timeout(DEADLINE, self.request()).await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    self.kept = None;
+                    Err(format!("no answer within {DEADLINE:?}"))
+                }
+            };
+            if let Err(cause) = &outcome {
+                eprintln!("load: {:.3} s: {cause}", self.begun.elapsed().as_secs_f64());
+            }
+            self.report
+                .lock()
+                .expect("no client panics while counting")
+                .add(outcome);
+        }
+    }
+
+    async fn request(&mut self) -> Result<(), String> {
+        // A kept connection that was closed while it was idle costs no request: the next is
+        // sent on a new one, as every client does.
+        if let Some(mut sender) = self.kept.take()
+            && sender.ready().await.is_ok()
+        {
+            match self.send(sender).await {
+                Err(Broken::Unsent) => {}
+                Err(Broken::Cause(cause)) => return Err(format!("kept connection: {cause}")),
+                Ok(()) => return Ok(()),
+            }
+        }
+        let sender = connect(self.ingress)
+            .await
+            .map_err(|error| format!("connect: {error:#}"))?;
+        match self.send(sender).await {
+            Ok(()) => Ok(()),
+            Err(Broken::Unsent) => Err("fresh connection: closed at once".to_owned()),
+            Err(Broken::Cause(cause)) => Err(format!("fresh connection: {cause}")),
+        }
+    }
+
+    async fn send(&mut self, mut sender: SendRequest<Full<Bytes>>) -> Result<(), Broken> {
+        let request = Request::get("/")
+            .header(HOST, self.host.as_str())
+            .body(Full::default());
+        let request = request.expect("a path and a host name make a request");
+        let answer = match sender.try_send_request(request).await {
+            Ok(answer) => answer,
+            Err(mut error) => {
+                return Err(match error.take_message() {
+                    // Given back: not a byte of it was written.
+                    Some(_) => Broken::Unsent,
+                    None => Broken::Cause(told(&error.into_error())),
+                });
+            }
+        };
+        let status = answer.status();
+        let reason = answer
+            .headers()
+            .get("x-skep-error")
+            .and_then(|value| value.to_str().ok());
+        let reason = reason.map(str::to_owned);
+        answer
+            .into_body()
+            .collect()
+            .await
+            .map_err(|error| Broken::Cause(told(&error)))?;
+        if self.keeps_alive {
+            self.kept = Some(sender);
+        }
+        if status.is_server_error() {
+            return Err(Broken::Cause(format!(
+                "{} {}",
+                status.as_u16(),
+                reason.unwrap_or_default()
+            )));
+        }
+        Ok(())
+    }
+}
+
+enum Broken {
+    Unsent,
+    Cause(String),
+}
+
+fn told(error: &hyper::Error) -> String {
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
+    format!("{error}{}", cause.unwrap_or_default())
+}

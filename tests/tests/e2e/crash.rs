@@ -1,0 +1,50 @@
+//! Processes that are killed in the middle: the cluster converges, nothing is doubled or forgotten,
+//! and no request notices.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+use skep_tests::api::Name;
+use skep_tests::random::Random;
+use skep_tests::{chaos, crash, wait, with_cluster};
+
+const BACK: Duration = Duration::from_secs(30);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_random_moments_it_converges() {
+    with_cluster("crash", async |cluster| -> Result<()> {
+        let mut random = Random::of_run("crash");
+        let rate = chaos::count(50, 100);
+        let found = crash::rounds(cluster, &mut random, chaos::count(3, 20), rate).await?;
+        assert_eq!(found.strays, Vec::<String>::new());
+        assert_eq!(found.requests.failed(), 0, "{:?}", found.requests);
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_upload_says_upload_again() {
+    with_cluster("lost", async |cluster| -> Result<()> {
+        let name = Name::of("lost");
+        cluster.api.put_service(&name, json!({})).await?;
+        // A builder has it and waits for the folder, which nobody sends; then it is killed.
+        let made = cluster
+            .api
+            .deploy(&name, &json!({ "type": "upload" }))
+            .await?;
+        wait::until("a node to build", BACK, async || {
+            Ok((cluster.api.deployment(&made.id).await?.status == "building").then_some(()))
+        })
+        .await?;
+        cluster.agent.kill().await?;
+        cluster.agent.start().await?;
+        let ended = cluster.api.ended(&made.id).await?;
+        assert_eq!(ended.status, "failed", "{}", ended.told());
+        let problem = ended.problem.context("a reason")?;
+        assert!(problem.told().contains("again"), "{problem:?}");
+        Ok(())
+    })
+    .await;
+}

@@ -1,0 +1,19 @@
+//! End-to-end: the real `skep` binary on real Docker, as users and forges use it. Needs `SKEP_BIN`
+//! and `SKEP_TEST_APP`, which `make test` sets; fails, and is never skipped, where something is
+//! missing. `SKEP_CHAOS=full` does the full number of faults.
+
+mod crash;
+mod daemon;
+mod dev;
+mod faults;
+mod git;
+mod hooks;
+mod images;
+mod logs;
+mod ports;
+mod restart;
+mod rolling;
+mod surface;
+mod traefik;
+mod up;
+mod variables;

@@ -1,0 +1,113 @@
+//! Everything comes back from disk: the cluster as it was, its containers adopted, its routes served
+//! before anybody else is up.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::json;
+use skep_tests::load::Load;
+use skep_tests::{Cluster, wait, with_cluster};
+
+const BACK: Duration = Duration::from_secs(30);
+const RATE: u32 = 50;
+/// What a part gets to end by itself.
+const STOP: Duration = Duration::from_secs(20);
+
+async fn running(cluster: &Cluster) -> Result<BTreeSet<String>> {
+    let all = cluster.containers.of_cluster(&cluster.id).await?;
+    Ok(all
+        .into_iter()
+        .filter(|one| one.runs)
+        .map(|one| one.id)
+        .collect())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_altogether_it_is_what_it_was() {
+    with_cluster("restart", async |cluster| {
+        let (one, _) = cluster
+            .service("one", "1", json!({ "replicas": 2 }))
+            .await?;
+        let (two, _) = cluster.service("two", "2", json!({})).await?;
+        cluster.converged(&[(&one, 2), (&two, 1)]).await?;
+        let containers = running(cluster).await?;
+        let services = cluster.api.get("/v1/services").await?;
+        for part in [&cluster.server, &cluster.agent, &cluster.net] {
+            part.kill().await?;
+        }
+        assert_eq!(running(cluster).await?, containers, "apps outlive Skep");
+
+        // The net alone serves from its own disk.
+        cluster.net.start().await?;
+        for (name, version) in [(&one, "1"), (&two, "2")] {
+            wait::until_ok("the net to serve", BACK, async || {
+                cluster.answers(name, version).await
+            })
+            .await?;
+        }
+        let load = Load::start(cluster.ingress, &cluster.host(&one), RATE);
+
+        // The agent without a server keeps things running, also what is killed meanwhile.
+        cluster.agent.start().await?;
+        let victim = cluster
+            .containers
+            .of_cluster(&cluster.id)
+            .await?
+            .into_iter()
+            .find(|container| container.labels.values().any(|value| value.contains("two")));
+        if let Some(victim) = victim {
+            cluster.containers.kill(&victim.id).await?;
+        }
+        wait::until_ok("the agent alone to start it again", BACK, async || {
+            cluster.answers(&two, "2").await
+        })
+        .await?;
+
+        cluster.server.start().await?;
+        cluster.node_ready().await?;
+        cluster.converged(&[(&one, 2), (&two, 1)]).await?;
+        let adopted = running(cluster).await?;
+        assert!(
+            adopted.intersection(&containers).count() >= 2,
+            "{containers:?} {adopted:?}"
+        );
+        let now = cluster.api.get("/v1/services").await?;
+        for index in 0..2 {
+            assert_eq!(
+                now["services"][index]["spec"],
+                services["services"][index]["spec"]
+            );
+            assert_eq!(
+                now["services"][index]["live"],
+                services["services"][index]["live"]
+            );
+        }
+        let report = load.stop().await;
+        assert_eq!(report.failed(), 0, "{report:?}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn server_and_agent_stop_as_asked_and_apps_go_on() {
+    with_cluster("graceful", async |cluster| {
+        let (name, _) = cluster.service("web", "1", json!({})).await?;
+        let containers = running(cluster).await?;
+        let load = Load::start(cluster.ingress, &cluster.host(&name), RATE);
+        for part in [&cluster.agent, &cluster.server] {
+            let status = part.terminate(STOP).await?;
+            assert!(status.success(), "{}: {status}", part.name());
+        }
+        assert_eq!(running(cluster).await?, containers);
+        cluster.start_all().await?;
+        cluster.node_ready().await?;
+        cluster.converged(&[(&name, 1)]).await?;
+        assert_eq!(running(cluster).await?, containers);
+        let report = load.stop().await;
+        assert_eq!(report.failed(), 0, "{report:?}");
+        Ok(())
+    })
+    .await;
+}

@@ -1,0 +1,204 @@
+//! Variables and names: what is accepted, what is shown, what reaches the app.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use http::Method;
+use serde_json::{Value, json};
+use skep_tests::api::Name;
+use skep_tests::with_cluster;
+
+const SECRET: &str = "s3cret-that-nobody-may-see";
+
+/// Whether a file below `dir` holds these bytes.
+fn found_in(dir: &Path, bytes: &[u8]) -> Result<Option<String>> {
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        let kind = std::fs::symlink_metadata(&path)?;
+        if kind.is_dir() {
+            if let Some(found) = found_in(&path, bytes)? {
+                return Ok(Some(found));
+            }
+        } else if kind.is_file()
+            && std::fs::read(&path)?
+                .windows(bytes.len())
+                .any(|part| part == bytes)
+        {
+            return Ok(Some(path.display().to_string()));
+        }
+    }
+    Ok(None)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn variables_reach_the_app_and_secrets_nobody_else() {
+    with_cluster("env", async |cluster| {
+        let (name, first) = cluster.service("conf", "1", json!({})).await?;
+        let skep = &cluster.skep;
+        // The name ends at the first `=`.
+        skep.run(&["env", "set", "--service", "conf", "COLOUR=blue", "A=B=C"])
+            .await?
+            .ok()?;
+        skep.run(&[
+            "env",
+            "set",
+            "--service",
+            "conf",
+            "--secret",
+            &format!("TOKEN={SECRET}"),
+        ])
+        .await?
+        .ok()?;
+        let environment = cluster.environment(&name).await?;
+        let shown = ["COLOUR", "A", "TOKEN"].map(|key| environment[key].as_str());
+        assert_eq!(shown, ["blue", "B=C", SECRET]);
+        let reserved = ["PORT", "SKEP_ALLOCATION"].map(|key| environment.contains_key(key));
+        assert_eq!(reserved, [true, true], "{environment:?}");
+
+        let list = skep.run(&["env", "list", "conf"]).await?.ok()?;
+        assert!(
+            list.stdout.contains("blue") && list.stdout.contains("TOKEN"),
+            "{list}"
+        );
+        let json = skep.run(&["env", "list", "conf", "--json"]).await?.json()?;
+        let api = cluster.api.get(&name.path("/variables")).await?;
+        for text in [list.stdout, json.to_string(), api.to_string()] {
+            assert!(!text.contains(SECRET), "{text}");
+        }
+
+        skep.run(&["env", "unset", "--service", "conf", "COLOUR"])
+            .await?
+            .ok()?;
+        assert!(!cluster.environment(&name).await?.contains_key("COLOUR"));
+
+        // Old releases keep their own: going back shows the environment of then.
+        let release = first.release.context("a release")?;
+        cluster
+            .api
+            .live(&name, &json!({ "type": "rollback", "release": release }))
+            .await?;
+        assert!(!cluster.environment(&name).await?.contains_key("TOKEN"));
+
+        // Rule: log, snapshot, history, ledger and route table never hold plaintext.
+        for part in [&cluster.agent, &cluster.server, &cluster.net] {
+            assert!(
+                !part.log().contains(SECRET),
+                "{} logged a secret",
+                part.name()
+            );
+        }
+        for folder in ["server", "node"] {
+            assert_eq!(found_in(&cluster.path(folder), SECRET.as_bytes())?, None);
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn odd_names_and_fields_are_refused_with_advice() {
+    with_cluster("names", async |cluster| {
+        let name = Name::of("plain");
+        cluster.api.put_service(&name, json!({})).await?;
+        let path = name.path("/variables");
+        for bad in ["A=B", "", "1A", "A B", "PORT", "SKEP_X", "ä", "A\u{0}"] {
+            let body = json!({ "set": [{ "name": bad, "value": "x" }] });
+            let problem = cluster
+                .api
+                .refused(Method::PATCH, &path, Some(&body), 400)
+                .await?;
+            assert_eq!(problem.code, "invalid");
+            let field = problem.field.clone().unwrap_or_default();
+            assert!(field.contains("name"), "{bad:?}: {problem:?}");
+            problem.with_hint()?;
+        }
+        cluster
+            .skep
+            .run(&["env", "set", "--service", "plain", "=x"])
+            .await?
+            .code(2)?
+            .says(&["hint:"])?;
+
+        for bad in [
+            "Web",
+            "1st",
+            "a_b",
+            "a-",
+            "%2e%2e",
+            "a%20b",
+            "%C3%BCn",
+            "%00",
+            &"x".repeat(41),
+        ] {
+            let odd = Name {
+                project: "plain".into(),
+                service: bad.to_owned(),
+            };
+            let problem = cluster
+                .api
+                .refused(Method::PUT, &odd.path(""), Some(&json!({})), 400)
+                .await?;
+            assert_eq!(problem.code, "invalid", "{bad}");
+            problem.with_hint()?;
+        }
+        let image = [
+            "deploy",
+            "--image",
+            "x",
+            "--project",
+            "plain",
+            "--service",
+            "Odd Name",
+        ];
+        cluster
+            .skep
+            .run(&image)
+            .await?
+            .code(2)?
+            .says(&["odd-name", "hint:"])?;
+
+        // Fields: the error names the one that is wrong, and what is accepted.
+        let wrong: [(Value, &str); 5] = [
+            (json!({ "replicas": 1001 }), "replicas"),
+            (
+                json!({ "resources": { "memory_bytes": 1 } }),
+                "resources.memory_bytes",
+            ),
+            (json!({ "health": { "path": "healthz" } }), "health.path"),
+            (json!({ "domains": ["x`.com"] }), "domains"),
+            (
+                json!({ "source": { "type": "git", "repository": "-x", "branch": "main" } }),
+                "source.repository",
+            ),
+        ];
+        for (spec, field) in wrong {
+            let body = json!({ "spec": spec });
+            let problem = cluster
+                .api
+                .refused(Method::PUT, &name.path(""), Some(&body), 400)
+                .await?;
+            assert!(
+                problem
+                    .field
+                    .as_deref()
+                    .is_some_and(|at| at.ends_with(field)),
+                "{field}: {problem:?}"
+            );
+            problem.with_hint()?;
+        }
+
+        // Bodies: not JSON, an unknown field, too large.
+        let api = &cluster.api;
+        for (body, status) in [("{", 400), ("{\"specs\":{}}", 400)] {
+            let answer = api.send_bytes(Method::PUT, &name.path(""), body).await?;
+            assert_eq!(answer.status, status, "{}", answer.text());
+            assert_eq!(answer.json::<Value>()?["code"], "invalid");
+        }
+        let large = format!("{{\"variables\":\"{}\"}}", "x".repeat(2 << 20));
+        let answer = api.send_bytes(Method::PUT, &name.path(""), large).await?;
+        assert_eq!(answer.status, 413, "{}", answer.text());
+        assert_eq!(answer.json::<Value>()?["code"], "too_large");
+        Ok(())
+    })
+    .await;
+}
