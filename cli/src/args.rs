@@ -20,7 +20,8 @@ Exit codes:
   0  done
   1  the operation failed or was refused (a deployment failed, no such service)
   2  wrong usage, or an input that is not accepted
-  3  the server is not reachable, cannot answer now, or does not know you";
+  3  the server is not reachable, cannot answer now, or does not know you
+  130  Ctrl-C while following something that goes on without you";
 
 /// A self-hosted platform in one binary
 #[derive(Debug, Parser)]
@@ -135,6 +136,7 @@ mod tests {
             "1  the operation",
             "2  wrong usage",
             "3  the server",
+            "130  Ctrl-C",
         ] {
             assert!(help.contains(line), "{line}");
         }

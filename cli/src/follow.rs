@@ -32,6 +32,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 const NOTICE: Duration = Duration::from_secs(15);
 /// The last event of a stream.
 const END: &str = "end";
+/// The log cannot be read just now; the stream goes on.
+const PROBLEM: &str = "problem";
 
 /// A deployment to be made.
 pub(crate) struct Order {
@@ -112,8 +114,8 @@ struct Follower<'a> {
     client: &'a Client,
     out: Output,
     deployment: DeploymentId,
-    /// Resumes behind what has been printed.
-    last: Option<String>,
+    /// Sequence number of the last event that was printed; 0: none yet.
+    shown: u64,
     tail: VecDeque<String>,
 }
 
@@ -123,7 +125,7 @@ impl<'a> Follower<'a> {
             client,
             out,
             deployment,
-            last: None,
+            shown: 0,
             tail: VecDeque::new(),
         }
     }
@@ -164,14 +166,14 @@ impl<'a> Follower<'a> {
         let mut attempts = 0;
         let path = format!("/v1/deployments/{}", self.deployment);
         loop {
-            let before = self.last.clone();
+            let before = self.shown;
             match self.read(&format!("{path}/logs")).await {
                 Ok(true) => return Ok(self.client.get(&path).await?),
                 Ok(false) => {}
                 Err(error) if error.is_passing() && attempts + 1 < ATTEMPTS => {}
                 Err(error) => return Err(error.into()),
             }
-            if self.last != before {
+            if self.shown != before {
                 (pause, attempts) = (PAUSE_MIN, 0);
             }
             attempts += 1;
@@ -188,22 +190,26 @@ impl<'a> Follower<'a> {
 
     /// Prints one stream; whether it told the end.
     async fn read(&mut self, path: &str) -> Result<bool, client::Error> {
-        let mut events = self.client.events(path, self.last.as_deref()).await?;
+        let behind = (self.shown > 0).then(|| self.shown.to_string());
+        let mut events = self.client.events(path, behind.as_deref()).await?;
         // A stream that breaks is simply opened again, behind what has been printed.
         while let Ok(Some(event)) = events.next().await {
-            if event.kind == END {
-                return Ok(true);
+            match event.kind.as_str() {
+                END => return Ok(true),
+                PROBLEM => {
+                    if let Ok(problem) = serde_json::from_str::<Problem>(&event.data) {
+                        self.out.warning(&problem.to_string());
+                    }
+                }
+                _ => {
+                    if let Ok(line) = serde_json::from_str::<Event>(&event.data)
+                        && line.seq > self.shown
+                    {
+                        self.shown = line.seq;
+                        self.show(&line);
+                    }
+                }
             }
-            if let ("problem", Ok(problem)) = (
-                event.kind.as_str(),
-                serde_json::from_str::<Problem>(&event.data),
-            ) {
-                self.out.warning(&problem.to_string());
-            }
-            if let Ok(line) = serde_json::from_str::<Event>(&event.data) {
-                self.show(&line);
-            }
-            self.last = event.id.or(self.last.take());
         }
         Ok(false)
     }
@@ -332,11 +338,11 @@ async fn written_by_app(client: &Client, view: &DeploymentView) -> Vec<String> {
     let Ok(allocations) = client.get::<AllocationsView>(&path).await else {
         return Vec::new();
     };
-    let mine = allocations
+    let mut mine = allocations
         .allocations
         .iter()
         .filter(|it| it.deployment == view.id);
-    let newest = mine.filter(|it| !it.log_tail.is_empty()).next_back();
+    let newest = mine.rfind(|it| !it.log_tail.is_empty());
     newest.map_or(Vec::new(), |it| {
         it.log_tail.lines().map(str::to_owned).collect()
     })

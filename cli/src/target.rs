@@ -63,9 +63,10 @@ impl Target {
     /// # Errors
     /// Names the field, and what is accepted.
     pub(crate) fn check(&self) -> Result<(), Problem> {
+        // First: where nobody names a project, it is named like the service.
+        name::check("service", &self.service)?;
         name::check("project", &self.project)?;
-        name::check("environment", &self.environment)?;
-        name::check("service", &self.service)
+        name::check("environment", &self.environment)
     }
 }
 

@@ -85,7 +85,7 @@ impl Agent {
     pub async fn start(options: Options, shutdown: &CancellationToken) -> Result<Self, Error> {
         let folder = options.data_dir.clone();
         let made = spawn_blocking(move || secret_file::ensure_private_dir(&folder)).await;
-        made.unwrap_or_else(|_| Ok(()))?;
+        made.unwrap_or(Ok(()))?;
         let address = options.metrics_addr;
         let metrics_listener = metrics::bind(address)
             .await

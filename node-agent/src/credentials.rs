@@ -26,6 +26,8 @@ const FOLDER: &str = "identity";
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 /// First and longest pause before a server is asked again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+/// Between two renewals, whatever the certificates say: a clock may be wrong by their whole life.
+const RENEW_PAUSE: Duration = Duration::from_secs(2);
 /// The wall clock may jump, and a sleeping machine's timers stop: look again at least this often.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
@@ -152,7 +154,7 @@ pub(crate) async fn renew(
             _ => match renew_once(&credentials, &channel, &folder).await {
                 Ok(()) => {
                     backoff.reset();
-                    continue;
+                    RENEW_PAUSE
                 }
                 Err(error) => {
                     let why = crate::error_chain(&error);

@@ -11,6 +11,8 @@ use http::{Method, Request};
 use http_body_util::Full;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::http::{Answer, Events, send};
 use crate::wait;
@@ -211,6 +213,26 @@ impl Api {
             .request(method, path)
             .header(CONTENT_TYPE, "application/json");
         send(self.address, request.body(Full::new(body.into()))?).await
+    }
+
+    /// Begins an upload with these bytes and leaves it open, as a slow client does; it breaks off
+    /// when the connection is dropped.
+    ///
+    /// # Errors
+    /// No connection.
+    pub async fn begin_upload(&self, upload: &str, bytes: &[u8]) -> Result<TcpStream> {
+        let mut stream = TcpStream::connect(self.address).await?;
+        let head = format!(
+            "PUT /v1/uploads/{upload} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\n\
+             Content-Type: application/gzip\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n",
+            self.address,
+            self.token,
+            bytes.len()
+        );
+        stream.write_all(head.as_bytes()).await?;
+        stream.write_all(bytes).await?;
+        stream.write_all(b"\r\n").await?;
+        Ok(stream)
     }
 
     async fn wanted(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer> {

@@ -428,6 +428,21 @@ impl Cluster {
         wait_for_node(&self.api).await.map(drop)
     }
 
+    /// Waits until the server is ready again.
+    ///
+    /// # Errors
+    /// It does not become so.
+    pub async fn server_answers(&self) -> Result<()> {
+        wait::until_ok("the server to be ready", READY, async || {
+            let answer = self.api.call(::http::Method::GET, "/readyz", None).await?;
+            if answer.status != 200 {
+                bail!("{} {}", answer.status, answer.text());
+            }
+            Ok(())
+        })
+        .await
+    }
+
     /// Starts whatever part does not run.
     ///
     /// # Errors

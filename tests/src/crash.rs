@@ -10,13 +10,11 @@ use crate::Cluster;
 use crate::api::Name;
 use crate::load::{Load, Report};
 use crate::random::Random;
-use crate::wait;
 
 /// A deployment of a ready image takes less: the moments fall before, within and after it.
 const WITHIN_MS: u64 = 1_500;
 /// How long a part stays dead.
 const DEAD_MS: u64 = 700;
-const BACK: Duration = Duration::from_secs(30);
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -81,10 +79,7 @@ async fn kill_one(cluster: &Cluster, random: &mut Random, name: &Name, image: &s
     }
     tokio::time::sleep(Duration::from_millis(dead)).await;
     cluster.start_all().await?;
-    wait::until_ok("the server to answer again", BACK, async || {
-        cluster.api.get("/readyz").await
-    })
-    .await?;
+    cluster.server_answers().await?;
     let ended = cluster.api.ended(&made.id).await?;
     anyhow::ensure!(
         ended.status == "live",

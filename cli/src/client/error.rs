@@ -100,13 +100,11 @@ impl From<Error> for Failure {
             Self::with(Exit::Unreachable, problem)
         };
         match error {
-            Error::Refused(problem) => {
-                let is_unknown = problem.code == Code::Unauthenticated && problem.hint.is_none();
-                Self::of(match is_unknown {
-                    true => problem.hint("`skep login` again, or another `--context`"),
-                    false => problem,
-                })
+            // The API speaks of headers; here a token comes with a context.
+            Error::Refused(problem) if problem.code == Code::Unauthenticated => {
+                Self::of(problem.hint("`skep login` again, or another `--context`"))
             }
+            Error::Refused(problem) => Self::of(problem),
             Error::Unreachable { .. } => unreachable(
                 "`skep dev` starts a server here; `skep login` or `--context` names another one",
             ),

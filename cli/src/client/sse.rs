@@ -164,8 +164,10 @@ mod tests {
 
     #[test]
     fn an_endless_line_is_refused() {
-        let mut parser = Parser::default();
-        parser.buffer = vec![b'x'; EVENT_MAX + 1];
+        let mut parser = Parser {
+            buffer: vec![b'x'; EVENT_MAX + 1],
+            ..Parser::default()
+        };
         assert!(matches!(parser.next(), Err(Error::TooLarge)));
     }
 }

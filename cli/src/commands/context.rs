@@ -44,12 +44,7 @@ pub(crate) fn run(command: &Command, session: &Session) -> Result<(), Failure> {
             });
         }
         Command::Rm { name } => {
-            Contexts::update(|contexts| {
-                contexts.pick(Some(name))?;
-                contexts.contexts.remove(name);
-                contexts.current.take_if(|current| current == name);
-                Ok(())
-            })?;
+            Contexts::update(|contexts| contexts.remove(name))?;
             session.out.result(&json!({ "removed": name }), || {
                 format!("`{name}` is forgotten")
             });

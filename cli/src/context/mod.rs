@@ -142,20 +142,45 @@ impl Contexts {
     /// There is none; says what there is.
     pub(crate) fn pick(&self, name: Option<&str>) -> Result<&Context, Failure> {
         let Some(wanted) = name.or(self.current.as_deref()) else {
-            let problem = Problem::new(Code::Unauthenticated, "no server is known")
-                .hint("`skep dev` starts one here; `skep login` names one elsewhere");
+            let (message, hint) = if self.contexts.is_empty() {
+                let hint = "`skep dev` starts one here; `skep login` names one elsewhere";
+                ("no server is known", hint.to_owned())
+            } else {
+                let hint = format!("`skep context use`; there are: {}", self.names());
+                ("no context is the current one", hint)
+            };
+            let problem = Problem::new(Code::Unauthenticated, message).hint(hint);
             return Err(Failure::with(Exit::Unreachable, problem));
         };
         self.contexts.get(wanted).ok_or_else(|| {
-            let known: Vec<_> = self.contexts.keys().map(String::as_str).collect();
-            let hint = if known.is_empty() {
+            let hint = if self.contexts.is_empty() {
                 "there is none yet: `skep dev` or `skep login` makes one".to_owned()
             } else {
-                format!("there are: {}", known.join(", "))
+                format!("there are: {}", self.names())
             };
             let message = format!("there is no context `{}`", wanted.escape_debug());
             Failure::of(Problem::invalid("context", message).hint(hint))
         })
+    }
+
+    fn names(&self) -> String {
+        let names: Vec<_> = self.contexts.keys().map(String::as_str).collect();
+        names.join(", ")
+    }
+
+    /// Forgets a context. Where one alone is left, that becomes the current one.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub(crate) fn remove(&mut self, name: &str) -> Result<(), Failure> {
+        self.pick(Some(name))?;
+        self.contexts.remove(name);
+        self.current.take_if(|current| current == name);
+        let mut left = self.contexts.keys();
+        if let (None, Some(only), None) = (&self.current, left.next(), left.next()) {
+            self.current = Some(only.clone());
+        }
+        Ok(())
     }
 
     /// Adds or replaces a context; the first one becomes the current one.

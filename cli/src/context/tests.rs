@@ -55,6 +55,25 @@ fn an_unknown_context_names_those_that_exist() {
 }
 
 #[test]
+fn the_last_context_left_becomes_the_current_one() {
+    let mut contexts = Contexts::default();
+    for name in ["a", "b", "c"] {
+        contexts.put(name, context("https://127.0.0.1:7070"));
+    }
+    contexts.remove("a").expect("known");
+    let failure = contexts.pick(None).expect_err("none is current");
+    assert!(
+        failure
+            .problem
+            .hint
+            .is_some_and(|hint| hint.ends_with("there are: b, c"))
+    );
+    contexts.remove("c").expect("known");
+    assert_eq!(contexts.current.as_deref(), Some("b"));
+    assert!(contexts.remove("a").is_err());
+}
+
+#[test]
 fn a_broken_file_is_refused_without_showing_the_token() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join(FILE);

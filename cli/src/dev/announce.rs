@@ -42,6 +42,15 @@ pub(super) struct Bootstrap {
     pub(super) join_token: String,
 }
 
+/// What changes when a part is started again.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Processes {
+    /// Process ids.
+    pub(super) pids: BTreeMap<Part, u32>,
+    /// URL of the agent's metrics.
+    pub(super) agent_metrics: Option<String>,
+}
+
 /// Where everything listens.
 #[derive(Debug, Clone)]
 pub(super) struct Addresses {
@@ -86,9 +95,10 @@ pub(super) fn keep_context(addresses: &Addresses) -> Result<bool, Failure> {
 pub(super) fn write(
     folders: &Folders,
     addresses: &Addresses,
-    pids: &BTreeMap<Part, u32>,
+    processes: &Processes,
 ) -> Result<(), Failure> {
-    let parts: BTreeMap<_, _> = pids.iter().map(|(part, pid)| (part.name(), pid)).collect();
+    let pids = processes.pids.iter().map(|(part, pid)| (part.name(), pid));
+    let pids: BTreeMap<_, _> = pids.collect();
     let content = json!({
         "api": addresses.bootstrap.api,
         "http": addresses.bootstrap.http,
@@ -96,7 +106,9 @@ pub(super) fn write(
         "ingress": format!("http://{}", addresses.ingress),
         "traefik": addresses.traefik(),
         "pid": std::process::id(),
-        "pids": parts,
+        "pids": pids,
+        "agent_metrics": processes.agent_metrics,
+        "net_metrics": format!("http://{}/metrics", addresses.admin),
     });
     let text = format!("{content:#}\n");
     secret_file::write_private(&folders.announcement(), text.as_bytes())

@@ -168,7 +168,7 @@ async fn serve(
     session: &Session,
 ) -> Result<(), Failure> {
     let is_current = announce::keep_context(addresses)?;
-    announce::write(supervisor.folders(), addresses, supervisor.pids())?;
+    announce::write(supervisor.folders(), addresses, supervisor.processes())?;
     announce::wait_for_node(addresses, session.out).await;
     announce::say(supervisor.folders(), addresses, is_current, session.out);
     tokio::select! {

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::announce::{self, Addresses, Bootstrap};
+use super::announce::{self, Addresses, Bootstrap, Processes};
 use super::child::{Event, Keeper};
 use super::log::Log;
 use super::plan::{self, Folders, Joining, Part, Ports};
@@ -49,7 +49,7 @@ pub(super) struct Supervisor {
     sender: mpsc::Sender<Event>,
     events: mpsc::Receiver<Event>,
     kept: BTreeMap<Part, Kept>,
-    pids: BTreeMap<Part, u32>,
+    processes: Processes,
 }
 
 impl Supervisor {
@@ -65,7 +65,7 @@ impl Supervisor {
             sender,
             events,
             kept: BTreeMap::new(),
-            pids: BTreeMap::new(),
+            processes: Processes::default(),
         }
     }
 
@@ -74,9 +74,9 @@ impl Supervisor {
         &self.folders
     }
 
-    /// The processes, by part.
-    pub(super) fn pids(&self) -> &BTreeMap<Part, u32> {
-        &self.pids
+    /// The processes as they are just now.
+    pub(super) fn processes(&self) -> &Processes {
+        &self.processes
     }
 
     /// Starts all parts; returns when each has said that it is ready.
@@ -99,7 +99,7 @@ impl Supervisor {
         let (mut bootstrap, mut net, mut agent) = (None, None, false);
         loop {
             match self.next().await {
-                Event::Started { part, pid } => drop(self.pids.insert(part, pid)),
+                Event::Started { part, pid } => drop(self.processes.pids.insert(part, pid)),
                 Event::Died { part, how } => {
                     let count = deaths.entry(part).or_default();
                     *count += 1;
@@ -119,8 +119,12 @@ impl Supervisor {
                     words,
                 } => net = Some(self.meet_net(&words)?),
                 Event::Ready {
-                    part: Part::Agent, ..
-                } => agent = true,
+                    part: Part::Agent,
+                    words,
+                } => {
+                    self.meet_agent(&words);
+                    agent = true;
+                }
             }
             if let (Some(bootstrap), Some((ingress, admin)), true) = (&bootstrap, net, agent) {
                 return Ok(Addresses {
@@ -140,15 +144,20 @@ impl Supervisor {
         loop {
             match self.next().await {
                 Event::Started { part, pid } => {
-                    self.pids.insert(part, pid);
-                    announce::write(&self.folders, addresses, &self.pids)?;
+                    self.processes.pids.insert(part, pid);
+                    announce::write(&self.folders, addresses, &self.processes)?;
                 }
                 Event::Died { part, how } => {
                     eprintln!("{}: {how}; starting it again", part.name());
                 }
-                Event::Ready { part, .. } => {
-                    if part == Part::Server {
-                        self.meet_server().await?;
+                Event::Ready { part, words } => {
+                    match part {
+                        Part::Server => drop(self.meet_server().await?),
+                        Part::Agent => {
+                            self.meet_agent(&words);
+                            announce::write(&self.folders, addresses, &self.processes)?;
+                        }
+                        Part::Net => {}
                     }
                     eprintln!("{}: is up again", part.name());
                 }
@@ -238,6 +247,11 @@ impl Supervisor {
         });
         drop(facts);
         Ok(bootstrap)
+    }
+
+    fn meet_agent(&mut self, words: &Value) {
+        let address = words.get("metrics").and_then(Value::as_str);
+        self.processes.agent_metrics = address.map(|address| format!("http://{address}/metrics"));
     }
 
     fn meet_net(&self, words: &Value) -> Result<(SocketAddr, SocketAddr), Failure> {

@@ -219,7 +219,7 @@ fn explain(error: &Error, progress: &Progress) -> Problem {
     if has(&["COPY failed", "ADD failed"]) {
         return problem.hint("is the file in the app's folder, and not left out by .dockerignore?");
     }
-    problem
+    problem.hint("the step's last lines tell why: correct it, then deploy again")
 }
 
 /// Out of `The command '...' returned a non-zero code: 2`: the step has named the command.

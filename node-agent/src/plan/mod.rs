@@ -334,6 +334,8 @@ pub(crate) fn explain_exit(exit: &Exit, assignment: &Assignment) -> Problem {
     let problem = Problem::new(Code::Crashed, message);
     match exit.code {
         0 => problem.hint("the command ended by itself: a service is expected to keep running"),
+        // What shells and Docker's init say of a command that is not there or not executable.
+        126 | 127 => problem.hint("the command is not an executable file of the image: check it"),
         _ => problem.hint("its last lines tell why"),
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod events;
 pub(crate) mod image;
 pub(crate) mod inspect;
 pub(crate) mod tail;
+mod transport;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use bollard::query_parameters::{
     CreateContainerOptions, ListContainersOptions, RemoveContainerOptions, StopContainerOptions,
 };
-use bollard::{API_DEFAULT_VERSION, Docker};
+use bollard::Docker;
 use skep_model::assignment::Assignment;
 use skep_model::id::{AllocationId, ClusterId, NodeId};
 use tokio::sync::Semaphore;
@@ -36,8 +37,6 @@ const STOP_MARGIN: Duration = Duration::from_secs(20);
 const CHANGES_MAX: usize = 8;
 /// Stops in flight: they mostly wait for the app's own end.
 const STOPS_MAX: usize = 32;
-/// Bollard's own limit, in seconds: for the beginning of an answer. Ours are shorter.
-const CLIENT_TIMEOUT_S: u64 = 900;
 
 /// Docker did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -120,12 +119,10 @@ impl Runtime {
         (cluster, node): (ClusterId, NodeId),
         metrics: Metrics,
     ) -> Result<Self, Error> {
-        let path = socket.to_string_lossy();
-        let docker = Docker::connect_with_unix(&path, CLIENT_TIMEOUT_S, API_DEFAULT_VERSION)
-            .map_err(|source| Error::Docker {
-                action: "be reached",
-                source,
-            })?;
+        let docker = transport::docker(socket).map_err(|source| Error::Docker {
+            action: "be reached",
+            source,
+        })?;
         Ok(Self {
             docker,
             labels: Arc::new(container::Labels { cluster, node }),

@@ -53,7 +53,8 @@ mod tests {
 
     #[test]
     fn cuts_at_lines_and_never_inside_a_character() {
-        assert_eq!(newest("ab\ncd\nef".into(), 6), "ef");
+        assert_eq!(newest("ab\ncd\nef".into(), 6), "cd\nef");
+        assert_eq!(newest("ab\ncd\nef".into(), 4), "ef");
         assert_eq!(newest("short".into(), 6), "short");
         let umlauts = "ä".repeat(9);
         assert!(newest(umlauts, 5).chars().all(|c| c == 'ä'));

@@ -1,1 +1,452 @@
+use std::pin::Pin;
+use std::time::SystemTime;
 
+use skep_identity::ca::{ClusterCa, Grant};
+use skep_identity::grpc;
+use skep_identity::name::Identity;
+use skep_model::allocation::{Observed, State};
+use skep_model::deployment::BuildOutcome;
+use skep_model::id::{NodeId, ServerId};
+use skep_model::node::Facts;
+use skep_model::problem::{Code, Problem};
+use skep_proto::convert::id_bytes;
+use skep_proto::v1;
+use skep_proto::v1::agents_server::{Agents, AgentsServer};
+use skep_proto::v1::from_agent::Kind as Up;
+use skep_proto::v1::to_agent::Kind as Said;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::*;
+use crate::runtime::Runtime;
+use crate::testing::assignment;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+const CLUSTER: ClusterId = ClusterId::from_u128(1);
+
+/// One session as the server sees it.
+struct Seat {
+    up: Streaming<v1::FromAgent>,
+    down: mpsc::Sender<Result<v1::ToAgent, Status>>,
+}
+
+impl Seat {
+    /// The next message that is not a heartbeat.
+    async fn hear(&mut self) -> Up {
+        loop {
+            let message = timeout(PATIENCE, self.up.message()).await.expect("in time");
+            match message.expect("alive").expect("a message").kind.expect("a kind") {
+                Up::Heartbeat(_) => {}
+                kind => return kind,
+            }
+        }
+    }
+
+    async fn hello(&mut self) -> v1::Hello {
+        match self.hear().await {
+            Up::Hello(hello) => hello,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn observed(&mut self) -> v1::ObservedSet {
+        match self.hear().await {
+            Up::Observed(set) => set,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn say(&self, kind: Said) {
+        self.down.send(Ok(v1::ToAgent { kind: Some(kind) })).await.expect("listening");
+    }
+}
+
+/// A server that hands each session to the test.
+struct Server {
+    seats: mpsc::Sender<Seat>,
+    ca: Option<Arc<ClusterCa>>,
+}
+
+type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl Server {
+    fn certify(&self, csr_pem: &str, node: NodeId) -> Result<(String, String), Status> {
+        let ca = self.ca.as_ref().ok_or_else(|| Status::unimplemented("no CA"))?;
+        let grant = Grant {
+            identity: Identity::node(ca.cluster(), node),
+            addresses: &[],
+            lifetime: Duration::from_secs(3_600),
+        };
+        let issued = ca.issue(csr_pem, &grant, SystemTime::now());
+        let certificate = issued.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        Ok((certificate, ca.cert_pem().to_owned()))
+    }
+}
+
+#[tonic::async_trait]
+impl Agents for Server {
+    type SessionStream = ReceiverStream<Result<v1::ToAgent, Status>>;
+    type FetchUploadStream = Out<v1::Chunk>;
+
+    async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinReply>, Status> {
+        let request = request.into_inner();
+        if request.name != "n1" {
+            return Err(Status::permission_denied("the name is taken"));
+        }
+        let node = NodeId::from_u128(5);
+        let (certificate_pem, ca_pem) = self.certify(&request.csr_pem, node)?;
+        Ok(Response::new(v1::JoinReply {
+            cluster: id_bytes(CLUSTER.as_u128()),
+            node: id_bytes(node.as_u128()),
+            certificate_pem,
+            ca_pem,
+        }))
+    }
+
+    async fn renew(&self, _: Request<v1::RenewRequest>) -> Result<Response<v1::RenewReply>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::FromAgent>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let (down, stream) = mpsc::channel(8);
+        let up = request.into_inner();
+        self.seats.send(Seat { up, down }).await.map_err(|_| Status::unavailable("over"))?;
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn fetch_upload(
+        &self,
+        _: Request<v1::FetchUploadRequest>,
+    ) -> Result<Response<Self::FetchUploadStream>, Status> {
+        let chunks = [b"ab".to_vec(), b"c".to_vec()].map(|data| Ok(v1::Chunk { data }));
+        let lost = Err(Status::aborted("the client left"));
+        let chunks = tokio_stream::iter(chunks.into_iter().chain([lost]));
+        Ok(Response::new(Box::pin(chunks)))
+    }
+
+    async fn send_logs(
+        &self,
+        _: Request<Streaming<v1::LogChunk>>,
+    ) -> Result<Response<v1::LogsDone>, Status> {
+        Ok(Response::new(v1::LogsDone {}))
+    }
+}
+
+struct World {
+    outbox: Arc<Outbox>,
+    seats: mpsc::Receiver<Seat>,
+    down: mpsc::Receiver<Down>,
+    channel: Channel,
+    _stop: tokio_util::sync::DropGuard,
+    _dir: tempfile::TempDir,
+}
+
+fn facts() -> Facts {
+    Facts {
+        hostname: "h".into(),
+        ..Facts::default()
+    }
+}
+
+/// A server and an agent's session with it.
+fn world(held: Option<Generation>) -> World {
+    let dir = tempfile::tempdir().expect("folder");
+    let path = dir.path().join("run/server.sock");
+    let stop = CancellationToken::new();
+    let bound = grpc::bind_uds(&path).expect("bind");
+    let incoming = grpc::incoming_uds(bound, stop.clone()).expect("serve");
+    let (seat, seats) = mpsc::channel(8);
+    let server = Server {
+        seats: seat,
+        ca: None,
+    };
+    let serve = tonic::transport::Server::builder().add_service(AgentsServer::new(server));
+    tokio::spawn(serve.serve_with_incoming(incoming));
+    let channel = grpc::channel_uds(&path);
+    let metrics = Metrics::default();
+    let identity = (CLUSTER, NodeId::from_u128(5));
+    let runtime = Runtime::new(&dir.path().join("no.sock"), identity, metrics.clone()).expect("client");
+    let (_, places) = watch::channel(Default::default());
+    let outbox = Arc::new(Outbox::default());
+    let (down, events) = mpsc::channel(8);
+    let session = Session {
+        channel: channel.clone(),
+        cluster: CLUSTER,
+        outbox: outbox.clone(),
+        down,
+        logs: Logs::new(runtime, places, channel.clone()),
+        held,
+        metrics,
+    };
+    tokio::spawn(session.run(stop.clone()));
+    World {
+        outbox,
+        seats,
+        down: events,
+        channel,
+        _stop: stop.drop_guard(),
+        _dir: dir,
+    }
+}
+
+impl World {
+    async fn seat(&mut self) -> Seat {
+        timeout(PATIENCE, self.seats.recv()).await.expect("in time").expect("a session")
+    }
+
+    /// Takes a desired set and answers whether it is on disk.
+    async fn take(&mut self, ok: bool) -> DesiredChange {
+        match timeout(PATIENCE, self.down.recv()).await.expect("in time") {
+            Some(Down::Desired { change, stored }) => {
+                stored.send(ok).expect("waited for");
+                *change
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn generation(number: u64) -> Generation {
+    Generation {
+        incarnation: 1,
+        number,
+    }
+}
+
+fn desired(full: bool, base: u64, number: u64) -> v1::Desired {
+    let set = DesiredSet {
+        cluster: CLUSTER,
+        generation: generation(number),
+        assignments: vec![assignment(u128::from(number))],
+        builds: Vec::new(),
+    };
+    v1::Desired {
+        full,
+        base: Some(generation(base).into()),
+        set: Some((&set).into()),
+        ..Default::default()
+    }
+}
+
+fn healthy() -> Observed {
+    Observed {
+        state: State::Healthy,
+        ..Observed::pending()
+    }
+}
+
+#[tokio::test]
+async fn desired_sets_go_forward_only() {
+    let mut world = world(Some(generation(5)));
+    world.outbox.set_facts(facts());
+    let mut seat = world.seat().await;
+    let hello = seat.hello().await;
+    assert_eq!(hello.held, Some(generation(5).into()));
+    assert_eq!(hello.facts.expect("facts").hostname, "h");
+
+    seat.say(Said::Desired(desired(true, 0, 7))).await;
+    assert!(world.take(true).await.full);
+    seat.say(Said::Desired(desired(false, 7, 9))).await;
+    let delta = world.take(true).await;
+    assert_eq!((delta.full, delta.set.generation), (false, generation(9)));
+
+    // A delta on something else: the session is begun anew, and says what is held.
+    seat.say(Said::Desired(desired(false, 8, 10))).await;
+    let mut seat = world.seat().await;
+    assert_eq!(seat.hello().await.held, Some(generation(9).into()));
+    // An older full set is refused too.
+    seat.say(Said::Desired(desired(true, 0, 8))).await;
+    let mut seat = world.seat().await;
+    assert_eq!(seat.hello().await.held, Some(generation(9).into()));
+    // What could not be stored is not held.
+    seat.say(Said::Desired(desired(true, 0, 11))).await;
+    world.take(false).await;
+    let mut seat = world.seat().await;
+    assert_eq!(seat.hello().await.held, Some(generation(9).into()));
+    let mut foreign = desired(true, 0, 12);
+    foreign.set.as_mut().expect("set").cluster = id_bytes(99);
+    seat.say(Said::Desired(foreign)).await;
+    world.seat().await.hello().await;
+    assert!(world.down.try_recv().is_err(), "nothing refused got through");
+}
+
+#[tokio::test]
+async fn observations_are_full_first_then_deltas_until_acknowledged() {
+    let mut world = world(None);
+    let (one, two) = (AllocationId::from_u128(1), AllocationId::from_u128(2));
+    world.outbox.set_facts(facts());
+    let mut seat = world.seat().await;
+    assert_eq!(seat.hello().await.held, None);
+    // Nothing is said before the containers are known, but that Docker is away.
+    world.outbox.observe(one, healthy());
+    world.outbox.set_runtime(false);
+    let away = seat.observed().await;
+    assert_eq!((away.full, away.runtime_ok, away.allocations.len()), (false, false, 0));
+    world.outbox.set_ready();
+    world.outbox.set_runtime(true);
+    let full = seat.observed().await;
+    assert!(full.full && full.runtime_ok && full.allocations.len() == 1);
+
+    world.outbox.observe(two, Observed::pending());
+    let delta = seat.observed().await;
+    assert!(!delta.full && delta.sequence > full.sequence);
+    assert_eq!(delta.allocations[0].allocation, id_bytes(2));
+    seat.say(Said::ObservedAck(v1::ObservedAck { sequence: full.sequence })).await;
+    world.outbox.observe(two, Observed::pending());
+    world.outbox.observe(two, healthy());
+    let newest = seat.observed().await;
+    assert_eq!(newest.allocations[0].observed, Some((&healthy()).into()));
+    // The server forgot what it did not acknowledge: everything again.
+    drop(seat);
+    let mut seat = world.seat().await;
+    seat.hello().await;
+    let full = seat.observed().await;
+    assert!(full.full && full.allocations.len() == 2);
+}
+
+#[tokio::test]
+async fn build_lines_come_before_the_outcome_and_again_until_kept() {
+    let mut world = world(None);
+    let deployment = DeploymentId::from_u128(3);
+    let problem = Problem::new(Code::BuildFailed, "no");
+    world.outbox.build_line(deployment, "one".into());
+    world.outbox.build_line(deployment, "two".into());
+    world.outbox.finish_build(deployment, BuildOutcome::Failed(problem));
+    world.outbox.set_ready();
+    world.outbox.set_runtime(true);
+    world.outbox.set_facts(facts());
+    let mut seat = world.seat().await;
+    seat.hello().await;
+    let Up::BuildLog(lines) = seat.hear().await else {
+        panic!("lines first");
+    };
+    assert_eq!((lines.first, lines.lines.len()), (0, 2));
+    assert_eq!(seat.observed().await.builds.len(), 1);
+    let ack = v1::BuildLogAck {
+        deployment: id_bytes(3),
+        next: 1,
+    };
+    seat.say(Said::BuildLogAck(ack)).await;
+    seat.say(Said::Desired(desired(true, 0, 1))).await;
+    world.take(true).await;
+    drop(seat);
+    let mut seat = world.seat().await;
+    seat.hello().await;
+    let Up::BuildLog(lines) = seat.hear().await else {
+        panic!("what is not kept comes again");
+    };
+    assert_eq!((lines.first, lines.lines), (1, vec!["two".to_owned()]));
+}
+
+#[tokio::test]
+async fn changed_facts_are_told_by_a_new_greeting() {
+    let mut world = world(None);
+    world.outbox.set_facts(facts());
+    world.seat().await.hello().await;
+    let facts = Facts {
+        ingress_port: Some(8_000),
+        ..facts()
+    };
+    world.outbox.set_facts(facts);
+    let hello = world.seat().await.hello().await;
+    assert_eq!(hello.facts.expect("facts").ingress_port, Some(8_000));
+}
+
+#[tokio::test]
+async fn uploads_arrive_or_say_why_not() {
+    use crate::build::Uploads;
+    let world = world(None);
+    let uploads = ServerUploads {
+        channel: world.channel.clone(),
+    };
+    let upload = skep_model::id::UploadId::from_u128(1);
+    let mut chunks = uploads.fetch(upload).await.expect("begins");
+    let mut got = Vec::new();
+    let problem = loop {
+        match chunks.next().await.expect("more") {
+            Ok(bytes) => got.extend_from_slice(&bytes),
+            Err(problem) => break problem,
+        }
+    };
+    assert_eq!(got, b"abc");
+    assert!(problem.to_string().contains("upload again"), "{problem}");
+}
+
+#[test]
+fn a_build_that_floods_is_cut_and_says_so() {
+    let mut logs = build_log::BuildLogs::default();
+    let id = DeploymentId::from_u128(1);
+    for line in 0..5_000 {
+        logs.push(id, format!("{line}"));
+    }
+    let mut next = 0;
+    let mut last = String::new();
+    while let Some(message) = logs.next() {
+        assert_eq!(message.first, next, "no gap in the numbers");
+        next += message.lines.len() as u64;
+        last.clone_from(message.lines.last().expect("lines"));
+        logs.acknowledge(id, next);
+    }
+    assert_eq!(last, "... 904 lines were left out here: the server took them too slowly ...");
+    assert_eq!(next, 4_097);
+}
+
+#[tokio::test]
+async fn a_node_joins_once_and_is_itself_ever_after() {
+    use skep_identity::keypair::KeyAndRequest;
+    use skep_identity::tls::{self, ALPN_GRPC, ClientAuth, Reloadable};
+    use skep_identity::token::JoinToken;
+
+    let ca = Arc::new(ClusterCa::generate(CLUSTER, SystemTime::now()).expect("ca"));
+    let key = KeyAndRequest::generate().expect("key");
+    let grant = Grant {
+        identity: Identity::server(CLUSTER, ServerId::from_u128(1)),
+        addresses: &[],
+        lifetime: Duration::from_secs(3_600),
+    };
+    let cert = ca.issue(&key.csr_pem, &grant, SystemTime::now()).expect("issue");
+    let server = Reloadable::new(&key.certified(cert, ca.cert_pem().to_owned())).expect("server");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let address = listener.local_addr().expect("address").to_string();
+    let stop = CancellationToken::new();
+    let _guard = stop.clone().drop_guard();
+    let config = tls::server_config(&server, ClientAuth::Optional, ALPN_GRPC);
+    let incoming = grpc::incoming(listener, config, stop.clone());
+    let (seats, _) = mpsc::channel(1);
+    let service = AgentsServer::new(Server {
+        seats,
+        ca: Some(ca.clone()),
+    });
+    tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
+
+    let dir = tempfile::tempdir().expect("folder");
+    let token = JoinToken::generate(ca.fingerprint(), skep_model::id::TokenId::from_u128(1));
+    let options = |name: &str, token: Option<String>| crate::Options {
+        data_dir: dir.path().join("agent"),
+        server: address.clone(),
+        join_token: token,
+        name: name.into(),
+        docker_socket: "/none".into(),
+        net_socket: "/none".into(),
+        metrics_addr: "127.0.0.1:0".parse().expect("address"),
+        stop_on_exit: false,
+        builder: false,
+    };
+    let start = |options| async { crate::Agent::start(options, &stop).await };
+    let text = || Some(token.to_text().to_string());
+    let error = start(options("n1", None)).await.expect_err("no token");
+    assert!(crate::error_chain(&error).contains("give a join token"));
+    let error = start(options("n2", text())).await.expect_err("refused");
+    assert!(crate::error_chain(&error).contains("the name is taken"));
+    let joined = start(options("n1", text())).await.expect("joins");
+    assert_eq!(joined.node(), NodeId::from_u128(5));
+    drop(joined);
+    let again = start(options("n1", None)).await.expect("has its identity");
+    assert_eq!(again.node(), NodeId::from_u128(5));
+}

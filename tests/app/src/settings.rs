@@ -9,7 +9,7 @@ use std::time::Duration;
 pub(crate) struct Settings {
     /// `VERSION`: shown by `/`, to tell releases apart.
     pub(crate) version: String,
-    /// `SKEP_ALLOCATION`: shown by `/`, to tell replicas apart.
+    /// `SKEP_ALLOCATION_ID`: shown by `/`, to tell replicas apart.
     pub(crate) allocation: String,
     /// `LISTEN=ip:port`, else every interface at `PORT`, else 8080.
     pub(crate) listen: SocketAddr,
@@ -48,7 +48,7 @@ impl Settings {
         };
         Ok(Settings {
             version: get("VERSION").unwrap_or_else(|| "none".into()),
-            allocation: get("SKEP_ALLOCATION").unwrap_or_else(|| "none".into()),
+            allocation: get("SKEP_ALLOCATION_ID").unwrap_or_else(|| "none".into()),
             listen: parse(&get, "LISTEN", "ip:port")?.unwrap_or(every_interface),
             start_delay: millis("START_DELAY_MS")?.unwrap_or_default(),
             fail_health: flag(&get, "FAIL_HEALTH")?,

@@ -29,11 +29,14 @@ async fn a_lost_upload_says_upload_again() {
     with_cluster("lost", async |cluster| -> Result<()> {
         let name = Name::of("lost");
         cluster.api.put_service(&name, json!({})).await?;
-        // A builder has it and waits for the folder, which nobody sends; then it is killed.
+        // The builder has the beginning of the folder when it is killed: the rest cannot follow.
         let made = cluster
             .api
             .deploy(&name, &json!({ "type": "upload" }))
             .await?;
+        let upload = made.origin["upload"].as_str().context("an upload")?;
+        let gzip_magic = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
+        let sending = cluster.api.begin_upload(upload, &gzip_magic).await?;
         wait::until("a node to build", BACK, async || {
             Ok((cluster.api.deployment(&made.id).await?.status == "building").then_some(()))
         })
@@ -43,7 +46,8 @@ async fn a_lost_upload_says_upload_again() {
         let ended = cluster.api.ended(&made.id).await?;
         assert_eq!(ended.status, "failed", "{}", ended.told());
         let problem = ended.problem.context("a reason")?;
-        assert!(problem.told().contains("again"), "{problem:?}");
+        assert!(problem.told().contains("upload again"), "{problem:?}");
+        drop(sending);
         Ok(())
     })
     .await;

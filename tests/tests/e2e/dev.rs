@@ -1,5 +1,6 @@
 //! `skep dev`: all of it from one command, and nothing left when it ends.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -111,7 +112,11 @@ async fn dev_runs_all_of_it_and_leaves_nothing() {
         .prefix("skep-dev-")
         .tempdir()
         .expect("a temporary folder");
-    std::fs::create_dir(dir.path().join("config")).expect("a folder");
+    let config = dir.path().join("config");
+    std::fs::DirBuilder::new()
+        .mode(0o700)
+        .create(config)
+        .expect("a folder");
     let run = format!("dev-x{}", std::process::id());
     if let Err(error) = tour(dir.path(), &run).await {
         let log = std::fs::read_to_string(dir.path().join("dev.log")).unwrap_or_default();

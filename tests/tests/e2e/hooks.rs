@@ -1,6 +1,7 @@
 //! Webhooks: a signed push deploys; what is not signed, not meant or known already does not.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -118,6 +119,7 @@ async fn a_signed_push_deploys_the_pushed_commit_once() {
         let third = repository.push("main")?;
         let secret_file = cluster.path("hook.secret");
         std::fs::write(&secret_file, &hook.secret)?;
+        std::fs::set_permissions(&secret_file, std::fs::Permissions::from_mode(0o600))?;
         let url = format!("http://{}{}", hook.server, hook.path);
         let file = secret_file.to_str().context("a path of text")?;
         let arguments = [

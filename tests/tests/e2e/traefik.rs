@@ -6,12 +6,16 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
+use skep_tests::http::Answer;
 use skep_tests::traefik::Traefik;
 use skep_tests::{http, wait, with_cluster};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// A poll of the provider, and Traefik's own throttle of 2 s between configurations.
 const FOLLOWS: Duration = Duration::from_secs(20);
+/// Longer than any answer takes.
+const ANSWERS: Duration = Duration::from_secs(2);
 /// Closer than Traefik's own polls.
 const WATCH: Duration = Duration::from_millis(50);
 
@@ -46,8 +50,13 @@ async fn watch(provider: SocketAddr, stop: CancellationToken) -> Result<u32> {
     Ok(seen)
 }
 
+/// A GET through Traefik. It may hang for as long as Traefik dials a container that has gone.
+async fn get(traefik: &Traefik, host: &str) -> Result<Answer> {
+    timeout(ANSWERS, http::get(traefik.entrance, host, "/")).await?
+}
+
 async fn through(traefik: &Traefik, host: &str, version: &str) -> Result<()> {
-    let answer = http::get(traefik.entrance, host, "/").await?;
+    let answer = get(traefik, host).await?;
     if answer.status != 200 || !answer.text().contains(&format!("version={version} ")) {
         bail!(
             "wanted version {version}, got {} {}",
@@ -103,7 +112,7 @@ async fn traefik_follows_and_keeps() {
         cluster.node_ready().await?;
         cluster.skep.run(&["rm", "web", "--yes"]).await?.ok()?;
         wait::until_ok("the route to go", FOLLOWS, async || {
-            let answer = http::get(traefik.entrance, &host, "/").await?;
+            let answer = get(&traefik, &host).await?;
             if !matches!(answer.status, 404 | 503) {
                 bail!("{} {}", answer.status, answer.text());
             }

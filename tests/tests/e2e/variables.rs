@@ -52,7 +52,7 @@ async fn variables_reach_the_app_and_secrets_nobody_else() {
         let environment = cluster.environment(&name).await?;
         let shown = ["COLOUR", "A", "TOKEN"].map(|key| environment[key].as_str());
         assert_eq!(shown, ["blue", "B=C", SECRET]);
-        let reserved = ["PORT", "SKEP_ALLOCATION"].map(|key| environment.contains_key(key));
+        let reserved = ["PORT", "SKEP_ALLOCATION_ID"].map(|key| environment.contains_key(key));
         assert_eq!(reserved, [true, true], "{environment:?}");
 
         let list = skep.run(&["env", "list", "conf"]).await?.ok()?;

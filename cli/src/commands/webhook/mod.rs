@@ -24,7 +24,7 @@ pub(crate) enum Command {
     /// Replace the secret; the old one is refused from then on
     Rotate(Which),
     /// Deliver a push, as a git server would
-    Push(push::Args),
+    Push(Box<push::Args>),
 }
 
 /// Of which service.
@@ -74,7 +74,7 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
             let view = client.send(Method::POST, &path, &json!({})).await?;
             show(session, &client, view);
         }
-        Command::Push(args) => push::run(args, session).await?,
+        Command::Push(args) => push::run(*args, session).await?,
     }
     Ok(())
 }
