@@ -29,6 +29,11 @@ impl Backoff {
         step / 2 + step / 2 * draw / u32::from(u16::MAX)
     }
 
+    /// Whether nothing has failed since it worked.
+    pub(crate) fn is_first(&self) -> bool {
+        self.next == self.first
+    }
+
     /// It worked: begin with the first pause again.
     pub(crate) fn reset(&mut self) {
         self.next = self.first;

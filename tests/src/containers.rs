@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use bollard::models::{ContainerSummary, ContainerSummaryStateEnum};
+use bollard::models::{ContainerCreateBody, ContainerSummary, ContainerSummaryStateEnum};
 use bollard::query_parameters::{
     BuildImageOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
     ListImagesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
@@ -110,6 +110,45 @@ impl Containers {
             .into_iter()
             .find(|ip| !ip.is_empty())
             .context("the container has no address")
+    }
+
+    /// Starts a container beside Skep: the same image with these labels.
+    ///
+    /// # Errors
+    /// Docker's.
+    pub async fn copy(&self, of: &str, labels: HashMap<String, String>) -> Result<String> {
+        let image = self.docker.inspect_container(of, None).await?.image;
+        let body = ContainerCreateBody {
+            image,
+            labels: Some(labels),
+            ..ContainerCreateBody::default()
+        };
+        let id = self.docker.create_container(None, body).await?.id;
+        self.docker.start_container(&id, None).await?;
+        Ok(id)
+    }
+
+    /// Whether a container is there and runs.
+    ///
+    /// # Errors
+    /// Docker's, other than that it is gone.
+    pub async fn runs(&self, id: &str) -> Result<bool> {
+        match self.docker.inspect_container(id, None).await {
+            Ok(found) => Ok(found.state.and_then(|state| state.running) == Some(true)),
+            Err(error) => gone_is_fine(Err(error)).map(|()| false),
+        }
+    }
+
+    /// The limits of a container: memory in bytes, CPU in billionths of a core.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub async fn limits(&self, id: &str) -> Result<(i64, i64)> {
+        let inspected = self.docker.inspect_container(id, None).await?;
+        let host = inspected
+            .host_config
+            .context("a container has a host configuration")?;
+        Ok((host.memory.unwrap_or(0), host.nano_cpus.unwrap_or(0)))
     }
 
     /// SIGKILL to a container's process, behind Skep's back.

@@ -220,3 +220,53 @@ fn told(error: &hyper::Error) -> String {
     let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
     format!("{error}{}", cause.unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Answers each first request of a connection with `answer`, then closes.
+    async fn server(answer: &'static str) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut head = [0; 1024];
+                let _ = stream.read(&mut head).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        address
+    }
+
+    async fn report(address: SocketAddr) -> Report {
+        let load = Load::start(address, "x", 200);
+        while load.so_far().served + load.so_far().failed() < 20 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        load.stop().await
+    }
+
+    #[tokio::test]
+    async fn what_fails_is_counted_and_what_is_served_is_not() {
+        let good = report(server("HTTP/1.1 404 x\r\ncontent-length: 2\r\n\r\nok").await).await;
+        assert!(good.failed() == 0 && good.served >= 20, "{good:?}");
+        let closed = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port")
+            .local_addr();
+        let wrong = [
+            server("HTTP/1.1 502 x\r\ncontent-length: 0\r\n\r\n").await,
+            server("HTTP/1.1 200 x\r\ncontent-length: 9\r\n\r\ncut").await,
+            server("").await,
+            closed.expect("an address"),
+        ];
+        for address in wrong {
+            let bad = report(address).await;
+            assert!(bad.served == 0 && bad.failed() >= 20, "{bad:?}");
+        }
+    }
+}

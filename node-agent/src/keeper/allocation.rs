@@ -65,6 +65,9 @@ impl Keeper {
             }
             entry.hold_until = None;
         }
+        if entry.unknown {
+            return Step::List;
+        }
         plan::plan(&View {
             assignment,
             authoritative: self.generation.is_some(),
@@ -80,6 +83,7 @@ impl Keeper {
             return;
         };
         let (work, op) = match step {
+            Step::List => (Work::Examining, Op::List),
             Step::Examine(container) => (Work::Examining, Op::Examine(container)),
             Step::Remove(containers) => (Work::Starting, Op::Remove(containers)),
             Step::Stop {
@@ -182,15 +186,8 @@ impl Keeper {
         match listed {
             Some(listed) => entry.replace(listed),
             None => {
-                let cancel = CancellationToken::new();
-                entry.work = Some((Work::Examining, cancel.clone()));
-                if self.runtime_ok {
-                    // Each call has its deadline: this cannot spin.
-                    self.parts.executor.spawn(id, Op::List, cancel);
-                } else {
-                    // Docker is away: everything is listed when it is back.
-                    entry.work = None;
-                }
+                entry.unknown = true;
+                entry.hold_until = Some(Instant::now() + Duration::from_millis(RETRY_MS));
             }
         }
         self.publish_places(id);

@@ -31,6 +31,8 @@ pub(super) struct Entry {
     pub(super) wake: Option<Instant>,
     /// Nothing is begun before: the last work failed.
     pub(super) hold_until: Option<Instant>,
+    /// Work failed and Docker did not even tell what it left: to be listed first.
+    pub(super) unknown: bool,
     /// What was said last.
     pub(super) said: Option<Observed>,
     /// Where traffic may go, as last counted.
@@ -84,6 +86,7 @@ impl Entry {
 
     /// Replaces everything by what Docker listed, keeping what is known of how containers ended.
     pub(super) fn replace(&mut self, listed: Vec<Seen>) {
+        self.unknown = false;
         let known = std::mem::replace(&mut self.containers, listed);
         for seen in &mut self.containers {
             let told = known.iter().find(|known| known.id == seen.id);

@@ -125,6 +125,8 @@ pub(crate) enum Step {
     Rest,
     /// Nothing until then (ms since the epoch).
     Wait(u64),
+    /// Find out which containers there are (never planned: for who does not know enough to plan).
+    List,
     /// Find out how this container ended.
     Examine(String),
     /// Make and start container number `attempt`; `counted`: against the limit of restarts.

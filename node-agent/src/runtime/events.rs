@@ -44,15 +44,22 @@ pub(crate) enum Told {
 /// Tells everything until `cancel`.
 pub(crate) async fn watch(runtime: Runtime, told: mpsc::Sender<Told>, cancel: CancellationToken) {
     let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+    let mut is_away = false;
     loop {
         let watched = cancel
-            .run_until_cancelled(follow(&runtime, &told, &mut backoff))
+            .run_until_cancelled(follow(&runtime, &told, &mut is_away))
             .await;
         let Some(Err(error)) = watched else {
             return;
         };
         let why = crate::error_chain(&error);
-        tracing::warn!(%why, "docker is away");
+        if is_away {
+            tracing::debug!(%why, "docker is still away");
+        } else {
+            tracing::warn!(%why, "docker is away");
+            backoff.reset();
+        }
+        is_away = true;
         if told.send(Told::Away).await.is_err() {
             return;
         }
@@ -70,7 +77,7 @@ pub(crate) async fn watch(runtime: Runtime, told: mpsc::Sender<Told>, cancel: Ca
 async fn follow(
     runtime: &Runtime,
     told: &mpsc::Sender<Told>,
-    backoff: &mut Backoff,
+    is_away: &mut bool,
 ) -> Result<(), Error> {
     runtime.negotiate().await?;
     runtime.info().await?;
@@ -80,7 +87,7 @@ async fn follow(
     if told.send(Told::All(all)).await.is_err() {
         return Ok(());
     }
-    backoff.reset();
+    *is_away = false;
     let options = EventsOptions {
         since: Some(format!("{}.{:03}", since_ms / 1_000, since_ms % 1_000)),
         until: None,

@@ -120,7 +120,11 @@ impl Session {
                 Some(Error::Facts) => continue,
                 Some(error) => {
                     let why = crate::error_chain(&error);
-                    tracing::warn!(%why, "no session with a server");
+                    if backoff.is_first() {
+                        tracing::warn!(%why, "no session with a server");
+                    } else {
+                        tracing::debug!(%why, "still no session with a server");
+                    }
                 }
             }
             if cancel

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use http::Method;
 use serde_json::{Value, json};
 use skep_tests::api::{Api, Deployment, Name, Problem};
@@ -128,6 +128,39 @@ async fn containers_that_end_are_started_again_or_made_to_end() {
             .await?;
         cluster.answers(&name, "next").await?;
         cluster.converged(&[(&name, 1)]).await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_hold_and_who_exceeds_them_is_told_so() {
+    with_cluster("limits", async |cluster| {
+        let spec = json!({
+            "resources": { "memory_bytes": 32 << 20, "cpu_millis": 50, "cpu_limit_millis": 500 },
+            "restart": { "attempts": 0 },
+        });
+        let (name, _) = cluster.service("web", "1", spec).await?;
+        let all = cluster.containers.of_cluster(&cluster.id).await?;
+        let container = all.first().context("a container")?;
+        assert_eq!(
+            cluster.containers.limits(&container.id).await?,
+            (32 << 20, 500_000_000)
+        );
+
+        let leaks = cluster.image("leaks", &[("LEAK_MIB_PER_S", "40")]).await?;
+        cluster
+            .api
+            .deploy(&name, &json!({ "type": "image", "reference": leaks }))
+            .await?;
+        wait::until("the leak to be told", HEALS, async || {
+            let all = cluster.api.allocations().await?;
+            let mut problems = all.iter().filter_map(|one| one.problem.as_ref());
+            Ok(problems
+                .find(|problem| problem.message.contains("out of memory"))
+                .map(Problem::told))
+        })
+        .await?;
+        Ok(())
     })
     .await;
 }

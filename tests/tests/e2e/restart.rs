@@ -4,13 +4,17 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use http::Method;
 use serde_json::json;
+use skep_tests::containers::{ALLOCATION_LABEL, CLUSTER_LABEL};
 use skep_tests::load::Load;
 use skep_tests::{Cluster, wait, with_cluster};
 
 const BACK: Duration = Duration::from_secs(30);
 const RATE: u32 = 50;
+/// For as many changes as a snapshot is worth.
+const SNAPSHOT: Duration = Duration::from_secs(60);
 /// What a part gets to end by itself.
 const STOP: Duration = Duration::from_secs(20);
 
@@ -108,6 +112,91 @@ async fn server_and_agent_stop_as_asked_and_apps_go_on() {
         let report = load.stop().await;
         assert_eq!(report.failed(), 0, "{report:?}");
         Ok(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn orphans_and_doubles_go_and_strangers_stay() {
+    with_cluster("strays", async |cluster| {
+        let (name, _) = cluster.service("web", "1", json!({})).await?;
+        cluster.converged(&[(&name, 1)]).await?;
+        let own = cluster.containers.of_cluster(&cluster.id).await?;
+        let real = own.first().context("a container")?;
+        cluster.agent.kill().await?;
+        let with = |label: &str, value: &str| {
+            let mut labels = real.labels.clone();
+            labels.insert(label.to_owned(), value.to_owned());
+            labels
+        };
+        // An allocation that nobody knows, a second container of one that lives, and one that
+        // belongs to another cluster.
+        let nobodys = "00000000000000000000000000";
+        let orphan = cluster
+            .containers
+            .copy(&real.id, with(ALLOCATION_LABEL, nobodys))
+            .await?;
+        let double = cluster
+            .containers
+            .copy(&real.id, real.labels.clone())
+            .await?;
+        let stranger = cluster
+            .containers
+            .copy(&real.id, with(CLUSTER_LABEL, nobodys))
+            .await?;
+        let told = cluster.differences(&[(&name, 1)]).await?.join("\n");
+        assert!(told.contains("orphan") && told.contains("double"), "{told}");
+
+        cluster.agent.start().await?;
+        cluster.node_ready().await?;
+        let settled = cluster.converged(&[(&name, 1)]).await;
+        let strangers_run = cluster.containers.runs(&stranger).await?;
+        cluster.containers.remove(&stranger).await?;
+        settled?;
+        assert!(strangers_run, "a container of another cluster was touched");
+        let left = [
+            cluster.containers.runs(&orphan).await?,
+            cluster.containers.runs(&double).await?,
+        ];
+        assert!(left != [true, true], "{left:?}");
+        cluster.answers(&name, "1").await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_takes_the_place_of_the_log() {
+    with_cluster("snapshot", async |cluster| {
+        let (name, _) = cluster.service("web", "1", json!({})).await?;
+        let path = name.path("/variables");
+        let snapshots = cluster.path("server/raft/snapshots");
+        // Each change carries the whole of the service: the log grows by its size.
+        let large = "x".repeat(60_000);
+        let mut round = 0u32;
+        wait::until("a snapshot", SNAPSHOT, async || {
+            round += 1;
+            let set = json!([{ "name": "LARGE", "value": large }, { "name": "ROUND", "value": round.to_string() }]);
+            cluster.api.call(Method::PATCH, &path, Some(&json!({ "set": set, "redeploy": false }))).await?;
+            let files = std::fs::read_dir(&snapshots).map(Iterator::count).unwrap_or(0);
+            Ok((files > 0).then_some(()))
+        })
+        .await?;
+        // What comes after the snapshot is in the log alone.
+        let last = json!({ "set": [{ "name": "LAST", "value": "kept" }], "redeploy": false });
+        let answer = cluster.api.call(Method::PATCH, &path, Some(&last)).await?;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+
+        for _ in 0..2 {
+            let before = cluster.api.get(&path).await?;
+            cluster.server.kill().await?;
+            cluster.server.start().await?;
+            cluster.node_ready().await?;
+            assert_eq!(cluster.api.get(&path).await?, before);
+            cluster.answers(&name, "1").await?;
+        }
+        let variables = cluster.api.get(&path).await?.to_string();
+        assert!(variables.contains("kept") && variables.contains(&format!("\"{round}\"")), "round {round}");
+        cluster.converged(&[(&name, 1)]).await
     })
     .await;
 }

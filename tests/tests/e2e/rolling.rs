@@ -45,3 +45,27 @@ async fn no_request_fails_while_releases_replace_each_other() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_under_way_is_finished_by_the_release_that_took_it() {
+    with_cluster("drain", async |cluster| -> Result<()> {
+        let (name, _) = cluster
+            .service("web", "1", json!({ "update": { "drain_ms": 10000 } }))
+            .await?;
+        let next = cluster.image("2", &[]).await?;
+        let held = cluster.get(&name, "/hold?ms=3000");
+        let update = async {
+            cluster
+                .api
+                .live(&name, &json!({ "type": "image", "reference": next }))
+                .await?;
+            cluster.answers(&name, "2").await
+        };
+        let (held, updated) = tokio::join!(held, update);
+        updated?;
+        let held = held?;
+        assert_eq!((held.status, held.text().as_str()), (200, "held 3000 ms\n"));
+        cluster.converged(&[(&name, 1)]).await
+    })
+    .await;
+}
