@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use bollard::Docker;
 use bollard::query_parameters::{
     CreateContainerOptions, ListContainersOptions, RemoveContainerOptions, StopContainerOptions,
 };
-use bollard::Docker;
 use skep_model::assignment::Assignment;
 use skep_model::id::{AllocationId, ClusterId, NodeId};
 use tokio::sync::Semaphore;

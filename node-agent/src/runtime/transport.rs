@@ -25,7 +25,12 @@ pub(super) fn docker(socket: &Path) -> Result<Docker, Error> {
         let socket = socket.clone();
         async move { send(&socket, request).await }
     };
-    Docker::connect_with_custom_transport(transport, Some(ADDRESS), CLIENT_TIMEOUT_S, API_DEFAULT_VERSION)
+    Docker::connect_with_custom_transport(
+        transport,
+        Some(ADDRESS),
+        CLIENT_TIMEOUT_S,
+        API_DEFAULT_VERSION,
+    )
 }
 
 async fn send(socket: &Path, mut request: BollardRequest) -> Result<Response<Incoming>, Error> {
@@ -35,6 +40,8 @@ async fn send(socket: &Path, mut request: BollardRequest) -> Result<Response<Inc
     tokio::spawn(connection.with_upgrades());
     let path = request.uri().path_and_query().cloned();
     *request.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
-    request.headers_mut().insert(header::HOST, HeaderValue::from_static("docker"));
+    request
+        .headers_mut()
+        .insert(header::HOST, HeaderValue::from_static("docker"));
     Ok(sender.send_request(request).await?)
 }

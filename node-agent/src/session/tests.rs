@@ -38,7 +38,12 @@ impl Seat {
     async fn hear(&mut self) -> Up {
         loop {
             let message = timeout(PATIENCE, self.up.message()).await.expect("in time");
-            match message.expect("alive").expect("a message").kind.expect("a kind") {
+            match message
+                .expect("alive")
+                .expect("a message")
+                .kind
+                .expect("a kind")
+            {
                 Up::Heartbeat(_) => {}
                 kind => return kind,
             }
@@ -60,7 +65,10 @@ impl Seat {
     }
 
     async fn say(&self, kind: Said) {
-        self.down.send(Ok(v1::ToAgent { kind: Some(kind) })).await.expect("listening");
+        self.down
+            .send(Ok(v1::ToAgent { kind: Some(kind) }))
+            .await
+            .expect("listening");
     }
 }
 
@@ -74,7 +82,10 @@ type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Server {
     fn certify(&self, csr_pem: &str, node: NodeId) -> Result<(String, String), Status> {
-        let ca = self.ca.as_ref().ok_or_else(|| Status::unimplemented("no CA"))?;
+        let ca = self
+            .ca
+            .as_ref()
+            .ok_or_else(|| Status::unimplemented("no CA"))?;
         let grant = Grant {
             identity: Identity::node(ca.cluster(), node),
             addresses: &[],
@@ -91,7 +102,10 @@ impl Agents for Server {
     type SessionStream = ReceiverStream<Result<v1::ToAgent, Status>>;
     type FetchUploadStream = Out<v1::Chunk>;
 
-    async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinReply>, Status> {
+    async fn join(
+        &self,
+        request: Request<v1::JoinRequest>,
+    ) -> Result<Response<v1::JoinReply>, Status> {
         let request = request.into_inner();
         if request.name != "n1" {
             return Err(Status::permission_denied("the name is taken"));
@@ -106,7 +120,10 @@ impl Agents for Server {
         }))
     }
 
-    async fn renew(&self, _: Request<v1::RenewRequest>) -> Result<Response<v1::RenewReply>, Status> {
+    async fn renew(
+        &self,
+        _: Request<v1::RenewRequest>,
+    ) -> Result<Response<v1::RenewReply>, Status> {
         Err(Status::unimplemented("not here"))
     }
 
@@ -116,7 +133,10 @@ impl Agents for Server {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let (down, stream) = mpsc::channel(8);
         let up = request.into_inner();
-        self.seats.send(Seat { up, down }).await.map_err(|_| Status::unavailable("over"))?;
+        self.seats
+            .send(Seat { up, down })
+            .await
+            .map_err(|_| Status::unavailable("over"))?;
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
@@ -171,7 +191,8 @@ fn world(held: Option<Generation>) -> World {
     let channel = grpc::channel_uds(&path);
     let metrics = Metrics::default();
     let identity = (CLUSTER, NodeId::from_u128(5));
-    let runtime = Runtime::new(&dir.path().join("no.sock"), identity, metrics.clone()).expect("client");
+    let runtime =
+        Runtime::new(&dir.path().join("no.sock"), identity, metrics.clone()).expect("client");
     let (_, places) = watch::channel(Default::default());
     let outbox = Arc::new(Outbox::default());
     let (down, events) = mpsc::channel(8);
@@ -197,7 +218,10 @@ fn world(held: Option<Generation>) -> World {
 
 impl World {
     async fn seat(&mut self) -> Seat {
-        timeout(PATIENCE, self.seats.recv()).await.expect("in time").expect("a session")
+        timeout(PATIENCE, self.seats.recv())
+            .await
+            .expect("in time")
+            .expect("a session")
     }
 
     /// Takes a desired set and answers whether it is on disk.
@@ -273,7 +297,10 @@ async fn desired_sets_go_forward_only() {
     foreign.set.as_mut().expect("set").cluster = id_bytes(99);
     seat.say(Said::Desired(foreign)).await;
     world.seat().await.hello().await;
-    assert!(world.down.try_recv().is_err(), "nothing refused got through");
+    assert!(
+        world.down.try_recv().is_err(),
+        "nothing refused got through"
+    );
 }
 
 #[tokio::test]
@@ -287,7 +314,10 @@ async fn observations_are_full_first_then_deltas_until_acknowledged() {
     world.outbox.observe(one, healthy());
     world.outbox.set_runtime(false);
     let away = seat.observed().await;
-    assert_eq!((away.full, away.runtime_ok, away.allocations.len()), (false, false, 0));
+    assert_eq!(
+        (away.full, away.runtime_ok, away.allocations.len()),
+        (false, false, 0)
+    );
     world.outbox.set_ready();
     world.outbox.set_runtime(true);
     let full = seat.observed().await;
@@ -297,7 +327,10 @@ async fn observations_are_full_first_then_deltas_until_acknowledged() {
     let delta = seat.observed().await;
     assert!(!delta.full && delta.sequence > full.sequence);
     assert_eq!(delta.allocations[0].allocation, id_bytes(2));
-    seat.say(Said::ObservedAck(v1::ObservedAck { sequence: full.sequence })).await;
+    seat.say(Said::ObservedAck(v1::ObservedAck {
+        sequence: full.sequence,
+    }))
+    .await;
     world.outbox.observe(two, Observed::pending());
     world.outbox.observe(two, healthy());
     let newest = seat.observed().await;
@@ -317,7 +350,9 @@ async fn build_lines_come_before_the_outcome_and_again_until_kept() {
     let problem = Problem::new(Code::BuildFailed, "no");
     world.outbox.build_line(deployment, "one".into());
     world.outbox.build_line(deployment, "two".into());
-    world.outbox.finish_build(deployment, BuildOutcome::Failed(problem));
+    world
+        .outbox
+        .finish_build(deployment, BuildOutcome::Failed(problem));
     world.outbox.set_ready();
     world.outbox.set_runtime(true);
     world.outbox.set_facts(facts());
@@ -393,7 +428,10 @@ fn a_build_that_floods_is_cut_and_says_so() {
         last.clone_from(message.lines.last().expect("lines"));
         logs.acknowledge(id, next);
     }
-    assert_eq!(last, "... 904 lines were left out here: the server took them too slowly ...");
+    assert_eq!(
+        last,
+        "... 904 lines were left out here: the server took them too slowly ..."
+    );
     assert_eq!(next, 4_097);
 }
 
@@ -410,9 +448,13 @@ async fn a_node_joins_once_and_is_itself_ever_after() {
         addresses: &[],
         lifetime: Duration::from_secs(3_600),
     };
-    let cert = ca.issue(&key.csr_pem, &grant, SystemTime::now()).expect("issue");
+    let cert = ca
+        .issue(&key.csr_pem, &grant, SystemTime::now())
+        .expect("issue");
     let server = Reloadable::new(&key.certified(cert, ca.cert_pem().to_owned())).expect("server");
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("bind");
     let address = listener.local_addr().expect("address").to_string();
     let stop = CancellationToken::new();
     let _guard = stop.clone().drop_guard();
@@ -423,7 +465,11 @@ async fn a_node_joins_once_and_is_itself_ever_after() {
         seats,
         ca: Some(ca.clone()),
     });
-    tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
+    tokio::spawn(
+        tonic::transport::Server::builder()
+            .add_service(service)
+            .serve_with_incoming(incoming),
+    );
 
     let dir = tempfile::tempdir().expect("folder");
     let token = JoinToken::generate(ca.fingerprint(), skep_model::id::TokenId::from_u128(1));

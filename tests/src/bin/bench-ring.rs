@@ -1,6 +1,7 @@
 //! `make bench-ring`: the ring's figures, from release builds on real Docker: how long a deployment
 //! takes beside Docker alone, what the parts use when idle, and what fails under updates and kills.
-//! Prints a table, writes `target/bench/ring.json` and the section of docs/benchmarks.md.
+//! Prints a table, writes `target/bench/ring.json` and the section of docs/benchmarks.md; with names
+//! of parts (`idle`, `overhead`, `rolling`, `crash`) runs only these and writes nothing.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -18,6 +19,8 @@ use skep_tests::{Cluster, crash, http, place, wait, with_cluster};
 
 /// Deployments and plain runs, one after the other.
 const PAIRS: usize = 20;
+/// Between two measurements that concern Docker.
+const SETTLE: Duration = Duration::from_secs(1);
 /// Before the memory is read, with nothing to do.
 const IDLE: Duration = Duration::from_secs(30);
 const ROLLOUTS: usize = 10;
@@ -28,7 +31,8 @@ const KILL_RATE: u32 = 100;
 /// From creation to the first answer.
 const FIRST_ANSWER: Duration = Duration::from_secs(30);
 const MIB: f64 = 1024.0 * 1024.0;
-/// Around what this program writes into docs/benchmarks.md.
+/// Where this program writes in docs/benchmarks.md, and around what.
+const HEADING: &str = "## The ring: `make bench-ring`";
 const MARKS: [&str; 2] = ["<!-- ring: begin -->", "<!-- ring: end -->"];
 
 /// One figure, beside that of a peer where there is one.
@@ -55,19 +59,32 @@ impl Figure {
 
 #[tokio::main]
 async fn main() -> Result<()> {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let is_wanted = |part: &str| wanted.is_empty() || wanted.iter().any(|name| name == part);
     let mut figures = Vec::new();
-    with_cluster("idle", async |cluster| idle(cluster, &mut figures).await).await;
-    with_cluster("overhead", async |cluster| {
-        overhead(cluster, &mut figures).await
-    })
-    .await;
-    with_cluster("rolling", async |cluster| {
-        rolling(cluster, &mut figures).await
-    })
-    .await;
-    with_cluster("crash", async |cluster| kills(cluster, &mut figures).await).await;
+    if is_wanted("idle") {
+        with_cluster("idle", async |cluster| idle(cluster, &mut figures).await).await;
+    }
+    if is_wanted("overhead") {
+        with_cluster("overhead", async |cluster| {
+            overhead(cluster, &mut figures).await
+        })
+        .await;
+    }
+    if is_wanted("rolling") {
+        with_cluster("rolling", async |cluster| {
+            rolling(cluster, &mut figures).await
+        })
+        .await;
+    }
+    if is_wanted("crash") {
+        with_cluster("crash", async |cluster| kills(cluster, &mut figures).await).await;
+    }
     let table = table(&figures);
     println!("{table}");
+    if !wanted.is_empty() {
+        return Ok(());
+    }
     let folder = place::target_dir().join("bench");
     std::fs::create_dir_all(&folder)?;
     std::fs::write(
@@ -102,14 +119,21 @@ async fn idle(cluster: &Cluster, figures: &mut Vec<Figure>) -> Result<()> {
 async fn overhead(cluster: &Cluster, figures: &mut Vec<Figure>) -> Result<()> {
     let image = cluster.image("1", &[]).await?;
     let (mut by_skep, mut by_docker) = (Vec::new(), Vec::new());
-    for pair in 0..PAIRS {
-        by_docker.push(run_alone(cluster, &image).await?);
-        let name = Name::of(&format!("app{pair}"));
+    for turn in 0..2 * PAIRS {
+        // Docker is still cleaning up after a removal when it says that it is done.
+        tokio::time::sleep(SETTLE).await;
+        // A B, B A, A B, ...: neither always comes after the other.
+        if matches!(turn % 4, 0 | 3) {
+            by_docker.push(run_alone(cluster, &image).await?);
+            continue;
+        }
+        let name = Name::of(&format!("app{turn}"));
         by_skep.push(deploy(cluster, &name, &image).await?);
-        cluster
+        let removed = cluster
             .api
             .call(::http::Method::DELETE, &name.path(""), None)
             .await?;
+        ensure!(removed.status < 300, "{}", removed.text());
         cluster.converged(&[]).await?;
     }
     let (skep, docker) = (p50(&mut by_skep), p50(&mut by_docker));
@@ -249,7 +273,7 @@ fn table(figures: &[Figure]) -> String {
     text
 }
 
-/// Puts the table between the marks of the document, made at its end where it has none.
+/// Puts the table between the marks of the document; where it has none, behind its heading.
 fn record(document: &Path, table: &str) -> Result<()> {
     let section = format!("{}\n{table}{}", MARKS[0], MARKS[1]);
     let text = std::fs::read_to_string(document).unwrap_or_else(|_| "# Benchmarks\n".to_owned());
@@ -257,7 +281,10 @@ fn record(document: &Path, table: &str) -> Result<()> {
     let end = text.find(MARKS[1]).map(|at| at + MARKS[1].len());
     let text = match (begin, end) {
         (Some(begin), Some(end)) => format!("{}{section}{}", &text[..begin], &text[end..]),
-        _ => format!("{}\n\n## The ring\n\n{section}\n", text.trim_end()),
+        _ if text.contains(HEADING) => {
+            text.replacen(HEADING, &format!("{HEADING}\n\n{section}"), 1)
+        }
+        _ => format!("{}\n\n{HEADING}\n\n{section}\n", text.trim_end()),
     };
     std::fs::write(document, text).with_context(|| format!("writing {}", document.display()))
 }
