@@ -103,6 +103,34 @@ pub(crate) enum Command {
     Net(parts::net::Args),
 }
 
+/// The commands that run for ever. They are parsed by themselves: the tree of all other commands
+/// would stay in the memory of every part.
+#[derive(Debug, Parser)]
+#[command(name = "skep", version, propagate_version = true)]
+pub(crate) struct PartCli {
+    /// Which part.
+    #[command(subcommand)]
+    pub(crate) command: PartCommand,
+}
+
+/// Parts of Skep as processes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PartCommand {
+    /// Run a server of the control plane
+    Server(Box<parts::server::Args>),
+    /// Run the agent of this node
+    Agent(Box<parts::agent::Args>),
+    /// Run the data plane of this node: ingress and Traefik's endpoint
+    Net(parts::net::Args),
+}
+
+impl PartCommand {
+    /// Whether the first argument names a part.
+    pub(crate) fn is_named_by(first: Option<&std::ffi::OsStr>) -> bool {
+        first.is_some_and(|first| first == "server" || first == "agent" || first == "net")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -112,6 +140,21 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+        PartCli::command().debug_assert();
+    }
+
+    /// Both ways to parse a part are one to the user.
+    #[test]
+    fn parts_read_the_same_alone_and_among_all_commands() {
+        let all = Cli::command();
+        for part in PartCli::command().get_subcommands() {
+            assert!(PartCommand::is_named_by(Some(part.get_name().as_ref())));
+            let same = all.find_subcommand(part.get_name()).expect("in both");
+            assert_eq!(
+                same.get_about().map(ToString::to_string),
+                part.get_about().map(ToString::to_string)
+            );
+        }
     }
 
     /// What a newcomer sees first, command by command: changes here are seen by every user.

@@ -21,12 +21,17 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
-    let cli = args::Cli::parse();
-    let failure_output = output::Output::new(cli.global.json);
-    match commands::run(cli) {
+    let first = std::env::args_os().nth(1);
+    let (json, result) = if args::PartCommand::is_named_by(first.as_deref()) {
+        (false, commands::run_part(args::PartCli::parse().command))
+    } else {
+        let cli = args::Cli::parse();
+        (cli.global.json, commands::run(cli))
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            failure_output.failure(&failure);
+            output::Output::new(json).failure(&failure);
             failure.exit.into()
         }
     }

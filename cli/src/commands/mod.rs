@@ -21,7 +21,7 @@ pub(crate) mod webhook;
 
 use std::future::Future;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, PartCommand};
 use crate::failure::{Failure, chain};
 use crate::session::Session;
 use crate::{dev, parts};
@@ -41,6 +41,18 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Login(args) => login::run(&args, session),
         Command::Context(command) => context::run(&command, session),
         command => wait(speak(command, session)),
+    }
+}
+
+/// Runs a part until it is told to end.
+///
+/// # Errors
+/// What the part says.
+pub(crate) fn run_part(command: PartCommand) -> Result<(), Failure> {
+    match command {
+        PartCommand::Server(args) => parts::server::run(*args),
+        PartCommand::Agent(args) => parts::agent::run(*args),
+        PartCommand::Net(args) => parts::net::run(args),
     }
 }
 

@@ -13,7 +13,9 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::failure::{Failure, chain};
 
@@ -88,17 +90,29 @@ where
     result
 }
 
+/// Plain targets and levels: the richer filter language would keep a regular expression engine in
+/// the memory of every part.
 fn init_logs() {
-    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
+    let wish = std::env::var(LOG_VARIABLE).unwrap_or_default();
+    let targets: Result<Targets, _> = wish.parse();
+    let is_refused = targets.is_err();
+    let targets = targets.ok().filter(|_| !wish.is_empty());
+    let targets = targets.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt()
+    let lines = tracing_subscriber::fmt::layer()
         .compact()
-        .with_env_filter(filter)
         .with_ansi(is_terminal && std::env::var_os("NO_COLOR").is_none())
         .with_writer(std::io::stderr)
         // Whoever read stderr may be gone: that is no reason to panic.
-        .log_internal_errors(false)
+        .log_internal_errors(false);
+    tracing_subscriber::registry()
+        .with(lines.with_filter(targets))
         .init();
+    if is_refused {
+        tracing::warn!(
+            "{LOG_VARIABLE}=`{wish}` is not understood; for example: info,skep_ingress=debug"
+        );
+    }
 }
 
 /// Cancels at the first signal that asks for an end.

@@ -136,6 +136,7 @@ async fn overhead(cluster: &Cluster, figures: &mut Vec<Figure>) -> Result<()> {
         ensure!(removed.status < 300, "{}", removed.text());
         cluster.converged(&[]).await?;
     }
+    println!("skep {by_skep:.0?}\ndocker {by_docker:.0?}");
     let (skep, docker) = (p50(&mut by_skep), p50(&mut by_docker));
     println!(
         "deployment to first 200: {skep:.0} ms; Docker alone: {docker:.0} ms (p50 of {PAIRS})"
