@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help run check test chaos bench fix audit fmt-check clippy deny tidy unit \
-	setup-build setup-docker skep skep-release test-app test-app-release
+	setup-build setup-docker setup-tests skep skep-release test-app test-app-release
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
 CARGO ?= cargo
@@ -35,16 +35,16 @@ run: setup-docker skep ## deploy the example with skep dev, stay until Ctrl-C (O
 
 check: setup-build fmt-check clippy deny tidy unit ## read-only: format, lints, licences, house style, unit and simulation tests
 
-test: setup-docker check skep test-app ## check, then end-to-end on real Docker with a fixed sample of each fault
+test: setup-tests check skep test-app ## check, then end-to-end on real Docker with a fixed sample of each fault
 	$(E2E) $(CARGO) test $(LOCKED) -p skep-tests
 	$(MAKE) run ONCE=1
 
-chaos: setup-docker skep-release test-app-release ## the end-to-end tests with the full number of faults, on a release build
+chaos: setup-tests skep-release test-app-release ## the end-to-end tests with the full number of faults, on a release build
 	SKEP_CHAOS=full $(E2E_RELEASE) $(CARGO) test $(LOCKED) -p skep-tests
 
 bench: bench-ring ## every benchmark; results in target/bench/
 
-bench-%: setup-docker skep-release test-app-release ## one benchmark, such as bench-ring
+bench-%: setup-tests skep-release test-app-release ## one benchmark, such as bench-ring
 	$(E2E_RELEASE) $(CARGO) run $(LOCKED) --release -p skep-tests --bin bench-$*
 
 fix: setup-build ## rewrite what can be rewritten: format, lints with a mechanical answer
@@ -82,6 +82,9 @@ setup-build:
 
 setup-docker:
 	@scripts/setup.sh docker
+
+setup-tests:
+	@scripts/setup.sh tests
 
 skep:
 	$(CARGO) build $(WORKSPACE) --bin skep

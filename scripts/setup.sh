@@ -45,6 +45,14 @@ find_missing_docker_packages() {
   fi
 }
 
+# What the end-to-end tests use beside Docker: a bridge for a daemon of their own, and Traefik,
+# which comes from PyPI.
+find_missing_test_packages() {
+  need ip iproute2
+  need python3 python3
+  if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then missing+=(python3-venv); fi
+}
+
 install_missing() {
   ((${#missing[@]})) || return 0
   local command="apt-get install -y --no-install-recommends ${missing[*]}"
@@ -179,22 +187,25 @@ ensure_docker() {
 }
 
 case ${1:-} in
-  build | docker) ;;
-  *) fail "usage: setup.sh build|docker" ;;
+  build | docker | tests) ;;
+  *) fail "usage: setup.sh build|docker|tests" ;;
 esac
 # Where dockerd and iptables are, which an ordinary user's path leaves out.
 PATH=$PATH:/usr/sbin:/sbin
 endpoint=()
-if [[ $1 == docker ]]; then
+if [[ $1 != build ]]; then
   docker_endpoint
 fi
 find_missing_build_packages
-if [[ $1 == docker ]] && is_default_socket && [[ ! -S $DEFAULT_SOCKET ]]; then
+if [[ $1 == tests ]]; then
+  find_missing_test_packages
+fi
+if [[ $1 != build ]] && is_default_socket && [[ ! -S $DEFAULT_SOCKET ]]; then
   # Certain already: everything that is missing is said and installed at once.
   find_missing_docker_packages
 fi
 install_missing
 check_rust
-if [[ $1 == docker ]]; then
+if [[ $1 != build ]]; then
   ensure_docker
 fi

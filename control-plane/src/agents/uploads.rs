@@ -20,6 +20,8 @@ const STALL_DEADLINE: Duration = Duration::from_secs(60);
 const CHUNKS: usize = 16;
 /// Uploads that can wait at once.
 const MAX_WAITING: usize = 256;
+/// Uploads that were begun and are remembered: each can be taken once.
+const MAX_BEGUN: usize = 4_096;
 
 type Chunk = Result<Bytes, Problem>;
 
@@ -29,6 +31,17 @@ struct Waiting {
     offers: BTreeMap<UploadId, tokio::sync::oneshot::Sender<mpsc::Sender<Chunk>>>,
     /// Nodes that wait for their client.
     takes: BTreeMap<UploadId, tokio::sync::oneshot::Sender<mpsc::Receiver<Chunk>>>,
+    /// Uploads whose two sides have met. Ids rise with time: the oldest is forgotten first.
+    begun: std::collections::BTreeSet<UploadId>,
+}
+
+impl Waiting {
+    fn begin(&mut self, upload: UploadId) {
+        self.begun.insert(upload);
+        if self.begun.len() > MAX_BEGUN {
+            self.begun.pop_first();
+        }
+    }
 }
 
 /// Where uploads meet. Cheap to clone.
@@ -74,6 +87,7 @@ impl Uploads {
             if let Some(node) = waiting.takes.remove(&upload) {
                 let (sender, chunks) = mpsc::channel(CHUNKS);
                 if node.send(chunks).is_ok() {
+                    waiting.begin(upload);
                     return Ok(sender);
                 }
             }
@@ -107,9 +121,14 @@ impl Uploads {
     pub async fn take(&self, upload: UploadId) -> Result<mpsc::Receiver<Chunk>, Problem> {
         let receiver = {
             let mut waiting = self.waiting.lock();
+            if waiting.begun.contains(&upload) {
+                // Its bytes went to a node that is gone, or has forgotten: nothing is stored.
+                return Err(broken("the folder was sent once and the build has lost it"));
+            }
             if let Some(client) = waiting.offers.remove(&upload) {
                 let (sender, chunks) = mpsc::channel(CHUNKS);
                 if client.send(sender).is_ok() {
+                    waiting.begin(upload);
                     return Ok(chunks);
                 }
             }
@@ -172,6 +191,8 @@ mod tests {
         let many: Vec<&'static str> = vec!["x"; CHUNKS * 4];
         let offer = tokio::spawn(async move { other.offer(id, body(&many)).await });
         drop(uploads.take(id).await.expect("met"));
+        let again = uploads.take(id).await.expect_err("an upload is taken once");
+        assert_eq!(again.code, Code::SourceFailed);
         let problem = offer.await.expect("no panic").expect_err("node is gone");
         assert_eq!(problem.code, Code::SourceFailed);
         assert!(problem.hint.expect("advice").contains("upload again"));

@@ -103,8 +103,8 @@ impl Admin {
 
     /// Always whole, or an error: with that Traefik keeps what it has.
     fn traefik(&self) -> Answer {
-        match self.tables.current() {
-            Some(current) => answer(StatusCode::OK, JSON, current.traefik()),
+        match self.tables.fetch() {
+            Some(body) => answer(StatusCode::OK, JSON, body),
             None => no_table(),
         }
     }

@@ -6,6 +6,7 @@
 
 mod admin;
 pub mod client;
+mod polls;
 mod service;
 mod store;
 mod table;

@@ -68,14 +68,20 @@ impl Net for Service {
 async fn follow(tables: Arc<Tables>, port: u16, sender: mpsc::Sender<Result<NetStatus, Status>>) {
     let mut ingress = tables.ingress().status();
     let mut kept = tables.kept();
-    let mut told = None;
+    let mut fetched = tables.fetched();
+    let mut told: Option<NetStatus> = None;
     loop {
         let kept_now = *kept.borrow_and_update();
         let status = *ingress.borrow_and_update();
+        fetched.mark_unchanged();
+        let (settled, look_again) = tables.settled();
+        // A Traefik that has only now come holds back what is next, not what was said.
+        let already = told.as_ref().map_or(0, |told| told.drained_sequence);
+        let settled = settled.map_or(u64::MAX, |sequence| sequence.max(already));
         let progress = NetStatus {
             // Beyond what is kept, a crash would bring older tables back.
             applied_sequence: status.applied_revision.min(kept_now),
-            drained_sequence: status.drained_revision.min(kept_now),
+            drained_sequence: status.drained_revision.min(kept_now).min(settled),
             ingress_port: u32::from(port),
         };
         if told.as_ref() != Some(&progress) {
@@ -84,9 +90,17 @@ async fn follow(tables: Arc<Tables>, port: u16, sender: mpsc::Sender<Result<NetS
             }
             told = Some(progress);
         }
+        let look_again = async {
+            match look_again {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
         let changed = tokio::select! {
             changed = ingress.changed() => changed,
             changed = kept.changed() => changed,
+            changed = fetched.changed() => changed,
+            () = look_again => Ok(()),
             () = sender.closed() => return,
         };
         if changed.is_err() {

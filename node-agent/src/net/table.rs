@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -13,6 +14,7 @@ use skep_proto::convert::id_bits;
 use skep_proto::v1::{NodeBackend, NodeRoute, NodeTable};
 use tokio::sync::{Mutex, watch};
 
+use super::polls::Polls;
 use super::store::Store;
 
 /// A table that means nothing.
@@ -65,6 +67,9 @@ pub(super) struct Tables {
     current: RwLock<Option<Arc<Current>>>,
     /// Up to which table the disk cannot show an older one any more.
     kept: watch::Sender<u64>,
+    /// What Traefik fetched; the sender wakes when that was a newer table.
+    polls: parking_lot::Mutex<Polls>,
+    fetched: watch::Sender<u64>,
     failures: AtomicU64,
 }
 
@@ -76,6 +81,8 @@ impl Tables {
             taking: Mutex::new(()),
             current: RwLock::new(None),
             kept: watch::Sender::new(0),
+            polls: parking_lot::Mutex::default(),
+            fetched: watch::Sender::new(0),
             failures: AtomicU64::new(0),
         }
     }
@@ -150,6 +157,29 @@ impl Tables {
     /// Up to which sequence the disk has followed; changes wake the receiver.
     pub(super) fn kept(&self) -> watch::Receiver<u64> {
         self.kept.subscribe()
+    }
+
+    /// Traefik's configuration, for Traefik itself: what it fetches is remembered.
+    pub(super) fn fetch(&self) -> Option<Bytes> {
+        let current = self.current()?;
+        let sequence = current.sequence();
+        self.polls.lock().fetched(sequence, Instant::now());
+        self.fetched.send_if_modified(|newest| {
+            let is_newer = *newest < sequence;
+            *newest = sequence.max(*newest);
+            is_newer
+        });
+        Some(current.traefik())
+    }
+
+    /// The newest sequence that Traefik surely uses, where one polls, and when time changes that.
+    pub(super) fn settled(&self) -> (Option<u64>, Option<Instant>) {
+        self.polls.lock().settled(Instant::now())
+    }
+
+    /// Wakes when Traefik fetched a newer table.
+    pub(super) fn fetched(&self) -> watch::Receiver<u64> {
+        self.fetched.subscribe()
     }
 
     pub(super) fn ingress(&self) -> &Ingress {

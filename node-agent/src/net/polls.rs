@@ -1,0 +1,97 @@
+//! What Traefik has surely let go of. It polls and then applies in its own time, and says neither:
+//! so a table counts as drained there only a while after Traefik has fetched it or a newer one. A
+//! node that no Traefik polls waits for nothing.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// After a fetch, until Traefik surely uses it: its default throttle of 2 s, and as long again.
+const SETTLE: Duration = Duration::from_secs(4);
+/// A Traefik that has not asked for so long is gone: twelve of its default polls.
+const PRESENT: Duration = Duration::from_secs(60);
+/// Fetched tables that are remembered; beyond, the oldest two count as fetched together, later.
+const MAX_FETCHES: usize = 64;
+
+/// The fetches that matter.
+#[derive(Debug, Default)]
+pub(super) struct Polls {
+    last: Option<Instant>,
+    /// When each newer table was first fetched; rising in both.
+    first: VecDeque<(Instant, u64)>,
+}
+
+impl Polls {
+    /// Traefik fetched the table of this sequence.
+    pub(super) fn fetched(&mut self, sequence: u64, now: Instant) {
+        self.last = Some(now);
+        if self
+            .first
+            .back()
+            .is_none_or(|(_, newest)| *newest < sequence)
+        {
+            self.first.push_back((now, sequence));
+        }
+        if self.first.len() > MAX_FETCHES {
+            self.first.remove(1);
+        }
+    }
+
+    /// The newest sequence that Traefik surely uses (none: no Traefik is there, nothing to wait
+    /// for), and when this answer may change by time alone.
+    pub(super) fn settled(&mut self, now: Instant) -> (Option<u64>, Option<Instant>) {
+        let Some(gone_at) = self.last.map(|last| last + PRESENT).filter(|at| *at > now) else {
+            return (None, None);
+        };
+        while self.first.get(1).is_some_and(|(at, _)| *at + SETTLE <= now) {
+            self.first.pop_front();
+        }
+        let settled = self.first.front().filter(|(at, _)| *at + SETTLE <= now);
+        let waiting = self.first.iter().find(|(at, _)| *at + SETTLE > now);
+        let next = waiting.map_or(gone_at, |(at, _)| (*at + SETTLE).min(gone_at));
+        (
+            Some(settled.map_or(0, |(_, sequence)| *sequence)),
+            Some(next),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_settles_a_while_after_its_first_fetch() {
+        let (mut polls, start) = (Polls::default(), Instant::now());
+        assert_eq!(polls.settled(start), (None, None), "no Traefik, no wait");
+        polls.fetched(7, start);
+        let later = start + Duration::from_secs(1);
+        polls.fetched(7, later);
+        polls.fetched(9, later);
+        assert_eq!(polls.settled(later), (Some(0), Some(start + SETTLE)));
+        assert_eq!(
+            polls.settled(start + SETTLE),
+            (Some(7), Some(later + SETTLE))
+        );
+        assert_eq!(
+            polls.settled(later + SETTLE),
+            (Some(9), Some(later + PRESENT))
+        );
+        assert_eq!(polls.settled(later + PRESENT), (None, None), "it went away");
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_never_settles_early() {
+        let (mut polls, start) = (Polls::default(), Instant::now());
+        for n in 1..=1_000_u64 {
+            polls.fetched(n, start + Duration::from_millis(n));
+        }
+        assert!(polls.first.len() <= MAX_FETCHES);
+        let (settled, _) = polls.settled(start + SETTLE + Duration::from_millis(500));
+        assert!(
+            settled.is_some_and(|sequence| sequence <= 500),
+            "{settled:?}"
+        );
+        let (settled, _) = polls.settled(start + SETTLE + Duration::from_millis(1_000));
+        assert_eq!(settled, Some(1_000));
+    }
+}
