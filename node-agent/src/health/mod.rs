@@ -22,6 +22,11 @@ use explain::{never_healthy, unhealthy};
 /// First and longest pause between probes until the first success.
 const QUICK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 
+/// Longest wait for a connection until the first success. The container is on this node: its first
+/// packet is answered at once, or was lost while its network came up, and is sent again only after
+/// a second.
+const DIAL: Duration = Duration::from_millis(250);
+
 /// What is probed.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
@@ -94,7 +99,7 @@ pub(crate) async fn watch(
         }
         let mut failures = 0_u32;
         loop {
-            match probe_once(&target).await {
+            match probe_once(&target, Duration::MAX).await {
                 Ok(()) if failures >= target.health.failures => {
                     failures = 0;
                     if tell(Verdict::Healthy).await.is_err() {
@@ -119,10 +124,10 @@ pub(crate) async fn watch(
     cancel.run_until_cancelled(watched).await;
 }
 
-async fn probe_once(target: &Target) -> Result<(), probe::Fault> {
+async fn probe_once(target: &Target, dial: Duration) -> Result<(), probe::Fault> {
     let at = SocketAddr::new(target.address, target.port);
     let limit = Duration::from_millis(target.health.timeout_ms);
-    probe::probe(at, target.health.path.as_deref(), limit).await
+    probe::probe(at, target.health.path.as_deref(), (limit, dial.min(limit))).await
 }
 
 /// Until it is healthy, or its deadline has passed: then the last fault.
@@ -138,7 +143,7 @@ async fn first_success(target: &Target) -> Result<(), probe::Fault> {
         tokio::select! {
             // One probe is always finished, however late it is.
             biased;
-            probed = probe_once(target) => match probed {
+            probed = probe_once(target, DIAL) => match probed {
                 Ok(()) => return Ok(()),
                 Err(fault) => last = fault,
             },

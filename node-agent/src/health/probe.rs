@@ -32,16 +32,18 @@ pub(super) enum Fault {
     Network(io::ErrorKind),
 }
 
-/// Good when it connects and, with `path`, answers 2xx or 3xx within `limit`.
+/// Good when it connects and, with `path`, answers 2xx or 3xx: within the first limit in all, and
+/// the second for connecting.
 pub(super) async fn probe(
     at: SocketAddr,
     path: Option<&str>,
-    limit: Duration,
+    (limit, dial): (Duration, Duration),
 ) -> Result<(), Fault> {
     let mut connected = false;
     let probed = async {
-        let stream = TcpStream::connect(at)
-            .await
+        let dialed = timeout(dial, TcpStream::connect(at)).await;
+        let stream = dialed
+            .map_err(|_| Fault::TimedOut { connected: false })?
             .map_err(|error| match error.kind() {
                 io::ErrorKind::ConnectionRefused => Fault::Refused,
                 kind => Fault::Network(kind),

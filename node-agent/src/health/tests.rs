@@ -42,29 +42,32 @@ async fn serve(text: Option<&'static str>) -> SocketAddr {
 #[tokio::test]
 async fn faults_are_told_apart() {
     let ok = serve(Some("HTTP/1.1 204 No Content\r\n\r\n")).await;
-    assert_eq!(probe(ok, Some("/"), SOON).await, Ok(()));
+    assert_eq!(probe(ok, Some("/"), (SOON, SOON)).await, Ok(()));
     let moved = serve(Some(
         "HTTP/1.1 302 Found\r\nlocation: http://x.invalid/\r\n\r\n",
     ))
     .await;
-    assert_eq!(probe(moved, Some("/"), SOON).await, Ok(()));
+    assert_eq!(probe(moved, Some("/"), (SOON, SOON)).await, Ok(()));
     let broken = serve(Some("HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n")).await;
     assert_eq!(
-        probe(broken, Some("/"), SOON).await,
+        probe(broken, Some("/"), (SOON, SOON)).await,
         Err(Fault::Status(500))
     );
-    assert_eq!(probe(broken, None, SOON).await, Ok(()));
+    assert_eq!(probe(broken, None, (SOON, SOON)).await, Ok(()));
     let other = serve(Some("220 smtp\r\n")).await;
-    assert_eq!(probe(other, Some("/"), SOON).await, Err(Fault::NotHttp));
+    assert_eq!(
+        probe(other, Some("/"), (SOON, SOON)).await,
+        Err(Fault::NotHttp)
+    );
     let silent = serve(None).await;
     let timed_out = Err(Fault::TimedOut { connected: true });
-    assert_eq!(probe(silent, Some("/"), SOON).await, timed_out);
+    assert_eq!(probe(silent, Some("/"), (SOON, SOON)).await, timed_out);
     let closed = TcpListener::bind("127.0.0.1:0")
         .await
         .expect("bind")
         .local_addr()
         .expect("address");
-    assert_eq!(probe(closed, None, SOON).await, Err(Fault::Refused));
+    assert_eq!(probe(closed, None, (SOON, SOON)).await, Err(Fault::Refused));
 }
 
 #[tokio::test]
