@@ -24,9 +24,6 @@ DENY := $(or $(shell PATH="$(PATH)" command -v cargo-deny),$(DENY_ROOT)/bin/carg
 E2E := SKEP_BIN=$(TARGET)/debug/skep SKEP_TEST_APP=$(TARGET)/test-app/skep-test-app
 E2E_RELEASE := SKEP_BIN=$(TARGET)/release/skep SKEP_TEST_APP=$(TARGET)/test-app-release/skep-test-app
 
-# Why: docs/adr/0007-small-processes.md.
-RELEASE := RUSTFLAGS='$(RUSTFLAGS) -C relocation-model=static'
-
 HELLO := --manifest-path examples/hello/Cargo.toml
 HELLO_TARGET := --target-dir $(TARGET)/hello
 
@@ -48,7 +45,7 @@ chaos: setup-tests skep-release test-app-release ## the end-to-end tests with th
 bench: bench-ring ## every benchmark; results in target/bench/
 
 bench-%: setup-tests skep-release test-app-release ## one benchmark, such as bench-ring
-	$(RELEASE) $(E2E_RELEASE) $(CARGO) run $(LOCKED) --release -p skep-tests --bin bench-$*
+	$(E2E_RELEASE) $(CARGO) run $(LOCKED) --release -p skep-tests --bin bench-$*
 
 fix: setup-build ## rewrite what can be rewritten: format, lints with a mechanical answer
 	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
@@ -93,7 +90,7 @@ skep:
 	$(CARGO) build $(WORKSPACE) --bin skep
 
 skep-release:
-	$(RELEASE) $(CARGO) build $(WORKSPACE) --release --bin skep
+	$(CARGO) build $(WORKSPACE) --release --bin skep
 
 # A folder that is a build context: the static binary and its Dockerfile.
 test-app:
