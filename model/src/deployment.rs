@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{DeploymentId, NodeId, ServiceId, UploadId};
 use crate::problem::Problem;
 use crate::service::Image;
+use crate::spec::Source;
 
 /// Most steps kept in a deployment's timeline.
 pub const MAX_STEPS: usize = 64;
@@ -219,6 +220,9 @@ pub struct Deployment {
     pub status_ms: u64,
     /// Raised by every change.
     pub generation: u64,
+    /// Becomes the service's source together with the release: a source that cannot be fetched or
+    /// built is never the one that webhooks and later deployments begin from. None: stays.
+    pub source: Option<Source>,
 }
 
 #[cfg(test)]

@@ -1,8 +1,18 @@
 //! Nodes: guests that run the agent and Docker, and what they say of themselves.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::id::{NodeId, TokenId};
+use crate::id::NodeId;
+use crate::problem::Problem;
+
+/// Most keys of metadata on a node.
+pub const MAX_META: usize = 64;
+/// Longest key, in bytes.
+pub const MAX_META_KEY: usize = 63;
+/// Longest value, in bytes.
+pub const MAX_META_VALUE: usize = 256;
 
 /// What an agent reports of its machine.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -65,17 +75,45 @@ pub struct Node {
     pub generation: u64,
     /// Cluster time of joining.
     pub joined_ms: u64,
+    /// What operators say of it, for constraints: key to value.
+    pub meta: BTreeMap<String, String>,
 }
 
-/// A permission to join, bound to the role `node`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JoinToken {
-    /// Its public half.
-    pub id: TokenId,
-    /// SHA-256 of the secret half.
-    pub secret_hash: Vec<u8>,
-    /// Cluster time at which it ends, ms since the epoch.
-    pub expires_ms: u64,
-    /// Joins left.
-    pub uses_left: u32,
+/// Checks one key of a node's metadata and its value.
+///
+/// # Errors
+/// Says what is accepted: a key of 1 to 63 of `a-z`, `0-9`, `.`, `_`, `/`, `-`; a value of at most 256
+/// bytes without control characters.
+pub fn check_meta(key: &str, value: &str) -> Result<(), Problem> {
+    let is_key = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._/-".contains(&b);
+    if key.is_empty() || key.len() > MAX_META_KEY || !key.bytes().all(is_key) {
+        let shown: String = key.chars().take(MAX_META_KEY + 1).collect();
+        let text = format!("`{}` is not a metadata key", shown.escape_debug());
+        return Err(Problem::invalid("set", text).hint("1 to 63 of a-z, 0-9 and ._/-"));
+    }
+    if value.len() > MAX_META_VALUE {
+        let text = format!("the value of `{key}` has {} bytes", value.len());
+        return Err(Problem::invalid("set", text).hint(format!("at most {MAX_META_VALUE}")));
+    }
+    if value.chars().any(char::is_control) {
+        let text = format!("the value of `{key}` has a control character");
+        return Err(Problem::invalid("set", text).hint("one line of text is accepted"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_is_short_text() {
+        assert!(check_meta("zone.example/rack_1-a", "r 1: ünïcode").is_ok());
+        assert!(check_meta(&"k".repeat(63), &"v".repeat(256)).is_ok());
+        for bad in ["", "A", "a b", "ä", "a=b", &"k".repeat(64)] {
+            assert!(check_meta(bad, "").is_err(), "{bad}");
+        }
+        assert!(check_meta("a", &"v".repeat(257)).is_err());
+        assert!(check_meta("a", "line\nline").is_err());
+    }
 }

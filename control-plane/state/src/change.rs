@@ -1,12 +1,12 @@
 //! What a command changed: the feed that wakes loops. It only wakes: everything can be read again
 //! from a view.
 
-use skep_model::id::{AllocationId, DeploymentId, NodeId, ServiceId};
+use skep_model::id::{AllocationId, DeploymentId, NodeId, ServerId, ServiceId};
 
 /// One changed thing, after the change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// The cluster came into being, or its settings changed.
+    /// The cluster came into being, or its feature level, CA or incarnation changed.
     Cluster,
     /// A service was made or changed.
     Service(ServiceId),
@@ -27,6 +27,10 @@ pub enum Change {
     },
     /// A node joined or changed.
     Node(NodeId),
+    /// A server joined, changed or was removed.
+    Server(ServerId),
+    /// What a node has in quarantine, or is to stop of it, changed.
+    Quarantine(NodeId),
     /// The route table has a new revision.
     Routes,
 }

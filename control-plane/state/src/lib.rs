@@ -4,18 +4,22 @@
 //! gives the same bytes on every server. A [`State`] is made of persistent ordered maps, so that a
 //! view is a clone that costs nothing and blocks nobody.
 
+mod answer;
 mod apply;
 mod change;
+mod keys;
 mod query;
 mod routes;
 mod snapshot;
 mod state;
 
-pub use apply::{Applied, Outcome, Reply, command};
+pub use answer::{Answer, Outcome, Repeat, Reply};
+pub use apply::{Applied, Key, command, name, with_key};
 pub use change::Change;
+pub use keys::{DIGEST_BYTES, KEY_BYTES};
 pub use query::ServicePath;
 pub use snapshot::Error as SnapshotError;
-pub use state::{Cluster, Delivery, State};
+pub use state::{Cluster, Delivery, FIRST_MEMBER, OtherCa, State};
 
 #[cfg(test)]
 mod tests;

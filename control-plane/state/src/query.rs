@@ -1,5 +1,7 @@
 //! Reading a state: look-ups by name and by owner.
 
+mod cluster;
+
 use std::sync::Arc;
 
 use skep_model::allocation::Allocation;
@@ -8,7 +10,8 @@ use skep_model::id::{
     AllocationId, DeploymentId, EnvironmentId, NodeId, ProjectId, ServiceId, TokenId, WorkspaceId,
 };
 use skep_model::name;
-use skep_model::node::{JoinToken, Node};
+use skep_model::node::Node;
+use skep_model::server::JoinToken;
 use skep_model::service::{Release, Service};
 use skep_model::tenancy::{Environment, Project, Workspace};
 

@@ -1,12 +1,20 @@
 //! The state as bytes and back. Ordered maps make the bytes a function of the content.
 
-use prost::Message as _;
-use skep_model::id::{ClusterId, DeploymentId};
+use std::sync::Arc;
+
+use prost::Message;
+use prost::encoding::{
+    DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field,
+};
+use skep_model::id::{AllocationId, ClusterId, DeploymentId, NodeId};
+use skep_model::quarantine::Quarantined;
+use skep_model::server::JoinToken;
+use skep_model::service::Release;
 use skep_model::variable::Sealed;
 use skep_proto::convert::{self, id_bits, id_bytes};
 use skep_proto::{FORMAT, v1};
 
-use crate::state::{Cluster, Delivery, State};
+use crate::state::{Cluster, Delivery, OtherCa, State};
 
 /// Bytes that are not a state.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +22,9 @@ pub enum Error {
     /// Not even the message.
     #[error("the snapshot does not decode")]
     Decode(#[from] prost::DecodeError),
+    /// It ends within a field.
+    #[error("the snapshot ends too early")]
+    Short,
     /// A message without meaning.
     #[error("the snapshot does not make sense")]
     Content(#[from] convert::Error),
@@ -23,7 +34,7 @@ pub enum Error {
     )]
     Newer {
         /// Its format.
-        found: u32,
+        found: u64,
     },
 }
 
@@ -38,6 +49,12 @@ impl From<&Cluster> for v1::Cluster {
             wrapped_data_key: cluster.wrapped_data_key.0.clone(),
             base_domain: cluster.base_domain.clone(),
             admin_token_hash: cluster.admin_token_hash.clone(),
+            other_ca: cluster.other_ca.as_ref().map(|other| v1::Ca {
+                cert_pem: other.cert_pem.clone(),
+                sealed_key: other.sealed_key.0.clone(),
+            }),
+            other_is_older: cluster.other_ca.as_ref().is_some_and(|ca| ca.is_older),
+            next_member: cluster.next_member,
         }
     }
 }
@@ -55,109 +72,211 @@ impl TryFrom<v1::Cluster> for Cluster {
             wrapped_data_key: Sealed(message.wrapped_data_key),
             base_domain: message.base_domain,
             admin_token_hash: message.admin_token_hash,
+            other_ca: message.other_ca.map(|other| OtherCa {
+                cert_pem: other.cert_pem,
+                sealed_key: Sealed(other.sealed_key),
+                is_older: message.other_is_older,
+            }),
+            next_member: message.next_member,
         })
     }
 }
 
-impl State {
-    /// The state as the bytes of a snapshot.
-    pub fn encode(&self) -> Vec<u8> {
-        let deliveries = self.deliveries.iter().map(|(key, delivery)| v1::Delivery {
-            key: key.clone(),
-            deployment: id_bytes(delivery.deployment.as_u128()),
-            at_ms: delivery.at_ms,
-        });
-        v1::Snapshot {
-            version: FORMAT,
-            time_ms: self.time_ms,
-            index: self.index,
-            routes_revision: self.routes_revision,
-            cluster: self.cluster.as_deref().map(Into::into),
-            workspaces: self.workspaces.values().map(|x| (&**x).into()).collect(),
-            projects: self.projects.values().map(|x| (&**x).into()).collect(),
-            environments: self.environments.values().map(|x| (&**x).into()).collect(),
-            services: self.services.values().map(|x| (&**x).into()).collect(),
-            releases: self.releases.values().map(|x| (&**x).into()).collect(),
-            deployments: self.deployments.values().map(|x| (&**x).into()).collect(),
-            allocations: self.allocations.values().map(|x| (&**x).into()).collect(),
-            nodes: self.nodes.values().map(|x| (&**x).into()).collect(),
-            tokens: self.tokens.values().map(|x| (&**x).into()).collect(),
-            deliveries: deliveries.collect(),
+/// The fields of `v1::Snapshot`, written and read one entity at a time: the state as messages would be
+/// a second copy of it in memory.
+mod tag {
+    pub(super) const VERSION: u32 = 1;
+    pub(super) const TIME_MS: u32 = 2;
+    pub(super) const INDEX: u32 = 3;
+    pub(super) const ROUTES_REVISION: u32 = 4;
+    pub(super) const CLUSTER: u32 = 5;
+    pub(super) const WORKSPACES: u32 = 6;
+    pub(super) const PROJECTS: u32 = 7;
+    pub(super) const ENVIRONMENTS: u32 = 8;
+    pub(super) const SERVICES: u32 = 9;
+    pub(super) const RELEASES: u32 = 10;
+    pub(super) const DEPLOYMENTS: u32 = 11;
+    pub(super) const ALLOCATIONS: u32 = 12;
+    pub(super) const NODES: u32 = 13;
+    pub(super) const TOKENS: u32 = 14;
+    pub(super) const DELIVERIES: u32 = 15;
+    pub(super) const SERVERS: u32 = 16;
+    pub(super) const REMEMBERED: u32 = 17;
+    pub(super) const QUARANTINE: u32 = 18;
+    pub(super) const DISMISSED: u32 = 19;
+    pub(super) const FORGOTTEN: u32 = 20;
+}
+
+/// Appends fields in the order of their numbers, as the whole message would be encoded.
+#[derive(Default)]
+struct Writer {
+    out: Vec<u8>,
+}
+
+impl Writer {
+    fn number(&mut self, tag: u32, value: u64) {
+        if value != 0 {
+            encode_key(tag, WireType::Varint, &mut self.out);
+            encode_varint(value, &mut self.out);
         }
-        .encode_to_vec()
+    }
+
+    fn message(&mut self, tag: u32, message: &impl Message) {
+        encode_key(tag, WireType::LengthDelimited, &mut self.out);
+        encode_varint(message.encoded_len() as u64, &mut self.out);
+        message.encode_raw(&mut self.out);
+    }
+
+    fn all<'a, T: 'a, M: Message + From<&'a T>>(
+        &mut self,
+        tag: u32,
+        entities: impl Iterator<Item = &'a Arc<T>>,
+    ) {
+        for entity in entities {
+            self.message(tag, &M::from(entity));
+        }
+    }
+}
+
+impl State {
+    /// The state as the bytes of a snapshot (`v1::Snapshot`). Its format is the cluster's feature
+    /// level, so that every server of the cluster can read it.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut to = Writer::default();
+        to.number(tag::VERSION, u64::from(self.feature_level()));
+        to.number(tag::TIME_MS, self.time_ms);
+        to.number(tag::INDEX, self.index);
+        to.number(tag::ROUTES_REVISION, self.routes_revision);
+        if let Some(cluster) = &self.cluster {
+            to.message(tag::CLUSTER, &v1::Cluster::from(&**cluster));
+        }
+        to.all::<_, v1::Workspace>(tag::WORKSPACES, self.workspaces.values());
+        to.all::<_, v1::Project>(tag::PROJECTS, self.projects.values());
+        to.all::<_, v1::Environment>(tag::ENVIRONMENTS, self.environments.values());
+        to.all::<_, v1::Service>(tag::SERVICES, self.services.values());
+        to.all::<_, v1::Release>(tag::RELEASES, self.releases.values());
+        to.all::<_, v1::Deployment>(tag::DEPLOYMENTS, self.deployments.values());
+        to.all::<_, v1::Allocation>(tag::ALLOCATIONS, self.allocations.values());
+        to.all::<_, v1::Node>(tag::NODES, self.nodes.values());
+        to.all::<_, v1::JoinToken>(tag::TOKENS, self.tokens.values());
+        for (key, delivery) in &self.deliveries {
+            let message = v1::Delivery {
+                key: key.clone(),
+                deployment: id_bytes(delivery.deployment.as_u128()),
+                at_ms: delivery.at_ms,
+            };
+            to.message(tag::DELIVERIES, &message);
+        }
+        to.all::<_, v1::Server>(tag::SERVERS, self.servers.values());
+        for message in self.keys.messages() {
+            to.message(tag::REMEMBERED, &message);
+        }
+        to.all::<_, v1::Quarantined>(tag::QUARANTINE, self.quarantine.values());
+        for (node, allocation) in &self.dismissed {
+            let message = v1::Dismissed {
+                node: id_bytes(node.as_u128()),
+                allocation: id_bytes(allocation.as_u128()),
+            };
+            to.message(tag::DISMISSED, &message);
+        }
+        to.number(tag::FORGOTTEN, self.keys.forgotten());
+        to.out
     }
 
     /// The state that these bytes are a snapshot of.
     ///
     /// # Errors
     /// Damaged bytes, or a newer format.
-    pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
-        let message = v1::Snapshot::decode(bytes)?;
-        if message.version > FORMAT {
-            return Err(Error::Newer {
-                found: message.version,
-            });
-        }
-        let mut state = Self {
-            time_ms: message.time_ms,
-            index: message.index,
-            routes_revision: message.routes_revision,
-            ..Self::default()
-        };
-        state.cluster = message
-            .cluster
-            .map(Cluster::try_from)
-            .transpose()?
-            .map(std::sync::Arc::new);
-        message
-            .workspaces
-            .into_iter()
-            .try_for_each(|x| x.try_into().map(|x| state.put_workspace(x)))?;
-        message
-            .projects
-            .into_iter()
-            .try_for_each(|x| x.try_into().map(|x| state.put_project(x)))?;
-        message
-            .environments
-            .into_iter()
-            .try_for_each(|x| x.try_into().map(|x| state.put_environment(x)))?;
-        message
-            .services
-            .into_iter()
-            .try_for_each(|x| x.try_into().map(|x| state.put_service(x)))?;
-        for release in message.releases {
-            let release = skep_model::service::Release::try_from(release)?;
-            state.releases.insert(
-                (release.service, release.number),
-                std::sync::Arc::new(release),
-            );
-        }
-        message
-            .deployments
-            .into_iter()
-            .try_for_each(|x| x.try_into().map(|x| state.put_deployment(x)))?;
-        message
-            .allocations
-            .into_iter()
-            .try_for_each(|x| x.try_into().map(|x| state.put_allocation(x)))?;
-        message
-            .nodes
-            .into_iter()
-            .try_for_each(|x| x.try_into().map(|x| state.put_node(x)))?;
-        for token in message.tokens {
-            let token = skep_model::node::JoinToken::try_from(token)?;
-            state.tokens.insert(token.id, std::sync::Arc::new(token));
-        }
-        for delivery in message.deliveries {
-            let deployment = DeploymentId::from_u128(id_bits("deployment", &delivery.deployment)?);
-            state.put_delivery(
-                delivery.key,
-                Delivery {
-                    deployment,
-                    at_ms: delivery.at_ms,
-                },
-            );
+    pub fn decode(mut bytes: &[u8]) -> Result<Self, Error> {
+        let mut state = Self::default();
+        while !bytes.is_empty() {
+            let (tag, wire) = decode_key(&mut bytes)?;
+            match wire {
+                WireType::Varint => {
+                    let value = decode_varint(&mut bytes)?;
+                    state.take_number(tag, value)?;
+                }
+                WireType::LengthDelimited => {
+                    let size = decode_varint(&mut bytes)?;
+                    let size = usize::try_from(size).unwrap_or(usize::MAX);
+                    let (field, rest) = bytes.split_at_checked(size).ok_or(Error::Short)?;
+                    bytes = rest;
+                    state.take_message(tag, field)?;
+                }
+                other => skip_field(other, tag, &mut bytes, DecodeContext::default())?,
+            }
         }
         Ok(state)
     }
+
+    fn take_number(&mut self, tag: u32, value: u64) -> Result<(), Error> {
+        match tag {
+            tag::VERSION if value > u64::from(FORMAT) => {
+                return Err(Error::Newer { found: value });
+            }
+            tag::TIME_MS => self.time_ms = value,
+            tag::INDEX => self.index = value,
+            tag::ROUTES_REVISION => self.routes_revision = value,
+            tag::FORGOTTEN => self.keys.restore_forgotten(value),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn take_message(&mut self, tag: u32, field: &[u8]) -> Result<(), Error> {
+        match tag {
+            tag::CLUSTER => {
+                self.cluster = Some(Arc::new(read::<v1::Cluster, _>(field)?));
+            }
+            tag::WORKSPACES => self.put_workspace(read::<v1::Workspace, _>(field)?),
+            tag::PROJECTS => self.put_project(read::<v1::Project, _>(field)?),
+            tag::ENVIRONMENTS => self.put_environment(read::<v1::Environment, _>(field)?),
+            tag::SERVICES => self.put_service(read::<v1::Service, _>(field)?),
+            tag::RELEASES => {
+                let release: Release = read::<v1::Release, _>(field)?;
+                let key = (release.service, release.number);
+                self.releases.insert(key, Arc::new(release));
+            }
+            tag::DEPLOYMENTS => self.put_deployment(read::<v1::Deployment, _>(field)?),
+            tag::ALLOCATIONS => self.put_allocation(read::<v1::Allocation, _>(field)?),
+            tag::NODES => self.put_node(read::<v1::Node, _>(field)?),
+            tag::TOKENS => {
+                let token: JoinToken = read::<v1::JoinToken, _>(field)?;
+                self.tokens.insert(token.id, Arc::new(token));
+            }
+            tag::DELIVERIES => {
+                let message = v1::Delivery::decode(field)?;
+                let deployment = id_bits("deployment", &message.deployment)?;
+                let delivery = Delivery {
+                    deployment: DeploymentId::from_u128(deployment),
+                    at_ms: message.at_ms,
+                };
+                self.put_delivery(message.key, delivery);
+            }
+            tag::SERVERS => self.put_server(read::<v1::Server, _>(field)?),
+            tag::REMEMBERED => self.keys.restore(v1::Remembered::decode(field)?)?,
+            tag::QUARANTINE => {
+                let entry: Quarantined = read::<v1::Quarantined, _>(field)?;
+                let key = (entry.node, entry.allocation);
+                self.quarantine.insert(key, Arc::new(entry));
+            }
+            tag::DISMISSED => {
+                let message = v1::Dismissed::decode(field)?;
+                let node = NodeId::from_u128(id_bits("node", &message.node)?);
+                let allocation = id_bits("allocation", &message.allocation)?;
+                let key = (node, AllocationId::from_u128(allocation));
+                self.dismissed.insert(key);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn read<M, T>(field: &[u8]) -> Result<T, Error>
+where
+    M: Message + Default,
+    T: TryFrom<M, Error = convert::Error>,
+{
+    Ok(T::try_from(M::decode(field)?)?)
 }

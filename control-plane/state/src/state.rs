@@ -6,13 +6,17 @@ use imbl::{OrdMap, OrdSet};
 use skep_model::allocation::Allocation;
 use skep_model::deployment::Deployment;
 use skep_model::id::{
-    AllocationId, ClusterId, DeploymentId, EnvironmentId, NodeId, ProjectId, ServiceId, TokenId,
-    WorkspaceId,
+    AllocationId, ClusterId, DeploymentId, EnvironmentId, NodeId, ProjectId, ServerId, ServiceId,
+    TokenId, WorkspaceId,
 };
-use skep_model::node::{JoinToken, Node};
+use skep_model::node::Node;
+use skep_model::quarantine::Quarantined;
+use skep_model::server::{JoinToken, Server};
 use skep_model::service::{Release, Service};
 use skep_model::tenancy::{Environment, Project, Workspace};
 use skep_model::variable::Sealed;
+
+use crate::keys::Keys;
 
 /// What is true of the cluster as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +37,21 @@ pub struct Cluster {
     pub base_domain: String,
     /// SHA-256 of the administrator's token.
     pub admin_token_hash: Vec<u8>,
+    /// The other CA, while one is replaced by another.
+    pub other_ca: Option<OtherCa>,
+    /// The next member id to give; 0: none was given since the founding.
+    pub(crate) next_member: u64,
+}
+
+/// A CA that is trusted and does not sign: not yet, or not any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherCa {
+    /// Its certificate.
+    pub cert_pem: String,
+    /// Its key, sealed under the data key.
+    pub sealed_key: Sealed,
+    /// It signed before the present one; else it will sign after it.
+    pub is_older: bool,
 }
 
 /// A webhook delivery that was accepted.
@@ -43,6 +62,9 @@ pub struct Delivery {
     /// When, cluster time in ms since the epoch.
     pub at_ms: u64,
 }
+
+/// Member id of the founding server.
+pub const FIRST_MEMBER: u64 = 1;
 
 /// Everything that is replicated. Cloning is O(1).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -61,6 +83,10 @@ pub struct State {
     pub(crate) nodes: OrdMap<NodeId, Arc<Node>>,
     pub(crate) tokens: OrdMap<TokenId, Arc<JoinToken>>,
     pub(crate) deliveries: OrdMap<String, Delivery>,
+    pub(crate) servers: OrdMap<ServerId, Arc<Server>>,
+    pub(crate) quarantine: OrdMap<(NodeId, AllocationId), Arc<Quarantined>>,
+    pub(crate) dismissed: OrdSet<(NodeId, AllocationId)>,
+    pub(crate) keys: Keys,
     // Indexes: derived from the maps above, rebuilt when a snapshot is read.
     pub(crate) names: Names,
     pub(crate) service_allocations: OrdSet<(ServiceId, AllocationId)>,
@@ -70,6 +96,7 @@ pub struct State {
     pub(crate) active_deployments: OrdSet<DeploymentId>,
     pub(crate) delivery_order: OrdSet<(u64, String)>,
     pub(crate) hosts: OrdMap<String, ServiceId>,
+    pub(crate) members: OrdMap<u64, ServerId>,
 }
 
 /// Who has which name.
@@ -80,6 +107,7 @@ pub(crate) struct Names {
     pub(crate) environments: OrdMap<(ProjectId, String), EnvironmentId>,
     pub(crate) services: OrdMap<(EnvironmentId, String), ServiceId>,
     pub(crate) nodes: OrdMap<String, NodeId>,
+    pub(crate) servers: OrdMap<String, ServerId>,
 }
 
 impl State {
@@ -153,10 +181,13 @@ impl State {
     }
 
     pub(crate) fn put_allocation(&mut self, allocation: Allocation) {
-        self.service_allocations
-            .insert((allocation.service, allocation.id));
-        self.node_allocations
-            .insert((allocation.node, allocation.id));
+        // An allocation never changes hands: its indexes are written once.
+        if !self.allocations.contains_key(&allocation.id) {
+            self.service_allocations
+                .insert((allocation.service, allocation.id));
+            self.node_allocations
+                .insert((allocation.node, allocation.id));
+        }
         self.allocations.insert(allocation.id, Arc::new(allocation));
     }
 
@@ -168,8 +199,43 @@ impl State {
     }
 
     pub(crate) fn put_node(&mut self, node: Node) {
-        self.names.nodes.insert(node.name.clone(), node.id);
+        // Writing what is there already would copy a part of the index all the same.
+        if self
+            .nodes
+            .get(&node.id)
+            .is_none_or(|old| old.name != node.name)
+        {
+            self.names.nodes.insert(node.name.clone(), node.id);
+        }
         self.nodes.insert(node.id, Arc::new(node));
+    }
+
+    pub(crate) fn remove_node(&mut self, node: &Node) {
+        let held: Vec<AllocationId> = self
+            .quarantine_on(node.id)
+            .map(|entry| entry.allocation)
+            .chain(self.dismissed_on(node.id))
+            .collect();
+        for allocation in held {
+            self.quarantine.remove(&(node.id, allocation));
+            self.dismissed.remove(&(node.id, allocation));
+        }
+        self.names.nodes.remove(&node.name);
+        self.nodes.remove(&node.id);
+    }
+
+    pub(crate) fn put_server(&mut self, server: Server) {
+        self.remove_server(server.id);
+        self.names.servers.insert(server.name.clone(), server.id);
+        self.members.insert(server.member, server.id);
+        self.servers.insert(server.id, Arc::new(server));
+    }
+
+    pub(crate) fn remove_server(&mut self, id: ServerId) {
+        if let Some(server) = self.servers.remove(&id) {
+            self.names.servers.remove(&server.name);
+            self.members.remove(&server.member);
+        }
     }
 
     pub(crate) fn put_delivery(&mut self, key: String, delivery: Delivery) {

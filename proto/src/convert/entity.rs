@@ -7,10 +7,9 @@ use skep_model::deployment::{
     Build, BuildOutcome, Built, Deployment, Origin, Status, Step, Trigger,
 };
 use skep_model::id::{
-    AllocationId, DeploymentId, EnvironmentId, NodeId, ProjectId, ServiceId, TokenId, UploadId,
-    WorkspaceId,
+    AllocationId, DeploymentId, EnvironmentId, NodeId, ProjectId, ServiceId, UploadId, WorkspaceId,
 };
-use skep_model::node::{Facts, JoinToken, Node, NodeStatus};
+use skep_model::node::{Facts, Node, NodeStatus};
 use skep_model::service::{Image, Release, Service, Target};
 use skep_model::tenancy::{Environment, Project, Workspace};
 use skep_model::variable::{Sealed, Variable};
@@ -355,6 +354,7 @@ impl From<&Deployment> for v1::Deployment {
             created_ms: deployment.created_ms,
             status_ms: deployment.status_ms,
             generation: deployment.generation,
+            source: deployment.source.as_ref().map(Into::into),
         }
     }
 }
@@ -394,6 +394,7 @@ impl TryFrom<v1::Deployment> for Deployment {
             created_ms: message.created_ms,
             status_ms: message.status_ms,
             generation: message.generation,
+            source: message.source.map(TryInto::try_into).transpose()?,
         })
     }
 }
@@ -506,6 +507,7 @@ impl From<&Node> for v1::Node {
             status_ms: node.status_ms,
             generation: node.generation,
             joined_ms: node.joined_ms,
+            meta: node.meta.clone(),
         }
     }
 }
@@ -522,30 +524,7 @@ impl TryFrom<v1::Node> for Node {
             status_ms: message.status_ms,
             generation: message.generation,
             joined_ms: message.joined_ms,
-        })
-    }
-}
-
-impl From<&JoinToken> for v1::JoinToken {
-    fn from(token: &JoinToken) -> Self {
-        Self {
-            id: id_bytes(token.id.as_u128()),
-            secret_hash: token.secret_hash.clone(),
-            expires_ms: token.expires_ms,
-            uses_left: token.uses_left,
-        }
-    }
-}
-
-impl TryFrom<v1::JoinToken> for JoinToken {
-    type Error = Error;
-
-    fn try_from(message: v1::JoinToken) -> Result<Self, Error> {
-        Ok(Self {
-            id: id!(TokenId, message.id),
-            secret_hash: message.secret_hash,
-            expires_ms: message.expires_ms,
-            uses_left: message.uses_left,
+            meta: message.meta,
         })
     }
 }

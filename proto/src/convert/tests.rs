@@ -105,6 +105,9 @@ fn a_deployment_survives_the_bytes() {
             created_ms: 1,
             status_ms: 2,
             generation: 3,
+            source: Some(Source::Image {
+                reference: "i".into(),
+            }),
         };
         let after: Deployment = v1::Deployment::from(&before)
             .try_into()

@@ -26,6 +26,7 @@ impl From<&RouteTable> for v1::RouteTable {
         Self {
             revision: table.revision,
             routes: table.routes.iter().map(route).collect(),
+            incarnation: 0,
         }
     }
 }

@@ -1,71 +1,122 @@
 //! Commands applied to the state. Every rule that must hold whoever proposes is checked here; what
 //! is refused changes nothing.
 
+mod cluster;
 mod deployment;
+mod level;
 mod node;
 mod plan;
+mod quarantine;
+mod server;
 mod service;
+mod token;
 
 use prost::Message as _;
-use skep_model::id::{ClusterId, DeploymentId, EnvironmentId, NodeId, ProjectId, ServiceId};
 use skep_model::problem::{Code, Problem};
-use skep_model::variable::Sealed;
 use skep_proto::convert::{self, id_bits};
-use skep_proto::{FORMAT, v1};
+use skep_proto::v1::command::Kind;
+use skep_proto::{FORMAT, LEVEL_SERVERS, v1};
 
+use crate::answer::{Outcome, Repeat, Reply};
 use crate::change::Change;
-use crate::state::{Cluster, State};
-
-/// What the proposer of a command gets back.
-pub type Outcome = Result<Reply, Problem>;
-
-/// What an accepted command made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reply {
-    /// Nothing to tell.
-    Done,
-    /// Project and environment in force.
-    Environment {
-        /// The project.
-        project: ProjectId,
-        /// The environment.
-        environment: EnvironmentId,
-    },
-    /// The service, and its generation now.
-    Service {
-        /// Which.
-        service: ServiceId,
-        /// For the next compare-and-set.
-        generation: u64,
-    },
-    /// The deployment.
-    Deployment {
-        /// Which.
-        deployment: DeploymentId,
-        /// An earlier delivery with the same key made it.
-        replayed: bool,
-    },
-    /// The node that joined.
-    Node(NodeId),
-}
+use crate::keys::{DIGEST_BYTES, KEY_BYTES, Tag, Verdict};
+use crate::state::State;
 
 /// An applied command: what to answer, and what changed.
 #[derive(Debug)]
 pub struct Applied {
     /// For the proposer.
     pub outcome: Outcome,
+    /// Whether that is this command's outcome, or an earlier one's.
+    pub repeat: Repeat,
     /// For the feed; empty when the command was refused.
     pub changes: Vec<Change>,
+    /// Set when the command was written by a newer version, so that this build cannot know what it
+    /// does: whoever applies must stop here, or this server's state would part from the others'.
+    pub is_newer: bool,
+}
+
+impl Applied {
+    fn refused(problem: Problem) -> Self {
+        Self::of(Err(problem))
+    }
+
+    fn of(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            repeat: Repeat::First,
+            changes: Vec::new(),
+            is_newer: false,
+        }
+    }
+}
+
+/// What makes sending a command twice harmless.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Key {
+    /// Of a caller, for a request of its own; remembered for a day.
+    Caller {
+        /// Names the request.
+        key: [u8; KEY_BYTES],
+        /// What the request was: the same key for another one is refused.
+        digest: [u8; DIGEST_BYTES],
+    },
+    /// Of a server, for its own retries within seconds.
+    Own {
+        /// Drawn at random.
+        key: [u8; KEY_BYTES],
+        /// Index of a state before the command was first sent, that many commands were not yet in.
+        since: u64,
+    },
 }
 
 /// Encodes a command of this build's format.
-pub fn command(time_ms: u64, kind: v1::command::Kind) -> Vec<u8> {
+pub fn command(time_ms: u64, kind: Kind) -> Vec<u8> {
     v1::Command {
-        version: FORMAT,
+        version: level::version(&kind),
         time_ms,
         kind: Some(kind),
+        ..v1::Command::default()
     }
     .encode_to_vec()
+}
+
+/// An encoded command that has no key yet, with one. A cluster below [`LEVEL_SERVERS`] passes the key
+/// over.
+pub fn with_key(mut command: Vec<u8>, key: Key) -> Vec<u8> {
+    let mut fields = v1::Command::default();
+    match key {
+        Key::Caller { key, digest } => {
+            fields.key = key.to_vec();
+            fields.digest = digest.to_vec();
+        }
+        Key::Own { key, since } => {
+            fields.key = key.to_vec();
+            fields.since = since;
+        }
+    }
+    // Protobuf: the fields of two messages, one after the other, are one message.
+    command.extend(fields.encode_to_vec());
+    command
+}
+
+/// A short name of the command, the same in every version.
+pub fn name(kind: &Kind) -> &'static str {
+    level::describe(kind).0
+}
+
+/// Whether the rule of this kind refuses only before it writes anything, so that it needs no copy of the
+/// state to fall back on. A copy shares everything, and makes each later write copy what it touches:
+/// those kinds that come by the thousand do without.
+fn checks_first(kind: &Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Observe(_)
+            | Kind::UpdateNode(_)
+            | Kind::SetNodeStatus(_)
+            | Kind::SetNodeMeta(_)
+            | Kind::JoinNode(_)
+    )
 }
 
 /// Collects the changes of one command; handed down to the rule of its kind.
@@ -76,63 +127,107 @@ pub(crate) struct Context<'a> {
 
 impl State {
     /// Applies the command at `index`. A command that is refused or damaged changes nothing but the
-    /// index and the cluster's time.
+    /// index, the cluster's time, and that its key is remembered.
     pub fn apply(&mut self, index: u64, bytes: &[u8]) -> Applied {
         self.index = index;
         let message = match v1::Command::decode(bytes) {
             Ok(message) => message,
             Err(error) => {
-                let problem = Problem::new(
-                    Code::Internal,
-                    format!("the command does not decode: {error}"),
-                );
-                return Applied {
-                    outcome: Err(problem),
-                    changes: Vec::new(),
-                };
+                let text = format!("the command does not decode: {error}");
+                return Applied::refused(Problem::new(Code::Internal, text));
             }
         };
         if message.version > FORMAT {
             let text = format!(
-                "the command has format {}, this build applies up to {FORMAT}",
+                "the command has format {}, this build applies up to {FORMAT}: start the newer version of skep",
                 message.version
             );
             return Applied {
-                outcome: Err(Problem::new(Code::Internal, text)),
-                changes: Vec::new(),
+                is_newer: true,
+                ..Applied::refused(Problem::new(Code::Internal, text))
             };
+        }
+        let level = self.feature_level();
+        let (what, is_gated) = match &message.kind {
+            Some(kind @ (Kind::InitCluster(_) | Kind::SetFeatureLevel(_))) => {
+                (level::describe(kind).0, false)
+            }
+            Some(kind) => (level::describe(kind).0, true),
+            None => ("unknown", true),
+        };
+        if is_gated && message.version > level {
+            return Applied::refused(level::refusal(what, message.version, level));
         }
         self.time_ms = self.time_ms.max(message.time_ms);
-        // Rules write to a copy (O(1)): one that refuses half-way leaves nothing behind.
+        let tag = match Tag::of(&message) {
+            // Before that level nobody remembered keys.
+            _ if level < LEVEL_SERVERS => None,
+            Ok(tag) => tag,
+            Err(problem) => return Applied::refused(problem),
+        };
+        match tag.as_ref().map(|tag| self.keys.judge(tag)) {
+            None | Some(Verdict::New) => {}
+            Some(Verdict::Seen(outcome)) => {
+                return Applied {
+                    repeat: Repeat::Replayed,
+                    ..Applied::of(outcome)
+                };
+            }
+            Some(Verdict::TooLate) => {
+                let text = "it is not known any more whether this command was obeyed before";
+                return Applied {
+                    repeat: Repeat::TooLate,
+                    ..Applied::refused(Problem::new(Code::Timeout, text))
+                };
+            }
+        }
+        let (outcome, changes) = self.obey(message);
+        if let Some(tag) = tag {
+            self.keys.remember(&tag, index, self.time_ms, &outcome);
+        }
+        Applied {
+            changes,
+            ..Applied::of(outcome)
+        }
+    }
+
+    fn obey(&mut self, message: v1::Command) -> (Outcome, Vec<Change>) {
+        let unknown = || Problem::new(Code::Internal, "the command is of no known kind");
+        let Some(kind) = message.kind else {
+            return (Err(unknown()), Vec::new());
+        };
+        let (level, needed) = (self.feature_level(), level::needed(&kind));
+        if needed > level && !matches!(kind, Kind::InitCluster(_)) {
+            let problem = level::refusal(name(&kind), needed, level);
+            return (Err(problem), Vec::new());
+        }
+        if checks_first(&kind) {
+            return self.run(kind, message.version);
+        }
+        // Other rules write to a copy (O(1)): one that refuses half-way leaves nothing behind.
         let mut next = self.clone();
-        let mut context = Context {
-            state: &mut next,
-            changes: Vec::new(),
-        };
-        let outcome = match message.kind {
-            Some(kind) => context.run(kind),
-            None => Err(Problem::new(
-                Code::Internal,
-                "the command is of no known kind",
-            )),
-        };
-        let changes = context.changes;
+        let (outcome, changes) = next.run(kind, message.version);
         if outcome.is_err() {
-            return Applied {
-                outcome,
-                changes: Vec::new(),
-            };
+            return (outcome, Vec::new());
         }
         *self = next;
-        Applied { outcome, changes }
+        (outcome, changes)
+    }
+
+    fn run(&mut self, kind: Kind, version: u32) -> (Outcome, Vec<Change>) {
+        let mut context = Context {
+            state: self,
+            changes: Vec::new(),
+        };
+        let outcome = context.run(kind, version);
+        (outcome, context.changes)
     }
 }
 
 impl Context<'_> {
-    fn run(&mut self, kind: v1::command::Kind) -> Outcome {
-        use v1::command::Kind;
+    fn run(&mut self, kind: Kind, version: u32) -> Outcome {
         match kind {
-            Kind::InitCluster(message) => self.init_cluster(message),
+            Kind::InitCluster(message) => self.init_cluster(message, version),
             Kind::EnsureEnvironment(message) => self.ensure_environment(message),
             Kind::PutService(message) => self.put_service(message),
             Kind::DropService(message) => self.drop_service(&message),
@@ -148,28 +243,16 @@ impl Context<'_> {
             Kind::UpdateNode(message) => self.update_node(message),
             Kind::SetNodeStatus(message) => self.set_node_status(&message),
             Kind::RemoveNode(message) => self.remove_node(&message),
+            Kind::JoinServer(message) => self.join_server(message),
+            Kind::UpdateServer(message) => self.update_server(message),
+            Kind::RemoveServer(message) => self.remove_server(&message),
+            Kind::SetFeatureLevel(message) => self.set_feature_level(&message),
+            Kind::SetNodeMeta(message) => self.set_node_meta(message),
+            Kind::RotateCa(message) => self.rotate_ca(message),
+            Kind::RemoveToken(message) => self.remove_token(&message),
+            Kind::RaiseIncarnation(message) => self.raise_incarnation(message),
+            Kind::SettleQuarantine(message) => self.settle_quarantine(&message),
         }
-    }
-
-    fn init_cluster(&mut self, message: v1::InitCluster) -> Outcome {
-        if self.state.cluster.is_some() {
-            return Err(Problem::new(Code::Conflict, "the cluster exists already"));
-        }
-        let workspace = message.workspace.ok_or_else(|| missing("workspace"))?;
-        self.state.put_workspace(understood(workspace)?);
-        let cluster = Cluster {
-            id: ClusterId::from_u128(bits("cluster", &message.cluster)?),
-            incarnation: 1,
-            feature_level: FORMAT,
-            ca_cert_pem: message.ca_cert_pem,
-            sealed_ca_key: Sealed(message.sealed_ca_key),
-            wrapped_data_key: Sealed(message.wrapped_data_key),
-            base_domain: message.base_domain,
-            admin_token_hash: message.admin_token_hash,
-        };
-        self.state.cluster = Some(std::sync::Arc::new(cluster));
-        self.changes.push(Change::Cluster);
-        Ok(Reply::Done)
     }
 
     /// The route table has a new revision: the index of this command.

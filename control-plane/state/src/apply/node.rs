@@ -1,61 +1,22 @@
-//! Nodes: tokens, joining, facts, judgement, removal.
+//! Nodes: joining, facts, metadata, judgement, removal.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use skep_model::id::{NodeId, TokenId};
+use skep_model::id::NodeId;
 use skep_model::name;
-use skep_model::node::{Facts, JoinToken, Node, NodeStatus};
+use skep_model::node::{Facts, MAX_META, Node, NodeStatus, check_meta};
 use skep_model::problem::{Code, Problem};
+use skep_model::server::Role;
 use skep_proto::convert::enum_value;
 use skep_proto::v1;
 
 use super::{Context, Outcome, Reply, bits, missing, not_found, understood};
 use crate::change::Change;
 
-/// Most join tokens that can wait at once.
-const MAX_TOKENS: usize = 1_000;
-
 impl Context<'_> {
-    pub(super) fn put_token(&mut self, message: v1::PutToken) -> Outcome {
-        let token: JoinToken = understood(message.token.ok_or_else(|| missing("token"))?)?;
-        let now = self.state.time_ms;
-        let ended: Vec<TokenId> = self
-            .state
-            .tokens
-            .values()
-            .filter(|token| token.expires_ms <= now)
-            .map(|token| token.id)
-            .collect();
-        for id in ended {
-            self.state.tokens.remove(&id);
-        }
-        if self.state.tokens.len() >= MAX_TOKENS {
-            return Err(
-                Problem::new(Code::Busy, format!("{MAX_TOKENS} join tokens are waiting"))
-                    .hint("wait until some have expired"),
-            );
-        }
-        self.state.tokens.insert(token.id, Arc::new(token));
-        Ok(Reply::Done)
-    }
-
     pub(super) fn join_node(&mut self, message: v1::JoinNode) -> Outcome {
-        let id = TokenId::from_u128(bits("token", &message.token)?);
-        let refused = || {
-            Problem::new(
-                Code::Unauthenticated,
-                "the join token is not known, used up or expired",
-            )
-            .hint("make a new one with `skep token create`")
-        };
-        let token = self.state.token(id).cloned().ok_or_else(refused)?;
-        // Hashes of a random secret: comparing them byte by byte tells nothing of the secret.
-        let is_good = token.secret_hash == message.secret_hash
-            && token.expires_ms > self.state.time_ms
-            && token.uses_left > 0;
-        if !is_good {
-            return Err(refused());
-        }
+        let token = self.good_token(&message.token, &message.secret_hash, Role::Node)?;
         let node: Node = understood(message.node.ok_or_else(|| missing("node"))?)?;
         name::check("name", &node.name)?;
         if self.state.node_named(&node.name).is_some() {
@@ -63,18 +24,7 @@ impl Context<'_> {
                 .at("name")
                 .hint("choose another with `skep agent --name`, or remove the old one with `skep node rm`"));
         }
-        if token.uses_left == 1 {
-            self.state.tokens.remove(&id);
-        } else {
-            let uses_left = token.uses_left - 1;
-            self.state.tokens.insert(
-                id,
-                Arc::new(JoinToken {
-                    uses_left,
-                    ..(*token).clone()
-                }),
-            );
-        }
+        self.spend(&token);
         let now = self.state.time_ms;
         let joined = node.id;
         self.state.put_node(Node {
@@ -82,6 +32,8 @@ impl Context<'_> {
             status_ms: now,
             generation: 1,
             joined_ms: now,
+            // Operators say what is in it, not the node.
+            meta: BTreeMap::new(),
             ..node
         });
         self.changes.push(Change::Node(joined));
@@ -119,6 +71,35 @@ impl Context<'_> {
         Ok(Reply::Done)
     }
 
+    pub(super) fn set_node_meta(&mut self, message: v1::SetNodeMeta) -> Outcome {
+        let node = self.node(&message.node)?;
+        for (key, value) in &message.set {
+            check_meta(key, value)?;
+        }
+        let mut meta = node.meta.clone();
+        for key in &message.unset {
+            meta.remove(key);
+        }
+        meta.extend(message.set);
+        if meta.len() > MAX_META {
+            let text = format!(
+                "node `{}` would have {} metadata keys",
+                node.name,
+                meta.len()
+            );
+            return Err(Problem::invalid("set", text).hint(format!("at most {MAX_META}")));
+        }
+        if meta != node.meta {
+            self.changes.push(Change::Node(node.id));
+            self.state.put_node(Node {
+                meta,
+                generation: node.generation + 1,
+                ..(*node).clone()
+            });
+        }
+        Ok(Reply::Done)
+    }
+
     pub(super) fn remove_node(&mut self, message: &v1::RemoveNode) -> Outcome {
         let node = self.node(&message.node)?;
         if node.status == NodeStatus::Ready {
@@ -128,8 +109,7 @@ impl Context<'_> {
             );
         }
         self.lose_allocations(node.id);
-        self.state.names.nodes.remove(&node.name);
-        self.state.nodes.remove(&node.id);
+        self.state.remove_node(&node);
         self.changes.push(Change::Node(node.id));
         Ok(Reply::Done)
     }

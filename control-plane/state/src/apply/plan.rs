@@ -8,6 +8,7 @@ use skep_model::problem::{Code, Problem};
 use skep_proto::convert::enum_value;
 use skep_proto::v1;
 
+use super::quarantine::quarantine_list;
 use super::{Context, Outcome, Reply, bits, changed_meanwhile, missing, not_found, understood};
 use crate::change::Change;
 
@@ -108,15 +109,28 @@ impl Context<'_> {
 
     pub(super) fn observe(&mut self, message: v1::Observe) -> Outcome {
         let node = NodeId::from_u128(bits("node", &message.node)?);
+        // All is read before the first of it is written: see `checks_first`.
+        let mut allocations = Vec::with_capacity(message.allocations.len());
         for observation in message.allocations {
             let id = AllocationId::from_u128(bits("allocation", &observation.allocation)?);
-            let observed = understood(observation.observed.ok_or_else(|| missing("observed"))?)?;
-            self.observe_allocation(node, id, observed);
+            let observed = observation.observed.ok_or_else(|| missing("observed"))?;
+            allocations.push((id, understood(observed)?));
         }
+        let mut builds = Vec::with_capacity(message.builds.len());
         for observation in message.builds {
             let id = DeploymentId::from_u128(bits("deployment", &observation.deployment)?);
-            let outcome = understood(observation.outcome.ok_or_else(|| missing("outcome"))?)?;
+            let outcome = observation.outcome.ok_or_else(|| missing("outcome"))?;
+            builds.push((id, understood(outcome)?));
+        }
+        let quarantine = message.quarantine.map(quarantine_list).transpose()?;
+        for (id, observed) in allocations {
+            self.observe_allocation(node, id, observed);
+        }
+        for (id, outcome) in builds {
             self.observe_build(node, id, outcome);
+        }
+        if let Some(entries) = quarantine {
+            self.observe_quarantine(node, entries);
         }
         Ok(Reply::Done)
     }
@@ -179,7 +193,7 @@ impl Context<'_> {
     }
 
     /// Room on the node changed: a plan made before must not be accepted any more.
-    fn raise_node(&mut self, node: &Node) {
+    pub(super) fn raise_node(&mut self, node: &Node) {
         self.state.put_node(Node {
             generation: node.generation + 1,
             ..node.clone()

@@ -168,3 +168,25 @@ fn old_releases_and_deployments_are_forgotten_but_what_runs_is_kept() {
     assert!(world.state.deployments_of(SERVICE).count() <= 32);
     assert_eq!(world.deployment(50).status, Status::Live);
 }
+
+#[test]
+fn a_plan_that_is_refused_half_way_leaves_nothing() {
+    let (mut world, _) = World::with_live_release();
+    let target = |release| Target {
+        release,
+        deployment: DeploymentId::from_u128(50),
+    };
+    let one = |id, release| {
+        let Kind::ApplyPlan(plan) =
+            start(&world.state, AllocationId::from_u128(id), target(release))
+        else {
+            unreachable!("a start is a plan");
+        };
+        plan.starts
+    };
+    let plan = v1::ApplyPlan {
+        starts: [one(200, 1), one(201, 9)].concat(),
+        ..v1::ApplyPlan::default()
+    };
+    assert_eq!(world.refused(Kind::ApplyPlan(plan)), Code::NotFound);
+}

@@ -1,10 +1,11 @@
 //! Laws: the same log gives the same bytes; a snapshot is the state; rubbish changes nothing.
 
 use super::*;
+use crate::{Key, with_key};
 use proptest::prelude::*;
 
 /// A log that touches every map of the state.
-fn busy() -> World {
+pub(super) fn busy() -> World {
     let (mut world, allocation) = World::with_live_release();
     world.deploy(DeploymentId::from_u128(51), 2, AllocationId::from_u128(101));
     world.desire(allocation, Desired::Drain);
@@ -14,10 +15,44 @@ fn busy() -> World {
         secret_hash: vec![1],
         expires_ms: u64::MAX,
         uses_left: 2,
+        role: skep_model::server::Role::Node,
+        note: String::new(),
+        created_ms: 0,
     };
     world.ok(Kind::PutToken(v1::PutToken {
         token: Some((&record).into()),
     }));
+    world.ok(super::servers::update(&super::servers::server(1, "one")));
+    world.token(500, skep_model::server::Role::Server, 3);
+    world.ok(super::servers::join_server(
+        &super::servers::server(2, "two"),
+        false,
+    ));
+    world.ok(Kind::RotateCa(v1::RotateCa {
+        step: Some(v1::rotate_ca::Step::Begin(v1::Ca {
+            cert_pem: "new".into(),
+            sealed_key: vec![2],
+        })),
+    }));
+    world.ok(Kind::SetNodeMeta(v1::SetNodeMeta {
+        node: id_bytes(NODE.as_u128()),
+        set: BTreeMap::from([("zone".into(), "a".into())]),
+        unset: Vec::new(),
+    }));
+    world.ok(super::quarantine::report(
+        NODE,
+        &[(300, 1), (301, 1), (302, 9)],
+    ));
+    world.ok(super::quarantine::settle(301, false));
+    for key in 0..4 {
+        let since = world.state.index();
+        let key = Key::Own {
+            key: [key; 16],
+            since,
+        };
+        let bytes = with_key(command(0, create(DeploymentId::from_u128(53), None)), key);
+        let _ = world.raw(bytes);
+    }
     world
 }
 
@@ -80,5 +115,126 @@ proptest! {
             after.time_ms = before.time_ms;
             prop_assert_eq!(after, before);
         }
+    }
+}
+
+/// One of many commands, good, bad and stale, some under a key that may come again.
+fn any_command(world: &World, pick: u8, arg: u8) -> Vec<u8> {
+    use super::{quarantine, servers};
+    let id = u128::from(arg % 5);
+    let state = &world.state;
+    let allocation = AllocationId::from_u128(100 + id);
+    let meta = |key: &str| {
+        Kind::SetNodeMeta(v1::SetNodeMeta {
+            node: id_bytes(4 + id),
+            set: BTreeMap::from([(key.to_owned(), format!("{arg}"))]),
+            unset: vec!["old".into()],
+        })
+    };
+    let rotate = |step| Kind::RotateCa(v1::RotateCa { step: Some(step) });
+    let seen = Seen::ALL[usize::from(arg) % Seen::ALL.len()];
+    let half_bad = v1::Observe {
+        node: id_bytes(NODE.as_u128()),
+        allocations: vec![
+            v1::AllocationObservation {
+                allocation: id_bytes(allocation.as_u128()),
+                observed: Some((&Observed::pending()).into()),
+            },
+            v1::AllocationObservation::default(),
+        ],
+        ..v1::Observe::default()
+    };
+    let kind = match pick % 16 {
+        0 => observe(NODE, allocation, seen),
+        1 => Kind::Observe(half_bad),
+        2 => quarantine::report(NODE, &[(300 + id, 1), (301, 9), (100 + id, 1)]),
+        3 => quarantine::settle(300 + id, arg.is_multiple_of(2)),
+        4 => meta("zone"),
+        5 => meta("Bad Key"),
+        6 => servers::join_server(
+            &servers::server(2 + id, &format!("s{id}")),
+            arg.is_multiple_of(2),
+        ),
+        7 => servers::remove(1 + id),
+        8 => servers::update(&servers::server(1 + id, &format!("t{}", arg % 3))),
+        9 => rotate(v1::rotate_ca::Step::Activate(true)),
+        10 => rotate(v1::rotate_ca::Step::Finish(true)),
+        11 => create(
+            DeploymentId::from_u128(60 + id),
+            (arg.is_multiple_of(2)).then_some("d"),
+        ),
+        12 => join(
+            TokenId::from_u128(1),
+            vec![arg % 2],
+            NodeId::from_u128(20 + id),
+            &format!("n{id}"),
+        ),
+        13 => Kind::RemoveNode(v1::RemoveNode {
+            node: id_bytes(20 + id),
+        }),
+        14 => Kind::RemoveToken(v1::RemoveToken {
+            token: id_bytes(1 + id),
+        }),
+        _ => put_service(
+            &Service {
+                stopped: arg.is_multiple_of(2),
+                ..service()
+            },
+            u64::from(arg),
+        ),
+    };
+    let bytes = command(1_000 * world.index + u64::from(arg), kind);
+    let key = [arg % 8; 16];
+    match pick / 64 {
+        0 => with_key(
+            bytes,
+            Key::Own {
+                key,
+                since: state.index(),
+            },
+        ),
+        1 => with_key(
+            bytes,
+            Key::Caller {
+                key,
+                digest: [pick % 2; 16],
+            },
+        ),
+        _ => bytes,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whoever begins from a snapshot, anywhere in the log, ends with the same bytes; and whatever is
+    /// refused leaves no trace but its key.
+    #[test]
+    fn a_restart_anywhere_changes_nothing(picks in proptest::collection::vec(any::<(u8, u8)>(), 1..60), at in any::<proptest::sample::Index>()) {
+        let mut world = busy();
+        let restart = at.index(picks.len());
+        let mut twin = world.state.clone();
+        for (number, (pick, arg)) in picks.into_iter().enumerate() {
+            if number == restart {
+                twin = State::decode(&twin.encode()).expect("decodes");
+            }
+            let bytes = any_command(&world, pick, arg);
+            let before = world.state.clone();
+            let applied = world.raw(bytes.clone());
+            let again = twin.apply(world.index, &bytes);
+            prop_assert_eq!((&applied.outcome, applied.repeat, &applied.changes), (&again.outcome, again.repeat, &again.changes));
+            if applied.outcome.is_err() {
+                let mut after = world.state.clone();
+                after.index = before.index;
+                after.time_ms = before.time_ms;
+                after.keys = before.keys.clone();
+                prop_assert!(after == before, "a refusal left a trace");
+                prop_assert!(applied.changes.is_empty());
+            }
+            let read = crate::Answer::decode(&crate::Answer { outcome: applied.outcome.clone(), repeat: applied.repeat }.encode());
+            prop_assert_eq!(read, Ok(crate::Answer { outcome: applied.outcome, repeat: applied.repeat }));
+        }
+        prop_assert!(twin == world.state);
+        prop_assert_eq!(twin.encode(), world.state.encode());
     }
 }

@@ -1,8 +1,13 @@
 //! Exact effects of commands, and the laws that hold for any of them.
 
 mod deployments;
+mod keys;
 mod laws;
+mod levels;
 mod nodes;
+mod quarantine;
+mod scale;
+mod servers;
 
 use std::collections::BTreeMap;
 
@@ -12,8 +17,9 @@ use skep_model::id::{
     AllocationId, ClusterId, DeploymentId, EnvironmentId, NodeId, ProjectId, ServiceId, TokenId,
     WorkspaceId,
 };
-use skep_model::node::{Facts, JoinToken, Node, NodeStatus};
+use skep_model::node::{Facts, Node, NodeStatus};
 use skep_model::problem::Code;
+use skep_model::server::JoinToken;
 use skep_model::service::{Image, Release, Service, Target};
 use skep_model::spec::{ServiceSpec, ServiceType};
 use skep_model::tenancy::{Environment, Project, Workspace};
@@ -44,6 +50,7 @@ impl World {
         world.ok(Kind::InitCluster(v1::InitCluster {
             cluster: id_bytes(ClusterId::from_u128(9).as_u128()),
             base_domain: "localhost".into(),
+            ca_cert_pem: "old\n".into(),
             workspace: Some(
                 (&Workspace {
                     id: WORKSPACE,
@@ -78,10 +85,14 @@ impl World {
     }
 
     pub(crate) fn apply(&mut self, kind: Kind) -> Applied {
+        self.raw(command(1_000 * (self.index + 1), kind))
+    }
+
+    pub(crate) fn raw(&mut self, bytes: Vec<u8>) -> Applied {
         self.index += 1;
-        let bytes = command(1_000 * self.index, kind);
-        self.log.push(bytes.clone());
-        self.state.apply(self.index, &bytes)
+        let applied = self.state.apply(self.index, &bytes);
+        self.log.push(bytes);
+        applied
     }
 
     #[track_caller]
@@ -111,6 +122,9 @@ impl World {
             secret_hash: vec![7],
             expires_ms,
             uses_left: 1,
+            role: skep_model::server::Role::Node,
+            note: String::new(),
+            created_ms: 0,
         };
         self.ok(Kind::PutToken(v1::PutToken {
             token: Some((&record).into()),
@@ -200,6 +214,7 @@ pub(crate) fn join(token: TokenId, secret_hash: Vec<u8>, id: NodeId, name: &str)
         status_ms: 0,
         generation: 0,
         joined_ms: 0,
+        meta: std::collections::BTreeMap::new(),
     };
     Kind::JoinNode(v1::JoinNode {
         token: id_bytes(token.as_u128()),
@@ -238,6 +253,7 @@ pub(crate) fn create_from(
         created_ms: 0,
         status_ms: 0,
         generation: 0,
+        source: None,
     };
     let delivery = delivery.map(str::to_owned);
     Kind::CreateDeployment(v1::CreateDeployment {
@@ -321,7 +337,7 @@ pub(crate) fn observe(node: NodeId, allocation: AllocationId, state: Seen) -> Ki
             allocation: id_bytes(allocation.as_u128()),
             observed: Some((&observed).into()),
         }],
-        builds: Vec::new(),
+        ..v1::Observe::default()
     })
 }
 

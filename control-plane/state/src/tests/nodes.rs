@@ -12,6 +12,9 @@ fn a_token_is_good_once_and_only_with_its_secret() {
         secret_hash: vec![1, 2],
         expires_ms: u64::MAX,
         uses_left: 1,
+        role: skep_model::server::Role::Node,
+        note: String::new(),
+        created_ms: 0,
     };
     world.ok(Kind::PutToken(v1::PutToken {
         token: Some((&record).into()),
@@ -43,6 +46,9 @@ fn an_expired_token_is_refused() {
         secret_hash: vec![1],
         expires_ms,
         uses_left: 9,
+        role: skep_model::server::Role::Node,
+        note: String::new(),
+        created_ms: 0,
     };
     world.ok(Kind::PutToken(v1::PutToken {
         token: Some((&record).into()),
