@@ -2,23 +2,26 @@
 //!
 //! Owns the order of the library's calls. Never writes, sends or waits.
 
+mod collect;
+mod peers;
+mod propose;
+
 use crate::Error;
-use crate::event::{
-    Accepted, Body, Committed, Input, Outgoing, Output, ReadState, Reason, Refused, Role, Status,
-};
+use crate::event::{Input, Output, Peer, Reason, Refused, Role, Status, Taken};
 use crate::storage::{MemoryLog, Position, Restored};
+use peers::Heard;
+use propose::Run;
 use protobuf::Message as _;
-use raft::eraftpb::{
-    ConfChange, ConfChangeV2, ConfState, Entry, EntryType, HardState, Message, MessageType,
-};
-use raft::{RawNode, StateRole};
+use raft::eraftpb::{ConfState, HardState, Message, MessageType};
+use raft::{RawNode, SnapshotStatus, StateRole};
+use std::collections::BTreeSet;
 
 /// Largest encoded message accepted from a peer: a full append (see [`MAX_APPEND_BYTES`]), one
 /// command above it and slack for the envelope.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
 
 /// Entries are gathered into one append message up to this size.
-const MAX_APPEND_BYTES: u64 = 1 << 20;
+pub const MAX_APPEND_BYTES: u64 = 1 << 20;
 
 /// Appends in flight to one peer before the next waits for an answer.
 const MAX_INFLIGHT_APPENDS: usize = 64;
@@ -29,6 +32,12 @@ const MAX_UNCOMMITTED_BYTES: u64 = 64 << 20;
 
 /// Committed entries handed out in one output, so that one step stays short.
 const MAX_COMMITTED_BYTES: u64 = 4 << 20;
+
+/// Applied entries are kept for peers that are a little behind, up to this size...
+const MAX_TAIL_BYTES: usize = 16 << 20;
+
+/// ...and up to this size for peers that are known to be reading them.
+const MAX_HELD_BYTES: usize = 64 << 20;
 
 /// What one member needs to know about itself.
 #[derive(Debug, Clone)]
@@ -41,6 +50,11 @@ pub struct Config {
     pub election_ticks: usize,
     /// Ticks between a leader's heartbeats; less than `election_ticks`.
     pub heartbeat_ticks: usize,
+    /// Applied entries that stay in memory for peers that are a little behind.
+    pub tail_entries: usize,
+    /// Entries are gathered into one append message up to this size: [`MAX_APPEND_BYTES`], and less
+    /// only where a simulation wants many small messages.
+    pub max_append_bytes: u64,
 }
 
 /// One member's Raft state; see the crate's documentation.
@@ -49,6 +63,9 @@ pub struct Core {
     config: Config,
     members: ConfState,
     status: Status,
+    heard: Heard,
+    /// The output whose snapshot the library has not yet been told is on disk.
+    installing: Option<u64>,
 }
 
 impl Core {
@@ -65,11 +82,12 @@ impl Core {
             election_tick: config.election_ticks,
             heartbeat_tick: config.heartbeat_ticks,
             applied: applied.index,
-            max_size_per_msg: MAX_APPEND_BYTES,
+            max_size_per_msg: config.max_append_bytes.min(MAX_APPEND_BYTES),
             max_inflight_msgs: MAX_INFLIGHT_APPENDS,
             check_quorum: true,
             pre_vote: true,
-            batch_append: true,
+            // The library merges without regard to the size; proposals are merged before it.
+            batch_append: false,
             max_uncommitted_size: MAX_UNCOMMITTED_BYTES,
             max_committed_size_per_ready: MAX_COMMITTED_BYTES,
             ..raft::Config::default()
@@ -83,6 +101,8 @@ impl Core {
             config,
             members,
             status,
+            heard: Heard::default(),
+            installing: None,
         };
         core.draw_election_timeout();
         Ok(core)
@@ -94,19 +114,31 @@ impl Core {
     /// # Errors
     /// Only what makes it unsafe to go on; a bad message of a peer is in `bad_messages`.
     pub fn step(&mut self, inputs: impl IntoIterator<Item = Input>) -> Result<Output, Error> {
-        self.raw.advance_apply();
+        if self.installing.is_none() {
+            self.raw.advance_apply();
+        }
         let mut output = Output::default();
+        let mut run = Run::default();
         for input in inputs {
-            self.feed(input, &mut output);
+            if let Input::Propose { id, data } = input {
+                run.add(id, data);
+                continue;
+            }
+            self.propose(&mut run, &mut output);
+            self.feed(input, &mut output)?;
             self.draw_election_timeout();
         }
-        self.campaign_if_alone()?;
+        self.propose(&mut run, &mut output);
+        self.campaign_if_sole_voter()?;
         self.collect(&mut output)?;
         let status = status_of(&self.raw);
         if status != self.status {
+            self.heard.restart();
             self.status = status;
             output.status = Some(status);
         }
+        self.trim();
+        output.wants_snapshot = self.raw.mut_store().take_wanted();
         Ok(output)
     }
 
@@ -115,18 +147,21 @@ impl Core {
         self.status
     }
 
-    /// The membership at the last committed entry handed out.
+    /// The membership at the last committed entry handed out, in ascending order.
     pub fn members(&self) -> &ConfState {
         &self.members
     }
 
     /// Whether this member is the whole group: then no tick is needed and every write commits
-    /// by itself.
+    /// by itself. A learner beside it makes two.
     pub fn is_alone(&self) -> bool {
-        self.members.voters == [self.config.id]
-            && self.members.voters_outgoing.is_empty()
+        self.is_sole_voter()
             && self.members.learners.is_empty()
             && self.members.learners_next.is_empty()
+    }
+
+    fn is_sole_voter(&self) -> bool {
+        self.members.voters == [self.config.id] && self.members.voters_outgoing.is_empty()
     }
 
     /// Term, vote and commit as of the last step.
@@ -139,6 +174,11 @@ impl Core {
         self.raw.store().len()
     }
 
+    /// The first index that is still in memory, and the last.
+    pub fn log_span(&self) -> (u64, u64) {
+        (self.raw.store().first(), self.raw.store().last())
+    }
+
     /// The position of `index`, if the log still knows its term.
     pub fn position(&self, index: u64) -> Option<Position> {
         self.raw
@@ -147,68 +187,78 @@ impl Core {
             .map(|term| Position { index, term })
     }
 
-    fn feed(&mut self, input: Input, output: &mut Output) {
+    /// Whether leadership is being handed over: no proposal is taken meanwhile. It ends with
+    /// another leader, or, after an election timeout, with this one going on.
+    pub fn is_transferring(&self) -> bool {
+        self.raw.raft.lead_transferee.is_some()
+    }
+
+    /// The peers as a leader sees them, in ascending order; nobody else knows.
+    pub fn peers(&self) -> Vec<Peer> {
+        peers::of(&self.raw, &self.heard, self.active_ticks())
+    }
+
+    /// The voter that would take leadership over soonest: active, and with most of the log.
+    pub fn successor(&self) -> Option<u64> {
+        let voters = &self.members.voters;
+        self.peers()
+            .into_iter()
+            .filter(|peer| peer.is_active && voters.contains(&peer.member))
+            .max_by_key(|peer| (peer.matched, std::cmp::Reverse(peer.member)))
+            .map(|peer| peer.member)
+    }
+
+    /// The indexes of the snapshots on disk that peers are being sent, or may be sent again.
+    pub fn offered_snapshots(&self) -> BTreeSet<u64> {
+        self.raw.store().offered()
+    }
+
+    fn feed(&mut self, input: Input, output: &mut Output) -> Result<(), Error> {
         match input {
             Input::Tick => {
+                self.heard.tick(&self.raw);
                 self.raw.tick();
             }
+            // Gathered by the caller, so that a run of them costs one message for each peer.
             Input::Propose { id, data } => {
-                let result = self
-                    .raw_if_leader()
-                    .and_then(|raw| raw.propose(Vec::new(), data));
-                self.answer(id, result, output);
+                let mut run = Run::default();
+                run.add(id, data);
+                self.propose(&mut run, output);
             }
-            Input::ChangeMembers { id, change } => {
-                let result = self
-                    .raw_if_leader()
-                    .and_then(|raw| raw.propose_conf_change(Vec::new(), change));
-                self.answer(id, result, output);
+            Input::ChangeMembers { id, change } => self.change_members(id, change, output),
+            Input::Message(bytes) => self.receive(&bytes, false, output)?,
+            Input::Snapshot(bytes) => self.receive(&bytes, true, output)?,
+            Input::SnapshotTaken(taken) => self.raw.mut_store().set_newest(taken),
+            Input::SnapshotStatus { to, ok } => {
+                self.raw.mut_store().end_offer(to, ok);
+                let status = match ok {
+                    true => SnapshotStatus::Finish,
+                    false => SnapshotStatus::Failure,
+                };
+                self.raw.report_snapshot(to, status);
             }
-            Input::Message(bytes) => {
-                if let Err(error) = self.receive(&bytes) {
-                    output.bad_messages.push(error);
+            Input::Unreachable { to } => self.raw.report_unreachable(to),
+            Input::TransferLeader { to } => {
+                if self.raw.raft.state == StateRole::Leader {
+                    self.raw.transfer_leader(to);
                 }
             }
             Input::Read { ctx } => match self.read_refusal() {
                 Some(reason) => output.reads_refused.push(Refused { id: ctx, reason }),
                 None => self.raw.read_index(ctx.to_be_bytes().to_vec()),
             },
-            Input::Persisted { number } => self.raw.on_persist_ready(number),
-            Input::Compact { to_index } => {
-                let to_index = to_index.min(self.raw.raft.raft_log.applied());
-                self.raw.mut_store().compact(to_index);
+            Input::Persisted { number } => {
+                self.raw.on_persist_ready(number);
+                if self
+                    .installing
+                    .is_some_and(|installing| installing <= number)
+                {
+                    self.installing = None;
+                    self.raw.advance_apply();
+                }
             }
         }
-    }
-
-    /// Followers do not forward proposals inside Raft: whoever proposes must learn its index.
-    fn raw_if_leader(&mut self) -> Result<&mut RawNode<MemoryLog>, raft::Error> {
-        if self.raw.raft.state == StateRole::Leader {
-            Ok(&mut self.raw)
-        } else {
-            Err(raft::Error::ProposalDropped)
-        }
-    }
-
-    fn answer(&self, id: u64, result: Result<(), raft::Error>, output: &mut Output) {
-        let raft = &self.raw.raft;
-        match result {
-            Ok(()) => output.accepted.push(Accepted {
-                id,
-                index: raft.raft_log.last_index(),
-                term: raft.term,
-            }),
-            Err(_) if raft.state == StateRole::Leader => {
-                output.refused.push(Refused {
-                    id,
-                    reason: Reason::Busy,
-                });
-            }
-            Err(_) => output.refused.push(Refused {
-                id,
-                reason: self.not_leader(),
-            }),
-        }
+        Ok(())
     }
 
     fn not_leader(&self) -> Reason {
@@ -228,15 +278,36 @@ impl Core {
         }
     }
 
-    fn receive(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        if bytes.len() > MAX_MESSAGE_BYTES {
-            return Err(Error::TooLarge {
-                bytes: bytes.len(),
-                limit: MAX_MESSAGE_BYTES,
-            });
+    fn receive(
+        &mut self,
+        bytes: &[u8],
+        is_snapshot: bool,
+        output: &mut Output,
+    ) -> Result<(), Error> {
+        let message = match self.open_message(bytes, is_snapshot) {
+            Ok(message) => message,
+            Err(error) => {
+                output.bad_messages.push(error);
+                return Ok(());
+            }
+        };
+        // The library would abort the process.
+        let last = self.raw.raft.raft_log.last_index();
+        if message.get_msg_type() == MessageType::MsgHeartbeat
+            && message.term >= self.raw.raft.term
+            && message.commit > last
+        {
+            let commit = message.commit;
+            return Err(Error::LostLog { commit, last });
         }
-        let mut message = Message::default();
-        message.merge_from_bytes(bytes).map_err(Error::Decode)?;
+        if let Err(error) = self.raw.step(message) {
+            output.bad_messages.push(error.into());
+        }
+        Ok(())
+    }
+
+    fn open_message(&self, bytes: &[u8], is_snapshot: bool) -> Result<Message, Error> {
+        let message = decode(bytes)?;
         if message.to != self.config.id {
             return Err(Error::Misrouted {
                 to: message.to,
@@ -244,86 +315,41 @@ impl Core {
             });
         }
         let kind = message.get_msg_type();
-        if matches!(kind, MessageType::MsgPropose | MessageType::MsgSnapshot) {
+        if kind == MessageType::MsgPropose || (kind == MessageType::MsgSnapshot) != is_snapshot {
             return Err(Error::Kind {
                 kind: format!("{kind:?}"),
             });
         }
-        Ok(self.raw.step(message)?)
+        Ok(message)
     }
 
     /// Nobody else can be elected, so there is nothing to wait for. Before committed membership
     /// changes are applied the library refuses to campaign; the next step tries again.
-    fn campaign_if_alone(&mut self) -> Result<(), Error> {
-        if self.is_alone() && self.raw.raft.state != StateRole::Leader {
+    fn campaign_if_sole_voter(&mut self) -> Result<(), Error> {
+        if self.is_sole_voter() && self.raw.raft.state != StateRole::Leader {
             self.raw.campaign()?;
             self.draw_election_timeout();
         }
         Ok(())
     }
 
-    fn collect(&mut self, output: &mut Output) -> Result<(), Error> {
-        if !self.raw.has_ready() {
-            return Ok(());
+    fn trim(&mut self) {
+        let log = self.raw.store();
+        if log.len() <= self.config.tail_entries && log.bytes() <= MAX_TAIL_BYTES {
+            return;
         }
-        let mut ready = self.raw.ready();
-        output.number = Some(ready.number());
-        output.must_sync = ready.must_sync();
-        output.hard_state = ready.hs().cloned();
-        output.messages = encode(ready.take_messages());
-        output.messages_after_persist = encode(ready.take_persisted_messages());
-        output.entries = ready.take_entries();
-        for state in ready.take_read_states() {
-            if let Ok(ctx) = <[u8; 8]>::try_from(state.request_ctx.as_slice()) {
-                let ctx = u64::from_be_bytes(ctx);
-                output.read_states.push(ReadState {
-                    ctx,
-                    index: state.index,
-                });
-            }
+        let mut limit = self.raw.raft.raft_log.applied();
+        if log.bytes() <= MAX_HELD_BYTES {
+            let needed = peers::least_needed(&self.raw, &self.heard, self.active_ticks());
+            limit = limit.min(needed);
         }
-        let committed = ready.take_committed_entries();
-        if committed.iter().any(changes_members) {
-            // A member that restarts with an older commit index would act under the older
-            // membership, in which it may be a quorum that it no longer is.
-            output.must_sync = true;
-            output.hard_state = Some(self.raw.raft.hard_state());
-        }
-        let store = self.raw.mut_store();
-        store.append(&output.entries);
-        if let Some(hard_state) = &output.hard_state {
-            store.set_hard_state(hard_state.clone());
-        }
-        self.raw.advance_append_async(ready);
-        for entry in committed {
-            output.committed.push(self.commit(entry)?);
-        }
-        Ok(())
+        let tail = self.config.tail_entries;
+        self.raw.mut_store().trim(limit, tail, MAX_TAIL_BYTES);
     }
 
-    fn commit(&mut self, entry: Entry) -> Result<Committed, Error> {
-        let (index, term) = (entry.index, entry.term);
-        let body = match entry.get_entry_type() {
-            EntryType::EntryNormal if entry.data.is_empty() => Body::Empty,
-            EntryType::EntryNormal => Body::Command(entry),
-            EntryType::EntryConfChange => {
-                let mut change = ConfChange::default();
-                change
-                    .merge_from_bytes(&entry.data)
-                    .map_err(|source| Error::Membership { index, source })?;
-                self.members = self.raw.apply_conf_change(&change)?;
-                Body::Members(self.members.clone())
-            }
-            EntryType::EntryConfChangeV2 => {
-                let mut change = ConfChangeV2::default();
-                change
-                    .merge_from_bytes(&entry.data)
-                    .map_err(|source| Error::Membership { index, source })?;
-                self.members = self.raw.apply_conf_change(&change)?;
-                Body::Members(self.members.clone())
-            }
-        };
-        Ok(Committed { index, term, body })
+    /// A live peer answers a heartbeat long before half an election timeout has passed.
+    fn active_ticks(&self) -> u64 {
+        self.config.election_ticks as u64 / 2
     }
 
     /// The library draws from the thread's random generator at every reset; overwriting it after
@@ -338,16 +364,46 @@ impl Core {
     }
 }
 
+/// What the snapshot of an encoded snapshot message is of.
+///
+/// # Errors
+/// [`Error::Decode`], [`Error::TooLarge`], or [`Error::Kind`] if it is another message.
+pub fn snapshot_of(message: &[u8]) -> Result<Taken, Error> {
+    let mut message = decode(message)?;
+    let kind = message.get_msg_type();
+    if kind != MessageType::MsgSnapshot {
+        return Err(Error::Kind {
+            kind: format!("{kind:?}"),
+        });
+    }
+    let metadata = message.mut_snapshot().take_metadata();
+    Ok(Taken {
+        position: Position {
+            index: metadata.index,
+            term: metadata.term,
+        },
+        members: metadata.get_conf_state().clone(),
+    })
+}
+
+fn decode(bytes: &[u8]) -> Result<Message, Error> {
+    if bytes.len() > MAX_MESSAGE_BYTES {
+        return Err(Error::TooLarge {
+            bytes: bytes.len(),
+            limit: MAX_MESSAGE_BYTES,
+        });
+    }
+    let mut message = Message::default();
+    message.merge_from_bytes(bytes).map_err(Error::Decode)?;
+    Ok(message)
+}
+
 /// The finalizer of SplitMix64 (Steele, Lea, Flood 2014): a cheap, well-spread hash.
 fn mix(value: u64) -> u64 {
     let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     value ^ (value >> 31)
-}
-
-fn changes_members(entry: &Entry) -> bool {
-    entry.get_entry_type() != EntryType::EntryNormal
 }
 
 fn known(leader: u64) -> Option<u64> {
@@ -365,16 +421,4 @@ fn status_of(raw: &RawNode<MemoryLog>) -> Status {
         leader: known(raw.raft.leader_id),
         term: raw.raft.term,
     }
-}
-
-fn encode(messages: Vec<Message>) -> Vec<Outgoing> {
-    messages
-        .into_iter()
-        .map(|message| Outgoing {
-            to: message.to,
-            bytes: message
-                .write_to_bytes()
-                .expect("a message that the library built has all its required fields"),
-        })
-        .collect()
 }

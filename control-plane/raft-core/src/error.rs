@@ -43,4 +43,16 @@ pub enum Error {
         /// Who we are.
         id: u64,
     },
+    /// A leader counts on entries that this member has acknowledged and no longer has.
+    #[error(
+        "the leader knows that this server had the log up to index {commit}, but it ends at \
+         {last}: data that was acknowledged is lost here. Rebuild this server from its peers with \
+         `skep server rebuild`"
+    )]
+    LostLog {
+        /// What the leader has seen acknowledged.
+        commit: u64,
+        /// Where the log ends.
+        last: u64,
+    },
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns the types only; the order in which an output must be carried out is on [`Output`].
 
-use crate::Error;
+use crate::{Error, Position};
 use raft::eraftpb::{ConfChangeV2, ConfState, Entry, HardState};
 
 /// One thing that happened to this member.
@@ -17,8 +17,8 @@ pub enum Input {
         /// The command's bytes.
         data: Vec<u8>,
     },
-    /// Append a membership change. Answered like [`Input::Propose`]; a change that is not
-    /// allowed at this moment is committed as an empty entry.
+    /// Append a membership change. Answered like [`Input::Propose`]; while an earlier change is
+    /// under way it is committed as an empty entry, one that makes no sense is refused.
     ChangeMembers {
         /// The caller's name for the proposal; only echoed.
         id: u64,
@@ -27,6 +27,28 @@ pub enum Input {
     },
     /// An encoded message from a peer, already authenticated by the transport.
     Message(Vec<u8>),
+    /// A leader's snapshot message, whose state has been received, verified and synced beside
+    /// the log. Answered by `snapshot` in the same output if it is to be installed.
+    Snapshot(Vec<u8>),
+    /// A snapshot of the own state is on disk: peers that need entries which are gone get it.
+    SnapshotTaken(Taken),
+    /// How the sending of a snapshot ended.
+    SnapshotStatus {
+        /// The member it was for.
+        to: u64,
+        /// Whether the member has it.
+        ok: bool,
+    },
+    /// Messages for this member are being lost.
+    Unreachable {
+        /// The member.
+        to: u64,
+    },
+    /// Hand leadership over; see [`Core::is_transferring`](crate::Core::is_transferring).
+    TransferLeader {
+        /// A voter.
+        to: u64,
+    },
     /// Ask for the index at which a read is linearizable. Answered by `read_states`, maybe in
     /// a later output, or at once by `reads_refused`; a change of term drops open reads.
     Read {
@@ -38,23 +60,22 @@ pub enum Input {
         /// [`Output::number`].
         number: u64,
     },
-    /// Forget entries up to and including `to_index` (at most what has been applied).
-    Compact {
-        /// The last index to forget.
-        to_index: u64,
-    },
 }
 
-/// What the caller must do, in this order: send `messages`; write `entries` and `hard_state`
-/// as one atomic batch (durably if `must_sync`); send `messages_after_persist`; apply
-/// `committed`; then step again, with [`Input::Persisted`] if there is a `number`. The next
-/// step takes it that everything in `committed` has been applied.
+/// What the caller must do, in this order: send `messages`; install `snapshot`, durably; write
+/// `entries` and `hard_state` as one atomic batch (durably if `must_sync`); send
+/// `messages_after_persist` and `snapshots_to_send`; apply `committed`; then step again, with
+/// [`Input::Persisted`] if there is a `number`. Applying may lag behind: the core needs to know
+/// nothing of it.
 #[derive(Debug, Default)]
 pub struct Output {
     /// Names the batch to be acknowledged; `None` when there was nothing to do.
     pub number: Option<u64>,
     /// Send before the write (a leader replicates while its own disk works).
     pub messages: Vec<Outgoing>,
+    /// The whole log, up to this position and whatever is behind it, is replaced by the snapshot
+    /// of [`Input::Snapshot`].
+    pub snapshot: Option<Taken>,
     /// Entries to write; the first overwrites what the log holds at its index and after.
     pub entries: Vec<Entry>,
     /// Term, vote and commit index to write, if changed.
@@ -65,6 +86,10 @@ pub struct Output {
     pub must_sync: bool,
     /// Send only when the write, and all before it, are on disk.
     pub messages_after_persist: Vec<Outgoing>,
+    /// Snapshots to send; each is answered by [`Input::SnapshotStatus`].
+    pub snapshots_to_send: Vec<SnapshotOut>,
+    /// A peer needs a snapshot and none on disk will do: take one now.
+    pub wants_snapshot: bool,
     /// Committed entries in log order, each exactly once from the restored position on.
     pub committed: Vec<Committed>,
     /// Reads that may be served once `index` has been applied.
@@ -88,6 +113,39 @@ pub struct Outgoing {
     pub to: u64,
     /// Opaque to the transport.
     pub bytes: Vec<u8>,
+}
+
+/// What a snapshot is of.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Taken {
+    /// The last entry in it.
+    pub position: Position,
+    /// The membership there.
+    pub members: ConfState,
+}
+
+/// A snapshot for one peer: the message goes with the file of the state at `position`.
+#[derive(Debug, Clone)]
+pub struct SnapshotOut {
+    /// The member it is for.
+    pub to: u64,
+    /// Of which state.
+    pub position: Position,
+    /// The encoded message, opaque to the transport.
+    pub bytes: Vec<u8>,
+}
+
+/// A peer as its leader sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Member id.
+    pub member: u64,
+    /// The last log index that it is known to have on disk.
+    pub matched: u64,
+    /// Whether it has answered lately.
+    pub is_active: bool,
+    /// The index of the snapshot that is being sent to it.
+    pub snapshot: Option<u64>,
 }
 
 /// One committed entry.
@@ -124,7 +182,7 @@ pub struct Accepted {
 }
 
 /// A proposal or read that was turned down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     /// The proposal's id or the read's ctx.
     pub id: u64,
@@ -133,7 +191,7 @@ pub struct Refused {
 }
 
 /// Why a proposal or read was turned down. None of them has had any effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
     /// This member does not lead; `leader` does, if known.
     NotLeader {
@@ -144,6 +202,11 @@ pub enum Reason {
     NotReady,
     /// Too many uncommitted bytes, or leadership is being handed over.
     Busy,
+    /// The membership change makes no sense on the membership of this moment.
+    Invalid {
+        /// In the library's words.
+        why: String,
+    },
 }
 
 /// The index a read has to wait for.

@@ -8,16 +8,19 @@
 mod core;
 mod error;
 mod event;
+pub mod members;
 mod storage;
 
-pub use crate::core::{Config, Core, MAX_MESSAGE_BYTES};
+pub use crate::core::{Config, Core, MAX_APPEND_BYTES, MAX_MESSAGE_BYTES, snapshot_of};
 pub use crate::error::Error;
 pub use crate::event::{
-    Accepted, Body, Committed, Input, Outgoing, Output, ReadState, Reason, Refused, Role, Status,
+    Accepted, Body, Committed, Input, Outgoing, Output, Peer, ReadState, Reason, Refused, Role,
+    SnapshotOut, Status, Taken,
 };
 pub use crate::storage::{Position, Restored};
 pub use raft::eraftpb::{
-    ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType, HardState,
+    ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState, Entry,
+    EntryType, HardState,
 };
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The step driven by hand: one member with a disk, and three members with a wire.
 
+mod snapshot;
+
 use super::*;
 use protobuf::Message as _;
 use std::collections::VecDeque;
@@ -13,6 +15,9 @@ struct Member {
     refused: Vec<Refused>,
     reads: Vec<ReadState>,
     sent: Vec<Outgoing>,
+    snapshots: Vec<SnapshotOut>,
+    installed: Vec<Taken>,
+    wants_snapshot: bool,
     syncs: usize,
 }
 
@@ -23,6 +28,7 @@ struct Disk {
     origin: Position,
     applied: Position,
     members: ConfState,
+    is_snapshot: bool,
 }
 
 fn voters(ids: &[u64]) -> ConfState {
@@ -44,6 +50,12 @@ impl Disk {
     }
 
     fn write(&mut self, output: &Output) {
+        if let Some(taken) = &output.snapshot {
+            self.entries.clear();
+            self.origin = taken.position;
+            self.applied = taken.position;
+            self.members = taken.members.clone();
+        }
         if let Some(first) = output.entries.first() {
             self.entries.retain(|entry| entry.index < first.index);
             self.entries.extend(output.entries.iter().cloned());
@@ -61,6 +73,8 @@ impl Member {
             seed: 7,
             election_ticks: 10,
             heartbeat_ticks: 2,
+            tail_entries: 5,
+            max_append_bytes: crate::MAX_APPEND_BYTES,
         };
         let core = Core::new(
             config,
@@ -70,6 +84,7 @@ impl Member {
                 hard_state: disk.hard_state.clone(),
                 applied: disk.applied,
                 members: disk.members.clone(),
+                is_snapshot: disk.is_snapshot,
             },
         )
         .expect("parts fit");
@@ -81,6 +96,9 @@ impl Member {
             refused: Vec::new(),
             reads: Vec::new(),
             sent: Vec::new(),
+            snapshots: Vec::new(),
+            installed: Vec::new(),
+            wants_snapshot: false,
             syncs: 0,
         }
     }
@@ -97,6 +115,9 @@ impl Member {
                 assert!(output.entries.is_empty());
             }
             self.sent.append(&mut output.messages_after_persist);
+            self.snapshots.append(&mut output.snapshots_to_send);
+            self.installed.extend(output.snapshot.take());
+            self.wants_snapshot |= output.wants_snapshot;
             for committed in output.committed {
                 if let Body::Command(entry) = committed.body {
                     self.applied.push((committed.index, entry.data.to_vec()));
@@ -189,32 +210,20 @@ fn compaction_then_restart_continues_behind_the_snapshot() {
     let mut member = Member::open(1, Disk::new(&[1]));
     member.run(vec![]);
     (1..=20).for_each(|id| member.propose(id));
-    let snapshot = member.core.position(member.applied[14].0).expect("known");
-    let tail = member.core.position(snapshot.index - 5).expect("known");
-    member.run(vec![Input::Compact {
-        to_index: tail.index,
-    }]);
-    assert_eq!(member.core.position(tail.index), Some(tail));
-    assert_eq!(member.core.position(tail.index - 1), None);
+    let snapshot = member.core.position(member.applied[17].0).expect("known");
+    let (first, _) = member.core.log_span();
+    let tail = member.core.position(first - 1).expect("known");
+    assert!(member.core.log_entries() <= 5, "the tail is kept, no more");
+    assert_eq!(member.core.position(first - 2), None);
     let mut disk = member.disk;
     disk.origin = tail;
     disk.entries.retain(|entry| entry.index > tail.index);
     disk.applied = snapshot;
     member = Member::open(1, disk);
     member.run(vec![]);
-    assert_eq!(member.commands(), names(16..=20));
+    assert_eq!(member.commands(), names(19..=20));
     member.propose(21);
-    assert_eq!(member.commands(), names(16..=21));
-}
-
-#[test]
-fn compaction_never_passes_what_was_applied() {
-    let mut member = Member::open(1, Disk::new(&[1]));
-    member.run(vec![]);
-    member.propose(1);
-    member.run(vec![Input::Compact { to_index: 1_000 }]);
-    member.propose(2);
-    assert_eq!(member.commands(), names(1..=2));
+    assert_eq!(member.commands(), names(19..=21));
 }
 
 #[test]
@@ -256,6 +265,8 @@ fn parts_that_do_not_fit_are_refused_in_words() {
             seed: 7,
             election_ticks: 10,
             heartbeat_ticks: 2,
+            tail_entries: 5,
+            max_append_bytes: crate::MAX_APPEND_BYTES,
         };
         let parts = Restored {
             origin: disk.origin,
@@ -263,6 +274,7 @@ fn parts_that_do_not_fit_are_refused_in_words() {
             hard_state: disk.hard_state,
             applied: disk.applied,
             members: disk.members,
+            is_snapshot: false,
         };
         let error = Core::new(config, parts)
             .err()
@@ -345,6 +357,8 @@ fn election_timeouts_are_a_function_of_seed_member_and_term() {
             seed,
             election_ticks: 10,
             heartbeat_ticks: 2,
+            tail_entries: 5,
+            max_append_bytes: crate::MAX_APPEND_BYTES,
         };
         let mut core = Core::new(
             config,
@@ -548,4 +562,47 @@ fn three_members_elect_commit_and_survive_the_loss_of_their_leader() {
         assert_eq!(group.member(id).commands(), names(1..=2), "member {id}");
     }
     assert_ne!(group.member(first).core.status().role, Role::Leader);
+}
+
+#[test]
+fn a_member_that_lost_what_it_acknowledged_says_so_instead_of_aborting() {
+    let mut group = Group::new();
+    let leader = group.elect();
+    let forgetful = leader % 3 + 1;
+    let old = group.member(forgetful).disk.clone();
+    for id in 1..=3 {
+        group.member(leader).propose(id);
+        group.deliver();
+    }
+    let id = forgetful;
+    let mut forgetful = Member::open(id, old);
+    let error = loop {
+        group.member(leader).run(vec![Input::Tick]);
+        let sent = std::mem::take(&mut group.member(leader).sent);
+        let failed = sent
+            .into_iter()
+            .filter(|message| message.to == id)
+            .find_map(|message| forgetful.core.step([Input::Message(message.bytes)]).err());
+        if let Some(error) = failed {
+            break error;
+        }
+    };
+    assert!(error.to_string().contains("skep server rebuild"), "{error}");
+}
+
+#[test]
+fn a_run_of_proposals_is_one_message_for_each_peer() {
+    let mut group = Group::new();
+    let leader = group.elect();
+    group.deliver();
+    let run = (1..=50).map(|id| Input::Propose {
+        id,
+        data: vec![7; 10],
+    });
+    let output = group.member(leader).core.step(run).expect("step");
+    assert_eq!(output.messages.len(), 2, "{:?}", output.messages);
+    let places: Vec<u64> = output.accepted.iter().map(|it| it.index).collect();
+    let first = places[0];
+    assert_eq!(places, (first..first + 50).collect::<Vec<_>>());
+    assert_eq!(output.entries.len(), 50);
 }

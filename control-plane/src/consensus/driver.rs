@@ -3,17 +3,22 @@
 //! Owns the order of things: persist, then send what depends on it, then apply, then publish,
 //! then answer. Runs on a thread of its own, because appending blocks on the disk.
 
-use super::handle::{Event, Shared};
+mod apply;
+mod snapshots;
+
+use super::group::Publisher;
+use super::handle::{self, Event, Reply, Shared};
+use super::incoming;
 use super::keeper::Keeper;
-use super::log::{LogStore, Origin};
-use super::machine::{Batch, Leadership, StateMachine};
+use super::log::LogStore;
+use super::machine::StateMachine;
 use super::metrics::{add, set};
 use super::service::Error;
-use super::snapshot::{self, Meta};
+use super::snapshot::{Snapshots, Taken};
 use super::transport::Transport;
-use super::waiting::{Proposals, Reads};
+use super::waiting::{Proposals, Proposer, Reads};
 use skep_raft_core::{
-    Body, Committed, Core, Entry, HardState, Input, Outgoing, Output, Position, Role,
+    Committed, ConfState, Core, Entry, HardState, Input, Outgoing, Output, Position, Role,
 };
 use std::fs::File;
 use std::sync::Arc;
@@ -22,27 +27,53 @@ use std::time::{Duration, Instant};
 
 /// Events taken into one step, so that one append stays a few MiB with ordinary commands.
 const MAX_STEP_EVENTS: usize = 4096;
-/// Command bytes taken into one step.
+/// Command and message bytes taken into one step.
 const MAX_STEP_BYTES: usize = 4 << 20;
 
 /// Everything that moves when the log moves. Fields are dropped in order: the lock goes last.
 pub(super) struct Driver<M: StateMachine> {
     pub(super) core: Core,
-    pub(super) machine: M,
+    /// Away on the snapshot thread while a leader's snapshot is decoded.
+    pub(super) machine: Option<M>,
     pub(super) transport: Box<dyn Transport>,
     pub(super) shared: Arc<Shared<M>>,
     pub(super) proposals: Proposals<M>,
     pub(super) reads: Reads<M>,
     pub(super) keeper: Keeper<M>,
     pub(super) store: Arc<dyn LogStore>,
+    pub(super) snapshots: Snapshots,
     pub(super) server: u64,
     pub(super) applied: Position,
+    /// The membership at `applied`.
+    pub(super) members: ConfState,
     pub(super) disk_origin: u64,
-    pub(super) tail_entries: u64,
     pub(super) tick: Duration,
+    pub(super) pending: Pending,
+    pub(super) publisher: Publisher,
+    pub(super) _lock: Arc<File>,
+}
+
+/// What waits for a later moment.
+#[derive(Default)]
+pub(super) struct Pending {
     /// The commit index has moved since the last write, which costs no write of its own.
-    pub(super) is_commit_unsaved: bool,
-    pub(super) _lock: File,
+    is_commit_unsaved: bool,
+    /// A peer needs a snapshot that does not exist yet.
+    is_snapshot_wanted: bool,
+    /// Peers whose snapshot could not be handed out: the core is told in the next step.
+    unsent: Vec<u64>,
+    /// Committed while the machine was away.
+    backlog: Vec<Committed>,
+    /// What the machine, while it is away, is being restored to.
+    restoring: Option<Taken>,
+    /// A snapshot that was handed in together with the message in this step.
+    arrival: Option<Arrival>,
+    transfers: Vec<Reply<()>>,
+}
+
+struct Arrival {
+    staged: Option<Taken>,
+    reply: incoming::Answer,
 }
 
 impl<M: StateMachine> Driver<M> {
@@ -56,8 +87,11 @@ impl<M: StateMachine> Driver<M> {
                 // One tick however late: a process that was suspended must hear its peers
                 // before it concludes that they are gone.
                 inputs.push(Input::Tick);
+                self.reads.tick();
                 next_tick = Instant::now() + self.tick;
             }
+            let unsent = self.pending.unsent.drain(..);
+            inputs.extend(unsent.map(|to| Input::SnapshotStatus { to, ok: false }));
             let more = self.gather(first, events, &mut inputs)?;
             inputs.extend(self.reads.ask().map(|ctx| Input::Read { ctx }));
             self.drive(inputs)?;
@@ -68,11 +102,12 @@ impl<M: StateMachine> Driver<M> {
     }
 
     fn wait(&self, events: &Receiver<Event<M>>, next_tick: Instant) -> Option<Event<M>> {
-        if self.core.is_alone() {
+        let tick = (!self.core.is_alone()).then_some(next_tick);
+        let Some(deadline) = tick.into_iter().chain(self.publisher.due()).min() else {
             // Nobody else can lead: time means nothing, and an idle server sleeps.
             return Some(events.recv().unwrap_or(Event::Stop));
-        }
-        match events.recv_timeout(next_tick.saturating_duration_since(Instant::now())) {
+        };
+        match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(event) => Some(event),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => Some(Event::Stop),
@@ -90,26 +125,17 @@ impl<M: StateMachine> Driver<M> {
         let mut next = first;
         while let Some(event) = next {
             match event {
-                Event::Propose {
-                    command,
-                    reply,
-                    room,
-                } => {
-                    bytes += command.len();
-                    let id = self.proposals.add(reply, room);
-                    inputs.push(Input::Propose { id, data: command });
-                }
-                Event::Read { reply, room } => self.reads.add(reply, room),
-                Event::Message {
-                    bytes: message,
-                    room,
-                } => {
-                    bytes += message.len();
-                    drop(room);
-                    inputs.push(Input::Message(message));
-                }
-                Event::SnapshotDone(result) => inputs.extend(self.snapshot_done(result)?),
                 Event::Stop => return Ok(false),
+                // Its message must be the only one that can replace the state in this step.
+                Event::Install {
+                    message,
+                    staged,
+                    reply,
+                } => {
+                    inputs.extend(self.arrive(message, staged, reply)?);
+                    break;
+                }
+                event => bytes += self.take(event, inputs)?,
             }
             if inputs.len() >= MAX_STEP_EVENTS || bytes >= MAX_STEP_BYTES {
                 break;
@@ -119,15 +145,59 @@ impl<M: StateMachine> Driver<M> {
         Ok(true)
     }
 
+    /// Turns one event into inputs, and says how many bytes they are.
+    fn take(&mut self, event: Event<M>, inputs: &mut Vec<Input>) -> Result<usize, Error> {
+        let mut bytes = 0;
+        match event {
+            Event::Propose {
+                command,
+                reply,
+                room,
+            } => {
+                bytes = command.len();
+                let id = self.proposals.add(Proposer::command(reply, room));
+                inputs.push(Input::Propose { id, data: command });
+            }
+            Event::ChangeMembers {
+                change,
+                reply,
+                room,
+            } => {
+                let id = self.proposals.add(Proposer::members(reply, room));
+                inputs.push(Input::ChangeMembers { id, change });
+            }
+            Event::Read { reply, room } => self.reads.add(reply, room),
+            Event::Message {
+                bytes: message,
+                room,
+            } => {
+                bytes = message.len();
+                drop(room);
+                inputs.push(Input::Message(message));
+            }
+            Event::Transfer { to, reply } => inputs.extend(self.begin_transfer(to, reply)),
+            Event::Unreachable(to) => inputs.push(Input::Unreachable { to }),
+            Event::SnapshotSent { to, ok } => inputs.push(Input::SnapshotStatus { to, ok }),
+            Event::SnapshotDone(result) => inputs.extend(self.snapshot_done(result)?),
+            Event::Restored(result) => self.restored(result?)?,
+            // Handled by the caller.
+            Event::Install { .. } | Event::Stop => {}
+        }
+        Ok(bytes)
+    }
+
     /// Steps the core and carries out what it says, until it has nothing more to say.
     pub(super) fn drive(&mut self, inputs: Vec<Input>) -> Result<(), Error> {
+        let mut has_status_changed = false;
         let mut output = self.core.step(inputs)?;
         loop {
             let number = output.number;
+            has_status_changed |= output.status.is_some();
             self.carry_out(output)?;
             let Some(number) = number else { break };
             output = self.core.step([Input::Persisted { number }])?;
         }
+        self.end_arrival()?;
         set(
             &self.shared.counters.log_entries,
             self.core.log_entries() as u64,
@@ -136,7 +206,10 @@ impl<M: StateMachine> Driver<M> {
             &self.shared.counters.commit_index,
             self.core.hard_state().commit,
         );
-        self.snapshot_if_due()
+        self.snapshot_if_due()?;
+        self.publish_group(has_status_changed);
+        self.end_transfers();
+        Ok(())
     }
 
     fn carry_out(&mut self, output: Output) -> Result<(), Error> {
@@ -155,21 +228,25 @@ impl<M: StateMachine> Driver<M> {
             &self.shared.counters.proposals,
             output.accepted.len() as u64,
         );
-        self.proposals.accept(&output.accepted);
-        self.proposals.refuse(&output.refused);
-        self.reads.refuse(&output.reads_refused);
+        self.proposals
+            .settle_places(&output.accepted, output.refused);
+        self.reads.refuse(output.reads_refused);
         self.send(output.messages);
+        if let Some(taken) = output.snapshot {
+            self.install(taken)?;
+        }
         if output.must_sync || !output.entries.is_empty() {
             let hard_state = output.hard_state.unwrap_or_else(|| self.core.hard_state());
             self.append(&output.entries, &hard_state)?;
         } else {
-            self.is_commit_unsaved |= output.hard_state.is_some();
+            self.pending.is_commit_unsaved |= output.hard_state.is_some();
         }
         self.send(output.messages_after_persist);
-        if !output.committed.is_empty() {
-            self.apply(output.committed);
-            self.publish_leadership();
+        for snapshot in output.snapshots_to_send {
+            self.send_snapshot(snapshot);
         }
+        self.pending.is_snapshot_wanted |= output.wants_snapshot;
+        self.apply_or_keep(output.committed)?;
         let shared = &self.shared;
         self.reads
             .serve(self.applied.index, || shared.published.read().1.clone());
@@ -185,133 +262,59 @@ impl<M: StateMachine> Driver<M> {
     fn append(&mut self, entries: &[Entry], hard_state: &HardState) -> Result<(), Error> {
         self.store.append(entries, hard_state)?;
         add(&self.shared.counters.fsyncs, 1);
-        self.is_commit_unsaved = false;
-        Ok(())
-    }
-
-    /// Applies a run of entries, shows the state, then tells of the changes, then answers.
-    fn apply(&mut self, committed: Vec<Committed>) {
-        let mut changes = Vec::new();
-        let mut answers = Vec::new();
-        for Committed { index, term, body } in committed {
-            let outcome = match body {
-                Body::Command(entry) => {
-                    self.keeper.count(entry.data.len());
-                    let (outcome, changed) = self.machine.apply(index, &entry.data);
-                    changes.extend(changed);
-                    Some(outcome)
-                }
-                Body::Empty | Body::Members(_) => None,
-            };
-            answers.extend(self.proposals.settle(index, term, outcome));
-            self.applied = Position { index, term };
-        }
-        let index = self.applied.index;
-        *self.shared.published.write() = (index, self.machine.view());
-        if !changes.is_empty() {
-            // No receiver is no error: whoever subscribes later starts from a view.
-            let _listeners = self.shared.changes.send(Arc::new(Batch { index, changes }));
-        }
-        self.shared.applied.send_replace(index);
-        set(&self.shared.counters.applied_index, index);
-        for answer in answers {
-            answer.give();
-        }
-    }
-
-    /// The first entry of a term is the leader's own: once it is applied, so is everything that
-    /// earlier leaders acknowledged.
-    fn publish_leadership(&self) {
-        let status = self.core.status();
-        let leadership = Leadership {
-            is_leader: status.role == Role::Leader && self.applied.term == status.term,
-            term: status.term,
-            leader: status.leader,
-        };
-        set(&self.shared.counters.term, status.term);
-        self.shared.leadership.send_if_modified(|current| {
-            let changed = *current != leadership;
-            if changed {
-                *current = leadership;
-                tracing::info!(
-                    is_leader = leadership.is_leader,
-                    term = leadership.term,
-                    leader = leadership.leader,
-                    "leadership"
-                );
-            }
-            changed
-        });
-    }
-
-    fn snapshot_if_due(&mut self) -> Result<(), Error> {
-        if self.keeper.has_failed() {
-            return Err(Error::SnapshotThread);
-        }
-        if !self.keeper.is_due() {
-            return Ok(());
-        }
-        // A snapshot must never be ahead of the commit index on disk.
-        self.save_commit()?;
-        let meta = Meta {
-            position: self.applied,
-            members: self.core.members().clone(),
-        };
-        let (_, view) = self.shared.published.read().clone();
-        self.keeper.begin(meta, view);
+        self.pending.is_commit_unsaved = false;
         Ok(())
     }
 
     fn save_commit(&mut self) -> Result<(), Error> {
-        if self.is_commit_unsaved {
+        if self.pending.is_commit_unsaved {
             let hard_state = self.core.hard_state();
             self.append(&[], &hard_state)?;
         }
         Ok(())
     }
 
-    fn snapshot_done(
-        &mut self,
-        result: Result<Meta, snapshot::Error>,
-    ) -> Result<Option<Input>, Error> {
-        let meta = match result {
-            Ok(meta) => meta,
-            Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "no snapshot was written"
-                );
-                add(&self.shared.counters.snapshot_failures, 1);
-                self.keeper.finish(None);
-                return Ok(None);
-            }
+    fn begin_transfer(&mut self, to: Option<u64>, reply: Reply<()>) -> Option<Input> {
+        let status = self.core.status();
+        let refusal = if status.role != Role::Leader {
+            Some(handle::Error::NotLeader {
+                leader: status.leader,
+            })
+        } else {
+            let why = match to.or_else(|| self.core.successor()) {
+                Some(to) if to == self.server => "this server leads already",
+                Some(to) if !self.core.members().voters.contains(&to) => {
+                    "only a server that votes can lead"
+                }
+                Some(to) => {
+                    self.pending.transfers.push(reply);
+                    return Some(Input::TransferLeader { to });
+                }
+                None => "no other server that votes is active",
+            };
+            Some(handle::Error::Refused {
+                why: why.to_owned(),
+            })
         };
-        let index = meta.position.index;
-        set(&self.shared.counters.last_snapshot_index, index);
-        self.keeper.finish(Some(meta));
-        self.compact_disk()?;
-        let to_index = index.saturating_sub(self.tail_entries);
-        Ok(Some(Input::Compact { to_index }))
+        // Whoever asked may have gone away.
+        let _gone = refusal.map(|error| reply.send(Err(error)));
+        None
     }
 
-    fn compact_disk(&mut self) -> Result<(), Error> {
-        let Some(Meta { position, members }) = self.keeper.forgettable().cloned() else {
-            return Ok(());
-        };
-        if position.index <= self.disk_origin {
-            return Ok(());
+    fn end_transfers(&mut self) {
+        if self.pending.transfers.is_empty() || self.core.is_transferring() {
+            return;
         }
-        let origin = Origin {
-            server: self.server,
-            position,
-            members,
+        let status = self.core.status();
+        let answer = match (status.role, status.leader) {
+            (Role::Leader, _) => Err(handle::Error::NotMoved),
+            (_, Some(_)) => Ok(()),
+            // Stepped down, and the next one is not known yet.
+            (_, None) => return,
         };
-        self.store.compact(&origin, &self.core.hard_state())?;
-        add(&self.shared.counters.fsyncs, 1);
-        self.is_commit_unsaved = false;
-        self.disk_origin = position.index;
-        self.keeper.purge();
-        Ok(())
+        for reply in self.pending.transfers.drain(..) {
+            let _gone = reply.send(answer.clone());
+        }
     }
 }
 
@@ -321,6 +324,10 @@ impl<M: StateMachine> Drop for Driver<M> {
         self.shared.leadership.send_modify(|current| {
             current.is_leader = false;
             current.leader = None;
+        });
+        self.shared.group.send_modify(|group| {
+            group.is_leader = false;
+            group.leader = None;
         });
     }
 }

@@ -3,12 +3,18 @@
 //! Owns the limits and deadlines of requests. Never touches the log: everything is a message to
 //! the consensus thread, or a look at what that thread has published.
 
+mod error;
+
+use super::group::Group;
+use super::incoming::{self, Inbox, Incoming, SnapshotOffer};
 use super::machine::{Batch, Leadership, StateMachine};
 use super::metrics::{Counters, Metrics};
+use super::snapshot::{self, Snapshots, Sum, Taken};
+pub use error::Error;
 use parking_lot::RwLock;
-use skep_raft_core::{MAX_MESSAGE_BYTES, Reason};
+use skep_raft_core::{ConfChangeV2, MAX_MESSAGE_BYTES};
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Sender, SyncSender};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot, watch};
 
@@ -25,69 +31,10 @@ pub const CHANGE_FEED: usize = 1 << 10;
 pub const PROPOSE_DEADLINE: Duration = Duration::from_secs(10);
 /// After this a read is given up on.
 pub const READ_DEADLINE: Duration = Duration::from_secs(5);
-
-/// Why a request was not done.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// The command is too large.
-    #[error("the command has {bytes} bytes, at most {MAX_COMMAND_BYTES} are accepted")]
-    TooLarge {
-        /// Its size.
-        bytes: usize,
-    },
-    /// The command has no bytes.
-    #[error("the command is empty")]
-    Empty,
-    /// Another server leads.
-    #[error("this server does not lead{}", leader.map_or(String::new(), |id| format!("; server {id} does")))]
-    NotLeader {
-        /// Its id, if known.
-        leader: Option<u64>,
-    },
-    /// This server has just been elected.
-    #[error("this server has just been elected and is not ready yet")]
-    NotReady,
-    /// Too much is waiting to be committed.
-    #[error("too many commands are waiting to be committed")]
-    Busy,
-    /// Another leader's entry took the command's place in the log.
-    #[error("the leader changed and the command was not applied")]
-    Superseded,
-    /// No answer in time.
-    #[error("no answer after {after_ms} ms; {}", if *.is_write { "the command may still be applied" } else { "nothing was read" })]
-    Timeout {
-        /// Whether a command was under way.
-        is_write: bool,
-        /// The deadline.
-        after_ms: u64,
-    },
-    /// The consensus thread has ended.
-    #[error("the server is stopping; a command under way may or may not have been applied")]
-    Stopped,
-}
-
-impl Error {
-    /// Whether the same request may succeed later or elsewhere.
-    pub fn is_retryable(&self) -> bool {
-        !matches!(self, Self::TooLarge { .. } | Self::Empty)
-    }
-
-    /// Whether a command may have been, or may yet be, applied: retry it only if applying it
-    /// twice does no harm.
-    pub fn is_outcome_unknown(&self) -> bool {
-        matches!(self, Self::Timeout { is_write: true, .. } | Self::Stopped)
-    }
-}
-
-impl From<Reason> for Error {
-    fn from(reason: Reason) -> Self {
-        match reason {
-            Reason::NotLeader { leader } => Self::NotLeader { leader },
-            Reason::NotReady => Self::NotReady,
-            Reason::Busy => Self::Busy,
-        }
-    }
-}
+/// After this a change of members is given up on: it needs the slowest of two majorities.
+pub const CHANGE_DEADLINE: Duration = Duration::from_secs(10);
+/// After this leadership is not handed over any more; the core itself gives up much earlier.
+pub const TRANSFER_DEADLINE: Duration = Duration::from_secs(5);
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
@@ -95,7 +42,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 pub(super) enum Event<M: StateMachine> {
     Propose {
         command: Vec<u8>,
-        reply: Reply<M::Outcome>,
+        reply: Reply<(u64, M::Outcome)>,
         room: OwnedSemaphorePermit,
     },
     Read {
@@ -106,7 +53,28 @@ pub(super) enum Event<M: StateMachine> {
         bytes: Vec<u8>,
         room: OwnedSemaphorePermit,
     },
-    SnapshotDone(Result<super::snapshot::Meta, super::snapshot::Error>),
+    ChangeMembers {
+        change: ConfChangeV2,
+        reply: Reply<()>,
+        room: OwnedSemaphorePermit,
+    },
+    Transfer {
+        to: Option<u64>,
+        reply: Reply<()>,
+    },
+    Unreachable(u64),
+    SnapshotSent {
+        to: u64,
+        ok: bool,
+    },
+    Install {
+        message: Vec<u8>,
+        staged: Option<Taken>,
+        reply: SyncSender<Result<(), incoming::Error>>,
+    },
+    SnapshotDone(Result<(Taken, Sum), snapshot::Error>),
+    /// The machine is back from the snapshot thread, with the state of the leader's snapshot.
+    Restored(Result<(Box<M>, Sum), super::service::Error>),
     Stop,
 }
 
@@ -115,16 +83,20 @@ pub(super) struct Shared<M: StateMachine> {
     pub(super) published: RwLock<(u64, M::View)>,
     pub(super) applied: watch::Sender<u64>,
     pub(super) leadership: watch::Sender<Leadership>,
+    pub(super) group: watch::Sender<Group>,
+    pub(super) inbox: Inbox,
     pub(super) changes: broadcast::Sender<Arc<Batch<M::Change>>>,
     pub(super) counters: Counters,
 }
 
 impl<M: StateMachine> Shared<M> {
-    pub(super) fn new(index: u64, view: M::View) -> Self {
+    pub(super) fn new(index: u64, view: M::View, snapshots: Snapshots) -> Self {
         Self {
             published: RwLock::new((index, view)),
             applied: watch::Sender::new(index),
             leadership: watch::Sender::new(Leadership::default()),
+            group: watch::Sender::new(Group::default()),
+            inbox: Inbox::new(snapshots),
             changes: broadcast::Sender::new(CHANGE_FEED),
             counters: Counters::default(),
         }
@@ -166,6 +138,16 @@ impl<M: StateMachine> Handle<M> {
     /// # Errors
     /// See [`Error`]; dropping the future does not take the command back.
     pub async fn propose(&self, command: Vec<u8>) -> Result<M::Outcome, Error> {
+        let (_, outcome) = self.propose_indexed(command).await?;
+        Ok(outcome)
+    }
+
+    /// [`Handle::propose`] with the command's log index: a server that forwarded it waits until
+    /// it has applied so much itself.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn propose_indexed(&self, command: Vec<u8>) -> Result<(u64, M::Outcome), Error> {
         let bytes = command.len();
         if bytes > MAX_COMMAND_BYTES {
             return Err(Error::TooLarge { bytes });
@@ -187,6 +169,86 @@ impl<M: StateMachine> Handle<M> {
             .await
         })
         .await
+    }
+
+    /// Waits until the entry at `index`, and all before it, are applied here.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`].
+    pub async fn wait_applied(&self, index: u64, deadline: Duration) -> Result<(), Error> {
+        let mut applied = self.applied();
+        within(deadline, false, async {
+            let reached = applied.wait_for(|applied| *applied >= index).await;
+            reached.map(drop).map_err(|_| Error::Stopped)
+        })
+        .await
+    }
+
+    /// Proposes a change of members; on return it is committed and applied, and a joint change is
+    /// then left by itself. See [`skep_raft_core::members::plan`] for which changes are wise.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] while another change is under way, or for one that makes no sense.
+    pub async fn change_members(&self, change: ConfChangeV2) -> Result<(), Error> {
+        within(CHANGE_DEADLINE, true, async {
+            let room = self.queue.clone().acquire_many_owned(1).await;
+            let room = room.map_err(|_| Error::Stopped)?;
+            self.ask(|reply| Event::ChangeMembers {
+                change,
+                reply,
+                room,
+            })
+            .await
+        })
+        .await
+    }
+
+    /// Hands leadership to `to`, or to the voter that has most of the log. Returns when another
+    /// server leads.
+    ///
+    /// # Errors
+    /// [`Error::NotLeader`], [`Error::Refused`] if nobody can take over, [`Error::NotMoved`].
+    pub async fn transfer_leader(&self, to: Option<u64>) -> Result<(), Error> {
+        within(TRANSFER_DEADLINE, false, async {
+            self.ask(|reply| Event::Transfer { to, reply }).await
+        })
+        .await
+    }
+
+    /// The group as this server sees it. Changes of leader, term and members are told at once,
+    /// progress at most every 100 ms.
+    pub fn group(&self) -> watch::Receiver<Group> {
+        self.shared.group.subscribe()
+    }
+
+    /// Tells how the sending of a snapshot has ended; see
+    /// [`Transport::send_snapshot`](super::Transport::send_snapshot).
+    pub fn snapshot_sent(&self, to: u64, ok: bool) {
+        self.tell(Event::SnapshotSent { to, ok });
+    }
+
+    /// Messages for `to` are being lost: it is probed instead of being sent ever more.
+    pub fn unreachable(&self, to: u64) {
+        self.tell(Event::Unreachable(to));
+    }
+
+    /// Begins, or goes on with, the receiving of a snapshot that an authenticated peer offers.
+    /// Another one that was being received is superseded. Blocks on the disk.
+    ///
+    /// # Errors
+    /// See [`incoming::Error`].
+    pub fn receive_snapshot(&self, offer: SnapshotOffer) -> Result<Incoming, incoming::Error> {
+        let events = self.events.clone();
+        let applied = *self.shared.applied.borrow();
+        let install = move |message, staged, reply| {
+            let event = Event::Install {
+                message,
+                staged,
+                reply,
+            };
+            events.send(event).is_ok()
+        };
+        self.shared.inbox.receive(offer, applied, Box::new(install))
     }
 
     /// A view that holds every write acknowledged, by any server, before this call.
@@ -263,6 +325,11 @@ impl<M: StateMachine> Handle<M> {
         self.events
             .send(Event::Message { bytes, room })
             .map_err(|_| Error::Stopped)
+    }
+
+    fn tell(&self, event: Event<M>) {
+        // A service that has ended needs no telling.
+        let _ended = self.events.send(event);
     }
 
     async fn ask<T>(&self, event: impl FnOnce(Reply<T>) -> Event<M>) -> Result<T, Error> {

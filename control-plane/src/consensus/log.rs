@@ -58,6 +58,13 @@ pub trait LogStore: Send + Sync + 'static {
     /// As for [`LogStore::append`].
     fn compact(&self, origin: &Origin, hard_state: &HardState) -> Result<(), Error>;
 
+    /// Forgets every entry and begins anew at `origin`, durably and atomically: what a leader's
+    /// snapshot replaces.
+    ///
+    /// # Errors
+    /// See [`LogStore::append`].
+    fn reset(&self, origin: &Origin, hard_state: &HardState) -> Result<(), Error>;
+
     /// Gives the space of forgotten entries back to the file system.
     ///
     /// # Errors
@@ -71,8 +78,8 @@ pub enum Error {
     /// Something that was written is missing or unreadable.
     #[error(
         "the Raft log is damaged at {path}: {what}. The server does not start, so that it cannot \
-         act on half a log. Keep the directory as it is; restore the data directory from a backup, \
-         or rebuild this server from its peers"
+         act or vote on half a log. Keep the directory as it is; rebuild this server from its peers \
+         with `skep server rebuild`, or, if there are none, restore a backup"
     )]
     Damaged {
         /// File or directory.

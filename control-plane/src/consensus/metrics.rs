@@ -21,6 +21,10 @@ pub struct Metrics {
     pub last_snapshot_index: u64,
     /// Snapshots that could not be written since start.
     pub snapshot_failures: u64,
+    /// Snapshots handed to the transport for peers since start.
+    pub snapshots_sent: u64,
+    /// Snapshots of a leader that replaced the state since start.
+    pub snapshots_installed: u64,
 }
 
 #[derive(Debug, Default)]
@@ -33,6 +37,8 @@ pub(super) struct Counters {
     pub(super) proposals: AtomicU64,
     pub(super) last_snapshot_index: AtomicU64,
     pub(super) snapshot_failures: AtomicU64,
+    pub(super) snapshots_sent: AtomicU64,
+    pub(super) snapshots_installed: AtomicU64,
 }
 
 impl Counters {
@@ -47,6 +53,8 @@ impl Counters {
             proposals: get(&self.proposals),
             last_snapshot_index: get(&self.last_snapshot_index),
             snapshot_failures: get(&self.snapshot_failures),
+            snapshots_sent: get(&self.snapshots_sent),
+            snapshots_installed: get(&self.snapshots_installed),
         }
     }
 }

@@ -10,10 +10,13 @@
 //!                                   raft-core (pure)                └─► view, changes, index
 //! ```
 
+pub mod group;
 pub mod handle;
+pub mod incoming;
 pub mod log;
 pub mod machine;
 pub mod metrics;
+pub mod offline;
 pub mod service;
 pub mod snapshot;
 pub mod transport;
@@ -24,11 +27,13 @@ mod keeper;
 mod recover;
 mod waiting;
 
+pub use group::Group;
 pub use handle::{Handle, MAX_COMMAND_BYTES};
+pub use incoming::{Incoming, SnapshotOffer};
 pub use machine::{Batch, Leadership, StateMachine};
 pub use metrics::Metrics;
 pub use service::{Options, Service};
-pub use transport::{NoPeers, Transport};
+pub use transport::{NoPeers, SnapshotSend, Transport};
 
 #[cfg(test)]
 mod tests;

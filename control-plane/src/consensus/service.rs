@@ -3,10 +3,11 @@
 //! Owns the data directory (one lock, `log/`, `log.mark`, `snapshots/`) and the consensus
 //! thread. What others may ask of it is on [`Handle`].
 
-use super::driver::Driver;
+use super::driver::{Driver, Pending};
 use super::files;
+use super::group::Publisher;
 use super::handle::{Event, Handle, Shared};
-use super::keeper::{Keeper, Policy};
+use super::keeper::{Keeper, Policy, Tools};
 use super::log::{self, EngineLog, LogStore};
 use super::machine::StateMachine;
 use super::metrics::set;
@@ -14,15 +15,18 @@ use super::recover::{Recovered, recover};
 use super::snapshot::{self, Snapshots};
 use super::transport::Transport;
 use super::waiting::{Proposals, Reads};
-use skep_raft_core::Input;
 use std::fs::{File, TryLockError};
 use std::hash::{BuildHasher, RandomState};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+
+/// How long a stop waits for another server to take over leadership: some round trips and an
+/// fsync on either side.
+const HAND_OVER_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How a server's log is kept. [`Options::new`] has the defaults.
 #[derive(Debug, Clone)]
@@ -34,8 +38,11 @@ pub struct Options {
     /// Whether an empty directory is a new group. False for a server that has run before: then
     /// an empty directory is a loss, and is reported as one.
     pub create: bool,
-    /// The voters of a new group. Ignored once the log exists.
+    /// The voters of a new group. Ignored once the log exists, and by a server that joins.
     pub founders: Vec<u64>,
+    /// Whether an empty directory waits for the snapshot of a group that this server joins,
+    /// instead of founding one.
+    pub join: bool,
     /// Where election timeouts are drawn from, with id and term.
     pub seed: u64,
     /// Length of a tick.
@@ -48,8 +55,10 @@ pub struct Options {
     pub snapshot_entries: u64,
     /// ...or after this many bytes of them.
     pub snapshot_bytes: u64,
-    /// Entries before a snapshot that stay in memory, for peers a little behind.
-    pub tail_entries: u64,
+    /// Applied entries that stay in memory, for peers a little behind.
+    pub tail_entries: usize,
+    /// How long a stop waits for a snapshot that is being written.
+    pub stop_deadline: Duration,
 }
 
 impl Options {
@@ -60,14 +69,17 @@ impl Options {
             dir: dir.into(),
             create: true,
             founders: vec![id],
+            join: false,
             seed: 0,
             // Elections start 0.5 to 1 s after the leader is lost, so writes are back within 2 s.
             tick: Duration::from_millis(50),
             election_ticks: 10,
             heartbeat_ticks: 2,
-            snapshot_entries: 10_000,
+            // Some 100 ms of replay, and not many snapshots a minute at full load.
+            snapshot_entries: 50_000,
             snapshot_bytes: 32 << 20,
-            tail_entries: 1_000,
+            tail_entries: 10_000,
+            stop_deadline: Duration::from_secs(10),
         }
     }
 }
@@ -111,7 +123,8 @@ pub enum Error {
     /// There should be data but there is none.
     #[error(
         "{dir} holds no Raft log, but this server has run before: its data is lost or the \
-         directory is the wrong one. Restore a backup, or rebuild this server from its peers"
+         directory is the wrong one. Rebuild this server from its peers with `skep server rebuild`, \
+         or, if there are none, restore a backup"
     )]
     NoData {
         /// The directory.
@@ -119,8 +132,8 @@ pub enum Error {
     },
     /// Snapshots without a log.
     #[error(
-        "{dir} holds snapshots but no Raft log: what was written after them is lost. Restore a \
-         backup, or rebuild this server from its peers"
+        "{dir} holds snapshots but no Raft log: what was written after them is lost. Rebuild this \
+         server from its peers with `skep server rebuild`, or, if there are none, restore a backup"
     )]
     LogMissing {
         /// The directory.
@@ -129,7 +142,8 @@ pub enum Error {
     /// No snapshot reaches up to where the log begins.
     #[error(
         "the log in {dir} begins at index {begins} and needs a snapshot that reaches up to there: \
-         {newest}{damaged}. Restore a backup, or rebuild this server from its peers"
+         {newest}{damaged}. Rebuild this server from its peers with `skep server rebuild`, or, if \
+         there are none, restore a backup"
     )]
     NoSnapshot {
         /// The directory.
@@ -151,7 +165,8 @@ pub enum Error {
     },
     /// Log and snapshot do not belong together.
     #[error(
-        "log and snapshot in {dir} do not fit together; restore a backup, or rebuild this server from its peers"
+        "log and snapshot in {dir} do not fit together. Rebuild this server from its peers with \
+         `skep server rebuild`, or, if there are none, restore a backup"
     )]
     Restore {
         /// The directory.
@@ -163,6 +178,15 @@ pub enum Error {
     /// A step failed: something committed makes no sense.
     #[error("consensus cannot go on")]
     Core(#[from] skep_raft_core::Error),
+    /// A command that this build does not know: passing over it would part this server's state from
+    /// the others'.
+    #[error("the command at index {index} cannot be applied: {reason}")]
+    Halted {
+        /// Log index of the command.
+        index: u64,
+        /// In the state machine's words.
+        reason: String,
+    },
     /// A thread could not be started.
     #[error("cannot start the {name} thread")]
     Thread {
@@ -171,6 +195,12 @@ pub enum Error {
         /// Why not.
         #[source]
         source: std::io::Error,
+    },
+    /// The core wants to install a snapshot that nobody has handed in.
+    #[error("there is no file of the snapshot at index {index} that is to be installed")]
+    NoArrival {
+        /// Its index.
+        index: u64,
     },
     /// The snapshot thread panicked: the log would grow without end.
     #[error("the snapshot thread has ended unexpectedly")]
@@ -184,7 +214,7 @@ pub enum Error {
 pub struct Service<M: StateMachine> {
     driver: Driver<M>,
     inbox: Receiver<Event<M>>,
-    events: Sender<Event<M>>,
+    handle: Handle<M>,
 }
 
 impl<M: StateMachine> Service<M> {
@@ -200,8 +230,8 @@ impl<M: StateMachine> Service<M> {
         machine: M,
         transport: Box<dyn Transport>,
     ) -> Result<(Self, Handle<M>), Error> {
-        let lock = lock(&options)?;
-        let store = EngineLog::open(&options.dir.join("log"), &options.dir.join("log.mark"))?;
+        let lock = lock(&options.dir)?;
+        let store = open_log(&options.dir)?;
         Self::assemble(&options, lock, Arc::new(store), machine, transport)
     }
 
@@ -215,18 +245,18 @@ impl<M: StateMachine> Service<M> {
         machine: M,
         transport: Box<dyn Transport>,
     ) -> Result<(Self, Handle<M>), Error> {
-        let lock = lock(&options)?;
+        let lock = lock(&options.dir)?;
         Self::assemble(&options, lock, store, machine, transport)
     }
 
     fn assemble(
         options: &Options,
-        lock: File,
+        lock: Arc<File>,
         store: Arc<dyn LogStore>,
         mut machine: M,
         transport: Box<dyn Transport>,
     ) -> Result<(Self, Handle<M>), Error> {
-        let snapshots = Snapshots::open(&options.dir.join("snapshots"))?;
+        let snapshots = open_snapshots(&options.dir)?;
         let Recovered {
             core,
             base,
@@ -238,47 +268,55 @@ impl<M: StateMachine> Service<M> {
             entries: options.snapshot_entries,
             bytes: options.snapshot_bytes,
         };
-        let shared = Arc::new(Shared::new(base.position.index, machine.view()));
-        let newest = kept.first().map_or(0, |meta| meta.position.index);
+        let shared = Shared::new(base.position.index, machine.view(), snapshots.clone());
+        let shared = Arc::new(shared);
+        let newest = kept.first().map_or(0, |kept| kept.taken.position.index);
         set(&shared.counters.last_snapshot_index, newest);
         set(&shared.counters.applied_index, base.position.index);
-        let keeper = Keeper::start(policy, kept, snapshots, store.clone(), events.clone())
-            .map_err(|source| Error::Thread {
+        let tools = Tools {
+            snapshots: snapshots.clone(),
+            store: store.clone(),
+            lock: lock.clone(),
+            stop_deadline: options.stop_deadline,
+        };
+        let keeper =
+            Keeper::start(policy, kept, tools, events.clone()).map_err(|source| Error::Thread {
                 name: "snapshot",
                 source,
             })?;
-        let handle = Handle::new(events.clone(), shared.clone());
+        let handle = Handle::new(events, shared.clone());
         let mut driver = Driver {
             core,
-            machine,
+            machine: Some(machine),
             transport,
             shared,
             proposals: Proposals::new(),
             reads: Reads::new(RandomState::new().hash_one(options.id)),
             keeper,
             store,
+            snapshots,
             server: options.id,
             applied: base.position,
+            members: base.members,
             disk_origin: origin.position.index,
-            tail_entries: options.tail_entries,
             tick: options.tick,
-            is_commit_unsaved: false,
+            pending: Pending::default(),
+            publisher: Publisher::new(),
             _lock: lock,
         };
-        let to_index = base.position.index.saturating_sub(options.tail_entries);
-        driver.drive(vec![Input::Compact { to_index }])?;
-        Ok((
-            Self {
-                driver,
-                inbox,
-                events,
-            },
-            handle,
-        ))
+        driver.drive(Vec::new())?;
+        let service = Self {
+            driver,
+            inbox,
+            handle: handle.clone(),
+        };
+        Ok((service, handle))
     }
 
-    /// Runs on a thread of its own until `token` is cancelled; then everything taken in has been
-    /// written, a snapshot under way is finished, and the directory is free again on return.
+    /// Runs on a thread of its own until `token` is cancelled. A leader then hands leadership
+    /// over, if somebody can take it. On return everything taken in has been written, a snapshot
+    /// under way is finished or, after `stop_deadline`, given up, and the directory is free again
+    /// (after giving up, as soon as the disk answers).
     /// Dropping the future stops the thread too, without waiting for it.
     ///
     /// # Errors
@@ -287,7 +325,7 @@ impl<M: StateMachine> Service<M> {
         let Self {
             mut driver,
             inbox,
-            events,
+            handle,
         } = self;
         let (done, mut ended) = oneshot::channel();
         std::thread::Builder::new()
@@ -303,9 +341,17 @@ impl<M: StateMachine> Service<M> {
                 name: "consensus",
                 source,
             })?;
-        let stop = StopOnDrop(events);
+        let stop = StopOnDrop(handle.events.clone());
+        let hand_over = async {
+            token.cancelled().await;
+            if handle.group().borrow().is_leader {
+                // Without a successor the others elect one as they do after a crash.
+                let transfer = handle.transfer_leader(None);
+                let _nobody = tokio::time::timeout(HAND_OVER_DEADLINE, transfer).await;
+            }
+        };
         tokio::select! {
-            () = token.cancelled() => drop(stop),
+            () = hand_over => drop(stop),
             result = &mut ended => return result.unwrap_or(Err(Error::Crashed)),
         }
         ended.await.unwrap_or(Err(Error::Crashed))
@@ -321,19 +367,27 @@ impl<M: StateMachine> Drop for StopOnDrop<M> {
     }
 }
 
+pub(super) fn open_log(dir: &Path) -> Result<EngineLog, log::Error> {
+    EngineLog::open(&dir.join("log"), &dir.join("log.mark"))
+}
+
+pub(super) fn open_snapshots(dir: &Path) -> Result<Snapshots, snapshot::Error> {
+    Snapshots::open(&dir.join("snapshots"))
+}
+
 /// One process at a time: two would each think that they alone write the log.
-fn lock(options: &Options) -> Result<File, Error> {
+pub(super) fn lock(dir: &Path) -> Result<Arc<File>, Error> {
     let fail = |action, source| Error::File {
         action,
-        path: options.dir.clone(),
+        path: dir.to_owned(),
         source,
     };
-    files::ensure_dir(&options.dir).map_err(|source| fail("create", source))?;
-    let file = files::open_rw(&options.dir.join("lock")).map_err(|source| fail("lock", source))?;
+    files::ensure_dir(dir).map_err(|source| fail("create", source))?;
+    let file = files::open_rw(&dir.join("lock")).map_err(|source| fail("lock", source))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Arc::new(file)),
         Err(TryLockError::WouldBlock) => Err(Error::InUse {
-            dir: options.dir.clone(),
+            dir: dir.to_owned(),
         }),
         Err(TryLockError::Error(source)) => Err(fail("lock", source)),
     }

@@ -2,28 +2,25 @@
 //!
 //! Owns the directory `snapshots/` and the file format. Never decodes the state inside.
 //!
-//! ```text
-//! magic 8 | format u32 | index u64 | term u64 | members length u32 | state length u64
-//!         | crc32 of all but itself u32 | members | state          (integers little endian)
-//! ```
+//! A file is `.tmp` while it is written, `.part` while it arrives from a leader, `.staged` when
+//! all of it has arrived, and `.snap` once the log on disk goes on behind it.
+
+mod file;
 
 use super::files;
-use protobuf::Message as _;
-use skep_raft_core::{ConfState, Position};
-use std::fs::File;
-use std::io::{self, Read, Write};
+pub use file::{FORMAT_VERSION, taken};
+use parking_lot::Mutex;
+pub use skep_raft_core::Taken;
+use std::collections::BTreeSet;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-const MAGIC: &[u8; 8] = b"SKEPSNAP";
-/// Format of the file around the state.
-pub const FORMAT_VERSION: u32 = 1;
-const FIXED_BYTES: usize = 8 + 4 + 8 + 8 + 4 + 8;
-const HEADER_BYTES: usize = FIXED_BYTES + 4;
 /// The newest and the one before it, should the newest turn out damaged.
 pub const KEPT: usize = 2;
-/// A membership of some servers has tens of bytes; more is damage.
-const MAX_MEMBERS_BYTES: usize = 64 << 10;
-
+/// Written and synced in pieces of this size, so that the log's own syncs never wait for long.
+const WRITE_BYTES: usize = 4 << 20;
 /// What can go wrong with a snapshot.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -59,30 +56,44 @@ pub enum Error {
     },
 }
 
-/// What a snapshot is of.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Meta {
-    /// The last entry in it.
-    pub position: Position,
-    /// The membership there.
-    pub members: ConfState,
+/// Size and CRC-32 of a whole file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sum {
+    /// Size.
+    pub bytes: u64,
+    /// CRC-32 over all of it.
+    pub crc32: u32,
 }
 
 /// What was found on disk.
 #[derive(Debug, Default)]
 pub struct Found {
     /// The newest that is sound, with its state.
-    pub newest: Option<(Meta, Vec<u8>)>,
+    pub newest: Option<Loaded>,
     /// The next older one, by its header.
-    pub older: Option<Meta>,
+    pub older: Option<Taken>,
     /// Newer ones that are not sound.
     pub damaged: Vec<Error>,
+}
+
+/// A snapshot that was read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// What it is of.
+    pub taken: Taken,
+    /// The state's bytes.
+    pub state: Vec<u8>,
+    /// Of the file.
+    pub sum: Sum,
 }
 
 /// The snapshot directory.
 #[derive(Debug, Clone)]
 pub struct Snapshots {
     dir: PathBuf,
+    /// Indexes that are being sent: they are kept beyond [`KEPT`].
+    pinned: Arc<Mutex<BTreeSet<u64>>>,
+    is_stopping: Arc<AtomicBool>,
 }
 
 impl Snapshots {
@@ -93,6 +104,8 @@ impl Snapshots {
     pub fn open(dir: &Path) -> Result<Self, Error> {
         let snapshots = Self {
             dir: dir.to_owned(),
+            pinned: Arc::default(),
+            is_stopping: Arc::default(),
         };
         files::ensure_dir(dir).map_err(|source| failed("create", dir, source))?;
         for path in snapshots.list("tmp")? {
@@ -114,13 +127,13 @@ impl Snapshots {
         let mut found = Found::default();
         for path in self.list("snap")?.into_iter().rev() {
             if found.newest.is_none() {
-                match read(&path) {
+                match file::read(&path) {
                     Ok(snapshot) => found.newest = Some(snapshot),
                     Err(error @ Error::Damaged { .. }) => found.damaged.push(error),
                     Err(error) => return Err(error),
                 }
-            } else if let Ok((meta, ..)) = open_header(&path) {
-                found.older = Some(meta);
+            } else if let Ok(taken) = taken(&path) {
+                found.older = Some(taken);
                 break;
             }
         }
@@ -138,24 +151,149 @@ impl Snapshots {
     }
 
     /// Writes a snapshot beside, syncs it, gives it its name, and removes all but the newest
-    /// [`KEPT`].
+    /// [`KEPT`] and those that are pinned.
     ///
     /// # Errors
     /// [`Error::File`]; what was there before is untouched.
-    pub fn write(&self, meta: &Meta, state: &[u8]) -> Result<(), Error> {
-        let path = self.path(meta.position.index);
+    pub fn write(&self, taken: &Taken, state: &[u8]) -> Result<Sum, Error> {
+        let path = self.path(taken.position.index);
         let beside = path.with_extension("tmp");
-        let result = write_synced(&beside, meta, state)
-            .and_then(|()| std::fs::rename(&beside, &path))
-            .and_then(|()| files::sync_dir(&self.dir));
-        if let Err(source) = result {
+        let written = self
+            .write_synced(&beside, taken, state)
+            .and_then(|sum| std::fs::rename(&beside, &path).map(|()| sum))
+            .and_then(|sum| files::sync_dir(&self.dir).map(|()| sum));
+        let sum = written.map_err(|source| {
             let _already_failing = std::fs::remove_file(&beside);
-            return Err(failed("write", &path, source));
-        }
+            failed("write", &path, source)
+        })?;
+        let pinned: Vec<PathBuf> = self.pinned.lock().iter().map(|at| self.path(*at)).collect();
         for old in self.list("snap")?.into_iter().rev().skip(KEPT) {
-            std::fs::remove_file(&old).map_err(|source| failed("remove", &old, source))?;
+            if !pinned.contains(&old) {
+                remove(&old)?;
+            }
+        }
+        Ok(sum)
+    }
+
+    fn write_synced(&self, path: &Path, taken: &Taken, state: &[u8]) -> io::Result<Sum> {
+        let header = file::encode_header(taken, state)?;
+        let mut file = files::open_rw(path)?;
+        file.set_len(0)?;
+        let mut hasher = crc32fast::Hasher::new();
+        for piece in std::iter::once(&header[..]).chain(state.chunks(WRITE_BYTES)) {
+            if self.is_stopping.load(Ordering::Relaxed) {
+                return Err(io::Error::other("the server is stopping"));
+            }
+            hasher.update(piece);
+            file.write_all(piece)?;
+            file.sync_data()?;
+        }
+        file.sync_all()?;
+        Ok(Sum {
+            bytes: (header.len() + state.len()) as u64,
+            crc32: hasher.finalize(),
+        })
+    }
+
+    /// Gives up what is being written, from another thread.
+    pub fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Says which snapshots are being sent.
+    pub fn pin(&self, indexes: BTreeSet<u64>) {
+        *self.pinned.lock() = indexes;
+    }
+
+    /// Removes the snapshot at `index`; one that is not there is no error.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn remove(&self, index: u64) -> Result<(), Error> {
+        remove(&self.path(index))
+    }
+
+    /// The file in which a snapshot arrives. The name tells attempts at the same one.
+    pub fn part_path(&self, index: u64, term: u64, bytes: u64, crc32: u32) -> PathBuf {
+        self.dir
+            .join(format!("{index:020}-{term}-{bytes}-{crc32:08x}.part"))
+    }
+
+    fn staged_path(&self, index: u64) -> PathBuf {
+        self.path(index).with_extension("staged")
+    }
+
+    /// Removes what has half arrived, except `keep`.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn remove_parts(&self, keep: Option<&Path>) -> Result<(), Error> {
+        for path in self.list("part")? {
+            if Some(&*path) != keep {
+                remove(&path)?;
+            }
         }
         Ok(())
+    }
+
+    /// All of it has arrived, verified and synced: from now on only the log decides.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn stage(&self, part: &Path, index: u64) -> Result<(), Error> {
+        std::fs::rename(part, self.staged_path(index))
+            .and_then(|()| files::sync_dir(&self.dir))
+            .map_err(|source| failed("rename", part, source))
+    }
+
+    /// Gives the staged snapshot its name, because the log now begins behind it, and removes the
+    /// older ones, from which no log leads on. One that has its name already is no error.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn adopt(&self, index: u64) -> Result<(), Error> {
+        let (staged, path) = (self.staged_path(index), self.path(index));
+        if staged.exists() {
+            std::fs::rename(&staged, &path)
+                .and_then(|()| files::sync_dir(&self.dir))
+                .map_err(|source| failed("rename", &staged, source))?;
+        }
+        for old in self.list("snap")? {
+            if old < path {
+                remove(&old)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// After a crash: finishes an installation that the log has seen, and forgets others.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn settle_staged(&self, log_begins: u64) -> Result<(), Error> {
+        if self.staged_path(log_begins).exists() {
+            self.adopt(log_begins)?;
+        }
+        for staged in self.list("staged")? {
+            remove(&staged)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets a staged snapshot that Raft had no use for.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn discard_staged(&self, index: u64) -> Result<(), Error> {
+        remove(&self.staged_path(index))
+    }
+
+    /// Reads the snapshot at `index`.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn read(&self, index: u64) -> Result<Loaded, Error> {
+        file::read(&self.path(index))
     }
 
     /// Files of one kind, oldest first: names are indexes of fixed width.
@@ -180,124 +318,13 @@ fn failed(action: &'static str, path: &Path, source: io::Error) -> Error {
     }
 }
 
-fn write_synced(path: &Path, meta: &Meta, state: &[u8]) -> io::Result<()> {
-    let members = meta.members.write_to_bytes().map_err(io::Error::other)?;
-    let mut header = Vec::with_capacity(HEADER_BYTES + members.len());
-    header.extend_from_slice(MAGIC);
-    header.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
-    header.extend_from_slice(&meta.position.index.to_le_bytes());
-    header.extend_from_slice(&meta.position.term.to_le_bytes());
-    header.extend_from_slice(&(members.len() as u32).to_le_bytes());
-    header.extend_from_slice(&(state.len() as u64).to_le_bytes());
-    let sum = checksum(&header, &members, state);
-    header.extend_from_slice(&sum.to_le_bytes());
-    header.extend_from_slice(&members);
-    let mut file = files::open_rw(path)?;
-    file.set_len(0)?;
-    file.write_all(&header)?;
-    file.write_all(state)?;
-    file.sync_all()
-}
-
-fn checksum(fixed: &[u8], members: &[u8], state: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    [fixed, members, state]
-        .iter()
-        .for_each(|part| hasher.update(part));
-    hasher.finalize()
-}
-
-fn read(path: &Path) -> Result<(Meta, Vec<u8>), Error> {
-    let (meta, mut file, header) = open_header(path)?;
-    let length = file
-        .metadata()
-        .map_err(|source| failed("read", path, source))?
-        .len();
-    let before = (HEADER_BYTES + header.members.len()) as u64;
-    if length.checked_sub(before) != Some(header.state_bytes) {
-        let what = format!(
-            "it has {length} bytes, its header says {} and {before} before them",
-            header.state_bytes
-        );
-        return Err(Error::Damaged {
-            path: path.to_owned(),
-            what,
-        });
+fn remove(path: &Path) -> Result<(), Error> {
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(failed("remove", path, source))
+        }
+        _ => Ok(()),
     }
-    let mut state = Vec::with_capacity(header.state_bytes as usize);
-    file.read_to_end(&mut state)
-        .map_err(|source| failed("read", path, source))?;
-    if checksum(&header.fixed, &header.members, &state) != header.checksum {
-        let what = "its checksum does not match".to_owned();
-        return Err(Error::Damaged {
-            path: path.to_owned(),
-            what,
-        });
-    }
-    Ok((meta, state))
-}
-
-struct Header {
-    fixed: [u8; FIXED_BYTES],
-    members: Vec<u8>,
-    state_bytes: u64,
-    checksum: u32,
-}
-
-fn open_header(path: &Path) -> Result<(Meta, File, Header), Error> {
-    let damaged = |what: &str| Error::Damaged {
-        path: path.to_owned(),
-        what: what.to_owned(),
-    };
-    let short = |source: io::Error| match source.kind() {
-        io::ErrorKind::UnexpectedEof => damaged("it ends inside its header"),
-        _ => failed("read", path, source),
-    };
-    let mut file = File::open(path).map_err(|source| failed("open", path, source))?;
-    let mut fixed = [0; FIXED_BYTES];
-    file.read_exact(&mut fixed).map_err(short)?;
-    let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| fixed[at + i]));
-    let half = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| fixed[at + i]));
-    if !fixed.starts_with(MAGIC) {
-        return Err(damaged("it does not begin like a snapshot"));
-    }
-    if half(8) > FORMAT_VERSION {
-        return Err(Error::NewerFormat {
-            path: path.to_owned(),
-            found: half(8),
-        });
-    }
-    let members_bytes = half(28) as usize;
-    if half(8) == 0 || members_bytes > MAX_MEMBERS_BYTES {
-        return Err(damaged("its header makes no sense"));
-    }
-    let mut sum = [0; 4];
-    file.read_exact(&mut sum).map_err(short)?;
-    let mut members = vec![0; members_bytes];
-    file.read_exact(&mut members).map_err(short)?;
-    let mut decoded = ConfState::default();
-    decoded
-        .merge_from_bytes(&members)
-        .map_err(|_| damaged("its membership does not decode"))?;
-    let position = Position {
-        index: word(12),
-        term: word(20),
-    };
-    let checksum = u32::from_le_bytes(sum);
-    let header = Header {
-        fixed,
-        members,
-        state_bytes: word(32),
-        checksum,
-    };
-    Ok((
-        Meta {
-            position,
-            members: decoded,
-        },
-        file,
-        header,
-    ))
 }
 
 #[cfg(test)]

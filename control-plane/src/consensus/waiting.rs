@@ -5,10 +5,10 @@
 use super::handle::{Error, Reply};
 use super::machine::StateMachine;
 use skep_raft_core::{Accepted, ReadState, Refused};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use tokio::sync::OwnedSemaphorePermit;
 
-struct Waiter<T> {
+pub(super) struct Waiter<T> {
     reply: Reply<T>,
     /// Held until answered, so that what is in flight counts as queued.
     _room: OwnedSemaphorePermit,
@@ -21,83 +21,151 @@ impl<T> Waiter<T> {
     }
 }
 
-/// An answer that is given only after the state it speaks of can be seen.
-pub(super) struct Answer<T> {
-    waiter: Waiter<T>,
-    result: Result<T, Error>,
+/// Who waits for an entry.
+pub(super) enum Proposer<M: StateMachine> {
+    Command(Waiter<(u64, M::Outcome)>),
+    Members(Waiter<()>),
 }
 
-impl<T> Answer<T> {
-    pub(super) fn give(self) {
-        self.waiter.answer(self.result);
+impl<M: StateMachine> Proposer<M> {
+    pub(super) fn command(reply: Reply<(u64, M::Outcome)>, room: OwnedSemaphorePermit) -> Self {
+        Self::Command(Waiter { reply, _room: room })
+    }
+
+    pub(super) fn members(reply: Reply<()>, room: OwnedSemaphorePermit) -> Self {
+        Self::Members(Waiter { reply, _room: room })
+    }
+
+    fn fail(self, error: Error) {
+        match self {
+            Self::Command(waiter) => waiter.answer(Err(error)),
+            Self::Members(waiter) => waiter.answer(Err(error)),
+        }
     }
 }
 
-/// Proposals, first without a place in the log, then by index.
+/// What became of an entry.
+pub(super) enum Fate<M: StateMachine> {
+    Applied(M::Outcome),
+    Changed,
+    /// It holds nothing: a leader's first entry, or a change of members that came too early.
+    Empty,
+}
+
+/// An answer that is given only after the state it speaks of can be seen.
+pub(super) struct Answer<M: StateMachine> {
+    proposer: Proposer<M>,
+    index: u64,
+    fate: Option<Fate<M>>,
+}
+
+impl<M: StateMachine> Answer<M> {
+    pub(super) fn give(self) {
+        match (self.proposer, self.fate) {
+            (Proposer::Command(waiter), Some(Fate::Applied(outcome))) => {
+                waiter.answer(Ok((self.index, outcome)));
+            }
+            (Proposer::Members(waiter), Some(Fate::Changed)) => waiter.answer(Ok(())),
+            (Proposer::Members(waiter), Some(Fate::Empty)) => {
+                let why = "another change of members is under way".to_owned();
+                waiter.answer(Err(Error::Refused { why }));
+            }
+            (proposer, _) => proposer.fail(Error::Superseded),
+        }
+    }
+}
+
+struct Placed<M: StateMachine> {
+    index: u64,
+    term: u64,
+    proposer: Proposer<M>,
+}
+
+/// Proposals, first without a place in the log, then by index. Both queues are in order of
+/// arrival, which is the order of places.
 pub(super) struct Proposals<M: StateMachine> {
     next_id: u64,
-    placeless: HashMap<u64, Waiter<M::Outcome>>,
-    placed: BTreeMap<u64, (u64, Waiter<M::Outcome>)>,
+    placeless: VecDeque<(u64, Proposer<M>)>,
+    placed: VecDeque<Placed<M>>,
 }
 
 impl<M: StateMachine> Proposals<M> {
     pub(super) fn new() -> Self {
         Self {
             next_id: 0,
-            placeless: HashMap::new(),
-            placed: BTreeMap::new(),
+            placeless: VecDeque::new(),
+            placed: VecDeque::new(),
         }
     }
 
-    pub(super) fn add(&mut self, reply: Reply<M::Outcome>, room: OwnedSemaphorePermit) -> u64 {
+    pub(super) fn add(&mut self, proposer: Proposer<M>) -> u64 {
         self.next_id += 1;
-        self.placeless
-            .insert(self.next_id, Waiter { reply, _room: room });
+        self.placeless.push_back((self.next_id, proposer));
         self.next_id
     }
 
-    pub(super) fn accept(&mut self, accepted: &[Accepted]) {
-        for &Accepted { id, index, term } in accepted {
-            let Some(waiter) = self.placeless.remove(&id) else {
-                continue;
-            };
-            if let Some((_, older)) = self.placed.insert(index, (term, waiter)) {
-                older.answer(Err(Error::Superseded));
+    /// Answers in the order in which they were fed, accepted and refused ones mixed.
+    pub(super) fn settle_places(&mut self, accepted: &[Accepted], refused: Vec<Refused>) {
+        let mut accepted = accepted.iter().peekable();
+        let mut refused = refused.into_iter().peekable();
+        while let Some((id, proposer)) = self.placeless.pop_front() {
+            if let Some(place) = accepted.next_if(|place| place.id == id) {
+                self.place(place, proposer);
+            } else if let Some(refusal) = refused.next_if(|refusal| refusal.id == id) {
+                proposer.fail(refusal.reason.into());
+            } else {
+                self.placeless.push_front((id, proposer));
+                return;
             }
         }
     }
 
-    pub(super) fn refuse(&mut self, refused: &[Refused]) {
-        for &Refused { id, reason } in refused {
-            if let Some(waiter) = self.placeless.remove(&id) {
-                waiter.answer(Err(reason.into()));
-            }
+    fn place(&mut self, place: &Accepted, proposer: Proposer<M>) {
+        // A new term's entries take the places of those that were never committed.
+        while let Some(older) = self.placed.pop_back_if(|older| older.index >= place.index) {
+            older.proposer.fail(Error::Superseded);
         }
+        self.placed.push_back(Placed {
+            index: place.index,
+            term: place.term,
+            proposer,
+        });
     }
 
-    /// Matches what was applied at `index` with the proposal that waits there; `None` as the
-    /// outcome stands for an entry that was no command.
-    pub(super) fn settle(
-        &mut self,
-        index: u64,
-        term: u64,
-        outcome: Option<M::Outcome>,
-    ) -> Option<Answer<M::Outcome>> {
-        let (proposed_in, waiter) = self.placed.remove(&index)?;
-        let outcome = outcome.filter(|_| proposed_in == term);
+    /// Matches what was applied at `index` with the proposal that waits there.
+    pub(super) fn settle(&mut self, index: u64, term: u64, fate: Fate<M>) -> Option<Answer<M>> {
+        let placed = self.placed.pop_front_if(|placed| placed.index <= index)?;
+        let is_this = placed.index == index && placed.term == term;
         Some(Answer {
-            waiter,
-            result: outcome.ok_or(Error::Superseded),
+            proposer: placed.proposer,
+            index,
+            fate: is_this.then_some(fate),
         })
+    }
+
+    /// The state was replaced: whether these are in it, nobody here can tell.
+    pub(super) fn give_up(&mut self) {
+        for placed in self.placed.drain(..) {
+            placed.proposer.fail(Error::Unknown);
+        }
     }
 }
 
 type ReadWaiters<V> = Vec<Waiter<(u64, V)>>;
 
+/// A question without an answer is asked again after so many ticks: its message, or a leader that
+/// had only just been elected, may have dropped it.
+const ASK_AGAIN_TICKS: u32 = 5;
+
+struct Asked<V> {
+    waiters: ReadWaiters<V>,
+    ticks: u32,
+}
+
 /// Reads, first without an index, then by index.
 pub(super) struct Reads<M: StateMachine> {
     next_ctx: u64,
-    asked: HashMap<u64, ReadWaiters<M::View>>,
+    asked: HashMap<u64, Asked<M::View>>,
     parked: BTreeMap<u64, ReadWaiters<M::View>>,
     gathering: ReadWaiters<M::View>,
 }
@@ -124,30 +192,43 @@ impl<M: StateMachine> Reads<M> {
             return None;
         }
         self.next_ctx = self.next_ctx.wrapping_add(1);
-        self.asked
-            .insert(self.next_ctx, std::mem::take(&mut self.gathering));
+        let waiters = std::mem::take(&mut self.gathering);
+        let asked = Asked { waiters, ticks: 0 };
+        self.asked.insert(self.next_ctx, asked);
         Some(self.next_ctx)
     }
 
     pub(super) fn park(&mut self, states: &[ReadState]) {
         for &ReadState { ctx, index } in states {
-            if let Some(waiters) = self.asked.remove(&ctx) {
-                self.parked.entry(index).or_default().extend(waiters);
+            if let Some(asked) = self.asked.remove(&ctx) {
+                self.parked.entry(index).or_default().extend(asked.waiters);
             }
         }
     }
 
-    pub(super) fn refuse(&mut self, refused: &[Refused]) {
-        for &Refused { id, reason } in refused {
-            for waiter in self.asked.remove(&id).into_iter().flatten() {
-                waiter.answer(Err(reason.into()));
+    pub(super) fn refuse(&mut self, refused: Vec<Refused>) {
+        for Refused { id, reason } in refused {
+            for waiter in self.asked.remove(&id).into_iter().flat_map(|it| it.waiters) {
+                waiter.answer(Err(reason.clone().into()));
             }
+        }
+    }
+
+    /// A tick has passed.
+    pub(super) fn tick(&mut self) {
+        for (_, asked) in self.asked.extract_if(|_, asked| {
+            asked.ticks += 1;
+            asked.ticks > ASK_AGAIN_TICKS
+        }) {
+            // Asked again, the answer covers at least what it would have covered.
+            self.gathering.extend(asked.waiters);
         }
     }
 
     /// A change of term drops open questions without a word.
     pub(super) fn forget(&mut self, leader: Option<u64>) {
-        for waiter in std::mem::take(&mut self.asked).into_values().flatten() {
+        let asked = std::mem::take(&mut self.asked).into_values();
+        for waiter in asked.flat_map(|it| it.waiters) {
             waiter.answer(Err(Error::NotLeader { leader }));
         }
     }
@@ -190,6 +271,14 @@ mod tests {
         fn restore(&mut self, _bytes: &[u8]) -> Result<(), String> {
             Ok(())
         }
+
+        fn encode_outcome(_outcome: &u64) -> Vec<u8> {
+            Vec::new()
+        }
+
+        fn decode_outcome(_bytes: &[u8]) -> Result<u64, String> {
+            Ok(0)
+        }
     }
 
     fn room(all: &Arc<Semaphore>) -> OwnedSemaphorePermit {
@@ -198,35 +287,63 @@ mod tests {
 
     #[test]
     fn each_proposal_gets_one_answer_and_never_another_ones() {
-        let all = Arc::new(Semaphore::new(4));
+        let all = Arc::new(Semaphore::new(5));
         let mut proposals = Proposals::<Echo>::new();
         let add = |proposals: &mut Proposals<Echo>| {
             let (reply, answer) = oneshot::channel();
-            (proposals.add(reply, room(&all)), answer)
+            (proposals.add(Proposer::command(reply, room(&all))), answer)
         };
         let (kept, mut kept_answer) = add(&mut proposals);
+        let (refused, mut refused_answer) = add(&mut proposals);
         let (lost, mut lost_answer) = add(&mut proposals);
         let (replaced, mut replaced_answer) = add(&mut proposals);
-        let (refused, mut refused_answer) = add(&mut proposals);
-        let place = |id, index| Accepted { id, index, term: 2 };
-        proposals.accept(&[place(kept, 5), place(lost, 6), place(replaced, 7)]);
+        let place = |id, index, term| Accepted { id, index, term };
         let reason = Reason::NotLeader { leader: Some(9) };
-        proposals.refuse(&[Refused {
+        let refusal = Refused {
             id: refused,
             reason,
-        }]);
-        proposals.settle(5, 2, Some(50)).unwrap().give();
-        proposals.settle(6, 3, Some(60)).unwrap().give();
-        proposals.settle(7, 2, None).unwrap().give();
-        assert!(proposals.settle(8, 2, Some(80)).is_none());
-        assert_eq!(kept_answer.try_recv(), Ok(Ok(50)));
+        };
+        proposals.settle_places(
+            &[place(kept, 5, 2), place(lost, 6, 2), place(replaced, 7, 2)],
+            vec![refusal],
+        );
+        let (newer, mut newer_answer) = add(&mut proposals);
+        proposals.settle_places(&[place(newer, 7, 4)], Vec::new());
+        let mut apply = |index, term, outcome| {
+            let fate = Fate::Applied(outcome);
+            proposals.settle(index, term, fate).map(Answer::give)
+        };
+        assert!(apply(5, 2, 50).is_some());
+        assert!(apply(6, 3, 60).is_some());
+        assert!(apply(7, 4, 70).is_some());
+        assert!(apply(8, 4, 80).is_none());
+        assert_eq!(kept_answer.try_recv(), Ok(Ok((5, 50))));
         assert_eq!(lost_answer.try_recv(), Ok(Err(Error::Superseded)));
         assert_eq!(replaced_answer.try_recv(), Ok(Err(Error::Superseded)));
+        assert_eq!(newer_answer.try_recv(), Ok(Ok((7, 70))));
         assert_eq!(
             refused_answer.try_recv(),
             Ok(Err(Error::NotLeader { leader: Some(9) }))
         );
-        assert_eq!(all.available_permits(), 4);
+        assert_eq!(all.available_permits(), 5);
+    }
+
+    #[test]
+    fn a_change_of_members_that_was_emptied_is_refused_and_a_replaced_state_leaves_it_open() {
+        let all = Arc::new(Semaphore::new(2));
+        let mut proposals = Proposals::<Echo>::new();
+        let mut add = |index| {
+            let (reply, answer) = oneshot::channel();
+            let id = proposals.add(Proposer::members(reply, room(&all)));
+            proposals.settle_places(&[Accepted { id, index, term: 2 }], Vec::new());
+            answer
+        };
+        let (mut emptied, mut open) = (add(5), add(6));
+        let answer = proposals.settle(5, 2, Fate::Empty);
+        answer.expect("somebody waits there").give();
+        proposals.give_up();
+        assert!(matches!(emptied.try_recv(), Ok(Err(Error::Refused { .. }))));
+        assert_eq!(open.try_recv(), Ok(Err(Error::Unknown)));
     }
 
     #[test]

@@ -115,16 +115,29 @@ impl EngineLog {
         };
         let last = self.engine.last_index(GROUP).unwrap_or(first);
         let mut envelopes = Vec::new();
-        let read =
-            self.engine
-                .fetch_entries_to::<Envelope>(GROUP, first, last + 1, None, &mut envelopes);
+        // The engine keeps the last block read for each thread, whichever engine it was of: a
+        // thread of its own never meets a block of another directory.
+        let read = std::thread::scope(|scope| {
+            let engine = &self.engine;
+            let envelopes = &mut envelopes;
+            scope
+                .spawn(move || {
+                    engine.fetch_entries_to::<Envelope>(GROUP, first, last + 1, None, envelopes)
+                })
+                .join()
+        });
+        let read = match read {
+            Ok(read) => read,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
         if let Err(error) = read {
             let index = first + envelopes.len() as u64;
             return Err(self.damaged(format!("entry {index} cannot be read ({error})")));
         }
         let mut entries = Vec::with_capacity(envelopes.len());
-        for (envelope, index) in envelopes.iter().zip(first..) {
-            let entry = open_envelope(envelope, index, &self.dir)?;
+        // Each envelope is let go as it is opened: a long log need not be in memory twice.
+        for (envelope, index) in envelopes.into_iter().zip(first..) {
+            let entry = open_envelope(&envelope, index, &self.dir)?;
             if index > origin {
                 entries.push(entry);
             }
@@ -199,6 +212,15 @@ impl LogStore for EngineLog {
             let index = origin.position.index + 1;
             batch.add_command(GROUP, Command::Compact { index });
         }
+        self.write(batch, hard_state)
+    }
+
+    fn reset(&self, origin: &Origin, hard_state: &HardState) -> Result<(), Error> {
+        let mut batch = LogBatch::default();
+        batch.add_command(GROUP, Command::Clean);
+        batch
+            .put(GROUP, ORIGIN_KEY.to_vec(), encode_origin(origin))
+            .map_err(self.fail("reset"))?;
         self.write(batch, hard_state)
     }
 

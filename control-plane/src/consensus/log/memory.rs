@@ -44,6 +44,15 @@ impl LogStore for MemoryLog {
         Ok(())
     }
 
+    fn reset(&self, origin: &Origin, hard_state: &HardState) -> Result<(), Error> {
+        *self.content.lock() = Some(Loaded {
+            origin: origin.clone(),
+            hard_state: hard_state.clone(),
+            entries: Vec::new(),
+        });
+        Ok(())
+    }
+
     fn purge(&self) -> Result<(), Error> {
         Ok(())
     }

@@ -1,14 +1,15 @@
 //! Snapshot files, sound and damaged.
 
 use super::*;
+use skep_raft_core::{ConfState, Position};
 
-fn meta(index: u64) -> Meta {
+fn sample(index: u64) -> Taken {
     let members = ConfState {
         voters: vec![1],
         learners: vec![7],
         ..ConfState::default()
     };
-    Meta {
+    Taken {
         position: Position { index, term: 3 },
         members,
     }
@@ -19,7 +20,7 @@ fn with(indexes: &[u64]) -> (tempfile::TempDir, Snapshots) {
     let snapshots = Snapshots::open(&root.path().join("snapshots")).unwrap();
     for &index in indexes {
         snapshots
-            .write(&meta(index), format!("state {index}").as_bytes())
+            .write(&sample(index), format!("state {index}").as_bytes())
             .unwrap();
     }
     (root, snapshots)
@@ -33,8 +34,11 @@ fn the_newest_two_are_kept_and_the_newest_is_loaded() {
         [snapshots.path(10), snapshots.path(111)]
     );
     let found = snapshots.load().unwrap();
-    assert_eq!(found.newest, Some((meta(111), b"state 111".to_vec())));
-    assert_eq!(found.older, Some(meta(10)));
+    assert_eq!(
+        found.newest.map(|it| (it.taken, it.state)),
+        Some((sample(111), b"state 111".to_vec()))
+    );
+    assert_eq!(found.older, Some(sample(10)));
     assert!(found.damaged.is_empty());
 }
 
@@ -69,7 +73,7 @@ fn damage_of_every_kind_is_named_and_passed_over() {
         damage(&mut bytes);
         std::fs::write(&path, bytes).unwrap();
         let found = snapshots.load().unwrap();
-        assert_eq!(found.newest.map(|(meta, _)| meta), Some(meta(5)), "{name}");
+        assert_eq!(found.newest.map(|it| it.taken), Some(sample(5)), "{name}");
         let error = found.damaged[0].to_string();
         assert!(
             error.contains(expected) && error.contains("8.snap"),
@@ -101,5 +105,5 @@ fn an_interrupted_write_leaves_nothing() {
     std::fs::write(&half, b"SKEPSNAP").unwrap();
     let snapshots = Snapshots::open(&root.path().join("snapshots")).unwrap();
     assert!(!half.exists());
-    assert_eq!(snapshots.load().unwrap().newest.unwrap().0, meta(5));
+    assert_eq!(snapshots.load().unwrap().newest.unwrap().taken, sample(5));
 }

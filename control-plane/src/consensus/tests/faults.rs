@@ -76,12 +76,12 @@ async fn a_snapshot_that_ends_before_the_log_begins_is_no_base() {
     let root = tempfile::tempdir().unwrap();
     let paths = filled(root.path()).await;
     let snapshots = snapshot::Snapshots::open(&root.path().join("data/snapshots")).unwrap();
-    let (mut meta, state) = snapshots.load().unwrap().newest.unwrap();
+    let mut newest = snapshots.load().unwrap().newest.unwrap();
     for path in paths {
         std::fs::remove_file(path).unwrap();
     }
-    meta.position.index = 5;
-    snapshots.write(&meta, &state).unwrap();
+    newest.taken.position.index = 5;
+    snapshots.write(&newest.taken, &newest.state).unwrap();
     let error = refusal(options(root.path()));
     assert!(
         error.contains("the newest readable one ends at 5"),
@@ -105,12 +105,16 @@ async fn a_snapshot_that_the_machine_cannot_read_is_named() {
     let root = tempfile::tempdir().unwrap();
     filled(root.path()).await;
     let snapshots = snapshot::Snapshots::open(&root.path().join("data/snapshots")).unwrap();
-    let (meta, _) = snapshots.load().unwrap().newest.unwrap();
-    snapshots.write(&meta, b"nonsense\n").unwrap();
+    let newest = snapshots.load().unwrap().newest.unwrap();
+    snapshots.write(&newest.taken, b"nonsense\n").unwrap();
     let error = refusal(options(root.path()));
     assert!(error.contains("not a list of commands"), "{error}");
     assert!(
-        error.contains(&*snapshots.path(meta.position.index).to_string_lossy()),
+        error.contains(
+            &*snapshots
+                .path(newest.taken.position.index)
+                .to_string_lossy()
+        ),
         "{error}"
     );
 }
@@ -132,7 +136,7 @@ async fn a_damaged_log_is_reported_and_not_started_from() {
     let error = refusal(options(root.path()));
     assert!(error.contains(&*file.to_string_lossy()), "{error}");
     assert!(
-        error.contains("acknowledged") && error.contains("restore"),
+        error.contains("acknowledged") && error.contains("skep server rebuild"),
         "{error}"
     );
 }
@@ -142,9 +146,9 @@ async fn a_log_behind_its_snapshot_is_refused() {
     let root = tempfile::tempdir().unwrap();
     filled(root.path()).await;
     let snapshots = snapshot::Snapshots::open(&root.path().join("data/snapshots")).unwrap();
-    let (mut meta, state) = snapshots.load().unwrap().newest.unwrap();
-    meta.position.index += 1_000;
-    snapshots.write(&meta, &state).unwrap();
+    let mut newest = snapshots.load().unwrap().newest.unwrap();
+    newest.taken.position.index += 1_000;
+    snapshots.write(&newest.taken, &newest.state).unwrap();
     let error = refusal(options(root.path()));
     assert!(
         error.contains("do not fit together") && error.contains("the log covers"),

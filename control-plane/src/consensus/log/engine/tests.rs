@@ -199,7 +199,7 @@ fn an_acknowledged_end_that_is_missing_is_reported_every_time() {
         let error = place.open().err().expect("refused").to_string();
         assert!(error.contains("raftlog"), "{error}");
         assert!(error.contains("log index 21"), "{error}");
-        assert!(error.contains("restore the data directory"), "{error}");
+        assert!(error.contains("skep server rebuild"), "{error}");
     }
 }
 
@@ -269,4 +269,54 @@ fn an_emptied_directory_is_a_loss_and_not_a_new_log() {
     std::fs::remove_dir_all(place.dir()).unwrap();
     let error = place.open().err().expect("refused").to_string();
     assert!(error.contains("acknowledged"), "{error}");
+}
+
+#[test]
+fn a_reset_forgets_everything_before_and_behind_its_origin() {
+    // Behind the old end, in the middle, and before the old beginning.
+    for at in [50, 15, 3] {
+        let place = Place::filled();
+        let log = place.open().unwrap();
+        log.compact(&origin(9), &hard_state(21)).unwrap();
+        log.reset(&origin(at), &hard_state(at)).unwrap();
+        let empty = log.load().unwrap().unwrap();
+        assert_eq!((empty.origin, empty.entries), (origin(at), Vec::new()));
+        drop(log);
+        let log = place.open().unwrap();
+        assert_eq!(
+            log.load().unwrap().unwrap().entries,
+            Vec::new(),
+            "reset to {at}"
+        );
+        log.append(&[entry(at + 1, 2), entry(at + 2, 2)], &hard_state(at + 1))
+            .unwrap();
+        drop(log);
+        let log = place.open().unwrap();
+        log.compact(&origin(at + 1), &hard_state(at + 2)).unwrap();
+        log.reset(&origin(at + 9), &hard_state(at + 9)).unwrap();
+        log.append(&[entry(at + 10, 3)], &hard_state(at + 10))
+            .unwrap();
+        log.purge().unwrap();
+        drop(log);
+        let loaded = place.open().unwrap().load().unwrap().unwrap();
+        assert_eq!(loaded.origin, origin(at + 9));
+        assert_eq!(loaded.entries, [entry(at + 10, 3)]);
+    }
+}
+
+#[test]
+fn a_reset_of_a_long_log_survives_its_purge() {
+    let place = bulky(90);
+    let log = place.open().unwrap();
+    log.reset(&origin(200), &hard_state(200)).unwrap();
+    for index in 201..=260 {
+        log.append(&[entry(index, 2)], &hard_state(index)).unwrap();
+    }
+    log.purge().unwrap();
+    log.purge().unwrap();
+    drop(log);
+    let loaded = place.open().unwrap().load().unwrap().unwrap();
+    assert_eq!(loaded.origin, origin(200));
+    let expected: Vec<Entry> = (201..=260).map(|index| entry(index, 2)).collect();
+    assert_eq!(loaded.entries, expected);
 }
