@@ -1,8 +1,9 @@
-//! The cluster's certificate authority: makes itself once, then signs the certificates of servers
-//! and nodes, and of nothing else. Keeps no record of what it signed.
+//! The cluster's certificate authority: makes itself once, then signs the certificates of servers,
+//! nodes and operators, and of nothing else. Keeps no record of what it signed.
 
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
@@ -20,18 +21,17 @@ use x509_parser::prelude::FromDer;
 use zeroize::Zeroizing;
 
 use crate::fingerprint::Fingerprint;
-use crate::keypair::Validity;
 use crate::name::{self, Identity, Role};
 use crate::{pem, random};
 
 /// A cluster outlives its machines; replacing its CA is a ceremony.
 const CA_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// Clocks of machines that join may be this far behind.
+/// Clocks of machines that join may be this far behind. Less for certificates that live for minutes:
+/// two thirds of their life must not be over at once.
 const CLOCK_SKEW: Duration = Duration::from_secs(300);
-/// A certificate that lives shorter cannot be renewed in time.
-const LIFETIME_MIN: Duration = Duration::from_secs(10);
-/// Longer would not be short-lived.
-const LIFETIME_MAX: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Shorter, a certificate cannot be renewed in time; longer, it would not be short-lived.
+pub const LIFETIMES: RangeInclusive<Duration> =
+    Duration::from_secs(10)..=Duration::from_secs(90 * 24 * 3600);
 /// A P-256 request is under 1 KiB; anything large is an attack.
 const CSR_MAX_BYTES: usize = 16 * 1024;
 /// Extra names of one server.
@@ -83,14 +83,11 @@ pub enum Error {
         reason: &'static str,
     },
     /// Unreasonable lifetime.
-    #[error("a lifetime of {} s is not between {} s and {} s", lifetime.as_secs(), LIFETIME_MIN.as_secs(), LIFETIME_MAX.as_secs())]
+    #[error("a lifetime of {} s is not between {} s and {} s", lifetime.as_secs(), LIFETIMES.start().as_secs(), LIFETIMES.end().as_secs())]
     Lifetime {
         /// The asked lifetime.
         lifetime: Duration,
     },
-    /// Not a certificate of this CA.
-    #[error("the certificate was not issued by this cluster's CA")]
-    NotIssuedHere,
     /// The CA has run out.
     #[error("the cluster CA is not valid at this time: check the clock, else it must be replaced")]
     Expired,
@@ -111,15 +108,6 @@ pub struct Grant<'a> {
     pub lifetime: Duration,
 }
 
-/// What a certificate said while it was valid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lapsed {
-    /// Whose it is.
-    pub identity: Identity,
-    /// When it was valid.
-    pub validity: Validity,
-}
-
 /// The certificate authority of one cluster, with its key.
 pub struct ClusterCa {
     cluster: ClusterId,
@@ -135,12 +123,7 @@ impl ClusterCa {
     pub fn generate(cluster: ClusterId, now: SystemTime) -> Result<Self, Error> {
         let key =
             KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(build("make the CA's key"))?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = common_name(&format!("Skep cluster {cluster}"));
-        params.subject_alt_names = vec![uri(name::trust_domain(cluster))?];
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.serial_number = Some(serial());
+        let mut params = ca_params(cluster)?;
         params.not_before = (now - CLOCK_SKEW).into();
         params.not_after = (now + CA_LIFETIME).into();
         let certificate = params
@@ -197,7 +180,8 @@ impl ClusterCa {
     /// Signs a certificate for the public key in `csr_pem`, as `grant` says. Of the request only
     /// the key is used, and only after its signature proved that the sender holds it.
     ///
-    /// Returns the leaf as PEM. Servers and nodes both act as TLS server and client.
+    /// Returns the leaf as PEM. Servers and nodes act as TLS server and client, operators as client
+    /// alone.
     pub fn issue(
         &self,
         csr_pem: &str,
@@ -212,25 +196,35 @@ impl ClusterCa {
         Ok(certificate.pem())
     }
 
-    /// Reads a certificate that this CA once issued and that may have run out since, for a sender
-    /// who still holds its key: `csr_pem` must be a request for the same key, signed with it. With
-    /// that a machine that slept too long renews without a new token; whether it may (is the node
-    /// still known, for how long) is the caller's decision.
-    pub fn lapsed(&self, certificate_pem: &str, csr_pem: &str) -> Result<Lapsed, Error> {
-        let key = public_key_of(csr_pem)?;
-        let der = pem::certificates(certificate_pem)
-            .map_err(|_| Error::NotIssuedHere)?
-            .swap_remove(0);
-        let parse = |der| parse_x509_certificate(der).map_err(|_| Error::NotIssuedHere);
-        let (ca, leaf) = (parse(&self.certificate)?.1, parse(&der)?.1);
-        leaf.verify_signature(Some(ca.public_key()))
-            .map_err(|_| Error::NotIssuedHere)?;
-        if leaf.public_key().raw != key.subject_public_key_info() {
-            return Err(Error::ForgedRequest);
+    /// The certificate of the CA that comes after this one, signed by this one (PEM): whoever trusts
+    /// this CA alone trusts certificates of the next one where they come with it ("new with old",
+    /// RFC 4210, 4.4). Valid as long as both CAs are.
+    ///
+    /// # Errors
+    /// `next_pem` is no CA certificate of this cluster.
+    pub fn endorse(&self, next_pem: &str) -> Result<String, Error> {
+        let der = pem::certificates(next_pem)?.swap_remove(0);
+        let theirs = name::cluster_of_ca(&der)?;
+        if theirs != self.cluster {
+            return Err(Error::OtherCluster {
+                ours: self.cluster,
+                theirs,
+            });
         }
-        let identity = Identity::from_certificate(&der).map_err(|_| Error::NotIssuedHere)?;
-        let validity = Validity::of_der(&der).map_err(|_| Error::NotIssuedHere)?;
-        Ok(Lapsed { identity, validity })
+        let unreadable = || Error::Name(name::Error::Certificate);
+        let (_, next) = parse_x509_certificate(&der).map_err(|_| unreadable())?;
+        let key = SubjectPublicKeyInfo::from_der(next.public_key().raw)
+            .map_err(build("read the next CA's key"))?;
+        let mut params = ca_params(self.cluster)?;
+        params.not_before = self
+            .not_before
+            .max(next.validity().not_before.to_datetime());
+        params.not_after = self.not_after.min(next.validity().not_after.to_datetime());
+        params.use_authority_key_identifier_extension = true;
+        let certificate = params
+            .signed_by(&key, &self.issuer)
+            .map_err(build("sign the next CA's certificate"))?;
+        Ok(certificate.pem())
     }
 
     fn leaf_params(&self, grant: &Grant<'_>, now: SystemTime) -> Result<CertificateParams, Error> {
@@ -243,7 +237,7 @@ impl ClusterCa {
                 theirs: identity.cluster,
             });
         }
-        if !(LIFETIME_MIN..=LIFETIME_MAX).contains(&lifetime) {
+        if !LIFETIMES.contains(&lifetime) {
             return Err(Error::Lifetime { lifetime });
         }
         if !(self.not_before..self.not_after).contains(&OffsetDateTime::from(now)) {
@@ -254,13 +248,17 @@ impl ClusterCa {
         params.subject_alt_names = alternative_names(grant)?;
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
+        params.extended_key_usages = match identity.role() {
+            Role::Server | Role::Node => vec![
+                ExtendedKeyUsagePurpose::ServerAuth,
+                ExtendedKeyUsagePurpose::ClientAuth,
+            ],
+            Role::Operator => vec![ExtendedKeyUsagePurpose::ClientAuth],
+        };
         params.use_authority_key_identifier_extension = true;
         params.serial_number = Some(serial());
-        params.not_before = OffsetDateTime::from(now - CLOCK_SKEW).max(self.not_before);
+        params.not_before =
+            OffsetDateTime::from(now - CLOCK_SKEW.min(lifetime / 2)).max(self.not_before);
         params.not_after = OffsetDateTime::from(now + lifetime).min(self.not_after);
         Ok(params)
     }
@@ -330,6 +328,16 @@ fn uri(text: String) -> Result<SanType, Error> {
     Ok(SanType::URI(
         text.try_into().map_err(build("write the name"))?,
     ))
+}
+
+fn ca_params(cluster: ClusterId) -> Result<CertificateParams, Error> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = common_name(&format!("Skep cluster {cluster}"));
+    params.subject_alt_names = vec![uri(name::trust_domain(cluster))?];
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.serial_number = Some(serial());
+    Ok(params)
 }
 
 fn common_name(text: &str) -> DistinguishedName {

@@ -127,13 +127,6 @@ impl Credentials {
         Ok(Identity::from_certificate(&self.leaf()?)?)
     }
 
-    /// A certificate request (PEM) for the key at hand: how a machine whose certificate ran out
-    /// while it slept asks for the next one (see [`crate::ca::ClusterCa::lapsed`]). In time, renewal
-    /// takes a new key.
-    pub fn renewal_csr(&self) -> Result<String, Error> {
-        request(&KeyPair::from_pem(&self.key_pem).map_err(Error::Generate)?)
-    }
-
     /// When the certificate begins and ends to be valid.
     pub fn validity(&self) -> Result<Validity, Error> {
         Ok(Validity::of_der(&self.leaf()?)?)

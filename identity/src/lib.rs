@@ -11,10 +11,12 @@ pub mod fingerprint;
 pub mod grpc;
 pub mod https;
 pub mod key_file;
+pub mod key_id;
 pub mod keypair;
 pub mod name;
 pub mod pem;
 pub mod random;
+pub mod renewal;
 pub mod seal;
 pub mod secret_file;
 #[cfg(test)]

@@ -1,11 +1,11 @@
-//! The name that a certificate carries: which cluster, server or node it belongs to, as one
-//! SPIFFE-style URI (`spiffe://<cluster>/node/<id>`). Never trusts: the certificate must have been
+//! The name that a certificate carries: which cluster, and which server, node or operator it belongs
+//! to, as one SPIFFE-style URI (`spiffe://<cluster>/node/<id>`). Never trusts: the certificate must have been
 //! verified before its name means anything.
 
 use std::fmt;
 use std::str::FromStr;
 
-use skep_model::id::{ClusterId, NodeId, ServerId};
+use skep_model::id::{ClusterId, NodeId, OperatorId, ServerId};
 use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
 
@@ -14,10 +14,10 @@ const SCHEME: &str = "spiffe://";
 /// A name could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Not one of the two forms.
+    /// Not one of the three forms.
     #[error(
-        "`{text}` is not the name of a server or node: spiffe://<cluster>/server/<id> or \
-         spiffe://<cluster>/node/<id> is expected"
+        "`{text}` is not the name of a server, node or operator: spiffe://<cluster>/<role>/<id> \
+         with the role server, node or operator is expected"
     )]
     Malformed {
         /// What was given.
@@ -41,14 +41,17 @@ pub enum Role {
     Server,
     /// A node's agent or data plane.
     Node,
+    /// A person or program that administers the cluster. Never a server or node.
+    Operator,
 }
 
 impl Role {
-    /// `server` or `node`.
+    /// `server`, `node` or `operator`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Server => "server",
             Self::Node => "node",
+            Self::Operator => "operator",
         }
     }
 }
@@ -59,13 +62,15 @@ impl fmt::Display for Role {
     }
 }
 
-/// One server or node, with its typed id.
+/// One server, node or operator, with its typed id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subject {
     /// A server of the control plane.
     Server(ServerId),
     /// A node.
     Node(NodeId),
+    /// An operator.
+    Operator(OperatorId),
 }
 
 /// Who a certificate belongs to.
@@ -73,7 +78,7 @@ pub enum Subject {
 pub struct Identity {
     /// The cluster whose CA vouches for it.
     pub cluster: ClusterId,
-    /// The server or node.
+    /// The server, node or operator.
     pub subject: Subject,
 }
 
@@ -94,11 +99,20 @@ impl Identity {
         }
     }
 
+    /// The identity of an operator.
+    pub fn operator(cluster: ClusterId, id: OperatorId) -> Self {
+        Self {
+            cluster,
+            subject: Subject::Operator(id),
+        }
+    }
+
     /// Its role.
     pub fn role(&self) -> Role {
         match self.subject {
             Subject::Server(_) => Role::Server,
             Subject::Node(_) => Role::Node,
+            Subject::Operator(_) => Role::Operator,
         }
     }
 
@@ -106,7 +120,7 @@ impl Identity {
     pub fn server_id(&self) -> Option<ServerId> {
         match self.subject {
             Subject::Server(id) => Some(id),
-            Subject::Node(_) => None,
+            Subject::Node(_) | Subject::Operator(_) => None,
         }
     }
 
@@ -114,7 +128,15 @@ impl Identity {
     pub fn node_id(&self) -> Option<NodeId> {
         match self.subject {
             Subject::Node(id) => Some(id),
-            Subject::Server(_) => None,
+            Subject::Server(_) | Subject::Operator(_) => None,
+        }
+    }
+
+    /// Its id, if it is an operator.
+    pub fn operator_id(&self) -> Option<OperatorId> {
+        match self.subject {
+            Subject::Operator(id) => Some(id),
+            Subject::Server(_) | Subject::Node(_) => None,
         }
     }
 
@@ -130,6 +152,7 @@ impl fmt::Display for Identity {
         match self.subject {
             Subject::Server(id) => write!(f, "{SCHEME}{cluster}/{role}/{id}"),
             Subject::Node(id) => write!(f, "{SCHEME}{cluster}/{role}/{id}"),
+            Subject::Operator(id) => write!(f, "{SCHEME}{cluster}/{role}/{id}"),
         }
     }
 }
@@ -161,6 +184,7 @@ fn parse(text: &str) -> Option<Identity> {
     match role {
         "server" => Some(Identity::server(cluster, id.parse().ok()?)),
         "node" => Some(Identity::node(cluster, id.parse().ok()?)),
+        "operator" => Some(Identity::operator(cluster, id.parse().ok()?)),
         _ => None,
     }
 }
@@ -214,8 +238,19 @@ mod tests {
         let node = Identity::node(CLUSTER, NodeId::from_u128(7));
         assert_eq!(server.to_string().parse(), Ok(server));
         assert_eq!(node.to_string().parse(), Ok(node));
+        let operator = Identity::operator(CLUSTER, OperatorId::from_u128(7));
+        assert_eq!(operator.to_string().parse(), Ok(operator));
+        assert_eq!(
+            (
+                operator.server_id(),
+                operator.node_id(),
+                operator.operator_id()
+            ),
+            (None, None, Some(OperatorId::from_u128(7)))
+        );
         assert_ne!(server.to_string(), node.to_string());
         assert_eq!((server.role(), node.role()), (Role::Server, Role::Node));
+        assert_eq!(operator.role(), Role::Operator);
         assert_eq!(
             (server.node_id(), node.node_id()),
             (None, Some(NodeId::from_u128(7)))

@@ -91,8 +91,9 @@ impl SealingKey {
         self.id
     }
 
-    /// The key itself, for wrapping it under another key or into its file.
-    pub(crate) fn expose(&self) -> &[u8; KEY_LEN] {
+    /// The key itself: for wrapping it under another key, into its file, or to a server that joins,
+    /// over a connection that it has verified. Nowhere else.
+    pub fn expose(&self) -> &[u8; KEY_LEN] {
         &self.bytes
     }
 

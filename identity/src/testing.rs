@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use skep_model::id::{ClusterId, NodeId, ServerId};
+use skep_model::id::{ClusterId, NodeId, OperatorId, ServerId};
 
 use crate::ca::{ClusterCa, Grant};
 use crate::keypair::{Credentials, KeyAndRequest};
@@ -52,5 +52,10 @@ impl Cluster {
 
     pub(crate) fn node(&self, id: u128) -> Arc<Reloadable> {
         Reloadable::new(&self.credentials(self.node_identity(id))).expect("node")
+    }
+
+    pub(crate) fn operator(&self, id: u128) -> Arc<Reloadable> {
+        let identity = Identity::operator(self.ca.cluster(), OperatorId::from_u128(id));
+        Reloadable::new(&self.credentials(identity)).expect("operator")
     }
 }

@@ -17,9 +17,10 @@ use tonic::transport::{Channel, Endpoint};
 
 /// Name resolution, TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A peer that vanished without a word is noticed within the sum of these two.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A peer that vanished or froze without a word is noticed within the sum of these two: an agent has
+/// to find another server before it is taken for lost itself (10 s).
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Enough for uploads and logs over a 100 ms path; HTTP/2's 64 KiB are not.
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;

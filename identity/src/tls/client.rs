@@ -4,19 +4,13 @@
 
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{
-    ClientConfig, ResolvesClientCert, Resumption, verify_server_cert_signed_by_trust_anchor,
-};
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
-use rustls::server::ParsedCertificate;
+use rustls::client::{ClientConfig, ResolvesClientCert};
 use rustls::sign::CertifiedKey;
-use rustls::version::TLS13;
-use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{Error, SignatureScheme};
 use skep_model::id::ClusterId;
 
-use super::{PeerError, Reloadable, alpn_protocols, provider};
+use super::verifier::{self, Judge, Shown};
+use super::{PeerError, Reloadable};
 use crate::name::{Identity, Role, Subject};
 
 /// Who has to be at the other end.
@@ -54,37 +48,29 @@ pub fn client_config(
     expected: Expected,
     alpn: &[&[u8]],
 ) -> Arc<ClientConfig> {
-    let provider = provider();
-    let algorithms = provider.signature_verification_algorithms;
-    let verifier = Verifier {
+    let judge = OfCluster {
         credentials: credentials.clone(),
         expected,
-        algorithms,
     };
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&TLS13])
-        .expect("ring has the suites of TLS 1.3")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_client_cert_resolver(Arc::new(Resolver(credentials.clone())));
-    config.alpn_protocols = alpn_protocols(alpn);
-    config.resumption = Resumption::disabled();
+    let resolver = Arc::new(Resolver(credentials.clone()));
+    let mut config = verifier::client_config(judge, Some(resolver), alpn);
     config.enable_sni = false;
     Arc::new(config)
 }
 
-/// Verifies that `leaf` is a server certificate signed under `roots` and valid now, and reads its
-/// name.
-pub(super) fn verified_identity(
-    leaf: &CertificateDer<'_>,
-    intermediates: &[CertificateDer<'_>],
-    roots: &RootCertStore,
-    now: UnixTime,
-    algorithms: &WebPkiSupportedAlgorithms,
-) -> Result<Identity, Error> {
-    let parsed = ParsedCertificate::try_from(leaf)?;
-    verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, algorithms.all)?;
-    Ok(Identity::from_certificate(leaf).map_err(PeerError::Name)?)
+/// The same without showing a certificate: for whoever has none that is valid, and asks for one.
+pub fn anonymous_client_config(
+    credentials: &Arc<Reloadable>,
+    expected: Expected,
+    alpn: &[&[u8]],
+) -> Arc<ClientConfig> {
+    let judge = OfCluster {
+        credentials: credentials.clone(),
+        expected,
+    };
+    let mut config = verifier::client_config(judge, None, alpn);
+    config.enable_sni = false;
+    Arc::new(config)
 }
 
 #[derive(Debug)]
@@ -100,48 +86,17 @@ impl ResolvesClientCert for Resolver {
     }
 }
 
+/// Trusts the CA of the own credentials at that moment.
 #[derive(Debug)]
-struct Verifier {
+struct OfCluster {
     credentials: Arc<Reloadable>,
     expected: Expected,
-    algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
+impl Judge for OfCluster {
+    fn judge(&self, shown: &Shown<'_>) -> Result<(), Error> {
         let current = self.credentials.current();
-        let algorithms = &self.algorithms;
-        let peer = verified_identity(end_entity, intermediates, &current.roots, now, algorithms)?;
-        self.expected.check(current.identity.cluster, peer)?;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, signature, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, signature, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        let peer = shown.verified_identity(&current.roots)?;
+        Ok(self.expected.check(current.identity.cluster, peer)?)
     }
 }

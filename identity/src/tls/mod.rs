@@ -5,11 +5,13 @@
 //! that moment. There is no way to ask for less.
 
 mod client;
+mod diagnosis;
 mod pinned;
 mod reload;
 mod server;
 #[cfg(test)]
 mod tests;
+mod verifier;
 
 use std::sync::Arc;
 
@@ -17,7 +19,8 @@ use rustls::crypto::CryptoProvider;
 use rustls::{CertificateError, CommonState, OtherError};
 use skep_model::id::ClusterId;
 
-pub use client::{Expected, client_config};
+pub use client::{Expected, anonymous_client_config, client_config};
+pub use diagnosis::{OutOfTime, out_of_time};
 pub use pinned::pinned_client_config;
 pub use reload::{LoadError, Reloadable};
 pub use server::{ClientAuth, server_config};
@@ -35,7 +38,7 @@ pub const ALPN_HTTPS: &[&[u8]] = &[b"h2", b"http/1.1"];
 #[derive(Debug, thiserror::Error)]
 pub enum PeerError {
     /// No Skep name in the certificate.
-    #[error("the peer's certificate names no server or node")]
+    #[error("the peer's certificate names no server, node or operator")]
     Name(#[from] name::Error),
     /// Another cluster.
     #[error("the peer belongs to cluster {theirs}, expected is {expected}")]
@@ -62,7 +65,10 @@ pub enum PeerError {
         expected: Subject,
     },
     /// The pinned CA is not in the chain.
-    #[error("the server does not belong to the cluster whose CA has the fingerprint {expected}")]
+    #[error(
+        "the server does not belong to the cluster whose CA has the fingerprint {expected}; \
+         if its CA was replaced since, a new token or login is needed"
+    )]
     Fingerprint {
         /// The pinned fingerprint.
         expected: Fingerprint,

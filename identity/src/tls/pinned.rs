@@ -3,15 +3,11 @@
 
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ClientConfig, Resumption};
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
-use rustls::version::TLS13;
-use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::client::ClientConfig;
+use rustls::{Error, RootCertStore};
 
-use super::client::verified_identity;
-use super::{Expected, PeerError, alpn_protocols, provider};
+use super::verifier::{self, Judge, Shown};
+use super::{Expected, PeerError};
 use crate::fingerprint::Fingerprint;
 use crate::name::{self, Role};
 
@@ -20,65 +16,26 @@ use crate::name::{self, Role};
 /// the leaf; the leaf must be a server's (a node of the same cluster is refused). The address that
 /// was dialed does not matter.
 pub fn pinned_client_config(ca: Fingerprint, alpn: &[&[u8]]) -> Arc<ClientConfig> {
-    let provider = provider();
-    let algorithms = provider.signature_verification_algorithms;
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&TLS13])
-        .expect("ring has the suites of TLS 1.3")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Verifier { ca, algorithms }))
-        .with_no_client_auth();
-    config.alpn_protocols = alpn_protocols(alpn);
-    config.resumption = Resumption::disabled();
-    Arc::new(config)
+    Arc::new(verifier::client_config(Pinned { ca }, None, alpn))
 }
 
+/// Trusts whatever CA of the chain has the fingerprint.
 #[derive(Debug)]
-struct Verifier {
+struct Pinned {
     ca: Fingerprint,
-    algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let ca = intermediates
+impl Judge for Pinned {
+    fn judge(&self, shown: &Shown<'_>) -> Result<(), Error> {
+        let ca = shown
+            .intermediates
             .iter()
             .find(|certificate| Fingerprint::of_der(certificate) == self.ca)
             .ok_or(PeerError::Fingerprint { expected: self.ca })?;
         let mut roots = RootCertStore::empty();
         roots.add(ca.clone().into_owned())?;
-        let peer = verified_identity(end_entity, intermediates, &roots, now, &self.algorithms)?;
+        let peer = shown.verified_identity(&roots)?;
         let cluster = name::cluster_of_ca(ca).map_err(PeerError::Name)?;
-        Expected::Role(Role::Server).check(cluster, peer)?;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, signature, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, signature, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        Ok(Expected::Role(Role::Server).check(cluster, peer)?)
     }
 }

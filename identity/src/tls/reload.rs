@@ -11,6 +11,7 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::UnixTime;
 use tokio::sync::watch;
 
+use crate::key_id::KeyId;
 use crate::keypair::{self, Credentials, Validity};
 use crate::name::Identity;
 use crate::pem;
@@ -44,6 +45,7 @@ pub enum LoadError {
 pub(super) struct Loaded {
     pub(super) identity: Identity,
     pub(super) validity: Validity,
+    pub(super) issuer: Option<KeyId>,
     pub(super) roots: Arc<RootCertStore>,
     pub(super) client_verifier: Arc<dyn ClientCertVerifier>,
     pub(super) as_client: Arc<CertifiedKey>,
@@ -76,6 +78,7 @@ impl Loaded {
         Ok(Self {
             identity,
             validity,
+            issuer: KeyId::of_issuer(&leaf[0]),
             roots,
             client_verifier,
             as_client: Arc::new(as_client),
@@ -128,6 +131,11 @@ impl Reloadable {
     /// When the certificate in use is valid, hence when to renew it.
     pub fn validity(&self) -> Validity {
         self.current.borrow().validity
+    }
+
+    /// The CA that signed the certificate in use.
+    pub fn issuer(&self) -> Option<KeyId> {
+        self.current.borrow().issuer
     }
 
     pub(super) fn current(&self) -> Arc<Loaded> {

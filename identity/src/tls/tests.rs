@@ -310,3 +310,99 @@ fn credentials_that_do_not_belong_together_are_refused() {
     assert_eq!(used.identity(), ours.node_identity(8));
     assert!(used.validity().renew_at() < SystemTime::now() + HOUR - Duration::from_secs(60));
 }
+
+#[tokio::test]
+async fn an_operator_is_a_client_and_never_a_server() {
+    let cluster = Cluster::new(1);
+    let (server, operator) = (cluster.server(7), cluster.operator(9));
+    let (served, _) = connect(required(&server), to(&operator, A_SERVER))
+        .await
+        .expect("an operator is let in");
+    let identity = peer_identity(served.get_ref().1).expect("named");
+    assert_eq!(identity.role(), Role::Operator);
+    let an_operator = Expected::Role(Role::Operator);
+    let error = connect(required(&operator), to(&server, an_operator)).await;
+    error.expect_err("its certificate is no server's");
+}
+
+#[tokio::test]
+async fn an_endorsed_ca_is_trusted_by_those_who_know_the_old_one_alone() {
+    let (old, new) = (Cluster::new(1), Cluster::new(1));
+    let both = format!("{}{}", new.ca.cert_pem(), old.ca.cert_pem());
+    let mut shown = Credentials {
+        ca_pem: both,
+        ..new.credentials(new.server_identity(7))
+    };
+    let pinned = |cluster: &Cluster| pinned_client_config(cluster.ca.fingerprint(), ALPN_GRPC);
+    let optional = |shown: &Credentials| {
+        let own = Reloadable::new(shown).expect("server");
+        server_config(&own, ClientAuth::Optional, ALPN_GRPC)
+    };
+    let node = old.node(8);
+    let error = connect(optional(&shown), pinned(&old)).await;
+    error.expect_err("nothing ties the new CA to the old one");
+    connect(optional(&shown), to(&node, A_SERVER))
+        .await
+        .expect_err("here neither");
+
+    let cross = old.ca.endorse(new.ca.cert_pem()).expect("endorses");
+    shown.cert_chain_pem.push_str(&cross);
+    for client in [pinned(&old), pinned(&new), to(&node, A_SERVER)] {
+        connect(optional(&shown), client).await.expect("trusted");
+    }
+    let stranger = Cluster::new(2);
+    old.ca
+        .endorse(stranger.ca.cert_pem())
+        .expect_err("another cluster's");
+    let served = connect(optional(&shown), pinned(&stranger)).await;
+    served.expect_err("a stranger's pin");
+}
+
+#[tokio::test]
+async fn without_an_own_certificate_the_server_is_verified_all_the_same() {
+    let (cluster, other) = (Cluster::new(1), Cluster::new(2));
+    let (server, node) = (cluster.server(7), cluster.node(8));
+    let optional = |own: &Arc<Reloadable>| server_config(own, ClientAuth::Optional, ALPN_GRPC);
+    let anonymous = || anonymous_client_config(&node, A_SERVER, ALPN_GRPC);
+    let (served, _) = connect(optional(&server), anonymous())
+        .await
+        .expect("let in");
+    assert_eq!(peer_identity(served.get_ref().1), None);
+    refused(
+        optional(&cluster.node(9)),
+        anonymous(),
+        "Role { theirs: Node, expected: Server }",
+    )
+    .await;
+    refused(optional(&other.server(7)), anonymous(), "UnknownIssuer").await;
+}
+
+/// What a client says first that knows TLS 1.2 alone.
+fn hello_of_tls_1_2() -> Vec<u8> {
+    let mut body = vec![3, 3];
+    body.extend([7; 32]);
+    // No session; ECDHE-ECDSA-AES128-GCM-SHA256; no compression.
+    body.extend([0, 0, 2, 0xc0, 0x2b, 1, 0]);
+    // Extensions: signature_algorithms (ECDSA P-256), supported_groups (P-256).
+    body.extend([0, 16, 0, 13, 0, 4, 0, 2, 4, 3, 0, 10, 0, 4, 0, 2, 0, 23]);
+    let length = |bytes: &[u8]| u8::try_from(bytes.len()).expect("short");
+    let mut handshake = vec![1, 0, 0, length(&body)];
+    handshake.extend(body);
+    let mut record = vec![22, 3, 1, 0, length(&handshake)];
+    record.extend(handshake);
+    record
+}
+
+#[tokio::test]
+async fn tls_1_2_is_not_spoken() {
+    let cluster = Cluster::new(1);
+    let config = server_config(&cluster.server(7), ClientAuth::Optional, ALPN_GRPC);
+    let (mut near, far) = tokio::io::duplex(64 * 1024);
+    near.write_all(&hello_of_tls_1_2()).await.expect("write");
+    let refused = TlsAcceptor::from(config).accept(far).await;
+    refused.expect_err("must be refused");
+    let mut answer = Vec::new();
+    near.read_to_end(&mut answer).await.expect("read");
+    const PROTOCOL_VERSION: [u8; 7] = [21, 3, 3, 0, 2, 2, 70];
+    assert_eq!(answer, PROTOCOL_VERSION, "a fatal alert, and why");
+}
