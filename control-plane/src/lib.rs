@@ -3,11 +3,14 @@
 
 pub mod agents;
 pub mod api;
+pub mod backup;
 pub mod consensus;
 pub mod deploy;
 pub mod history;
 pub mod local;
 pub mod machine;
+pub mod peers;
+pub mod pki;
 pub mod reconcile;
 pub mod secrets;
 pub mod server;

@@ -1,14 +1,19 @@
-//! What this server alone knows and must not forget: its id, and that its log was begun. A small
-//! sled map; each write is followed by a real fdatasync (sled's own flush does not wait for the
+//! What this server alone knows and must not forget: its id and member id, that its log was begun, and
+//! what must be done at the next start. A small sled map; each write is followed by a real fdatasync (sled's own flush does not wait for the
 //! disk).
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use skep_model::id::ServerId;
 
 /// Cache of the map: it holds a handful of keys.
 const CACHE_BYTES: u64 = 1 << 20;
+/// sled frees its lock on a thread of its own some time after the last handle is dropped, and tells
+/// nobody: whoever opens it again soon has to look again.
+const LOCK_TRIES: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// Format of the values: first byte of each.
 const FORMAT: u8 = 1;
 
@@ -37,6 +42,27 @@ pub enum Error {
     },
 }
 
+/// What must be remembered from one start to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Note {
+    /// The cluster has removed this server: it does not start again as it is.
+    Removed,
+    /// This server was made the whole group: the incarnation is to be raised.
+    Survivor,
+    /// This server's data was restored from a backup: the incarnation is to be raised.
+    Restored,
+}
+
+impl Note {
+    const fn key(self) -> &'static str {
+        match self {
+            Self::Removed => "removed",
+            Self::Survivor => "survivor",
+            Self::Restored => "restored",
+        }
+    }
+}
+
 /// The facts.
 pub struct Local {
     db: sled::Db,
@@ -49,15 +75,24 @@ impl Local {
     /// # Errors
     /// It does not open.
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        let open = sled::Config::new()
+        let config = sled::Config::new()
             .path(dir)
             .cache_capacity(CACHE_BYTES)
-            .flush_every_ms(None)
-            .open();
-        let db = open.map_err(|source| Error::Open {
-            path: dir.to_owned(),
-            source,
-        })?;
+            .flush_every_ms(None);
+        let mut tries = 1;
+        let db = loop {
+            match config.open() {
+                Ok(db) => break db,
+                Err(error) if is_locked(&error) && tries < LOCK_TRIES => {
+                    tries += 1;
+                    std::thread::sleep(LOCK_PAUSE);
+                }
+                Err(source) => {
+                    let path = dir.to_owned();
+                    return Err(Error::Open { path, source });
+                }
+            }
+        };
         Ok(Self {
             db,
             dir: dir.to_owned(),
@@ -94,6 +129,54 @@ impl Local {
         self.put("begun", &[])
     }
 
+    /// This server's member id in the Raft group; none: it has not been given one.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn member(&self) -> Result<Option<u64>, Error> {
+        const KEY: &str = "member";
+        let Some(value) = self.get(KEY)? else {
+            return Ok(None);
+        };
+        let bytes = <[u8; 8]>::try_from(&*value).map_err(|_| Error::Format { key: KEY })?;
+        Ok(Some(u64::from_be_bytes(bytes)))
+    }
+
+    /// Begins a life under this member id: whatever log there was belonged to another one.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn begin_as(&self, member: u64) -> Result<(), Error> {
+        let mut value = vec![FORMAT];
+        value.extend_from_slice(&member.to_be_bytes());
+        let mut batch = sled::Batch::default();
+        batch.insert("member", value);
+        batch.remove("begun");
+        batch.remove(Note::Removed.key());
+        self.db.apply_batch(batch)?;
+        self.sync()
+    }
+
+    /// Whether this is noted.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn has(&self, note: Note) -> Result<bool, Error> {
+        Ok(self.get(note.key())?.is_some())
+    }
+
+    /// Notes it, or takes the note away.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn set(&self, note: Note, is_true: bool) -> Result<(), Error> {
+        if is_true {
+            return self.put(note.key(), &[]);
+        }
+        self.db.remove(note.key())?;
+        self.sync()
+    }
+
     fn get(&self, key: &'static str) -> Result<Option<Vec<u8>>, Error> {
         let Some(value) = self.db.get(key)? else {
             return Ok(None);
@@ -108,10 +191,19 @@ impl Local {
         let mut bytes = vec![FORMAT];
         bytes.extend_from_slice(value);
         self.db.insert(key, bytes)?;
+        self.sync()
+    }
+
+    fn sync(&self) -> Result<(), Error> {
         self.db.flush()?;
         File::open(self.dir.join("db"))?.sync_data()?;
         Ok(())
     }
+}
+
+/// Whether another holder of the map's lock is in the way. sled has no kind of its own for that.
+fn is_locked(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(io) if io.to_string().contains("could not acquire lock"))
 }
 
 #[cfg(test)]
@@ -131,5 +223,25 @@ mod tests {
         let local = Local::open(dir.path()).expect("opens again");
         assert_eq!(local.server_id(second).expect("reads"), first);
         assert!(local.has_begun().expect("reads"));
+    }
+
+    #[test]
+    fn a_new_member_id_is_a_new_life() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        {
+            let local = Local::open(dir.path()).expect("opens");
+            assert_eq!(local.member().expect("reads"), None);
+            local.set_begun().expect("writes");
+            local.set(Note::Removed, true).expect("writes");
+            local.set(Note::Survivor, true).expect("writes");
+            local.begin_as(7).expect("writes");
+        }
+        let local = Local::open(dir.path()).expect("opens again");
+        assert_eq!(local.member().expect("reads"), Some(7));
+        assert!(!local.has_begun().expect("reads"));
+        assert!(!local.has(Note::Removed).expect("reads"));
+        assert!(local.has(Note::Survivor).expect("reads"));
+        local.set(Note::Survivor, false).expect("writes");
+        assert!(!local.has(Note::Survivor).expect("reads"));
     }
 }

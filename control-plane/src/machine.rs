@@ -1,6 +1,6 @@
 //! The replicated state as the state machine that consensus drives.
 
-use skep_state::{Applied, Change, Outcome, State};
+use skep_state::{Answer, Applied, Change, State};
 
 use crate::consensus::StateMachine;
 
@@ -8,16 +8,30 @@ use crate::consensus::StateMachine;
 #[derive(Debug, Default)]
 pub struct Machine {
     state: State,
+    /// Set by a command that a newer version wrote.
+    halted: Option<String>,
 }
 
 impl StateMachine for Machine {
     type View = State;
-    type Outcome = Outcome;
+    type Outcome = Answer;
     type Change = Change;
 
-    fn apply(&mut self, index: u64, command: &[u8]) -> (Outcome, Vec<Change>) {
-        let Applied { outcome, changes } = self.state.apply(index, command);
-        (outcome, changes)
+    fn apply(&mut self, index: u64, command: &[u8]) -> (Answer, Vec<Change>) {
+        let Applied {
+            outcome,
+            repeat,
+            changes,
+            is_newer,
+        } = self.state.apply(index, command);
+        if is_newer {
+            self.halted = outcome.as_ref().err().map(ToString::to_string);
+        }
+        (Answer { outcome, repeat }, changes)
+    }
+
+    fn halted(&self) -> Option<String> {
+        self.halted.clone()
     }
 
     fn view(&self) -> State {
@@ -29,7 +43,17 @@ impl StateMachine for Machine {
     }
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), String> {
+        // The old state goes first: there is never room needed for two.
+        self.state = State::default();
         self.state = State::decode(bytes).map_err(|error| error.to_string())?;
         Ok(())
+    }
+
+    fn encode_outcome(outcome: &Answer) -> Vec<u8> {
+        outcome.encode()
+    }
+
+    fn decode_outcome(bytes: &[u8]) -> Result<Answer, String> {
+        Answer::decode(bytes)
     }
 }

@@ -2,10 +2,15 @@
 
 use std::sync::Arc;
 
+use skep_identity::ca::ClusterCa;
 use skep_identity::seal::SealingKey;
 use skep_model::id::ServiceId;
 use skep_model::problem::{Code, Problem};
 use skep_model::variable::{Sealed, Variable, VariableInput};
+use skep_state::Cluster;
+
+/// What the CA's key is sealed for.
+const CA_KEY_CONTEXT: &str = "ca-key";
 
 /// Seals and opens under the cluster's data key. Cheap to clone; never prints the key.
 #[derive(Clone)]
@@ -55,6 +60,38 @@ impl Secrets {
     /// It was sealed under another key.
     pub fn open_webhook(&self, service: ServiceId, sealed: &Sealed) -> Result<String, Problem> {
         self.open(&webhook_context(service), sealed)
+    }
+
+    /// Seals the CA's key, as the cluster keeps it.
+    pub fn seal_ca_key(&self, key_pem: &str) -> Vec<u8> {
+        self.key.seal(CA_KEY_CONTEXT, key_pem.as_bytes())
+    }
+
+    /// The CA that signs the cluster's identities.
+    ///
+    /// # Errors
+    /// Its key was sealed under another data key, or is not its certificate's.
+    pub fn signing_ca(&self, cluster: &Cluster) -> Result<ClusterCa, Problem> {
+        self.load_ca(&cluster.ca_cert_pem, &cluster.sealed_ca_key)
+    }
+
+    /// The CA that signed before the present one, while both are trusted.
+    ///
+    /// # Errors
+    /// As [`Secrets::signing_ca`].
+    pub fn older_ca(&self, cluster: &Cluster) -> Result<Option<ClusterCa>, Problem> {
+        let older = cluster.other_ca.as_ref().filter(|other| other.is_older);
+        older
+            .map(|older| self.load_ca(&older.cert_pem, &older.sealed_key))
+            .transpose()
+    }
+
+    fn load_ca(&self, cert_pem: &str, sealed_key: &Sealed) -> Result<ClusterCa, Problem> {
+        let key = self.open(CA_KEY_CONTEXT, sealed_key)?;
+        ClusterCa::load(cert_pem, &key).map_err(|error| {
+            let message = format!("the cluster's CA cannot be used: {error}");
+            Problem::new(Code::Internal, message)
+        })
     }
 
     fn open(&self, context: &str, sealed: &Sealed) -> Result<String, Problem> {

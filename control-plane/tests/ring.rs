@@ -14,25 +14,29 @@ use skep_control_plane::agents::service::{AgentsService, Shared};
 use skep_control_plane::agents::uploads::Uploads;
 use skep_control_plane::history::History;
 use skep_control_plane::machine::Machine;
+use skep_control_plane::pki::{Authority, Terms};
 use skep_control_plane::secrets::Secrets;
 use skep_control_plane::store::Store;
 use skep_control_plane::{consensus, reconcile};
 use skep_identity::ca::{ClusterCa, Grant};
+use skep_identity::key_id::KeyId;
 use skep_identity::keypair::{Credentials, KeyAndRequest};
 use skep_identity::name::{Identity, Role};
 use skep_identity::seal::SealingKey;
 use skep_identity::tls::{
-    ALPN_GRPC, ClientAuth, Expected, Reloadable, client_config, pinned_client_config, server_config,
+    ALPN_GRPC, ClientAuth, Expected, Reloadable, anonymous_client_config, client_config,
+    pinned_client_config, server_config,
 };
 use skep_identity::token::JoinToken as TokenText;
-use skep_identity::{grpc, random};
+use skep_identity::{grpc, random, renewal};
 use skep_model::allocation::{Desired, Observed, State as Seen};
 use skep_model::deployment::{BuildOutcome, Built, Deployment, Origin, Status, Trigger};
 use skep_model::id::{
     ClusterId, DeploymentId, EnvironmentId, NodeId, ProjectId, ServerId, ServiceId, TokenId,
     WorkspaceId,
 };
-use skep_model::node::{Facts, JoinToken, NodeStatus};
+use skep_model::node::{Facts, NodeStatus};
+use skep_model::server::JoinToken;
 use skep_model::service::{Image, Service};
 use skep_model::spec::ServiceSpec;
 use skep_model::tenancy::{Environment, Project, Workspace};
@@ -44,15 +48,18 @@ use skep_proto::v1::agents_server::AgentsServer;
 use skep_proto::v1::command::Kind;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 
 const SERVICE: ServiceId = ServiceId::from_u128(4);
 /// Nothing here takes longer than some milliseconds; a hang should fail, not block.
 const PATIENCE: Duration = Duration::from_secs(20);
+const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 struct Server {
     store: Store,
     secrets: Secrets,
     ca: Arc<ClusterCa>,
+    fleet: Fleet,
     address: SocketAddr,
     stop: CancellationToken,
     _dir: tempfile::TempDir,
@@ -69,9 +76,9 @@ impl Server {
         tokio::spawn(service.run(stop.clone()));
         let store = Store::new(handle);
         let cluster = ClusterId::from_u128(random::new_id());
-        let ca = Arc::new(ClusterCa::generate(cluster, SystemTime::now()).unwrap());
+        let ca = Arc::new(ClusterCa::generate(cluster, SystemTime::now() - 200 * DAY).unwrap());
         let secrets = Secrets::new(SealingKey::generate());
-        found(&store, cluster).await;
+        found(&store, &secrets, &ca).await;
         let (history, writer) = History::open(&dir.path().join("history.db").display().to_string())
             .await
             .unwrap();
@@ -83,7 +90,7 @@ impl Server {
             fleet: Fleet::default(),
             relay: Relay::default(),
             uploads: Uploads::default(),
-            ca: Arc::clone(&ca),
+            authority: Authority::new(store.clone(), secrets.clone(), Terms::default()),
             shutdown: stop.clone(),
         };
         let parts = reconcile::Parts {
@@ -93,6 +100,7 @@ impl Server {
             secrets: secrets.clone(),
         };
         tokio::spawn(reconcile::run(parts, stop.clone()));
+        let fleet = shared.fleet.clone();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tls = server_config(
@@ -108,6 +116,7 @@ impl Server {
             store,
             secrets,
             ca,
+            fleet,
             address,
             stop,
             _dir: dir,
@@ -122,6 +131,9 @@ impl Server {
             secret_hash: text.secret_hash().to_vec(),
             expires_ms: u64::MAX,
             uses_left: 1,
+            role: skep_model::server::Role::Node,
+            note: String::new(),
+            created_ms: 0,
         };
         self.store
             .propose(Kind::PutToken(v1::PutToken {
@@ -146,6 +158,7 @@ impl Server {
             created_ms: 0,
             status_ms: 0,
             generation: 0,
+            source: None,
         };
         let command = v1::CreateDeployment {
             deployment: Some((&deployment).into()),
@@ -197,14 +210,16 @@ fn own_credentials(ca: &ClusterCa) -> Credentials {
     key.certified(certificate, ca.cert_pem().to_owned())
 }
 
-async fn found(store: &Store, cluster: ClusterId) {
+async fn found(store: &Store, secrets: &Secrets, ca: &ClusterCa) {
     let (workspace, project, environment) = (
         WorkspaceId::from_u128(1),
         ProjectId::from_u128(2),
         EnvironmentId::from_u128(3),
     );
     let init = v1::InitCluster {
-        cluster: id_bytes(cluster.as_u128()),
+        cluster: id_bytes(ca.cluster().as_u128()),
+        ca_cert_pem: ca.cert_pem().to_owned(),
+        sealed_ca_key: secrets.seal_ca_key(&ca.key_pem()),
         base_domain: "localhost".into(),
         workspace: Some(
             (&Workspace {
@@ -381,6 +396,7 @@ impl Node {
         self.say(v1::from_agent::Kind::Routes(v1::RouteStatus {
             applied_revision,
             drained_revision,
+            incarnation: 0,
         }))
         .await;
     }
@@ -397,6 +413,7 @@ impl Node {
             allocations,
             builds,
             runtime_ok: true,
+            quarantine: Vec::new(),
         };
         self.say(v1::from_agent::Kind::Observed(set)).await;
     }
@@ -595,6 +612,7 @@ async fn strangers_and_doubles_are_refused() {
     let refused = AgentsClient::new(channel)
         .renew(v1::RenewRequest {
             csr_pem: String::new(),
+            ..Default::default()
         })
         .await;
     assert_eq!(
@@ -611,10 +629,11 @@ async fn a_removed_node_is_cut_off_and_a_certificate_can_be_renewed() {
     let own = Reloadable::new(&node.credentials).unwrap();
     let tls = client_config(&own, Expected::Role(Role::Server), ALPN_GRPC);
     let mut client = AgentsClient::new(grpc::channel(&server.address.to_string(), tls).unwrap());
-    let csr_pem = node.credentials.renewal_csr().unwrap();
+    let csr_pem = KeyAndRequest::generate().unwrap().csr_pem;
     let renewed = client
         .renew(v1::RenewRequest {
             csr_pem: csr_pem.clone(),
+            ..Default::default()
         })
         .await
         .unwrap()
@@ -662,7 +681,10 @@ async fn a_removed_node_is_cut_off_and_a_certificate_can_be_renewed() {
         }
     }
     let refused = client
-        .renew(v1::RenewRequest { csr_pem })
+        .renew(v1::RenewRequest {
+            csr_pem,
+            ..Default::default()
+        })
         .await
         .expect_err("no member");
     assert_eq!(refused.code(), tonic::Code::PermissionDenied);
@@ -671,5 +693,168 @@ async fn a_removed_node_is_cut_off_and_a_certificate_can_be_renewed() {
 fn remove(node: NodeId) -> v1::RemoveNode {
     v1::RemoveNode {
         node: id_bytes(node.as_u128()),
+    }
+}
+
+/// What this identity would have held `age` ago, and a client without a certificate that asks under it.
+fn sleeper(
+    server: &Server,
+    identity: Identity,
+    age: Duration,
+) -> (Credentials, AgentsClient<Channel>) {
+    let key = KeyAndRequest::generate().unwrap();
+    let grant = Grant {
+        identity,
+        addresses: &[],
+        lifetime: DAY,
+    };
+    let issued = server
+        .ca
+        .issue(&key.csr_pem, &grant, SystemTime::now() - age);
+    let held = key.certified(issued.unwrap(), server.ca.cert_pem().to_owned());
+    let own = Reloadable::new(&held).unwrap();
+    let tls = anonymous_client_config(&own, Expected::Role(Role::Server), ALPN_GRPC);
+    let channel = grpc::channel(&server.address.to_string(), tls).unwrap();
+    (held, AgentsClient::new(channel))
+}
+
+fn proven(held: &Credentials, key: &KeyAndRequest) -> v1::RenewRequest {
+    let proof = renewal::prove(held, &key.csr_pem).unwrap();
+    v1::RenewRequest {
+        csr_pem: key.csr_pem.clone(),
+        expired_pem: proof.expired_pem,
+        signature: proof.signature,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_slept_for_a_month_renews_by_its_key_and_nobody_else_does() {
+    let server = Server::start().await;
+    let (id, _) = join(&server, "one").await.unwrap();
+    let cluster = server.ca.cluster();
+    let (held, mut client) = sleeper(&server, Identity::node(cluster, id), 31 * DAY);
+    let key = KeyAndRequest::generate().unwrap();
+    let request = proven(&held, &key);
+    let reply = client.renew(request.clone()).await.unwrap().into_inner();
+    let now_ms = skep_control_plane::store::now_ms();
+    assert!(reply.clock_ms.abs_diff(now_ms) < 60_000);
+    let fresh = key.certified(reply.certificate_pem, reply.ca_pem);
+    assert_eq!(fresh.identity().unwrap(), Identity::node(cluster, id));
+    Node::connect(&server, id, &fresh).await.unwrap();
+
+    // The certificate is public, the key is not; and the way in is good for nothing else.
+    let mut forged = request.clone();
+    forged.csr_pem = KeyAndRequest::generate().unwrap().csr_pem;
+    let refused = client.renew(forged).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unauthenticated);
+    let hello = tokio_stream::once(v1::FromAgent { kind: None });
+    let refused = client.session(hello).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unauthenticated);
+
+    // Who is too late, no member, or no node.
+    let stranger = Identity::node(cluster, NodeId::from_u128(77));
+    let other_role = Identity::server(cluster, ServerId::from_u128(1));
+    let node = Identity::node(cluster, id);
+    for (identity, age, code) in [
+        (node, 92 * DAY, tonic::Code::PermissionDenied),
+        (stranger, 31 * DAY, tonic::Code::PermissionDenied),
+        (other_role, 31 * DAY, tonic::Code::Unauthenticated),
+    ] {
+        let (held, mut client) = sleeper(&server, identity, age);
+        let key = KeyAndRequest::generate().unwrap();
+        let refused = client.renew(proven(&held, &key)).await.unwrap_err();
+        assert_eq!(refused.code(), code, "{identity} {age:?}: {refused}");
+    }
+}
+
+fn step(step: v1::rotate_ca::Step) -> Kind {
+    Kind::RotateCa(v1::RotateCa { step: Some(step) })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_ca_is_replaced_while_sessions_go_on() {
+    use v1::rotate_ca::Step;
+    let server = Server::start().await;
+    let mut node = Node::join(&server, "one").await;
+    assert!(node.desired().await.full);
+    let next = ClusterCa::generate(server.ca.cluster(), SystemTime::now()).unwrap();
+    let begin = v1::Ca {
+        cert_pem: next.cert_pem().to_owned(),
+        sealed_key: server.secrets.seal_ca_key(&next.key_pem()),
+    };
+    let behind = || {
+        let group = server.store.consensus().group().borrow().clone();
+        skep_control_plane::pki::behind(&server.store.view(), &server.fleet, &group)
+    };
+    server
+        .store
+        .propose(step(Step::Begin(begin)))
+        .await
+        .unwrap();
+    let (old, new) = (key_id(&server.ca), key_id(&next));
+    assert_eq!(behind(), [], "one server that knows, and nodes need not");
+    server
+        .store
+        .propose(step(Step::Activate(true)))
+        .await
+        .unwrap();
+    let say = |ca: KeyId| {
+        let ca = ca.as_bytes().to_vec();
+        v1::from_agent::Kind::Heartbeat(v1::Heartbeat { ca })
+    };
+    node.say(say(old)).await;
+    until("the old CA is told", || {
+        behind().iter().any(|it| it.why.contains("old CA"))
+    })
+    .await;
+
+    // On the connection that was made under the old CA.
+    let tls = client_config(
+        &Reloadable::new(&node.credentials).unwrap(),
+        Expected::Role(Role::Server),
+        ALPN_GRPC,
+    );
+    let channel = grpc::channel(&server.address.to_string(), tls).unwrap();
+    let key = KeyAndRequest::generate().unwrap();
+    let request = v1::RenewRequest {
+        csr_pem: key.csr_pem.clone(),
+        ..Default::default()
+    };
+    let reply = AgentsClient::new(channel).renew(request).await.unwrap();
+    let reply = reply.into_inner();
+    let fresh = key.certified(reply.certificate_pem, reply.ca_pem);
+    let fresh = Reloadable::new(&fresh).unwrap();
+    assert_eq!(fresh.issuer(), Some(new), "the new one signs");
+    node.say(say(new)).await;
+    until("nobody is behind", || behind().is_empty()).await;
+    server
+        .store
+        .propose(step(Step::Finish(true)))
+        .await
+        .unwrap();
+    let view = server.store.view();
+    assert_eq!(view.cluster().unwrap().trusted_ca_pem(), next.cert_pem());
+    let report = v1::ObservedSet {
+        sequence: 9,
+        ..Default::default()
+    };
+    node.say(v1::from_agent::Kind::Observed(report)).await;
+    loop {
+        if let v1::to_agent::Kind::ObservedAck(ack) = node.next().await {
+            assert_eq!(ack.sequence, 9, "the session lives");
+            break;
+        }
+    }
+}
+
+fn key_id(ca: &ClusterCa) -> KeyId {
+    KeyId::of_ca(ca.cert_pem()).unwrap()
+}
+
+async fn until(what: &str, check: impl Fn() -> bool) {
+    let begun = std::time::Instant::now();
+    while !check() {
+        assert!(begun.elapsed() < PATIENCE, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

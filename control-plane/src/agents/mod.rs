@@ -1,8 +1,12 @@
 //! The server's side of its nodes: joining, sessions, uploads and logs passing through.
 
 pub mod desired;
+pub mod elsewhere;
 pub mod fleet;
 pub mod relay;
 pub mod service;
 mod session;
+mod told;
 pub mod uploads;
+
+pub(crate) use session::status;

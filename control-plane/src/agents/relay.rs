@@ -1,5 +1,6 @@
 //! App logs on their way from a node to whoever asked: requests go down the node's session, lines
-//! come back on a stream of their own and meet the asker here.
+//! come back on a stream of their own and meet the asker here. What a node connected to another
+//! server writes is asked for there.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,6 +12,9 @@ use skep_model::problem::{Code, Problem};
 use skep_proto::convert::id_bytes;
 use skep_proto::v1;
 use tokio::sync::mpsc;
+
+use super::elsewhere::Elsewhere;
+use super::fleet::{Fleet, Place};
 
 /// Chunks under way to one asker: back-pressure reaches Docker through gRPC's flow control.
 const CHUNKS: usize = 16;
@@ -34,6 +38,8 @@ pub struct Ask {
 
 #[derive(Default)]
 struct Inner {
+    /// Who knows where nodes are, and the way there.
+    elsewhere: Option<(Fleet, Arc<dyn Elsewhere>)>,
     next: AtomicU64,
     nodes: Mutex<BTreeMap<NodeId, (u64, mpsc::Sender<v1::to_agent::Kind>)>>,
     askers: Mutex<BTreeMap<u64, (NodeId, mpsc::Sender<v1::LogChunk>)>>,
@@ -47,10 +53,16 @@ pub struct Relay {
 
 /// The lines of one allocation; dropping it ends the stream at the node.
 pub struct Lines {
+    chunks: mpsc::Receiver<v1::LogChunk>,
+    /// None: they come through another server, which sees the receiver go.
+    _asked: Option<Asked>,
+}
+
+/// A request to a node that is connected here; takes itself back.
+struct Asked {
     request: u64,
     node: NodeId,
     relay: Relay,
-    chunks: mpsc::Receiver<v1::LogChunk>,
 }
 
 impl Lines {
@@ -60,7 +72,7 @@ impl Lines {
     }
 }
 
-impl Drop for Lines {
+impl Drop for Asked {
     fn drop(&mut self) {
         self.relay.inner.askers.lock().remove(&self.request);
         if let Some((_, sender)) = self.relay.inner.nodes.lock().get(&self.node) {
@@ -73,6 +85,17 @@ impl Drop for Lines {
 }
 
 impl Relay {
+    /// One that finds nodes at other servers, too.
+    pub fn reaching(fleet: Fleet, elsewhere: Arc<dyn Elsewhere>) -> Self {
+        let inner = Inner {
+            elsewhere: Some((fleet, elsewhere)),
+            ..Inner::default()
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
     /// A node's session begins: what is to be said to it comes out of the receiver.
     pub fn connect(&self, node: NodeId) -> (u64, mpsc::Receiver<v1::to_agent::Kind>) {
         let (sender, receiver) = mpsc::channel(NODE_QUEUE);
@@ -93,11 +116,27 @@ impl Relay {
         }
     }
 
-    /// Asks a node for an allocation's log.
+    /// Asks a node for an allocation's log, wherever it is connected.
     ///
     /// # Errors
     /// The node is not connected, or busy.
     pub fn open(&self, ask: Ask) -> Result<Lines, Problem> {
+        if let Some((fleet, elsewhere)) = &self.inner.elsewhere
+            && let Some(Place::At(server)) = fleet.place_of(ask.node)
+        {
+            return Ok(Lines {
+                chunks: elsewhere.logs(server, ask),
+                _asked: None,
+            });
+        }
+        self.open_here(ask)
+    }
+
+    /// Asks a node that is connected to this server.
+    ///
+    /// # Errors
+    /// The node is not connected here, or busy.
+    pub fn open_here(&self, ask: Ask) -> Result<Lines, Problem> {
         let request = self.inner.next.fetch_add(1, Ordering::Relaxed) + 1;
         let (sender, chunks) = mpsc::channel(CHUNKS);
         let message = v1::LogRequest {
@@ -108,11 +147,14 @@ impl Relay {
             after_ns: ask.after_ns,
         };
         self.inner.askers.lock().insert(request, (ask.node, sender));
-        let lines = Lines {
+        let asked = Asked {
             request,
             node: ask.node,
             relay: self.clone(),
+        };
+        let lines = Lines {
             chunks,
+            _asked: Some(asked),
         };
         let sender = self
             .inner

@@ -1,15 +1,12 @@
 //! The gRPC service that agents dial: who may call what, and the streams that pass through.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
 
 use futures_util::Stream;
-use skep_identity::ca::{ClusterCa, Grant};
 use skep_identity::grpc::Peer;
-use skep_identity::name::Identity;
 use skep_identity::random;
+use skep_identity::renewal::Proof;
 use skep_identity::token::hash_secret;
 use skep_model::id::{NodeId, TokenId, UploadId};
 use skep_model::node::{Facts, Node, NodeStatus};
@@ -26,16 +23,15 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::fleet::Fleet;
 use super::relay::Relay;
-use super::session::{Session, status};
+use super::session::{Session, is_member, status};
 use super::uploads::Uploads;
 use crate::history::History;
+use crate::pki::Authority;
 use crate::secrets::Secrets;
-use crate::store::Store;
+use crate::store::{Store, now_ms};
 
 /// Messages under way to one node: a slow agent slows its own session only.
 const DOWN_QUEUE: usize = 64;
-/// Life of a node's certificate.
-pub const NODE_CERTIFICATE: Duration = Duration::from_secs(24 * 3_600);
 /// Tells sessions of one process apart.
 static NEXT_SESSION: AtomicU64 = AtomicU64::new(1);
 
@@ -55,7 +51,7 @@ pub struct Shared {
     /// Folders passing through.
     pub uploads: Uploads,
     /// Signs certificates of nodes.
-    pub ca: Arc<ClusterCa>,
+    pub authority: Authority,
     /// Ends every session.
     pub shutdown: CancellationToken,
 }
@@ -72,7 +68,7 @@ impl AgentsService {
     }
 
     /// The node that calls: named by its certificate, and still a member.
-    fn caller<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
+    async fn caller<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
         let identity = request
             .extensions()
             .get::<Peer>()
@@ -82,7 +78,15 @@ impl AgentsService {
             .ok_or_else(|| {
                 Status::unauthenticated("a node's certificate is needed: join with a token first")
             })?;
-        if self.shared.store.view().node(node).is_none() {
+        self.member(node).await
+    }
+
+    /// The node, if it is of the cluster.
+    async fn member(&self, node: NodeId) -> Result<NodeId, Status> {
+        // A replica that is behind has not heard of a node that joined a moment ago elsewhere.
+        let is_known = is_member(&self.shared.store.view(), node)
+            || is_member(&self.shared.store.read().await.map_err(status)?, node);
+        if !is_known {
             return Err(Status::permission_denied(
                 "this node is not a member of the cluster (any more)",
             ));
@@ -90,19 +94,32 @@ impl AgentsService {
         Ok(node)
     }
 
-    fn issue(&self, node: NodeId, csr_pem: &str) -> Result<String, Status> {
-        let identity = Identity::node(self.shared.ca.cluster(), node);
-        let grant = Grant {
-            identity,
-            addresses: &[],
-            lifetime: NODE_CERTIFICATE,
+    /// Returns when the node is no longer of the cluster: what it has under way ends then.
+    fn removal(&self, node: NodeId) -> impl Future<Output = ()> + Send + use<> {
+        let store = self.shared.store.clone();
+        async move {
+            let mut applied = store.consensus().applied();
+            while applied.changed().await.is_ok() && is_member(&store.view(), node) {}
+        }
+    }
+
+    /// The node that asks for its next certificate: named by the present one, or, where that has run
+    /// out, by the proof in the request. That is good for nothing else.
+    async fn renewing(&self, request: &Request<v1::RenewRequest>) -> Result<NodeId, Status> {
+        let message = request.get_ref();
+        let peer = request.extensions().get::<Peer>();
+        let is_certified = peer.is_some_and(|peer| peer.identity.is_some());
+        if is_certified || message.expired_pem.is_empty() {
+            return self.caller(request).await;
+        }
+        let proof = Proof {
+            expired_pem: message.expired_pem.clone(),
+            signature: message.signature.clone(),
         };
-        self.shared
-            .ca
-            .issue(csr_pem, &grant, SystemTime::now())
-            .map_err(|error| {
-                Status::invalid_argument(format!("the certificate request is refused: {error}"))
-            })
+        let named = self.shared.authority.lapsed_node(&message.csr_pem, &proof);
+        let node = self.member(named.map_err(status)?).await?;
+        tracing::info!(%node, "renews a certificate that has run out");
+        Ok(node)
     }
 }
 
@@ -127,7 +144,9 @@ impl Agents for AgentsService {
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let token = TokenId::from_u128(token);
         let id = NodeId::from_u128(random::new_id());
-        let certificate_pem = self.issue(id, &message.csr_pem)?;
+        let certified = self.shared.authority.certify_node(id, &message.csr_pem);
+        let certified = certified.map_err(status)?;
+        let cluster = self.shared.authority.cluster().map_err(status)?;
         let node = Node {
             id,
             name: message.name,
@@ -136,6 +155,7 @@ impl Agents for AgentsService {
             status_ms: 0,
             generation: 0,
             joined_ms: 0,
+            meta: std::collections::BTreeMap::new(),
         };
         let command = v1::JoinNode {
             token: id_bytes(token.as_u128()),
@@ -149,10 +169,10 @@ impl Agents for AgentsService {
             .map_err(status)?;
         tracing::info!(node = %id, name = node.name, "node joined");
         Ok(Response::new(v1::JoinReply {
-            cluster: id_bytes(self.shared.ca.cluster().as_u128()),
+            cluster: id_bytes(cluster.id.as_u128()),
             node: id_bytes(id.as_u128()),
-            certificate_pem,
-            ca_pem: self.shared.ca.cert_pem().to_owned(),
+            certificate_pem: certified.certificate_pem,
+            ca_pem: certified.ca_pem,
         }))
     }
 
@@ -160,11 +180,14 @@ impl Agents for AgentsService {
         &self,
         request: Request<v1::RenewRequest>,
     ) -> Result<Response<v1::RenewReply>, Status> {
-        let node = self.caller(&request)?;
-        let certificate_pem = self.issue(node, &request.into_inner().csr_pem)?;
+        let node = self.renewing(&request).await?;
+        let csr_pem = request.into_inner().csr_pem;
+        let certified = self.shared.authority.certify_node(node, &csr_pem);
+        let certified = certified.map_err(status)?;
         Ok(Response::new(v1::RenewReply {
-            certificate_pem,
-            ca_pem: self.shared.ca.cert_pem().to_owned(),
+            certificate_pem: certified.certificate_pem,
+            ca_pem: certified.ca_pem,
+            clock_ms: now_ms(),
         }))
     }
 
@@ -172,7 +195,7 @@ impl Agents for AgentsService {
         &self,
         request: Request<Streaming<v1::FromAgent>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let node = self.caller(&request)?;
+        let node = self.caller(&request).await?;
         let id = NEXT_SESSION.fetch_add(1, Ordering::Relaxed);
         if !self.shared.fleet.connect(node, id) {
             return Err(Status::already_exists(
@@ -195,7 +218,7 @@ impl Agents for AgentsService {
         &self,
         request: Request<v1::FetchUploadRequest>,
     ) -> Result<Response<Self::FetchUploadStream>, Status> {
-        let node = self.caller(&request)?;
+        let node = self.caller(&request).await?;
         let upload = id_bits("upload", &request.into_inner().upload)
             .map_err(|e| Status::invalid_argument(e.to_string()))?;
         let upload = UploadId::from_u128(upload);
@@ -215,6 +238,7 @@ impl Agents for AgentsService {
                 })
                 .map_err(status)
         });
+        let stream = futures_util::StreamExt::take_until(stream, Box::pin(self.removal(node)));
         Ok(Response::new(Box::pin(stream)))
     }
 
@@ -222,17 +246,24 @@ impl Agents for AgentsService {
         &self,
         request: Request<Streaming<v1::LogChunk>>,
     ) -> Result<Response<v1::LogsDone>, Status> {
-        let node = self.caller(&request)?;
+        let node = self.caller(&request).await?;
         let mut chunks = request.into_inner();
         let mut current = None;
-        while let Some(chunk) = chunks.message().await? {
-            current = Some(chunk.request);
-            if !self.shared.relay.deliver(node, chunk).await {
-                return Err(status(Problem::new(
-                    Code::Canceled,
-                    "nobody reads these lines any more",
-                )));
+        let pass = async {
+            while let Some(chunk) = chunks.message().await? {
+                current = Some(chunk.request);
+                if !self.shared.relay.deliver(node, chunk).await {
+                    return Err(status(Problem::new(
+                        Code::Canceled,
+                        "nobody reads these lines any more",
+                    )));
+                }
             }
+            Ok(())
+        };
+        tokio::select! {
+            passed = pass => passed?,
+            () = self.removal(node) => return Err(Status::permission_denied("this node was removed from the cluster")),
         }
         if let Some(request) = current {
             self.shared.relay.finish(node, request);

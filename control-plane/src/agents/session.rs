@@ -1,34 +1,43 @@
 //! One node's session: desired state and routes down, observations up, for as long as both live.
+//! Who leads is no concern of it: what cannot be proposed just now is proposed again, and the stream
+//! goes on. Only where nobody has led for longer than elections take does it send the node elsewhere.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::time::Duration;
 
-use skep_model::allocation::Desired;
-use skep_model::assignment::{DesiredSet, Generation};
-use skep_model::id::{AllocationId, DeploymentId, NodeId};
+use skep_identity::key_id::KeyId;
+use skep_model::assignment::Generation;
+use skep_model::id::{DeploymentId, NodeId};
 use skep_model::node::Facts;
 use skep_model::problem::Problem;
 use skep_proto::convert::{id_bits, id_bytes};
 use skep_proto::v1;
 use skep_proto::v1::command::Kind;
-use skep_state::{Change, State};
+use skep_state::State;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
-use super::desired::desired_set;
 use super::fleet::RouteStatus;
 use super::service::Shared;
-use crate::consensus::Batch;
+use super::told::{Concern, Told};
 
 /// What goes down to the node.
 pub(super) type Down = mpsc::Sender<Result<v1::ToAgent, Status>>;
 
-/// What the node was told last: the base of the next delta.
-#[derive(Default)]
-struct Told {
-    generation: Option<Generation>,
-    allocations: BTreeMap<AllocationId, Desired>,
-    builds: BTreeSet<DeploymentId>,
-    routes: Option<u64>,
+/// Words of the node that wait to be written down. What finds no room is not acknowledged, and the
+/// agent says it again.
+const WORK_QUEUE: usize = 64;
+/// Pause after a proposal that nobody could take: the store has waited for a leader already.
+const RETRY: Duration = Duration::from_millis(200);
+/// An election takes 2 s at most, and a node is lost after 10.
+const LEADERLESS: Duration = Duration::from_secs(5);
+
+/// What a node says and that has to be written down, in order.
+enum Work {
+    Facts(v1::Facts),
+    Observed(v1::ObservedSet),
+    Lines(v1::BuildLog),
 }
 
 /// One running session.
@@ -43,8 +52,8 @@ impl Session {
     /// Runs until either side goes away. Errors end the session: the agent dials again and both
     /// begin with full sets.
     pub(super) async fn run(self, mut up: Streaming<v1::FromAgent>) {
-        let (relayed, mut to_node) = self.shared.relay.connect(self.node);
-        let result = self.exchange(&mut up, &mut to_node).await;
+        let (relayed, to_node) = self.shared.relay.connect(self.node);
+        let result = self.exchange(&mut up, to_node).await;
         self.shared.relay.disconnect(self.node, relayed);
         self.shared.fleet.disconnect(self.node, self.id);
         match result {
@@ -56,38 +65,55 @@ impl Session {
         }
     }
 
+    /// Three things at once, so that none waits for another: a node is heard while its last word is
+    /// still being committed, and hears while there is nobody to commit it.
     async fn exchange(
         &self,
         up: &mut Streaming<v1::FromAgent>,
-        to_node: &mut mpsc::Receiver<v1::to_agent::Kind>,
+        to_node: mpsc::Receiver<v1::to_agent::Kind>,
     ) -> Result<(), Status> {
-        // Subscribed before the first view: nothing between the two is missed.
-        let mut changes = self.shared.store.consensus().changes();
-        let mut told = Told::default();
-        self.hello(up).await?;
-        self.tell(&mut told, true, true).await?;
+        let (facts, held) = self.hello(up).await?;
+        let (queue, work) = mpsc::channel(WORK_QUEUE);
+        // The first word finds an empty queue.
+        let _ = queue.try_send(Work::Facts(facts));
+        let told = Told::new(self.node, held);
+        tokio::select! {
+            ended = self.listen(up, queue) => ended,
+            ended = self.write_down(work) => ended,
+            ended = self.talk(told, to_node) => ended,
+            ended = self.until_leaderless() => Err(ended),
+            () = self.shared.shutdown.cancelled() => Err(Status::unavailable("the server is stopping")),
+        }
+    }
+
+    /// Ends when this server has known no leader for longer than any election takes. It may be cut
+    /// off from the others: what it hears of its nodes then reaches nobody, and the leader would
+    /// take them for lost. The agent goes on to the next server, and comes back if there is none.
+    async fn until_leaderless(&self) -> Status {
+        let mut leadership = self.shared.store.consensus().leadership();
         loop {
-            tokio::select! {
-                message = up.message() => match message? {
-                    Some(v1::FromAgent { kind: Some(kind) }) => self.hear(kind).await?,
-                    Some(_) => {}
-                    None => return Ok(()),
-                },
-                batch = changes.recv() => match batch {
-                    Ok(batch) => {
-                        let (work, routes) = self.concerns(&batch);
-                        self.tell(&mut told, work, routes).await?;
-                    }
-                    Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => self.tell(&mut told, true, true).await?,
-                    Err(tokio::sync::broadcast::error::RecvError::Closed) => return Ok(()),
-                },
-                Some(kind) = to_node.recv() => self.send(kind).await?,
-                () = self.shared.shutdown.cancelled() => return Err(Status::unavailable("the server is stopping")),
+            let found = leadership.wait_for(|now| now.leader.is_some());
+            match tokio::time::timeout(LEADERLESS, found).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) => return Status::unavailable("the server is stopping"),
+                Err(_) => {
+                    return Status::unavailable(
+                        "this server has known no leader for a while: another one may",
+                    );
+                }
+            }
+            let lost = leadership.wait_for(|now| now.leader.is_none());
+            if lost.await.is_err() {
+                return Status::unavailable("the server is stopping");
             }
         }
     }
 
-    async fn hello(&self, up: &mut Streaming<v1::FromAgent>) -> Result<(), Status> {
+    /// The node's facts, and the newest generation on its disk.
+    async fn hello(
+        &self,
+        up: &mut Streaming<v1::FromAgent>,
+    ) -> Result<(v1::Facts, Option<Generation>), Status> {
         let first = up.message().await?.and_then(|message| message.kind);
         let Some(v1::from_agent::Kind::Hello(hello)) = first else {
             return Err(Status::invalid_argument("a session begins with Hello"));
@@ -95,95 +121,120 @@ impl Session {
         let facts = hello
             .facts
             .ok_or_else(|| Status::invalid_argument("Hello lacks facts"))?;
-        self.learn(facts).await
+        Ok((facts, hello.held.map(Generation::from)))
     }
 
-    /// The node's facts, where they are new.
-    async fn learn(&self, message: v1::Facts) -> Result<(), Status> {
-        let facts = Facts::try_from(message.clone())
-            .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let is_known = self
-            .shared
-            .store
-            .view()
-            .node(self.node)
-            .is_some_and(|node| node.facts == facts);
-        if is_known {
-            return Ok(());
-        }
-        let update = v1::UpdateNode {
-            node: id_bytes(self.node.as_u128()),
-            facts: Some(message),
-        };
-        self.propose(Kind::UpdateNode(update)).await
-    }
-
-    /// Whether a batch changes this node's work, and whether it changes the routes.
-    fn concerns(&self, batch: &Batch<Change>) -> (bool, bool) {
-        let work = batch.changes.iter().any(|change| match change {
-            Change::Allocation { node, .. } | Change::Build(node) | Change::Node(node) => {
-                *node == self.node
+    async fn listen(
+        &self,
+        up: &mut Streaming<v1::FromAgent>,
+        queue: mpsc::Sender<Work>,
+    ) -> Result<(), Status> {
+        use v1::from_agent::Kind as Up;
+        let (fleet, node) = (&self.shared.fleet, self.node);
+        while let Some(message) = up.message().await? {
+            let Some(kind) = message.kind else { continue };
+            fleet.heard(node, self.id);
+            let work = match kind {
+                Up::Heartbeat(beat) => {
+                    fleet.certified(node, self.id, KeyId::from_bytes(&beat.ca));
+                    continue;
+                }
+                Up::Routes(routes) => {
+                    let status = self.route_status(&routes);
+                    fleet.routes(node, self.id, status);
+                    continue;
+                }
+                Up::Hello(hello) => match hello.facts {
+                    Some(facts) => Work::Facts(facts),
+                    None => continue,
+                },
+                Up::Observed(observed) => {
+                    fleet.runtime(node, self.id, observed.runtime_ok);
+                    Work::Observed(observed)
+                }
+                Up::BuildLog(log) => Work::Lines(log),
+            };
+            if queue.try_send(work).is_err() {
+                tracing::debug!(%node, "a node's word found no room: it will be said again");
             }
-            _ => false,
-        });
-        (work, batch.changes.contains(&Change::Routes))
+        }
+        Ok(())
     }
 
-    async fn tell(&self, told: &mut Told, work: bool, routes: bool) -> Result<(), Status> {
-        if !work && !routes {
+    /// What the node's ingress serves. Of another incarnation's tables nothing can be concluded:
+    /// revisions begin anew with each.
+    fn route_status(&self, routes: &v1::RouteStatus) -> RouteStatus {
+        let view = self.shared.store.view();
+        let ours = view.cluster().map_or(0, |cluster| cluster.incarnation);
+        if routes.incarnation != 0 && routes.incarnation != ours {
+            return RouteStatus::default();
+        }
+        RouteStatus {
+            applied: routes.applied_revision,
+            drained: routes.drained_revision,
+        }
+    }
+
+    async fn write_down(&self, mut work: mpsc::Receiver<Work>) -> Result<(), Status> {
+        let mut is_whole = false;
+        while let Some(work) = work.recv().await {
+            match work {
+                Work::Facts(facts) => self.learn(facts).await?,
+                Work::Observed(observed) => {
+                    is_whole |= observed.full;
+                    self.observe(observed, is_whole).await?;
+                }
+                Work::Lines(lines) => self.keep_lines(lines).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the node what it is to do, now and whenever that changes.
+    async fn talk(
+        &self,
+        mut told: Told,
+        mut to_node: mpsc::Receiver<v1::to_agent::Kind>,
+    ) -> Result<(), Status> {
+        // Subscribed before the first view: nothing between the two is missed.
+        let mut changes = self.shared.store.consensus().changes();
+        let mut applied = self.shared.store.consensus().applied();
+        let mut concern = Concern::ALL;
+        loop {
+            self.tell(&mut told, concern).await?;
+            concern = tokio::select! {
+                batch = changes.recv() => match batch {
+                    Ok(batch) => told.concerns(&batch),
+                    Err(RecvError::Lagged(_)) => Concern::ALL,
+                    Err(RecvError::Closed) => return Ok(()),
+                },
+                // A replica that is behind what the node has been told elsewhere catches up.
+                moved = applied.changed(), if told.is_waiting() => match moved {
+                    Ok(()) => Concern::ALL,
+                    Err(_) => return Ok(()),
+                },
+                Some(kind) = to_node.recv() => {
+                    self.send(kind).await?;
+                    Concern::NONE
+                }
+            };
+        }
+    }
+
+    async fn tell(&self, told: &mut Told, concern: Concern) -> Result<(), Status> {
+        if concern == Concern::NONE {
             return Ok(());
         }
         let view = self.shared.store.view();
-        if view.node(self.node).is_none() {
+        if !is_member(&view, self.node) {
             return Err(Status::permission_denied(
                 "this node was removed from the cluster",
             ));
         }
-        // Before the work: an allocation is out of the routes before its container hears of it.
-        if routes && told.routes != Some(view.routes_revision()) {
-            told.routes = Some(view.routes_revision());
-            self.send(v1::to_agent::Kind::Routes((&view.route_table()).into()))
-                .await?;
+        for kind in told.tell(&view, concern, &self.shared.secrets) {
+            self.send(kind).await?;
         }
-        if work {
-            self.tell_work(told, &view).await
-        } else {
-            Ok(())
-        }
-    }
-
-    async fn tell_work(&self, told: &mut Told, view: &State) -> Result<(), Status> {
-        let cluster = view
-            .cluster()
-            .ok_or_else(|| Status::unavailable("the cluster is not initialised"))?;
-        let set = desired_set(view, cluster, self.node, &self.shared.secrets);
-        let allocations = set
-            .assignments
-            .iter()
-            .map(|a| (a.allocation, a.desired))
-            .collect();
-        let builds = set.builds.iter().map(|build| build.deployment).collect();
-        let generation = set.generation;
-        let message = match told.generation {
-            None => v1::Desired {
-                full: true,
-                set: Some((&set).into()),
-                ..v1::Desired::default()
-            },
-            Some(base) => {
-                let Some(delta) = delta(told, base, set) else {
-                    return Ok(());
-                };
-                delta
-            }
-        };
-        *told = Told {
-            generation: Some(generation),
-            allocations,
-            builds,
-            routes: told.routes,
-        };
-        self.send(v1::to_agent::Kind::Desired(message)).await
+        Ok(())
     }
 
     async fn send(&self, kind: v1::to_agent::Kind) -> Result<(), Status> {
@@ -194,132 +245,133 @@ impl Session {
             .map_err(|_| Status::cancelled("the agent is gone"))
     }
 
-    async fn hear(&self, kind: v1::from_agent::Kind) -> Result<(), Status> {
-        use v1::from_agent::Kind as Up;
-        let (fleet, node) = (&self.shared.fleet, self.node);
-        fleet.heard(node, self.id);
-        match kind {
-            Up::Hello(hello) => match hello.facts {
-                Some(facts) => self.learn(facts).await,
-                None => Ok(()),
-            },
-            Up::Heartbeat(_) => Ok(()),
-            Up::Routes(routes) => {
-                let status = RouteStatus {
-                    applied: routes.applied_revision,
-                    drained: routes.drained_revision,
-                };
-                fleet.routes(node, self.id, status);
-                Ok(())
-            }
-            Up::Observed(observed) => {
-                fleet.runtime(node, self.id, observed.runtime_ok);
-                self.observe(observed).await
-            }
-            Up::BuildLog(log) => self.keep_lines(log).await,
+    /// The node's facts, where they are new.
+    async fn learn(&self, message: v1::Facts) -> Result<(), Status> {
+        let facts = Facts::try_from(message.clone())
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let view = self.shared.store.view();
+        let is_known = view.node(self.node).is_some_and(|node| node.facts == facts);
+        if is_known {
+            return Ok(());
         }
+        let update = v1::UpdateNode {
+            node: id_bytes(self.node.as_u128()),
+            facts: Some(message),
+        };
+        self.propose(Kind::UpdateNode(update)).await
     }
 
-    async fn observe(&self, observed: v1::ObservedSet) -> Result<(), Status> {
-        if !observed.allocations.is_empty() || !observed.builds.is_empty() {
-            let node = id_bytes(self.node.as_u128());
+    /// `is_whole`: the node has looked at everything, so that what it does not name is not there.
+    async fn observe(&self, observed: v1::ObservedSet, is_whole: bool) -> Result<(), Status> {
+        let v1::ObservedSet {
+            sequence,
+            allocations,
+            builds,
+            quarantine,
+            ..
+        } = observed;
+        let is_news = is_whole && self.is_news(&quarantine);
+        let quarantine = is_news.then_some(v1::QuarantineList {
+            entries: quarantine,
+        });
+        if !allocations.is_empty() || !builds.is_empty() || quarantine.is_some() {
             let command = v1::Observe {
-                node,
-                allocations: observed.allocations,
-                builds: observed.builds,
+                node: id_bytes(self.node.as_u128()),
+                allocations,
+                builds,
+                quarantine,
             };
             self.propose(Kind::Observe(command)).await?;
         }
         self.send(v1::to_agent::Kind::ObservedAck(v1::ObservedAck {
-            sequence: observed.sequence,
+            sequence,
         }))
         .await
+    }
+
+    /// Whether the node has other things in quarantine than the state knows of.
+    fn is_news(&self, entries: &[v1::Quarantined]) -> bool {
+        let view = self.shared.store.view();
+        let quarantined = view.quarantine_on(self.node).map(|entry| entry.allocation);
+        let known: BTreeSet<_> = quarantined
+            .chain(view.dismissed_on(self.node))
+            .map(|id| id_bytes(id.as_u128()))
+            .collect();
+        let told: BTreeSet<_> = entries.iter().map(|e| e.allocation.clone()).collect();
+        known != told
     }
 
     async fn keep_lines(&self, log: v1::BuildLog) -> Result<(), Status> {
-        let deployment = id_bits("deployment", &log.deployment)
-            .map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let refused =
+            |error: skep_proto::convert::Error| Status::invalid_argument(error.to_string());
+        let deployment = id_bits("deployment", &log.deployment).map_err(refused)?;
         let deployment = DeploymentId::from_u128(deployment);
-        let is_its_own = self
-            .shared
-            .store
-            .view()
-            .deployment(deployment)
-            .and_then(|deployment| deployment.build.as_ref().map(|build| build.node))
-            .is_none_or(|node| node == self.node);
-        let upto = log.first + log.lines.len() as u64;
-        if !is_its_own {
-            return Err(Status::permission_denied(
-                "a node may speak of its own builds only",
-            ));
+        let run = match log.run.as_slice() {
+            [] => 0,
+            run => id_bits("run", run).map_err(refused)?,
+        };
+        let view = self.shared.store.view();
+        let mut builder = builder_of(&view, deployment);
+        if builder.is_none() {
+            // This replica may be behind. Without a leader to ask the agent says it again.
+            match self.shared.store.read().await {
+                Ok(view) => builder = builder_of(&view, deployment),
+                Err(_) => return Ok(()),
+            }
         }
-        // A history that cannot be written never holds the cluster up: the lines are lost and
-        // counted there.
-        let next = self
-            .shared
-            .history
-            .build_lines(deployment, log.first, log.lines)
-            .await
-            .unwrap_or(upto);
+        let upto = log.first + log.lines.len() as u64;
+        let next = match builder {
+            Some(node) if node != self.node => {
+                return Err(Status::permission_denied(
+                    "a node may speak of its own builds only",
+                ));
+            }
+            // A history that cannot be written never holds the cluster up: the lines are lost and
+            // counted there.
+            Some(_) => {
+                let history = &self.shared.history;
+                let kept = history.build_lines(deployment, run, log.first, log.lines);
+                kept.await.unwrap_or(upto)
+            }
+            // Of a deployment that is no more, or not this node's to build.
+            None => upto,
+        };
         self.send(v1::to_agent::Kind::BuildLogAck(v1::BuildLogAck {
             deployment: log.deployment,
             next,
+            run: log.run,
         }))
         .await
     }
 
+    /// Until it is taken or refused: while nobody leads, the node's word waits here.
     async fn propose(&self, kind: Kind) -> Result<(), Status> {
-        self.shared
-            .store
-            .propose(kind)
-            .await
-            .map(|_| ())
-            .map_err(status)
+        loop {
+            match self.shared.store.propose(kind.clone()).await {
+                Ok(_) => return Ok(()),
+                Err(problem) if problem.code.is_retryable() => {
+                    tracing::debug!(node = %self.node, %problem, "a node's word waits");
+                    tokio::time::sleep(RETRY).await;
+                }
+                Err(problem) => return Err(status(problem)),
+            }
+        }
     }
 }
 
-/// What changed since the node was told; none: nothing.
-fn delta(told: &Told, base: Generation, set: DesiredSet) -> Option<v1::Desired> {
-    let is_gone = |id: &&AllocationId| {
-        !set.assignments
-            .iter()
-            .any(|assignment| assignment.allocation == **id)
-    };
-    let removed_allocations: Vec<_> = told
-        .allocations
-        .keys()
-        .filter(is_gone)
-        .map(|id| id_bytes(id.as_u128()))
-        .collect();
-    let is_ended = |id: &&DeploymentId| !set.builds.iter().any(|build| build.deployment == **id);
-    let removed_builds: Vec<_> = told
-        .builds
-        .iter()
-        .filter(is_ended)
-        .map(|id| id_bytes(id.as_u128()))
-        .collect();
-    let mut changed = set;
-    changed
-        .assignments
-        .retain(|a| told.allocations.get(&a.allocation) != Some(&a.desired));
-    changed
-        .builds
-        .retain(|build| !told.builds.contains(&build.deployment));
-    let is_same = removed_allocations.is_empty()
-        && removed_builds.is_empty()
-        && changed.assignments.is_empty()
-        && changed.builds.is_empty();
-    (!is_same).then(|| v1::Desired {
-        full: false,
-        base: Some(base.into()),
-        set: Some((&changed).into()),
-        removed_allocations,
-        removed_builds,
-    })
+/// The node that builds, or built, a deployment.
+fn builder_of(view: &State, deployment: DeploymentId) -> Option<NodeId> {
+    let build = view.deployment(deployment)?.build.as_ref()?;
+    Some(build.node)
+}
+
+/// Whether a node is of the cluster, by the newest state known here.
+pub(super) fn is_member(view: &State, node: NodeId) -> bool {
+    view.node(node).is_some()
 }
 
 /// A problem as gRPC says it.
-pub(super) fn status(problem: Problem) -> Status {
+pub(crate) fn status(problem: Problem) -> Status {
     use skep_model::problem::Code;
     let text = problem.to_string();
     match problem.code {

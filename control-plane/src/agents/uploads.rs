@@ -1,23 +1,26 @@
 //! Folders on their way from a client to the building node: the two streams meet here and nothing
-//! is stored.
+//! is stored. Where the client is at another server, the node's stream goes on to there.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use futures_util::{Stream, StreamExt as _};
 use parking_lot::Mutex;
 use skep_model::id::UploadId;
 use skep_model::problem::{Code, Problem};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+
+use super::elsewhere::{Chunks, Elsewhere};
 
 /// How long one side waits for the other.
 const MEET_DEADLINE: Duration = Duration::from_secs(120);
 /// How long a stalled transfer is kept.
-const STALL_DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const STALL_DEADLINE: Duration = Duration::from_secs(60);
 /// Chunks under way: back-pressure from node to client.
-const CHUNKS: usize = 16;
+pub(crate) const CHUNKS: usize = 16;
 /// Uploads that can wait at once.
 const MAX_WAITING: usize = 256;
 /// Uploads that were begun and are remembered: each can be taken once.
@@ -28,9 +31,10 @@ type Chunk = Result<Bytes, Problem>;
 #[derive(Default)]
 struct Waiting {
     /// Clients that wait for their node: where to send.
-    offers: BTreeMap<UploadId, tokio::sync::oneshot::Sender<mpsc::Sender<Chunk>>>,
-    /// Nodes that wait for their client.
-    takes: BTreeMap<UploadId, tokio::sync::oneshot::Sender<mpsc::Receiver<Chunk>>>,
+    offers: BTreeMap<UploadId, oneshot::Sender<mpsc::Sender<Chunk>>>,
+    /// Nodes that wait for their client; a later one takes the place of an earlier one.
+    takes: BTreeMap<UploadId, (u64, oneshot::Sender<Chunks>)>,
+    next_take: u64,
     /// Uploads whose two sides have met. Ids rise with time: the oldest is forgotten first.
     begun: std::collections::BTreeSet<UploadId>,
 }
@@ -48,9 +52,35 @@ impl Waiting {
 #[derive(Clone, Default)]
 pub struct Uploads {
     waiting: Arc<Mutex<Waiting>>,
+    elsewhere: Option<Arc<dyn Elsewhere>>,
+}
+
+/// A node's wait; over when dropped.
+struct Take<'a> {
+    uploads: &'a Uploads,
+    upload: UploadId,
+    number: u64,
+}
+
+impl Drop for Take<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.uploads.waiting.lock();
+        let is_own = |(number, _): &(u64, _)| *number == self.number;
+        if waiting.takes.get(&self.upload).is_some_and(is_own) {
+            waiting.takes.remove(&self.upload);
+        }
+    }
 }
 
 impl Uploads {
+    /// One that looks at the other servers, too.
+    pub fn reaching(elsewhere: Arc<dyn Elsewhere>) -> Self {
+        Self {
+            waiting: Arc::default(),
+            elsewhere: Some(elsewhere),
+        }
+    }
+
     /// Streams `body` to the node that takes `upload`; returns when the node has all of it.
     ///
     /// # Errors
@@ -84,7 +114,7 @@ impl Uploads {
     async fn meet_node(&self, upload: UploadId) -> Result<mpsc::Sender<Chunk>, Problem> {
         let receiver = {
             let mut waiting = self.waiting.lock();
-            if let Some(node) = waiting.takes.remove(&upload) {
+            if let Some((_, node)) = waiting.takes.remove(&upload) {
                 let (sender, chunks) = mpsc::channel(CHUNKS);
                 if node.send(chunks).is_ok() {
                     waiting.begin(upload);
@@ -95,7 +125,7 @@ impl Uploads {
                 return Err(Problem::new(Code::Busy, "too many uploads are waiting")
                     .hint("try again in a minute"));
             }
-            let (sender, receiver) = tokio::sync::oneshot::channel();
+            let (sender, receiver) = oneshot::channel();
             waiting.offers.insert(upload, sender);
             receiver
         };
@@ -114,12 +144,32 @@ impl Uploads {
         }
     }
 
-    /// The chunks of `upload`, as soon as its client is here.
+    /// The chunks of `upload`, as soon as its client is here, or at another server.
     ///
     /// # Errors
-    /// The client did not come in time.
-    pub async fn take(&self, upload: UploadId) -> Result<mpsc::Receiver<Chunk>, Problem> {
-        let receiver = {
+    /// The client did not come in time, or came once and its bytes are lost.
+    pub async fn take(&self, upload: UploadId) -> Result<Chunks, Problem> {
+        let Some(elsewhere) = &self.elsewhere else {
+            return self.take_here(upload).await;
+        };
+        let (here, there) = (self.take_here(upload), elsewhere.upload(upload));
+        let (first, other) = match select(Box::pin(here), there).await {
+            Either::Left((first, other)) => (first, Either::Left(other)),
+            Either::Right((first, other)) => (first, Either::Right(other)),
+        };
+        match first {
+            // Not there, which says nothing of the other places.
+            Err(problem) if problem.code != Code::SourceFailed => other.await,
+            found => found,
+        }
+    }
+
+    /// The chunks of `upload`, as soon as its client is at this server.
+    ///
+    /// # Errors
+    /// `Timeout`: the client did not come in time; `SourceFailed`: it came once and its bytes are lost.
+    pub async fn take_here(&self, upload: UploadId) -> Result<Chunks, Problem> {
+        let (take, receiver) = {
             let mut waiting = self.waiting.lock();
             if waiting.begun.contains(&upload) {
                 // Its bytes went to a node that is gone, or has forgotten: nothing is stored.
@@ -132,16 +182,27 @@ impl Uploads {
                     return Ok(chunks);
                 }
             }
-            let (sender, receiver) = tokio::sync::oneshot::channel();
-            waiting.takes.insert(upload, sender);
-            receiver
+            if waiting.takes.len() >= MAX_WAITING {
+                return Err(Problem::new(Code::Busy, "too many builds wait for uploads"));
+            }
+            let (sender, receiver) = oneshot::channel();
+            let number = waiting.next_take;
+            waiting.next_take += 1;
+            waiting.takes.insert(upload, (number, sender));
+            let take = Take {
+                uploads: self,
+                upload,
+                number,
+            };
+            (take, receiver)
         };
         let met = tokio::time::timeout(MEET_DEADLINE, receiver).await;
+        drop(take);
         if let Ok(Ok(chunks)) = met {
             return Ok(chunks);
         }
-        self.waiting.lock().takes.remove(&upload);
-        Err(broken("the client did not send the folder"))
+        let missing = Problem::new(Code::Timeout, "the client did not send the folder");
+        Err(missing.hint("upload again: `skep up`"))
     }
 }
 

@@ -4,19 +4,21 @@
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use skep_identity::digest;
 use skep_model::problem::{Code, Problem};
 use skep_state::State as View;
-use utoipa::openapi::path::{Operation, PathItem, Paths};
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem, Paths};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, OpenApi, Ref, ResponseBuilder};
+use utoipa::openapi::{ContentBuilder, OpenApi, Ref, Required, ResponseBuilder};
 use utoipa_axum::router::UtoipaMethodRouter;
 
 use super::App;
 use super::error::Failure;
+use super::prepare::prepare;
 use crate::history::AuditEntry;
 use crate::store::now_ms;
 
@@ -34,6 +36,8 @@ pub const PUBLIC: [(&str, &str); 7] = [
 
 /// After this a handler is given up on; streams and uploads have deadlines of their own.
 const HANDLER_DEADLINE: Duration = Duration::from_secs(60);
+/// Header that says how old the state is that was asked for with `?stale=true`, in ms.
+const STALE_HEADER: &str = "skep-stale-ms";
 /// Name of the security scheme in the document.
 const SCHEME: &str = "token";
 
@@ -76,10 +80,19 @@ macro_rules! actions {
                     $(Self::$name => actions!(@ $kind)),+
                 }
             }
+
+            /// Whether it is about the asked server itself, and answered from what it knows.
+            pub const fn is_local(self) -> bool {
+                match self {
+                    $(Self::$name => actions!(! $kind)),+
+                }
+            }
         }
     };
-    (@ read) => { false };
     (@ write) => { true };
+    (@ $other:ident) => { false };
+    (! local) => { true };
+    (! $other:ident) => { false };
 }
 
 actions! {
@@ -111,12 +124,32 @@ actions! {
     ReadWebhook = "read_webhook" read,
     /// Make a service's webhook secret.
     RotateWebhook = "rotate_webhook" write,
-    /// See nodes and status.
+    /// See nodes.
     ReadCluster = "read_cluster" read,
+    /// See how the servers do, with or without a leader.
+    ReadStatus = "read_status" local,
     /// Remove a node.
     RemoveNode = "remove_node" write,
+    /// Change a node's metadata.
+    SetNodeMeta = "set_node_meta" write,
+    /// Remove a server.
+    RemoveServer = "remove_server" write,
+    /// Hand leadership to another server.
+    TransferLeader = "transfer_leader" write,
+    /// See the join tokens that are good, without their secrets.
+    ReadTokens = "read_tokens" read,
     /// Make a join token.
     CreateToken = "create_token" write,
+    /// Revoke a join token.
+    RevokeToken = "revoke_token" write,
+    /// Sign an operator's certificate.
+    CreateOperator = "create_operator" write,
+    /// Take a backup of everything.
+    CreateBackup = "create_backup" read,
+    /// Adopt or dismiss what is in quarantine.
+    SettleQuarantine = "settle_quarantine" write,
+    /// Replace the cluster's CA.
+    RotateCa = "rotate_ca" write,
     /// Read the audit trail.
     ReadAudit = "read_audit" read,
     /// Read the server's metrics.
@@ -194,7 +227,7 @@ struct Guard {
     action: Action,
 }
 
-async fn enforce(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+async fn enforce(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     let Guard { app, action } = guard;
     let path = request.uri().path();
     let resource = path.strip_prefix("/v1/").unwrap_or(path).to_owned();
@@ -204,8 +237,20 @@ async fn enforce(State(guard): State<Guard>, request: Request, next: Next) -> Re
         Ok(principal) => principal,
         Err(problem) => return Failure::from(problem).into_response(),
     };
+    request.extensions_mut().insert(principal);
+    let stale = match prepare(&app, action, &mut request).await {
+        Ok(stale) => stale,
+        Err(problem) => return Failure::from(problem).into_response(),
+    };
     if !action.is_write() {
-        return handle(action, request, next).await;
+        let mut response = handle(action, request, next).await;
+        if let Some(age) = stale {
+            let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+            response
+                .headers_mut()
+                .insert(STALE_HEADER, HeaderValue::from(age_ms));
+        }
+        return response;
     }
     // In a task of its own: a caller who hangs up does not undo half a change, nor its audit.
     let running = tokio::spawn(async move {
@@ -255,12 +300,40 @@ fn document(paths: &mut Paths, action: Option<Action>) {
                 .responses
                 .responses
                 .insert("default".to_owned(), error.clone().into());
-            if action.is_some() {
+            if let Some(action) = action {
                 let none: [&str; 0] = [];
                 operation.security = Some(vec![SecurityRequirement::new(SCHEME, none)]);
+                let parameters = operation.parameters.get_or_insert_default();
+                parameters.extend(parameter(action).map(Into::into));
             }
         }
     }
+}
+
+/// What every operation of this kind takes.
+fn parameter(action: Action) -> Option<Parameter> {
+    let (name, place, text) = if action.is_write() {
+        let text = "The same request under the same key happens once, for a day.";
+        ("Idempotency-Key", ParameterIn::Header, text)
+    } else if action.is_local() {
+        return None;
+    } else {
+        let text = "`true`: answered by the asked server alone, from what it has; the header \
+                    `Skep-Stale-Ms` says how old that may be.";
+        ("stale", ParameterIn::Query, text)
+    };
+    let schema = if action.is_write() {
+        Type::String
+    } else {
+        Type::Boolean
+    };
+    let parameter = ParameterBuilder::new()
+        .name(name)
+        .parameter_in(place)
+        .required(Required::False)
+        .description(Some(text))
+        .schema(Some(ObjectBuilder::new().schema_type(schema)));
+    Some(parameter.build())
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use futures_util::StreamExt as _;
@@ -24,7 +23,7 @@ use super::extract::{Path, Query};
 use super::find::{self, ServiceKey};
 use super::stream::{self, Feed};
 use super::types::AppLine;
-use super::{App, AppState};
+use super::{App, Here};
 use crate::agents::relay::{Ask, Lines};
 
 /// Lines to begin with, of each allocation, where the caller does not say.
@@ -61,7 +60,7 @@ pub(super) struct LineRange {
     responses((status = 200, content(
         (AppLine = "application/x-ndjson"), (String = "text/event-stream")))))]
 pub(super) async fn read(
-    State(app): AppState,
+    Here(app): Here,
     Path(key): Path<ServiceKey>,
     Query(range): Query<LineRange>,
     headers: HeaderMap,

@@ -37,7 +37,11 @@ pub(super) async fn create(
     let make = |view: &State| {
         let service = find::service(view, key)?;
         let (trigger, origin) = resolve(view, &service, wish, upload)?;
-        Ok(command(id, service.id, (trigger, origin), None))
+        let deployment = Deployment {
+            source: new_source(wish),
+            ..queued(id, service.id, (trigger, origin))
+        };
+        Ok(command(&deployment, None))
     };
     match app.store.change(make).await? {
         Reply::Deployment { deployment, .. } => Ok(deployment),
@@ -45,14 +49,13 @@ pub(super) async fn create(
     }
 }
 
-/// The command that makes a deployment; `delivery` makes it happen once.
-pub(super) fn command(
+/// A deployment that is about to be made.
+pub(super) fn queued(
     id: DeploymentId,
     service: ServiceId,
     (trigger, origin): (Trigger, Origin),
-    delivery: Option<String>,
-) -> Kind {
-    let deployment = Deployment {
+) -> Deployment {
+    Deployment {
         id,
         service,
         trigger,
@@ -65,11 +68,37 @@ pub(super) fn command(
         created_ms: 0,
         status_ms: 0,
         generation: 0,
-    };
+        source: None,
+    }
+}
+
+/// The command that makes a deployment; `delivery` makes it happen once.
+pub(super) fn command(deployment: &Deployment, delivery: Option<String>) -> Kind {
     Kind::CreateDeployment(v1::CreateDeployment {
-        deployment: Some((&deployment).into()),
+        deployment: Some(deployment.into()),
         delivery,
     })
+}
+
+/// What is named for this deployment becomes where the service comes from, once it has made a
+/// release.
+fn new_source(wish: &Wish) -> Option<Source> {
+    match wish {
+        Wish::Asked(DeploymentRequest::Git {
+            repository,
+            branch,
+            directory,
+            ..
+        }) => Some(Source::Git {
+            repository: repository.clone(),
+            branch: branch.clone(),
+            directory: directory.clone(),
+        }),
+        Wish::Asked(DeploymentRequest::Image { reference }) => Some(Source::Image {
+            reference: reference.clone(),
+        }),
+        _ => None,
+    }
 }
 
 fn resolve(

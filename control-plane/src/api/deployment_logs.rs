@@ -1,7 +1,6 @@
 //! Timeline and build log of a deployment: by page, or live until it has ended.
 
 use axum::Json;
-use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::sse::Event as Message;
 use axum::response::{IntoResponse as _, Response};
@@ -19,7 +18,7 @@ use super::extract::{Path, Query};
 use super::nodes::unavailable;
 use super::stream::{self, Feed};
 use super::types::{EndView, LogPage};
-use super::{App, AppState, find, views};
+use super::{App, Here, find, views};
 use crate::history::Event;
 
 /// Events in a page where the caller does not say, and in one read of a stream.
@@ -46,7 +45,7 @@ pub(super) struct LogRange {
     responses((status = 200, content(
         (LogPage = "application/json"), (String = "text/event-stream")))))]
 pub(super) async fn read(
-    State(app): AppState,
+    Here(app): Here,
     Path(key): Path<DeploymentKey>,
     Query(range): Query<LogRange>,
     headers: HeaderMap,

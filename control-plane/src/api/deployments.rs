@@ -1,7 +1,6 @@
 //! Deployments and releases of a service.
 
 use axum::Json;
-use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use skep_model::deployment::Status;
@@ -17,7 +16,7 @@ use super::error::Failure;
 use super::extract::{Body, Path};
 use super::find::{self, ServiceKey};
 use super::types::{DeploymentRequest, DeploymentView, DeploymentsView, ReleasesView};
-use super::{App, AppState, views};
+use super::{App, Here, views};
 
 /// The id of a deployment.
 #[derive(Debug, Clone, Copy, Deserialize, IntoParams)]
@@ -41,7 +40,7 @@ fn shown(app: &App, id: DeploymentId) -> Result<DeploymentView, Problem> {
     tag = "deployments", params(ServiceKey), operation_id = "create_deployment",
     request_body = DeploymentRequest, responses((status = 202, body = DeploymentView)))]
 pub(super) async fn create(
-    State(app): AppState,
+    Here(app): Here,
     Path(key): Path<ServiceKey>,
     Body(request): Body<DeploymentRequest>,
 ) -> Result<(StatusCode, Json<DeploymentView>), Failure> {
@@ -55,7 +54,7 @@ pub(super) async fn create(
     tag = "deployments", params(ServiceKey), operation_id = "list_deployments",
     responses((status = 200, body = DeploymentsView)))]
 pub(super) async fn list(
-    State(app): AppState,
+    Here(app): Here,
     Path(key): Path<ServiceKey>,
 ) -> Result<Json<DeploymentsView>, Failure> {
     let view = app.store.view();
@@ -73,7 +72,7 @@ pub(super) async fn list(
     params(DeploymentKey), operation_id = "get_deployment",
     responses((status = 200, body = DeploymentView)))]
 pub(super) async fn get(
-    State(app): AppState,
+    Here(app): Here,
     Path(key): Path<DeploymentKey>,
 ) -> Result<Json<DeploymentView>, Failure> {
     Ok(Json(shown(&app, key.deployment)?))
@@ -84,7 +83,7 @@ pub(super) async fn get(
     params(DeploymentKey), operation_id = "cancel_deployment",
     responses((status = 200, body = DeploymentView)))]
 pub(super) async fn cancel(
-    State(app): AppState,
+    Here(app): Here,
     Path(key): Path<DeploymentKey>,
 ) -> Result<Json<DeploymentView>, Failure> {
     app.store
@@ -113,7 +112,7 @@ pub(super) async fn cancel(
     tag = "deployments", params(ServiceKey), operation_id = "list_releases",
     responses((status = 200, body = ReleasesView)))]
 pub(super) async fn releases(
-    State(app): AppState,
+    Here(app): Here,
     Path(key): Path<ServiceKey>,
 ) -> Result<Json<ReleasesView>, Failure> {
     let view = app.store.view();

@@ -1,10 +1,9 @@
 //! Health checks: alive, and ready to answer.
 
-use axum::extract::State;
 use skep_model::problem::{Code, Problem};
 
 use super::error::Failure;
-use super::{App, AppState};
+use super::{App, Here};
 
 /// The process is alive.
 #[utoipa::path(get, path = "/healthz", tag = "health", operation_id = "healthz",
@@ -16,21 +15,21 @@ pub(super) async fn healthz() -> &'static str {
 /// The server can answer: it knows a leader, and its state.
 #[utoipa::path(get, path = "/readyz", tag = "health", operation_id = "readyz",
     responses((status = 200, description = "`ok`", body = String)))]
-pub(super) async fn readyz(State(app): AppState) -> Result<&'static str, Failure> {
+pub(super) async fn readyz(Here(app): Here) -> Result<&'static str, Failure> {
     ready(&app)
 }
 
 /// Like `/readyz`.
 #[utoipa::path(get, path = "/health", tag = "health", operation_id = "health",
     responses((status = 200, description = "`ok`", body = String)))]
-pub(super) async fn health(State(app): AppState) -> Result<&'static str, Failure> {
+pub(super) async fn health(Here(app): Here) -> Result<&'static str, Failure> {
     ready(&app)
 }
 
 /// Like `/readyz`.
 #[utoipa::path(get, path = "/v1/health", tag = "health", operation_id = "v1_health",
     responses((status = 200, description = "`ok`", body = String)))]
-pub(super) async fn v1_health(State(app): AppState) -> Result<&'static str, Failure> {
+pub(super) async fn v1_health(Here(app): Here) -> Result<&'static str, Failure> {
     ready(&app)
 }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use skep_identity::{digest, random};
@@ -22,7 +21,7 @@ use super::extract::{self, Path};
 use super::find::{self, ServiceKey};
 use super::services::modify;
 use super::types::{HookReply, WebhookView};
-use super::{App, AppState, deploy};
+use super::{App, Here, deploy};
 use crate::history::AuditEntry;
 use crate::store::now_ms;
 
@@ -71,20 +70,21 @@ enum Wanted {
     responses((status = 200, body = HookReply, description = "Nothing to do, or done before"),
         (status = 202, body = HookReply, description = "A deployment was made")))]
 pub(super) async fn receive(
-    State(app): AppState,
+    Here(app): Here,
     Path(key): Path<HookKey>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<HookReply>), Failure> {
-    let service = app
-        .store
-        .view()
-        .service(key.service)
-        .cloned()
-        .ok_or_else(|| {
-            Problem::new(Code::NotFound, "there is no such webhook")
-                .hint("`skep webhook show` prints the URL of a service's webhook")
-        })?;
+    let known = app.store.view().service(key.service).cloned();
+    // A replica that is behind has not heard of a service that was made a moment ago elsewhere.
+    let service = match known {
+        Some(service) => Some(service),
+        None => app.store.read().await?.service(key.service).cloned(),
+    };
+    let service = service.ok_or_else(|| {
+        Problem::new(Code::NotFound, "there is no such webhook")
+            .hint("`skep webhook show` prints the URL of a service's webhook")
+    })?;
     let secret = secret_of(&app, &service)?;
     let tag = signature(&headers)?;
     let place = Arc::clone(&app.hooks).try_acquire_owned();
@@ -227,7 +227,8 @@ async fn deploy_push(
 ) -> Result<HookReply, Problem> {
     let id = DeploymentId::from_u128(random::new_id());
     let key = format!("github/{service}/{delivery}");
-    let command = deploy::command(id, service, (Trigger::Webhook, origin), Some(key));
+    let deployment = deploy::queued(id, service, (Trigger::Webhook, origin));
+    let command = deploy::command(&deployment, Some(key));
     match app.store.propose(command).await? {
         Reply::Deployment {
             deployment,
@@ -265,7 +266,7 @@ fn shown(service: &Service, secret: Option<String>) -> WebhookView {
     tag = "webhooks", params(ServiceKey), operation_id = "get_webhook",
     responses((status = 200, body = WebhookView)))]
 pub(super) async fn show(
-    State(app): AppState,
+    Here(app): Here,
     Path(key): Path<ServiceKey>,
 ) -> Result<Json<WebhookView>, Failure> {
     let service = find::service(&app.store.view(), &key)?;
@@ -278,7 +279,7 @@ pub(super) async fn show(
     tag = "webhooks", params(ServiceKey), operation_id = "rotate_webhook",
     responses((status = 200, body = WebhookView)))]
 pub(super) async fn rotate(
-    State(app): AppState,
+    Here(app): Here,
     Path(key): Path<ServiceKey>,
 ) -> Result<Json<WebhookView>, Failure> {
     let secret = random::hex(SECRET_BYTES);

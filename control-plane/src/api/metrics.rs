@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 use std::net::SocketAddr;
 
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{ConnectInfo, Request};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use skep_identity::grpc::Peer;
@@ -14,12 +14,12 @@ use skep_state::State as View;
 
 use super::access::{Action, authenticate, authorize};
 use super::error::Failure;
-use super::{App, AppState, MAX_STREAMS};
+use super::{App, Here, MAX_STREAMS};
 
 /// The server's metrics in Prometheus' text format.
 #[utoipa::path(get, path = "/metrics", tag = "health", operation_id = "metrics",
     responses((status = 200, body = String)))]
-pub(super) async fn metrics(State(app): AppState, request: Request) -> Result<Response, Failure> {
+pub(super) async fn metrics(Here(app): Here, request: Request) -> Result<Response, Failure> {
     let view = app.store.view();
     if !is_loopback(&request) {
         let principal = authenticate(&view, request.headers())?;

@@ -4,6 +4,8 @@
 mod access;
 mod allocations;
 mod app_logs;
+mod backup;
+mod ca;
 mod deploy;
 mod deployment_logs;
 mod deployments;
@@ -13,9 +15,13 @@ mod find;
 mod health;
 mod hooks;
 mod metrics;
+pub mod neighbours;
 mod nodes;
+mod prepare;
+mod servers;
 mod services;
 mod stream;
+mod tokens;
 pub mod types;
 mod uploads;
 mod variables;
@@ -26,7 +32,8 @@ mod tests;
 
 use std::sync::{Arc, OnceLock};
 
-use axum::extract::{Request, State};
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::Response;
@@ -43,6 +50,7 @@ use utoipa_axum::routes;
 
 pub use access::{Action, PUBLIC, Principal, authorize};
 pub use hooks::MAX_HOOK_BYTES;
+pub use servers::{CLOCK_TOLERANCE_MS, Own};
 pub use uploads::MAX_UPLOAD_BYTES;
 
 use crate::agents::fleet::Fleet;
@@ -53,7 +61,11 @@ use crate::secrets::Secrets;
 use crate::store::Store;
 use access::{TokenScheme, protected, public};
 use error::Failure;
+use prepare::RequestKey;
 
+/// Header of every answer: how many servers the cluster has. A client that knows another number asks
+/// for the list again.
+pub const SERVERS_HEADER: &str = "skep-servers";
 /// Streams of logs that may be open at once.
 const MAX_STREAMS: usize = 1_024;
 /// Webhook bodies that may be read at once: each may have 25 MiB.
@@ -74,6 +86,8 @@ pub struct Context {
     pub relay: Relay,
     /// Who is connected here.
     pub fleet: Fleet,
+    /// The server that this API is part of.
+    pub own: Own,
     /// Ends streams.
     pub shutdown: CancellationToken,
 }
@@ -81,15 +95,20 @@ pub struct Context {
 /// The context, and what the API itself counts.
 #[derive(Clone)]
 struct App {
+    /// With the key of the request at hand, where it has one.
     store: Store,
+    /// Never with a key.
+    unkeyed: Store,
     secrets: Secrets,
     history: History,
     uploads: Uploads,
     relay: Relay,
     fleet: Fleet,
+    own: Own,
     shutdown: CancellationToken,
     streams: Arc<Semaphore>,
     hooks: Arc<Semaphore>,
+    backups: Arc<Semaphore>,
     document: Arc<OnceLock<OpenApi>>,
 }
 
@@ -102,20 +121,39 @@ impl From<Context> for App {
             uploads,
             relay,
             fleet,
+            own,
             shutdown,
         } = context;
         Self {
+            unkeyed: store.clone(),
             store,
             secrets,
             history,
             uploads,
             relay,
             fleet,
+            own,
             shutdown,
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             hooks: Arc::new(Semaphore::new(MAX_HOOKS)),
+            backups: Arc::new(Semaphore::new(backup::MAX_BACKUPS)),
             document: Arc::new(OnceLock::new()),
         }
+    }
+}
+
+/// The API's parts as one request sees them.
+struct Here(App);
+
+impl FromRequestParts<App> for Here {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Self::Rejection> {
+        let mut app = app.clone();
+        if let Some(RequestKey(key)) = parts.extensions.get() {
+            app.store = app.store.with_key(Some(key.clone()));
+        }
+        Ok(Self(app))
     }
 }
 
@@ -140,14 +178,14 @@ pub fn router(context: Context) -> Router {
     router
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
-        .layer(middleware::from_fn(number))
+        .layer(middleware::from_fn_with_state(app.clone(), number))
         .with_state(app)
 }
 
 /// The OpenAPI document of this server.
 #[utoipa::path(get, path = "/openapi.json", tag = "health", operation_id = "openapi",
     responses((status = 200, body = serde_json::Value)))]
-async fn openapi_json(State(app): AppState) -> Json<OpenApi> {
+async fn openapi_json(Here(app): Here) -> Json<OpenApi> {
     Json(app.document.get().cloned().unwrap_or_default())
 }
 
@@ -159,6 +197,7 @@ fn assemble(app: &App) -> OpenApiRouter<App> {
     service_routes(app)
         .merge(deployments)
         .merge(cluster)
+        .merge(server_routes(app))
         .routes(public(routes!(openapi_json)))
         .routes(public(routes!(health::healthz)))
         .routes(public(routes!(health::health)))
@@ -249,15 +288,56 @@ fn cluster_routes(app: &App) -> OpenApiRouter<App> {
             Action::ReadServices,
             routes!(allocations::list),
         ))
-        .routes(protected(app, Action::ReadCluster, routes!(nodes::list)))
-        .routes(protected(app, Action::RemoveNode, routes!(nodes::remove)))
         .routes(protected(
             app,
-            Action::CreateToken,
-            routes!(nodes::create_token),
+            Action::SettleQuarantine,
+            routes!(allocations::adopt),
         ))
-        .routes(protected(app, Action::ReadCluster, routes!(nodes::status)))
+        .routes(protected(
+            app,
+            Action::SettleQuarantine,
+            routes!(allocations::dismiss),
+        ))
+        .routes(protected(app, Action::ReadCluster, routes!(nodes::list)))
+        .routes(protected(app, Action::RemoveNode, routes!(nodes::remove)))
+        .routes(protected(app, Action::CreateToken, routes!(tokens::create)))
+        .routes(protected(app, Action::ReadTokens, routes!(tokens::list)))
+        .routes(protected(app, Action::RevokeToken, routes!(tokens::revoke)))
+        .routes(protected(
+            app,
+            Action::SetNodeMeta,
+            routes!(nodes::put_meta),
+        ))
+        .routes(protected(app, Action::ReadStatus, routes!(nodes::status)))
         .routes(protected(app, Action::ReadAudit, routes!(nodes::audit)))
+}
+
+fn server_routes(app: &App) -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(protected(app, Action::ReadStatus, routes!(servers::report)))
+        .routes(protected(app, Action::ReadStatus, routes!(servers::list)))
+        .routes(protected(
+            app,
+            Action::RemoveServer,
+            routes!(servers::remove),
+        ))
+        .routes(protected(
+            app,
+            Action::TransferLeader,
+            routes!(servers::transfer),
+        ))
+        .routes(protected(app, Action::ReadStatus, routes!(ca::get)))
+        .routes(protected(app, Action::RotateCa, routes!(ca::rotate)))
+        .routes(protected(
+            app,
+            Action::CreateOperator,
+            routes!(tokens::create_operator),
+        ))
+        .routes(protected(
+            app,
+            Action::CreateBackup,
+            routes!(backup::create),
+        ))
 }
 
 async fn no_such_path(request: Request) -> Failure {
@@ -279,11 +359,18 @@ async fn no_such_method(request: Request) -> Failure {
     Failure::with_status(StatusCode::METHOD_NOT_ALLOWED, problem)
 }
 
-/// Gives each request an id, for the log and for whoever reports a problem.
-async fn number(request: Request, next: Next) -> Response {
+/// Gives each request an id, for the log and for whoever reports a problem; and each answer what
+/// clients and other servers follow.
+async fn number(State(app): State<App>, request: Request, next: Next) -> Response {
     let id = UploadId::from_u128(random::new_id()).to_string();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let mut response = next.run(request).await;
+    let clock = HeaderValue::from(crate::store::now_ms());
+    let servers = HeaderValue::from(app.store.view().servers().count());
+    response
+        .headers_mut()
+        .insert(neighbours::CLOCK_HEADER, clock);
+    response.headers_mut().insert(SERVERS_HEADER, servers);
     let status = response.status().as_u16();
     if response.status().is_server_error() {
         tracing::warn!(request = %id, %method, path, status, "request failed");
@@ -295,5 +382,3 @@ async fn number(request: Request, next: Next) -> Response {
     }
     response
 }
-
-type AppState = State<App>;

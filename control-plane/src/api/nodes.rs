@@ -1,36 +1,25 @@
-//! The cluster: nodes, join tokens, status, the audit trail.
+//! The cluster: nodes, status, the audit trail.
 
 use axum::Json;
-use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
-use skep_identity::fingerprint::Fingerprint;
-use skep_identity::random;
-use skep_identity::token::JoinToken as TokenText;
-use skep_model::id::TokenId;
-use skep_model::node::{JoinToken, NodeStatus};
+use skep_model::node::{Node, NodeStatus};
 use skep_model::problem::{Code, Problem};
 use skep_proto::convert::id_bytes;
 use skep_proto::v1;
 use skep_proto::v1::command::Kind;
-use skep_state::{Cluster, State as View};
+use skep_state::State as View;
 use std::sync::Arc;
-use tokio_rustls::rustls::pki_types::CertificateDer;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use utoipa::IntoParams;
 
 use super::error::Failure;
 use super::extract::{Body, Path, Query};
+use super::tokens::{ca_fingerprint, cluster};
 use super::types::{
-    AuditView, HistoryView, NodeCounts, NodesView, StatusView, TokenRequest, TokenView,
+    AuditView, HistoryView, MetaRequest, MetaView, NodeCounts, NodesView, StatusView,
 };
-use super::{App, AppState, views};
-use crate::store::now_ms;
+use super::{App, Here, views};
 
-/// Shortest and longest life of a join token, in seconds.
-const TTL_S: std::ops::RangeInclusive<u64> = 60..=7 * 24 * 3_600;
-/// Fewest and most nodes that a join token is good for.
-const USES: std::ops::RangeInclusive<u32> = 1..=1_000;
 /// Audit entries shown where the caller does not say.
 const AUDIT_DEFAULT: u32 = 100;
 /// Most audit entries in one answer.
@@ -53,26 +42,20 @@ pub(super) struct AuditRange {
     limit: Option<u32>,
 }
 
-fn cluster(view: &View) -> Result<Arc<Cluster>, Problem> {
-    view.cluster().cloned().ok_or_else(|| {
-        Problem::new(Code::Unavailable, "the cluster is not initialised yet").hint("try again")
-    })
-}
-
-fn ca_fingerprint(cluster: &Cluster) -> Result<Fingerprint, Problem> {
-    let der = CertificateDer::from_pem_slice(cluster.ca_cert_pem.as_bytes());
-    der.map(|der| Fingerprint::of_der(&der)).map_err(|_| {
-        Problem::new(
-            Code::Internal,
-            "the cluster's CA certificate cannot be read",
-        )
+fn find_node(view: &View, name: &str) -> Result<Arc<Node>, Problem> {
+    view.node_named(name).cloned().ok_or_else(|| {
+        let shown: String = name.chars().take(60).collect();
+        let message = format!("there is no node `{}`", shown.escape_debug());
+        Problem::new(Code::NotFound, message)
+            .at("node")
+            .hint("`skep node ls` lists the nodes")
     })
 }
 
 /// Lists the nodes.
 #[utoipa::path(get, path = "/v1/nodes", tag = "cluster", operation_id = "list_nodes",
     responses((status = 200, body = NodesView)))]
-pub(super) async fn list(State(app): AppState) -> Json<NodesView> {
+pub(super) async fn list(Here(app): Here) -> Json<NodesView> {
     Json(NodesView {
         nodes: views::nodes(&app.store.view()),
     })
@@ -82,19 +65,11 @@ pub(super) async fn list(State(app): AppState) -> Json<NodesView> {
 #[utoipa::path(delete, path = "/v1/nodes/{node}", tag = "cluster", params(NodeKey),
     operation_id = "remove_node", responses((status = 204, description = "It is gone")))]
 pub(super) async fn remove(
-    State(app): AppState,
+    Here(app): Here,
     Path(key): Path<NodeKey>,
 ) -> Result<StatusCode, Failure> {
     let make = |view: &View| {
-        let node = view.node_named(&key.node).ok_or_else(|| {
-            let shown: String = key.node.chars().take(60).collect();
-            Problem::new(
-                Code::NotFound,
-                format!("there is no node `{}`", shown.escape_debug()),
-            )
-            .at("node")
-            .hint("`skep node ls` lists the nodes")
-        })?;
+        let node = find_node(view, &key.node)?;
         Ok(Kind::RemoveNode(v1::RemoveNode {
             node: id_bytes(node.id.as_u128()),
         }))
@@ -103,47 +78,33 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Makes a join token.
-#[utoipa::path(post, path = "/v1/tokens", tag = "cluster", operation_id = "create_token",
-    request_body = TokenRequest, responses((status = 201, body = TokenView)))]
-pub(super) async fn create_token(
-    State(app): AppState,
-    Body(request): Body<TokenRequest>,
-) -> Result<(StatusCode, Json<TokenView>), Failure> {
-    if !TTL_S.contains(&request.ttl_s) {
-        let hint = format!("{} to {} seconds", TTL_S.start(), TTL_S.end());
-        return Err(Problem::invalid("ttl_s", "out of range").hint(hint).into());
-    }
-    if !USES.contains(&request.uses) {
-        let hint = format!("{} to {}", USES.start(), USES.end());
-        return Err(Problem::invalid("uses", "out of range").hint(hint).into());
-    }
-    let ca = ca_fingerprint(&*cluster(&app.store.view())?)?;
-    let text = TokenText::generate(ca, TokenId::from_u128(random::new_id()));
-    let token = JoinToken {
-        id: text.id,
-        secret_hash: text.secret_hash().to_vec(),
-        expires_ms: now_ms() + request.ttl_s * 1_000,
-        uses_left: request.uses,
+/// Sets and removes keys of a node's metadata: what placement can ask for.
+#[utoipa::path(put, path = "/v1/nodes/{node}/meta", tag = "cluster", params(NodeKey),
+    operation_id = "set_node_meta", request_body = MetaRequest,
+    responses((status = 200, body = MetaView)))]
+pub(super) async fn put_meta(
+    Here(app): Here,
+    Path(key): Path<NodeKey>,
+    Body(request): Body<MetaRequest>,
+) -> Result<Json<MetaView>, Failure> {
+    let node = find_node(&app.store.view(), &key.node)?.id;
+    let command = v1::SetNodeMeta {
+        node: id_bytes(node.as_u128()),
+        set: request.set,
+        unset: request.unset,
     };
-    app.store
-        .propose(Kind::PutToken(v1::PutToken {
-            token: Some((&token).into()),
-        }))
-        .await?;
-    let view = TokenView {
-        id: token.id,
-        token: text.to_text().to_string(),
-        expires_ms: token.expires_ms,
-        uses: request.uses,
-    };
-    Ok((StatusCode::CREATED, Json(view)))
+    app.store.propose(Kind::SetNodeMeta(command)).await?;
+    let view = app.store.view();
+    let meta = view.node(node).map(|node| node.meta.clone());
+    Ok(Json(MetaView {
+        meta: meta.unwrap_or_default(),
+    }))
 }
 
 /// The cluster as this server sees it.
 #[utoipa::path(get, path = "/v1/status", tag = "cluster", operation_id = "get_status",
     responses((status = 200, body = StatusView)))]
-pub(super) async fn status(State(app): AppState) -> Result<Json<StatusView>, Failure> {
+pub(super) async fn status(Here(app): Here) -> Result<Json<StatusView>, Failure> {
     Ok(Json(status_view(&app)?))
 }
 
@@ -186,7 +147,7 @@ fn status_view(app: &App) -> Result<StatusView, Problem> {
 #[utoipa::path(get, path = "/v1/audit", tag = "cluster", params(AuditRange),
     operation_id = "list_audit", responses((status = 200, body = AuditView)))]
 pub(super) async fn audit(
-    State(app): AppState,
+    Here(app): Here,
     Query(range): Query<AuditRange>,
 ) -> Result<Json<AuditView>, Failure> {
     let limit = range.limit.unwrap_or(AUDIT_DEFAULT).clamp(1, AUDIT_MAX);

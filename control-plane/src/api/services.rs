@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use axum::Json;
-use axum::extract::State;
 use axum::http::StatusCode;
 use skep_identity::random;
 use skep_model::id::{EnvironmentId, ProjectId, ServiceId};
@@ -22,13 +21,13 @@ use super::error::Failure;
 use super::extract::{Body, Path, Query};
 use super::find::{self, ServiceFilter, ServiceKey};
 use super::types::{PutService, ScaleRequest, ServiceView, ServicesView};
-use super::{App, AppState, views};
+use super::{App, Here, views};
 
 /// Lists services.
 #[utoipa::path(get, path = "/v1/services", tag = "services", params(ServiceFilter),
     operation_id = "list_services", responses((status = 200, body = ServicesView)))]
 pub(super) async fn list(
-    State(app): AppState,
+    Here(app): Here,
     Query(filter): Query<ServiceFilter>,
 ) -> Json<ServicesView> {
     let view = app.store.view();
@@ -46,7 +45,7 @@ pub(super) async fn list(
     tag = "services", params(ServiceKey), operation_id = "get_service",
     responses((status = 200, body = ServiceView)))]
 pub(super) async fn get(
-    State(app): AppState,
+    Here(app): Here,
     Path(key): Path<ServiceKey>,
 ) -> Result<Json<ServiceView>, Failure> {
     let view = app.store.view();
@@ -59,7 +58,7 @@ pub(super) async fn get(
     tag = "services", params(ServiceKey), operation_id = "put_service", request_body = PutService,
     responses((status = 200, body = ServiceView), (status = 201, body = ServiceView)))]
 pub(super) async fn put(
-    State(app): AppState,
+    Here(app): Here,
     Path(key): Path<ServiceKey>,
     Body(request): Body<PutService>,
 ) -> Result<(StatusCode, Json<ServiceView>), Failure> {
@@ -278,7 +277,7 @@ where
     tag = "services", params(ServiceKey), operation_id = "remove_service",
     responses((status = 202, body = ServiceView, description = "It is on its way out")))]
 pub(super) async fn remove(
-    State(app): AppState,
+    Here(app): Here,
     Path(key): Path<ServiceKey>,
 ) -> Result<(StatusCode, Json<ServiceView>), Failure> {
     let before = app.store.view();
@@ -308,7 +307,7 @@ pub(super) async fn remove(
     tag = "services", params(ServiceKey), operation_id = "stop_service",
     responses((status = 200, body = ServiceView)))]
 pub(super) async fn stop(
-    State(app): AppState,
+    Here(app): Here,
     Path(key): Path<ServiceKey>,
 ) -> Result<Json<ServiceView>, Failure> {
     modified(&app, &key, |service| {
@@ -324,7 +323,7 @@ pub(super) async fn stop(
     tag = "services", params(ServiceKey), operation_id = "scale_service",
     request_body = ScaleRequest, responses((status = 200, body = ServiceView)))]
 pub(super) async fn scale(
-    State(app): AppState,
+    Here(app): Here,
     Path(key): Path<ServiceKey>,
     Body(request): Body<ScaleRequest>,
 ) -> Result<Json<ServiceView>, Failure> {

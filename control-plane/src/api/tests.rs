@@ -1,10 +1,12 @@
 //! The API over a real one-member consensus and a real history, called without a network.
 
 mod access;
+mod backup;
 mod cluster;
 mod deployments;
 mod hooks;
 mod logs;
+mod servers;
 mod services;
 
 use std::sync::Arc;
@@ -13,12 +15,16 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
-use skep_identity::ca::ClusterCa;
+use skep_identity::ca::{ClusterCa, Grant};
+use skep_identity::keypair::KeyAndRequest;
+use skep_identity::name::Identity;
 use skep_identity::seal::SealingKey;
+use skep_identity::tls::Reloadable;
 use skep_identity::{digest, random};
 use skep_model::deployment::Status;
-use skep_model::id::{ClusterId, DeploymentId, NodeId, TokenId, WorkspaceId};
-use skep_model::node::{Facts, JoinToken, Node, NodeStatus};
+use skep_model::id::{ClusterId, DeploymentId, NodeId, ServerId, TokenId, WorkspaceId};
+use skep_model::node::{Facts, Node, NodeStatus};
+use skep_model::server::JoinToken;
 use skep_model::service::{Image, Release};
 use skep_model::tenancy::Workspace;
 use skep_proto::convert::{enum_number, id_bytes};
@@ -65,6 +71,8 @@ impl Server {
                 .expect("opens");
         let shutdown = CancellationToken::new();
         tokio::spawn(service.run(shutdown.clone()));
+        let cluster = ClusterId::from_u128(random::new_id());
+        let ca = ClusterCa::generate(cluster, std::time::SystemTime::now()).expect("ca");
         let path = dir.path().join("history.db");
         let (history, writer) = History::open(path.to_str().expect("UTF-8"))
             .await
@@ -77,6 +85,7 @@ impl Server {
             uploads: Uploads::default(),
             relay: Relay::default(),
             fleet: Fleet::default(),
+            own: own(&ca, dir.path()),
             shutdown,
         };
         let server = Self {
@@ -84,13 +93,12 @@ impl Server {
             context,
             _dir: dir,
         };
-        server.found().await;
+        server.found(&ca).await;
         server
     }
 
-    async fn found(&self) {
-        let cluster = ClusterId::from_u128(random::new_id());
-        let ca = ClusterCa::generate(cluster, std::time::SystemTime::now()).expect("ca");
+    async fn found(&self, ca: &ClusterCa) {
+        let cluster = ca.cluster();
         let workspace = Workspace {
             id: WorkspaceId::from_u128(random::new_id()),
             name: "default".into(),
@@ -98,7 +106,9 @@ impl Server {
         self.propose(Kind::InitCluster(v1::InitCluster {
             cluster: id_bytes(cluster.as_u128()),
             ca_cert_pem: ca.cert_pem().to_owned(),
+            sealed_ca_key: self.context.secrets.seal_ca_key(&ca.key_pem()),
             base_domain: "example.test".into(),
+            server: Some((&own_server()).into()),
             workspace: Some((&workspace).into()),
             admin_token_hash: digest::sha256(TOKEN.as_bytes()).to_vec(),
             ..v1::InitCluster::default()
@@ -117,6 +127,9 @@ impl Server {
             secret_hash: vec![7; 32],
             expires_ms: now_ms() + 60_000,
             uses_left: 1,
+            role: skep_model::server::Role::Node,
+            note: String::new(),
+            created_ms: 0,
         };
         self.propose(Kind::PutToken(v1::PutToken {
             token: Some((&token).into()),
@@ -134,6 +147,7 @@ impl Server {
             status_ms: 0,
             generation: 0,
             joined_ms: 0,
+            meta: std::collections::BTreeMap::new(),
         };
         self.propose(Kind::JoinNode(v1::JoinNode {
             token: id_bytes(token.id.as_u128()),
@@ -270,6 +284,39 @@ impl Server {
             step: step.into(),
         }))
         .await;
+    }
+}
+
+fn own_server() -> skep_model::server::Server {
+    skep_model::server::Server {
+        id: ServerId::from_u128(1),
+        member: 1,
+        name: "s1".into(),
+        cluster_address: "127.0.0.1:1".into(),
+        api_address: "127.0.0.1:2".into(),
+        version: "0".into(),
+        feature_level: skep_proto::FEATURE_LEVEL,
+        joined_ms: 0,
+    }
+}
+
+fn own(ca: &ClusterCa, dir: &std::path::Path) -> Own {
+    let key = KeyAndRequest::generate().expect("key");
+    let grant = Grant {
+        identity: Identity::server(ca.cluster(), own_server().id),
+        addresses: &[],
+        lifetime: std::time::Duration::from_secs(3_600),
+    };
+    let certificate = ca
+        .issue(&key.csr_pem, &grant, std::time::SystemTime::now())
+        .expect("issued");
+    let credentials = key.certified(certificate, ca.cert_pem().to_owned());
+    let credentials = Reloadable::new(&credentials).expect("good");
+    Own {
+        neighbours: neighbours::Neighbours::new(own_server().id, credentials),
+        data_dir: Arc::new(dir.to_owned()),
+        wrapped_data_key: Arc::new([5; 60]),
+        started: std::time::Instant::now(),
     }
 }
 

@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::State;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use serde::Deserialize;
@@ -19,7 +18,7 @@ use super::error::Failure;
 use super::extract::Path;
 use super::stream::Feed;
 use super::types::UploadView;
-use super::{App, AppState};
+use super::{App, Here};
 
 /// Largest folder, packed.
 pub const MAX_UPLOAD_BYTES: u64 = 2 << 30;
@@ -40,7 +39,7 @@ pub(super) struct UploadKey {
     request_body(content = Vec<u8>, content_type = "application/gzip"),
     responses((status = 200, body = UploadView)))]
 pub(super) async fn put(
-    State(app): AppState,
+    Here(app): Here,
     Path(key): Path<UploadKey>,
     body: Body,
 ) -> Result<Json<UploadView>, Failure> {

@@ -1,7 +1,6 @@
 //! Variables of a service. Secrets go in and never come out.
 
 use axum::Json;
-use axum::extract::State;
 use skep_model::deployment::Trigger;
 use skep_model::id::DeploymentId;
 use skep_model::problem::{Code, Problem};
@@ -13,7 +12,7 @@ use super::extract::{Body, Path};
 use super::find::{self, ServiceKey};
 use super::services::{check_variables, modify, set_variables};
 use super::types::{PatchVariables, VariableView, VariablesView};
-use super::{App, AppState, views};
+use super::{App, Here, views};
 
 /// Lists a service's variables; the values of secrets are left out.
 #[utoipa::path(get,
@@ -21,7 +20,7 @@ use super::{App, AppState, views};
     tag = "variables", params(ServiceKey), operation_id = "list_variables",
     responses((status = 200, body = VariablesView)))]
 pub(super) async fn list(
-    State(app): AppState,
+    Here(app): Here,
     Path(key): Path<ServiceKey>,
 ) -> Result<Json<VariablesView>, Failure> {
     let service = find::service(&app.store.view(), &key)?;
@@ -59,7 +58,7 @@ fn shown(app: &App, service: &Service) -> Result<VariablesView, Problem> {
     tag = "variables", params(ServiceKey), operation_id = "patch_variables",
     request_body = PatchVariables, responses((status = 200, body = VariablesView)))]
 pub(super) async fn patch(
-    State(app): AppState,
+    Here(app): Here,
     Path(key): Path<ServiceKey>,
     Body(request): Body<PatchVariables>,
 ) -> Result<Json<VariablesView>, Failure> {

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use skep_model::allocation::Allocation;
 use skep_model::deployment::{BuildOutcome, Deployment, Origin};
 use skep_model::node::{Node, NodeStatus};
+use skep_model::quarantine::Quarantined;
 use skep_model::service::{Release, Service};
 use skep_state::State;
 
 use super::types::{
-    AllocationCounts, AllocationView, DeploymentView, NodeView, ReleaseView, ServiceState,
-    ServiceView,
+    AllocationCounts, AllocationView, DeploymentView, NodeView, QuarantinedView, ReleaseView,
+    ServiceState, ServiceView,
 };
 
 /// Port that URLs leave out.
@@ -200,6 +201,22 @@ pub(super) fn allocation(view: &State, allocation: &Allocation) -> AllocationVie
     }
 }
 
+pub(super) fn quarantined(view: &State, entry: &Quarantined) -> QuarantinedView {
+    let service = view.service(entry.service);
+    let release = view.release(entry.service, entry.target.release);
+    QuarantinedView {
+        id: entry.allocation,
+        service: entry.service_label.clone(),
+        service_id: entry.service,
+        adoptable: service.is_some_and(|service| !service.removing) && release.is_some(),
+        release: entry.target.release,
+        deployment: entry.target.deployment,
+        node_id: entry.node,
+        node: node_name(view, entry.node),
+        since_ms: entry.since_ms,
+    }
+}
+
 pub(super) fn node(view: &State, node: &Node) -> NodeView {
     let live: Vec<_> = view
         .allocations_on(node.id)
@@ -219,6 +236,7 @@ pub(super) fn node(view: &State, node: &Node) -> NodeView {
         allocations: count(live.iter()),
         cpu_millis_requested: requests().map(|r| u64::from(r.resources.cpu_millis)).sum(),
         memory_bytes_requested: requests().map(|r| r.resources.memory_bytes).sum(),
+        meta: node.meta.clone(),
     }
 }
 

@@ -9,10 +9,11 @@ use skep_model::id::{
     AllocationId, DeploymentId, EnvironmentId, NodeId, ProjectId, ServiceId, TokenId, UploadId,
     WorkspaceId,
 };
-use skep_model::node::{Facts, JoinToken, Node, NodeStatus};
+use skep_model::node::{Facts, Node, NodeStatus};
 use skep_model::problem::{Code, Problem};
+use skep_model::server::JoinToken;
 use skep_model::service::{Image, Service, Target};
-use skep_model::spec::ServiceSpec;
+use skep_model::spec::{ServiceSpec, Source};
 use skep_model::tenancy::{Environment, Project, Workspace};
 use skep_proto::convert::{enum_number, id_bytes};
 use skep_proto::v1;
@@ -109,6 +110,7 @@ impl World {
             created_ms: 0,
             status_ms: 0,
             generation: 0,
+            source: None,
         };
         let deployment = Some((&deployment).into());
         world.apply(Kind::CreateDeployment(v1::CreateDeployment {
@@ -124,6 +126,9 @@ impl World {
             secret_hash: vec![1],
             expires_ms: u64::MAX,
             uses_left: 1,
+            role: skep_model::server::Role::Node,
+            note: String::new(),
+            created_ms: 0,
         };
         self.apply(Kind::PutToken(v1::PutToken {
             token: Some((&token).into()),
@@ -139,6 +144,7 @@ impl World {
             status_ms: 0,
             generation: 0,
             joined_ms: 0,
+            meta: std::collections::BTreeMap::new(),
         };
         let join = v1::JoinNode {
             token: id_bytes(1),
@@ -180,6 +186,7 @@ impl World {
             node,
             allocations: vec![],
             builds: vec![build],
+            quarantine: None,
         }));
         self
     }
@@ -230,6 +237,7 @@ impl World {
             node,
             allocations: vec![observation],
             builds: vec![],
+            quarantine: None,
         }));
         world
     }
@@ -297,6 +305,36 @@ fn seen(state: Seen) -> Observed {
         state,
         ..Observed::pending()
     }
+}
+
+#[test]
+fn a_new_source_comes_with_the_release_that_was_built_from_it() {
+    let mut world = World::building(image()).built(&BuildOutcome::Built(built(&[])));
+    let source = |reference: &str| {
+        Some(Source::Image {
+            reference: reference.into(),
+        })
+    };
+    let resolved = |world: &World, new: Option<Source>| {
+        let deployment = Deployment {
+            source: new,
+            ..world.deployment().clone()
+        };
+        let secrets = Secrets::new(SealingKey::generate());
+        let service = world.service();
+        let built = built(&[]);
+        super::release::resolve(service, &deployment, &built, &secrets).expect("resolved")
+    };
+    assert_eq!(resolved(&world, source("new")).spec.source, source("new"));
+    // Nothing named: whatever the service has by now.
+    let mut service = world.service().clone();
+    service.spec.source = source("old");
+    world.apply(Kind::PutService(v1::PutService {
+        service: Some((&service).into()),
+        expected_generation: service.generation,
+    }));
+    assert_eq!(resolved(&world, None).spec.source, source("old"));
+    assert_eq!(resolved(&world, source("new")).spec.source, source("new"));
 }
 
 #[test]

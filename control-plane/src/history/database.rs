@@ -9,13 +9,14 @@ use std::time::Duration;
 use skep_model::id::DeploymentId;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions, AnyRow};
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{
     Any, AnyConnection, AnyPool, AssertSqlSafe, Connection as _, Executor as _, Row as _,
     SqlSafeStr as _, Transaction,
 };
 
 use super::Error;
-use super::event::{AuditEntry, Event, EventKind};
+use super::event::{AuditEntry, Event, EventKind, storable};
 use crate::store::now_ms;
 
 /// Connections: one writes, the others read; each costs a cache.
@@ -26,6 +27,8 @@ const IDLE: Duration = Duration::from_secs(60);
 const OPEN_DEADLINE: Duration = Duration::from_secs(3);
 /// Rows a statement: PostgreSQL takes one round trip for them.
 const ROWS: usize = 64;
+/// Key of the lock under which servers that share a PostgreSQL number events: `skep`.
+const NUMBERING: i64 = 0x73_6b_65_70;
 /// SQLite's primary result codes for a file that is damaged, or no database.
 const DAMAGED_CODES: [u32; 2] = [11, 26];
 
@@ -42,6 +45,8 @@ impl Location {
     /// `postgres://...`, `sqlite://PATH`, or a path.
     pub(super) fn parse(text: &str) -> Result<Self, Error> {
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            // What cannot be understood is said at the start, not tried again for ever.
+            PgConnectOptions::from_str(text).map_err(|_| Error::Location)?;
             return Ok(Self::Postgres(text.to_owned()));
         }
         let path = text.strip_prefix("sqlite://").unwrap_or(text);
@@ -101,7 +106,7 @@ async fn connect(location: &Location) -> Result<AnyPool, sqlx::Error> {
         let mut connection = AnyConnection::connect_with(&options).await?;
         prepare(&mut connection, is_file).await?;
         connection.close().await?;
-        let migrated = migrations().run(&pool).await;
+        let migrated = migrations(is_file).run(&pool).await;
         migrated.map_err(|error| match error {
             MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => source,
             other => sqlx::Error::Migrate(Box::new(other)),
@@ -118,30 +123,45 @@ async fn connect(location: &Location) -> Result<AnyPool, sqlx::Error> {
 }
 
 async fn prepare(connection: &mut AnyConnection, is_file: bool) -> Result<(), sqlx::Error> {
-    if !is_file {
-        return Ok(());
-    }
     // WAL: readers and the one writer do not wait for each other.
-    for pragma in [
+    const FILE: &[&str] = &[
         "PRAGMA journal_mode = WAL",
         "PRAGMA synchronous = NORMAL",
         "PRAGMA busy_timeout = 5000",
         "PRAGMA cache_size = -1024",
-    ] {
-        connection.execute(pragma).await?;
+    ];
+    // A server that stands still holds the others up no longer than this.
+    const SHARED: &[&str] = &[
+        "SET idle_in_transaction_session_timeout = 10000",
+        "SET lock_timeout = 3000",
+    ];
+    for setting in if is_file { FILE } else { SHARED } {
+        connection.execute(*setting).await?;
     }
     Ok(())
 }
 
-fn migrations() -> Migrator {
+/// Until the transaction ends no other server numbers events: the numbers have no gap.
+pub(super) async fn number_alone(
+    location: &Location,
+    transaction: &mut Transaction<'_, Any>,
+) -> Result<(), sqlx::Error> {
+    if let Location::Postgres(_) = location {
+        let lock = format!("SELECT 1 FROM (SELECT pg_advisory_xact_lock({NUMBERING})) AS held");
+        transaction.execute(AssertSqlSafe(lock)).await?;
+    }
+    Ok(())
+}
+
+fn migrations(is_file: bool) -> Migrator {
     let sql = include_str!("../../migrations/0001_history.sql");
-    let first = Migration::new(
-        1,
-        "history".into(),
-        MigrationType::Simple,
-        sql.into_sql_str(),
-        false,
-    );
+    let sql = match is_file {
+        true => sql.into_sql_str(),
+        // Ids order by age only byte by byte, which SQLite does by itself; a PostgreSQL may have
+        // been set up with any language's order.
+        false => AssertSqlSafe(sql.replace(" TEXT ", " TEXT COLLATE \"C\" ")).into_sql_str(),
+    };
+    let first = Migration::new(1, "history".into(), MigrationType::Simple, sql, false);
     Migrator::with_migrations(vec![first])
 }
 
@@ -154,11 +174,6 @@ pub(super) fn is_damage(error: &sqlx::Error) -> bool {
     let code = error.code().filter(|code| code.len() < 5);
     code.and_then(|code| code.parse::<u32>().ok())
         .is_some_and(|code| DAMAGED_CODES.contains(&(code & 0xff)))
-}
-
-/// Whether another server took the sequence number: the transaction may be tried again.
-pub(super) fn is_race(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Database(error) if error.is_unique_violation())
 }
 
 /// Moves a damaged file aside, for whoever wants to look into it.
@@ -182,7 +197,7 @@ pub(super) struct Row {
     pub(super) at_ms: i64,
     pub(super) kind: EventKind,
     pub(super) text: String,
-    pub(super) origin: &'static str,
+    pub(super) origin: String,
     pub(super) origin_seq: i64,
 }
 
@@ -225,7 +240,7 @@ pub(super) async fn insert(
                 .bind(row.at_ms)
                 .bind(row.kind.as_str())
                 .bind(row.text.clone())
-                .bind(row.origin)
+                .bind(row.origin.clone())
                 .bind(row.origin_seq);
         }
         query.execute(&mut **transaction).await?;
@@ -253,10 +268,10 @@ pub(super) async fn insert_audit(
     sqlx::query("INSERT INTO audit (id, at_ms, principal, action, resource, outcome) VALUES ($1, $2, $3, $4, $5, $6)")
         .bind(id)
         .bind(signed(entry.at_ms))
-        .bind(entry.principal.clone())
-        .bind(entry.action.clone())
-        .bind(entry.resource.clone())
-        .bind(entry.outcome.clone())
+        .bind(storable(&entry.principal))
+        .bind(storable(&entry.action))
+        .bind(storable(&entry.resource))
+        .bind(storable(&entry.outcome))
         .execute(&mut **transaction)
         .await?;
     Ok(())

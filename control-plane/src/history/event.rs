@@ -45,7 +45,7 @@ pub struct Event {
     pub at_ms: u64,
     /// Step or line.
     pub kind: EventKind,
-    /// For a person.
+    /// For a person. A line is as the build wrote it, with what controls a terminal.
     pub text: String,
 }
 

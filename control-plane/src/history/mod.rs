@@ -65,7 +65,7 @@ impl Error {
 /// How the history does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Health {
-    /// The last write went well.
+    /// The last write went well, or the database has been opened again since.
     pub is_ok: bool,
     /// Writes that failed since start.
     pub failures: u64,
@@ -79,6 +79,8 @@ struct Inner {
     watchers: Mutex<BTreeMap<DeploymentId, watch::Sender<u64>>>,
     steps_kept: Mutex<BTreeMap<DeploymentId, u64>>,
     is_failing: AtomicBool,
+    /// The trouble that was said last, until writing goes well again.
+    said: Mutex<Option<String>>,
     failures: AtomicU64,
     dropped: AtomicU64,
 }
@@ -106,6 +108,7 @@ impl History {
             watchers: Mutex::default(),
             steps_kept: Mutex::default(),
             is_failing: AtomicBool::new(false),
+            said: Mutex::default(),
             failures: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
         });
@@ -141,22 +144,24 @@ impl History {
         }
     }
 
-    /// Keeps lines of a deployment's build, the first of which is line `first` of the build (from
-    /// 0). Answers, after commit, with the first line that is not kept yet. Lines that are kept
-    /// already are not kept twice.
+    /// Keeps lines of a deployment's build, the first of which is line `first` (from 0) of the run
+    /// `run` of that build. Answers, after commit, with the first line of the run that is not kept
+    /// yet. Lines that are kept already are not kept twice; another run's lines follow those of the
+    /// run before, in the one sequence of the deployment.
     ///
     /// # Errors
     /// The database failed or was too slow: nothing of this was kept.
     pub async fn build_lines(
         &self,
         deployment: DeploymentId,
+        run: u128,
         first: u64,
         lines: Vec<String>,
     ) -> Result<u64, Error> {
         let now = now_ms();
         self.keep(Rows {
             deployment,
-            origin: Origin::Build,
+            origin: Origin::Build { run },
             first,
             rows: lines.into_iter().map(|line| (now, line)).collect(),
             done: None,
@@ -234,8 +239,9 @@ impl History {
 
 async fn within<T>(reading: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Error> {
     match tokio::time::timeout(READ_DEADLINE, reading).await {
+        // The pool tells no other cause: a database that is gone, or is overwhelmed.
+        Ok(Err(sqlx::Error::PoolTimedOut)) | Err(_) => Err(Error::Timeout),
         Ok(result) => result.map_err(Error::database),
-        Err(_) => Err(Error::Timeout),
     }
 }
 
@@ -244,8 +250,11 @@ impl Inner {
         self.pool.lock().0.clone()
     }
 
-    fn opened_at(&self) -> Option<Instant> {
-        self.pool.lock().1
+    /// When the database may be opened again; none: it is open.
+    fn reopens_at(&self) -> Option<Instant> {
+        let (pool, tried_at) = &*self.pool.lock();
+        let is_closed = pool.is_none();
+        is_closed.then(|| tried_at.map_or_else(Instant::now, |at| at + writer::REOPEN_PAUSE))
     }
 
     fn set_pool(&self, pool: Option<AnyPool>, at: Instant) {
@@ -299,18 +308,32 @@ impl Inner {
         }
     }
 
-    /// Counts a failure; said once until writing goes well again.
+    /// Counts a failure and says it.
     fn failed(&self, error: &Error, lost: usize) {
         self.failures.fetch_add(1, Ordering::Relaxed);
         self.dropped.fetch_add(lost as u64, Ordering::Relaxed);
-        if !self.is_failing.swap(true, Ordering::Relaxed) {
-            let cause = std::error::Error::source(error).map(ToString::to_string);
+        self.is_failing.store(true, Ordering::Relaxed);
+        self.say(error);
+    }
+
+    /// Each trouble is said once until writing goes well again; a database that is not tried is
+    /// none: why it is not open was said.
+    fn say(&self, error: &Error) {
+        if matches!(error, Error::Closed) {
+            return;
+        }
+        let cause = std::error::Error::source(error).map(ToString::to_string);
+        let trouble = format!("{error}: {}", cause.as_deref().unwrap_or_default());
+        let mut said = self.said.lock();
+        if said.as_ref() != Some(&trouble) {
             tracing::error!(%error, cause, "the history cannot be written; the cluster goes on without it");
+            *said = Some(trouble);
         }
     }
 
     fn recovered(&self) {
         if self.is_failing.swap(false, Ordering::Relaxed) {
+            self.said.lock().take();
             tracing::info!("the history is written again");
         }
     }

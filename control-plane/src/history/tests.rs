@@ -1,15 +1,64 @@
-//! The history on a real SQLite file.
+//! The history on real databases: one suite, on a SQLite file and on a PostgreSQL, and what only one
+//! of them can do.
 
-use std::path::Path;
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "a file of the end-to-end tests' helpers, of which not all is needed here"
+)]
+#[path = "../../../tests/src/postgres.rs"]
+mod server;
+
+mod postgres;
+mod sqlite;
 
 use tokio::task::JoinHandle;
 
 use super::*;
 
-async fn open(path: &Path) -> (History, JoinHandle<()>) {
-    let (history, writer) = History::open(path.to_str().expect("UTF-8"))
-        .await
-        .expect("location");
+/// Where a history may be, with nothing in it yet. Gone when it is dropped.
+enum Place {
+    File(tempfile::TempDir),
+    Postgres(server::Postgres),
+}
+
+impl Place {
+    fn file() -> Self {
+        Self::File(tempfile::tempdir().expect("folder"))
+    }
+
+    fn postgres() -> Self {
+        Self::Postgres(server::Postgres::start(None).expect("PostgreSQL"))
+    }
+
+    fn location(&self) -> String {
+        match self {
+            Self::File(dir) => dir.path().join("odd name ?#%.db").display().to_string(),
+            Self::Postgres(postgres) => postgres.url(),
+        }
+    }
+}
+
+/// Each test of the suite on each kind of place.
+macro_rules! suite {
+    ($($test:ident),+ $(,)?) => {
+        mod on_sqlite {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::Place::file()).await;
+            })+
+        }
+        mod on_postgres {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::Place::postgres()).await;
+            })+
+        }
+    };
+}
+
+async fn open(location: &str) -> (History, JoinHandle<()>) {
+    let (history, writer) = History::open(location).await.expect("location");
     (history, tokio::spawn(writer))
 }
 
@@ -32,29 +81,26 @@ fn steps(count: u64) -> Vec<Step> {
         .collect()
 }
 
-#[tokio::test]
-async fn lines_sent_again_are_kept_once_and_numbers_have_no_gap() {
-    let dir = tempfile::tempdir().expect("dir");
-    let path = dir.path().join("odd name ?#%.db");
-    let (history, writer) = open(&path).await;
+async fn lines_sent_again_are_kept_once_and_numbers_have_no_gap(place: Place) {
+    let (history, writer) = open(&place.location()).await;
     let deployment = id(1);
     assert_eq!(
         history
-            .build_lines(deployment, 0, lines(0..3))
+            .build_lines(deployment, 0, 0, lines(0..3))
             .await
             .expect("kept"),
         3
     );
     assert_eq!(
         history
-            .build_lines(deployment, 1, lines(1..5))
+            .build_lines(deployment, 0, 1, lines(1..5))
             .await
             .expect("kept"),
         5
     );
     assert_eq!(
         history
-            .build_lines(deployment, 0, lines(0..2))
+            .build_lines(deployment, 0, 0, lines(0..2))
             .await
             .expect("kept"),
         5
@@ -68,7 +114,7 @@ async fn lines_sent_again_are_kept_once_and_numbers_have_no_gap() {
         .await
         .expect("kept");
     history
-        .build_lines(id(2), 0, lines(0..1))
+        .build_lines(id(2), 0, 0, lines(0..1))
         .await
         .expect("kept");
     let events = history.events(deployment, 0, 100).await.expect("read");
@@ -83,8 +129,11 @@ async fn lines_sent_again_are_kept_once_and_numbers_have_no_gap() {
     writer.await.expect("ends when the last handle is gone");
 
     // After a restart numbers go on, and what is kept is still known to be.
-    let (history, _writer) = open(&path).await;
-    assert!(path.exists(), "the file has the name that was asked for");
+    let (history, _writer) = open(&place.location()).await;
+    if let Place::File(dir) = &place {
+        let file = dir.path().join("odd name ?#%.db");
+        assert!(file.exists(), "it has the name that was asked for");
+    }
     history
         .flush_steps(deployment, &steps(4))
         .await
@@ -94,13 +143,55 @@ async fn lines_sent_again_are_kept_once_and_numbers_have_no_gap() {
     assert_eq!((events[0].seq, events[0].kind), (9, EventKind::Step));
 }
 
-#[tokio::test]
-async fn watchers_wake_for_their_deployment_only() {
-    let dir = tempfile::tempdir().expect("dir");
-    let (history, _writer) = open(&dir.path().join("h.db")).await;
+async fn a_second_run_of_a_build_follows_the_first_in_one_sequence(place: Place) {
+    let (history, _writer) = open(&place.location()).await;
+    let deployment = id(1);
+    let keep = async |run: u128, first: u64, lines: Vec<String>| {
+        let kept = history.build_lines(deployment, run, first, lines).await;
+        kept.expect("kept")
+    };
+    assert_eq!(keep(7, 0, lines(0..3)).await, 3);
+    // The agent was restarted: another run, the same numbers, told twice as after a lost answer.
+    assert_eq!(
+        keep(8, 0, vec!["again 0".into(), "again 1".into()]).await,
+        2
+    );
+    assert_eq!(
+        keep(8, 0, vec!["again 0".into(), "again 1".into()]).await,
+        2
+    );
+    assert_eq!(keep(8, 2, vec!["again 2".into()]).await, 3);
+    let events = history.events(deployment, 0, 100).await.expect("read");
+    let texts: Vec<&str> = events.iter().map(|event| event.text.as_str()).collect();
+    let expected = [
+        "line 0", "line 1", "line 2", "again 0", "again 1", "again 2",
+    ];
+    assert_eq!(texts, expected);
+    let seqs: Vec<u64> = events.iter().map(|event| event.seq).collect();
+    assert_eq!(seqs, (1..=6).collect::<Vec<_>>());
+    // What a reader had seen before the restart still says where it goes on.
+    let rest = history.events(deployment, 3, 100).await.expect("read");
+    assert_eq!(rest.len(), 3);
+}
+
+async fn all_runs_of_a_build_share_one_limit(place: Place) {
+    const RUN: u64 = MAX_LINES / 4;
+    let (history, _writer) = open(&place.location()).await;
+    for run in 1..=6 {
+        let next = history.build_lines(id(1), run, 0, lines(0..RUN)).await;
+        assert_eq!(next.expect("kept"), RUN);
+    }
+    let bound = MAX_LINES + skep_model::deployment::MAX_STEPS as u64;
+    let last = history.events(id(1), bound, 10).await.expect("read");
+    assert_eq!(last.len(), 1, "{last:?}");
+    assert!(last[0].text.contains("are kept"), "{last:?}");
+}
+
+async fn watchers_wake_for_their_deployment_only(place: Place) {
+    let (history, _writer) = open(&place.location()).await;
     let (mut mine, other) = (history.watch(id(1)), history.watch(id(2)));
     history
-        .build_lines(id(1), 0, lines(0..2))
+        .build_lines(id(1), 0, 0, lines(0..2))
         .await
         .expect("kept");
     tokio::time::timeout(Duration::from_secs(5), mine.changed())
@@ -111,19 +202,17 @@ async fn watchers_wake_for_their_deployment_only() {
     assert!(!other.has_changed().expect("open"));
 }
 
-#[tokio::test]
-async fn long_lines_are_cut_and_long_logs_end_with_a_marker() {
-    let dir = tempfile::tempdir().expect("dir");
-    let (history, _writer) = open(&dir.path().join("h.db")).await;
+async fn long_lines_are_cut_and_long_logs_end_with_a_marker(place: Place) {
+    let (history, _writer) = open(&place.location()).await;
     let deployment = id(1);
     let long = format!("{}ü\0{}", "x".repeat(MAX_TEXT - 11), "x".repeat(99));
     history
-        .build_lines(deployment, 0, vec![long])
+        .build_lines(deployment, 0, 0, vec![long])
         .await
         .expect("kept");
     for first in [MAX_LINES - 1, MAX_LINES - 1, MAX_LINES + 4] {
         let next = history
-            .build_lines(deployment, first, lines(0..3))
+            .build_lines(deployment, 0, first, lines(0..3))
             .await
             .expect("kept");
         assert_eq!(
@@ -144,96 +233,19 @@ async fn long_lines_are_cut_and_long_logs_end_with_a_marker() {
     assert!(texts[2].contains("100000 lines"), "{}", texts[2]);
 }
 
-#[tokio::test]
-async fn a_file_that_is_no_database_is_moved_aside() {
-    let dir = tempfile::tempdir().expect("dir");
-    let path = dir.path().join("h.db");
-    std::fs::write(
-        &path,
-        "this is not a database, whatever its name says".repeat(100),
-    )
-    .expect("write");
-    let (history, _writer) = open(&path).await;
-    history
-        .build_lines(id(1), 0, lines(0..1))
-        .await
-        .expect("kept in a new file");
-    assert_eq!(history.events(id(1), 0, 10).await.expect("read").len(), 1);
-    assert!(damaged_files(dir.path()) >= 1);
-}
-
-#[tokio::test]
-async fn a_file_damaged_while_open_is_replaced() {
-    let dir = tempfile::tempdir().expect("dir");
-    let path = dir.path().join("h.db");
-    let (history, writer) = open(&path).await;
-    history
-        .build_lines(id(1), 0, lines(0..200))
-        .await
-        .expect("kept");
-    drop(history);
-    writer.await.expect("checkpointed");
-    let mut bytes = std::fs::read(&path).expect("read");
-    // The first page stays: it opens, and breaks on use.
-    bytes[4096..].fill(0x5a);
-    std::fs::write(&path, bytes).expect("write");
-    let (history, _writer) = open(&path).await;
-    history
-        .build_lines(id(2), 0, lines(0..1))
-        .await
-        .expect("kept in a new file");
-    assert_eq!(history.events(id(2), 0, 10).await.expect("read").len(), 1);
-    assert!(damaged_files(dir.path()) >= 1);
-    assert!(history.health().is_ok);
-}
-
-fn damaged_files(dir: &Path) -> usize {
-    let entries = std::fs::read_dir(dir).expect("dir");
-    entries
-        .filter(|entry| {
-            entry
-                .as_ref()
-                .expect("entry")
-                .file_name()
-                .to_string_lossy()
-                .contains(".damaged-")
-        })
-        .count()
-}
-
-#[tokio::test]
-async fn a_history_that_cannot_be_opened_fails_and_is_counted_but_holds_nothing_up() {
-    let dir = tempfile::tempdir().expect("dir");
-    let (history, _writer) = open(&dir.path().join("missing").join("h.db")).await;
-    history.steps(id(1), &steps(1));
-    let started = Instant::now();
-    history
-        .build_lines(id(1), 0, lines(0..1))
-        .await
-        .expect_err("no database");
-    assert!(started.elapsed() < KEEP_DEADLINE);
-    let health = history.health();
-    assert!(
-        !health.is_ok && health.failures >= 1 && health.dropped >= 1,
-        "{health:?}"
-    );
-}
-
-#[tokio::test]
-async fn the_audit_trail_is_read_newest_first() {
-    let dir = tempfile::tempdir().expect("dir");
-    let (history, _writer) = open(&dir.path().join("h.db")).await;
+async fn the_audit_trail_is_read_newest_first(place: Place) {
+    let (history, _writer) = open(&place.location()).await;
     for n in 0..3 {
         history.audit(AuditEntry {
             at_ms: n,
-            principal: "admin".into(),
+            principal: "adm\0in".into(),
             action: "deploy_service".into(),
             resource: format!("services/{n}"),
             outcome: "202".into(),
         });
         // Behind the audit in the queue: kept when this is.
         history
-            .build_lines(id(1), n, lines(n..n + 1))
+            .build_lines(id(1), 0, n, lines(n..n + 1))
             .await
             .expect("kept");
         // Ids order by the millisecond.
@@ -247,14 +259,12 @@ async fn the_audit_trail_is_read_newest_first() {
     assert_eq!(resources, ["services/2", "services/1"]);
 }
 
-#[tokio::test]
-async fn what_is_old_is_deleted() {
-    let dir = tempfile::tempdir().expect("dir");
-    let (history, _writer) = open(&dir.path().join("h.db")).await;
+async fn what_is_old_is_deleted(place: Place) {
+    let (history, _writer) = open(&place.location()).await;
     let old = DeploymentId::from_u128(u128::from(now_ms() - 200_000) << 80);
     for deployment in [old, id(1)] {
         history
-            .build_lines(deployment, 0, lines(0..1))
+            .build_lines(deployment, 0, 0, lines(0..1))
             .await
             .expect("kept");
     }
@@ -269,17 +279,30 @@ async fn what_is_old_is_deleted() {
     assert_eq!(history.events(id(1), 0, 1).await.expect("read").len(), 1);
 }
 
+suite! {
+    lines_sent_again_are_kept_once_and_numbers_have_no_gap,
+    a_second_run_of_a_build_follows_the_first_in_one_sequence,
+    all_runs_of_a_build_share_one_limit,
+    watchers_wake_for_their_deployment_only,
+    long_lines_are_cut_and_long_logs_end_with_a_marker,
+    the_audit_trail_is_read_newest_first,
+    what_is_old_is_deleted,
+}
+
 #[test]
 fn locations() {
-    assert!(matches!(
-        Location::parse("postgres://u@h/d"),
-        Ok(Location::Postgres(_))
-    ));
-    assert!(
-        matches!(Location::parse("sqlite:///var/h.db"), Ok(Location::Sqlite(path)) if path == Path::new("/var/h.db"))
-    );
-    assert!(matches!(Location::parse("h.db"), Ok(Location::Sqlite(path)) if path.is_absolute()));
-    for bad in ["", "sqlite://", "mysql://h/d"] {
+    let is_file = |text: &str, wanted: &str| matches!(Location::parse(text), Ok(Location::Sqlite(path)) if path.ends_with(wanted) && path.is_absolute());
+    assert!(is_file("sqlite:///var/h.db", "var/h.db") && is_file("h.db", "h.db"));
+    for good in ["postgres://u@h/d", "postgresql://u:p@h:1/d?sslmode=require"] {
+        assert!(matches!(Location::parse(good), Ok(Location::Postgres(_))));
+    }
+    for bad in [
+        "",
+        "sqlite://",
+        "mysql://h/d",
+        "postgres://h:port/d",
+        "postgres://h/d?sslmode=perhaps",
+    ] {
         assert!(Location::parse(bad).is_err(), "{bad}");
     }
 }

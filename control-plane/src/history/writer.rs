@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skep_identity::random;
+use skep_model::deployment::MAX_STEPS;
 use skep_model::id::{DeploymentId, UploadId};
 use sqlx::AnyPool;
 use tokio::sync::{mpsc, oneshot};
@@ -18,13 +19,11 @@ use crate::store::now_ms;
 
 /// Writes taken into one transaction.
 const BATCH: usize = 256;
-/// Attempts when another server took the same sequence number.
-const RACES: usize = 5;
 /// After this a transaction is given up on: well below the silence after which a node is lost, since
 /// a node's session waits for its build's lines to be kept.
 const WRITE_DEADLINE: Duration = Duration::from_secs(4);
 /// Pause before a database that could not be opened is tried again.
-const REOPEN_PAUSE: Duration = Duration::from_secs(5);
+pub(super) const REOPEN_PAUSE: Duration = Duration::from_secs(5);
 /// How often old rows are deleted.
 const SWEEP: Duration = Duration::from_secs(24 * 3_600);
 /// How long events and audit are kept.
@@ -37,15 +36,17 @@ const LIMIT_ORIGIN: &str = "limit";
 pub(super) enum Origin {
     /// The timeline in the replicated state.
     State,
-    /// The building node.
-    Build,
+    /// One run of the build on its node; 0 is the run of a node that names none.
+    Build { run: u128 },
 }
 
 impl Origin {
-    const fn as_str(self) -> &'static str {
+    /// As it is stored.
+    fn name(self) -> String {
         match self {
-            Self::State => "state",
-            Self::Build => "build",
+            Self::State => "state".to_owned(),
+            Self::Build { run: 0 } => "build".to_owned(),
+            Self::Build { run } => format!("build:{run:032x}"),
         }
     }
 }
@@ -89,6 +90,8 @@ pub(super) async fn run(inner: Arc<Inner>, mut queue: mpsc::Receiver<Write>) {
                 }
                 write(&inner, std::mem::take(&mut batch)).await;
             }
+            // Readers need it, too: it is opened again though nothing is written.
+            () = until(inner.reopens_at()) => reopen(&inner).await,
             _ = sweep.tick() => forget_old(&inner).await,
         }
     }
@@ -138,20 +141,18 @@ fn answer(inner: &Inner, batch: Vec<Write>, result: impl Fn(usize) -> Result<u64
     }
 }
 
-/// One transaction; a damaged file is replaced and a race with another server run again.
+/// One transaction; a damaged file is replaced.
 async fn attempt(inner: &Inner, batch: &[Write]) -> Result<Written, Error> {
     let mut may_replace = true;
-    let mut races = 0;
     loop {
         let pool = ensure_open(inner).await?;
-        match transact(&pool, batch).await {
+        match transact(inner, &pool, batch).await {
             Ok(written) => return Ok(written),
             Err(error) if database::is_damage(&error) && may_replace => {
                 may_replace = false;
                 inner.close().await;
                 database::set_aside(&inner.location, &error).await;
             }
-            Err(error) if database::is_race(&error) && races < RACES => races += 1,
             Err(error) => {
                 if matches!(error, sqlx::Error::PoolTimedOut) {
                     // The pool does not say why it gets no connection: opening anew does.
@@ -163,14 +164,25 @@ async fn attempt(inner: &Inner, batch: &[Write]) -> Result<Written, Error> {
     }
 }
 
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn reopen(inner: &Inner) {
+    match ensure_open(inner).await {
+        Ok(_) => inner.recovered(),
+        Err(error) => inner.say(&error),
+    }
+}
+
 async fn ensure_open(inner: &Inner) -> Result<AnyPool, Error> {
     if let Some(pool) = inner.pool() {
         return Ok(pool);
     }
-    if inner
-        .opened_at()
-        .is_some_and(|at| at.elapsed() < REOPEN_PAUSE)
-    {
+    if inner.reopens_at().is_some_and(|at| at > Instant::now()) {
         return Err(Error::Closed);
     }
     let opened = database::open(&inner.location).await;
@@ -178,12 +190,15 @@ async fn ensure_open(inner: &Inner) -> Result<AnyPool, Error> {
     opened.map_err(Error::database)
 }
 
-async fn transact(pool: &AnyPool, batch: &[Write]) -> Result<Written, sqlx::Error> {
+async fn transact(inner: &Inner, pool: &AnyPool, batch: &[Write]) -> Result<Written, sqlx::Error> {
     let mut written = Written {
         next: Vec::with_capacity(batch.len()),
         newest: BTreeMap::new(),
     };
     let mut transaction = pool.begin().await?;
+    if batch.iter().any(|write| matches!(write, Write::Rows(_))) {
+        database::number_alone(&inner.location, &mut transaction).await?;
+    }
     for write in batch {
         match write {
             Write::Audit(entry) => {
@@ -193,22 +208,8 @@ async fn transact(pool: &AnyPool, batch: &[Write]) -> Result<Written, sqlx::Erro
                 written.next.push(0);
             }
             Write::Rows(rows) => {
-                let origin = rows.origin.as_str();
-                let (seq, kept) =
-                    database::newest(&mut transaction, rows.deployment, origin).await?;
-                let fresh = fresh_rows(rows, seq, kept);
-                if rows.origin == Origin::Build && rows.first + rows.rows.len() as u64 > MAX_LINES {
-                    let marked =
-                        database::newest(&mut transaction, rows.deployment, LIMIT_ORIGIN).await?;
-                    let mut all = fresh;
-                    all.extend(limit_marker(&all, seq, marked.1));
-                    store(&mut transaction, rows, &all, &mut written).await?;
-                } else {
-                    store(&mut transaction, rows, &fresh, &mut written).await?;
-                }
-                let end = rows.first + rows.rows.len() as u64;
-                let after_kept = u64::try_from(kept + 1).unwrap_or(0);
-                written.next.push(end.max(after_kept));
+                let next = store(&mut transaction, rows, &mut written.newest).await?;
+                written.next.push(next);
             }
         }
     }
@@ -216,40 +217,60 @@ async fn transact(pool: &AnyPool, batch: &[Write]) -> Result<Written, sqlx::Erro
     Ok(written)
 }
 
+/// Stores what is not kept yet; gives the first number that is not kept then.
 async fn store(
     transaction: &mut sqlx::Transaction<'_, sqlx::Any>,
     rows: &Rows,
-    fresh: &[Row],
-    written: &mut Written,
-) -> Result<(), sqlx::Error> {
-    database::insert(transaction, rows.deployment, fresh).await?;
-    if let Some(last) = fresh.last() {
-        let seq = u64::try_from(last.seq).unwrap_or(0);
-        written.newest.insert(rows.deployment, seq);
+    newest: &mut BTreeMap<DeploymentId, u64>,
+) -> Result<u64, sqlx::Error> {
+    let (seq, kept) = database::newest(transaction, rows.deployment, &rows.origin.name()).await?;
+    let (mut fresh, is_cut) = fresh_rows(rows, seq, kept);
+    if is_cut {
+        let (_, marked) = database::newest(transaction, rows.deployment, LIMIT_ORIGIN).await?;
+        fresh.extend(limit_marker(&fresh, seq, marked));
     }
-    Ok(())
+    database::insert(transaction, rows.deployment, &fresh).await?;
+    if let Some(last) = fresh.last() {
+        newest.insert(rows.deployment, u64::try_from(last.seq).unwrap_or(0));
+    }
+    let end = rows.first + rows.rows.len() as u64;
+    Ok(end.max(u64::try_from(kept + 1).unwrap_or(0)))
 }
 
-/// The rows that are not kept yet, numbered on from `seq`.
-fn fresh_rows(rows: &Rows, seq: i64, kept: i64) -> Vec<Row> {
-    let (kind, limit) = match rows.origin {
-        Origin::State => (EventKind::Step, u64::MAX),
-        Origin::Build => (EventKind::Log, MAX_LINES),
+/// The rows that are not kept yet, numbered on from `seq`; and whether some are beyond the limit.
+fn fresh_rows(rows: &Rows, seq: i64, kept: i64) -> (Vec<Row>, bool) {
+    let (kind, limit, room) = match rows.origin {
+        Origin::State => (EventKind::Step, u64::MAX, usize::MAX),
+        Origin::Build { .. } => {
+            // All runs of a build share it; `seq` counts the lines of all, and few steps.
+            let room = signed(MAX_LINES + MAX_STEPS as u64) - seq;
+            (
+                EventKind::Log,
+                MAX_LINES,
+                usize::try_from(room).unwrap_or(0),
+            )
+        }
     };
-    (rows.first..limit)
+    let origin = rows.origin.name();
+    let unkept = (rows.first..)
         .zip(&rows.rows)
-        .map(|(number, row)| (signed(number), row))
-        .filter(|(number, _)| *number > kept)
+        .filter(|(number, _)| signed(*number) > kept);
+    let wanted = unkept.clone().count();
+    let fresh: Vec<Row> = unkept
+        .filter(|(number, _)| *number < limit)
+        .take(room)
         .zip(seq + 1..)
-        .map(|((origin_seq, (at_ms, text)), seq)| Row {
+        .map(|((number, (at_ms, text)), seq)| Row {
             seq,
             at_ms: signed(*at_ms),
             kind,
             text: storable(text),
-            origin: rows.origin.as_str(),
-            origin_seq,
+            origin: origin.clone(),
+            origin_seq: signed(number),
         })
-        .collect()
+        .collect();
+    let is_cut = fresh.len() < wanted;
+    (fresh, is_cut)
 }
 
 fn limit_marker(fresh: &[Row], seq: i64, marked: i64) -> Option<Row> {
@@ -258,7 +279,7 @@ fn limit_marker(fresh: &[Row], seq: i64, marked: i64) -> Option<Row> {
         at_ms: signed(now_ms()),
         kind: EventKind::Log,
         text: format!("... the build goes on; only its first {MAX_LINES} lines are kept"),
-        origin: LIMIT_ORIGIN,
+        origin: LIMIT_ORIGIN.to_owned(),
         origin_seq: 0,
     })
 }

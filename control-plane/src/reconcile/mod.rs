@@ -4,6 +4,7 @@
 
 mod deployments;
 mod liveness;
+mod members;
 mod scheduling;
 
 use std::collections::BTreeSet;
@@ -46,10 +47,13 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) {
     while !shutdown.is_cancelled() {
         let is_leader = leadership.borrow_and_update().is_leader;
         if is_leader {
+            // Heard of by others so far: silence counts from now.
+            parts.fleet.begin_judging();
             let term = shutdown.child_token();
             let mut duties = Duties::new(parts.clone());
             tokio::select! {
                 () = duties.run(&term) => {}
+                () = members::run(&parts.store, &term) => {}
                 _ = leadership.wait_for(|now| !now.is_leader) => tracing::info!("leadership lost: duties dropped"),
             }
             continue;
@@ -153,7 +157,11 @@ impl Duties {
                         .extend(view.active_deployments().map(|d| d.id));
                 }
                 Change::ServiceDropped(service) => self.scheduling.forget(*service),
-                Change::Cluster | Change::Build(_) | Change::Routes => {}
+                Change::Cluster
+                | Change::Server(_)
+                | Change::Quarantine(_)
+                | Change::Build(_)
+                | Change::Routes => {}
             }
         }
     }

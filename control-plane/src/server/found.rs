@@ -1,24 +1,25 @@
-//! A cluster's beginning, and reading it again at each start: CA, data key, administrator's token.
+//! A cluster's beginning, and opening its data key again at each start: CA, data key, administrator's
+//! token.
 
 use std::time::SystemTime;
 
 use skep_identity::ca::{self, ClusterCa};
 use skep_identity::seal::SealingKey;
 use skep_identity::token::JoinToken as JoinTokenText;
-use skep_identity::{digest, key_file, random, seal, secret_file};
+use skep_identity::{digest, key_file, random, secret_file};
 use skep_model::id::{ClusterId, TokenId, WorkspaceId};
-use skep_model::node::JoinToken;
 use skep_model::problem::Problem;
+use skep_model::server::{JoinToken, Role, Server};
 use skep_model::tenancy::{DEFAULT_WORKSPACE, Workspace};
 use skep_proto::convert::id_bytes;
 use skep_proto::v1;
 use skep_proto::v1::command::Kind;
+use skep_state::Cluster;
 
 use super::Options;
+use crate::secrets::Secrets;
 use crate::store::{Store, now_ms};
 
-/// What the CA's key is sealed for.
-const CA_KEY_CONTEXT: &str = "ca-key";
 /// Bytes of randomness in the administrator's token.
 const TOKEN_BYTES: usize = 32;
 /// The file of the administrator's token.
@@ -31,16 +32,13 @@ const JOIN_USES: u32 = 100;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Certificates.
-    #[error("the cluster's CA cannot be made or read")]
+    #[error("the cluster's CA cannot be made")]
     Ca(#[from] ca::Error),
     /// The data key.
     #[error(
         "the data key cannot be opened with the operator's key: is it the key file of this cluster?"
     )]
     Key(#[from] key_file::Error),
-    /// The CA's key.
-    #[error("the CA's key cannot be opened with the data key")]
-    Seal(#[from] seal::Error),
     /// A private file.
     #[error(transparent)]
     File(#[from] secret_file::Error),
@@ -55,34 +53,17 @@ pub enum Error {
     Join(#[from] tokio::task::JoinError),
 }
 
-/// What a server needs of the cluster beyond the state.
-pub(super) struct Founded {
-    pub(super) ca: ClusterCa,
-    pub(super) data_key: SealingKey,
+/// The data key as the state holds it, wrapped by the founder's operator key.
+pub(super) fn data_key(cluster: &Cluster, operator: &SealingKey) -> Result<SealingKey, Error> {
+    Ok(key_file::unwrap(operator, &cluster.wrapped_data_key.0)?)
 }
 
-/// Reads the cluster, or founds it.
-pub(super) async fn ensure_cluster(
+/// Founds a cluster with this one server; answers with its data key.
+pub(super) async fn found(
     store: &Store,
     options: &Options,
-    operator: &SealingKey,
-) -> Result<Founded, Error> {
-    let view = store.read().await?;
-    if view.cluster().is_none() {
-        found(store, options, operator).await?;
-    }
-    let view = store.read().await?;
-    let cluster = view.cluster().ok_or(Error::Text("the cluster"))?;
-    let data_key = key_file::unwrap(operator, &cluster.wrapped_data_key.0)?;
-    let ca_key = data_key.open(CA_KEY_CONTEXT, &cluster.sealed_ca_key.0)?;
-    let ca_key = std::str::from_utf8(&ca_key).map_err(|_| Error::Text("the CA's key"))?;
-    Ok(Founded {
-        ca: ClusterCa::load(&cluster.ca_cert_pem, ca_key)?,
-        data_key,
-    })
-}
-
-async fn found(store: &Store, options: &Options, operator: &SealingKey) -> Result<(), Error> {
+    (operator, own): (&SealingKey, &Server),
+) -> Result<SealingKey, Error> {
     let cluster = ClusterId::from_u128(random::new_id());
     let ca = ClusterCa::generate(cluster, SystemTime::now())?;
     let data_key = SealingKey::generate();
@@ -100,25 +81,33 @@ async fn found(store: &Store, options: &Options, operator: &SealingKey) -> Resul
     let command = v1::InitCluster {
         cluster: id_bytes(cluster.as_u128()),
         ca_cert_pem: ca.cert_pem().to_owned(),
-        sealed_ca_key: data_key.seal(CA_KEY_CONTEXT, ca.key_pem().as_bytes()),
+        sealed_ca_key: Secrets::new(data_key.clone()).seal_ca_key(&ca.key_pem()),
         wrapped_data_key: key_file::wrap(operator, &data_key),
         base_domain: options.base_domain.clone(),
         workspace: Some((&workspace).into()),
         admin_token_hash: hash.to_vec(),
+        server: Some(own.into()),
     };
     store.propose(Kind::InitCluster(command)).await?;
     tracing::info!(%cluster, fingerprint = %ca.fingerprint(), "cluster founded");
-    Ok(())
+    Ok(data_key)
 }
 
-/// The administrator's token, from its file.
-pub(super) async fn admin_token(options: &Options) -> Result<String, Error> {
+/// The administrator's token, from its file; none: the cluster was founded elsewhere.
+pub(super) async fn admin_token(options: &Options) -> Result<Option<String>, Error> {
     let path = options.data_dir.join(TOKEN_FILE);
-    let bytes = tokio::task::spawn_blocking(move || secret_file::read_private(&path)).await??;
-    String::from_utf8(bytes.to_vec()).map_err(|_| Error::Text("the administrator's token"))
+    let read = tokio::task::spawn_blocking(move || secret_file::read_private(&path)).await?;
+    let bytes = match read {
+        Ok(bytes) => bytes,
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let text = String::from_utf8(bytes.to_vec());
+    text.map(Some)
+        .map_err(|_| Error::Text("the administrator's token"))
 }
 
-/// A fresh join token.
+/// A fresh join token for nodes.
 pub(super) async fn join_token(store: &Store, ca: &ClusterCa) -> Result<String, Error> {
     let id = TokenId::from_u128(random::new_id());
     let text = JoinTokenText::generate(ca.fingerprint(), id);
@@ -127,6 +116,9 @@ pub(super) async fn join_token(store: &Store, ca: &ClusterCa) -> Result<String, 
         secret_hash: text.secret_hash().to_vec(),
         expires_ms: now_ms() + JOIN_TTL_MS,
         uses_left: JOIN_USES,
+        role: Role::Node,
+        note: "bootstrap file".to_owned(),
+        created_ms: 0,
     };
     store
         .propose(Kind::PutToken(v1::PutToken {

@@ -1,64 +1,52 @@
-//! The server as a process: opens what is on disk, founds the cluster where there is none, and
-//! wires consensus, history, API, agents' sessions and the leader's duties together.
+//! The server as a process: opens what is on disk, founds or joins a cluster where there is none yet,
+//! and wires consensus, peers, history, API, agents' sessions and the leader's duties together.
+//!
+//! ```text
+//! standing ─► (join) ─► consensus ─► (found) ─► certificate ─► peers ─► (catch up) ─► everything else
+//! ```
+//!
+//! No step but founding and joining needs another server: a cluster that was switched off as a whole
+//! comes back by itself.
 
+mod admit;
+mod announce;
+mod bootstrap;
+mod clock;
 mod found;
 mod identity;
+mod joining;
+mod listeners;
+mod options;
+pub mod recover;
+mod serve;
+mod standing;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Serialize;
-use skep_identity::ca::ClusterCa;
-use skep_identity::tls::{ALPN_GRPC, ALPN_HTTPS, ClientAuth, server_config};
-use skep_identity::{grpc, https, key_file, random, secret_file};
-use skep_model::id::ServerId;
-use skep_proto::v1::agents_server::AgentsServer;
-use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use skep_identity::{key_file, random, secret_file};
+use skep_model::problem::Problem;
+use skep_model::server::Server;
+use skep_proto::FEATURE_LEVEL;
+use skep_state::FIRST_MEMBER;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::agents::fleet::Fleet;
-use crate::agents::relay::Relay;
-use crate::agents::service::{AgentsService, Shared};
-use crate::agents::uploads::Uploads;
-use crate::history::History;
-use crate::local::Local;
 use crate::machine::Machine;
-use crate::secrets::Secrets;
+use crate::peers::{Outbox, PeerTransport};
 use crate::store::Store;
-use crate::{api, consensus, history, local, reconcile};
+use crate::{consensus, history, local};
+use listeners::{Advertised, Listeners};
+use standing::Standing;
 
-/// Largest gRPC message: a desired set of a full node, with its variables.
-const MAX_MESSAGE_BYTES: usize = 16 << 20;
-/// How often an idle agent's connection is probed, and how long an answer may take.
-const KEEPALIVE: Duration = Duration::from_secs(5);
-/// The one Raft member of a cluster of one.
-const FIRST_MEMBER: u64 = 1;
+pub use options::{Join, Options, Ready, Start};
+pub(crate) use standing::{LOCAL, RAFT};
 
-/// How a server runs.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Log, snapshots, history, local facts.
-    pub data_dir: PathBuf,
-    /// The operator's key: outside of `data_dir`, made if missing.
-    pub key_file: PathBuf,
-    /// The API, on TLS.
-    pub api_addr: SocketAddr,
-    /// The API on plain HTTP, loopback only, for a browser on the same machine.
-    pub http_addr: Option<SocketAddr>,
-    /// Agents, on mTLS.
-    pub agent_addr: SocketAddr,
-    /// URL of the history; none: SQLite in `data_dir`.
-    pub history: Option<String>,
-    /// Generated host names end in this.
-    pub base_domain: String,
-    /// Where to write how to reach this server, with secrets, mode 0600, once it is ready.
-    pub bootstrap: Option<PathBuf>,
-    /// Further names and addresses that the server's certificate is good for.
-    pub names: Vec<String>,
-}
+/// What handing leadership on may take when a server stops.
+const TRANSFER_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Why a server does not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +72,32 @@ pub enum Error {
     /// Founding or reading the cluster.
     #[error(transparent)]
     Found(#[from] found::Error),
+    /// Joining, or reading what was kept of it.
+    #[error(transparent)]
+    Join(#[from] joining::Error),
+    /// The last survivor could not be made the whole group.
+    #[error(transparent)]
+    Recover(#[from] recover::Error),
+    /// A new cluster, or a joining server, where there is data.
+    #[error("{} holds a server's data already: choose another folder", .0.display())]
+    Occupied(PathBuf),
+    /// Nothing to rebuild.
+    #[error("{} holds no server's data: use `skep server join`", .0.display())]
+    NothingToRebuild(PathBuf),
+    /// The cluster has removed this server.
+    #[error(
+        "the cluster has removed this server; to come back, join with an empty data folder instead of {}",
+        .0.display()
+    )]
+    Removed(PathBuf),
+    /// The old log cannot be set aside.
+    #[error("{} cannot be set aside", path.display())]
+    Aside {
+        /// The log.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// An address cannot be listened on.
     #[error(
         "cannot listen on {address}: {source}; is another skep running? choose another address"
@@ -94,12 +108,12 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// Others cannot reach it under this address.
+    #[error("{0}")]
+    Advertise(Problem),
     /// Plain HTTP asked for beyond loopback.
     #[error("the API is served without TLS on loopback only, not on {0}: leave --http-addr out")]
     NotLoopback(SocketAddr),
-    /// The gRPC listener failed.
-    #[error("the agents' listener failed")]
-    Agents(#[from] tonic::transport::Error),
     /// A part of the server ended by itself.
     #[error("a part of the server stopped: {0}")]
     Part(String),
@@ -108,278 +122,155 @@ pub enum Error {
     Bootstrap(#[from] serde_json::Error),
 }
 
-/// How to reach a server: for `skep dev`, tests and installers.
-#[derive(Debug, Serialize)]
-struct Bootstrap {
-    api: String,
-    http: Option<String>,
-    agents: String,
-    ca_fingerprint: String,
-    ca_pem: String,
-    token: String,
-    join_token: String,
+/// What is known before the log is opened.
+struct Begun {
+    options: Options,
+    standing: Standing,
+    own: Server,
+    advertised: Advertised,
+    listeners: Listeners,
 }
 
-/// The listeners of a server, bound before anything is announced.
-struct Listeners {
-    api: TcpListener,
-    http: Option<TcpListener>,
-    agents: TcpListener,
-}
-
-impl Listeners {
-    async fn bind(options: &Options) -> Result<Self, Error> {
-        let http = match options.http_addr {
-            Some(address) if !address.ip().is_loopback() => {
-                return Err(Error::NotLoopback(address));
-            }
-            Some(address) => Some(listen(address).await?),
-            None => None,
-        };
-        Ok(Self {
-            api: listen(options.api_addr).await?,
-            http,
-            agents: listen(options.agent_addr).await?,
-        })
-    }
-}
-
-async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| Error::Listen { address, source })
-}
-
-fn local_address(listener: &TcpListener) -> Result<SocketAddr, Error> {
-    listener
-        .local_addr()
-        .map_err(|error| Error::Part(error.to_string()))
-}
-
-/// Runs a server until `shutdown`, or until a part of it fails.
+/// Runs a server until `shutdown`, or until a part of it fails; `ready` is called once it serves.
 ///
 /// # Errors
 /// What kept it from starting, or made it stop.
-pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Error> {
-    let opened = tokio::task::spawn_blocking({
+pub async fn run(
+    options: Options,
+    ready: impl FnOnce(Ready) + Send,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let standing = blocking({
         let options = options.clone();
-        move || open(&options)
+        move || Standing::open(&options)
     })
-    .await
-    .map_err(|error| Error::Part(error.to_string()))??;
+    .await?;
     let listeners = Listeners::bind(&options).await?;
-    let store = Store::new(opened.consensus);
+    let advertised = listeners::advertised(&options, &listeners)?;
+    let own = own_server(&options, &standing, &advertised);
+    let begun = Begun {
+        options,
+        standing,
+        own,
+        advertised,
+        listeners,
+    };
+    let begun = begin(begun, &shutdown).await?;
+    let (transport, outbox) = PeerTransport::new();
+    let settings = settings(&begun);
+    let data_dir = begun.options.data_dir.clone();
+    let (service, consensus) = blocking(move || {
+        let opened = consensus::Service::open(settings, Machine::default(), Box::new(transport))?;
+        standing::note_begun(&data_dir)?;
+        Ok(opened)
+    })
+    .await?;
+    let store = Store::new(consensus);
     // Consensus outlives the rest: what is under way at shutdown can still be committed.
     let log_token = CancellationToken::new();
-    let log = tokio::spawn(opened.service.run(log_token.clone()));
-    let result = serve(
-        &options,
-        store,
-        (opened.operator, opened.server),
-        listeners,
-        &shutdown,
-    )
-    .await;
-    log_token.cancel();
-    let log_result = log.await.map_err(|error| Error::Part(error.to_string()))?;
-    result.and(log_result.map_err(Error::from))
-}
-
-/// What is opened from disk, off the async threads.
-struct Opened {
-    operator: skep_identity::seal::SealingKey,
-    server: ServerId,
-    service: consensus::Service<Machine>,
-    consensus: consensus::Handle<Machine>,
-}
-
-fn open(options: &Options) -> Result<Opened, Error> {
-    secret_file::ensure_private_dir(&options.data_dir)?;
-    let operator = key_file::load_or_create(&options.key_file, &options.data_dir)?;
-    let local = Local::open(&options.data_dir.join("local"))?;
-    let server = local.server_id(ServerId::from_u128(random::new_id()))?;
-    let mut settings = consensus::Options::new(FIRST_MEMBER, options.data_dir.join("raft"));
-    settings.create = !local.has_begun()?;
-    settings.seed = u64::from_be_bytes(random::bytes());
-    let (service, consensus) =
-        consensus::Service::open(settings, Machine::default(), Box::new(consensus::NoPeers))?;
-    local.set_begun()?;
-    Ok(Opened {
-        operator,
-        server,
-        service,
-        consensus,
-    })
-}
-
-async fn serve(
-    options: &Options,
-    store: Store,
-    (operator, server): (skep_identity::seal::SealingKey, ServerId),
-    listeners: Listeners,
-    shutdown: &CancellationToken,
-) -> Result<(), Error> {
-    let founded = found::ensure_cluster(&store, options, &operator).await?;
-    let secrets = Secrets::new(founded.data_key.clone());
-    let (history, writer) = History::open(&history_url(options)).await?;
-    let ca = Arc::new(founded.ca);
-    let names = identity::names(options, &listeners)?;
-    let credentials = identity::Own::issue(&ca, server, names)?;
-    let mut parts = JoinSet::new();
-    parts.spawn(named("history", writer));
-    let keeper = credentials
-        .clone()
-        .keep_fresh(Arc::clone(&ca), shutdown.clone());
-    parts.spawn(named("certificate renewal", keeper));
-    let shared = Shared {
-        store: store.clone(),
-        secrets: secrets.clone(),
-        history: history.clone(),
-        fleet: Fleet::default(),
-        relay: Relay::default(),
-        uploads: Uploads::default(),
-        ca: Arc::clone(&ca),
-        shutdown: shutdown.clone(),
-    };
-    let bootstrap = bootstrap(options, &store, &ca, &listeners).await?;
-    serve_agents(
-        &mut parts,
-        shared.clone(),
-        &credentials,
-        listeners.agents,
-        shutdown,
-    );
-    serve_api(
-        &mut parts,
-        &shared,
-        &credentials,
-        (listeners.api, listeners.http),
-        shutdown,
-    );
-    let duties = reconcile::Parts {
-        store,
-        fleet: shared.fleet.clone(),
-        history,
-        secrets,
-    };
-    parts.spawn(named("duties", reconcile::run(duties, shutdown.clone())));
-    if let (Some(path), Some(content)) = (&options.bootstrap, bootstrap) {
-        write_bootstrap(path, content).await?;
-    }
-    // The history's writer ends when nobody can write to it any more.
-    drop(shared);
-    tracing::info!(api = %options.api_addr, agents = %options.agent_addr, "server is ready");
-    wait(parts, shutdown).await
-}
-
-/// Waits until shutdown, then for the parts; a part that ends before is a fault.
-async fn wait(mut parts: JoinSet<String>, shutdown: &CancellationToken) -> Result<(), Error> {
-    tokio::select! {
-        () = shutdown.cancelled() => {}
-        Some(ended) = parts.join_next() => {
-            let name = ended.unwrap_or_else(|error| error.to_string());
-            if !shutdown.is_cancelled() {
-                return Err(Error::Part(name));
-            }
+    let mut log = AbortOnDropHandle::new(tokio::spawn(service.run(log_token.clone())));
+    let parts_token = CancellationToken::new();
+    let serving = serve::serve(begun, (store.clone(), outbox), ready, &parts_token);
+    let mut serving = std::pin::pin!(serving);
+    let result = tokio::select! {
+        result = &mut serving => result,
+        ended = &mut log => {
+            parts_token.cancel();
+            let _ = serving.await;
+            return log_result(ended);
         }
+        () = shutdown.cancelled() => {
+            hand_on(&store).await;
+            parts_token.cancel();
+            serving.await
+        }
+    };
+    parts_token.cancel();
+    log_token.cancel();
+    result.and(log_result(log.await))
+}
+
+fn log_result(
+    ended: Result<Result<(), consensus::service::Error>, tokio::task::JoinError>,
+) -> Result<(), Error> {
+    Ok(ended.map_err(|error| Error::Part(error.to_string()))??)
+}
+
+/// Gives leadership to another server before this one stops, so that nobody waits for an election.
+async fn hand_on(store: &Store) {
+    let group = store.consensus().group().borrow().clone();
+    if !group.is_leader || group.members.voters.len() < 2 {
+        return;
     }
-    // Each part has its own deadline for what is under way; this one is for all of them.
-    let _ = tokio::time::timeout(Duration::from_secs(15), async {
-        while parts.join_next().await.is_some() {}
-    })
-    .await;
-    Ok(())
-}
-
-async fn named<T>(name: &str, part: impl Future<Output = T>) -> String {
-    part.await;
-    name.to_owned()
-}
-
-fn serve_agents(
-    parts: &mut JoinSet<String>,
-    shared: Shared,
-    credentials: &identity::Own,
-    listener: TcpListener,
-    shutdown: &CancellationToken,
-) {
-    let tls = server_config(credentials.reloadable(), ClientAuth::Optional, ALPN_GRPC);
-    let incoming = grpc::incoming(listener, tls, shutdown.clone());
-    let service = AgentsServer::new(AgentsService::new(shared))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let server = tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE))
-        .add_service(service)
-        .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
-    parts.spawn(named("agents", server));
-}
-
-fn serve_api(
-    parts: &mut JoinSet<String>,
-    shared: &Shared,
-    credentials: &identity::Own,
-    listeners: (TcpListener, Option<TcpListener>),
-    shutdown: &CancellationToken,
-) {
-    let router = api::router(api::Context {
-        store: shared.store.clone(),
-        secrets: shared.secrets.clone(),
-        history: shared.history.clone(),
-        uploads: shared.uploads.clone(),
-        relay: shared.relay.clone(),
-        fleet: shared.fleet.clone(),
-        shutdown: shutdown.clone(),
-    });
-    let tls = server_config(credentials.reloadable(), ClientAuth::Optional, ALPN_HTTPS);
-    let incoming = grpc::incoming(listeners.0, tls, shutdown.clone());
-    parts.spawn(named(
-        "api",
-        https::serve(incoming, router.clone(), shutdown.clone()),
-    ));
-    if let Some(plain) = listeners.1 {
-        // With the caller's address: some answers are for callers on this machine alone.
-        let router = router.into_make_service_with_connect_info::<SocketAddr>();
-        let serving =
-            axum::serve(plain, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
-        parts.spawn(named("http", serving.into_future()));
+    let moved = store.consensus().transfer_leader(None);
+    match tokio::time::timeout(TRANSFER_DEADLINE, moved).await {
+        Ok(Ok(())) => tracing::info!("leadership handed on"),
+        Ok(Err(error)) => tracing::warn!(%error, "leadership could not be handed on"),
+        Err(_) => tracing::warn!("leadership could not be handed on in time"),
     }
 }
 
-async fn bootstrap(
-    options: &Options,
-    store: &Store,
-    ca: &ClusterCa,
-    listeners: &Listeners,
-) -> Result<Option<Bootstrap>, Error> {
-    if options.bootstrap.is_none() {
-        return Ok(None);
-    }
-    let http = listeners.http.as_ref().map(local_address).transpose()?;
-    Ok(Some(Bootstrap {
-        api: format!("https://{}", local_address(&listeners.api)?),
-        http: http.map(|address| format!("http://{address}")),
-        agents: local_address(&listeners.agents)?.to_string(),
-        ca_fingerprint: ca.fingerprint().to_string(),
-        ca_pem: ca.cert_pem().to_owned(),
-        token: found::admin_token(options).await?,
-        join_token: found::join_token(store, ca).await?,
-    }))
-}
-
-async fn write_bootstrap(path: &Path, content: Bootstrap) -> Result<(), Error> {
-    let bytes = serde_json::to_vec_pretty(&content)?;
-    let path = path.to_owned();
-    tokio::task::spawn_blocking(move || secret_file::write_private(&path, &bytes))
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work)
         .await
-        .map_err(|error| Error::Part(error.to_string()))??;
-    Ok(())
+        .map_err(|error| Error::Part(error.to_string()))?
 }
 
-fn history_url(options: &Options) -> String {
-    options
-        .history
-        .clone()
-        .unwrap_or_else(|| format!("sqlite://{}", options.data_dir.join("history.db").display()))
+fn own_server(options: &Options, standing: &Standing, advertised: &Advertised) -> Server {
+    Server {
+        id: standing.server,
+        member: standing.member.unwrap_or(FIRST_MEMBER),
+        name: options.name.clone(),
+        cluster_address: advertised.cluster.clone(),
+        api_address: advertised.api.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        feature_level: FEATURE_LEVEL,
+        joined_ms: 0,
+    }
 }
+
+/// Joins where that is to be done, and settles the member id.
+async fn begin(mut begun: Begun, shutdown: &CancellationToken) -> Result<Begun, Error> {
+    let standing = &mut begun.standing;
+    if standing.is_to_join(&begun.options.start) {
+        let (with, is_rebuild) = match &begun.options.start {
+            Start::Join(with) => (with, false),
+            Start::Rebuild(with) => (with, true),
+            Start::Run | Start::Init => unreachable!("only these two join"),
+        };
+        let kept = joining::join(with, (&begun.own, is_rebuild), shutdown).await?;
+        begun.own.member = kept.member;
+        standing.kept = Some(kept);
+        standing.has_begun = false;
+    } else if standing.member.is_some() {
+        return Ok(begun);
+    }
+    standing.member = Some(begun.own.member);
+    let data_dir = begun.options.data_dir.clone();
+    blocking(move || {
+        let standing = &begun.standing;
+        let kept = standing.kept.as_ref();
+        standing::begin(
+            &data_dir,
+            begun.own.member,
+            kept.map(|kept| (kept, &standing.operator)),
+        )?;
+        Ok(begun)
+    })
+    .await
+}
+
+fn settings(begun: &Begun) -> consensus::Options {
+    let standing = &begun.standing;
+    let dir = standing::raft_dir(&begun.options.data_dir);
+    let mut settings = consensus::Options::new(begun.own.member, dir);
+    settings.create = !standing.has_begun;
+    settings.join = standing.kept.is_some();
+    settings.seed = u64::from_be_bytes(random::bytes());
+    settings
+}
+
+/// Both halves of what carries this server's Raft messages, and the state.
+type Core = (Store, Outbox);

@@ -112,7 +112,7 @@ async fn every_write_is_audited_with_its_outcome_and_reads_are_not() {
     let _ = server
         .context
         .history
-        .build_lines(DeploymentId::from_u128(1), 0, vec!["x".into()])
+        .build_lines(DeploymentId::from_u128(1), 0, 0, vec!["x".into()])
         .await;
     let answer = server.get("/v1/audit?limit=10").await;
     let mut entries: Vec<_> = answer.body["entries"]

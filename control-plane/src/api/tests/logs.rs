@@ -96,7 +96,7 @@ async fn write(server: &Server, id: DeploymentId, range: std::ops::Range<u64>) {
     server
         .context
         .history
-        .build_lines(id, first, lines)
+        .build_lines(id, 0, first, lines)
         .await
         .expect("kept");
 }

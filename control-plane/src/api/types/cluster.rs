@@ -1,7 +1,9 @@
-//! The cluster: nodes, tokens, status, audit.
+//! The cluster: nodes, status, audit.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use skep_model::id::{ClusterId, NodeId, TokenId};
+use skep_model::id::{ClusterId, NodeId};
 use skep_model::node::{Facts, NodeStatus};
 use utoipa::ToSchema;
 
@@ -28,6 +30,8 @@ pub struct NodeView {
     pub cpu_millis_requested: u64,
     /// Memory that they requested, in bytes.
     pub memory_bytes_requested: u64,
+    /// What operators say of it.
+    pub meta: BTreeMap<String, String>,
 }
 
 /// Nodes.
@@ -37,36 +41,21 @@ pub struct NodesView {
     pub nodes: Vec<NodeView>,
 }
 
-/// A permission to join is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// Keys of a node's metadata are set and removed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct TokenRequest {
-    /// How long it is good, in seconds: 60 to 604,800 (a week).
-    pub ttl_s: u64,
-    /// For how many nodes: 1 to 1,000.
-    pub uses: u32,
+pub struct MetaRequest {
+    /// Values by key.
+    pub set: BTreeMap<String, String>,
+    /// Keys to remove.
+    pub unset: Vec<String>,
 }
 
-impl Default for TokenRequest {
-    fn default() -> Self {
-        Self {
-            ttl_s: 3_600,
-            uses: 1,
-        }
-    }
-}
-
-/// A permission to join.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct TokenView {
-    /// Its public half.
-    pub id: TokenId,
-    /// The whole token, for `skep agent --join`: shown once.
-    pub token: String,
-    /// When it ends, ms since the epoch.
-    pub expires_ms: u64,
-    /// For how many nodes.
-    pub uses: u32,
+/// A node's metadata.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct MetaView {
+    /// Values by key.
+    pub meta: BTreeMap<String, String>,
 }
 
 /// Nodes, counted.

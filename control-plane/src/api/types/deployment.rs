@@ -17,7 +17,7 @@ pub enum DeploymentRequest {
     Upload,
     /// What the service's own `source` says: the newest commit of its branch, or its image.
     Source,
-    /// A git repository.
+    /// A git repository. Becomes the service's source once it was built.
     Git {
         /// What to clone.
         repository: String,
@@ -30,7 +30,7 @@ pub enum DeploymentRequest {
         #[serde(default)]
         directory: String,
     },
-    /// A ready image.
+    /// A ready image. Becomes the service's source once it was found.
     Image {
         /// `name[:tag][@digest]`.
         reference: String,
@@ -172,4 +172,31 @@ pub struct AllocationView {
 pub struct AllocationsView {
     /// Oldest first.
     pub allocations: Vec<AllocationView>,
+    /// What nodes run and the cluster does not know, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantine: Option<Vec<QuarantinedView>>,
+}
+
+/// A container that a node runs for this cluster and that the cluster, restored from a backup, does not
+/// know. It is kept running, out of the routes, until somebody adopts or dismisses it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct QuarantinedView {
+    /// The allocation that it was.
+    pub id: AllocationId,
+    /// The service that it was of: `service-environment-project`.
+    pub service: String,
+    /// That service's id.
+    pub service_id: ServiceId,
+    /// Whether that service and release exist, so that it can be adopted.
+    pub adoptable: bool,
+    /// Number of the release that it runs.
+    pub release: u64,
+    /// The deployment that brought it.
+    pub deployment: DeploymentId,
+    /// Where it runs.
+    pub node_id: NodeId,
+    /// Name of that node.
+    pub node: String,
+    /// When it was first reported, ms since the epoch.
+    pub since_ms: u64,
 }

@@ -1,19 +1,26 @@
 //! What the API takes and gives, as clients import it. Plain data: nothing here decides.
 
+mod ca;
 mod cluster;
 mod deployment;
 mod log;
+mod server;
 mod service;
 
 pub use crate::history::{AuditEntry, Event, EventKind};
+pub use ca::{CaPhase, CaStep, CaView, RotateCaRequest, TrustedCa, WaitingFor};
 pub use cluster::{
-    AuditView, HistoryView, NodeCounts, NodeView, NodesView, StatusView, TokenRequest, TokenView,
+    AuditView, HistoryView, MetaRequest, MetaView, NodeCounts, NodeView, NodesView, StatusView,
 };
 pub use deployment::{
     AllocationView, AllocationsView, DeploymentRequest, DeploymentView, DeploymentsView,
-    ReleaseView, ReleasesView,
+    QuarantinedView, ReleaseView, ReleasesView,
 };
 pub use log::{AppLine, EndView, HookReply, LogPage, UploadView, WebhookView};
+pub use server::{
+    GivenToken, OperatorRequest, OperatorView, ServerReport, ServerRole, ServerView, ServersView,
+    TokenRequest, TokenView, TokensView,
+};
 pub use service::{
     AllocationCounts, PatchVariables, PutService, ScaleRequest, ServiceState, ServiceView,
     ServicesView, VariableView, VariablesView,

@@ -1,0 +1,25 @@
+//! The other servers, as far as nodes and their streams are concerned: what passes through one
+//! server may be wanted at another. Owns the contract only; who dials whom is not known here.
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use skep_model::id::{ServerId, UploadId};
+use skep_model::problem::Problem;
+use skep_proto::v1;
+use tokio::sync::mpsc;
+
+use super::relay::Ask;
+
+/// The chunks of an upload; an error ends them.
+pub type Chunks = mpsc::Receiver<Result<Bytes, Problem>>;
+
+/// Reaches what is connected to the other servers.
+pub trait Elsewhere: Send + Sync + 'static {
+    /// The lines that `ask` is about, from the node's session at `server`. Never waits: what goes
+    /// wrong comes as the problem of a last chunk. Dropping the receiver ends the stream there.
+    fn logs(&self, server: ServerId, ask: Ask) -> mpsc::Receiver<v1::LogChunk>;
+
+    /// The chunks of `upload`, as soon as its client is at one of the other servers. An error of the
+    /// code `SourceFailed` is final; any other says only that it was not found there.
+    fn upload(&self, upload: UploadId) -> BoxFuture<'_, Result<Chunks, Problem>>;
+}

@@ -1,0 +1,178 @@
+//! Logs and uploads that are at another server: asked for there, passed through here, stored nowhere.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use skep_model::id::{ServerId, UploadId};
+use skep_model::problem::{Code, Problem};
+use skep_proto::convert::id_bytes;
+use skep_proto::v1;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tonic::{Status, Streaming};
+
+use super::directory::Contact;
+use super::links::{Lane, Links};
+use super::transport::reason;
+use crate::agents::elsewhere::{Chunks, Elsewhere};
+use crate::agents::relay::Ask;
+use crate::agents::uploads::{CHUNKS, STALL_DEADLINE};
+
+/// How long a server may take to begin with a log.
+const LOGS_BEGIN: Duration = Duration::from_secs(10);
+/// Chunks of a log under way to one asker.
+const LOG_CHUNKS: usize = 16;
+
+/// Fetches what is at the other servers.
+#[derive(Clone)]
+pub struct Fetcher {
+    links: Links,
+}
+
+impl Fetcher {
+    /// Over `links`.
+    pub fn new(links: Links) -> Self {
+        Self { links }
+    }
+
+    async fn open_logs(
+        &self,
+        server: ServerId,
+        ask: Ask,
+    ) -> Result<Streaming<v1::LogChunk>, Problem> {
+        let contact = self.links.directory().of_server(server);
+        let away = |why: &str| {
+            let text = format!("the server that the node is connected to cannot be reached: {why}");
+            Problem::new(Code::Unavailable, text).hint("try again in a moment")
+        };
+        let contact = contact.ok_or_else(|| away("it was removed"))?;
+        let request = v1::FetchLogsRequest {
+            node: id_bytes(ask.node.as_u128()),
+            allocation: id_bytes(ask.allocation.as_u128()),
+            follow: ask.follow,
+            tail: ask.tail,
+            after_ns: ask.after_ns,
+        };
+        let mut client =
+            (self.links.shared(&contact, Lane::Bulk)).map_err(|status| away(&reason(&status)))?;
+        match timeout(LOGS_BEGIN, client.fetch_logs(request)).await {
+            Ok(Ok(lines)) => Ok(lines.into_inner()),
+            Ok(Err(status)) => Err(away(&reason(&status))),
+            Err(_) => Err(away("no answer")),
+        }
+    }
+
+    async fn open_upload(
+        &self,
+        contact: &Contact,
+        upload: UploadId,
+    ) -> Result<Streaming<v1::Chunk>, Status> {
+        let request = v1::FetchUploadRequest {
+            upload: id_bytes(upload.as_u128()),
+        };
+        let mut client = self.links.shared(contact, Lane::Bulk)?;
+        // Answered when the client is there; that server gives up on it in time.
+        Ok(client.fetch_upload(request).await?.into_inner())
+    }
+
+    /// Whoever has the client answers first; the others are told to stop waiting by being dropped.
+    async fn find_upload(&self, upload: UploadId) -> Result<Chunks, Problem> {
+        let others = self.links.directory().others();
+        let mut asked: FuturesUnordered<_> = others
+            .iter()
+            .map(|contact| self.open_upload(contact, upload))
+            .collect();
+        while let Some(answer) = asked.next().await {
+            match answer {
+                Ok(stream) => {
+                    drop(asked);
+                    let (sender, chunks) = mpsc::channel(CHUNKS);
+                    tokio::spawn(pass_upload(stream, sender));
+                    return Ok(chunks);
+                }
+                Err(status) if status.code() == tonic::Code::FailedPrecondition => {
+                    return Err(Problem::new(Code::SourceFailed, status.message())
+                        .hint("upload again: `skep up`"));
+                }
+                Err(status) => tracing::debug!(why = %reason(&status), "no upload at a server"),
+            }
+        }
+        Err(Problem::new(
+            Code::NotFound,
+            "no other server has the folder",
+        ))
+    }
+}
+
+impl Elsewhere for Fetcher {
+    fn logs(&self, server: ServerId, ask: Ask) -> mpsc::Receiver<v1::LogChunk> {
+        let (sender, chunks) = mpsc::channel(LOG_CHUNKS);
+        let fetcher = self.clone();
+        tokio::spawn(async move {
+            let pass = async {
+                let problem = match fetcher.open_logs(server, ask).await {
+                    Ok(lines) => pass_logs(lines, &sender).await,
+                    Err(problem) => Some(problem),
+                };
+                let last = problem.map(|problem| v1::LogChunk {
+                    allocation: id_bytes(ask.allocation.as_u128()),
+                    problem: Some((&problem).into()),
+                    ..v1::LogChunk::default()
+                });
+                if let Some(last) = last {
+                    // A reader who has gone needs no reason.
+                    let _ = sender.send(last).await;
+                }
+            };
+            tokio::select! {
+                () = pass => {}
+                () = sender.closed() => {}
+            }
+        });
+        chunks
+    }
+
+    fn upload(&self, upload: UploadId) -> BoxFuture<'_, Result<Chunks, Problem>> {
+        Box::pin(self.find_upload(upload))
+    }
+}
+
+async fn pass_logs(
+    mut lines: Streaming<v1::LogChunk>,
+    sender: &mpsc::Sender<v1::LogChunk>,
+) -> Option<Problem> {
+    loop {
+        match lines.message().await {
+            Ok(Some(chunk)) => sender.send(chunk).await.ok()?,
+            Ok(None) => return None,
+            Err(status) => {
+                let text = format!("the log broke off: {}", reason(&status));
+                return Some(Problem::new(Code::Unavailable, text));
+            }
+        }
+    }
+}
+
+async fn pass_upload(
+    mut stream: Streaming<v1::Chunk>,
+    sender: mpsc::Sender<Result<Bytes, Problem>>,
+) {
+    let broken =
+        |text: String| Problem::new(Code::SourceFailed, text).hint("upload again: `skep up`");
+    loop {
+        let chunk = match timeout(STALL_DEADLINE, stream.message()).await {
+            Ok(Ok(Some(chunk))) => Ok(Bytes::from(chunk.data)),
+            Ok(Ok(None)) => return,
+            Ok(Err(status)) => Err(broken(format!("the upload broke off: {}", reason(&status)))),
+            Err(_) => Err(broken("the upload stalled".to_owned())),
+        };
+        let is_over = chunk.is_err();
+        let sent = timeout(STALL_DEADLINE, sender.send(chunk)).await;
+        if is_over || !matches!(sent, Ok(Ok(()))) {
+            return;
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Servers with servers: writes through any of them, presence across them, who is refused, snapshots
+//! over a connection that breaks.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod node;
+mod proxy;
+mod world;
+
+mod passing;
+mod presence;
+mod refusals;
+mod snapshots;
+mod writes;
