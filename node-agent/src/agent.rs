@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skep_identity::secret_file;
-use skep_identity::tls::Reloadable;
 use skep_model::id::{ClusterId, NodeId};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
@@ -25,7 +24,7 @@ use crate::options::Options;
 use crate::routes::Publisher;
 use crate::runtime::{self, Runtime};
 use crate::session::{Outbox, ServerUploads, Session};
-use crate::{credentials, facts, metrics};
+use crate::{credentials, facts, metrics, servers};
 
 /// Events that wait for the keeper, of each kind.
 const EVENTS_MAX: usize = 256;
@@ -71,7 +70,7 @@ pub struct Agent {
     options: Options,
     metrics: Metrics,
     metrics_listener: tokio::net::TcpListener,
-    credentials: Arc<Reloadable>,
+    credentials: credentials::Own,
     identity: (ClusterId, NodeId),
 }
 
@@ -92,7 +91,7 @@ impl Agent {
             .map_err(|source| Error::Metrics { address, source })?;
         let facts = facts::machine(options.builder);
         let credentials = credentials::ensure(&options, &facts, shutdown).await?;
-        let identity = credentials.identity();
+        let identity = credentials.reloadable().identity();
         let node = identity.node_id().ok_or(credentials::Error::NotANode)?;
         Ok(Self {
             options,
@@ -130,7 +129,7 @@ impl Agent {
         let (writer, thread) = Writer::start(ledger, metrics.clone()).map_err(Error::Thread)?;
         let runtime = Runtime::new(&options.docker_socket, (cluster, node), metrics.clone())
             .map_err(|error| Error::Docker(crate::error_chain(&error)))?;
-        let channel = credentials::channel(&options.server, &credentials)?;
+        let servers = credentials::servers(&options, &credentials).await?;
         let outbox = Arc::new(Outbox::default());
         let net = Client::new(options.net_socket.clone());
         let status = net.watch(shutdown.child_token());
@@ -140,10 +139,16 @@ impl Agent {
             metrics.clone(),
             shutdown.clone(),
         ));
+        tasks.spawn(servers::keep(
+            servers.clone(),
+            credentials.clone(),
+            options.data_dir.clone(),
+            shutdown.clone(),
+        ));
+        let own = credentials.reloadable().clone();
         tasks.spawn(credentials::renew(
-            options.clone(),
             credentials,
-            channel.clone(),
+            servers.clone(),
             shutdown.clone(),
         ));
         let keep_facts = facts::keep(
@@ -167,13 +172,14 @@ impl Agent {
         };
         tasks.spawn(publisher.run(shutdown.clone()));
         let session = Session {
-            channel: channel.clone(),
+            servers: servers.clone(),
             cluster,
             outbox: outbox.clone(),
             down,
-            logs: Logs::new(runtime.clone(), places_now, channel.clone()),
+            logs: Logs::new(runtime.clone(), places_now, servers.clone()),
             held,
             metrics: metrics.clone(),
+            credentials: own,
         };
         tasks.spawn(session.run(shutdown.clone()));
 
@@ -188,10 +194,11 @@ impl Agent {
         let (finished, finished_events) = mpsc::channel(EVENTS_MAX);
         let env = build::Env {
             docker: runtime.docker().clone(),
+            socket: runtime.socket().clone(),
             cluster,
             node,
             work_dir: options.data_dir.join("builds"),
-            uploads: Arc::new(ServerUploads { channel }),
+            uploads: Arc::new(ServerUploads { servers }),
         };
         let parts = Parts {
             node,

@@ -1,9 +1,10 @@
 //! Builds under way: at most two at a time, ended when their order is gone. What a build does is
 //! not its business.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use skep_identity::random;
 use skep_model::assignment::BuildOrder;
 use skep_model::deployment::BuildOutcome;
 use skep_model::id::DeploymentId;
@@ -18,6 +19,9 @@ use crate::session::Outbox;
 const BUILDS_MAX: usize = 2;
 /// Lines between a build and the way up.
 const LINES_MAX: usize = 64;
+
+/// The first line of a build that an agent before this one began.
+const ANEW: &str = "the agent was restarted: the build begins anew";
 
 /// A build ended.
 #[derive(Debug)]
@@ -36,6 +40,8 @@ pub(crate) struct Builds {
     finished: mpsc::Sender<Finished>,
     slots: Arc<Semaphore>,
     running: HashMap<DeploymentId, CancellationToken>,
+    /// Ordered before this agent was started.
+    earlier: BTreeSet<DeploymentId>,
 }
 
 impl Builds {
@@ -53,7 +59,13 @@ impl Builds {
             finished,
             slots: Arc::new(Semaphore::new(BUILDS_MAX)),
             running: HashMap::new(),
+            earlier: BTreeSet::new(),
         }
+    }
+
+    /// Builds that an agent before this one may have begun: they say so when they begin here.
+    pub(crate) fn remember(&mut self, earlier: impl IntoIterator<Item = DeploymentId>) {
+        self.earlier.extend(earlier);
     }
 
     /// Begins, or queues, a build; nothing when it is under way.
@@ -62,6 +74,7 @@ impl Builds {
         if self.running.contains_key(&deployment) {
             return;
         }
+        let is_again = self.earlier.remove(&deployment);
         let cancel = shutdown.child_token();
         self.running.insert(deployment, cancel.clone());
         let (env, outbox, metrics) = (self.env.clone(), self.outbox.clone(), self.metrics.clone());
@@ -71,6 +84,10 @@ impl Builds {
                 return;
             };
             metrics.build();
+            outbox.begin_build(deployment, random::new_id());
+            if is_again {
+                outbox.build_line(deployment, ANEW.to_owned());
+            }
             let (lines, mut told) = mpsc::channel(LINES_MAX);
             let relay = async {
                 while let Some(line) = told.recv().await {
@@ -94,6 +111,7 @@ impl Builds {
 
     /// Ends a build whose order is gone, or that has ended.
     pub(crate) fn end(&mut self, deployment: DeploymentId) {
+        self.earlier.remove(&deployment);
         if let Some(cancel) = self.running.remove(&deployment) {
             cancel.cancel();
         }

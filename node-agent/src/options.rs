@@ -8,7 +8,8 @@ use std::path::PathBuf;
 pub struct Options {
     /// Folder of its own (made with mode 0700): credentials, node key, ledger, builds under way.
     pub data_dir: PathBuf,
-    /// Where a server takes agents: `host:port`.
+    /// Where a server takes agents: `host:port`, or several, separated by commas. Others are learned
+    /// from the servers themselves.
     pub server: String,
     /// Needed for the first start alone: `skep-join.1....`.
     pub join_token: Option<String>,
@@ -24,4 +25,12 @@ pub struct Options {
     pub stop_on_exit: bool,
     /// Take builds.
     pub builder: bool,
+}
+
+impl Options {
+    /// The addresses in [`Options::server`].
+    pub(crate) fn servers(&self) -> Vec<String> {
+        let addresses = self.server.split(',').map(str::trim);
+        addresses.map(str::to_owned).collect()
+    }
 }

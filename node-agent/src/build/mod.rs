@@ -33,6 +33,8 @@ use choose::Choice;
 use folder::WorkFolder;
 use source::Source;
 
+use crate::runtime::transport::Socket;
+
 /// Label on every image built here: the cluster.
 pub const LABEL_CLUSTER: &str = "sh.skep.cluster";
 /// Label on every image built here: the service.
@@ -52,6 +54,8 @@ pub trait Uploads: Send + Sync {
 pub struct Env {
     /// The node's Docker.
     pub docker: bollard::Docker,
+    /// Its socket, for what the client has no words for.
+    pub(crate) socket: Socket,
     /// Whose images these are.
     pub cluster: ClusterId,
     /// This node.

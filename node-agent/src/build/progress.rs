@@ -12,23 +12,16 @@ const TAIL_LINE_CHARS: usize = 200;
 /// Layers whose status is remembered; more are told again and again, but told.
 const MAX_LAYERS: usize = 1_024;
 
-/// Puts pieces of output together.
+/// Puts pieces of output together to lines.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(super) struct Lines {
     partial: String,
-    step: Option<String>,
-    tail: VecDeque<String>,
-    layers: BTreeMap<String, String>,
 }
 
-impl Progress {
+impl Lines {
     /// The lines that `piece` completes. Of what was written over by `\r` only the last is left.
     pub(super) fn text(&mut self, piece: &str) -> Vec<String> {
         let mut lines = Vec::new();
-        if is_dockers(piece) && !plain(&self.partial).is_empty() {
-            // The step's own last line had no end.
-            lines.push(self.take());
-        }
         let mut rest = piece;
         while let Some((line, after)) = rest.split_once('\n') {
             self.partial.push_str(line);
@@ -53,35 +46,95 @@ impl Progress {
         (!self.partial.is_empty()).then(|| self.take())
     }
 
+    fn take(&mut self) -> String {
+        let line = overwritten(&self.partial).to_owned();
+        self.partial.clear();
+        line
+    }
+}
+
+/// The last lines of a step, for whoever has to find out why it failed.
+#[derive(Debug, Default)]
+pub(super) struct Tail(VecDeque<String>);
+
+impl Tail {
+    /// One more line; colours and empty lines are not worth telling.
+    pub(super) fn push(&mut self, line: &str) {
+        let line = plain(line);
+        if line.trim().is_empty() {
+            return;
+        }
+        if self.0.len() == TAIL_LINES {
+            self.0.pop_front();
+        }
+        self.0.push_back(cut(&line));
+    }
+
+    /// The lines, oldest first.
+    pub(super) fn lines(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+}
+
+/// What each layer said last.
+#[derive(Debug, Default)]
+pub(super) struct Layers(BTreeMap<String, String>);
+
+impl Layers {
     /// A line where a layer's status has changed; its bytes so far are no line.
     pub(super) fn status(&mut self, layer: Option<&str>, status: &str) -> Option<String> {
         let Some(layer) = layer.filter(|layer| !layer.is_empty()) else {
             return Some(status.to_owned());
         };
-        if self.layers.get(layer).is_some_and(|last| last == status) {
+        if self.0.get(layer).is_some_and(|last| last == status) {
             return None;
         }
-        if self.layers.len() < MAX_LAYERS || self.layers.contains_key(layer) {
-            self.layers.insert(layer.to_owned(), status.to_owned());
+        if self.0.len() < MAX_LAYERS || self.0.contains_key(layer) {
+            self.0.insert(layer.to_owned(), status.to_owned());
         }
         Some(format!("{layer}: {status}"))
     }
+}
 
-    /// The step that is (or was last) under way: `step 2/3 (RUN make)`.
-    pub(super) fn step(&self) -> Option<&str> {
-        self.step.as_deref()
+/// The output of the classic builder: one text in which it names its steps.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    lines: Lines,
+    step: Option<String>,
+    tail: Tail,
+    layers: Layers,
+}
+
+impl Progress {
+    /// The lines that `piece` completes.
+    pub(super) fn text(&mut self, piece: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        if is_dockers(piece) && !plain(&self.lines.partial).is_empty() {
+            // The step's own last line had no end.
+            lines.extend(self.lines.finish());
+        }
+        lines.extend(self.lines.text(piece));
+        for line in &lines {
+            self.note(line);
+        }
+        lines
     }
 
-    /// The last lines that the step itself wrote.
-    pub(super) fn tail(&self) -> impl Iterator<Item = &str> {
-        self.tail.iter().map(String::as_str)
-    }
-
-    fn take(&mut self) -> String {
-        let line = overwritten(&self.partial).to_owned();
-        self.partial.clear();
+    /// What is left at the end, without a line's end.
+    pub(super) fn finish(&mut self) -> Option<String> {
+        let line = self.lines.finish()?;
         self.note(&line);
-        line
+        Some(line)
+    }
+
+    /// A line where a layer's status has changed.
+    pub(super) fn status(&mut self, layer: Option<&str>, status: &str) -> Option<String> {
+        self.layers.status(layer, status)
+    }
+
+    /// The step that is (or was last) under way: `step 2/3 (RUN make)`, and its last lines.
+    pub(super) fn failed(&self) -> (Option<&str>, &Tail) {
+        (self.step.as_deref(), &self.tail)
     }
 
     fn note(&mut self, line: &str) {
@@ -89,16 +142,10 @@ impl Progress {
         let step = line.strip_prefix("Step ");
         if let Some((number, command)) = step.and_then(|rest| rest.split_once(" : ")) {
             self.step = Some(format!("step {number} ({})", cut(command)));
-            self.tail.clear();
-            return;
+            self.tail = Tail::default();
+        } else if !is_dockers(&line) {
+            self.tail.push(&line);
         }
-        if is_dockers(&line) || line.trim().is_empty() {
-            return;
-        }
-        if self.tail.len() == TAIL_LINES {
-            self.tail.pop_front();
-        }
-        self.tail.push_back(cut(&line));
     }
 }
 
@@ -126,7 +173,8 @@ fn overwritten(line: &str) -> &str {
     line.rsplit_once('\r').map_or(line, |(_, last)| last)
 }
 
-fn cut(text: &str) -> String {
+/// As much of a line as a failure tells.
+pub(super) fn cut(text: &str) -> String {
     text.trim_end().chars().take(TAIL_LINE_CHARS).collect()
 }
 
@@ -154,13 +202,13 @@ mod tests {
         let lines = progress.text(&"ä".repeat(MAX_LINE_BYTES));
         assert!(lines.iter().all(|line| line.len() <= MAX_LINE_BYTES));
         assert_eq!(
-            lines.concat().len() + progress.partial.len(),
+            lines.concat().len() + progress.lines.partial.len(),
             2 * MAX_LINE_BYTES
         );
         progress.finish();
         for percent in 0..100_000 {
             assert!(progress.text(&format!("{percent}\r")).is_empty());
-            assert!(progress.partial.len() <= 2 * MAX_LINE_BYTES);
+            assert!(progress.lines.partial.len() <= 2 * MAX_LINE_BYTES);
         }
         assert_eq!(progress.finish().as_deref(), Some("99999"));
     }
@@ -173,8 +221,9 @@ mod tests {
             progress.text(&format!("line {n}\n"));
         }
         progress.text("Removing intermediate container 1\n");
-        assert_eq!(progress.step(), Some("step 2/2 (RUN make)"));
-        let tail: Vec<&str> = progress.tail().collect();
+        let (step, tail) = progress.failed();
+        assert_eq!(step, Some("step 2/2 (RUN make)"));
+        let tail: Vec<&str> = tail.lines().collect();
         assert_eq!(tail, ["line 4", "line 5", "line 6", "line 7", "line 8"]);
     }
 
@@ -188,7 +237,8 @@ mod tests {
         progress.text("\u{1b}[91mred\n");
         let lines = progress.text("\u{1b}[0mRemoving intermediate container 1\n");
         assert_eq!(lines, ["\u{1b}[0mRemoving intermediate container 1"]);
-        assert_eq!(progress.tail().collect::<Vec<_>>(), ["no end", "red"]);
+        let (_, tail) = progress.failed();
+        assert_eq!(tail.lines().collect::<Vec<_>>(), ["no end", "red"]);
         assert_eq!(plain("a\u{1b}[1;31mb\u{1b}["), "ab");
     }
 

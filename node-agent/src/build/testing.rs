@@ -10,6 +10,7 @@ use skep_model::id::{ClusterId, NodeId, UploadId};
 use skep_model::problem::{Code, Problem};
 
 use super::{Env, UploadStream, Uploads};
+use crate::runtime::transport::Socket;
 
 /// Uploads that are these parts.
 pub(super) struct Ready(pub(super) Vec<Result<Bytes, Problem>>);
@@ -36,10 +37,11 @@ pub(super) fn env(work_dir: &Path, uploads: Arc<dyn Uploads>) -> Env {
     let socket = work_dir.join("no-docker.sock");
     // The client wants a socket to exist when it is made; nothing listens on it.
     drop(std::os::unix::net::UnixListener::bind(&socket));
-    let socket = socket.to_string_lossy().into_owned();
+    let path = socket.to_string_lossy().into_owned();
     Env {
-        docker: bollard::Docker::connect_with_unix(&socket, 5, bollard::API_DEFAULT_VERSION)
+        docker: bollard::Docker::connect_with_unix(&path, 5, bollard::API_DEFAULT_VERSION)
             .expect("a client"),
+        socket: Socket::new(&socket),
         cluster: ClusterId::from_u128(1),
         node: NodeId::from_u128(2),
         work_dir: work_dir.to_owned(),

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Keeper;
 use super::entry::Probe;
+use super::quarantine::kept_by;
 use crate::clock;
 use crate::executor::{Done, Op, Outcome};
 use crate::health::{self, Report, Verdict};
@@ -39,12 +40,15 @@ impl Keeper {
                 }
             }
         }
+        if self.leave_quarantine(id).await {
+            return;
+        }
         self.sync_probe(id);
         self.say(id);
     }
 
     fn next_step(&mut self, id: AllocationId) -> Step {
-        let assignment = self.assignments.get(&id);
+        let assignment = kept_by(&self.assignments, &self.quarantine, id);
         let Some(entry) = self.entries.get_mut(&id) else {
             return Step::Rest;
         };
@@ -94,7 +98,7 @@ impl Keeper {
                 (Work::Stopping, Op::Stop { containers, grace })
             }
             Step::Start { attempt, counted } => {
-                let Some(assignment) = self.assignments.get(&id) else {
+                let Some(assignment) = kept_by(&self.assignments, &self.quarantine, id) else {
                     return;
                 };
                 let view = (&assignment.restart, clock::now_ms());
@@ -242,7 +246,7 @@ impl Keeper {
         self.parts.writer.write_soon(vec![change]).await;
     }
 
-    async fn forget(&mut self, id: AllocationId) {
+    pub(super) async fn forget(&mut self, id: AllocationId) {
         if let Some(entry) = self.entries.remove(&id) {
             self.clear_wake(id, entry.wake);
             let said = entry.said.as_ref().map(|said| said.state);
@@ -256,7 +260,7 @@ impl Keeper {
 
     /// The health check that should run, runs.
     fn sync_probe(&mut self, id: AllocationId) {
-        let assignment = self.assignments.get(&id);
+        let assignment = kept_by(&self.assignments, &self.quarantine, id);
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };

@@ -4,6 +4,7 @@ use skep_model::id::{AllocationId, DeploymentId};
 use skep_model::route::RouteTable;
 
 use super::Keeper;
+use super::diff::{Held, diff};
 use crate::ledger::{Change, Routes};
 use crate::session::{DesiredChange, Down};
 
@@ -11,7 +12,14 @@ impl Keeper {
     pub(super) async fn take_down(&mut self, down: Down) {
         match down {
             Down::Desired { change, stored } => {
-                let (changes, touched) = self.changes_of(&change);
+                let held = Held {
+                    generation: self.generation,
+                    assignments: &self.assignments,
+                    quarantine: &self.quarantine,
+                    orders: &self.orders,
+                    runs: &|id| self.runs(id),
+                };
+                let (changes, touched) = diff(&held, &change);
                 let written = self.parts.writer.write(changes.clone()).await;
                 // Dropped only when the session is over: it will ask again.
                 let _ = stored.send(written.is_ok());
@@ -21,46 +29,6 @@ impl Keeper {
             }
             Down::Routes(incarnation, table) => self.take_routes(incarnation, table).await,
         }
-    }
-
-    /// What a desired set changes, for the ledger; and the allocations that it concerns.
-    fn changes_of(&self, change: &DesiredChange) -> (Vec<Change>, Vec<AllocationId>) {
-        let set = &change.set;
-        let mut changes = Vec::new();
-        let mut touched = Vec::new();
-        let mut gone = change.removed_allocations.clone();
-        let mut ended = change.removed_builds.clone();
-        if change.full {
-            let named: std::collections::BTreeSet<AllocationId> = set
-                .assignments
-                .iter()
-                .map(|assignment| assignment.allocation)
-                .collect();
-            gone.extend(self.assignments.keys().filter(|id| !named.contains(id)));
-            let ordered: std::collections::BTreeSet<DeploymentId> =
-                set.builds.iter().map(|order| order.deployment).collect();
-            ended.extend(self.orders.keys().filter(|id| !ordered.contains(id)));
-        }
-        for id in gone {
-            changes.push(Change::Unassign(id));
-            touched.push(id);
-        }
-        for assignment in &set.assignments {
-            let id = assignment.allocation;
-            if self.assignments.get(&id) != Some(assignment) {
-                changes.push(Change::Assign(Box::new(assignment.clone())));
-                touched.push(id);
-            }
-        }
-        changes.extend(ended.into_iter().map(Change::Unorder));
-        for order in &set.builds {
-            if self.orders.get(&order.deployment) != Some(order) {
-                changes.push(Change::Order(Box::new(order.clone())));
-            }
-        }
-        // Last: a crash in the middle of a large set leaves the older generation in force.
-        changes.push(Change::Generation(set.generation));
-        (changes, touched)
     }
 
     async fn take_desired(
@@ -82,6 +50,10 @@ impl Keeper {
                     self.assignments.remove(&id);
                     self.parts.outbox.forget(id);
                 }
+                Change::Quarantine(assignment) => self.put_in_quarantine(*assignment),
+                Change::Unquarantine(id) => {
+                    self.quarantine.remove(&id);
+                }
                 Change::Order(order) => {
                     fresh.push(order.deployment);
                     self.orders.insert(order.deployment, *order);
@@ -95,6 +67,7 @@ impl Keeper {
                 _ => {}
             }
         }
+        self.tell_quarantine();
         self.start_builds(fresh);
         if first {
             // Only now is it known that what nobody assigned does not belong here.

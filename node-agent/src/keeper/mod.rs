@@ -3,8 +3,10 @@
 
 mod allocation;
 mod desired;
+mod diff;
 mod docker;
 mod entry;
+mod quarantine;
 mod shutdown;
 mod traffic;
 
@@ -76,6 +78,7 @@ pub(crate) struct Keeper {
     parts: Parts,
     generation: Option<Generation>,
     assignments: BTreeMap<AllocationId, Assignment>,
+    quarantine: BTreeMap<AllocationId, Assignment>,
     orders: BTreeMap<DeploymentId, BuildOrder>,
     outcomes: BTreeMap<DeploymentId, BuildOutcome>,
     routes: Option<Routes>,
@@ -92,21 +95,27 @@ pub(crate) struct Keeper {
 
 impl Keeper {
     /// Begins with what the ledger remembers.
-    pub(crate) fn new(parts: Parts, contents: Contents, shutdown: CancellationToken) -> Self {
+    pub(crate) fn new(mut parts: Parts, contents: Contents, shutdown: CancellationToken) -> Self {
         let mut entries: BTreeMap<AllocationId, Entry> = BTreeMap::new();
         for (id, local) in contents.locals {
             entries.entry(id).or_default().local = local;
         }
-        for id in contents.assignments.keys() {
+        for id in contents
+            .assignments
+            .keys()
+            .chain(contents.quarantine.keys())
+        {
             entries.entry(*id).or_default();
         }
         for (id, outcome) in &contents.outcomes {
             parts.outbox.finish_build(*id, outcome.clone());
         }
-        Self {
+        parts.builds.remember(contents.builds.keys().copied());
+        let keeper = Self {
             parts,
             generation: contents.generation,
             assignments: contents.assignments,
+            quarantine: contents.quarantine,
             orders: contents.builds,
             outcomes: contents.outcomes,
             routes: contents.routes,
@@ -116,7 +125,9 @@ impl Keeper {
             listed: false,
             traffic_changed: false,
             shutdown,
-        }
+        };
+        keeper.tell_quarantine();
+        keeper
     }
 
     /// Keeps the node as it should be, until the shutdown.

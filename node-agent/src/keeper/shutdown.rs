@@ -6,6 +6,7 @@ use futures_util::StreamExt;
 use skep_model::id::AllocationId;
 use tokio::time::timeout;
 
+use super::quarantine::kept_by;
 use super::{Events, Keeper};
 use crate::plan::ORPHAN_GRACE_MS;
 
@@ -41,10 +42,8 @@ impl Keeper {
             }
         };
         let stop = |id: AllocationId, container: String| {
-            let grace_ms = self
-                .assignments
-                .get(&id)
-                .map_or(ORPHAN_GRACE_MS, |a| a.stop_grace_ms);
+            let grace_ms = kept_by(&self.assignments, &self.quarantine, id)
+                .map_or(ORPHAN_GRACE_MS, |kept| kept.stop_grace_ms);
             let runtime = self.parts.runtime.clone();
             async move {
                 let stopped = runtime

@@ -18,7 +18,7 @@ impl Keeper {
             return;
         };
         let local = |id: AllocationId| self.entries.get(&id).and_then(|entry| entry.address);
-        let content = routes::resolve(&routes.table, self.parts.node, local);
+        let content = routes::resolve(routes, self.parts.node, local);
         self.traffic_changed = false;
         self.parts.wanted.send_if_modified(|wanted| {
             let same = wanted.as_deref() == Some(&content);

@@ -22,6 +22,7 @@ use skep_model::id::{AllocationId, DeploymentId};
 use skep_model::route::RouteTable;
 
 use crate::plan::Local;
+use crate::routes::Version;
 
 pub(crate) use store::SledLedger;
 pub(crate) use writer::Writer;
@@ -81,6 +82,16 @@ pub(crate) struct Routes {
     pub(crate) table: RouteTable,
 }
 
+impl Routes {
+    /// Which table that is.
+    pub(crate) fn version(&self) -> Version {
+        Version {
+            incarnation: self.incarnation,
+            revision: self.table.revision,
+        }
+    }
+}
+
 /// Everything that is remembered.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Contents {
@@ -88,6 +99,8 @@ pub(crate) struct Contents {
     pub(crate) generation: Option<Generation>,
     /// What is assigned.
     pub(crate) assignments: BTreeMap<AllocationId, Assignment>,
+    /// What ran when a new incarnation did not name it: kept as it was until somebody decides.
+    pub(crate) quarantine: BTreeMap<AllocationId, Assignment>,
     /// What is to be built.
     pub(crate) builds: BTreeMap<DeploymentId, BuildOrder>,
     /// Local facts.
@@ -107,6 +120,10 @@ pub(crate) enum Change {
     Assign(Box<Assignment>),
     /// An assignment is no more.
     Unassign(AllocationId),
+    /// An assignment of an older incarnation goes into quarantine, or is changed there.
+    Quarantine(Box<Assignment>),
+    /// An allocation is in quarantine no more.
+    Unquarantine(AllocationId),
     /// A build is ordered.
     Order(Box<BuildOrder>),
     /// A build is not ordered any more; its outcome goes with it.

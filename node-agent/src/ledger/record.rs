@@ -8,7 +8,8 @@ use super::{Error, Routes};
 use crate::plan::Local;
 
 /// Newest format that this build writes and reads.
-pub(super) const FORMAT: u32 = 1;
+/// 2: with quarantine, which an older agent would take for damage.
+pub(super) const FORMAT: u32 = 2;
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct LocalRecord {

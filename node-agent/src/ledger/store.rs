@@ -19,6 +19,7 @@ const META: &str = "meta";
 const ROUTES: &str = "routes";
 /// First letters of the keys of one kind; the id follows.
 const ASSIGNMENT: &str = "assignment/";
+const QUARANTINE: &str = "quarantine/";
 const BUILD: &str = "build/";
 const LOCAL: &str = "local/";
 const OUTCOME: &str = "outcome/";
@@ -122,11 +123,15 @@ impl SledLedger {
             into.generation = meta.generation.map(Into::into);
         } else if key == ROUTES {
             into.routes = Some(self.unseal::<RoutesRecord>(key, value)?.try_into()?);
-        } else if key.starts_with(ASSIGNMENT) {
+        } else if key.starts_with(ASSIGNMENT) || key.starts_with(QUARANTINE) {
             let message: v1::Assignment = self.unseal(key, value)?;
             let assignment =
                 skep_model::assignment::Assignment::try_from(message).map_err(wrong)?;
-            into.assignments.insert(assignment.allocation, assignment);
+            let all = match key.starts_with(QUARANTINE) {
+                true => &mut into.quarantine,
+                false => &mut into.assignments,
+            };
+            all.insert(assignment.allocation, assignment);
         } else if key.starts_with(BUILD) {
             let message: v1::BuildOrder = self.unseal(key, value)?;
             let order = skep_model::assignment::BuildOrder::try_from(message).map_err(wrong)?;
@@ -163,6 +168,11 @@ impl SledLedger {
                 let value = self.seal(&key, &v1::Assignment::from(&**assignment));
                 put(key, value);
             }
+            Change::Quarantine(assignment) => {
+                let key = format!("{QUARANTINE}{}", assignment.allocation);
+                let value = self.seal(&key, &v1::Assignment::from(&**assignment));
+                put(key, value);
+            }
             Change::Order(order) => {
                 let key = format!("{BUILD}{}", order.deployment);
                 let value = self.seal(&key, &v1::BuildOrder::from(&**order));
@@ -183,6 +193,7 @@ impl SledLedger {
                 put(key, value);
             }
             Change::Unassign(id) => batch.remove(format!("{ASSIGNMENT}{id}").as_bytes()),
+            Change::Unquarantine(id) => batch.remove(format!("{QUARANTINE}{id}").as_bytes()),
             Change::Forget(id) => batch.remove(format!("{LOCAL}{id}").as_bytes()),
             Change::Unorder(id) => {
                 batch.remove(format!("{BUILD}{id}").as_bytes());

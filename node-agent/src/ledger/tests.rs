@@ -68,9 +68,12 @@ fn everything() -> (Vec<Change>, Contents) {
     contents
         .assignments
         .insert(wanted.allocation, wanted.clone());
+    let kept = assignment(6);
+    contents.quarantine.insert(kept.allocation, kept.clone());
     let changes = vec![
         Change::Local(wanted.allocation, local()),
         Change::Assign(Box::new(wanted)),
+        Change::Quarantine(Box::new(kept)),
         Change::Order(Box::new(order(8))),
         Change::Outcome(DeploymentId::from_u128(8), Box::new(outcome)),
         Change::Routes(Box::new(contents.routes.clone().expect("routes"))),
@@ -107,12 +110,14 @@ fn everything_comes_back_and_secrets_are_nowhere() {
     let changes = [
         Change::Unassign(allocation),
         Change::Forget(allocation),
+        Change::Unquarantine(AllocationId::from_u128(6)),
         Change::Unorder(deployment),
     ];
     ledger.apply(&changes).expect("removed");
     let left = ledger.load().expect("readable");
     assert!(left.assignments.is_empty() && left.locals.is_empty());
     assert!(left.builds.is_empty() && left.outcomes.is_empty());
+    assert!(left.quarantine.is_empty());
     assert_eq!(left.generation, contents.generation);
 }
 

@@ -18,9 +18,9 @@ use skep_proto::v1::agents_client::AgentsClient;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 
 use crate::runtime::Runtime;
+use crate::servers::Servers;
 
 /// Requests served at a time.
 const REQUESTS_MAX: usize = 64;
@@ -50,17 +50,17 @@ pub(crate) struct Request {
 pub(crate) struct Logs {
     runtime: Runtime,
     places: watch::Receiver<Places>,
-    channel: Channel,
+    servers: Servers,
     open: Arc<Mutex<HashMap<u64, CancellationToken>>>,
 }
 
 impl Logs {
-    /// Reads from `runtime` what `places` names, and sends it over `channel`.
-    pub(crate) fn new(runtime: Runtime, places: watch::Receiver<Places>, channel: Channel) -> Self {
+    /// Reads from `runtime` what `places` names, and sends it to the server of the session.
+    pub(crate) fn new(runtime: Runtime, places: watch::Receiver<Places>, servers: Servers) -> Self {
         Self {
             runtime,
             places,
-            channel,
+            servers,
             open: Arc::default(),
         }
     }
@@ -105,7 +105,7 @@ impl Logs {
 
     async fn serve(&self, request: Request, busy: bool) -> Result<(), tonic::Status> {
         let (chunks, queue) = mpsc::channel(CHUNKS_MAX);
-        let mut client = AgentsClient::new(self.channel.clone());
+        let mut client = AgentsClient::new(self.servers.channel());
         let sent = client.send_logs(ReceiverStream::new(queue));
         let read = self.read(request, busy, chunks);
         let (sent, ()) = tokio::join!(sent, read);

@@ -8,25 +8,36 @@ mod publish;
 use std::net::{IpAddr, SocketAddr};
 
 use skep_model::id::{AllocationId, NodeId};
-use skep_model::route::{Backend, RouteTable};
+use skep_model::route::Backend;
 use skep_proto::convert::id_bytes;
 use skep_proto::v1;
 
 pub(crate) use publish::Publisher;
 
+use crate::ledger::Routes;
+
+/// Which of the cluster's tables: revisions begin anew with each incarnation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Version {
+    /// Of the cluster.
+    pub(crate) incarnation: u64,
+    /// Of its table.
+    pub(crate) revision: u64,
+}
+
 /// A table to publish, its sequence apart.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Content {
-    /// Revision of the cluster's table that it was made from.
-    pub(crate) revision: u64,
+    /// Of the cluster's table that it was made from.
+    pub(crate) version: Version,
     /// The routes.
     pub(crate) routes: Vec<v1::NodeRoute>,
 }
 
-/// `table` as `node` serves it: `local` gives the address of an allocation that is fit for traffic.
+/// `held` as `node` serves it: `local` gives the address of an allocation that is fit for traffic.
 /// Backends of other nodes are left out: a node sends traffic to its own containers alone.
 pub(crate) fn resolve(
-    table: &RouteTable,
+    held: &Routes,
     node: NodeId,
     local: impl Fn(AllocationId) -> Option<IpAddr>,
 ) -> Content {
@@ -37,7 +48,7 @@ pub(crate) fn resolve(
             address: SocketAddr::new(address, backend.port).to_string(),
         })
     };
-    let routes = table.routes.iter().map(|route| v1::NodeRoute {
+    let routes = held.table.routes.iter().map(|route| v1::NodeRoute {
         host: route.host.clone(),
         path_prefix: route.path_prefix.clone(),
         service: id_bytes(route.service.as_u128()),
@@ -45,7 +56,7 @@ pub(crate) fn resolve(
         backends: route.backends.iter().filter_map(resolve).collect(),
     });
     Content {
-        revision: table.revision,
+        version: held.version(),
         routes: routes.collect(),
     }
 }
@@ -55,7 +66,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use skep_model::id::ServiceId;
-    use skep_model::route::Route;
+    use skep_model::route::{Route, RouteTable};
 
     use super::*;
 
@@ -80,9 +91,16 @@ mod tests {
         // 11 is not healthy; 13 is, but nobody wants it.
         let healthy = [10, 12, 13].map(AllocationId::from_u128);
         let address = IpAddr::V4(Ipv4Addr::new(172, 17, 0, 2));
-        let content = resolve(&table, here, |id| healthy.contains(&id).then_some(address));
+        let held = Routes {
+            incarnation: 2,
+            table,
+        };
+        let content = resolve(&held, here, |id| healthy.contains(&id).then_some(address));
         let backends = &content.routes[0].backends;
-        assert_eq!(content.revision, 9);
+        assert_eq!(
+            (content.version.incarnation, content.version.revision),
+            (2, 9)
+        );
         assert_eq!(backends.len(), 1);
         assert_eq!(backends[0].address, "172.17.0.2:80");
     }

@@ -56,7 +56,7 @@ impl Publisher {
                 let sequence = book.next_sequence(status.applied_sequence);
                 match self.publish(sequence, &content).await {
                     Ok(()) => {
-                        book.published(sequence, content.revision);
+                        book.published(sequence, content.version);
                         served = Some(content);
                         since = Instant::now();
                         backoff.reset();
@@ -91,7 +91,7 @@ impl Publisher {
     async fn publish(&self, sequence: u64, content: &Content) -> Result<(), tonic::Status> {
         let table = v1::NodeTable {
             sequence,
-            revision: content.revision,
+            revision: content.version.revision,
             routes: content.routes.clone(),
         };
         match timeout(PUBLISH_TIMEOUT, self.client.publish(table)).await {

@@ -6,7 +6,7 @@ pub(crate) mod events;
 pub(crate) mod image;
 pub(crate) mod inspect;
 pub(crate) mod tail;
-mod transport;
+pub(crate) mod transport;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,6 +24,8 @@ use tokio::time::timeout;
 
 use crate::metrics::Metrics;
 use crate::plan::Seen;
+
+use transport::Socket;
 
 /// Calls that only read.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
@@ -102,6 +104,7 @@ impl Error {
 #[derive(Clone)]
 pub(crate) struct Runtime {
     docker: Docker,
+    socket: Socket,
     labels: Arc<container::Labels>,
     changes: Arc<Semaphore>,
     stops: Arc<Semaphore>,
@@ -119,12 +122,14 @@ impl Runtime {
         (cluster, node): (ClusterId, NodeId),
         metrics: Metrics,
     ) -> Result<Self, Error> {
-        let docker = transport::docker(socket).map_err(|source| Error::Docker {
+        let socket = Socket::new(socket);
+        let docker = socket.docker().map_err(|source| Error::Docker {
             action: "be reached",
             source,
         })?;
         Ok(Self {
             docker,
+            socket,
             labels: Arc::new(container::Labels { cluster, node }),
             changes: Arc::new(Semaphore::new(CHANGES_MAX)),
             stops: Arc::new(Semaphore::new(STOPS_MAX)),
@@ -136,6 +141,11 @@ impl Runtime {
     /// The client underneath, for builds.
     pub(crate) fn docker(&self) -> &Docker {
         &self.docker
+    }
+
+    /// The daemon's socket, for builds.
+    pub(crate) fn socket(&self) -> &Socket {
+        &self.socket
     }
 
     async fn call<T>(

@@ -18,30 +18,52 @@ const CLIENT_TIMEOUT_S: u64 = 900;
 /// Only has to be an address: the socket's path says where.
 const ADDRESS: &str = "http://docker";
 
-/// A client for the daemon behind `socket`: a connection for each request.
-pub(super) fn docker(socket: &Path) -> Result<Docker, Error> {
-    let socket: Arc<PathBuf> = Arc::new(socket.to_owned());
-    let transport = move |request: BollardRequest| {
-        let socket = socket.clone();
-        async move { send(&socket, request).await }
-    };
-    Docker::connect_with_custom_transport(
-        transport,
-        Some(ADDRESS),
-        CLIENT_TIMEOUT_S,
-        API_DEFAULT_VERSION,
-    )
-}
+/// The daemon's socket: a connection for each request. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Socket(Arc<PathBuf>);
 
-async fn send(socket: &Path, mut request: BollardRequest) -> Result<Response<Incoming>, Error> {
-    let stream = UnixStream::connect(socket).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // Ends with the answer's body, or when whoever reads it does.
-    tokio::spawn(connection.with_upgrades());
-    let path = request.uri().path_and_query().cloned();
-    *request.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
-    request
-        .headers_mut()
-        .insert(header::HOST, HeaderValue::from_static("docker"));
-    Ok(sender.send_request(request).await?)
+impl Socket {
+    /// The socket at a path; nothing need listen there yet.
+    pub(crate) fn new(path: &Path) -> Self {
+        Self(Arc::new(path.to_owned()))
+    }
+
+    /// A client for the daemon behind it.
+    ///
+    /// # Errors
+    /// None that depends on the socket.
+    pub(super) fn docker(&self) -> Result<Docker, Error> {
+        let socket = self.clone();
+        let transport = move |request: BollardRequest| {
+            let socket = socket.clone();
+            async move { socket.send(request).await }
+        };
+        Docker::connect_with_custom_transport(
+            transport,
+            Some(ADDRESS),
+            CLIENT_TIMEOUT_S,
+            API_DEFAULT_VERSION,
+        )
+    }
+
+    /// One request, for what bollard has no words for. Has no deadline; dropping the future or the
+    /// answer closes the connection.
+    ///
+    /// # Errors
+    /// Nobody listens, or the connection broke before there was an answer.
+    pub(crate) async fn send(
+        &self,
+        mut request: BollardRequest,
+    ) -> Result<Response<Incoming>, Error> {
+        let stream = UnixStream::connect(self.0.as_path()).await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        // Ends with the answer's body, or when whoever reads it does.
+        tokio::spawn(connection.with_upgrades());
+        let path = request.uri().path_and_query().cloned();
+        *request.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
+        request
+            .headers_mut()
+            .insert(header::HOST, HeaderValue::from_static("docker"));
+        Ok(sender.send_request(request).await?)
+    }
 }

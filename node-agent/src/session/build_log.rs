@@ -1,5 +1,5 @@
-//! Lines of builds on their way to the server: numbered without a gap, kept until acknowledged,
-//! bounded. What does not fit is replaced by one line that says how many were left out. Pure.
+//! Lines of builds on their way to the server: numbered without a gap within a run of a build, kept
+//! until acknowledged, bounded. What does not fit is replaced by one line that says how many were left out. Pure.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -21,6 +21,8 @@ const CLOSED_MAX: usize = 16;
 
 #[derive(Debug, Default)]
 struct Log {
+    /// Names the run: the server tells the lines of two runs apart by it.
+    run: u128,
     /// Number of the first line in `lines`.
     first: u64,
     lines: VecDeque<String>,
@@ -78,7 +80,7 @@ impl Log {
                     self.bytes -= line.len();
                     self.first += 1;
                 }
-                // A build that began anew: the server has more lines of it than are known here.
+                // A server that knows no runs takes those of an earlier one for these.
                 None => self.first = next,
             }
         }
@@ -109,6 +111,7 @@ impl Log {
             deployment: id_bytes(deployment.as_u128()),
             first,
             lines,
+            run: id_bytes(self.run),
         })
     }
 }
@@ -120,8 +123,21 @@ pub(super) struct BuildLogs {
 }
 
 impl BuildLogs {
+    /// A run of a build begins; `run` was never used before. What waits of an earlier run goes: it
+    /// was of another life of the same build.
+    pub(super) fn begin(&mut self, deployment: DeploymentId, run: u128) {
+        let log = Log {
+            run,
+            ..Log::default()
+        };
+        self.logs.insert(deployment, log);
+    }
+
+    /// A line of the run that began last; none is kept where none did.
     pub(super) fn push(&mut self, deployment: DeploymentId, line: String) {
-        self.logs.entry(deployment).or_default().push(line);
+        if let Some(log) = self.logs.get_mut(&deployment) {
+            log.push(line);
+        }
     }
 
     /// No more lines will come.
@@ -142,8 +158,11 @@ impl BuildLogs {
         }
     }
 
-    pub(super) fn acknowledge(&mut self, deployment: DeploymentId, next: u64) {
-        let Some(log) = self.logs.get_mut(&deployment) else {
+    /// The server has the lines of a run before `next`.
+    pub(super) fn acknowledge(&mut self, deployment: DeploymentId, run: &[u8], next: u64) {
+        let log = self.logs.get_mut(&deployment);
+        // A server that knows no runs names none: it has the newest one's lines.
+        let Some(log) = log.filter(|log| run.is_empty() || run == id_bytes(log.run)) else {
             return;
         };
         log.acknowledge(next);

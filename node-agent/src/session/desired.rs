@@ -57,6 +57,7 @@ pub(super) fn judge(
     }
     let allocation =
         |bytes: &Vec<u8>| id_bits("removed_allocations", bytes).map(AllocationId::from_u128);
+    let dismissed = |bytes: &Vec<u8>| id_bits("dismissed", bytes).map(AllocationId::from_u128);
     let build = |bytes: &Vec<u8>| id_bits("removed_builds", bytes).map(DeploymentId::from_u128);
     Ok(DesiredChange {
         full: message.full,
@@ -69,6 +70,11 @@ pub(super) fn judge(
             .removed_builds
             .iter()
             .map(build)
+            .collect::<Result<_, _>>()?,
+        dismissed: message
+            .dismissed
+            .iter()
+            .map(dismissed)
             .collect::<Result<_, _>>()?,
         set,
     })

@@ -38,7 +38,7 @@ struct Storing {
 pub(super) async fn keep(session: &mut Session, backoff: &mut Backoff) -> Error {
     match begin(session).await {
         Ok((up, inbound)) => {
-            tracing::info!("in session with a server");
+            tracing::info!(server = %session.servers.address(), "in session with a server");
             session.metrics.session(true);
             backoff.reset();
             match serve(session, up, inbound).await {
@@ -68,7 +68,7 @@ async fn begin(session: &Session) -> Result<(mpsc::Sender<v1::FromAgent>, Inboun
         kind: Some(Up::Hello(hello)),
     };
     up.send(hello).await.map_err(|_| Error::Ended)?;
-    let mut client = AgentsClient::new(session.channel.clone())
+    let mut client = AgentsClient::new(session.servers.channel())
         .max_decoding_message_size(MESSAGE_MAX_BYTES)
         .max_encoding_message_size(MESSAGE_MAX_BYTES);
     let begun = client.session(ReceiverStream::new(queue));
@@ -88,6 +88,7 @@ async fn serve(
     let mut resend = interval(RESEND);
     resend.set_missed_tick_behavior(MissedTickBehavior::Delay);
     resend.reset();
+    let mut moved = session.servers.moved();
     let mut storing: Option<Storing> = None;
     let mut outgoing: Option<Up> = None;
     loop {
@@ -105,10 +106,11 @@ async fn serve(
             () = session.outbox.changed(), if outgoing.is_none() => {}
             _ = heartbeat.tick() => {
                 // A queue that is full is a sign of life as well.
-                let beat = v1::FromAgent { kind: Some(Up::Heartbeat(v1::Heartbeat {})) };
+                let beat = v1::FromAgent { kind: Some(Up::Heartbeat(session.heartbeat())) };
                 let _ = up.try_send(beat);
             }
             _ = resend.tick() => session.outbox.resend(),
+            Ok(()) = moved.changed() => return Err(Error::Moved),
             stored = wait(&mut storing) => {
                 let generation = storing.take().map(|storing| storing.generation);
                 if !stored {
@@ -149,22 +151,29 @@ async fn take(session: &Session, message: v1::ToAgent) -> Result<Option<Storing>
             return Ok(Some(Storing { generation, stored }));
         }
         Some(Kind::Routes(message)) => {
+            let incarnation = match message.incarnation {
+                // An older server's: of the desired set that it has sent.
+                0 => session.held.map_or(0, |held| held.incarnation),
+                said => said,
+            };
             let table = RouteTable::try_from(message).map_err(desired::Refused::from)?;
-            let incarnation = session.held.map_or(0, |held| held.incarnation);
             let down = Down::Routes(incarnation, table);
             session.down.send(down).await.map_err(|_| Error::Closing)?;
         }
         Some(Kind::ObservedAck(ack)) => session.outbox.acknowledge(ack.sequence),
         Some(Kind::BuildLogAck(ack)) => {
             let id = id_bits("deployment", &ack.deployment).map(DeploymentId::from_u128);
-            session
-                .outbox
-                .acknowledge_lines(id.map_err(desired::Refused::from)?, ack.next);
+            session.outbox.acknowledge_lines(
+                id.map_err(desired::Refused::from)?,
+                &ack.run,
+                ack.next,
+            );
         }
         Some(Kind::LogRequest(message)) => {
             let request = log_request(message).map_err(desired::Refused::from)?;
             session.logs.open(request);
         }
+        Some(Kind::Servers(list)) => session.servers.hear(list),
         Some(Kind::LogCancel(cancel)) => session.logs.cancel(cancel.request),
         // A newer server's word: it must not matter to an agent that does not know it.
         None => {}

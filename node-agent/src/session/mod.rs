@@ -1,4 +1,5 @@
-//! The one stream to a server: dialed out, kept up, dialed again. Carries desired state down and
+//! The one stream to a server: dialed out, kept up, dialed again, to another server where one fails.
+//! Carries desired state down and
 //! observed state up; judges only whether what comes down is newer than what is held. Losing it
 //! changes nothing for containers.
 
@@ -14,17 +15,19 @@ mod upload;
 use std::sync::Arc;
 use std::time::Duration;
 
+use skep_identity::tls::Reloadable;
 use skep_model::assignment::{DesiredSet, Generation};
 use skep_model::id::{AllocationId, ClusterId, DeploymentId};
 use skep_model::route::RouteTable;
+use skep_proto::v1;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 
 use crate::backoff::Backoff;
 use crate::logs::Logs;
 use crate::metrics::Metrics;
+use crate::servers::Servers;
 
 pub(crate) use outbox::Outbox;
 pub(crate) use upload::ServerUploads;
@@ -52,6 +55,9 @@ pub(crate) enum Error {
     /// The machine's facts changed: they are told at the beginning of a session.
     #[error("the node's facts changed")]
     Facts,
+    /// Another server is the one to speak to now.
+    #[error("going over to another server")]
+    Moved,
     /// The desired set could not be written down; it will be sent again.
     #[error("the desired set could not be stored")]
     NotStored,
@@ -85,12 +91,14 @@ pub(crate) struct DesiredChange {
     pub(crate) removed_allocations: Vec<AllocationId>,
     /// Builds that are no more (deltas only).
     pub(crate) removed_builds: Vec<DeploymentId>,
+    /// What somebody wants ended of what is in quarantine; all of it each time.
+    pub(crate) dismissed: Vec<AllocationId>,
 }
 
 /// Everything that a session needs.
 pub(crate) struct Session {
-    /// To the server; connects again by itself.
-    pub(crate) channel: Channel,
+    /// Whom to speak to.
+    pub(crate) servers: Servers,
     /// Ours: another cluster's desired set is refused.
     pub(crate) cluster: ClusterId,
     /// What goes up.
@@ -103,9 +111,18 @@ pub(crate) struct Session {
     pub(crate) held: Option<Generation>,
     /// Whether it is connected.
     pub(crate) metrics: Metrics,
+    /// What the node shows.
+    pub(crate) credentials: Arc<Reloadable>,
 }
 
 impl Session {
+    fn heartbeat(&self) -> v1::Heartbeat {
+        let ca = self.credentials.issuer();
+        v1::Heartbeat {
+            ca: ca.map_or_else(Vec::new, |ca| ca.as_bytes().to_vec()),
+        }
+    }
+
     /// Keeps a session until `cancel`.
     pub(crate) async fn run(mut self, cancel: CancellationToken) {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
@@ -117,14 +134,16 @@ impl Session {
             self.logs.cancel_all();
             match kept {
                 None | Some(Error::Closing) => return,
-                Some(Error::Facts) => continue,
+                Some(Error::Facts | Error::Moved) => continue,
                 Some(error) => {
-                    let why = crate::error_chain(&error);
+                    let why = crate::credentials::explain(&error);
+                    let server = self.servers.address();
                     if backoff.is_first() {
-                        tracing::warn!(%why, "no session with a server");
+                        tracing::warn!(%server, %why, "no session with a server");
                     } else {
-                        tracing::debug!(%why, "still no session with a server");
+                        tracing::debug!(%server, %why, "still no session with a server");
                     }
+                    self.servers.move_on();
                 }
             }
             if cancel

@@ -18,6 +18,8 @@ const IN_FLIGHT_MAX: usize = 8;
 enum Key {
     Allocation(AllocationId),
     Build(DeploymentId),
+    /// The list as a whole.
+    Quarantine,
 }
 
 /// What is known, what of it is not sent, and what is sent but not acknowledged.
@@ -25,6 +27,7 @@ enum Key {
 pub(super) struct Observations {
     allocations: BTreeMap<AllocationId, Observed>,
     builds: BTreeMap<DeploymentId, BuildOutcome>,
+    quarantine: Vec<v1::Quarantined>,
     runtime_ok: Option<bool>,
     ready: bool,
     unsent: BTreeSet<Key>,
@@ -67,6 +70,13 @@ impl Observations {
         self.unsent.remove(&Key::Build(id));
     }
 
+    pub(super) fn set_quarantine(&mut self, all: Vec<v1::Quarantined>) {
+        if self.quarantine != all {
+            self.quarantine = all;
+            self.unsent.insert(Key::Quarantine);
+        }
+    }
+
     /// A new session: everything is due.
     pub(super) fn begin(&mut self) {
         self.full_due = true;
@@ -93,6 +103,7 @@ impl Observations {
             let allocations = self.allocations.keys().copied().map(Key::Allocation);
             allocations
                 .chain(self.builds.keys().copied().map(Key::Build))
+                .chain([Key::Quarantine])
                 .collect()
         } else if self.in_flight.len() >= IN_FLIGHT_MAX || (self.full_due && !self.runtime_unsent) {
             return None;
@@ -121,6 +132,8 @@ impl Observations {
             sequence: self.sequence,
             full,
             runtime_ok,
+            // All of it each time: what is not named is not there any more.
+            quarantine: self.quarantine.clone(),
             ..Default::default()
         };
         for key in keys {
@@ -135,6 +148,7 @@ impl Observations {
                             }
                         }))
                 }
+                Key::Quarantine => {}
                 Key::Build(id) => {
                     message
                         .builds
@@ -146,5 +160,34 @@ impl Observations {
             }
         }
         message
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_quarantine_is_news_once_and_in_every_word() {
+        let mut known = Observations::default();
+        known.set_runtime(true);
+        known.set_ready();
+        known.begin();
+        assert!(known.next().expect("full").quarantine.is_empty());
+        assert_eq!(known.next(), None);
+        let list = vec![v1::Quarantined {
+            allocation: vec![7; 16],
+            ..v1::Quarantined::default()
+        }];
+        known.set_quarantine(list.clone());
+        assert_eq!(known.next().expect("news").quarantine, list);
+        known.set_quarantine(list.clone());
+        assert_eq!(known.next(), None, "no news");
+        known.observe(AllocationId::from_u128(1), Observed::pending());
+        assert_eq!(known.next().expect("other news").quarantine, list);
+        known.resend();
+        assert_eq!(known.next().expect("not acknowledged").quarantine, list);
+        known.begin();
+        assert_eq!(known.next().expect("a new session").quarantine, list);
     }
 }

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::build_log::BuildLogs;
 use super::observations::Observations;
+use crate::routes::Version;
 
 #[derive(Debug, Default)]
 struct State {
@@ -45,6 +46,11 @@ impl Outbox {
         self.change(|state| state.observations.forget(id));
     }
 
+    /// All that is in quarantine.
+    pub(crate) fn set_quarantine(&self, all: Vec<v1::Quarantined>) {
+        self.change(|state| state.observations.set_quarantine(all));
+    }
+
     /// Every container has been looked at.
     pub(crate) fn set_ready(&self) {
         self.change(|state| state.observations.set_ready());
@@ -68,16 +74,24 @@ impl Outbox {
         });
     }
 
+    /// A build begins, for the first time or anew; `run` names this run of it alone.
+    pub(crate) fn begin_build(&self, id: DeploymentId, run: u128) {
+        self.change(|state| state.logs.begin(id, run));
+    }
+
     /// A line of a build.
     pub(crate) fn build_line(&self, id: DeploymentId, line: String) {
         self.change(|state| state.logs.push(id, line));
     }
 
     /// Which tables the ingress has.
-    pub(crate) fn set_routes(&self, applied_revision: u64, drained_revision: u64) {
+    pub(crate) fn set_routes(&self, applied: Version, drained: Version) {
+        // What an older incarnation's tables removed says nothing about this one's.
+        let is_same = applied.incarnation == drained.incarnation;
         let status = v1::RouteStatus {
-            applied_revision,
-            drained_revision,
+            applied_revision: applied.revision,
+            drained_revision: if is_same { drained.revision } else { 0 },
+            incarnation: applied.incarnation,
         };
         self.change(|state| {
             state.routes_unsent |= state.routes != status;
@@ -140,8 +154,8 @@ impl Outbox {
         self.change(|state| state.observations.acknowledge(sequence));
     }
 
-    /// The server has the lines before `next`.
-    pub(super) fn acknowledge_lines(&self, id: DeploymentId, next: u64) {
-        self.change(|state| state.logs.acknowledge(id, next));
+    /// The server has the lines of a run before `next`.
+    pub(super) fn acknowledge_lines(&self, id: DeploymentId, run: &[u8], next: u64) {
+        self.change(|state| state.logs.acknowledge(id, run, next));
     }
 }

@@ -3,6 +3,7 @@ use std::time::SystemTime;
 
 use skep_identity::ca::{ClusterCa, Grant};
 use skep_identity::grpc;
+use skep_identity::keypair::KeyAndRequest;
 use skep_identity::name::Identity;
 use skep_model::allocation::{Observed, State};
 use skep_model::deployment::BuildOutcome;
@@ -162,7 +163,8 @@ struct World {
     outbox: Arc<Outbox>,
     seats: mpsc::Receiver<Seat>,
     down: mpsc::Receiver<Down>,
-    channel: Channel,
+    servers: Servers,
+    logs: Logs,
     _stop: tokio_util::sync::DropGuard,
     _dir: tempfile::TempDir,
 }
@@ -172,6 +174,19 @@ fn facts() -> Facts {
         hostname: "h".into(),
         ..Facts::default()
     }
+}
+
+fn credentials() -> Arc<Reloadable> {
+    let now = std::time::SystemTime::now();
+    let ca = ClusterCa::generate(CLUSTER, now).expect("ca");
+    let key = KeyAndRequest::generate().expect("key");
+    let grant = Grant {
+        identity: Identity::node(CLUSTER, NodeId::from_u128(5)),
+        addresses: &[],
+        lifetime: Duration::from_secs(3_600),
+    };
+    let certificate = ca.issue(&key.csr_pem, &grant, now).expect("issue");
+    Reloadable::new(&key.certified(certificate, ca.cert_pem().to_owned())).expect("sound")
 }
 
 /// A server and an agent's session with it.
@@ -188,7 +203,7 @@ fn world(held: Option<Generation>) -> World {
     };
     let serve = tonic::transport::Server::builder().add_service(AgentsServer::new(server));
     tokio::spawn(serve.serve_with_incoming(incoming));
-    let channel = grpc::channel_uds(&path);
+    let servers = Servers::only(grpc::channel_uds(&path));
     let metrics = Metrics::default();
     let identity = (CLUSTER, NodeId::from_u128(5));
     let runtime =
@@ -196,21 +211,24 @@ fn world(held: Option<Generation>) -> World {
     let (_, places) = watch::channel(Default::default());
     let outbox = Arc::new(Outbox::default());
     let (down, events) = mpsc::channel(8);
+    let logs = Logs::new(runtime, places, servers.clone());
     let session = Session {
-        channel: channel.clone(),
+        servers: servers.clone(),
         cluster: CLUSTER,
         outbox: outbox.clone(),
         down,
-        logs: Logs::new(runtime, places, channel.clone()),
+        logs: logs.clone(),
         held,
         metrics,
+        credentials: credentials(),
     };
     tokio::spawn(session.run(stop.clone()));
     World {
         outbox,
         seats,
         down: events,
-        channel,
+        servers,
+        logs,
         _stop: stop.drop_guard(),
         _dir: dir,
     }
@@ -348,6 +366,7 @@ async fn build_lines_come_before_the_outcome_and_again_until_kept() {
     let mut world = world(None);
     let deployment = DeploymentId::from_u128(3);
     let problem = Problem::new(Code::BuildFailed, "no");
+    world.outbox.begin_build(deployment, 77);
     world.outbox.build_line(deployment, "one".into());
     world.outbox.build_line(deployment, "two".into());
     world
@@ -362,11 +381,20 @@ async fn build_lines_come_before_the_outcome_and_again_until_kept() {
         panic!("lines first");
     };
     assert_eq!((lines.first, lines.lines.len()), (0, 2));
+    assert_eq!(lines.run, id_bytes(77));
     assert_eq!(seat.observed().await.builds.len(), 1);
     let ack = v1::BuildLogAck {
         deployment: id_bytes(3),
         next: 1,
+        run: lines.run,
     };
+    // Of another run of the build: says nothing of this one's lines.
+    let stale = v1::BuildLogAck {
+        next: 2,
+        run: id_bytes(76),
+        ..ack.clone()
+    };
+    seat.say(Said::BuildLogAck(stale)).await;
     seat.say(Said::BuildLogAck(ack)).await;
     seat.say(Said::Desired(desired(true, 0, 1))).await;
     world.take(true).await;
@@ -394,11 +422,70 @@ async fn changed_facts_are_told_by_a_new_greeting() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_gone_is_left_for_the_next_one() {
+    let dir = tempfile::tempdir().expect("folder");
+    let mut servers = Vec::new();
+    for name in ["a", "b"] {
+        let path = dir.path().join(name).join("server.sock");
+        let stop = CancellationToken::new();
+        let bound = grpc::bind_uds(&path).expect("bind");
+        let incoming = grpc::incoming_uds(bound, stop.clone()).expect("serve");
+        let (seat, seats) = mpsc::channel(8);
+        let service = AgentsServer::new(Server {
+            seats: seat,
+            ca: None,
+        });
+        let serve = tonic::transport::Server::builder().add_service(service);
+        servers.push((
+            seats,
+            tokio::spawn(serve.serve_with_incoming(incoming)),
+            stop,
+        ));
+    }
+    let folder = dir.path().to_owned();
+    let dial = move |address: &str| {
+        let name = address.trim_end_matches(":1");
+        Ok(grpc::channel_uds(&folder.join(name).join("server.sock")))
+    };
+    let configured = vec!["a:1".to_owned(), "b:1".to_owned()];
+    let chosen = Servers::new(configured, Vec::new(), dial).expect("addresses");
+    // For its logs alone: two sessions must not share what goes up.
+    let world = world(None);
+    let outbox = Arc::new(Outbox::default());
+    let stop = CancellationToken::new();
+    let _guard = stop.clone().drop_guard();
+    let session = Session {
+        servers: chosen.clone(),
+        cluster: CLUSTER,
+        outbox: outbox.clone(),
+        down: mpsc::channel(8).0,
+        logs: world.logs.clone(),
+        held: None,
+        metrics: Metrics::default(),
+        credentials: credentials(),
+    };
+    tokio::spawn(session.run(stop));
+    outbox.set_facts(facts());
+    let first = timeout(PATIENCE, servers[0].0.recv())
+        .await
+        .expect("in time");
+    assert_eq!(chosen.address(), "a:1");
+    servers[0].2.cancel();
+    servers[0].1.abort();
+    drop(first);
+    let second = timeout(PATIENCE, servers[1].0.recv())
+        .await
+        .expect("in time");
+    second.expect("a session").hello().await;
+    assert_eq!(chosen.address(), "b:1");
+}
+
+#[tokio::test]
 async fn uploads_arrive_or_say_why_not() {
     use crate::build::Uploads;
     let world = world(None);
     let uploads = ServerUploads {
-        channel: world.channel.clone(),
+        servers: world.servers.clone(),
     };
     let upload = skep_model::id::UploadId::from_u128(1);
     let mut chunks = uploads.fetch(upload).await.expect("begins");
@@ -417,6 +504,7 @@ async fn uploads_arrive_or_say_why_not() {
 fn a_build_that_floods_is_cut_and_says_so() {
     let mut logs = build_log::BuildLogs::default();
     let id = DeploymentId::from_u128(1);
+    logs.begin(id, 1);
     for line in 0..5_000 {
         logs.push(id, format!("{line}"));
     }
@@ -426,13 +514,26 @@ fn a_build_that_floods_is_cut_and_says_so() {
         assert_eq!(message.first, next, "no gap in the numbers");
         next += message.lines.len() as u64;
         last.clone_from(message.lines.last().expect("lines"));
-        logs.acknowledge(id, next);
+        logs.acknowledge(id, &id_bytes(1), next);
     }
     assert_eq!(
         last,
         "... 904 lines were left out here: the server took them too slowly ..."
     );
     assert_eq!(next, 4_097);
+}
+
+#[test]
+fn each_run_of_a_build_counts_from_0() {
+    let mut logs = build_log::BuildLogs::default();
+    let id = DeploymentId::from_u128(1);
+    for run in 1..3 {
+        logs.begin(id, run);
+        logs.push(id, format!("of run {run}"));
+        let message = logs.next().expect("a line");
+        assert_eq!((message.first, message.run), (0, id_bytes(run)));
+        assert_eq!(message.lines, [format!("of run {run}")]);
+    }
 }
 
 #[tokio::test]

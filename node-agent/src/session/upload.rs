@@ -9,14 +9,14 @@ use skep_model::problem::{Code, Problem};
 use skep_proto::convert::id_bytes;
 use skep_proto::v1;
 use skep_proto::v1::agents_client::AgentsClient;
-use tonic::transport::Channel;
 
 use crate::build::Uploads;
+use crate::servers::Servers;
 
-/// Uploads as the server relays them.
+/// Uploads as the servers relay them.
 pub(crate) struct ServerUploads {
-    /// To the server.
-    pub(crate) channel: Channel,
+    /// Whom to ask.
+    pub(crate) servers: Servers,
 }
 
 impl Uploads for ServerUploads {
@@ -24,7 +24,7 @@ impl Uploads for ServerUploads {
         &self,
         upload: UploadId,
     ) -> BoxFuture<'static, Result<BoxStream<'static, Result<Bytes, Problem>>, Problem>> {
-        let mut client = AgentsClient::new(self.channel.clone());
+        let mut client = AgentsClient::new(self.servers.channel());
         let request = v1::FetchUploadRequest {
             upload: id_bytes(upload.as_u128()),
         };
