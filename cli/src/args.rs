@@ -1,5 +1,7 @@
 //! The command line as people type it: options, help, examples. Decides nothing.
 
+use std::ffi::OsString;
+
 use clap::{Parser, Subcommand};
 
 use crate::commands;
@@ -87,16 +89,33 @@ pub(crate) enum Command {
     /// The nodes of the cluster
     #[command(subcommand)]
     Node(commands::node::Command),
-    /// Tokens that let nodes join
+    /// Tokens that let nodes and servers join
     #[command(subcommand)]
     Token(commands::token::Command),
+    /// Certificates for operators and automation
+    #[command(subcommand)]
+    Operator(commands::operator::Command),
+    /// The cluster's certificate authority
+    #[command(subcommand)]
+    Ca(commands::ca::Command),
+    /// Allocations, and what is in quarantine after a restore
+    #[command(subcommand)]
+    Alloc(commands::alloc::Command),
+    /// Backups of the cluster's state
+    #[command(subcommand)]
+    Backup(commands::backup::Command),
+    /// Make the data folder of a new server out of a backup
+    Restore(commands::restore::Args),
     /// Learn to know a server
     Login(commands::login::Args),
-    /// The servers that are known here
+    /// The clusters that are known here
     #[command(subcommand)]
     Context(commands::context::Command),
-    /// Run a server of the control plane
-    Server(Box<parts::server::Args>),
+    /// Run a server of the control plane; see and change which servers there are
+    #[command(subcommand)]
+    Server(commands::server::Command),
+    /// List the servers of the control plane, like `server ls`
+    Servers,
     /// Run the agent of this node
     Agent(Box<parts::agent::Args>),
     /// Run the data plane of this node: ingress and Traefik's endpoint
@@ -116,18 +135,39 @@ pub(crate) struct PartCli {
 /// Parts of Skep as processes.
 #[derive(Debug, Subcommand)]
 pub(crate) enum PartCommand {
-    /// Run a server of the control plane
-    Server(Box<parts::server::Args>),
+    /// Run a server of the control plane; see and change which servers there are
+    #[command(subcommand)]
+    Server(parts::server::Part),
     /// Run the agent of this node
     Agent(Box<parts::agent::Args>),
     /// Run the data plane of this node: ingress and Traefik's endpoint
     Net(parts::net::Args),
 }
 
+/// `skep server` alone, and with nothing but options, runs one: the word that says so is put in.
+pub(crate) fn spelled_out(mut line: Vec<OsString>) -> Vec<OsString> {
+    let is_server = line.get(1).is_some_and(|first| first == "server");
+    let says_more = line.get(2).and_then(|second| second.to_str());
+    let is_run = match says_more {
+        None => line.len() == 2,
+        Some("-h" | "--help" | "-V" | "--version") => false,
+        Some(second) => second.starts_with('-'),
+    };
+    if is_server && is_run {
+        line.insert(2, "run".into());
+    }
+    line
+}
+
 impl PartCommand {
-    /// Whether the first argument names a part.
-    pub(crate) fn is_named_by(first: Option<&std::ffi::OsStr>) -> bool {
-        first.is_some_and(|first| first == "server" || first == "agent" || first == "net")
+    /// Whether these arguments start a part.
+    pub(crate) fn is_named_by(line: &[OsString]) -> bool {
+        let word = |place: usize| line.get(place).and_then(|word| word.to_str());
+        match word(1) {
+            Some("agent" | "net") => true,
+            Some("server") => word(2).is_some_and(|it| parts::server::Part::NAMES.contains(&it)),
+            _ => false,
+        }
     }
 }
 
@@ -148,12 +188,42 @@ mod tests {
     fn parts_read_the_same_alone_and_among_all_commands() {
         let all = Cli::command();
         for part in PartCli::command().get_subcommands() {
-            assert!(PartCommand::is_named_by(Some(part.get_name().as_ref())));
             let same = all.find_subcommand(part.get_name()).expect("in both");
             assert_eq!(
                 same.get_about().map(ToString::to_string),
                 part.get_about().map(ToString::to_string)
             );
+        }
+    }
+
+    #[test]
+    fn servers_are_run_and_spoken_of_by_the_same_word() {
+        let line = |text: &str| -> Vec<OsString> {
+            let words = text.split_whitespace().map(OsString::from);
+            spelled_out(words.collect())
+        };
+        for (text, is_part) in [
+            ("skep server", true),
+            ("skep server --data-dir d", true),
+            ("skep server run --data-dir d", true),
+            ("skep server init", true),
+            ("skep server join --token t", true),
+            ("skep server rebuild", true),
+            ("skep server ls", false),
+            ("skep server leave one", false),
+            ("skep server recover --data-dir d", false),
+            ("skep server --help", false),
+            ("skep servers", false),
+            ("skep agent --help", true),
+            ("skep net", true),
+            ("skep up", false),
+        ] {
+            assert_eq!(PartCommand::is_named_by(&line(text)), is_part, "{text}");
+        }
+        let server = Cli::command();
+        let server = server.find_subcommand("server").expect("there");
+        for name in parts::server::Part::NAMES {
+            assert!(server.find_subcommand(name).is_some(), "{name}");
         }
     }
 

@@ -21,11 +21,12 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
-    let first = std::env::args_os().nth(1);
-    let (json, result) = if args::PartCommand::is_named_by(first.as_deref()) {
-        (false, commands::run_part(args::PartCli::parse().command))
+    let line = args::spelled_out(std::env::args_os().collect());
+    let (json, result) = if args::PartCommand::is_named_by(&line) {
+        let cli = args::PartCli::parse_from(line);
+        (false, commands::run_part(cli.command))
     } else {
-        let cli = args::Cli::parse();
+        let cli = args::Cli::parse_from(line);
         (cli.global.json, commands::run(cli))
     };
     match result {

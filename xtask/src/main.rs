@@ -44,6 +44,7 @@ fn tidy() -> anyhow::Result<Vec<Finding>> {
         .context("reading the members' Cargo.toml")?;
     let mut findings = Vec::new();
     for file in &files {
+        findings.extend(rules::safety::check(file));
         findings.extend(rules::size::check(file));
         findings.extend(rules::module_doc::check(file));
         findings.extend(rules::words::check(file));

@@ -1,10 +1,13 @@
-//! The HTTP client of the API: TLS pinned to the cluster's CA, bearer token, deadlines, problems.
-//! Knows how to speak, not what about: endpoints are named by the commands.
+//! The HTTP client of the API: TLS pinned to the cluster's CA, bearer token, deadlines, problems, and
+//! the next server where one does not serve. Knows how to speak, not what about: endpoints are named by
+//! the commands.
 
+mod bases;
 mod error;
 pub(crate) mod sse;
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,6 +29,7 @@ use skep_model::problem::Problem;
 pub(crate) use error::Error;
 
 use crate::context::Context;
+use bases::Bases;
 
 /// What a TCP connection and TLS may take together, at most.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
@@ -35,62 +39,71 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 const ANSWER_MAX: usize = 64 << 20;
 /// A vanished server is noticed while a stream is quiet.
 const KEEPALIVE: Duration = Duration::from_secs(15);
-/// Reads that no server could answer are tried again this often: a leader is found in that time.
-const READ_ATTEMPTS: u32 = 5;
-/// Pause before the first repetition; doubles.
-const READ_PAUSE: Duration = Duration::from_millis(100);
+/// The same where another server can be asked: the longest that a server takes to decide, and some.
+const ANSWER_DEADLINE_OF_MANY: Duration = Duration::from_secs(12);
+/// Rounds over all servers where none can serve just now: a leader is found in that time.
+const ROUNDS: u32 = 6;
+/// Pause after the first round; doubles.
+const ROUND_PAUSE: Duration = Duration::from_millis(100);
+/// Bytes of randomness in a key that makes a repeated write happen once.
+const KEY_BYTES: usize = 16;
 
 /// A request body: whole, or streamed with errors that end it.
 pub(crate) type Body = BoxBody<Bytes, std::io::Error>;
 type Http = legacy::Client<HttpsConnector<HttpConnector>, Body>;
 
-/// Speaks to one server. Cheap to clone.
+/// Speaks to the servers of one cluster, one at a time. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Client {
     context: Context,
+    bases: Arc<Bases>,
     http: Http,
 }
 
 impl Client {
-    /// A client for the server of this context; connects at the first request.
+    /// A client for the servers of this context; connects at the first request.
     ///
     /// # Errors
     /// The context names no server.
     pub(crate) fn new(context: Context) -> Result<Self, Problem> {
-        let http = connector(context.check()?);
-        Ok(Self { context, http })
+        Ok(Self::with(context.check()?, context))
     }
 
-    /// The server that it speaks to.
+    fn with(fingerprint: Fingerprint, context: Context) -> Self {
+        Self {
+            bases: Arc::new(Bases::new(&context.server, &context.servers)),
+            http: connector(fingerprint),
+            context,
+        }
+    }
+
+    /// The server that it speaks to just now.
     pub(crate) fn server(&self) -> &str {
-        &self.context.server
+        self.bases.current()
+    }
+
+    /// Whether the list of servers in the context should be asked for again.
+    pub(crate) fn is_outdated(&self) -> bool {
+        self.bases.is_outdated()
     }
 
     /// Where webhooks reach the server.
     pub(crate) fn hooks_base(&self) -> &str {
-        let base = self.context.hooks.as_deref().unwrap_or(self.server());
+        let base = self.context.hooks.as_deref();
+        let base = base.unwrap_or(&self.context.server);
         base.trim_end_matches('/')
     }
 
-    /// Reads; asked again a few times where the server says that it cannot answer just now.
+    /// Reads; asked again, of the next server, where one says that it cannot answer just now.
     ///
     /// # Errors
     /// Not reachable, or refused.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
-        let mut pause = READ_PAUSE;
-        for _ in 1..READ_ATTEMPTS {
-            match self.once::<T>(Method::GET, path, empty()).await {
-                Err(Error::Refused(problem)) if problem.code.is_retryable() => {
-                    tokio::time::sleep(pause).await;
-                    pause *= 2;
-                }
-                other => return other,
-            }
-        }
-        self.once(Method::GET, path, empty()).await
+        self.again(Method::GET, path, (Bytes::new(), None)).await
     }
 
-    /// Writes. Sent once: whether a lost answer was a success only the caller can find out.
+    /// Writes. Sent again, to the next server, where one does not answer: under one key, so that it
+    /// happens once.
     ///
     /// # Errors
     /// Not reachable, or refused.
@@ -101,7 +114,37 @@ impl Client {
         body: &B,
     ) -> Result<T, Error> {
         let bytes = serde_json::to_vec(body).map_err(Error::Encode)?;
-        self.once(method, path, full(bytes)).await
+        let key = skep_identity::random::hex(KEY_BYTES);
+        self.again(method, path, (bytes.into(), Some(&key))).await
+    }
+
+    /// Asks until a server serves, or all have been asked often enough.
+    async fn again<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        (body, key): (Bytes, Option<&str>),
+    ) -> Result<T, Error> {
+        let mut pause = ROUND_PAUSE;
+        let mut round = 1;
+        loop {
+            for _ in 1..self.bases.count() {
+                let asked = self.once(method.clone(), path, (body.clone(), key));
+                match asked.await {
+                    Err(error) if error.is_passing() => {}
+                    other => return other,
+                }
+            }
+            let asked = self.once(method.clone(), path, (body.clone(), key));
+            match asked.await {
+                // Where nobody can be reached, waiting helps nobody.
+                Err(Error::Refused(problem)) if problem.code.is_retryable() && round < ROUNDS => {}
+                other => return other,
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+            round += 1;
+        }
     }
 
     /// Opens a stream of server-sent events.
@@ -122,6 +165,23 @@ impl Client {
         let request = request.body(empty()).map_err(Error::Request)?;
         let response = self.answer(request, ANSWER_DEADLINE).await?;
         Ok(sse::Events::new(response.into_body()))
+    }
+
+    /// Opens an answer of any size, to be read as it comes. Asks the next server where one does not serve.
+    ///
+    /// # Errors
+    /// Not reachable, or refused.
+    pub(crate) async fn download(&self, path: &str) -> Result<Incoming, Error> {
+        let mut left = self.bases.count();
+        loop {
+            left -= 1;
+            let request = self.request(Method::GET, path).body(empty());
+            let asked = self.answer(request.map_err(Error::Request)?, ANSWER_DEADLINE);
+            match asked.await {
+                Err(error) if error.is_passing() && left > 0 => {}
+                other => return other.map(Response::into_body),
+            }
+        }
     }
 
     /// Sends a body that is made while it is sent.
@@ -146,15 +206,22 @@ impl Client {
         &self,
         method: Method,
         path: &str,
-        body: Body,
+        (body, key): (Bytes, Option<&str>),
     ) -> Result<T, Error> {
-        let request = self
+        let mut request = self
             .request(method, path)
-            .header(CONTENT_TYPE, "application/json");
-        let request = request.header(ACCEPT, "application/json").body(body);
-        let response = self
-            .answer(request.map_err(Error::Request)?, ANSWER_DEADLINE)
-            .await?;
+            .header(CONTENT_TYPE, "application/json")
+            .header(ACCEPT, "application/json");
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        let deadline = if self.bases.count() > 1 {
+            ANSWER_DEADLINE_OF_MANY
+        } else {
+            ANSWER_DEADLINE
+        };
+        let request = request.body(full(body)).map_err(Error::Request)?;
+        let response = self.answer(request, deadline).await?;
         let bytes = self.whole(response).await?;
         // An answer without content reads as JSON's null.
         let bytes: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
@@ -165,7 +232,7 @@ impl Client {
     }
 
     fn request(&self, method: Method, path: &str) -> http::request::Builder {
-        let base = self.server().trim_end_matches('/');
+        let base = self.server();
         Request::builder()
             .method(method)
             .uri(format!("{base}{path}"))
@@ -173,21 +240,37 @@ impl Client {
             .header(USER_AGENT, concat!("skep/", env!("CARGO_PKG_VERSION")))
     }
 
+    /// One exchange with the server of the moment; one that does not serve is left for the next.
     async fn answer(
         &self,
         request: Request<Body>,
         deadline: Duration,
     ) -> Result<Response<Incoming>, Error> {
-        let server = || self.server().to_owned();
+        let server = self.server().to_owned();
+        let answered = self.exchange(&server, request, deadline).await;
+        match &answered {
+            Ok(response) => self.bases.heard(response.headers()),
+            Err(error) if error.is_passing() => self.bases.move_on(&server),
+            Err(_) => {}
+        }
+        answered
+    }
+
+    async fn exchange(
+        &self,
+        server: &str,
+        request: Request<Body>,
+        deadline: Duration,
+    ) -> Result<Response<Incoming>, Error> {
         let answer = tokio::time::timeout(deadline, self.http.request(request));
         let response = match answer.await {
             Err(_) => {
                 return Err(Error::Silent {
-                    server: server(),
+                    server: server.to_owned(),
                     deadline,
                 });
             }
-            Ok(Err(error)) => return Err(Error::lost(server(), error)),
+            Ok(Err(error)) => return Err(Error::lost(server.to_owned(), error)),
             Ok(Ok(response)) => response,
         };
         let status = response.status();
@@ -258,11 +341,9 @@ pub(crate) async fn deliver(
         fingerprint: fingerprint.to_string(),
         token: String::new(),
         hooks: None,
+        servers: Vec::new(),
     };
-    let client = Client {
-        context,
-        http: connector(fingerprint),
-    };
+    let client = Client::with(fingerprint, context);
     let response = client.answer(request.map(full), ANSWER_DEADLINE).await?;
     client.whole(response).await
 }

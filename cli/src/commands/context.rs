@@ -1,4 +1,4 @@
-//! `skep context`: the servers that are known here.
+//! `skep context`: the clusters that are known here.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::output::table;
 use crate::session::Session;
 
-/// The servers that are known here
+/// The clusters that are known here
 #[derive(Debug, Clone, clap::Subcommand)]
 pub(crate) enum Command {
     /// List them

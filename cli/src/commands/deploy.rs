@@ -5,7 +5,6 @@ use std::path::Path;
 use skep_control_plane::api::types::DeploymentRequest;
 use skep_model::name;
 use skep_model::problem::Problem;
-use skep_model::spec::Source;
 
 use super::up::{Settings, base_of, existing, put};
 use crate::failure::Failure;
@@ -23,7 +22,7 @@ Examples:
   skep deploy --repo ../shop.git --branch main --directory web --service web --project shop
   skep deploy --image nginx:1.27 --service proxy --port 80
 
-The service keeps the source: a webhook deploys pushes to the branch from then on. A path is one on
+Once built, the source is the service's: a webhook deploys pushes to the branch from then on. A path is one on
 the machine that builds.")]
 #[command(group = clap::ArgGroup::new("origin").required(true).args(["repo", "image"]))]
 pub(crate) struct Args {
@@ -70,12 +69,11 @@ pub(crate) struct Args {
 /// # Errors
 /// Bad input, refused, or not live.
 pub(crate) async fn run(args: Args, session: &Session) -> Result<(), Failure> {
-    let (source, request) = origin(&args)?;
+    let request = origin(&args)?;
     let target = target(&args).await?;
     let client = session.client()?;
     let existing = existing(&client, &target).await?;
     let mut spec = base_of(existing.as_ref());
-    spec.source = Some(source);
     args.settings.apply(&mut spec);
     spec.check()?;
     let verb = if existing.is_some() {
@@ -98,34 +96,22 @@ pub(crate) async fn run(args: Args, session: &Session) -> Result<(), Failure> {
     follow::deploy(session, &client, order).await
 }
 
-fn origin(args: &Args) -> Result<(Source, DeploymentRequest), Failure> {
+/// The deployment brings the source along: it becomes the service's once it has made a release.
+fn origin(args: &Args) -> Result<DeploymentRequest, Failure> {
     if let Some(reference) = args.image.clone() {
-        let source = Source::Image {
-            reference: reference.clone(),
-        };
-        return Ok((source, DeploymentRequest::Image { reference }));
+        return Ok(DeploymentRequest::Image { reference });
     }
     let repo = args
         .repo
         .as_deref()
         .ok_or_else(|| Failure::usage("--repo or --image"))?;
     let repository = repository(repo)?;
-    let (branch, directory) = (args.branch.clone(), args.directory.clone());
-    let source = Source::Git {
-        repository: repository.clone(),
-        branch: branch.clone(),
-        directory: directory.clone(),
-    };
-    let commit = args.commit.clone();
-    Ok((
-        source,
-        DeploymentRequest::Git {
-            repository,
-            branch,
-            commit,
-            directory,
-        },
-    ))
+    Ok(DeploymentRequest::Git {
+        repository,
+        branch: args.branch.clone(),
+        commit: args.commit.clone(),
+        directory: args.directory.clone(),
+    })
 }
 
 /// URLs as they are; a path made absolute, since the builder works elsewhere.

@@ -47,6 +47,7 @@ pub(crate) fn run(args: &Args, session: &Session) -> Result<(), Failure> {
         fingerprint: args.fingerprint.to_ascii_lowercase().replace(':', ""),
         token: token()?,
         hooks: None,
+        servers: Vec::new(),
     };
     context.check()?;
     let host = context.server.parse::<http::Uri>().ok();

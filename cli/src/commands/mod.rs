@@ -2,6 +2,9 @@
 //! the server decides.
 
 pub(crate) mod again;
+pub(crate) mod alloc;
+pub(crate) mod backup;
+pub(crate) mod ca;
 pub(crate) mod context;
 pub(crate) mod deploy;
 pub(crate) mod deployments;
@@ -9,10 +12,13 @@ pub(crate) mod env;
 pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod node;
+pub(crate) mod operator;
 pub(crate) mod ps;
 pub(crate) mod releases;
+pub(crate) mod restore;
 pub(crate) mod rm;
 pub(crate) mod scale;
+pub(crate) mod server;
 pub(crate) mod status;
 pub(crate) mod stop;
 pub(crate) mod token;
@@ -35,12 +41,19 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
     let session = &session;
     match cli.command {
         Command::Dev(args) => dev::run(&args, session),
-        Command::Server(args) => parts::server::run(*args),
+        Command::Server(server::Command::Part(part)) => parts::server::run(part),
+        Command::Server(server::Command::Recover(args)) => server::recover(&args, session),
+        Command::Backup(command) if command.is_offline() => backup::look(&command, session),
+        Command::Restore(args) => restore::run(&args, session),
         Command::Agent(args) => parts::agent::run(*args),
         Command::Net(args) => parts::net::run(args),
         Command::Login(args) => login::run(&args, session),
         Command::Context(command) => context::run(&command, session),
-        command => wait(speak(command, session)),
+        command => wait(async {
+            let result = speak(command, session).await;
+            session.keep_servers().await;
+            result
+        }),
     }
 }
 
@@ -50,7 +63,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
 /// What the part says.
 pub(crate) fn run_part(command: PartCommand) -> Result<(), Failure> {
     match command {
-        PartCommand::Server(args) => parts::server::run(*args),
+        PartCommand::Server(part) => parts::server::run(part),
         PartCommand::Agent(args) => parts::agent::run(*args),
         PartCommand::Net(args) => parts::net::run(args),
     }
@@ -76,8 +89,14 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Webhook(command) => webhook::run(command, session).await,
         Command::Node(command) => node::run(command, session).await,
         Command::Token(command) => token::run(command, session).await,
+        Command::Operator(command) => operator::run(command, session).await,
+        Command::Ca(command) => ca::run(command, session).await,
+        Command::Server(command) => server::run(command, session).await,
+        Command::Servers => server::run(server::Command::Ls, session).await,
+        Command::Backup(command) => backup::run(command, session).await,
+        Command::Alloc(command) => alloc::run(command, session).await,
         Command::Dev(_)
-        | Command::Server(_)
+        | Command::Restore(_)
         | Command::Agent(_)
         | Command::Net(_)
         | Command::Login(_)

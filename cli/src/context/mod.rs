@@ -1,4 +1,4 @@
-//! Contexts: which servers this user knows, how to recognise them and what to say to them. Owns
+//! Contexts: which clusters this user knows, how to recognise them and what to say to them. Owns
 //! `config.toml` in the configuration folder (0600: it holds tokens); never talks to a server.
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ mod tests;
 const VERSION: u32 = 1;
 const FILE: &str = "config.toml";
 
-/// One server and how to speak to it.
+/// One cluster and how to speak to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Context {
@@ -31,6 +31,10 @@ pub(crate) struct Context {
     /// Base URL at which webhooks reach the server, where it is not `server`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) hooks: Option<String>,
+    /// Base URLs of all servers of the cluster, as they were last told: asked where `server` does not
+    /// serve.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) servers: Vec<String>,
 }
 
 impl Context {
@@ -134,6 +138,24 @@ impl Contexts {
         secret_file::write_private(path, text.as_bytes()).map_err(|error| broken(&error))?;
         drop(lock);
         Ok(result)
+    }
+
+    /// Takes the servers of a cluster, where it is still the one that was asked.
+    pub(crate) fn keep_servers(&mut self, asked: &Context, servers: Vec<String>) {
+        let same = |known: &&mut Context| {
+            known.server == asked.server && known.fingerprint == asked.fingerprint
+        };
+        for known in self.contexts.values_mut().filter(same) {
+            known.servers.clone_from(&servers);
+        }
+    }
+
+    /// Recognises a cluster by its new CA from now on, in every context that knew it by the old one.
+    pub(crate) fn keep_fingerprint(&mut self, asked: &Context, fingerprint: &str) {
+        let same = |known: &&mut Context| known.fingerprint == asked.fingerprint;
+        for known in self.contexts.values_mut().filter(same) {
+            fingerprint.clone_into(&mut known.fingerprint);
+        }
     }
 
     /// The context with this name, else the current one.

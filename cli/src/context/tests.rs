@@ -10,6 +10,7 @@ fn context(server: &str) -> Context {
         fingerprint: "ab".repeat(32),
         token: "secret-token".to_owned(),
         hooks: None,
+        servers: Vec::new(),
     }
 }
 

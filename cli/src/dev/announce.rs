@@ -69,6 +69,7 @@ impl Addresses {
             fingerprint: self.bootstrap.ca_fingerprint.clone(),
             token: self.bootstrap.token.clone(),
             hooks: Some(self.bootstrap.http.clone()),
+            servers: Vec::new(),
         }
     }
 

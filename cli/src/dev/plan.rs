@@ -154,7 +154,11 @@ pub(super) fn launch(
             }
         }
     }
-    let mut arguments: Vec<OsString> = vec![part.name().into(), "--exit-with-parent".into()];
+    let mut arguments: Vec<OsString> = vec![part.name().into()];
+    if part == Part::Server {
+        arguments.push("run".into());
+    }
+    arguments.push("--exit-with-parent".into());
     if part == Part::Agent {
         arguments.push("--stop-on-exit".into());
     }

@@ -1,6 +1,8 @@
 //! What people and programs read. Owns stdout and stderr of the command line: results go to stdout
-//! (as tables, or as the API's own JSON with `--json`), problems to stderr. Decides nothing.
+//! (as tables, or as the API's own JSON with `--json`), problems to stderr. Text for people passes
+//! [`safe`]: apps and builds have written parts of it. Decides nothing.
 
+mod safe;
 pub(crate) mod table;
 pub(crate) mod time;
 pub(crate) mod view;
@@ -70,7 +72,7 @@ impl Output {
         if self.is_json {
             put(io::stdout(), &pretty(value));
         } else {
-            put(io::stdout(), text().trim_end());
+            self.out(text().trim_end());
         }
     }
 
@@ -80,46 +82,41 @@ impl Output {
             let line = serde_json::to_string(value).expect("views are plain data with text keys");
             put(io::stdout(), &line);
         } else {
-            put(io::stdout(), &text());
+            self.out(&text());
         }
     }
 
     /// How it goes, for people: beside the result, which with `--json` alone is on stdout.
     pub(crate) fn progress(self, text: &str) {
         if self.is_json {
-            put(io::stderr(), text);
+            self.err(text);
         } else {
-            put(io::stdout(), text);
+            self.out(text);
         }
     }
 
     /// Something that is not wrong but should be known.
     pub(crate) fn warning(self, text: &str) {
-        put(
-            io::stderr(),
-            &format!("{} {text}", self.styled_err(Style::Warning, "warning:")),
-        );
+        let warning = self.styled_err(Style::Warning, "warning:");
+        self.err(&format!("{warning} {text}"));
     }
 
     /// Why the command failed, and what to do about it.
     pub(crate) fn failure(self, failure: &Failure) {
         for line in &failure.context {
-            put(
-                io::stderr(),
-                &format!("  {}", self.styled_err(Style::Faint, line)),
-            );
+            self.err(&format!("  {}", self.styled_err(Style::Faint, line)));
         }
         let problem = &failure.problem;
         let error = self.styled_err(Style::Bad, "error:");
-        put(io::stderr(), &format!("{error} {}", problem.message));
+        self.err(&format!("{error} {}", problem.message));
         if let Some(field) = &problem.field {
-            put(io::stderr(), &format!("field: {field}"));
+            self.err(&format!("field: {field}"));
         }
         if let Some(hint) = &problem.hint {
-            put(
-                io::stderr(),
-                &format!("{} {hint}", self.styled_err(Style::Strong, "hint:")),
-            );
+            self.err(&format!(
+                "{} {hint}",
+                self.styled_err(Style::Strong, "hint:")
+            ));
         }
     }
 
@@ -134,6 +131,14 @@ impl Output {
             style,
             text,
         )
+    }
+
+    fn out(self, text: &str) {
+        put(io::stdout(), &safe::safe(text, self.colours_out));
+    }
+
+    fn err(self, text: &str) {
+        put(io::stderr(), &safe::safe(text, self.colours_err));
     }
 
     fn styled_err(self, style: Style, text: &str) -> String {

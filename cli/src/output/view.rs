@@ -1,8 +1,8 @@
 //! The API's views as tables for people.
 
 use skep_control_plane::api::types::{
-    AllocationView, DeploymentView, NodeView, ReleaseView, ServiceState, ServiceView, StatusView,
-    VariableView,
+    AllocationView, DeploymentView, NodeView, ReleaseView, ServerView, ServiceState, ServiceView,
+    StatusView, VariableView,
 };
 use skep_model::allocation::Desired;
 use skep_model::deployment::Origin;
@@ -176,6 +176,17 @@ pub(crate) fn releases(views: &[ReleaseView], now_ms: u64) -> String {
         &["RELEASE", "", "IMAGE", "COMMIT", "AGE"],
         views.iter().map(row).collect(),
         "no releases yet",
+    )
+}
+
+/// Servers of the control plane, one a line.
+pub(crate) fn servers(views: &[ServerView]) -> String {
+    render(
+        &[
+            "SERVER", "ROLE", "TERM", "APPLIED", "LAG", "DISK", "HEALTH", "VERSION", "API",
+        ],
+        views.iter().map(crate::commands::server::row).collect(),
+        "no servers are known",
     )
 }
 

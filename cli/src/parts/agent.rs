@@ -29,7 +29,7 @@ pub(crate) struct Args {
     /// Private folder: credentials, ledger, builds under way
     #[arg(long, value_name = "DIR", env = "SKEP_AGENT_DATA_DIR")]
     pub(crate) data_dir: PathBuf,
-    /// Where a server takes agents: HOST:PORT
+    /// Where a server takes agents: HOST:PORT, or several, separated by commas
     #[arg(long, value_name = "HOST:PORT", env = "SKEP_SERVER")]
     pub(crate) server: String,
     /// Join token, for the first start; better given by the environment than as an argument

@@ -1,7 +1,9 @@
 //! The parts of Skep as processes: server, agent, data plane. Owns what they have in common: a
-//! small runtime, logs on stderr, the end by signal or with the parent, the word of readiness.
+//! small runtime, logs on stderr, the end by signal or with the parent, the word of readiness, and
+//! that code which is no longer used leaves the memory.
 
 pub(crate) mod agent;
+mod memory;
 pub(crate) mod net;
 pub(crate) mod server;
 
@@ -72,6 +74,8 @@ where
     F: FnOnce(CancellationToken) -> R,
     R: Future<Output = Result<(), Failure>>,
 {
+    // First: the process has one thread.
+    let code = memory::Code::of_this_process();
     init_logs();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
@@ -84,6 +88,7 @@ where
     }
     let result = runtime.block_on(async {
         tokio::spawn(follow_signals(shutdown.clone()));
+        tokio::spawn(code.release_when_quiet(shutdown.clone()));
         part(shutdown).await
     });
     runtime.shutdown_timeout(LAST_WORK);

@@ -3,6 +3,7 @@
 pub(crate) mod module_doc;
 pub(crate) mod paths;
 pub(crate) mod purity;
+pub(crate) mod safety;
 pub(crate) mod size;
 pub(crate) mod versions;
 pub(crate) mod walls;
@@ -27,6 +28,18 @@ fn is_test_file(path: &str) -> bool {
 
 fn is_rust(file: &SourceFile) -> bool {
     file.path.ends_with(".rs") && !is_foreign(&file.path)
+}
+
+/// Whether a word stands in a line by itself.
+fn has_word(line: &str, word: &str) -> bool {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    line.match_indices(word).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        let after = line[at + word.len()..].chars().next();
+        // A macro's `!` ends the word by itself.
+        let after = after.filter(|_| word.ends_with(is_part));
+        !before.into_iter().chain(after).any(is_part)
+    })
 }
 
 #[cfg(test)]

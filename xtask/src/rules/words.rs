@@ -3,6 +3,8 @@
 use crate::finding::Finding;
 use crate::repository::SourceFile;
 
+use super::has_word;
+
 /// Written in two halves so that this file keeps its own rule. Whole words, as spelled.
 const WORDS: [&str; 6] = [
     concat!("TO", "DO"),
@@ -41,17 +43,6 @@ pub(crate) fn check(file: &SourceFile) -> Vec<Finding> {
         }
     }
     findings
-}
-
-fn has_word(line: &str, word: &str) -> bool {
-    let is_part = |c: char| c.is_alphanumeric() || c == '_';
-    line.match_indices(word).any(|(at, _)| {
-        let before = line[..at].chars().next_back();
-        let after = line[at + word.len()..].chars().next();
-        // A macro's `!` ends the word by itself.
-        let after = after.filter(|_| word.ends_with(is_part));
-        !before.into_iter().chain(after).any(is_part)
-    })
 }
 
 #[cfg(test)]
