@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help run check test chaos bench fix audit fmt-check clippy deny tidy unit \
-	setup-build setup-docker setup-tests skep skep-release test-app test-app-release
+	setup-build setup-check setup-docker setup-tests skep skep-release test-app test-app-release
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
 CARGO ?= cargo
@@ -33,18 +33,19 @@ help: ## list what make can do
 run: setup-docker skep ## deploy the example with skep dev, stay until Ctrl-C (ONCE=1: exit after its first 200)
 	ONCE='$(ONCE)' SKEP_BIN=$(TARGET)/debug/skep scripts/run.sh
 
-check: setup-build fmt-check clippy deny tidy unit ## read-only: format, lints, licences, house style, unit and simulation tests
+check: setup-check fmt-check clippy deny tidy unit ## read-only: format, lints, licences, house style, unit and simulation tests
 
 test: setup-tests check skep test-app ## check, then end-to-end on real Docker with a fixed sample of each fault
 	$(E2E) $(CARGO) test $(LOCKED) -p skep-tests
 	$(MAKE) run ONCE=1
 
-chaos: setup-tests skep-release test-app-release ## the end-to-end tests with the full number of faults, on a release build
+chaos: setup-tests skep-release test-app-release ## simulation and end-to-end tests with the full number of seeds and faults, on a release build
+	SKEP_CHAOS=full $(CARGO) test $(LOCKED) -p skep-simulation -- --nocapture
 	SKEP_CHAOS=full $(E2E_RELEASE) $(CARGO) test $(LOCKED) -p skep-tests
 
-bench: bench-ring ## every benchmark; results in target/bench/
+bench: bench-ring bench-consensus bench-server ## every benchmark; results in target/bench/
 
-bench-%: setup-tests skep-release test-app-release ## one benchmark, such as bench-ring
+bench-%: setup-tests skep-release test-app-release ## one benchmark: bench-ring, bench-consensus, bench-server
 	$(E2E_RELEASE) $(CARGO) run $(LOCKED) --release -p skep-tests --bin bench-$*
 
 fix: setup-build ## rewrite what can be rewritten: format, lints with a mechanical answer
@@ -79,6 +80,9 @@ unit:
 
 setup-build:
 	@scripts/setup.sh build
+
+setup-check:
+	@scripts/setup.sh check
 
 setup-docker:
 	@scripts/setup.sh docker

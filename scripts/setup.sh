@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Makes this machine ready: compilers for `build`, and a Docker daemon that answers for `docker`.
+# Makes this machine ready: compilers for `build`, and PostgreSQL's programs for `check`, or a Docker
+# daemon that answers for `docker`, or all that tests need for `tests`.
 # Says what it installs, installs only what is missing, and does nothing when all is there.
-# usage: setup.sh build|docker
+# usage: setup.sh build|check|docker|tests
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -45,11 +46,24 @@ find_missing_docker_packages() {
   fi
 }
 
-# What the end-to-end tests use beside Docker: a bridge for a daemon of their own, and Traefik,
-# which comes from PyPI.
+# What the tests of the history start, as a user without rights: its programs, not its service.
+find_missing_check_packages() {
+  if ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then missing+=(postgresql); fi
+}
+
+# What the end-to-end tests use beside Docker: hosts of their own with cables to cut and clocks to
+# move, etcd beside which Skep is measured, and Traefik, which comes from PyPI.
 find_missing_test_packages() {
   need ip iproute2
+  need iptables iptables
+  need nsenter util-linux
+  need etcd etcd-server
+  if ! compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null; then
+    missing+=(libfaketime)
+  fi
   need python3 python3
+  # The shell of images that are built on nothing: no registry is asked.
+  need busybox busybox-static
   if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then missing+=(python3-venv); fi
 }
 
@@ -187,25 +201,29 @@ ensure_docker() {
 }
 
 case ${1:-} in
-  build | docker | tests) ;;
-  *) fail "usage: setup.sh build|docker|tests" ;;
+  build | check) needs_docker= ;;
+  docker | tests) needs_docker=1 ;;
+  *) fail "usage: setup.sh build|check|docker|tests" ;;
 esac
 # Where dockerd and iptables are, which an ordinary user's path leaves out.
 PATH=$PATH:/usr/sbin:/sbin
 endpoint=()
-if [[ $1 != build ]]; then
+if [[ -n $needs_docker ]]; then
   docker_endpoint
 fi
 find_missing_build_packages
+if [[ $1 == check || $1 == tests ]]; then
+  find_missing_check_packages
+fi
 if [[ $1 == tests ]]; then
   find_missing_test_packages
 fi
-if [[ $1 != build ]] && is_default_socket && [[ ! -S $DEFAULT_SOCKET ]]; then
+if [[ -n $needs_docker ]] && is_default_socket && [[ ! -S $DEFAULT_SOCKET ]]; then
   # Certain already: everything that is missing is said and installed at once.
   find_missing_docker_packages
 fi
 install_missing
 check_rust
-if [[ $1 != build ]]; then
+if [[ -n $needs_docker ]]; then
   ensure_docker
 fi

@@ -1,7 +1,8 @@
 //! The HTTP API as a program uses it: bearer token, JSON, streams of events. Plain HTTP on the
-//! server's loopback listener; the command line is what tests TLS.
+//! server's loopback listener, or TLS where a configuration is given.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -9,12 +10,13 @@ use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{Method, Request};
 use http_body_util::Full;
+use rustls::ClientConfig;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use crate::http::{Answer, Events, send};
+use crate::http::{Answer, Events, send_over};
 use crate::wait;
 
 /// Longer than any deployment of a test takes, failures included.
@@ -157,6 +159,7 @@ impl Allocation {
 pub struct Api {
     address: SocketAddr,
     token: String,
+    tls: Option<Arc<ClientConfig>>,
 }
 
 impl Api {
@@ -165,7 +168,15 @@ impl Api {
         Self {
             address,
             token: token.to_owned(),
+            tls: None,
         }
+    }
+
+    /// The same on TLS.
+    #[must_use]
+    pub fn over(mut self, tls: Arc<ClientConfig>) -> Self {
+        self.tls = Some(tls);
+        self
     }
 
     /// Where the server listens.
@@ -196,7 +207,7 @@ impl Api {
                 .body(Full::new(Bytes::from(serde_json::to_vec(json)?)))?,
             None => request.body(Full::default())?,
         };
-        send(self.address, request).await
+        send_over(self.address, self.tls.clone(), request).await
     }
 
     /// Sends bytes as they are.
@@ -212,7 +223,12 @@ impl Api {
         let request = self
             .request(method, path)
             .header(CONTENT_TYPE, "application/json");
-        send(self.address, request.body(Full::new(body.into()))?).await
+        send_over(
+            self.address,
+            self.tls.clone(),
+            request.body(Full::new(body.into()))?,
+        )
+        .await
     }
 
     /// Begins an upload with these bytes and leaves it open, as a slow client does; it breaks off
@@ -302,7 +318,12 @@ impl Api {
         if let Some(id) = last {
             request = request.header("Last-Event-ID", id);
         }
-        Events::open(self.address, request.body(Full::default())?).await
+        Events::open(
+            self.address,
+            self.tls.clone(),
+            request.body(Full::default())?,
+        )
+        .await
     }
 
     /// Makes a deployment.

@@ -38,6 +38,8 @@ pub struct Bootstrap {
     pub api: String,
     /// Fingerprint of the cluster's CA.
     pub ca_fingerprint: String,
+    /// That CA.
+    pub ca_pem: String,
     /// The admin's bearer token.
     pub token: String,
     /// A token to join with.
@@ -78,7 +80,19 @@ pub struct Cluster {
 /// # Panics
 /// When the test fails, after its logs were printed and its traces removed.
 pub async fn with_cluster(name: &str, test: impl AsyncFnOnce(&Cluster) -> Result<()>) {
-    if let Err(error) = with_cluster_on(&default_socket(), name, test).await {
+    with_cluster_set(name, &[], test).await;
+}
+
+/// The same with these variables in the server's environment.
+///
+/// # Panics
+/// As `with_cluster`.
+pub async fn with_cluster_set(
+    name: &str,
+    server: &[(&str, String)],
+    test: impl AsyncFnOnce(&Cluster) -> Result<()>,
+) {
+    if let Err(error) = run(&default_socket(), name, server, test).await {
         panic!("{name}: {error:#}");
     }
 }
@@ -92,11 +106,20 @@ pub async fn with_cluster_on(
     name: &str,
     test: impl AsyncFnOnce(&Cluster) -> Result<()>,
 ) -> Result<()> {
+    run(docker_socket, name, &[], test).await
+}
+
+async fn run(
+    docker_socket: &str,
+    name: &str,
+    server: &[(&str, String)],
+    test: impl AsyncFnOnce(&Cluster) -> Result<()>,
+) -> Result<()> {
     // With the full numbers nothing runs beside: what is counted is Skep, not the neighbours.
     let permits = if chaos::is_full() { CLUSTERS } else { 1 };
     let _room = ROOM.acquire_many(permits).await.expect("never closed");
     let dir = tempfile::Builder::new().prefix("skep-").tempdir()?;
-    let plan = Plan::make(name, dir.path(), docker_socket)?;
+    let plan = Plan::make(name, dir.path(), docker_socket)?.with_server(server);
     let outcome = plan.run(test).await;
     let cleaned = plan
         .clean(docker_socket)

@@ -3,6 +3,7 @@
 
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -19,6 +20,9 @@ const START: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(60);
 /// Longest name of a network interface: 15 bytes.
 const BRIDGE_PREFIX: &str = "skep";
+/// Daemons that one process of tests starts, at most.
+const DAEMONS: u32 = 4;
+static STARTED: AtomicU32 = AtomicU32::new(0);
 
 /// A daemon.
 pub struct Dockerd {
@@ -34,8 +38,20 @@ impl Dockerd {
     /// # Errors
     /// The bridge cannot be made, or the daemon does not start; tells what it said.
     pub async fn start() -> Result<Self> {
+        Self::start_with(&serde_json::json!({})).await
+    }
+
+    /// The same, with `config` as its daemon.json.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub async fn start_with(config: &serde_json::Value) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("skepd-").tempdir()?;
-        let number = std::process::id() % 10_000;
+        let file = dir.path().join("daemon.json");
+        std::fs::write(&file, config.to_string())?;
+        // Several in one process, and several processes, are beside each other.
+        let started = STARTED.fetch_add(1, Ordering::Relaxed);
+        let number = (std::process::id().wrapping_mul(DAEMONS) + started) % 4_096;
         let bridge = format!("{BRIDGE_PREFIX}{number}");
         make_bridge(&bridge, number).await?;
         let socket = text(&dir.path().join("sock"))?;
@@ -45,6 +61,8 @@ impl Dockerd {
             dir.path().join("dockerd.log"),
         )
         .args([
+            "--config-file",
+            &text(&file)?,
             "--data-root",
             &text(&dir.path().join("root"))?,
             "--exec-root",
@@ -114,8 +132,9 @@ impl Dockerd {
 
 /// A private network of its own for each run: several may be at it.
 async fn make_bridge(name: &str, number: u32) -> Result<()> {
-    let [_, _, high, low] = number.to_be_bytes();
-    let address = format!("{}/28", Ipv4Addr::new(10, 213, high, (low & 0xf0) | 1));
+    // Sixteen addresses for each.
+    let [_, _, high, low] = (number << 4).to_be_bytes();
+    let address = format!("{}/28", Ipv4Addr::new(10, 213, high, low | 1));
     run("ip", &["link", "add", name, "type", "bridge"]).await?;
     run("ip", &["address", "add", &address, "dev", name]).await?;
     run("ip", &["link", "set", name, "up"]).await

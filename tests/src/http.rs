@@ -2,6 +2,7 @@
 //! retried, every answer is read whole or as a stream of events.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -12,9 +13,13 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use crate::tls;
 
 /// Longest wait for a whole answer: what takes longer hangs.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -59,8 +64,29 @@ impl Answer {
 /// # Errors
 /// Refused, or not made in time.
 pub async fn connect(address: SocketAddr) -> Result<SendRequest<Full<Bytes>>> {
+    connect_over(address, None).await
+}
+
+/// A connection, on TLS where a configuration is given.
+///
+/// # Errors
+/// Refused, not trusted, or not made in time.
+pub async fn connect_over(
+    address: SocketAddr,
+    tls: Option<Arc<ClientConfig>>,
+) -> Result<SendRequest<Full<Bytes>>> {
+    if let Some(config) = tls {
+        return speak(tls::connect(address, config).await?).await;
+    }
     let stream = timeout(DEADLINE, TcpStream::connect(address)).await??;
     stream.set_nodelay(true)?;
+    speak(stream).await
+}
+
+async fn speak<S>(stream: S) -> Result<SendRequest<Full<Bytes>>>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(async move {
         // Its end shows in the requests made on it.
@@ -74,9 +100,21 @@ pub async fn connect(address: SocketAddr) -> Result<SendRequest<Full<Bytes>>> {
 /// # Errors
 /// No connection, no answer, or not in time.
 pub async fn send(address: SocketAddr, request: Request<Full<Bytes>>) -> Result<Answer> {
+    send_over(address, None, request).await
+}
+
+/// The same, on TLS where a configuration is given.
+///
+/// # Errors
+/// As `send`.
+pub async fn send_over(
+    address: SocketAddr,
+    tls: Option<Arc<ClientConfig>>,
+    request: Request<Full<Bytes>>,
+) -> Result<Answer> {
     let shown = format!("{} {}", request.method(), request.uri());
     let answer = async {
-        let mut sender = connect(address).await?;
+        let mut sender = connect_over(address, tls).await?;
         read(sender.send_request(request).await?).await
     };
     let answer = timeout(DEADLINE, answer)
@@ -86,7 +124,11 @@ pub async fn send(address: SocketAddr, request: Request<Full<Bytes>>) -> Result<
     answer.with_context(|| format!("{shown} at {address}"))
 }
 
-async fn read(answer: http::Response<Incoming>) -> Result<Answer> {
+/// Reads an answer to its end.
+///
+/// # Errors
+/// It breaks off.
+pub async fn read(answer: http::Response<Incoming>) -> Result<Answer> {
     let (head, body) = answer.into_parts();
     let body = body.collect().await?.to_bytes();
     Ok(Answer {
@@ -131,8 +173,12 @@ impl Events {
     ///
     /// # Errors
     /// No connection, or an answer that is no stream of events.
-    pub async fn open(address: SocketAddr, request: Request<Full<Bytes>>) -> Result<Self> {
-        let mut sender = connect(address).await?;
+    pub async fn open(
+        address: SocketAddr,
+        tls: Option<Arc<ClientConfig>>,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Self> {
+        let mut sender = connect_over(address, tls).await?;
         let answer = timeout(DEADLINE, sender.send_request(request)).await??;
         let kind = answer.headers().get(http::header::CONTENT_TYPE).cloned();
         let is_stream = kind

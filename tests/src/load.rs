@@ -27,9 +27,10 @@ const MAX_CAUSES: usize = 64;
 /// What became of the requests.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
-    /// Answered with a status below 500.
+    /// Answered with success.
     pub served: u64,
-    /// Failed requests by cause: a status of 500 and above, or what broke.
+    /// Failed requests by cause: any other status (a route that is missing is a 404), or what
+    /// broke.
     pub failures: BTreeMap<String, u64>,
     /// From start to stop.
     pub elapsed: Duration,
@@ -200,7 +201,7 @@ impl Client {
         if self.keeps_alive {
             self.kept = Some(sender);
         }
-        if status.is_server_error() {
+        if !status.is_success() {
             return Err(Broken::Cause(format!(
                 "{} {}",
                 status.as_u16(),
@@ -252,13 +253,14 @@ mod tests {
 
     #[tokio::test]
     async fn what_fails_is_counted_and_what_is_served_is_not() {
-        let good = report(server("HTTP/1.1 404 x\r\ncontent-length: 2\r\n\r\nok").await).await;
+        let good = report(server("HTTP/1.1 200 x\r\ncontent-length: 2\r\n\r\nok").await).await;
         assert!(good.failed() == 0 && good.served >= 20, "{good:?}");
         let closed = TcpListener::bind("127.0.0.1:0")
             .await
             .expect("a port")
             .local_addr();
         let wrong = [
+            server("HTTP/1.1 404 x\r\ncontent-length: 2\r\n\r\nno").await,
             server("HTTP/1.1 502 x\r\ncontent-length: 0\r\n\r\n").await,
             server("HTTP/1.1 200 x\r\ncontent-length: 9\r\n\r\ncut").await,
             server("").await,

@@ -41,6 +41,23 @@ impl Process {
         self
     }
 
+    /// Another process like this one that does not run yet, with `to` for each argument that is `from`.
+    #[must_use]
+    pub fn like(&self, from: &Path, to: &Path) -> Self {
+        let swapped = |argument: &OsString| match argument == from.as_os_str() {
+            true => to.as_os_str().to_owned(),
+            false => argument.clone(),
+        };
+        Self {
+            name: self.name.clone(),
+            program: self.program.clone(),
+            arguments: self.arguments.iter().map(swapped).collect(),
+            environment: self.environment.clone(),
+            log: self.log.clone(),
+            child: Mutex::new(None),
+        }
+    }
+
     /// The same with this variable.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {

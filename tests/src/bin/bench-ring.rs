@@ -3,19 +3,17 @@
 //! Prints a table, writes `target/bench/ring.json` and the section of docs/benchmarks.md; with names
 //! of parts (`idle`, `overhead`, `rolling`, `crash`) runs only these and writes nothing.
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use bollard::models::ContainerCreateBody;
-use serde::Serialize;
 use serde_json::json;
 use skep_tests::api::Name;
+use skep_tests::figures::{Figure, p50, publish, table};
 use skep_tests::load::Load;
 use skep_tests::random::Random;
-use skep_tests::{Cluster, crash, http, place, wait, with_cluster};
+use skep_tests::{Cluster, crash, http, wait, with_cluster};
 
 /// Deployments and plain runs, one after the other.
 const PAIRS: usize = 20;
@@ -31,31 +29,8 @@ const KILL_RATE: u32 = 100;
 /// From creation to the first answer.
 const FIRST_ANSWER: Duration = Duration::from_secs(30);
 const MIB: f64 = 1024.0 * 1024.0;
-/// Where this program writes in docs/benchmarks.md, and around what.
+/// Where this program writes in docs/benchmarks.md.
 const HEADING: &str = "## The ring: `make bench-ring`";
-const MARKS: [&str; 2] = ["<!-- ring: begin -->", "<!-- ring: end -->"];
-
-/// One figure, beside that of a peer where there is one.
-#[derive(Debug, Serialize)]
-struct Figure {
-    metric: &'static str,
-    value: f64,
-    unit: &'static str,
-    peer: Option<&'static str>,
-    peer_value: Option<f64>,
-}
-
-impl Figure {
-    fn alone(metric: &'static str, value: f64, unit: &'static str) -> Self {
-        Self {
-            metric,
-            value,
-            unit,
-            peer: None,
-            peer_value: None,
-        }
-    }
-}
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -80,18 +55,11 @@ async fn main() -> Result<()> {
     if is_wanted("crash") {
         with_cluster("crash", async |cluster| kills(cluster, &mut figures).await).await;
     }
-    let table = table(&figures);
-    println!("{table}");
+    println!("{}", table(&figures));
     if !wanted.is_empty() {
         return Ok(());
     }
-    let folder = place::target_dir().join("bench");
-    std::fs::create_dir_all(&folder)?;
-    std::fs::write(
-        folder.join("ring.json"),
-        serde_json::to_vec_pretty(&figures)?,
-    )?;
-    record(&place::root().join("docs/benchmarks.md"), &table)
+    publish("ring", HEADING, &figures)
 }
 
 /// With one service running, as a node has it.
@@ -141,13 +109,8 @@ async fn overhead(cluster: &Cluster, figures: &mut Vec<Figure>) -> Result<()> {
     println!(
         "deployment to first 200: {skep:.0} ms; Docker alone: {docker:.0} ms (p50 of {PAIRS})"
     );
-    figures.push(Figure {
-        metric: "ring.deploy_overhead_ms_p50",
-        value: skep - docker,
-        unit: "ms",
-        peer: Some("docker create+start to first 200, ms"),
-        peer_value: Some(docker),
-    });
+    let figure = Figure::alone("ring.deploy_overhead_ms_p50", skep - docker, "ms");
+    figures.push(figure.beside("docker create+start to first 200, ms", docker));
     Ok(())
 }
 
@@ -250,42 +213,4 @@ async fn kills(cluster: &Cluster, figures: &mut Vec<Figure>) -> Result<()> {
         "requests",
     ));
     Ok(())
-}
-
-fn p50(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-fn table(figures: &[Figure]) -> String {
-    let mut text = String::from("| metric | value | unit | beside |\n|---|---:|---|---|\n");
-    for figure in figures {
-        let beside = match (figure.peer, figure.peer_value) {
-            (Some(peer), Some(value)) => format!("{peer}: {value:.1}"),
-            _ => String::new(),
-        };
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "| {} | {:.1} | {} | {beside} |",
-            figure.metric, figure.value, figure.unit
-        );
-    }
-    text
-}
-
-/// Puts the table between the marks of the document; where it has none, behind its heading.
-fn record(document: &Path, table: &str) -> Result<()> {
-    let section = format!("{}\n{table}{}", MARKS[0], MARKS[1]);
-    let text = std::fs::read_to_string(document).unwrap_or_else(|_| "# Benchmarks\n".to_owned());
-    let begin = text.find(MARKS[0]);
-    let end = text.find(MARKS[1]).map(|at| at + MARKS[1].len());
-    let text = match (begin, end) {
-        (Some(begin), Some(end)) => format!("{}{section}{}", &text[..begin], &text[end..]),
-        _ if text.contains(HEADING) => {
-            text.replacen(HEADING, &format!("{HEADING}\n\n{section}"), 1)
-        }
-        _ => format!("{}\n\n{HEADING}\n\n{section}\n", text.trim_end()),
-    };
-    std::fs::write(document, text).with_context(|| format!("writing {}", document.display()))
 }

@@ -26,6 +26,7 @@ pub(super) struct Plan {
     dir: PathBuf,
     parts: BTreeMap<&'static str, SocketAddr>,
     docker_socket: String,
+    server: Vec<(String, String)>,
 }
 
 impl Plan {
@@ -57,7 +58,17 @@ impl Plan {
             dir: dir.to_owned(),
             parts,
             docker_socket: docker_socket.to_owned(),
+            server: Vec::new(),
         })
+    }
+
+    /// The same with these variables in the server's environment.
+    pub(super) fn with_server(mut self, variables: &[(&str, String)]) -> Self {
+        let owned = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.clone()));
+        self.server = owned.collect();
+        self
     }
 
     fn address(&self, part: &str) -> String {
@@ -84,7 +95,7 @@ impl Plan {
     }
 
     fn server(&self) -> Result<Process> {
-        self.process(
+        let server = self.process(
             "server",
             &[
                 ("--data-dir", self.path("server")),
@@ -95,7 +106,9 @@ impl Plan {
                 ("--agent-addr", self.address("agents")),
                 ("--base-domain", "localhost".to_owned()),
             ],
-        )
+        )?;
+        let set = |server: Process, (name, value): &(String, String)| server.env(name, value);
+        Ok(self.server.iter().fold(server, set))
     }
 
     fn net(&self) -> Result<Process> {

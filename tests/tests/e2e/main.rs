@@ -2,18 +2,24 @@
 //! and `SKEP_TEST_APP`, which `make test` sets; fails, and is never skipped, where something is
 //! missing. `SKEP_CHAOS=full` does the full number of faults.
 
+mod backup;
+mod builds;
 mod crash;
 mod daemon;
 mod dev;
 mod faults;
 mod git;
+mod history;
 mod hooks;
+mod identity;
 mod images;
 mod logs;
 mod ports;
+mod ready;
 mod restart;
 mod rolling;
 mod surface;
 mod traefik;
+mod traefik_rolling;
 mod up;
 mod variables;

@@ -1,0 +1,150 @@
+//! A cluster's servers on hosts of a lab: one host each, its data on a small disk of its own, its
+//! clock to be moved.
+
+use std::panic::AssertUnwindSafe;
+
+use anyhow::{Result, anyhow};
+use futures_util::FutureExt as _;
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
+
+use super::{Clock, Host, Lab};
+use crate::servers::{Servers, Site, join_node};
+
+/// Enough that a server calls it healthy, small enough to be filled in a moment.
+const DISK_MIB: u32 = 640;
+/// One such cluster at a time: elections are about time, and the machine is small.
+static ROOM: Mutex<()> = Mutex::const_new(());
+
+/// Servers on hosts.
+pub struct LabCluster {
+    // In this order: processes end before their hosts.
+    /// The servers, each on the host of the same place.
+    pub servers: Servers,
+    clocks: Vec<Clock>,
+    lab: Lab,
+}
+
+/// Runs a test on a cluster of its own with so many servers.
+///
+/// # Panics
+/// When the test fails, after its logs were printed and its traces removed.
+pub async fn with_servers(
+    name: &str,
+    count: usize,
+    test: impl AsyncFnOnce(&mut LabCluster) -> Result<()>,
+) {
+    if let Err(error) = try_with_servers(count, test).await {
+        panic!("{name}: {error:#}");
+    }
+}
+
+/// The same for a program that goes on.
+///
+/// # Errors
+/// The test failed; its logs were printed and its traces removed.
+pub async fn try_with_servers(
+    count: usize,
+    test: impl AsyncFnOnce(&mut LabCluster) -> Result<()>,
+) -> Result<()> {
+    let _room = ROOM.lock().await;
+    let mut cluster = LabCluster::start(count).await?;
+    let outcome = AssertUnwindSafe(test(&mut cluster)).catch_unwind().await;
+    let outcome = outcome.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(anyhow!("panicked: {}", text.unwrap_or_default()))
+    });
+    if outcome.is_err() {
+        cluster.servers.print_logs();
+    }
+    outcome
+}
+
+impl LabCluster {
+    async fn start(count: usize) -> Result<Self> {
+        let mut lab = Lab::new().await?;
+        let (mut sites, mut clocks) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            let (site, clock) = prepare(&mut lab).await?;
+            sites.push(site);
+            clocks.push(clock);
+        }
+        Ok(Self {
+            servers: Servers::start_at(sites).await?,
+            clocks,
+            lab,
+        })
+    }
+
+    /// One more server on one more host.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub async fn join(&mut self) -> Result<()> {
+        let (site, clock) = prepare(&mut self.lab).await?;
+        self.clocks.push(clock);
+        self.servers.join(site).await
+    }
+
+    /// The host of a server.
+    pub fn host(&self, place: usize) -> &Host {
+        self.lab.host(place)
+    }
+
+    /// The clock of a server.
+    pub fn clock(&self, place: usize) -> &Clock {
+        &self.clocks[place]
+    }
+
+    /// The lab, for more hosts.
+    pub fn lab(&mut self) -> &mut Lab {
+        &mut self.lab
+    }
+
+    /// Fills the disk of a server's data; answers how many bytes it took.
+    ///
+    /// # Errors
+    /// The disk fails otherwise.
+    pub async fn fill_disk(&self, place: usize) -> Result<u64> {
+        let disk = self.servers.server(place).site.data.clone();
+        spawn_blocking(move || Host::fill_disk(&disk)).await?
+    }
+
+    /// Gives a server its disk back.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub async fn empty_disk(&self, place: usize) -> Result<()> {
+        let disk = self.servers.server(place).site.data.clone();
+        spawn_blocking(move || Host::empty_disk(&disk)).await?
+    }
+
+    /// A node whose metadata are the registers of a test; answers its name.
+    ///
+    /// # Errors
+    /// It cannot join.
+    pub async fn register_node(&self) -> Result<String> {
+        let bootstrap = self.servers.bootstrap();
+        let address = self.servers.server(0).site.cluster;
+        let joined = join_node(
+            address,
+            &bootstrap.ca_pem,
+            &bootstrap.join_token,
+            "registers",
+        );
+        Ok(joined.await?.name)
+    }
+}
+
+async fn prepare(lab: &mut Lab) -> Result<(Site, Clock)> {
+    let place = lab.add_host().await?;
+    let host = lab.host(place);
+    host.small_disk("data", DISK_MIB).await?;
+    let clock = Clock::new(host.path("clock"))?;
+    let mut site = Site::on(host);
+    for (name, value) in clock.environment()? {
+        site = site.env(name, value);
+    }
+    Ok((site, clock))
+}

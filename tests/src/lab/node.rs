@@ -1,0 +1,134 @@
+//! A node on a host of a lab: a dockerd of its own, the data plane and the agent. Its containers are
+//! on a bridge that only this host has; its ingress is reached from every other host and from the
+//! machine.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use super::Host;
+use crate::app::App;
+use crate::containers::Containers;
+use crate::process::Process;
+use crate::{place, wait};
+
+const INGRESS_PORT: u16 = 8080;
+/// The same on every host: none sees another's.
+const BRIDGE_ADDRESS: &str = "172.30.0.1/24";
+/// Loading its state and making its containerd.
+const START: Duration = Duration::from_secs(60);
+const STOP: Duration = Duration::from_secs(60);
+
+/// A node, running.
+pub struct Node {
+    /// Its name in the cluster: its host's.
+    pub name: String,
+    /// Where its ingress listens.
+    pub ingress: SocketAddr,
+    /// Its Docker.
+    pub containers: Containers,
+    /// The agent.
+    pub agent: Process,
+    /// The data plane.
+    pub net: Process,
+    dockerd: Process,
+    dir: PathBuf,
+}
+
+impl Node {
+    /// Starts a daemon, a data plane and an agent on a host; the agent joins at `server`.
+    ///
+    /// # Errors
+    /// One does not start; tells what it said.
+    pub async fn start(host: &Host, server: SocketAddr, join_token: &str) -> Result<Self> {
+        let dir = host.path("node");
+        std::fs::DirBuilder::new().mode(0o700).create(&dir)?;
+        let socket = dir.join("docker.sock");
+        let dockerd = dockerd(host, &dir, &socket);
+        dockerd.start().await?;
+        let socket_text = socket.to_str().context("the path is no text")?;
+        let containers = wait::until_ok("a dockerd on the host", START, async || {
+            let containers = Containers::connect(socket_text).await?;
+            containers.docker().info().await?;
+            Ok(containers)
+        });
+        let containers = containers.await.with_context(|| dockerd.log())?;
+        let ingress = SocketAddr::from((host.address(), INGRESS_PORT));
+        let (net, agent) = parts(host, &dir, &socket, (ingress, server))?;
+        net.start().await?;
+        let agent = agent.env("SKEP_JOIN_TOKEN", join_token);
+        agent.start().await?;
+        Ok(Self {
+            name: host.name().to_owned(),
+            ingress,
+            containers,
+            agent,
+            net,
+            dockerd,
+            dir,
+        })
+    }
+
+    /// Builds an image of the test app on this node's Docker; answers its reference.
+    ///
+    /// # Errors
+    /// The build failed.
+    pub async fn image(&self, version: &str) -> Result<String> {
+        let app = App::create(self.dir.join(format!("app-{version}")), "lab", version)?;
+        let tag = format!("skep-lab/{}:{version}", self.name);
+        self.containers.build(app.dir(), &tag).await?;
+        Ok(tag)
+    }
+
+    /// Ends it, its containers with it.
+    ///
+    /// # Errors
+    /// Something does not end.
+    pub async fn stop(&self) -> Result<()> {
+        self.agent.kill().await?;
+        self.net.kill().await?;
+        self.dockerd.terminate(STOP).await.map(drop)
+    }
+}
+
+fn dockerd(host: &Host, dir: &Path, socket: &Path) -> Process {
+    let folder = |name: &str| dir.join(name).into_os_string();
+    host.process("dockerd", Path::new("dockerd"))
+        .args(["--data-root".into(), folder("docker")])
+        .args(["--exec-root".into(), folder("docker-run")])
+        .args(["--pidfile".into(), folder("docker.pid")])
+        .args(["--host", &format!("unix://{}", socket.display())])
+        .args(["--bip", BRIDGE_ADDRESS])
+        // Its containers are spoken to by this host alone.
+        .args(["--iptables=false", "--ip-masq=false", "--ip-forward=false"])
+}
+
+fn parts(
+    host: &Host,
+    dir: &Path,
+    docker: &Path,
+    (ingress, server): (SocketAddr, SocketAddr),
+) -> Result<(Process, Process)> {
+    let binary = place::skep_binary()?;
+    let path = |name: &str| dir.join(name).into_os_string();
+    let part = |name: &str| {
+        let process = host.process(name, &binary);
+        process
+            .args([name, "--exit-with-parent"])
+            .env("NO_COLOR", "1")
+    };
+    let net = part("net")
+        .args(["--data-dir".into(), path("net")])
+        .args(["--socket".into(), path("net.sock")])
+        .args(["--ingress-addr", &ingress.to_string()])
+        .args(["--admin-addr", "127.0.0.1:0"]);
+    let agent = part("agent")
+        .args(["--data-dir".into(), path("agent")])
+        .args(["--net-socket".into(), path("net.sock")])
+        .args(["--server", &server.to_string(), "--name", host.name()])
+        .args([Path::new("--docker-socket"), docker]);
+    Ok((net, agent))
+}

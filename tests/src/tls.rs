@@ -1,0 +1,157 @@
+//! TLS as a client from outside has it: it trusts one CA, shows a certificate where it has one, and
+//! reaches servers by whatever address. Names in certificates are not looked at: several clusters
+//! of a test have the same addresses one after the other, and each has a CA of its own.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use hyper_util::rt::TokioIo;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tonic::transport::{Channel, Endpoint};
+
+/// Of TCP and TLS together.
+const CONNECT: Duration = Duration::from_secs(5);
+/// As the windows of a cluster's own connections: nothing waits for them at the rates measured.
+const WINDOW_BYTES: u32 = 4 << 20;
+
+/// A certificate chain and its key, as PEM.
+#[derive(Debug, Clone, Copy)]
+pub struct Shown<'a> {
+    /// The chain, own certificate first.
+    pub chain_pem: &'a str,
+    /// The key.
+    pub key_pem: &'a str,
+}
+
+/// Trusts the CA (or CAs) in `ca_pem` and speaks the protocol `alpn`.
+///
+/// # Errors
+/// A PEM is none.
+pub fn client(ca_pem: &str, shown: Option<Shown<'_>>, alpn: &[u8]) -> Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
+        roots.add(certificate?)?;
+    }
+    let provider = Arc::new(ring::default_provider());
+    let verifier = Arc::new(OfCa {
+        roots,
+        provider: provider.clone(),
+    });
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match shown {
+        Some(shown) => {
+            let chain = CertificateDer::pem_slice_iter(shown.chain_pem.as_bytes());
+            let key = PrivateKeyDer::from_pem_slice(shown.key_pem.as_bytes())?;
+            builder.with_client_auth_cert(chain.collect::<Result<_, _>>()?, key)?
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![alpn.to_vec()];
+    config.enable_sni = false;
+    Ok(Arc::new(config))
+}
+
+/// Dials and shakes hands.
+///
+/// # Errors
+/// Refused, not trusted, or not in time.
+pub async fn connect(
+    address: SocketAddr,
+    config: Arc<ClientConfig>,
+) -> io::Result<TlsStream<TcpStream>> {
+    let connecting = async {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::IpAddress(Ipv4Addr::LOCALHOST.into());
+        TlsConnector::from(config).connect(name, stream).await
+    };
+    tokio::time::timeout(CONNECT, connecting).await?
+}
+
+/// A gRPC connection, made before this answers.
+///
+/// # Errors
+/// As `connect`.
+pub async fn channel(address: SocketAddr, config: Arc<ClientConfig>) -> Result<Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))?
+        .origin(format!("https://{address}").parse()?)
+        .connect_timeout(CONNECT)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES);
+    let dial = tower::service_fn(move |_| {
+        let config = config.clone();
+        async move { connect(address, config).await.map(TokioIo::new) }
+    });
+    let channel = endpoint.connect_with_connector(dial).await;
+    channel.with_context(|| format!("no gRPC connection with {address}"))
+}
+
+/// Wants a chain that ends at a root, whatever its names.
+#[derive(Debug)]
+struct OfCa {
+    roots: RootCertStore,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for OfCa {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let certificate = ParsedCertificate::try_from(end_entity)?;
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(
+            &certificate,
+            &self.roots,
+            intermediates,
+            now,
+            algorithms,
+        )?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}

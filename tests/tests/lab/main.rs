@@ -1,0 +1,9 @@
+//! Several servers on hosts of a lab: real processes, real partitions, full disks, moved clocks.
+//! Needs root, `SKEP_BIN`, iproute2, iptables and libfaketime; fails, and is never skipped, where
+//! something is missing. `SKEP_CHAOS=full` does the full number of faults.
+
+mod apps;
+mod chaos;
+mod group;
+mod network;
+mod troubles;
