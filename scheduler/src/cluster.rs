@@ -246,6 +246,7 @@ mod tests {
             status_ms: 0,
             generation: 1,
             joined_ms: 0,
+            meta: std::collections::BTreeMap::new(),
         }
     }
 

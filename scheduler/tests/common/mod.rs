@@ -37,6 +37,7 @@ pub(crate) fn node(id: u128, cpu_millis: u32, memory_mib: u64) -> Node {
         status_ms: 0,
         generation: 1,
         joined_ms: 0,
+        meta: std::collections::BTreeMap::new(),
     }
 }
 
