@@ -1,10 +1,12 @@
 //! A server that is too far behind gets a snapshot, also over a connection that breaks.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use skep_proto::convert::id_bytes;
 use skep_proto::v1;
 use skep_proto::v1::command::Kind;
+use tokio::time::timeout;
 
 use crate::proxy::Proxy;
 use crate::world::World;
@@ -13,6 +15,8 @@ use crate::world::World;
 const NODES: u128 = 300;
 /// A connection to the third server breaks when it has carried so much.
 const LIMIT: u64 = 1_500_000;
+/// Whatever is awaited happens within.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 async fn fill(world: &World) {
     let leader = world.leader().await;
@@ -52,6 +56,13 @@ async fn a_snapshot_that_breaks_off_goes_on_from_there() {
         .until(3, "caught up", |view| view.index() >= newest)
         .await;
     assert_eq!(world.store(3).view().nodes().count() as u128, NODES);
+    // The receiver shows the state before its answer has reached the sender, who counts then.
+    let counted = async {
+        while world.servers[&leader].outbox.metrics().snapshots_sent == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, counted).await.expect("counted in time");
     let metrics = world.servers[&leader].outbox.metrics();
     assert_eq!((metrics.snapshots_sent, metrics.snapshots_failed), (1, 0));
     assert!(proxy.broken.load(Ordering::Relaxed) >= 1, "it did break");
