@@ -146,7 +146,6 @@ impl Servers for PeersService {
     type ProposeStream = Messages<v1::ProposeReply>;
     type FetchUploadStream = Messages<v1::Chunk>;
     type FetchLogsStream = Messages<v1::LogChunk>;
-    type FetchHistoryStream = Messages<v1::HistoryRows>;
 
     async fn join(
         &self,
@@ -308,16 +307,6 @@ impl Servers for PeersService {
         };
         let stream = log_chunks(lines).take_until(Box::pin(over));
         Ok(Response::new(Box::pin(stream)))
-    }
-
-    async fn fetch_history(
-        &self,
-        request: Request<v1::FetchHistoryRequest>,
-    ) -> Result<Response<Self::FetchHistoryStream>, Status> {
-        self.caller(&request)?;
-        Err(Status::unimplemented(
-            "this server's history is not handed on",
-        ))
     }
 }
 

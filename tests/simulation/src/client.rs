@@ -55,10 +55,6 @@ pub(crate) struct Client {
     pub(crate) current: Option<Open>,
     pub(crate) next_value: u64,
     pub(crate) next_attempt: u64,
-    /// Newest value of the own register that is acknowledged.
-    pub(crate) acknowledged: u64,
-    /// Operations that were answered.
-    pub(crate) done: u64,
 }
 
 /// An operation under way.
@@ -76,8 +72,6 @@ impl Client {
             current: None,
             next_value: NOTHING + 1,
             next_attempt: 1,
-            acknowledged: NOTHING,
-            done: 0,
         }
     }
 

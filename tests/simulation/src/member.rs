@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use skep_raft_core::members::{self, Plan};
 use skep_raft_core::{
-    Body, Committed, Config, Core, Input, Outgoing, Output, Position, Reason, Role, Taken,
+    Body, Committed, Config, Core, Input, Outgoing, Output, Position, Role, Taken,
 };
 use skep_state::State;
 
@@ -251,8 +251,7 @@ impl Member {
         }
         for refused in &output.refused {
             if let Some(request) = self.proposals.remove(&refused.id) {
-                // A follower's refusal names the leader: the client tries there.
-                debug_assert!(!matches!(refused.reason, Reason::Invalid { .. }));
+                // Nothing has happened: the client tries again, maybe elsewhere.
                 answer(&request, Outcome::Again, world);
             }
         }

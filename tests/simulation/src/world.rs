@@ -1,17 +1,18 @@
 //! The world: servers, clients, agents and faults on one virtual clock.
 
 mod chaos;
+mod clients;
+mod healing;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::breakage::Breakage;
-use crate::client::{Answer, Client, Open, Operation, Outcome, Request};
+use crate::client::Client;
 use crate::disk::Disk;
 use crate::event::{Effect, Event, Payload, Slot};
 use crate::invariants::{self, Invariants, Violation};
 use crate::member::{Ended, Member, Surroundings};
 use crate::network::Network;
-use crate::workload;
 use skep_raft_core::Input;
 
 /// Length of a tick, ms.
@@ -187,30 +188,6 @@ impl World {
             self.next_event()?;
         }
         Ok(())
-    }
-
-    /// No more faults: servers start, links are whole, and everybody must get where the others are.
-    fn heal_phase(&mut self) -> Result<(), Violation> {
-        self.is_chaos = false;
-        self.mortality = 0;
-        self.network = Network::calm();
-        for slot in 0..self.servers.len() {
-            self.servers[slot].paused_until = 0;
-            self.start_soon(slot, 10);
-        }
-        let deadline = self.now + CONVERGE_MS;
-        let mut checked = self.now;
-        while self.now < deadline {
-            self.next_event()?;
-            if self.now >= checked + 500 {
-                checked = self.now;
-                self.retire();
-                if self.has_converged() {
-                    return self.last_look();
-                }
-            }
-        }
-        Err(self.not_converged())
     }
 
     fn next_event(&mut self) -> Result<(), Violation> {
@@ -413,125 +390,6 @@ impl World {
         }
     }
 
-    /// A client begins an operation, or tries the one under way again somewhere else.
-    fn client(&mut self, id: usize, attempt: u64) {
-        let registers = self.clients.len();
-        let since = self.newest_index();
-        let client = &mut self.clients[id];
-        match client.current {
-            Some(open) if open.request.attempt != attempt => return,
-            Some(mut open) => {
-                open.request.attempt = client.attempt();
-                client.current = Some(open);
-            }
-            None if !self.is_chaos => return,
-            None => {
-                let operation = client.choose(&mut self.rng, registers);
-                let at_least = match operation {
-                    Operation::Read { register } => self.invariants.reads.at_least(register),
-                    _ => 0,
-                };
-                let request = Request {
-                    client: id,
-                    attempt: client.attempt(),
-                    key: self.rng.u128(..),
-                    operation,
-                    since,
-                };
-                client.current = Some(Open { request, at_least });
-            }
-        }
-        let Some(open) = self.clients[id].current else {
-            return;
-        };
-        self.send_request(open.request);
-        let attempt = open.request.attempt;
-        let patience = self.rng.u64(PATIENCE_MS / 2..PATIENCE_MS * 2);
-        self.after(
-            patience,
-            Event::Client {
-                client: id,
-                attempt,
-            },
-        );
-    }
-
-    fn send_request(&mut self, request: Request) {
-        let slot = self.rng.usize(..self.servers.len());
-        let to = self.servers[slot].member;
-        if let Some(delay) = self.network.carry(&mut self.rng, 0, to).first() {
-            let payload = Payload::Request { request, hops: 0 };
-            self.after(*delay, Event::Arrive { to, payload });
-        }
-    }
-
-    fn answered(&mut self, id: usize, answer: Answer) -> Result<(), Violation> {
-        if id == AGENT {
-            return Ok(());
-        }
-        let client = &mut self.clients[id];
-        let Some(open) = client.current else {
-            return Ok(());
-        };
-        if open.request.attempt != answer.attempt {
-            return Ok(());
-        }
-        match (open.request.operation, answer.result) {
-            (Operation::Write { value }, Outcome::Written) => {
-                client.acknowledged = client.acknowledged.max(value);
-                self.invariants.acknowledged.wrote(id, value);
-                self.invariants.reads.seen(id, value);
-            }
-            (Operation::Read { register }, Outcome::Value(value)) => {
-                let sent = self.clients[register].newest_sent();
-                let reads = &mut self.invariants.reads;
-                reads.answered(register, value, (open.at_least, sent))?;
-            }
-            (Operation::Write { .. }, Outcome::Refused) => {}
-            // The next attempt is already on the clock.
-            _ => return Ok(()),
-        }
-        let client = &mut self.clients[id];
-        client.current = None;
-        client.done += 1;
-        self.report.operations += 1;
-        let pause = self.rng.u64(5..120);
-        let attempt = self.clients[id].next_attempt;
-        self.after(
-            pause,
-            Event::Client {
-                client: id,
-                attempt,
-            },
-        );
-        Ok(())
-    }
-
-    /// An agent says that the exclusive service's allocation has failed: a new one is wanted.
-    fn agent(&mut self) {
-        let pause = self.rng.u64(AGENT_MS / 2..AGENT_MS * 2);
-        self.after(pause, Event::Agent);
-        let seen = self.servers.iter().filter_map(|server| {
-            let member = server.running.as_ref()?;
-            workload::live_allocation(&member.state)
-        });
-        let seen: Vec<u128> = seen.collect();
-        if seen.is_empty() || !self.is_chaos {
-            return;
-        }
-        self.agent_attempts += 1;
-        let request = Request {
-            client: AGENT,
-            attempt: self.agent_attempts,
-            key: self.rng.u128(..),
-            operation: Operation::Fail {
-                allocation: seen[self.rng.usize(..seen.len())],
-            },
-            since: self.newest_index(),
-        };
-        self.send_request(request);
-    }
-
     fn newest_index(&self) -> u64 {
         self.servers
             .iter()
@@ -591,102 +449,6 @@ impl World {
         if server.running.take().is_some() {
             server.run += 1;
             server.disk.crash(&mut self.rng);
-        }
-    }
-
-    /// Servers that were taken out, and are no members any more, stop.
-    fn retire(&mut self) {
-        let members = self.servers.iter().find_map(|server| {
-            let member = server.running.as_ref()?;
-            member.leads().then(|| member.members().clone())
-        });
-        let Some(members) = members else { return };
-        for slot in 0..self.servers.len() {
-            let id = self.servers[slot].member;
-            let is_member = members.voters.contains(&id)
-                || members.learners.contains(&id)
-                || members.voters_outgoing.contains(&id)
-                || members.learners_next.contains(&id);
-            if !is_member && !self.wanted.contains(&id) {
-                self.kill(slot);
-                self.servers[slot].is_retired = true;
-            }
-        }
-    }
-
-    fn live(&self) -> impl Iterator<Item = &Member> {
-        self.servers
-            .iter()
-            .filter_map(|server| server.running.as_ref())
-            .filter(|member| self.wanted.contains(&member.id))
-    }
-
-    fn has_converged(&self) -> bool {
-        let newest = self.live().map(|member| member.applied.index).max();
-        let leaders = self.live().filter(|member| member.leads()).count();
-        let is_everybody_there = self.live().count() == self.wanted.len();
-        let voters = self
-            .live()
-            .find(|member| member.leads())
-            .map_or(0, |member| member.members().voters.len());
-        leaders == 1
-            && is_everybody_there
-            && voters % 2 == 1
-            && voters + 1 >= self.wanted.len().min(5)
-            && self.clients.iter().all(|client| client.current.is_none())
-            && self
-                .live()
-                .all(|member| Some(member.applied.index) == newest)
-    }
-
-    fn last_look(&mut self) -> Result<(), Violation> {
-        let mut first = None;
-        for member in self.live() {
-            self.invariants.acknowledged.holds(member.id, |register| {
-                workload::read(&member.state, register)
-            })?;
-            let bytes = member.state.encode();
-            if first.get_or_insert_with(|| bytes.clone()) != &bytes {
-                return invariants::broken(
-                    "same-state-at-same-index",
-                    format!("member {} ended in another state", member.id),
-                );
-            }
-        }
-        Ok(())
-    }
-
-    fn not_converged(&self) -> Violation {
-        let servers: Vec<String> = self
-            .servers
-            .iter()
-            .map(|server| match &server.running {
-                Some(member) => format!(
-                    "{}: at {}, leads {}, leader {:?}, voters {:?}+{:?} learners {:?}",
-                    member.id,
-                    member.applied.index,
-                    member.leads(),
-                    member.leader(),
-                    member.members().voters,
-                    member.members().voters_outgoing,
-                    member.members().learners,
-                ),
-                None => format!("{}: down, retired {}", server.member, server.is_retired),
-            })
-            .collect();
-        let open: Vec<_> = self
-            .clients
-            .iter()
-            .filter_map(|client| Some((client.id, client.current?.request.operation)))
-            .collect();
-        Violation {
-            invariant: "converges",
-            what: format!(
-                "{} ms after the last fault: {}; wanted {:?}; open {open:?}",
-                CONVERGE_MS,
-                servers.join("; "),
-                self.wanted
-            ),
         }
     }
 }

@@ -12,13 +12,11 @@ pub(crate) struct Members {
     seen: BTreeSet<u64>,
     newest: BTreeSet<u64>,
     gone: BTreeSet<u64>,
-    changes: u64,
 }
 
 impl Members {
     /// A membership that some member has applied; older ones are seen again on members behind.
     pub(crate) fn now(&mut self, members: &ConfState) -> Held {
-        self.changes += 1;
         let name = "membership-safe";
         if members.voters.is_empty() {
             return broken(name, "a group without voters".to_owned());
