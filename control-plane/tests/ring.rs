@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use skep_control_plane::agents::fleet::Fleet;
+use skep_control_plane::agents::notices::Notices;
 use skep_control_plane::agents::relay::Relay;
 use skep_control_plane::agents::service::{AgentsService, Shared};
 use skep_control_plane::agents::uploads::Uploads;
@@ -83,7 +84,10 @@ impl Server {
             .await
             .unwrap();
         tokio::spawn(writer);
+        let notices = Notices::default();
+        tokio::spawn(notices.follow(&store, stop.clone()));
         let shared = Shared {
+            notices,
             store: store.clone(),
             secrets: secrets.clone(),
             history: history.clone(),

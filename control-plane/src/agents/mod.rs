@@ -3,6 +3,7 @@
 pub mod desired;
 pub mod elsewhere;
 pub mod fleet;
+pub mod notices;
 pub mod relay;
 pub mod service;
 mod session;

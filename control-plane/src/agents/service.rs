@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::fleet::Fleet;
+use super::notices::Notices;
 use super::relay::Relay;
 use super::session::{Session, is_member, status};
 use super::uploads::Uploads;
@@ -46,6 +47,8 @@ pub struct Shared {
     pub history: History,
     /// Who is connected.
     pub fleet: Fleet,
+    /// Wakes the sessions that a change concerns.
+    pub notices: Notices,
     /// App logs passing through.
     pub relay: Relay,
     /// Folders passing through.

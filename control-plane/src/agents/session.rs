@@ -14,13 +14,13 @@ use skep_proto::convert::{id_bits, id_bytes};
 use skep_proto::v1;
 use skep_proto::v1::command::Kind;
 use skep_state::State;
-use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use super::fleet::RouteStatus;
+use super::notices::Concern;
 use super::service::Shared;
-use super::told::{Concern, Told};
+use super::told::Told;
 
 /// What goes down to the node.
 pub(super) type Down = mpsc::Sender<Result<v1::ToAgent, Status>>;
@@ -196,18 +196,12 @@ impl Session {
         mut told: Told,
         mut to_node: mpsc::Receiver<v1::to_agent::Kind>,
     ) -> Result<(), Status> {
-        // Subscribed before the first view: nothing between the two is missed.
-        let mut changes = self.shared.store.consensus().changes();
+        // Listening before the first view: nothing between the two is missed.
+        let notices = self.shared.notices.listen(self.node, self.id);
         let mut applied = self.shared.store.consensus().applied();
-        let mut concern = Concern::ALL;
         loop {
-            self.tell(&mut told, concern).await?;
-            concern = tokio::select! {
-                batch = changes.recv() => match batch {
-                    Ok(batch) => told.concerns(&batch),
-                    Err(RecvError::Lagged(_)) => Concern::ALL,
-                    Err(RecvError::Closed) => return Ok(()),
-                },
+            let concern = tokio::select! {
+                concern = notices.next() => concern,
                 // A replica that is behind what the node has been told elsewhere catches up.
                 moved = applied.changed(), if told.is_waiting() => match moved {
                     Ok(()) => Concern::ALL,
@@ -218,6 +212,7 @@ impl Session {
                     Concern::NONE
                 }
             };
+            self.tell(&mut told, concern).await?;
         }
     }
 
@@ -231,7 +226,7 @@ impl Session {
                 "this node was removed from the cluster",
             ));
         }
-        for kind in told.tell(&view, concern, &self.shared.secrets) {
+        for kind in told.tell(&view, concern, &self.shared) {
             self.send(kind).await?;
         }
         Ok(())

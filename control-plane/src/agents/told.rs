@@ -10,37 +10,12 @@ use skep_model::id::{AllocationId, DeploymentId, NodeId};
 use skep_proto::convert::id_bytes;
 use skep_proto::v1;
 use skep_proto::v1::to_agent::Kind;
-use skep_state::{Change, Cluster, State};
+use skep_state::{Cluster, State};
 
 use super::desired::{desired_set, generation};
-use crate::consensus::Batch;
+use super::notices::Concern;
+use super::service::Shared;
 use crate::secrets::Secrets;
-
-/// What of a node's picture may have changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Concern {
-    /// Its allocations and builds.
-    work: bool,
-    /// The route table.
-    routes: bool,
-    /// The servers and the CAs.
-    servers: bool,
-}
-
-impl Concern {
-    /// Everything.
-    pub(super) const ALL: Self = Self {
-        work: true,
-        routes: true,
-        servers: true,
-    };
-    /// Nothing.
-    pub(super) const NONE: Self = Self {
-        work: false,
-        routes: false,
-        servers: false,
-    };
-}
 
 /// What one node was told last: the base of the next delta.
 pub(super) struct Told {
@@ -78,29 +53,8 @@ impl Told {
         self.is_waiting
     }
 
-    /// What a batch may change for this node.
-    pub(super) fn concerns(&self, batch: &Batch<Change>) -> Concern {
-        if batch.is_reset {
-            return Concern::ALL;
-        }
-        let mut concern = Concern::NONE;
-        for change in &batch.changes {
-            match change {
-                Change::Allocation { node, .. }
-                | Change::Build(node)
-                | Change::Node(node)
-                | Change::Quarantine(node) => concern.work |= *node == self.node,
-                Change::Routes => concern.routes = true,
-                Change::Server(_) => concern.servers = true,
-                Change::Cluster => concern = Concern::ALL,
-                _ => {}
-            }
-        }
-        concern
-    }
-
     /// What to say now; afterwards it counts as told.
-    pub(super) fn tell(&mut self, view: &State, concern: Concern, secrets: &Secrets) -> Vec<Kind> {
+    pub(super) fn tell(&mut self, view: &State, concern: Concern, shared: &Shared) -> Vec<Kind> {
         let Some(cluster) = view.cluster() else {
             self.is_waiting = true;
             return Vec::new();
@@ -117,13 +71,11 @@ impl Told {
         // Before the work: an allocation is out of the routes before its container hears of it.
         if concern.routes && self.routes != Some(view.routes_revision()) {
             self.routes = Some(view.routes_revision());
-            all.push(Kind::Routes(v1::RouteTable {
-                incarnation: cluster.incarnation,
-                ..(&view.route_table()).into()
-            }));
+            let table = shared.notices.routes(view, cluster.incarnation);
+            all.push(Kind::Routes(v1::RouteTable::clone(&table)));
         }
         if concern.work {
-            all.extend(self.tell_work(view, cluster, secrets));
+            all.extend(self.tell_work(view, cluster, &shared.secrets));
         }
         all
     }

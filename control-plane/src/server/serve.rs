@@ -21,6 +21,7 @@ use super::joining::Kept;
 use super::listeners::{Listeners, local_address};
 use super::{Begun, Core, Error, Options, Ready, clock, found};
 use crate::agents::fleet::Fleet;
+use crate::agents::notices::Notices;
 use crate::agents::relay::Relay;
 use crate::agents::service::{AgentsService, Shared};
 use crate::agents::uploads::Uploads;
@@ -282,7 +283,11 @@ async fn start(
     let neighbours = Neighbours::new(passing.issuer.server, Arc::clone(&passing.own));
     let watching = clock::watch(passing.store.clone(), neighbours.clone(), shutdown.clone());
     parts.spawn(named("clocks", watching));
+    let notices = Notices::default();
+    let noticing = notices.follow(&passing.store, shutdown.clone());
+    parts.spawn(named("notices", noticing));
     let shared = Shared {
+        notices,
         store: passing.store.clone(),
         secrets: passing.secrets.clone(),
         history: history.clone(),

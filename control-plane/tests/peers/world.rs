@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use skep_control_plane::agents::elsewhere::Elsewhere;
 use skep_control_plane::agents::fleet::Fleet;
+use skep_control_plane::agents::notices::Notices;
 use skep_control_plane::agents::relay::Relay;
 use skep_control_plane::agents::service::{AgentsService, Shared};
 use skep_control_plane::agents::uploads::Uploads;
@@ -218,7 +219,10 @@ impl World {
         let path = self.dirs[&member].path().join("history.db");
         let (history, writer) = History::open(&path.display().to_string()).await.unwrap();
         tokio::spawn(writer);
+        let notices = Notices::default();
+        tokio::spawn(notices.follow(&parts.store, parts.shutdown.clone()));
         let shared = Shared {
+            notices,
             store: parts.store.clone(),
             secrets: self.secrets.clone(),
             history: history.clone(),

@@ -1,0 +1,276 @@
+//! Wakes the sessions that a change concerns, and no others. One task follows the feed for all of
+//! them: with ten thousand nodes a change of one wakes one session. Never says what changed for
+//! whom beyond [`Concern`]; each session reads that from a view.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use skep_model::id::NodeId;
+use skep_proto::v1;
+use skep_state::{Change, State};
+use tokio::sync::Notify;
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
+
+use crate::consensus::Batch;
+use crate::store::Store;
+
+/// What of a node's picture may have changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Concern {
+    /// Its allocations and builds.
+    pub(super) work: bool,
+    /// The route table.
+    pub(super) routes: bool,
+    /// The servers and the CAs.
+    pub(super) servers: bool,
+}
+
+impl Concern {
+    /// Everything.
+    pub(super) const ALL: Self = Self {
+        work: true,
+        routes: true,
+        servers: true,
+    };
+    /// Nothing.
+    pub(super) const NONE: Self = Self {
+        work: false,
+        routes: false,
+        servers: false,
+    };
+    /// What the node itself is to do.
+    const WORK: Self = Self {
+        work: true,
+        ..Self::NONE
+    };
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            work: self.work || other.work,
+            routes: self.routes || other.routes,
+            servers: self.servers || other.servers,
+        }
+    }
+}
+
+/// What one session has not looked at yet.
+struct Slot {
+    concern: Mutex<Concern>,
+    wake: Notify,
+}
+
+/// A node, and the number of its session: while one session ends the next may have begun.
+type Key = (NodeId, u64);
+
+#[derive(Default)]
+struct Inner {
+    slots: Mutex<BTreeMap<Key, Arc<Slot>>>,
+    /// The newest route table that was asked for, in the form in which it is sent.
+    routes: Mutex<Option<Arc<v1::RouteTable>>>,
+}
+
+/// Who is to be woken. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Notices {
+    inner: Arc<Inner>,
+}
+
+impl Notices {
+    /// Follows the feed from now on, until shutdown or until the log ends. Called before the first
+    /// session begins, else that one could miss what changes before the future is first polled.
+    pub fn follow(
+        &self,
+        store: &Store,
+        shutdown: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let mut changes = store.consensus().changes();
+        let notices = self.clone();
+        async move {
+            let following = async {
+                loop {
+                    match changes.recv().await {
+                        Ok(batch) => notices.pass_on(&batch),
+                        Err(RecvError::Lagged(_)) => notices.wake_all(Concern::ALL),
+                        Err(RecvError::Closed) => return,
+                    }
+                }
+            };
+            shutdown.run_until_cancelled(following).await;
+        }
+    }
+
+    /// A session's place in the list. Everything concerns it at first; it leaves with what it holds.
+    pub(super) fn listen(&self, node: NodeId, session: u64) -> Listener {
+        let slot = Arc::new(Slot {
+            concern: Mutex::new(Concern::ALL),
+            wake: Notify::new(),
+        });
+        slot.wake.notify_one();
+        let key = (node, session);
+        self.inner.slots.lock().insert(key, Arc::clone(&slot));
+        Listener {
+            notices: self.clone(),
+            key,
+            slot,
+        }
+    }
+
+    /// The route table of a view. Sessions that ask for the same revision share one.
+    pub(super) fn routes(&self, view: &State, incarnation: u64) -> Arc<v1::RouteTable> {
+        let mut kept = self.inner.routes.lock();
+        let revision = view.routes_revision();
+        if let Some(table) = kept.as_ref()
+            && (table.incarnation, table.revision) == (incarnation, revision)
+        {
+            return Arc::clone(table);
+        }
+        let table = Arc::new(v1::RouteTable {
+            incarnation,
+            ..(&view.route_table()).into()
+        });
+        *kept = Some(Arc::clone(&table));
+        table
+    }
+
+    fn pass_on(&self, batch: &Batch<Change>) {
+        if batch.is_reset {
+            return self.wake_all(Concern::ALL);
+        }
+        let mut for_all = Concern::NONE;
+        {
+            let slots = self.inner.slots.lock();
+            for change in &batch.changes {
+                match change {
+                    Change::Allocation { node, .. }
+                    | Change::Build(node)
+                    | Change::Node(node)
+                    | Change::Quarantine(node) => {
+                        let sessions = slots.range((*node, 0)..=(*node, u64::MAX));
+                        sessions.for_each(|(_, slot)| slot.wake(Concern::WORK));
+                    }
+                    Change::Routes => for_all.routes = true,
+                    Change::Server(_) => for_all.servers = true,
+                    Change::Cluster => for_all = Concern::ALL,
+                    _ => {}
+                }
+            }
+        }
+        if for_all != Concern::NONE {
+            self.wake_all(for_all);
+        }
+    }
+
+    fn wake_all(&self, concern: Concern) {
+        let slots = self.inner.slots.lock();
+        slots.values().for_each(|slot| slot.wake(concern));
+    }
+}
+
+impl Slot {
+    fn wake(&self, concern: Concern) {
+        let mut now = self.concern.lock();
+        *now = now.and(concern);
+        self.wake.notify_one();
+    }
+}
+
+/// One session's ear.
+pub(super) struct Listener {
+    notices: Notices,
+    key: Key,
+    slot: Arc<Slot>,
+}
+
+impl Listener {
+    /// What has come to concern the session since it was last asked; waits until something does.
+    pub(super) async fn next(&self) -> Concern {
+        loop {
+            self.slot.wake.notified().await;
+            let concern = std::mem::replace(&mut *self.slot.concern.lock(), Concern::NONE);
+            if concern != Concern::NONE {
+                return concern;
+            }
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.notices.inner.slots.lock().remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use skep_model::id::{AllocationId, ServiceId};
+
+    use super::*;
+
+    fn batch(changes: Vec<Change>) -> Batch<Change> {
+        Batch {
+            index: 1,
+            changes,
+            is_reset: false,
+        }
+    }
+
+    fn on(node: u128) -> Change {
+        Change::Allocation {
+            allocation: AllocationId::from_u128(1),
+            node: NodeId::from_u128(node),
+            service: ServiceId::from_u128(1),
+        }
+    }
+
+    #[test]
+    fn a_change_wakes_whom_it_concerns_once_and_nobody_else() {
+        let notices = Notices::default();
+        let [one, two] = [1, 2].map(|id| notices.listen(NodeId::from_u128(id), 7));
+        assert_eq!(one.next().now_or_never(), Some(Concern::ALL));
+        assert_eq!(two.next().now_or_never(), Some(Concern::ALL));
+
+        notices.pass_on(&batch(vec![on(1), on(1), on(3)]));
+        assert_eq!(one.next().now_or_never(), Some(Concern::WORK));
+        assert_eq!(one.next().now_or_never(), None);
+        assert_eq!(two.next().now_or_never(), None);
+
+        notices.pass_on(&batch(vec![on(2), Change::Routes]));
+        notices.pass_on(&batch(vec![Change::Routes]));
+        let routes = Concern {
+            routes: true,
+            ..Concern::NONE
+        };
+        assert_eq!(one.next().now_or_never(), Some(routes));
+        assert_eq!(two.next().now_or_never(), Some(routes.and(Concern::WORK)));
+        assert_eq!(two.next().now_or_never(), None);
+    }
+
+    #[test]
+    fn the_next_session_of_a_node_hears_beside_the_one_that_ends() {
+        let notices = Notices::default();
+        let node = NodeId::from_u128(1);
+        let old = notices.listen(node, 1);
+        let new = notices.listen(node, 2);
+        drop(old);
+        assert_eq!(new.next().now_or_never(), Some(Concern::ALL));
+        notices.pass_on(&batch(vec![on(1)]));
+        assert_eq!(new.next().now_or_never(), Some(Concern::WORK));
+        drop(new);
+        assert!(notices.inner.slots.lock().is_empty());
+    }
+
+    #[test]
+    fn a_replaced_state_concerns_everybody() {
+        let notices = Notices::default();
+        let one = notices.listen(NodeId::from_u128(1), 1);
+        one.next().now_or_never();
+        notices.pass_on(&Batch {
+            is_reset: true,
+            ..batch(vec![])
+        });
+        assert_eq!(one.next().now_or_never(), Some(Concern::ALL));
+    }
+}
