@@ -315,10 +315,19 @@ struct Node {
 }
 
 async fn join(server: &Server, name: &str) -> Result<(NodeId, Credentials), tonic::Status> {
+    let key = KeyAndRequest::generate().unwrap();
+    let (id, reply) = ask_to_join(server, name, &key).await?;
+    Ok((id, key.certified(reply.certificate_pem, reply.ca_pem)))
+}
+
+async fn ask_to_join(
+    server: &Server,
+    name: &str,
+    key: &KeyAndRequest,
+) -> Result<(NodeId, v1::JoinReply), tonic::Status> {
     let token = server.token().await;
     let tls = pinned_client_config(token.ca, ALPN_GRPC);
     let channel = grpc::channel(&server.address.to_string(), tls).unwrap();
-    let key = KeyAndRequest::generate().unwrap();
     let request = v1::JoinRequest {
         token: id_bytes(token.id.as_u128()),
         secret: token.secret().to_owned(),
@@ -328,7 +337,22 @@ async fn join(server: &Server, name: &str) -> Result<(NodeId, Credentials), toni
     };
     let reply = AgentsClient::new(channel).join(request).await?.into_inner();
     let id = NodeId::from_u128(skep_proto::convert::id_bits("node", &reply.node).unwrap());
-    Ok((id, key.certified(reply.certificate_pem, reply.ca_pem)))
+    Ok((id, reply))
+}
+
+#[tokio::test]
+async fn a_node_that_heard_no_answer_joins_once() {
+    let server = Server::start().await;
+    let key = KeyAndRequest::generate().unwrap();
+    let (id, _) = ask_to_join(&server, "n1", &key).await.unwrap();
+    let (again, reply) = ask_to_join(&server, "n1", &key).await.unwrap();
+    assert_eq!(again, id);
+    assert_eq!(server.store.view().nodes().count(), 1);
+    // What it is given then is good for the one node that there is.
+    let credentials = key.certified(reply.certificate_pem, reply.ca_pem);
+    Node::connect(&server, id, &credentials).await.unwrap();
+    let stranger = join(&server, "n1").await.unwrap_err();
+    assert_eq!(stranger.code(), tonic::Code::AlreadyExists);
 }
 
 impl Node {

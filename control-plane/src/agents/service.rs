@@ -15,6 +15,7 @@ use skep_proto::convert::{id_bits, id_bytes};
 use skep_proto::v1;
 use skep_proto::v1::agents_server::Agents;
 use skep_proto::v1::command::Kind;
+use skep_state::Reply;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
@@ -146,13 +147,14 @@ impl Agents for AgentsService {
         let token = id_bits("token", &message.token)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let token = TokenId::from_u128(token);
-        let id = NodeId::from_u128(random::new_id());
-        let certified = self.shared.authority.certify_node(id, &message.csr_pem);
-        let certified = certified.map_err(status)?;
+        let drawn = NodeId::from_u128(random::new_id());
+        // Before anything is changed: a request that cannot be signed spends no token.
+        let certify = |id| self.shared.authority.certify_node(id, &message.csr_pem);
+        let mut certified = certify(drawn).map_err(status)?;
         let cluster = self.shared.authority.cluster().map_err(status)?;
         let node = Node {
-            id,
-            name: message.name,
+            id: drawn,
+            name: message.name.clone(),
             facts,
             status: NodeStatus::Lost,
             status_ms: 0,
@@ -165,11 +167,17 @@ impl Agents for AgentsService {
             secret_hash: hash_secret(&message.secret).to_vec(),
             node: Some((&node).into()),
         };
-        self.shared
-            .store
-            .propose(Kind::JoinNode(command))
-            .await
-            .map_err(status)?;
+        // An agent that has heard no answer asks again with the same key pair: it is the same node
+        // then, and its token is spent once.
+        let asked = [message.csr_pem.as_bytes(), message.name.as_bytes()];
+        let store = self.shared.store.with_request(asked[0], asked[1]);
+        let joined = store.propose(Kind::JoinNode(command)).await;
+        let Reply::Node(id) = joined.map_err(status)? else {
+            return Err(Status::internal("the state gave the node no identity"));
+        };
+        if id != drawn {
+            certified = certify(id).map_err(status)?;
+        }
         tracing::info!(node = %id, name = node.name, "node joined");
         Ok(Response::new(v1::JoinReply {
             cluster: id_bytes(cluster.id.as_u128()),

@@ -59,7 +59,15 @@ impl JoinServers for Admission {
             server: Some((&server).into()),
             rebuild: request.rebuild,
         };
-        let Reply::Member(member) = self.store.propose(Kind::JoinServer(command)).await? else {
+        // A server that has heard no answer asks again with the same key pair: it is given the same
+        // member id then, and its token is spent once.
+        let asked = [
+            server.id.as_u128().to_be_bytes().as_slice(),
+            &[request.rebuild.into()],
+        ]
+        .concat();
+        let store = self.store.with_request(request.csr_pem.as_bytes(), &asked);
+        let Reply::Member(member) = store.propose(Kind::JoinServer(command)).await? else {
             let problem = Problem::new(Code::Internal, "the state gave the server no member id");
             return Err(problem);
         };

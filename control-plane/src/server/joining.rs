@@ -48,12 +48,6 @@ pub enum Error {
     /// The cluster says no.
     #[error("the cluster refuses: {0}")]
     Refused(String),
-    /// The answer was lost: whether the cluster took the server in is not known.
-    #[error(
-        "the answer was lost ({0}): see `skep server ls` whether this server is there now; if so, use \
-         `skep server rebuild` with another token, else join again"
-    )]
-    Lost(String),
     /// The answer makes no sense.
     #[error("the answer is not one that a server gives: {0}")]
     Answer(&'static str),
@@ -115,14 +109,17 @@ pub(super) async fn join(
         match answer {
             Ok(Ok(reply)) => break reply.into_inner(),
             Ok(Err(status)) => match fate(&status) {
-                Fate::NotTaken => {
+                // Obeyed or not, it is the same join when it is asked for again: the key pair is the
+                // same.
+                Fate::Open => {
                     let why = status_text(&status);
                     tracing::warn!(server = %with.server, %why, "cannot join yet");
                 }
-                Fate::Lost => return Err(Error::Lost(status_text(&status))),
                 Fate::Refused => return Err(Error::Refused(status_text(&status))),
             },
-            Err(_) => return Err(Error::Lost("no answer in time".to_owned())),
+            Err(_) => {
+                tracing::warn!(server = %with.server, "cannot join yet: no answer in time");
+            }
         }
         let slept = shutdown.run_until_cancelled(tokio::time::sleep(pause));
         if slept.await.is_none() {
@@ -166,10 +163,8 @@ fn understood(servers: Vec<v1::Server>) -> Option<Vec<Server>> {
 
 /// What became of a call that failed.
 enum Fate {
-    /// Nobody there, or nobody who can decide: asking again does no harm.
-    NotTaken,
-    /// It may have been obeyed.
-    Lost,
+    /// Nobody there, nobody who can decide, or an answer that got lost.
+    Open,
     /// No, for good.
     Refused,
 }
@@ -179,8 +174,9 @@ fn fate(status: &Status) -> Fate {
     if source.is_none() {
         // The server's own word.
         return match status.code() {
-            Code::Unavailable => Fate::NotTaken,
-            Code::Unknown | Code::Cancelled | Code::DeadlineExceeded => Fate::Lost,
+            Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded => {
+                Fate::Open
+            }
             _ => Fate::Refused,
         };
     }
@@ -190,25 +186,10 @@ fn fate(status: &Status) -> Fate {
             if inner.is_some_and(<dyn std::error::Error + Send + Sync>::is::<TlsError>) {
                 return Fate::Refused;
             }
-            if is_of_connecting(error.kind()) {
-                return Fate::NotTaken;
-            }
         }
         source = error.source();
     }
-    Fate::Lost
-}
-
-fn is_of_connecting(kind: std::io::ErrorKind) -> bool {
-    use std::io::ErrorKind;
-    matches!(
-        kind,
-        ErrorKind::ConnectionRefused
-            | ErrorKind::HostUnreachable
-            | ErrorKind::NetworkUnreachable
-            | ErrorKind::TimedOut
-            | ErrorKind::NotFound
-    )
+    Fate::Open
 }
 
 fn status_text(status: &Status) -> String {
