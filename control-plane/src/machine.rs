@@ -43,9 +43,9 @@ impl StateMachine for Machine {
     }
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), String> {
-        // The old state goes first: there is never room needed for two.
-        self.state = State::default();
-        self.state = State::decode(bytes).map_err(|error| error.to_string())?;
+        // Others read the old state until the new one is whole: what is equal exists once.
+        let state = State::decode_beside(bytes, &self.state);
+        self.state = state.map_err(|error| error.to_string())?;
         Ok(())
     }
 

@@ -24,8 +24,8 @@ pub trait StateMachine: Send + 'static {
     fn view(&self) -> Self::View;
     /// The snapshot of a view; runs on its own thread, beside applying.
     fn encode(view: &Self::View) -> Vec<u8>;
-    /// Replaces the state by a snapshot. Lets go of the old state before it decodes the new one,
-    /// so that a server never needs the memory of two.
+    /// Replaces the state by a snapshot. Views of the old state stay in use meanwhile: what the two
+    /// have in common is shared, so that a server never needs the memory of two.
     ///
     /// # Errors
     /// In words for the operator, when the bytes do not decode or are of a newer format.

@@ -6,10 +6,13 @@ use prost::Message;
 use prost::encoding::{
     DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field,
 };
+use skep_model::allocation::Allocation;
+use skep_model::deployment::Deployment;
 use skep_model::id::{AllocationId, ClusterId, DeploymentId, NodeId};
+use skep_model::node::Node;
 use skep_model::quarantine::Quarantined;
 use skep_model::server::JoinToken;
-use skep_model::service::Release;
+use skep_model::service::{Release, Service};
 use skep_model::variable::Sealed;
 use skep_proto::convert::{self, id_bits, id_bytes};
 use skep_proto::{FORMAT, v1};
@@ -187,7 +190,16 @@ impl State {
     ///
     /// # Errors
     /// Damaged bytes, or a newer format.
-    pub fn decode(mut bytes: &[u8]) -> Result<Self, Error> {
+    pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        Self::decode_beside(bytes, &Self::default())
+    }
+
+    /// [`State::decode`] where an older state is still in use: what did not change since is not held
+    /// a second time, both states share it.
+    ///
+    /// # Errors
+    /// As [`State::decode`].
+    pub fn decode_beside(mut bytes: &[u8], old: &Self) -> Result<Self, Error> {
         let mut state = Self::default();
         while !bytes.is_empty() {
             let (tag, wire) = decode_key(&mut bytes)?;
@@ -201,7 +213,7 @@ impl State {
                     let size = usize::try_from(size).unwrap_or(usize::MAX);
                     let (field, rest) = bytes.split_at_checked(size).ok_or(Error::Short)?;
                     bytes = rest;
-                    state.take_message(tag, field)?;
+                    state.take_message(tag, field, old)?;
                 }
                 other => skip_field(other, tag, &mut bytes, DecodeContext::default())?,
             }
@@ -223,7 +235,7 @@ impl State {
         Ok(())
     }
 
-    fn take_message(&mut self, tag: u32, field: &[u8]) -> Result<(), Error> {
+    fn take_message(&mut self, tag: u32, field: &[u8], old: &Self) -> Result<(), Error> {
         match tag {
             tag::CLUSTER => {
                 self.cluster = Some(Arc::new(read::<v1::Cluster, _>(field)?));
@@ -231,15 +243,28 @@ impl State {
             tag::WORKSPACES => self.put_workspace(read::<v1::Workspace, _>(field)?),
             tag::PROJECTS => self.put_project(read::<v1::Project, _>(field)?),
             tag::ENVIRONMENTS => self.put_environment(read::<v1::Environment, _>(field)?),
-            tag::SERVICES => self.put_service(read::<v1::Service, _>(field)?),
+            tag::SERVICES => {
+                let service: Service = read::<v1::Service, _>(field)?;
+                self.put_service(shared(old.services.get(&service.id), service));
+            }
             tag::RELEASES => {
                 let release: Release = read::<v1::Release, _>(field)?;
                 let key = (release.service, release.number);
-                self.releases.insert(key, Arc::new(release));
+                let release = shared(old.releases.get(&key), release);
+                self.releases.insert(key, release);
             }
-            tag::DEPLOYMENTS => self.put_deployment(read::<v1::Deployment, _>(field)?),
-            tag::ALLOCATIONS => self.put_allocation(read::<v1::Allocation, _>(field)?),
-            tag::NODES => self.put_node(read::<v1::Node, _>(field)?),
+            tag::DEPLOYMENTS => {
+                let deployment: Deployment = read::<v1::Deployment, _>(field)?;
+                self.put_deployment(shared(old.deployments.get(&deployment.id), deployment));
+            }
+            tag::ALLOCATIONS => {
+                let allocation: Allocation = read::<v1::Allocation, _>(field)?;
+                self.put_allocation(shared(old.allocations.get(&allocation.id), allocation));
+            }
+            tag::NODES => {
+                let node: Node = read::<v1::Node, _>(field)?;
+                self.put_node(shared(old.nodes.get(&node.id), node));
+            }
             tag::TOKENS => {
                 let token: JoinToken = read::<v1::JoinToken, _>(field)?;
                 self.tokens.insert(token.id, Arc::new(token));
@@ -270,6 +295,14 @@ impl State {
             _ => {}
         }
         Ok(())
+    }
+}
+
+/// The old entity where the new one is the same.
+fn shared<T: PartialEq>(old: Option<&Arc<T>>, new: T) -> Arc<T> {
+    match old {
+        Some(old) if **old == new => Arc::clone(old),
+        _ => Arc::new(new),
     }
 }
 

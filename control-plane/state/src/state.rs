@@ -134,7 +134,8 @@ impl State {
             .insert(environment.id, Arc::new(environment));
     }
 
-    pub(crate) fn put_service(&mut self, service: Service) {
+    pub(crate) fn put_service(&mut self, service: impl Into<Arc<Service>>) {
+        let service: Arc<Service> = service.into();
         if let Some(old) = self.services.get(&service.id).cloned() {
             for host in &old.spec.domains {
                 self.hosts.remove(host);
@@ -146,10 +147,11 @@ impl State {
         self.names
             .services
             .insert((service.environment, service.name.clone()), service.id);
-        self.services.insert(service.id, Arc::new(service));
+        self.services.insert(service.id, service);
     }
 
-    pub(crate) fn put_deployment(&mut self, deployment: Deployment) {
+    pub(crate) fn put_deployment(&mut self, deployment: impl Into<Arc<Deployment>>) {
+        let deployment: Arc<Deployment> = deployment.into();
         self.service_deployments
             .insert((deployment.service, deployment.id));
         if deployment.status.is_active() {
@@ -167,7 +169,7 @@ impl State {
                 self.node_builds.remove(&key);
             }
         }
-        self.deployments.insert(deployment.id, Arc::new(deployment));
+        self.deployments.insert(deployment.id, deployment);
     }
 
     pub(crate) fn remove_deployment(&mut self, id: DeploymentId) {
@@ -180,7 +182,8 @@ impl State {
         }
     }
 
-    pub(crate) fn put_allocation(&mut self, allocation: Allocation) {
+    pub(crate) fn put_allocation(&mut self, allocation: impl Into<Arc<Allocation>>) {
+        let allocation: Arc<Allocation> = allocation.into();
         // An allocation never changes hands: its indexes are written once.
         if !self.allocations.contains_key(&allocation.id) {
             self.service_allocations
@@ -188,7 +191,7 @@ impl State {
             self.node_allocations
                 .insert((allocation.node, allocation.id));
         }
-        self.allocations.insert(allocation.id, Arc::new(allocation));
+        self.allocations.insert(allocation.id, allocation);
     }
 
     pub(crate) fn remove_allocation(&mut self, id: AllocationId) {
@@ -198,7 +201,8 @@ impl State {
         }
     }
 
-    pub(crate) fn put_node(&mut self, node: Node) {
+    pub(crate) fn put_node(&mut self, node: impl Into<Arc<Node>>) {
+        let node: Arc<Node> = node.into();
         // Writing what is there already would copy a part of the index all the same.
         if self
             .nodes
@@ -207,7 +211,7 @@ impl State {
         {
             self.names.nodes.insert(node.name.clone(), node.id);
         }
-        self.nodes.insert(node.id, Arc::new(node));
+        self.nodes.insert(node.id, node);
     }
 
     pub(crate) fn remove_node(&mut self, node: &Node) {

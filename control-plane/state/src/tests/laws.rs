@@ -1,5 +1,7 @@
 //! Laws: the same log gives the same bytes; a snapshot is the state; rubbish changes nothing.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::{Key, with_key};
 use proptest::prelude::*;
@@ -72,6 +74,32 @@ fn a_snapshot_is_the_state_with_its_indexes() {
     let world = busy();
     let read = State::decode(&world.state.encode()).expect("decodes");
     assert_eq!(read, world.state);
+}
+
+#[test]
+fn a_snapshot_shares_with_the_state_before_it_what_did_not_change() {
+    let (mut world, allocation) = World::with_live_release();
+    let old = world.state.clone();
+    world.desire(allocation, Desired::Drain);
+    let bytes = world.state.encode();
+    let read = State::decode_beside(&bytes, &old).expect("decodes");
+    assert_eq!(read, world.state);
+    let is_shared = |id| Arc::ptr_eq(&read.allocations[&id], &old.allocations[&id]);
+    assert!(!is_shared(allocation), "it was told to drain");
+    assert!(Arc::ptr_eq(
+        &read.services[&SERVICE],
+        &old.services[&SERVICE]
+    ));
+    assert!(
+        read.releases
+            .iter()
+            .all(|(key, release)| Arc::ptr_eq(release, &old.releases[key]))
+    );
+    assert!(
+        read.deployments
+            .iter()
+            .all(|(id, one)| Arc::ptr_eq(one, &old.deployments[id]))
+    );
 }
 
 #[test]
