@@ -89,7 +89,13 @@ pub(super) async fn found(
         server: Some(own.into()),
     };
     store.propose(Kind::InitCluster(command)).await?;
-    tracing::info!(%cluster, fingerprint = %ca.fingerprint(), "cluster founded");
+    let (fingerprint, api) = (ca.fingerprint(), &own.api_address);
+    let token = options.data_dir.join(TOKEN_FILE);
+    tracing::info!(%cluster, %fingerprint, "cluster founded");
+    tracing::info!(
+        "to use it: skep login --server https://{api} --fingerprint {fingerprint} --use < {}",
+        token.display()
+    );
     Ok(data_key)
 }
 
