@@ -15,3 +15,10 @@ pub mod reconcile;
 pub mod secrets;
 pub mod server;
 pub mod store;
+
+/// This server's version, as it tells it to others.
+pub const VERSION: &str = if skep_state::IS_NEXT {
+    concat!(env!("CARGO_PKG_VERSION"), "+next")
+} else {
+    env!("CARGO_PKG_VERSION")
+};

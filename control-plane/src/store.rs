@@ -134,6 +134,10 @@ impl Store {
     }
 
     async fn submit(&self, kind: Kind) -> Result<(Place, Result<Written, Problem>), Problem> {
+        if self.consensus.view().check_command(&kind).is_err() {
+            // The level may have risen while this server was behind.
+            self.read().await?.check_command(&kind)?;
+        }
         let key = self.scope.as_ref().map(|scope| scope.next(name(&kind)));
         let since = self.consensus.view().index();
         let attempt = Attempt::new(command(now_ms(), kind), key, since);

@@ -9,11 +9,6 @@ pub mod v1 {
 
 pub mod convert;
 
-/// Newest format of commands and snapshots that this build writes and reads.
-pub const FORMAT: u32 = 2;
-/// Newest feature level that this build understands: the level of a cluster that it founds. One number
-/// with [`FORMAT`], since a level is what adds commands and fields to the formats.
-pub const FEATURE_LEVEL: u32 = FORMAT;
 /// The level at which servers, keys, CA rotation, metadata and quarantine came to be.
 pub const LEVEL_SERVERS: u32 = 2;
 /// Largest command, encoded, in bytes.

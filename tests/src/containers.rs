@@ -84,6 +84,15 @@ impl Containers {
             .collect())
     }
 
+    /// The containers of whatever cluster the daemon's only node is of.
+    ///
+    /// # Errors
+    /// Docker's.
+    pub async fn all(&self) -> Result<Vec<Container>> {
+        let found = self.with_label(CLUSTER_LABEL).await?;
+        Ok(found.into_iter().map(container).collect())
+    }
+
     async fn with_label(&self, label: &str) -> Result<Vec<ContainerSummary>> {
         let filters = HashMap::from([("label", vec![label])]);
         let options = ListContainersOptionsBuilder::default()

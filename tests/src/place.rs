@@ -21,6 +21,17 @@ pub fn skep_binary() -> Result<PathBuf> {
     file("SKEP_BIN", "make test sets it; by hand: target/debug/skep")
 }
 
+/// The `skep` that stands for the next version: `SKEP_NEXT_BIN`.
+///
+/// # Errors
+/// Not set, or no such file.
+pub fn next_binary() -> Result<PathBuf> {
+    file(
+        "SKEP_NEXT_BIN",
+        "make test sets it; by hand: make skep-next",
+    )
+}
+
 /// The static binary of the test app: `SKEP_TEST_APP`.
 ///
 /// # Errors

@@ -41,7 +41,8 @@ impl Process {
         self
     }
 
-    /// Another process like this one that does not run yet, with `to` for each argument that is `from`.
+    /// Another process like this one that does not run yet, with `to` for `from`, be it the program or
+    /// an argument.
     #[must_use]
     pub fn like(&self, from: &Path, to: &Path) -> Self {
         let swapped = |argument: &OsString| match argument == from.as_os_str() {
@@ -50,7 +51,7 @@ impl Process {
         };
         Self {
             name: self.name.clone(),
-            program: self.program.clone(),
+            program: swapped(&self.program.clone().into()).into(),
             arguments: self.arguments.iter().map(swapped).collect(),
             environment: self.environment.clone(),
             log: self.log.clone(),
@@ -130,6 +131,41 @@ impl Process {
         match tokio::time::timeout(within, child.wait()).await {
             Ok(status) => Ok(status?),
             Err(_) => bail!("{} did not end within {within:?} of SIGTERM", self.name),
+        }
+    }
+
+    /// SIGTERM where it runs, and started again from what `change` makes of it.
+    ///
+    /// # Errors
+    /// It did not end `within`, or cannot be run.
+    pub async fn restart_as(
+        &mut self,
+        within: Duration,
+        change: impl FnOnce(Self) -> Self,
+    ) -> Result<()> {
+        if self.is_running().await? {
+            self.terminate(within).await?;
+        }
+        // The same one: nothing is named by an empty path.
+        let nothing = Path::new("");
+        *self = change(self.like(nothing, nothing));
+        self.start().await
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// It did not `within`, or does not run.
+    pub async fn ended(&self, within: Duration) -> Result<ExitStatus> {
+        let mut child = self.child.lock().await;
+        let Some(running) = child.as_mut() else {
+            bail!("{} does not run", self.name);
+        };
+        // Waiting closes the pipe: held open, so that it ends for a reason of its own.
+        let _pipe = running.stdin.take();
+        match tokio::time::timeout(within, running.wait()).await {
+            Ok(status) => Ok(status?),
+            Err(_) => bail!("{} goes on after {within:?}", self.name),
         }
     }
 

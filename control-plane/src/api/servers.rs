@@ -94,7 +94,7 @@ async fn own_report(app: &App) -> ServerReport {
     ServerReport {
         id: own,
         member,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: crate::VERSION.to_owned(),
         term: group.term,
         leader: group.leader,
         last_index: group.last_index,

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use skep_proto::LEVEL_SERVERS;
 use skep_proto::v1::SetFeatureLevel;
 use skep_proto::v1::command::Kind;
-use skep_proto::{FEATURE_LEVEL, LEVEL_SERVERS};
 use skep_raft_core::members::{Plan, plan};
-use skep_state::{Change, State};
+use skep_state::{Change, FEATURE_LEVEL, State};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio_util::sync::CancellationToken;

@@ -19,6 +19,8 @@ use crate::answer::{Outcome, outcome_in, outcome_out};
 pub const KEY_BYTES: usize = 16;
 /// Size of the digest of what a caller's key was used for.
 pub const DIGEST_BYTES: usize = 16;
+/// The field that a refusal of a key names; nothing else of the state's refusals does.
+pub const KEY_FIELD: &str = "Idempotency-Key";
 /// How long a key is remembered, in cluster time.
 const TTL_MS: u64 = 24 * 3_600_000;
 /// Most keys remembered, of each kind: some MiB, and minutes of a busy cluster.
@@ -106,6 +108,7 @@ impl Keys {
                 Code::Conflict,
                 "this idempotency key was used for another request",
             )
+            .at(KEY_FIELD)
             .hint("a key belongs to one request: draw a new one for each"))),
             None if tag.digest.is_none() && self.forgotten > tag.since => Verdict::TooLate,
             None => Verdict::New,

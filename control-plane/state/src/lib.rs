@@ -7,6 +7,7 @@
 mod answer;
 mod apply;
 mod change;
+mod format;
 mod keys;
 mod query;
 mod routes;
@@ -16,7 +17,8 @@ mod state;
 pub use answer::{Answer, Outcome, Repeat, Reply};
 pub use apply::{Applied, Key, command, name, with_key};
 pub use change::Change;
-pub use keys::{DIGEST_BYTES, KEY_BYTES};
+pub use format::{FEATURE_LEVEL, FORMAT, IS_NEXT};
+pub use keys::{DIGEST_BYTES, KEY_BYTES, KEY_FIELD};
 pub use query::ServicePath;
 pub use snapshot::Error as SnapshotError;
 pub use state::{Cluster, Delivery, FIRST_MEMBER, OtherCa, State};

@@ -15,8 +15,9 @@ use skep_model::server::JoinToken;
 use skep_model::service::{Release, Service};
 use skep_model::variable::Sealed;
 use skep_proto::convert::{self, id_bits, id_bytes};
-use skep_proto::{FORMAT, v1};
+use skep_proto::v1;
 
+use crate::format::FORMAT;
 use crate::state::{Cluster, Delivery, OtherCa, State};
 
 /// Bytes that are not a state.

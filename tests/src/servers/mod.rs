@@ -33,6 +33,8 @@ const SETTLE: Duration = Duration::from_secs(60);
 const REST_LAG: u64 = 16;
 /// A server that does not answer by then is frozen or cut off, or waits for one that is.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// What a server gets to hand on and end.
+const STOP: Duration = Duration::from_secs(20);
 const ALPN_HTTP: &[u8] = b"http/1.1";
 const ALPN_GRPC: &[u8] = b"h2";
 
@@ -270,6 +272,18 @@ impl Servers {
     /// As of the process.
     pub async fn start(&self, place: usize) -> Result<()> {
         self.list[place].process.start().await
+    }
+
+    /// Ends a server as an administrator would and starts what `change` makes of it.
+    ///
+    /// # Errors
+    /// As of the process.
+    pub async fn restart_as(
+        &mut self,
+        place: usize,
+        change: impl FnOnce(Process) -> Process,
+    ) -> Result<()> {
+        self.list[place].process.restart_as(STOP, change).await
     }
 
     /// Starts whatever does not run; answers who that was.

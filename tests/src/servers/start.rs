@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::json;
 
 use super::{ALPN_HTTP, SETTLE, Server, Servers, Site};
@@ -58,10 +58,18 @@ impl Servers {
         process.start().await?;
         self.add(site, process);
         let new = self.list.len() - 1;
-        let up = wait::until_ok("the new server to answer", SETTLE, async || {
-            self.brief(new).await.map(drop)
-        });
-        up.await.with_context(|| self.list[new].process.log())
+        let up = wait::until("the new server to answer", SETTLE, async || {
+            let is_running = self.list[new].process.is_running().await?;
+            ensure!(is_running, "the server has ended");
+            Ok(self.brief(new).await.ok())
+        })
+        .await;
+        if let Err(error) = up {
+            // It is none of the cluster's.
+            let log = self.list.pop().map(|server| server.process.log());
+            return Err(error.context(log.unwrap_or_default()));
+        }
+        Ok(())
     }
 }
 

@@ -7,3 +7,4 @@ mod chaos;
 mod group;
 mod network;
 mod troubles;
+mod versions;

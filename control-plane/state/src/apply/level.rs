@@ -6,6 +6,9 @@ use skep_proto::LEVEL_SERVERS;
 use skep_proto::v1;
 use skep_proto::v1::command::Kind;
 
+use crate::format::{FEATURE_LEVEL, is_of_next};
+use crate::state::State;
+
 /// The first level; whatever has no number of its own is of it.
 pub(crate) const FIRST: u32 = 1;
 
@@ -64,17 +67,49 @@ pub(crate) fn needed(kind: &Kind) -> u32 {
 pub(crate) fn version(kind: &Kind) -> u32 {
     match kind {
         // The level that the new cluster begins with: this build's.
-        Kind::InitCluster(_) => skep_proto::FEATURE_LEVEL,
+        Kind::InitCluster(_) => FEATURE_LEVEL,
         // A build that does not know the new level must stop here, not pass over it.
         Kind::SetFeatureLevel(v1::SetFeatureLevel { level }) => (*level).max(FIRST),
+        other if is_of_next(other) => FEATURE_LEVEL,
         other => needed(other),
     }
 }
 
-pub(crate) fn refusal(what: &str, needed: u32, level: u32) -> Problem {
-    let text = format!(
-        "`{what}` needs feature level {needed}, and the cluster is at level {level}: a server still runs an older version"
-    );
-    Problem::new(Code::Conflict, text)
-        .hint("upgrade every server; the cluster then raises its level by itself")
+impl State {
+    /// Whether the cluster's level allows this command. To be asked before a command is proposed: one
+    /// that is in the log stops every server that does not know its level.
+    ///
+    /// # Errors
+    /// Names the servers that hold the level back.
+    pub fn check_command(&self, kind: &Kind) -> Result<(), Problem> {
+        // The one begins a level, the other raises it and is judged where it is applied.
+        if matches!(kind, Kind::InitCluster(_) | Kind::SetFeatureLevel(_)) {
+            return Ok(());
+        }
+        let needed = version(kind);
+        if needed <= self.feature_level() {
+            return Ok(());
+        }
+        Err(self.below(describe(kind).0, needed))
+    }
+
+    /// Why something of the level `needed` is refused.
+    pub(crate) fn below(&self, what: &str, needed: u32) -> Problem {
+        let level = self.feature_level();
+        let older: Vec<String> = self
+            .servers()
+            .filter(|server| server.feature_level < needed)
+            .map(|server| format!("{} ({})", server.name, server.version))
+            .collect();
+        let why = match older[..] {
+            [] => "its servers have not agreed on a higher one yet".to_owned(),
+            [_] => format!("{} runs an older version", older[0]),
+            _ => format!("{} run an older version", older.join(", ")),
+        };
+        let text = format!(
+            "`{what}` needs feature level {needed}, and the cluster is at level {level}: {why}"
+        );
+        Problem::new(Code::Conflict, text)
+            .hint("upgrade every server; the cluster then raises its level by itself")
+    }
 }

@@ -15,10 +15,11 @@ use prost::Message as _;
 use skep_model::problem::{Code, Problem};
 use skep_proto::convert::{self, id_bits};
 use skep_proto::v1::command::Kind;
-use skep_proto::{FORMAT, LEVEL_SERVERS, v1};
+use skep_proto::{LEVEL_SERVERS, v1};
 
 use crate::answer::{Outcome, Repeat, Reply};
 use crate::change::Change;
+use crate::format::FORMAT;
 use crate::keys::{DIGEST_BYTES, KEY_BYTES, Tag, Verdict};
 use crate::state::State;
 
@@ -156,7 +157,7 @@ impl State {
             None => ("unknown", true),
         };
         if is_gated && message.version > level {
-            return Applied::refused(level::refusal(what, message.version, level));
+            return Applied::refused(self.below(what, message.version));
         }
         self.time_ms = self.time_ms.max(message.time_ms);
         let tag = match Tag::of(&message) {
@@ -198,7 +199,7 @@ impl State {
         };
         let (level, needed) = (self.feature_level(), level::needed(&kind));
         if needed > level && !matches!(kind, Kind::InitCluster(_)) {
-            let problem = level::refusal(name(&kind), needed, level);
+            let problem = self.below(name(&kind), needed);
             return (Err(problem), Vec::new());
         }
         if checks_first(&kind) {

@@ -94,10 +94,36 @@ fn a_level_waits_for_the_last_server() {
 }
 
 #[test]
+fn what_needs_a_higher_level_is_refused_before_it_is_proposed_and_names_who_is_older() {
+    let mut world = golden(V1_COMMANDS);
+    let rename = update(&server(1, "one"));
+    let problem = world.state.check_command(&rename).expect_err("level 2");
+    assert_eq!(problem.code, Code::Conflict);
+    assert!(problem.message.contains("feature level 2"), "{problem}");
+    // What founds and what raises is judged where it is applied.
+    assert_eq!(world.state.check_command(&level(2)), Ok(()));
+    world.ok(level(2));
+    assert_eq!(world.state.check_command(&rename), Ok(()));
+    world.ok(rename);
+    world.token(500, skep_model::server::Role::Server, 9);
+    world.ok(join_server(&server(2, "two"), false));
+    let text = world.state.below("set node metadata", 3).message;
+    let one = server(1, "one").version;
+    assert!(
+        text.contains("level 3") && text.contains("level 2"),
+        "{text}"
+    );
+    assert!(
+        text.contains(&format!("one ({one}), two ({one}) run an older version")),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_command_of_a_newer_version_stops_the_server() {
     let mut world = World::with_service();
     let bytes = prost::Message::encode_to_vec(&v1::Command {
-        version: skep_proto::FORMAT + 1,
+        version: crate::FORMAT + 1,
         time_ms: u64::MAX,
         ..v1::Command::default()
     });
@@ -137,7 +163,7 @@ fn write_a_sample_of_this_version() {
         log.extend((one.len() as u32).to_be_bytes());
         log.extend(one);
     }
-    let path = |what| format!("{folder}/v{}.{what}", skep_proto::FORMAT);
+    let path = |what| format!("{folder}/v{}.{what}", crate::FORMAT);
     std::fs::write(path("commands"), log).expect("written");
     std::fs::write(path("snapshot"), world.state.encode()).expect("written");
 }
