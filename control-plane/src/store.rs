@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use skep_model::problem::{Code, Problem};
 use skep_proto::LEVEL_SERVERS;
 use skep_proto::v1::command::Kind;
-use skep_state::{Repeat, Reply, State, command, name};
+use skep_state::{KEY_FIELD, Repeat, Reply, State, command, name};
 use tokio::time::Instant;
 
 use crate::consensus;
@@ -72,16 +72,8 @@ impl Store {
     }
 
     /// For one request that a caller may send again under the same key: what was done for it once is
-    /// not done again, and its replies are the first ones. None: no such key.
-    pub fn with_key(&self, key: Option<String>) -> Self {
-        match key {
-            Some(key) => self.with_request(key.as_bytes(), &[]),
-            None => self.clone(),
-        }
-    }
-
-    /// As [`Store::with_key`]; the same key with another `request` (any bytes that say what it asks) is
-    /// refused with `Conflict`.
+    /// not done again, and its replies are the first ones. The same key with another `request` (any
+    /// bytes that say what it asks) is refused with `Conflict`.
     pub fn with_request(&self, key: &[u8], request: &[u8]) -> Self {
         Self {
             scope: Some(Arc::new(Scope::new(key, request))),
@@ -125,6 +117,8 @@ impl Store {
                 (Place::Past, result) => (true, result),
             };
             match result {
+                // Its next command would have a key that is not used yet.
+                Err(problem) if problem.field.as_deref() == Some(KEY_FIELD) => return Err(problem),
                 // Only a conflict with something that `make` could not see yet is worth another try.
                 Err(problem) if problem.code == Code::Conflict && was_stale => last = problem,
                 other => return other.map(|written| written.reply),

@@ -313,7 +313,8 @@ fn document(paths: &mut Paths, action: Option<Action>) {
 /// What every operation of this kind takes.
 fn parameter(action: Action) -> Option<Parameter> {
     let (name, place, text) = if action.is_write() {
-        let text = "The same request under the same key happens once, for a day.";
+        let text =
+            "The same request under the same key happens once, for a day; another one is refused.";
         ("Idempotency-Key", ParameterIn::Header, text)
     } else if action.is_local() {
         return None;

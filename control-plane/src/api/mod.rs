@@ -150,8 +150,8 @@ impl FromRequestParts<App> for Here {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Self::Rejection> {
         let mut app = app.clone();
-        if let Some(RequestKey(key)) = parts.extensions.get() {
-            app.store = app.store.with_key(Some(key.clone()));
+        if let Some(RequestKey { key, request }) = parts.extensions.get() {
+            app.store = app.store.with_request(key.as_bytes(), request);
         }
         Ok(Self(app))
     }

@@ -174,6 +174,25 @@ async fn a_write_under_a_key_happens_once() {
     let first = deploy("k1").await;
     assert_eq!(deploy("k1").await, first);
     assert_ne!(deploy("k2").await, first);
+    // Another request under a used key is no repetition, whatever the body or the command is.
+    let other = json!({"type": "image", "reference": "app:2"});
+    let header = ("idempotency-key", "k1");
+    let answer = server
+        .send(with_header(Method::POST, &path, header, &other))
+        .await;
+    assert_problem(&answer, 409, "conflict", Some("Idempotency-Key"));
+    let header = ("idempotency-key", "scale");
+    let scale = async |replicas: u32| {
+        let path = format!("{WEB}/scale");
+        let body = json!({ "replicas": replicas });
+        server
+            .send(with_header(Method::POST, &path, header, &body))
+            .await
+    };
+    assert_eq!(scale(2).await.status, 200);
+    assert_eq!(scale(2).await.status, 200);
+    assert_problem(&scale(3).await, 409, "conflict", Some("Idempotency-Key"));
+    assert_eq!(server.get(WEB).await.body["spec"]["replicas"], 2);
     for bad in ["", "a b", &"x".repeat(129)] {
         let header = ("idempotency-key", bad);
         let answer = server
