@@ -166,6 +166,45 @@ fn raft(page: &mut Page, app: &App) {
     );
 }
 
+fn peers(page: &mut Page, app: &App) {
+    let traffic = app.own.outbox.metrics();
+    let counters = [
+        (
+            "skep_peer_messages_sent_total",
+            "Raft messages handed to connections.",
+            traffic.sent,
+        ),
+        (
+            "skep_peer_messages_received_total",
+            "Raft messages that came in.",
+            traffic.received,
+        ),
+        (
+            "skep_peer_messages_dropped_total",
+            "Raft messages that their server did not take in time, or at all.",
+            traffic.dropped,
+        ),
+        (
+            "skep_peer_broken_streams_total",
+            "Streams to other servers that broke.",
+            traffic.broken_streams,
+        ),
+        (
+            "skep_peer_snapshots_sent_total",
+            "Snapshots that another server has taken in.",
+            traffic.snapshots_sent,
+        ),
+        (
+            "skep_peer_snapshots_failed_total",
+            "Snapshots that could not be sent.",
+            traffic.snapshots_failed,
+        ),
+    ];
+    for (name, help, value) in counters {
+        page.one(name, "counter", help, value);
+    }
+}
+
 fn cluster(page: &mut Page, view: &View) {
     let mut nodes: BTreeMap<&str, u64> = ["ready", "runtime_down", "lost"]
         .map(|word| (word, 0))

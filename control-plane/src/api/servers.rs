@@ -24,6 +24,7 @@ use super::neighbours::Neighbours;
 use super::types::{ErrorBody, ServerReport, ServerRole, ServerView, ServersView};
 use super::{App, Here};
 use crate::consensus::Group;
+use crate::peers::Outbox;
 use crate::store::now_ms;
 
 /// Below this the disk of a server's data is nearly full: the log cannot grow for long.
@@ -44,6 +45,8 @@ pub struct Own {
     pub wrapped_data_key: Arc<[u8]>,
     /// When it started.
     pub started: Instant,
+    /// Its traffic with the other servers.
+    pub outbox: Outbox,
 }
 
 /// The name or id of a server.

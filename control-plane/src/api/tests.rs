@@ -317,6 +317,7 @@ fn own(ca: &ClusterCa, dir: &std::path::Path) -> Own {
         data_dir: Arc::new(dir.to_owned()),
         wrapped_data_key: Arc::new([5; 60]),
         started: std::time::Instant::now(),
+        outbox: crate::peers::PeerTransport::new().1,
     }
 }
 

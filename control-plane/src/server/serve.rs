@@ -317,6 +317,7 @@ async fn start(
             data_dir: Arc::new(options.data_dir.clone()),
             wrapped_data_key: Arc::clone(&passing.wrapped),
             started: Instant::now(),
+            outbox: passing.peers.outbox.clone(),
         },
         shutdown: shutdown.clone(),
     };

@@ -164,6 +164,8 @@ async fn metrics_are_for_loopback_or_a_token() {
         "skep_raft_is_leader 1\n",
         "skep_nodes{status=\"ready\"} 0\n",
         "skep_history_up 1\n",
+        "skep_peer_messages_sent_total 0\n",
+        "skep_peer_messages_dropped_total 0\n",
     ] {
         assert!(text.contains(line), "{text}");
     }
