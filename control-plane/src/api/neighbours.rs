@@ -1,14 +1,16 @@
 //! Asking the API of another server, over mTLS: its own report, and what the leader alone can do. Says
 //! why there is no answer; what it means, the caller decides.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use skep_identity::name::Subject;
 use skep_identity::tls::{Expected, Reloadable, client_config};
 use skep_model::id::ServerId;
@@ -48,10 +50,12 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// It took too long.
-    #[error("no answer from {address} within {} s", DEADLINE.as_secs())]
+    #[error("no answer from {address} within {} s", within.as_secs())]
     Silent {
         /// Its API's address.
         address: String,
+        /// What it was given.
+        within: Duration,
     },
 }
 
@@ -71,12 +75,18 @@ pub struct Answer {
 pub struct Neighbours {
     own: ServerId,
     credentials: Arc<Reloadable>,
+    /// When each last answered; no more of them than servers that ever were.
+    heard: Arc<Mutex<BTreeMap<ServerId, Instant>>>,
 }
 
 impl Neighbours {
     /// Asks under the certificate of the own server.
     pub fn new(own: ServerId, credentials: Arc<Reloadable>) -> Self {
-        Self { own, credentials }
+        Self {
+            own,
+            credentials,
+            heard: Arc::default(),
+        }
     }
 
     /// The server that asks.
@@ -95,11 +105,33 @@ impl Neighbours {
         (method, path): (Method, &str),
         caller: Option<&HeaderValue>,
     ) -> Result<Answer, Error> {
-        let address = server.api_address.clone();
-        let asked = self.exchange(server, (method, path), caller);
-        tokio::time::timeout(DEADLINE, asked)
+        self.ask_within(DEADLINE, server, (method, path), caller)
             .await
-            .unwrap_or(Err(Error::Silent { address }))
+    }
+
+    /// The same with another deadline.
+    ///
+    /// # Errors
+    /// As [`Neighbours::ask`].
+    pub async fn ask_within(
+        &self,
+        within: Duration,
+        server: &Server,
+        request: (Method, &str),
+        caller: Option<&HeaderValue>,
+    ) -> Result<Answer, Error> {
+        let address = server.api_address.clone();
+        let asked = self.exchange(server, request, caller);
+        let answer = tokio::time::timeout(within, asked)
+            .await
+            .unwrap_or(Err(Error::Silent { address, within }))?;
+        self.heard.lock().insert(server.id, Instant::now());
+        Ok(answer)
+    }
+
+    /// How long ago this server had an answer from that one; none: never.
+    pub fn last_heard(&self, server: ServerId) -> Option<Duration> {
+        self.heard.lock().get(&server).map(Instant::elapsed)
     }
 
     async fn exchange(

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -33,6 +33,9 @@ const DISK_LOW_BYTES: u64 = 256 << 20;
 pub const CLOCK_TOLERANCE_MS: u64 = 60_000;
 /// Where a server reports.
 const REPORT_PATH: &str = "/v1/server";
+/// A server whose report takes longer is frozen, cut off or far too busy; whoever lists the servers
+/// wants to know just that, soon.
+const REPORT_DEADLINE: Duration = Duration::from_secs(1);
 
 /// What the API knows of the server that it is part of. Cheap to clone.
 #[derive(Clone)]
@@ -158,11 +161,14 @@ pub(super) async fn list(Here(app): Here, headers: HeaderMap) -> Json<ServersVie
 type Heard = Result<ServerReport, String>;
 
 async fn ask(app: &App, server: &Server, caller: Option<&HeaderValue>) -> Heard {
-    let asked = app
-        .own
-        .neighbours
-        .ask(server, (Method::GET, REPORT_PATH), caller);
-    let answer = asked.await.map_err(|error| error.to_string())?;
+    let neighbours = &app.own.neighbours;
+    let asked = neighbours.ask_within(REPORT_DEADLINE, server, (Method::GET, REPORT_PATH), caller);
+    let answer = asked
+        .await
+        .map_err(|error| match neighbours.last_heard(server.id) {
+            Some(ago) => format!("{error}; its last answer is {} s old", ago.as_secs()),
+            None => error.to_string(),
+        })?;
     if !answer.status.is_success() {
         return Err(format!("it answers {}", answer.status));
     }

@@ -49,6 +49,56 @@ async fn a_server_reports_and_is_listed() {
     assert_eq!(stays.status, 204);
 }
 
+/// A machine that takes connections and says nothing, as one whose server is frozen.
+#[tokio::test]
+async fn a_server_that_says_nothing_is_told_soon() {
+    let server = Server::start().await;
+    let frozen = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let token = JoinToken {
+        id: TokenId::from_u128(77),
+        secret_hash: vec![7; 32],
+        expires_ms: now_ms() + 60_000,
+        uses_left: 1,
+        role: skep_model::server::Role::Server,
+        note: String::new(),
+        created_ms: 0,
+    };
+    server
+        .propose(Kind::PutToken(v1::PutToken {
+            token: Some((&token).into()),
+        }))
+        .await;
+    let second = skep_model::server::Server {
+        id: ServerId::from_u128(2),
+        name: "s2".into(),
+        api_address: frozen.local_addr().expect("bound").to_string(),
+        cluster_address: "127.0.0.1:9".into(),
+        ..own_server()
+    };
+    server
+        .propose(Kind::JoinServer(v1::JoinServer {
+            token: id_bytes(token.id.as_u128()),
+            secret_hash: token.secret_hash.clone(),
+            server: Some((&second).into()),
+            rebuild: false,
+        }))
+        .await;
+    let begun = std::time::Instant::now();
+    let listed = server.get("/v1/servers").await;
+    // Far from both: the bound is 1 s, any other call between servers may take 3 s.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(2));
+    let seen = &listed.body["servers"][1];
+    let why = seen["unreachable"].as_str().expect("a reason");
+    assert!(why.contains("no answer") && why.contains("1 s"), "{why}");
+    assert_eq!(
+        (&seen["name"], &seen["healthy"]),
+        (&json!("s2"), &json!(false))
+    );
+    assert_eq!(listed.body["servers"][0]["healthy"], true);
+}
+
 #[tokio::test]
 async fn tokens_have_a_role_are_listed_without_secrets_and_revoked() {
     let server = Server::start().await;
