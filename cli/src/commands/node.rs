@@ -19,7 +19,7 @@ pub(crate) enum Command {
     Ls,
     /// Remove one; what runs there is placed elsewhere
     Rm {
-        /// Its name
+        /// Its name or id
         #[arg(value_name = "NODE")]
         node: String,
         /// Do not ask
@@ -36,14 +36,14 @@ pub(crate) enum Command {
 pub(crate) enum Meta {
     /// List it
     Ls {
-        /// The node's name
+        /// The node's name or id
         #[arg(value_name = "NODE")]
         node: String,
     },
     /// Set keys
     #[command(after_help = "Example:\n  skep node meta set n1 rack=b2 disk=ssd")]
     Set {
-        /// The node's name
+        /// The node's name or id
         #[arg(value_name = "NODE")]
         node: String,
         /// Keys and values
@@ -52,7 +52,7 @@ pub(crate) enum Meta {
     },
     /// Remove keys
     Unset {
-        /// The node's name
+        /// The node's name or id
         #[arg(value_name = "NODE")]
         node: String,
         /// The keys
@@ -70,7 +70,10 @@ async fn meta(command: Meta, client: &Client, session: &Session) -> Result<(), F
     let (node, request) = match command {
         Meta::Ls { node } => {
             let found: NodesView = client.get("/v1/nodes").await?;
-            let found = found.nodes.into_iter().find(|view| view.name == node);
+            let found = found
+                .nodes
+                .into_iter()
+                .find(|view| view.name == node || view.id.to_string() == node);
             let found = found.ok_or_else(|| {
                 let message = format!("there is no node `{}`", node.escape_debug());
                 Problem::new(Code::NotFound, message).hint("`skep node ls` lists the nodes")

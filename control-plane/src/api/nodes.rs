@@ -25,11 +25,11 @@ const AUDIT_DEFAULT: u32 = 100;
 /// Most audit entries in one answer.
 const AUDIT_MAX: u32 = 1_000;
 
-/// The name of a node.
+/// The name or id of a node.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(super) struct NodeKey {
-    /// Its name.
+    /// Its name or id.
     node: String,
 }
 
@@ -42,9 +42,10 @@ pub(super) struct AuditRange {
     limit: Option<u32>,
 }
 
-fn find_node(view: &View, name: &str) -> Result<Arc<Node>, Problem> {
-    view.node_named(name).cloned().ok_or_else(|| {
-        let shown: String = name.chars().take(60).collect();
+fn find_node(view: &View, key: &str) -> Result<Arc<Node>, Problem> {
+    let by_id = || view.node(key.parse().ok()?);
+    view.node_named(key).or_else(by_id).cloned().ok_or_else(|| {
+        let shown: String = key.chars().take(60).collect();
         let message = format!("there is no node `{}`", shown.escape_debug());
         Problem::new(Code::NotFound, message)
             .at("node")
@@ -117,6 +118,10 @@ fn status_view(app: &App) -> Result<StatusView, Problem> {
         .nodes()
         .filter(|node| node.status == NodeStatus::Ready)
         .count();
+    let connected = view
+        .nodes()
+        .filter(|node| app.fleet.place_of(node.id).is_some())
+        .count();
     let counted = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     Ok(StatusView {
         cluster: cluster.id,
@@ -128,7 +133,7 @@ fn status_view(app: &App) -> Result<StatusView, Problem> {
         nodes: NodeCounts {
             total: counted(view.nodes().count()),
             ready: counted(ready),
-            connected: counted(app.fleet.connected()),
+            connected: counted(connected),
         },
         services: counted(view.services().count()),
         active_deployments: counted(view.active_deployments().count()),

@@ -3,6 +3,7 @@
 use skep_identity::token::JoinToken as TokenText;
 
 use super::*;
+use crate::agents::fleet::{RouteStatus, Word};
 
 #[tokio::test]
 async fn status_and_nodes_tell_what_is_there() {
@@ -12,13 +13,27 @@ async fn status_and_nodes_tell_what_is_there() {
         (&empty.body["is_leader"], &empty.body["ingress_port"]),
         (&json!(true), &Value::Null)
     );
-    server.join("n2").await;
-    server.join("n1").await;
+    let there = server.join("n2").await;
+    let here = server.join("n1").await;
     let status = server.get("/v1/status").await;
     assert_eq!(
         status.body["nodes"],
         json!({"total": 2, "ready": 2, "connected": 0})
     );
+    // Counted wherever they are connected, and once.
+    let fleet = &server.context.fleet;
+    fleet.connect(here, 1);
+    let word = |node| Word {
+        node,
+        connected: true,
+        runtime_ok: true,
+        routes: RouteStatus::default(),
+        silent: std::time::Duration::ZERO,
+        ca: None,
+    };
+    fleet.learn(ServerId::from_u128(2), true, vec![word(here), word(there)]);
+    let status = server.get("/v1/status").await;
+    assert_eq!(status.body["nodes"]["connected"], 2);
     assert_eq!(
         (&status.body["ingress_port"], &status.body["history"]["ok"]),
         (&json!(8080), &json!(true))

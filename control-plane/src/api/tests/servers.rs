@@ -163,7 +163,7 @@ async fn an_operator_is_certified_for_a_key_of_its_own() {
 #[tokio::test]
 async fn metadata_of_nodes_is_set_unset_and_shown() {
     let server = Server::start().await;
-    server.join("n1").await;
+    let id = server.join("n1").await;
     let set = json!({"set": {"rack": "b2", "disk": "ssd"}});
     let answer = server.put("/v1/nodes/n1/meta", set).await;
     assert_eq!(answer.body, json!({"meta": {"disk": "ssd", "rack": "b2"}}));
@@ -173,8 +173,15 @@ async fn metadata_of_nodes_is_set_unset_and_shown() {
     assert_eq!(answer.body, json!({"meta": {"rack": "b2"}}));
     let nodes = server.get("/v1/nodes").await;
     assert_eq!(nodes.body["nodes"][0]["meta"], json!({"rack": "b2"}));
-    let missing = server.put("/v1/nodes/n9/meta", json!({})).await;
-    assert_problem(&missing, 404, "not_found", Some("node"));
+    let by_id = format!("/v1/nodes/{id}/meta");
+    let answer = server.put(&by_id, json!({"set": {"row": "7"}})).await;
+    assert_eq!(answer.body, json!({"meta": {"rack": "b2", "row": "7"}}));
+    let nobody = NodeId::from_u128(1).to_string();
+    for missing in ["n9", nobody.as_str()] {
+        let path = format!("/v1/nodes/{missing}/meta");
+        let missing = server.put(&path, json!({})).await;
+        assert_problem(&missing, 404, "not_found", Some("node"));
+    }
     let odd = server
         .put("/v1/nodes/n1/meta", json!({"set": {"NO": "x"}}))
         .await;

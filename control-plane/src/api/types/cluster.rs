@@ -65,7 +65,7 @@ pub struct NodeCounts {
     pub total: u32,
     /// Those that can be relied on.
     pub ready: u32,
-    /// Those connected to this server.
+    /// Those connected to a server, whichever.
     pub connected: u32,
 }
 
