@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use ::http::Method;
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::json;
 use skep_tests::api::Name;
-use skep_tests::lab::cluster::with_servers;
+use skep_tests::lab::cluster::{LabCluster, with_servers};
 use skep_tests::lab::faults::Fault;
 use skep_tests::lab::node::Node;
 use skep_tests::load::Load;
@@ -36,10 +37,7 @@ async fn apps_serve_while_servers_die_one_after_the_other() {
     .await;
 }
 
-async fn serve_under_faults(
-    cluster: &skep_tests::lab::cluster::LabCluster,
-    node: &Node,
-) -> Result<()> {
+async fn serve_under_faults(cluster: &LabCluster, node: &Node) -> Result<()> {
     let name = Name::of("web");
     let api = |place: usize| &cluster.servers.server(place).api;
     wait::until_ok("the node to be ready", SEEN, async || {
@@ -58,10 +56,14 @@ async fn serve_under_faults(
     let host = format!("web-production-{}.localhost", name.project);
     answers(node, &host, "2").await?;
     let load = Load::start(node.ingress, &host, RATE);
-    for fault in [Fault::Kill, Fault::Freeze] {
-        let leader = cluster.servers.leader().await?;
-        fault.befall(cluster, leader).await?;
-        let others: Vec<usize> = (0..3).filter(|place| *place != leader).collect();
+    for fault in [Fault::Kill, Fault::Freeze, Fault::CutFromPeers] {
+        let victim = match fault {
+            // Whoever holds the node's stream, and goes on holding it if it does not know better.
+            Fault::CutFromPeers => holder(cluster).await?,
+            _ => cluster.servers.leader().await?,
+        };
+        fault.befall(cluster, victim).await?;
+        let others: Vec<usize> = (0..3).filter(|place| *place != victim).collect();
         cluster.servers.leader_among(&others).await?;
         // The node hears of new work through whoever is left.
         let image = json!({ "type": "image", "reference": node.image("3").await? });
@@ -70,13 +72,27 @@ async fn serve_under_faults(
         let image = json!({ "type": "image", "reference": node.image("2").await? });
         api(others[1]).live(&name, &image).await?;
         fault
-            .undo(cluster, leader)
+            .undo(cluster, victim)
             .await
             .with_context(|| format!("{fault:?}"))?;
     }
     let report = load.stop().await;
     ensure!(report.failed() == 0 && report.served > 0, "{report:?}");
     Ok(())
+}
+
+/// The server that the node's session is with.
+async fn holder(cluster: &LabCluster) -> Result<usize> {
+    wait::until_ok("a session", SEEN, async || {
+        for (place, server) in cluster.servers.all().iter().enumerate() {
+            let page = server.api.call(Method::GET, "/metrics", None).await?;
+            if page.text().contains("\nskep_agents_connected 1\n") {
+                return Ok(place);
+            }
+        }
+        bail!("nobody holds it")
+    })
+    .await
 }
 
 async fn answers(node: &Node, host: &str, version: &str) -> Result<()> {
