@@ -22,6 +22,7 @@ pub struct LabCluster {
     /// The servers, each on the host of the same place.
     pub servers: Servers,
     clocks: Vec<Clock>,
+    variables: Vec<(&'static str, String)>,
     lab: Lab,
 }
 
@@ -34,7 +35,35 @@ pub async fn with_servers(
     count: usize,
     test: impl AsyncFnOnce(&mut LabCluster) -> Result<()>,
 ) {
-    if let Err(error) = try_with_servers(count, test).await {
+    with_servers_set(name, count, Vec::new(), test).await;
+}
+
+/// The same with these variables in the servers' environment.
+///
+/// # Panics
+/// As `with_servers`.
+pub async fn with_servers_set(
+    name: &str,
+    count: usize,
+    variables: Vec<(&'static str, String)>,
+    test: impl AsyncFnOnce(&mut LabCluster) -> Result<()>,
+) {
+    if let Err(error) = run(count, variables, test).await {
+        panic!("{name}: {error:#}");
+    }
+}
+
+/// Runs a test on an empty lab, beside no other cluster.
+///
+/// # Panics
+/// When the test fails.
+pub async fn with_lab(name: &str, test: impl AsyncFnOnce(&mut Lab) -> Result<()>) {
+    let _room = ROOM.lock().await;
+    let outcome = async {
+        let mut lab = Lab::new().await?;
+        test(&mut lab).await
+    };
+    if let Err(error) = outcome.await {
         panic!("{name}: {error:#}");
     }
 }
@@ -47,8 +76,16 @@ pub async fn try_with_servers(
     count: usize,
     test: impl AsyncFnOnce(&mut LabCluster) -> Result<()>,
 ) -> Result<()> {
+    run(count, Vec::new(), test).await
+}
+
+async fn run(
+    count: usize,
+    variables: Vec<(&'static str, String)>,
+    test: impl AsyncFnOnce(&mut LabCluster) -> Result<()>,
+) -> Result<()> {
     let _room = ROOM.lock().await;
-    let mut cluster = LabCluster::start(count).await?;
+    let mut cluster = LabCluster::start(count, variables).await?;
     let outcome = AssertUnwindSafe(test(&mut cluster)).catch_unwind().await;
     let outcome = outcome.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -62,17 +99,18 @@ pub async fn try_with_servers(
 }
 
 impl LabCluster {
-    async fn start(count: usize) -> Result<Self> {
+    async fn start(count: usize, variables: Vec<(&'static str, String)>) -> Result<Self> {
         let mut lab = Lab::new().await?;
         let (mut sites, mut clocks) = (Vec::new(), Vec::new());
         for _ in 0..count {
-            let (site, clock) = prepare(&mut lab).await?;
+            let (site, clock) = prepare(&mut lab, &variables).await?;
             sites.push(site);
             clocks.push(clock);
         }
         Ok(Self {
             servers: Servers::start_at(sites).await?,
             clocks,
+            variables,
             lab,
         })
     }
@@ -82,7 +120,7 @@ impl LabCluster {
     /// # Errors
     /// It does not come up.
     pub async fn join(&mut self) -> Result<()> {
-        let (site, clock) = prepare(&mut self.lab).await?;
+        let (site, clock) = prepare(&mut self.lab, &self.variables).await?;
         self.clocks.push(clock);
         self.servers.join(site).await
     }
@@ -137,13 +175,16 @@ impl LabCluster {
     }
 }
 
-async fn prepare(lab: &mut Lab) -> Result<(Site, Clock)> {
+async fn prepare(lab: &mut Lab, variables: &[(&'static str, String)]) -> Result<(Site, Clock)> {
     let place = lab.add_host().await?;
     let host = lab.host(place);
     host.small_disk("data", DISK_MIB).await?;
     let clock = Clock::new(host.path("clock"))?;
     let mut site = Site::on(host);
     for (name, value) in clock.environment()? {
+        site = site.env(name, value);
+    }
+    for (name, value) in variables {
         site = site.env(name, value);
     }
     Ok((site, clock))

@@ -3,6 +3,7 @@
 //! something is missing. `SKEP_CHAOS=full` does the full number of faults.
 
 mod apps;
+mod asleep;
 mod chaos;
 mod group;
 mod network;
