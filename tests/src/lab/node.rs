@@ -57,7 +57,7 @@ impl Node {
         });
         let containers = containers.await.with_context(|| dockerd.log())?;
         let ingress = SocketAddr::from((host.address(), INGRESS_PORT));
-        let (net, agent) = parts(host, &dir, &socket, (ingress, server))?;
+        let (net, agent) = parts(host, &dir, &socket, server)?;
         net.start().await?;
         let agent = agent.env("SKEP_JOIN_TOKEN", join_token);
         agent.start().await?;
@@ -106,12 +106,7 @@ fn dockerd(host: &Host, dir: &Path, socket: &Path) -> Process {
         .args(["--iptables=false", "--ip-masq=false", "--ip-forward=false"])
 }
 
-fn parts(
-    host: &Host,
-    dir: &Path,
-    docker: &Path,
-    (ingress, server): (SocketAddr, SocketAddr),
-) -> Result<(Process, Process)> {
+fn parts(host: &Host, dir: &Path, docker: &Path, server: SocketAddr) -> Result<(Process, Process)> {
     let binary = place::skep_binary()?;
     let path = |name: &str| dir.join(name).into_os_string();
     let part = |name: &str| {
@@ -123,7 +118,8 @@ fn parts(
     let net = part("net")
         .args(["--data-dir".into(), path("net")])
         .args(["--socket".into(), path("net.sock")])
-        .args(["--ingress-addr", &ingress.to_string()])
+        // Its own command line asks it on loopback.
+        .args(["--ingress-addr", &format!("0.0.0.0:{INGRESS_PORT}")])
         .args(["--admin-addr", "127.0.0.1:0"]);
     let agent = part("agent")
         .args(["--data-dir".into(), path("agent")])

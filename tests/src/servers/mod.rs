@@ -258,6 +258,21 @@ impl Servers {
         .await
     }
 
+    /// Waits until a server that was removed has ended by itself; it is none of these any more.
+    ///
+    /// # Errors
+    /// It goes on, or failed.
+    pub async fn left(&mut self, place: usize) -> Result<()> {
+        let server = self.list.remove(place);
+        let status = server.process.ended(SETTLE).await?;
+        let log = server.process.log();
+        ensure!(
+            log.contains("the cluster has removed this server"),
+            "{status} {log}"
+        );
+        Ok(())
+    }
+
     /// kill -9.
     ///
     /// # Errors

@@ -25,8 +25,20 @@ impl Servers {
         let mut sites = sites.into_iter();
         let first = sites.next().context("a cluster has a server")?;
         let process = founder(&first)?;
+        let mut servers = Self::found(first, process).await?;
+        for site in sites {
+            servers.join(site).await?;
+        }
+        Ok(servers)
+    }
+
+    /// Founds a cluster with a process that writes the place's bootstrap file.
+    ///
+    /// # Errors
+    /// It does not start; tells what it said.
+    pub async fn found(site: Site, process: Process) -> Result<Self> {
         process.start().await?;
-        let bootstrap = read_bootstrap(&first, &process).await;
+        let bootstrap = read_bootstrap(&site, &process).await;
         let bootstrap = bootstrap.with_context(|| process.log())?;
         let tls = tls::client(&bootstrap.ca_pem, None, ALPN_HTTP)?;
         let mut servers = Self {
@@ -34,10 +46,7 @@ impl Servers {
             bootstrap,
             tls,
         };
-        servers.add(first, process);
-        for site in sites {
-            servers.join(site).await?;
-        }
+        servers.add(site, process);
         Ok(servers)
     }
 

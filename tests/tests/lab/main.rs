@@ -6,6 +6,7 @@ mod apps;
 mod asleep;
 mod chaos;
 mod group;
+mod growth;
 mod network;
 mod troubles;
 mod versions;
