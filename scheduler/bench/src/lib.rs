@@ -1,0 +1,2 @@
+//! What the scheduler's benchmarks share: clusters and asks of published benchmarks, and the
+//! figures they print and write. Measures from outside: it decides nothing.
