@@ -8,6 +8,7 @@ pub mod id;
 pub mod manifest;
 pub mod name;
 pub mod node;
+pub mod placement;
 pub mod problem;
 pub mod quarantine;
 pub mod route;

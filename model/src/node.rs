@@ -38,6 +38,12 @@ pub struct Facts {
     pub ingress_port: Option<u16>,
     /// Takes builds.
     pub builder: bool,
+    /// Devices that allocations may ask for, by name and count.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub devices: BTreeMap<String, u32>,
+    /// Its data plane offers the private network.
+    #[serde(default)]
+    pub private_network: bool,
 }
 
 /// Whether a node can be relied on.
@@ -56,6 +62,24 @@ pub enum NodeStatus {
 impl NodeStatus {
     /// Every status, in the order of the stored format: append only.
     pub const ALL: [Self; 3] = [Self::Ready, Self::RuntimeDown, Self::Lost];
+}
+
+/// What operators want of a node, whatever its status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum Admin {
+    /// Takes allocations.
+    #[default]
+    Eligible,
+    /// Takes no new ones; those that are there stay.
+    Cordoned,
+    /// Takes no new ones; those that are there move away.
+    Draining {
+        /// Cluster time after which they go even where no replacement is healthy, ms since the
+        /// epoch.
+        deadline_ms: u64,
+    },
 }
 
 /// A guest that runs the agent.
@@ -77,6 +101,8 @@ pub struct Node {
     pub joined_ms: u64,
     /// What operators say of it, for constraints: key to value.
     pub meta: BTreeMap<String, String>,
+    /// What operators want of it.
+    pub admin: Admin,
 }
 
 /// Checks one key of a node's metadata and its value.

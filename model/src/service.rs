@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{DeploymentId, EnvironmentId, NodeId, ServiceId};
+use crate::placement::Placement;
 use crate::spec::{Health, Resources, Restart, ServiceType};
 use crate::variable::{Sealed, Variable};
 
@@ -98,6 +99,8 @@ pub struct Release {
     pub variables: BTreeMap<String, Variable>,
     /// Needs.
     pub resources: Resources,
+    /// Where it may run.
+    pub placement: Placement,
     /// Fitness for traffic.
     pub health: Health,
     /// Restarts.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::name;
+use crate::placement::Placement;
 use crate::problem::Problem;
 
 /// Smallest memory limit that Docker accepts.
@@ -69,10 +70,15 @@ pub struct Resources {
     /// Requested CPU in thousandths of a core: what the scheduler counts, and the container's
     /// share when the node is busy.
     pub cpu_millis: u32,
-    /// Requested memory in bytes, and the container's hard limit.
+    /// Requested memory in bytes: what the scheduler counts, and the container's hard limit unless
+    /// `memory_limit_bytes` says otherwise.
     pub memory_bytes: u64,
     /// Ceiling on CPU in thousandths of a core; 0: none.
     pub cpu_limit_millis: u32,
+    /// Ceiling on memory in bytes, beyond the request; 0: the request.
+    pub memory_limit_bytes: u64,
+    /// Requested disk under Docker's data root in bytes; 0: none is counted.
+    pub disk_bytes: u64,
 }
 
 impl Default for Resources {
@@ -81,6 +87,8 @@ impl Default for Resources {
             cpu_millis: 100,
             memory_bytes: 256 << 20,
             cpu_limit_millis: 0,
+            memory_limit_bytes: 0,
+            disk_bytes: 0,
         }
     }
 }
@@ -192,6 +200,8 @@ pub struct ServiceSpec {
     pub stop_grace_ms: u64,
     /// Host names beside the generated one.
     pub domains: Vec<String>,
+    /// Where it may run, and where rather.
+    pub placement: Placement,
 }
 
 impl Default for ServiceSpec {
@@ -210,6 +220,7 @@ impl Default for ServiceSpec {
             restart: Restart::default(),
             stop_grace_ms: 10_000,
             domains: Vec::new(),
+            placement: Placement::default(),
         }
     }
 }
@@ -246,6 +257,20 @@ impl ServiceSpec {
             )
             .hint("0 for no limit, or at least cpu_millis"));
         }
+        let limit = self.resources.memory_limit_bytes;
+        if limit != 0 && limit < self.resources.memory_bytes {
+            return Err(Problem::invalid(
+                "resources.memory_limit_bytes",
+                "the limit is below the request",
+            )
+            .hint("0 for the request itself, or at least memory_bytes"));
+        }
+        between(
+            "resources.disk_bytes",
+            self.resources.disk_bytes,
+            0,
+            1 << 60,
+        )?;
         between(
             "health.interval_ms",
             self.health.interval_ms,
@@ -313,6 +338,7 @@ impl ServiceSpec {
         self.domains
             .iter()
             .try_for_each(|host| name::check_host("domains", host))?;
+        self.placement.check("placement")?;
         self.check_source()
     }
 

@@ -1,19 +1,26 @@
 //! Decisions that are not made yet, laid over the cluster: starts of one plan, or of several plans
 //! of one batch, see each other. Dropping a draft forgets them; the cluster is never touched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use skep_model::id::{NodeId, ServiceId};
+use skep_model::id::{AllocationId, NodeId, ServiceId};
 
-use crate::cluster::{Candidate, Cluster, Room};
+use crate::cluster::{Candidate, Cluster};
 use crate::filter::Ask;
+use crate::room::{Named, Needs, Room};
 
-/// A cluster and what has been started on paper.
+/// A cluster and what has been started and displaced on paper.
 #[derive(Debug, Clone)]
 pub struct Draft<'a> {
     base: &'a Cluster,
-    started: BTreeMap<NodeId, Room>,
-    services: BTreeMap<ServiceId, BTreeMap<NodeId, u32>>,
+    /// Of the nodes that are touched: all that is used then.
+    used: BTreeMap<u32, Room>,
+    services: BTreeMap<ServiceId, BTreeMap<u32, i64>>,
+    named: BTreeMap<Named, BTreeMap<u32, i64>>,
+    displaced: BTreeSet<AllocationId>,
+    displaced_of: BTreeMap<ServiceId, u32>,
+    started: u64,
+    requested: Room,
 }
 
 impl<'a> Draft<'a> {
@@ -21,52 +28,147 @@ impl<'a> Draft<'a> {
     pub fn new(base: &'a Cluster) -> Self {
         Self {
             base,
-            started: BTreeMap::new(),
+            used: BTreeMap::new(),
             services: BTreeMap::new(),
+            named: BTreeMap::new(),
+            displaced: BTreeSet::new(),
+            displaced_of: BTreeMap::new(),
+            started: 0,
+            requested: base.requested(),
         }
+    }
+
+    /// What lies under it.
+    pub fn cluster(&self) -> &'a Cluster {
+        self.base
     }
 
     /// Every known node with what the draft leaves free, by id.
     pub fn nodes(&self) -> impl Iterator<Item = Candidate<'a>> {
-        self.base.nodes().map(|node| self.less_started(node))
+        self.base.nodes().map(|node| self.as_drafted(node))
     }
 
     /// One node, the same way.
     pub fn node(&self, id: NodeId) -> Option<Candidate<'a>> {
-        self.base.node(id).map(|node| self.less_started(node))
+        self.base.node(id).map(|node| self.as_drafted(node))
     }
 
     /// Counts one more allocation on a node. Whether it fits was the caller's question.
     pub fn start(&mut self, node: NodeId, ask: &Ask) {
-        let started = self.started.entry(node).or_default();
-        *started = started.plus(ask.resources.into());
-        let nodes = self.services.entry(ask.service).or_default();
-        *nodes.entry(node).or_default() += 1;
-    }
-
-    /// Counts allocations of one service on any node: the service is looked up once.
-    pub(crate) fn neighbours_of(&self, service: ServiceId) -> Neighbours<'_> {
-        Neighbours([self.base.spread_of(service), self.services.get(&service)])
-    }
-
-    fn less_started(&self, node: Candidate<'a>) -> Candidate<'a> {
-        match self.started.get(&node.id) {
-            Some(started) => Candidate {
-                free: node.free.minus(*started),
-                ..node
-            },
-            None => node,
+        if let Some(ordinal) = self.base.ordinal(node) {
+            self.start_at(ordinal, ask.service, &ask.needs());
         }
     }
-}
 
-/// Allocations of one service, by node: those that are there, and those of the draft.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Neighbours<'a>([Option<&'a BTreeMap<NodeId, u32>>; 2]);
+    pub(crate) fn start_at(&mut self, ordinal: u32, service: ServiceId, needs: &Needs) {
+        let used = self.used_at(ordinal);
+        *used = used.plus(needs.room);
+        self.count(ordinal, service, needs, 1);
+        self.started += 1;
+        self.requested = self.requested.plus(needs.room);
+    }
 
-impl Neighbours<'_> {
-    pub(crate) fn on(&self, node: NodeId) -> u32 {
-        let counts = self.0.iter().flatten();
-        counts.filter_map(|nodes| nodes.get(&node)).sum()
+    /// Counts an allocation no longer: it makes way. Once each.
+    pub(crate) fn displace(&mut self, id: AllocationId) {
+        let Some((placed, needs)) = self.base.allocation(id) else {
+            return;
+        };
+        if self.displaced.insert(id) {
+            let used = self.used_at(placed.node);
+            *used = used.minus(needs.room);
+            self.count(placed.node, placed.service, needs, -1);
+            *self.displaced_of.entry(placed.service).or_default() += 1;
+        }
+    }
+
+    pub(crate) fn is_displaced(&self, id: AllocationId) -> bool {
+        self.displaced.contains(&id)
+    }
+
+    /// How many allocations of a service make way so far.
+    pub(crate) fn displaced_of(&self, service: ServiceId) -> u32 {
+        self.displaced_of.get(&service).copied().unwrap_or(0)
+    }
+
+    /// What is left of a node.
+    pub(crate) fn free(&self, ordinal: u32) -> Room {
+        match self.used.get(&ordinal) {
+            Some(used) => self.base.capacity[ordinal as usize].minus(*used),
+            None => self.base.free[ordinal as usize],
+        }
+    }
+
+    /// Every ordinal with what is left there. Those that the draft did not touch are read from the
+    /// cluster's array as it lies.
+    pub(crate) fn each_free(&self, mut look: impl FnMut(u32, Room)) {
+        let free = &self.base.free;
+        let mut next = 0;
+        for (ordinal, used) in &self.used {
+            for index in next..*ordinal as usize {
+                look(index as u32, free[index]);
+            }
+            look(*ordinal, self.base.capacity[*ordinal as usize].minus(*used));
+            next = *ordinal as usize + 1;
+        }
+        for (index, room) in free.iter().enumerate().skip(next) {
+            look(index as u32, *room);
+        }
+    }
+
+    /// How much of something is used on a node.
+    pub(crate) fn named_used(&self, named: &Named, ordinal: u32) -> u32 {
+        let change = self.named.get(named).and_then(|nodes| nodes.get(&ordinal));
+        let used = i64::from(self.base.named_used(named, ordinal)) + change.unwrap_or(&0);
+        u32::try_from(used).unwrap_or(0)
+    }
+
+    /// How many allocations of a service are on each node that has any, by ordinal, ascending.
+    pub(crate) fn neighbours_of(&self, service: ServiceId) -> Vec<(u32, u32)> {
+        let there = self.base.spread_of(service).into_iter().flatten();
+        let there = there.map(|(ordinal, count)| (*ordinal, *count));
+        let Some(changes) = self.services.get(&service) else {
+            return there.collect();
+        };
+        let mut counts: BTreeMap<u32, i64> = changes.clone();
+        for (ordinal, count) in there {
+            *counts.entry(ordinal).or_default() += i64::from(count);
+        }
+        let counts = counts.into_iter();
+        counts
+            .filter_map(|(ordinal, count)| Some((ordinal, u32::try_from(count).ok()?)))
+            .filter(|(_, count)| *count > 0)
+            .collect()
+    }
+
+    /// The mean request of what there is and of `count` more such.
+    pub(crate) fn mean(&self, more: Room, count: u64) -> Room {
+        let there = self.base.allocation_count() as u64 + self.started;
+        let all = (there + count).max(1);
+        let mean = |sum: u64, one: u64| sum.saturating_add(one.saturating_mul(count)) / all;
+        Room {
+            cpu_millis: mean(self.requested.cpu_millis, more.cpu_millis),
+            memory_bytes: mean(self.requested.memory_bytes, more.memory_bytes),
+            disk_bytes: mean(self.requested.disk_bytes, more.disk_bytes),
+        }
+    }
+
+    fn used_at(&mut self, ordinal: u32) -> &mut Room {
+        let there = self.base.used[ordinal as usize];
+        self.used.entry(ordinal).or_insert(there)
+    }
+
+    fn count(&mut self, ordinal: u32, service: ServiceId, needs: &Needs, by: i64) {
+        let nodes = self.services.entry(service).or_default();
+        *nodes.entry(ordinal).or_default() += by;
+        for (named, count) in &needs.named {
+            let nodes = self.named.entry(named.clone()).or_default();
+            *nodes.entry(ordinal).or_default() += by * i64::from(*count);
+        }
+    }
+
+    fn as_drafted(&self, node: Candidate<'a>) -> Candidate<'a> {
+        let ordinal = self.base.ordinal(node.id);
+        let free = ordinal.map_or(node.free, |ordinal| self.free(ordinal));
+        Candidate { free, ..node }
     }
 }

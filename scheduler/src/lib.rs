@@ -10,9 +10,13 @@
 
 mod backoff;
 pub mod cluster;
+mod column;
 pub mod draft;
 pub mod filter;
+mod lens;
 pub mod place;
 pub mod plan;
 pub mod refusal;
 pub mod rollout;
+pub mod room;
+pub mod score;

@@ -10,7 +10,9 @@ use skep_model::service::Target;
 
 use crate::cluster::Cluster;
 use crate::draft::Draft;
-use crate::filter::{self, Ask, Reason};
+use crate::filter::{Ask, Reason};
+use crate::lens::Lens;
+use crate::score::Score;
 
 /// Most starts and desires of one plan together, so that the command that carries it (about 150
 /// bytes each) stays below the limit of 256 KiB. What is beyond comes with the next plan.
@@ -25,6 +27,8 @@ pub struct Start {
     pub node: NodeId,
     /// Why there, for a person.
     pub reason: String,
+    /// Why there, in numbers.
+    pub score: Score,
 }
 
 /// A new wish for an allocation that exists: always further on than the old one.
@@ -57,6 +61,8 @@ pub struct Plan {
     pub desires: Vec<Desire>,
     /// More was due than [`MAX_CHANGES`]: plan again once this one is applied.
     pub is_partial: bool,
+    /// Allocations of other services that make way for the starts: they are stopped with this plan.
+    pub displaced: Vec<AllocationId>,
     /// Why not all that is wanted could be started.
     pub refusal: Option<Problem>,
     /// Allocations of the running rollout that failed. They are not replaced while it lasts: it is
@@ -149,21 +155,41 @@ pub fn fits(cluster: &Cluster, plan: &Plan) -> Result<(), Misfit> {
             });
         }
     }
-    let mut draft = Draft::new(cluster);
+    let draft = Draft::new(cluster);
+    let Some(ask) = &plan.ask else {
+        return match plan.starts.is_empty() {
+            true => Ok(()),
+            false => Err(Misfit::NoAsk),
+        };
+    };
+    if plan.starts.is_empty() {
+        return Ok(());
+    }
+    fit_starts(draft, plan, ask)
+}
+
+fn fit_starts(mut draft: Draft<'_>, plan: &Plan, ask: &Ask) -> Result<(), Misfit> {
+    for id in &plan.displaced {
+        draft.displace(*id);
+    }
+    let cluster = draft.cluster();
+    let mut lens = Lens::new(&draft, ask);
     for start in &plan.starts {
-        let ask = plan.ask.as_ref().ok_or(Misfit::NoAsk)?;
-        let node = draft.node(start.node).ok_or(Misfit::NodeGone(start.node))?;
+        let known = cluster.node(start.node);
+        let ordinal = known.and_then(|node| cluster.ordinal(node.id));
+        let ordinal = ordinal.ok_or(Misfit::NodeGone(start.node))?;
         if !plan.nodes.contains_key(&start.node) {
             return Err(Misfit::NoBase(start.node));
         }
-        if let Some(reason) = filter::check(ask, &node) {
+        if let Some(reason) = lens.refuses(&draft, ordinal) {
             return Err(Misfit::Refused {
                 node: start.node,
                 allocation: start.allocation,
                 reason,
             });
         }
-        draft.start(start.node, ask);
+        draft.start_at(ordinal, ask.service, &lens.needs);
+        lens.count(ordinal);
     }
     Ok(())
 }

@@ -15,9 +15,9 @@ use skep_model::service::{Release, Service, Target};
 
 use crate::backoff;
 use crate::draft::Draft;
-use crate::filter::Ask;
-use crate::place::{self, Placement};
-use crate::plan::{Desire, MAX_CHANGES, Plan, Start};
+use crate::filter::{Ask, Surroundings};
+use crate::place::Search;
+use crate::plan::{Desire, Plan, Start};
 use crate::refusal::Refusal;
 
 /// Everything that one decision is made from, beside the cluster.
@@ -34,6 +34,11 @@ pub struct Input<'a> {
     /// Whether a draining allocation may be stopped: every live ingress has acknowledged a table
     /// without it and has finished what it had there, or the time for that is over.
     pub drained: &'a dyn Fn(&Allocation) -> bool,
+    /// What is known around the service.
+    pub around: &'a Surroundings,
+    /// Most starts and desires of the plan together: [`plan::MAX_CHANGES`](crate::plan::MAX_CHANGES)
+    /// where it is to be proposed.
+    pub limit: usize,
 }
 
 /// Plans the next step. Starts are counted in the draft, so that plans made over the same draft
@@ -47,11 +52,11 @@ pub fn plan(
     planner.stop_what_is_done();
     planner.withdraw_surplus();
     planner.withdraw_old();
-    let withdrawn_in_full = planner.plan.desires.len() <= MAX_CHANGES;
+    let withdrawn_in_full = planner.plan.desires.len() <= input.limit;
     if withdrawn_in_full {
         planner.start_missing(draft, ids);
     }
-    planner.plan.desires.truncate(MAX_CHANGES);
+    planner.plan.desires.truncate(input.limit);
     planner.plan.is_partial |= !withdrawn_in_full;
     planner.judge();
     planner.plan
@@ -100,10 +105,11 @@ impl<'a, 'i> Planner<'a, 'i> {
                 service_generation: service.generation,
                 nodes: Default::default(),
                 target,
-                ask: input.release.map(Ask::of),
+                ask: input.release.map(|release| Ask::of(release, input.around)),
                 starts: Vec::new(),
                 desires: Vec::new(),
                 is_partial: false,
+                displaced: Vec::new(),
                 refusal: None,
                 failed_new: Vec::new(),
                 wake_at_ms: None,
@@ -213,31 +219,40 @@ impl<'a, 'i> Planner<'a, 'i> {
         let surge = self.service().spec.update.max_surge as usize;
         let in_use = self.new.len() + self.old.len();
         let due = missing.min((self.wanted + surge).saturating_sub(in_use));
-        let room = MAX_CHANGES - self.plan.desires.len();
+        let room = self.input.limit - self.plan.desires.len();
         self.plan.is_partial = due > room;
         if due == 0 {
             return;
         }
-        let (Some(release), Some(ask)) = (self.input.release, self.plan.ask) else {
+        let (Some(release), Some(ask)) = (self.input.release, self.plan.ask.take()) else {
             self.plan.refusal = Some(self.release_is_gone());
             return;
         };
+        self.start(draft, (release, &ask, due), ids);
+        self.plan.ask = Some(ask);
+    }
+
+    fn start(
+        &mut self,
+        draft: &mut Draft<'_>,
+        (release, ask, due): (&Release, &Ask, usize),
+        ids: &mut dyn FnMut() -> AllocationId,
+    ) {
+        let room = self.input.limit - self.plan.desires.len();
+        let mut search = Search::new(draft, ask, due.min(room));
         for started in 0..due.min(room) {
-            match place::place(draft, &ask) {
-                Ok(placement) => {
-                    draft.start(placement.node, &ask);
-                    self.plan.nodes.insert(placement.node, placement.generation);
-                    self.plan.starts.push(Start {
-                        allocation: ids(),
-                        node: placement.node,
-                        reason: reason_to_start(release, &placement),
-                    });
-                }
-                Err(refusal) => {
-                    self.plan.refusal = Some(self.unplaceable(due - started, &refusal));
-                    return;
-                }
-            }
+            let Some(choice) = search.take(draft) else {
+                let refusal = Refusal::explain(draft, ask);
+                self.plan.refusal = Some(self.unplaceable(due - started, &refusal));
+                return;
+            };
+            self.plan.nodes.insert(choice.node, choice.generation);
+            self.plan.starts.push(Start {
+                allocation: ids(),
+                node: choice.node,
+                reason: format!("release {}: {}", release.number, search.words(&choice)),
+                score: choice.score,
+            });
         }
     }
 
@@ -304,12 +319,4 @@ fn healthy(allocations: &[&Allocation]) -> usize {
         .iter()
         .filter(|allocation| allocation.is_routable())
         .count()
-}
-
-fn reason_to_start(release: &Release, placement: &Placement) -> String {
-    let (fitting, nodes) = (placement.fitting, placement.nodes);
-    format!(
-        "release {}: best fit, {fitting} of {nodes} nodes can take it",
-        release.number
-    )
 }

@@ -7,7 +7,7 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::{MIB, World, allocation, node, resources, service, target};
+use common::{OTHER, World, allocation, node, oracle, resources, service, target};
 use proptest::prelude::*;
 use skep_model::allocation::{Allocation, Desired, State};
 use skep_model::id::{AllocationId, NodeId, ServiceId};
@@ -20,6 +20,7 @@ use skep_scheduler::draft::Draft;
 use skep_scheduler::filter::{Ask, Reason};
 use skep_scheduler::place::place;
 use skep_scheduler::plan::{MAX_CHANGES, Misfit, Plan, fits};
+use skep_scheduler::room::Needs;
 
 const NODES: u128 = 6;
 
@@ -115,59 +116,8 @@ fn odd(allocation: &Allocation) -> bool {
     allocation.id.as_u128() % 2 == 1
 }
 
-/// Room that is left on a node, added up from the raw entities.
-fn left_on(world: &World, id: NodeId) -> (u64, u64) {
-    let node = &world.nodes[&id];
-    let memory = node.facts.memory_bytes;
-    let memory = memory.saturating_sub((memory / 100 * 5).max(64 * MIB));
-    let own = world
-        .allocations
-        .values()
-        .filter(|a| a.node == id && a.is_live());
-    let own = own.map(|_| world.needs);
-    let others = world
-        .others
-        .values()
-        .filter(|(node, _)| *node == id)
-        .map(|(_, needs)| *needs);
-    let used: Vec<Resources> = own.chain(others).collect();
-    (
-        u64::from(node.facts.cpu_millis)
-            .saturating_sub(used.iter().map(|needs| u64::from(needs.cpu_millis)).sum()),
-        memory.saturating_sub(used.iter().map(|needs| needs.memory_bytes).sum()),
-    )
-}
-
-fn can_take(world: &World, id: NodeId, needs: Resources, only_on: Option<NodeId>) -> bool {
-    let (cpu, memory) = left_on(world, id);
-    world.nodes[&id].status == NodeStatus::Ready
-        && only_on.is_none_or(|holder| holder == id)
-        && u64::from(needs.cpu_millis) <= cpu
-        && needs.memory_bytes <= memory
-}
-
-/// The oracle: every node that can take the ask, sorted by the declared order.
-fn oracle(world: &World, needs: Resources, only_on: Option<NodeId>) -> Option<NodeId> {
-    let mut scored = Vec::new();
-    for (id, node) in &world.nodes {
-        if !can_take(world, *id, needs, only_on) {
-            continue;
-        }
-        let (cpu, memory) = left_on(world, *id);
-        let total = node.facts.memory_bytes;
-        let offered = total - (total / 100 * 5).max(64 * MIB);
-        let cpu_part = u128::from(cpu - u64::from(needs.cpu_millis)) * 1_000_000
-            / u128::from(node.facts.cpu_millis);
-        let memory_part = u128::from(memory - needs.memory_bytes) * 1_000_000 / u128::from(offered);
-        let same = world
-            .allocations
-            .values()
-            .filter(|a| a.node == *id && a.is_live())
-            .count();
-        scored.push((cpu_part + memory_part, same, *id));
-    }
-    scored.sort_unstable();
-    scored.first().map(|(_, _, id)| *id)
+fn plain(resources: Resources) -> Needs {
+    Needs::new(resources, &Default::default())
 }
 
 fn after(world: &World, plan: &Plan) -> World {
@@ -198,7 +148,7 @@ proptest! {
         prop_assert_eq!(fits(&world.cluster(), &plan), Ok(()));
         let mut now = world.clone();
         for started in plan.allocations() {
-            prop_assert!(can_take(&now, started.node, world.needs, world.only_on));
+            prop_assert_eq!(oracle::refuses(&now, started.node), None);
             now.allocations.insert(started.id, started);
         }
         let based_on: BTreeSet<_> = plan.nodes.keys().copied().collect();
@@ -233,10 +183,10 @@ proptest! {
         allocations.rotate_left(middle);
         let mut cluster = Cluster::default();
         for (id, (node, resources)) in world.others.iter().rev() {
-            cluster.put_allocation(*id, *node, ServiceId::from_u128(2), *resources);
+            cluster.put_allocation(*id, *node, OTHER, &plain(*resources));
         }
         for a in allocations.iter().filter(|a| a.is_live()) {
-            cluster.put_allocation(a.id, a.node, a.service, world.needs);
+            cluster.put_allocation(a.id, a.node, a.service, &plain(world.needs));
         }
         for node in world.nodes.values().rev() {
             cluster.put_node(node);
@@ -324,29 +274,6 @@ proptest! {
     }
 
     #[test]
-    fn placement_is_what_the_oracle_says(world in any_world(), needs in any_resources()) {
-        let cluster = world.cluster();
-        let ask = Ask { service: world.service.id, resources: needs, only_on: world.only_on };
-        let placed = place(&Draft::new(&cluster), &ask);
-        match (oracle(&world, needs, world.only_on), placed) {
-            (Some(expected), Ok(placement)) => prop_assert_eq!(placement.node, expected),
-            (None, Err(refusal)) => {
-                prop_assert_eq!(refusal.nodes, world.nodes.len());
-                let counted: usize = refusal.reasons.iter().map(|count| count.nodes).sum();
-                prop_assert!(counted >= refusal.nodes, "every node has a reason");
-                for count in &refusal.reasons {
-                    prop_assert!(count.nodes > 0 && count.nodes <= refusal.nodes);
-                    if matches!(count.reason, Reason::Cpu | Reason::Memory) {
-                        prop_assert!(count.free < count.needs);
-                    }
-                }
-                prop_assert!(!refusal.to_string().is_empty() && !refusal.hint.is_empty());
-            }
-            (expected, found) => prop_assert!(false, "{expected:?} but {found:?}"),
-        }
-    }
-
-    #[test]
     fn a_view_kept_up_by_changes_is_the_view_made_anew(
         changes in prop::collection::vec((0..4_u8, 0..8_u128, any_node_id(), any_resources()), 0..60)
     ) {
@@ -366,7 +293,7 @@ proptest! {
                     nodes.remove(&on);
                 }
                 2 => {
-                    cluster.put_allocation(allocation, on, owner, resources);
+                    cluster.put_allocation(allocation, on, owner, &plain(resources));
                     placed.insert(allocation, (on, owner, resources));
                 }
                 _ => {
@@ -377,7 +304,7 @@ proptest! {
         }
         let mut anew = Cluster::default();
         for (id, (on, owner, resources)) in &placed {
-            anew.put_allocation(*id, *on, *owner, *resources);
+            anew.put_allocation(*id, *on, *owner, &plain(*resources));
         }
         nodes.values().for_each(|node| anew.put_node(node));
         prop_assert_eq!(&cluster, &anew);
@@ -451,19 +378,15 @@ fn replicas_keep_apart_also_on_paper() {
     world.nodes.insert(b, node(2, 4_000, 8_192));
     let cluster = world.cluster();
     let mut draft = Draft::new(&cluster);
-    let web = Ask {
-        service: world.service.id,
-        resources: world.needs,
-        only_on: None,
-    };
+    let web = world.ask();
     let other = Ask {
-        service: ServiceId::from_u128(2),
-        ..web
+        service: OTHER,
+        ..web.clone()
     };
     draft.start(a, &web);
     draft.start(b, &other);
-    assert_eq!(place(&draft, &web).map(|placement| placement.node), Ok(b));
-    assert_eq!(place(&draft, &other).map(|placement| placement.node), Ok(a));
+    assert_eq!(place(&draft, &web).map(|choice| choice.node), Ok(b));
+    assert_eq!(place(&draft, &other).map(|choice| choice.node), Ok(a));
 }
 
 #[test]
@@ -491,6 +414,8 @@ fn plans_over_one_draft_see_each_other() {
         allocations: Vec::new(),
         now_ms: 0,
         drained: &|_| false,
+        around: &world.around,
+        limit: MAX_CHANGES,
     };
     let mut next = 0;
     let mut ids = || {

@@ -15,6 +15,7 @@ use skep_model::id::{AllocationId, NodeId};
 use skep_model::node::NodeStatus;
 use skep_scheduler::cluster::Cluster;
 use skep_scheduler::plan::{Plan, fits};
+use skep_scheduler::room::Needs;
 
 const SEEDS: u64 = 300;
 const STEPS: usize = 600;
@@ -134,9 +135,9 @@ impl Simulation {
         assert_eq!(fits(&self.cluster, &plan), Ok(()));
         self.world.apply(&plan);
         for start in &plan.starts {
-            let needs = self.world.needs;
+            let needs = Needs::new(self.world.needs, &self.world.service.spec.placement);
             self.cluster
-                .put_allocation(start.allocation, start.node, plan.service, needs);
+                .put_allocation(start.allocation, start.node, plan.service, &needs);
             self.cluster.put_node(&self.world.nodes[&start.node]);
         }
         self.judge();

@@ -7,15 +7,22 @@ use std::collections::BTreeMap;
 
 use skep_model::allocation::{Allocation, Desired, Observed, State};
 use skep_model::id::{AllocationId, DeploymentId, EnvironmentId, NodeId, ServiceId};
-use skep_model::node::{Facts, Node, NodeStatus};
+use skep_model::node::{Admin, Facts, Node, NodeStatus};
+use skep_model::placement::Placement;
 use skep_model::service::{Image, Release, Service, Target};
 use skep_model::spec::{Resources, ServiceSpec, ServiceType};
 use skep_scheduler::cluster::Cluster;
 use skep_scheduler::draft::Draft;
-use skep_scheduler::plan::Plan;
+use skep_scheduler::filter::{Ask, Surroundings};
+use skep_scheduler::plan::{MAX_CHANGES, Plan};
 use skep_scheduler::rollout::{self, Input};
+use skep_scheduler::room::Needs;
+
+pub(crate) mod oracle;
 
 pub(crate) const MIB: u64 = 1 << 20;
+/// The service that everybody else belongs to.
+pub(crate) const OTHER: ServiceId = ServiceId::from_u128(2);
 /// As the state does: so many ended allocations of a service are remembered.
 const KEEP_ENDED: usize = 5;
 
@@ -38,6 +45,7 @@ pub(crate) fn node(id: u128, cpu_millis: u32, memory_mib: u64) -> Node {
         generation: 1,
         joined_ms: 0,
         meta: std::collections::BTreeMap::new(),
+        admin: Admin::Eligible,
     }
 }
 
@@ -45,7 +53,7 @@ pub(crate) fn resources(cpu_millis: u32, memory_mib: u64) -> Resources {
     Resources {
         cpu_millis,
         memory_bytes: memory_mib * MIB,
-        cpu_limit_millis: 0,
+        ..Resources::default()
     }
 }
 
@@ -92,6 +100,7 @@ pub(crate) fn release(service: &Service, number: u64, resources: Resources) -> R
         command: Vec::new(),
         variables: BTreeMap::new(),
         resources,
+        placement: service.spec.placement.clone(),
         health: Default::default(),
         restart: Default::default(),
         stop_grace_ms: 10_000,
@@ -127,6 +136,7 @@ pub(crate) struct World {
     pub(crate) has_release: bool,
     pub(crate) allocations: BTreeMap<AllocationId, Allocation>,
     pub(crate) others: BTreeMap<AllocationId, (NodeId, Resources)>,
+    pub(crate) around: Surroundings,
     pub(crate) now_ms: u64,
     pub(crate) index: u64,
     pub(crate) next_id: u128,
@@ -142,6 +152,7 @@ impl World {
             has_release: true,
             allocations: BTreeMap::new(),
             others: BTreeMap::new(),
+            around: Surroundings::default(),
             now_ms: 0,
             index: 1,
             next_id: 1_000_000,
@@ -155,6 +166,17 @@ impl World {
         Some(release)
     }
 
+    /// What one more allocation of the service asks for.
+    pub(crate) fn ask(&self) -> Ask {
+        Ask {
+            service: self.service.id,
+            resources: self.needs,
+            placement: self.service.spec.placement.clone(),
+            only_on: self.only_on,
+            around: self.around.clone(),
+        }
+    }
+
     /// The view, made anew: what a view that was kept up must equal.
     pub(crate) fn cluster(&self) -> Cluster {
         let mut cluster = Cluster::default();
@@ -166,11 +188,12 @@ impl World {
                 allocation.id,
                 allocation.node,
                 allocation.service,
-                self.needs,
+                &Needs::new(self.needs, &self.service.spec.placement),
             );
         }
         for (id, (node, resources)) in &self.others {
-            cluster.put_allocation(*id, *node, ServiceId::from_u128(2), *resources);
+            let needs = Needs::new(*resources, &Placement::default());
+            cluster.put_allocation(*id, *node, OTHER, &needs);
         }
         cluster
     }
@@ -196,6 +219,8 @@ impl World {
             allocations,
             now_ms: self.now_ms,
             drained,
+            around: &self.around,
+            limit: MAX_CHANGES,
         };
         let mut next = self.next_id;
         let mut ids = || {
