@@ -81,6 +81,16 @@ pub struct Resources {
     pub disk_bytes: u64,
 }
 
+impl Resources {
+    /// The container's hard limit on memory, in bytes.
+    pub fn memory_ceiling_bytes(&self) -> u64 {
+        match self.memory_limit_bytes {
+            0 => self.memory_bytes,
+            limit => limit,
+        }
+    }
+}
+
 impl Default for Resources {
     fn default() -> Self {
         Self {

@@ -38,6 +38,7 @@ pub(crate) fn machine(builder: bool) -> Facts {
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         ingress_port: None,
         builder,
+        ..Facts::default()
     }
 }
 

@@ -186,6 +186,12 @@ impl Cluster {
         self.drop_if_empty(ordinal);
     }
 
+    /// Whether a counted allocation is on its way out: it takes room until it is gone, and nobody
+    /// else has to go for what it leaves.
+    pub fn set_leaving(&mut self, id: AllocationId, is_leaving: bool) {
+        self.ledger.set_leaving(id, is_leaving);
+    }
+
     /// Every known node, by id.
     pub fn nodes(&self) -> impl Iterator<Item = Candidate<'_>> {
         self.ordinals
@@ -265,6 +271,20 @@ impl Cluster {
     /// Where an allocation is, whose it is, and what it takes.
     pub(crate) fn allocation(&self, id: AllocationId) -> Option<(Placed, &Needs)> {
         self.ledger.get(id)
+    }
+
+    pub(crate) fn is_leaving(&self, id: AllocationId) -> bool {
+        self.ledger.is_leaving(id)
+    }
+
+    /// How many allocations of a service are on their way out.
+    pub(crate) fn leaving_of(&self, service: ServiceId) -> u32 {
+        self.ledger.leaving_of(service)
+    }
+
+    /// The lowest priority of any allocation; none: there are no allocations.
+    pub(crate) fn lowest_priority(&self) -> Option<i32> {
+        self.ledger.lowest_priority()
     }
 
     /// The largest amount of each resource on any one node.

@@ -98,6 +98,13 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// What would be left of a node with so much of it given back.
+    pub(crate) fn free_with(&self, ordinal: u32, freed: Room) -> Room {
+        let index = ordinal as usize;
+        let used = self.used.get(&ordinal).unwrap_or(&self.base.used[index]);
+        self.base.capacity[index].minus(used.minus(freed))
+    }
+
     /// Every ordinal with what is left there. Those that the draft did not touch are read from the
     /// cluster's array as it lies.
     pub(crate) fn each_free(&self, mut look: impl FnMut(u32, Room)) {

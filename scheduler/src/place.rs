@@ -46,6 +46,34 @@ pub fn place(draft: &Draft<'_>, ask: &Ask) -> Result<Choice, Refusal> {
     }
 }
 
+/// How good one node would be for one more, given that it can take it.
+pub(crate) fn score_of(draft: &Draft<'_>, ask: &Ask, lens: &Lens<'_, '_>, ordinal: u32) -> Score {
+    let cluster = draft.cluster();
+    let neighbours = lens.neighbours_on(ordinal);
+    let mut levels = [0; MAX_SPREADS];
+    for (level, spread) in levels.iter_mut().zip(&lens.spreads) {
+        *level = spread.level(spread.value(ordinal));
+    }
+    let frame = frame(draft, ask, lens, 1);
+    Score {
+        broken: lens.broken(ordinal),
+        levels,
+        on_node: if lens.spreads_nodes { neighbours } else { 0 },
+        against: -lens.affinity(ordinal),
+        packing: frame.cost(draft.free(ordinal), cluster.capacity[ordinal as usize]),
+        neighbours,
+        node: cluster.id_of(ordinal),
+    }
+}
+
+fn frame(draft: &Draft<'_>, ask: &Ask, lens: &Lens<'_, '_>, wanted: usize) -> Frame {
+    let (cluster, placement) = (draft.cluster(), &ask.placement);
+    let strategy = placement.strategy;
+    let strategy = strategy.unwrap_or_else(|| cluster.strategy(placement.pool.as_deref()));
+    let mean = draft.mean(lens.needs.room, wanted as u64);
+    Frame::new(strategy, lens.needs.room, cluster.largest(), mean)
+}
+
 /// What ranks nodes of one cell, and which node it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct NodeKey {
@@ -95,11 +123,7 @@ impl<'a, 'q> Search<'a, 'q> {
     pub fn new(draft: &Draft<'a>, ask: &'q Ask, wanted: usize) -> Self {
         let cluster = draft.cluster();
         let lens = Lens::new(draft, ask);
-        let placement = &ask.placement;
-        let strategy = placement.strategy;
-        let strategy = strategy.unwrap_or_else(|| cluster.strategy(placement.pool.as_deref()));
-        let mean = draft.mean(lens.needs.room, wanted as u64);
-        let frame = Frame::new(strategy, lens.needs.room, cluster.largest(), mean);
+        let frame = frame(draft, ask, &lens, wanted);
         let mut search = Self {
             lens,
             frame,

@@ -61,8 +61,8 @@ pub struct Plan {
     pub desires: Vec<Desire>,
     /// More was due than [`MAX_CHANGES`]: plan again once this one is applied.
     pub is_partial: bool,
-    /// Allocations of other services that make way for the starts: they are stopped with this plan.
-    pub displaced: Vec<AllocationId>,
+    /// Allocations of other services, of lower priority, that have to go before the rest can start.
+    pub displaced: Vec<Desire>,
     /// Why not all that is wanted could be started.
     pub refusal: Option<Problem>,
     /// Allocations of the running rollout that failed. They are not replaced while it lasts: it is
@@ -73,15 +73,15 @@ pub struct Plan {
     /// As many allocations of the target are healthy as are wanted (so it is with none wanted): a
     /// rollout in this state may go live.
     pub is_healthy: bool,
-    /// Healthy, nothing to do, and no other allocation is in use or draining. Some may still be on
-    /// their way out, or on a node that is silent.
+    /// Healthy, nothing to do, no other allocation is in use or draining, and none on a node that is
+    /// silent or being drained. Some may still be on their way out.
     pub is_converged: bool,
 }
 
 impl Plan {
     /// Changes nothing.
     pub fn is_empty(&self) -> bool {
-        self.starts.is_empty() && self.desires.is_empty()
+        self.starts.is_empty() && self.desires.is_empty() && self.displaced.is_empty()
     }
 
     /// The allocations to make, as they enter the state; times and indexes are for apply to set.
@@ -169,9 +169,6 @@ pub fn fits(cluster: &Cluster, plan: &Plan) -> Result<(), Misfit> {
 }
 
 fn fit_starts(mut draft: Draft<'_>, plan: &Plan, ask: &Ask) -> Result<(), Misfit> {
-    for id in &plan.displaced {
-        draft.displace(*id);
-    }
     let cluster = draft.cluster();
     let mut lens = Lens::new(&draft, ask);
     for start in &plan.starts {

@@ -15,7 +15,7 @@ use crate::filter::{Ask, Reason};
 use crate::lens::Lens;
 use crate::room::Named;
 
-pub(crate) use words::name_of;
+pub(crate) use words::{cores, mib_down, mib_up, name_of};
 
 /// One reason and the nodes it holds for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +93,19 @@ impl Refusal {
         let message = format!("no node can take the allocation: {self}");
         Problem::new(Code::Unplaceable, message).hint(&self.hint)
     }
+}
+
+/// One reason of one node, in words.
+pub(crate) fn say(reason: Reason, ask: &Ask, name: &str, (needs, free): (u64, u64)) -> String {
+    let count = Count {
+        reason,
+        rule: name_of(reason, ask),
+        nodes: 1,
+        best: name.to_owned(),
+        free,
+        needs,
+    };
+    count.to_string()
 }
 
 /// Everything that is against a node.

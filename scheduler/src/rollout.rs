@@ -8,17 +8,28 @@
 //! An allocation goes `run -> drain -> stop`, and to `stop` directly where it has ended or its
 //! service takes no traffic. Withdrawing keeps as many healthy ones as are wanted, while there are.
 
+mod leaving;
+
 use skep_model::allocation::{Allocation, Desired, State};
 use skep_model::id::AllocationId;
 use skep_model::problem::{Code, Problem};
 use skep_model::service::{Release, Service, Target};
 
+use leaving::Leaving;
+
 use crate::backoff;
+use crate::cluster::Cluster;
 use crate::draft::Draft;
 use crate::filter::{Ask, Surroundings};
 use crate::place::Search;
 use crate::plan::{Desire, Plan, Start};
+use crate::preempt;
+use crate::quota::Allowance;
 use crate::refusal::Refusal;
+use crate::room::Room;
+
+/// Most starts that one plan has others make way for.
+const MAX_WAYS: usize = 16;
 
 /// Everything that one decision is made from, beside the cluster.
 #[derive(Clone)]
@@ -36,6 +47,8 @@ pub struct Input<'a> {
     pub drained: &'a dyn Fn(&Allocation) -> bool,
     /// What is known around the service.
     pub around: &'a Surroundings,
+    /// What its workspace and its environment may have, and have.
+    pub quotas: &'a [Allowance],
     /// Most starts and desires of the plan together: [`plan::MAX_CHANGES`](crate::plan::MAX_CHANGES)
     /// where it is to be proposed.
     pub limit: usize,
@@ -48,8 +61,9 @@ pub fn plan(
     input: &Input<'_>,
     ids: &mut dyn FnMut() -> AllocationId,
 ) -> Plan {
-    let mut planner = Planner::new(input);
+    let mut planner = Planner::new(input, draft.cluster());
     planner.stop_what_is_done();
+    planner.leave_nodes();
     planner.withdraw_surplus();
     planner.withdraw_old();
     let withdrawn_in_full = planner.plan.desires.len() <= input.limit;
@@ -74,12 +88,18 @@ struct Planner<'a, 'i> {
     draining: Vec<&'a Allocation>,
     /// Over, and not put away yet.
     ended: Vec<&'a Allocation>,
+    /// Meant to run, on nodes that have been silent for so long that others take their place.
+    away: Vec<&'a Allocation>,
+    /// Of `old`: those of the target whose node is to be empty.
+    leaving: Leaving,
     plan: Plan,
 }
 
 impl<'a, 'i> Planner<'a, 'i> {
-    fn new(input: &'i Input<'a>) -> Self {
+    fn new(input: &'i Input<'a>, cluster: &Cluster) -> Self {
         let service = input.service;
+        let cut_off = input.release.map(|release| release.placement.cut_off);
+        let leaving = Leaving::of(cluster, input, cut_off.unwrap_or_default());
         let target = service.target();
         let is_live = |desired: Desired, allocation: &Allocation| {
             allocation.desired == desired && allocation.is_live()
@@ -87,7 +107,10 @@ impl<'a, 'i> Planner<'a, 'i> {
         let mut allocations = input.allocations.clone();
         allocations.sort_by_key(|allocation| allocation.id);
         let running = allocations.iter().filter(|a| is_live(Desired::Run, a));
-        let (new, old) = running.partition(|a| Some(a.target) == target);
+        let (away, there): (Vec<_>, Vec<_>) = running.partition(|a| leaving.is_given_up(a.node));
+        let (new, old) = there
+            .into_iter()
+            .partition(|a: &&Allocation| Some(a.target) == target && !leaving.is_drained(a.node));
         let draining = allocations.iter().filter(|a| is_live(Desired::Drain, a));
         let ended = allocations
             .iter()
@@ -100,6 +123,7 @@ impl<'a, 'i> Planner<'a, 'i> {
             old,
             draining: draining.copied().collect(),
             ended: ended.copied().collect(),
+            away,
             plan: Plan {
                 service: service.id,
                 service_generation: service.generation,
@@ -112,10 +136,11 @@ impl<'a, 'i> Planner<'a, 'i> {
                 displaced: Vec::new(),
                 refusal: None,
                 failed_new: Vec::new(),
-                wake_at_ms: None,
+                wake_at_ms: leaving.next_ms,
                 is_healthy: false,
                 is_converged: false,
             },
+            leaving,
         }
     }
 
@@ -160,6 +185,24 @@ impl<'a, 'i> Planner<'a, 'i> {
             } else {
                 self.draining.push(allocation);
             }
+        }
+    }
+
+    /// What is on a node whose drain has reached its deadline goes at once; what is on a silent
+    /// node that stops by itself is told so, should the node be heard of again.
+    fn leave_nodes(&mut self) {
+        for allocation in std::mem::take(&mut self.away) {
+            if self.leaving.stops_alone {
+                self.desire(allocation, Desired::Stop, "its node is silent");
+            } else {
+                self.away.push(allocation);
+            }
+        }
+        let old = std::mem::take(&mut self.old).into_iter();
+        let (late, old): (Vec<_>, Vec<_>) = old.partition(|a| self.leaving.is_late(a.node));
+        self.old = old;
+        for allocation in late {
+            self.withdraw(allocation, "its node had to be empty by now");
         }
     }
 
@@ -208,7 +251,13 @@ impl<'a, 'i> Planner<'a, 'i> {
         };
         let going = self.old.len().saturating_sub(staying);
         for allocation in self.old.drain(..going).collect::<Vec<_>>() {
-            self.withdraw(allocation, &reason);
+            let is_moved = self.wanted > 0 && Some(allocation.target) == self.target;
+            let reason = if is_moved {
+                "its node is being drained"
+            } else {
+                &reason
+            };
+            self.withdraw(allocation, reason);
         }
     }
 
@@ -239,11 +288,17 @@ impl<'a, 'i> Planner<'a, 'i> {
         ids: &mut dyn FnMut() -> AllocationId,
     ) {
         let room = self.input.limit - self.plan.desires.len();
-        let mut search = Search::new(draft, ask, due.min(room));
-        for started in 0..due.min(room) {
+        let each = Room::from(ask.resources);
+        let quotas = self.input.quotas.iter();
+        let tightest = quotas.min_by_key(|allowance| allowance.lets_in(each));
+        let let_in = tightest.map_or(u64::MAX, |allowance| allowance.lets_in(each));
+        let count = due
+            .min(room)
+            .min(usize::try_from(let_in).unwrap_or(usize::MAX));
+        let mut search = Search::new(draft, ask, count);
+        for started in 0..count {
             let Some(choice) = search.take(draft) else {
-                let refusal = Refusal::explain(draft, ask);
-                self.plan.refusal = Some(self.unplaceable(due - started, &refusal));
+                self.refuse(draft, ask, due - started);
                 return;
             };
             self.plan.nodes.insert(choice.node, choice.generation);
@@ -254,6 +309,41 @@ impl<'a, 'i> Planner<'a, 'i> {
                 score: choice.score,
             });
         }
+        if let Some(allowance) = tightest.filter(|_| count < due.min(room)) {
+            let problem = allowance.problem(each, due - count, &self.service().name);
+            self.plan.refusal = Some(problem);
+        }
+    }
+
+    /// No node has room for the next one: who is less important may have to go.
+    fn refuse(&mut self, draft: &mut Draft<'_>, ask: &Ask, unplaced: usize) {
+        let refusal = Refusal::explain(draft, ask);
+        let mut problem = self.unplaceable(unplaced, &refusal);
+        let name = &self.service().name;
+        let mut is_coming = false;
+        for _ in 0..unplaced.min(MAX_WAYS) {
+            let Some(way) = preempt::make_way(draft, ask) else {
+                break;
+            };
+            is_coming = true;
+            // What leaves anyhow makes room for one.
+            if way.victims.is_empty() {
+                break;
+            }
+            for victim in way.victims {
+                draft.displace(victim);
+                self.plan.displaced.push(Desire {
+                    allocation: victim,
+                    desired: Desired::Drain,
+                    reason: format!("makes way for `{name}`, which has a higher priority"),
+                });
+            }
+            draft.start(way.node, ask);
+        }
+        if is_coming {
+            problem = problem.hint("room is being made: allocations of lower priority have to go");
+        }
+        self.plan.refusal = Some(problem);
     }
 
     /// How many of the missing ones must wait because others failed; notes until when.
@@ -267,7 +357,9 @@ impl<'a, 'i> Planner<'a, 'i> {
         let held = due_ms.len().min(gap);
         if held > 0 {
             // The wait whose end lets one more start: as many may be running as are missing.
-            self.plan.wake_at_ms = Some(due_ms[due_ms.len() - held]);
+            let due = due_ms[due_ms.len() - held];
+            let sooner = self.plan.wake_at_ms.filter(|at| *at < due);
+            self.plan.wake_at_ms = Some(sooner.unwrap_or(due));
         }
         held
     }
@@ -309,8 +401,11 @@ impl<'a, 'i> Planner<'a, 'i> {
 
     fn judge(&mut self) {
         self.plan.is_healthy = healthy(&self.new) >= self.wanted;
-        self.plan.is_converged =
-            self.plan.is_healthy && self.plan.is_empty() && self.draining.is_empty();
+        self.plan.is_converged = self.plan.is_healthy
+            && self.plan.is_empty()
+            && self.draining.is_empty()
+            && self.away.is_empty()
+            && self.leaving.next_ms.is_none();
     }
 }
 

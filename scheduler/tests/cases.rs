@@ -15,7 +15,8 @@ use std::path::Path;
 use common::{World, allocation, node, resources, service, target};
 use skep_model::allocation::{Allocation, Desired, State};
 use skep_model::id::{AllocationId, NodeId};
-use skep_model::node::NodeStatus;
+use skep_model::node::{Admin, NodeStatus};
+use skep_model::placement::{CutOff, Strategy};
 use skep_model::service::Target;
 use skep_model::spec::ServiceType;
 use skep_scheduler::plan::{Plan, fits};
@@ -101,6 +102,8 @@ fn parse(given: &str) -> Result<Case, String> {
             "node" => parse_node(&mut world, &words[1..]),
             "service" => parse_service(&mut world, &words[1..]),
             "release" => parse_release(&mut world, &words[1..]),
+            "meta" => parse_meta(&mut world, &words[1..]),
+            "place" => parse_place(&mut world, &words[1..]),
             "other" => parse_other(&mut world, &words[1..]),
             "alloc" => parse_allocation(&mut world, &mut drained, &words[1..]),
             _ => None,
@@ -120,10 +123,69 @@ fn parse_node(world: &mut World, words: &[&str]) -> Option<()> {
         None => NodeStatus::Ready,
         Some("lost") => NodeStatus::Lost,
         Some("runtime-down") => NodeStatus::RuntimeDown,
+        Some("cordoned" | "drain") => NodeStatus::Ready,
         Some(_) => return None,
     };
+    match words.get(3).copied() {
+        Some("cordoned") => node.admin = Admin::Cordoned,
+        Some("drain") => {
+            let deadline_ms = seconds(words.get(4)?)?;
+            node.admin = Admin::Draining { deadline_ms };
+        }
+        _ => {}
+    }
     world.nodes.insert(node.id, node);
     Some(())
+}
+
+/// `meta a zone=b tier=pro device.gpu=2`
+fn parse_meta(world: &mut World, words: &[&str]) -> Option<()> {
+    let node = world.nodes.get_mut(&node_id(words.first()?)?)?;
+    for word in &words[1..] {
+        let (key, value) = word.split_once('=')?;
+        match key.strip_prefix("device.") {
+            Some(device) => drop(
+                node.facts
+                    .devices
+                    .insert(device.into(), value.parse().ok()?),
+            ),
+            None => drop(node.meta.insert(key.into(), value.into())),
+        }
+    }
+    Some(())
+}
+
+/// `place constraint zone = b`, and so on: one rule of the service's placement.
+fn parse_place(world: &mut World, words: &[&str]) -> Option<()> {
+    let placement = &mut world.service.spec.placement;
+    let rest = words.get(1..)?.join(" ");
+    match *words.first()? {
+        "pool" => placement.pool = Some(rest),
+        "constraint" => placement.constraints.push(rest.parse().ok()?),
+        "relaxed" => placement.relaxed = true,
+        "spread" => placement.spread.push(rest.parse().ok()?),
+        "max-per" => placement.max_per.push(rest.parse().ok()?),
+        "affinity" => placement.affinities.push(rest.parse().ok()?),
+        "strategy" => {
+            placement.strategy = Some(match &*rest {
+                "spread" => Strategy::Spread,
+                "balanced" => Strategy::Balanced,
+                _ => return None,
+            });
+        }
+        "port" => placement.ports.push(rest.parse().ok()?),
+        "device" => {
+            let (name, count) = rest.split_once(' ')?;
+            placement.devices.insert(name.into(), count.parse().ok()?);
+        }
+        "priority" => placement.priority = rest.parse().ok()?,
+        "stop-after" => {
+            let after_ms = seconds(&rest)?;
+            placement.cut_off = CutOff::Stop { after_ms };
+        }
+        _ => return None,
+    }
+    placement.check("placement").ok()
 }
 
 fn parse_service(world: &mut World, words: &[&str]) -> Option<()> {
@@ -223,6 +285,13 @@ fn print(world: &World, plan: &Plan) -> String {
         };
         lines.push(format!(
             "{word} {}: {}",
+            desire.allocation.as_u128(),
+            desire.reason
+        ));
+    }
+    for desire in &plan.displaced {
+        lines.push(format!(
+            "displace {}: {}",
             desire.allocation.as_u128(),
             desire.reason
         ));

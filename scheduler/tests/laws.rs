@@ -11,7 +11,7 @@ use common::{OTHER, World, allocation, node, oracle, resources, service, target}
 use proptest::prelude::*;
 use skep_model::allocation::{Allocation, Desired, State};
 use skep_model::id::{AllocationId, NodeId, ServiceId};
-use skep_model::node::NodeStatus;
+use skep_model::node::{Admin, NodeStatus};
 use skep_model::problem::Code;
 use skep_model::service::Target;
 use skep_model::spec::{Resources, ServiceType};
@@ -85,7 +85,7 @@ prop_compose! {
 prop_compose! {
     fn any_world()(
         service in any_service(),
-        nodes in prop::collection::vec((0..3_000_u32, 0..4_000_u64, 0..6_usize), 0..NODES as usize),
+        nodes in prop::collection::vec((0..3_000_u32, 0..4_000_u64, 0..6_usize, 0..8_usize), 0..NODES as usize),
         allocations in prop::collection::vec(any_allocation(), 0..10),
         others in prop::collection::vec((any_node_id(), any_resources()), 0..6),
         needs in any_resources(),
@@ -93,9 +93,15 @@ prop_compose! {
         has_release in prop::bool::weighted(0.95),
     ) -> World {
         let mut world = World::new(service);
-        for (index, (cpu, memory, status)) in nodes.into_iter().enumerate() {
+        for (index, (cpu, memory, status, admin)) in nodes.into_iter().enumerate() {
             let mut node = node(index as u128 + 1, cpu, memory);
             node.status = NodeStatus::ALL.get(status).copied().unwrap_or(NodeStatus::Ready);
+            node.status_ms = [0, 690_000][admin % 2];
+            node.admin = match admin {
+                0 => Admin::Cordoned,
+                1 | 2 => Admin::Draining { deadline_ms: 800_000 },
+                _ => Admin::Eligible,
+            };
             world.nodes.insert(node.id, node);
         }
         for (index, mut allocation) in allocations.into_iter().enumerate() {
@@ -126,11 +132,26 @@ fn after(world: &World, plan: &Plan) -> World {
     after
 }
 
+/// Meant to run, not over, and not on a node that has been silent for more than a minute.
 fn running(world: &World) -> impl Iterator<Item = &Allocation> {
+    let is_given_up = |a: &Allocation| {
+        let node = world.nodes.get(&a.node);
+        let lost = node.filter(|node| node.status == NodeStatus::Lost);
+        lost.is_some_and(|node| world.now_ms >= node.status_ms + 60_000)
+    };
     world
         .allocations
         .values()
-        .filter(|a| a.desired == Desired::Run && a.is_live())
+        .filter(move |a| a.desired == Desired::Run && a.is_live() && !is_given_up(a))
+}
+
+/// Of the target, and where it may stay.
+fn is_settled(world: &World, a: &Allocation) -> bool {
+    let node = world.nodes.get(&a.node);
+    let is_drained = node.is_some_and(|node| {
+        node.status == NodeStatus::Ready && matches!(node.admin, Admin::Draining { .. })
+    });
+    Some(a.target) == world.service.target() && !is_drained
 }
 
 fn healthy(world: &World) -> usize {
@@ -201,7 +222,7 @@ proptest! {
         let service = &world.service;
         let wanted = service.target().map_or(0, |_| service.wanted() as usize);
         let next = after(&world, &plan);
-        let new = running(&next).filter(|a| Some(a.target) == service.target()).count();
+        let new = running(&next).filter(|a| is_settled(&next, a)).count();
         prop_assert!(new <= wanted, "{new} of {wanted}");
         if !plan.starts.is_empty() {
             let surge = service.spec.update.max_surge as usize;
@@ -209,10 +230,10 @@ proptest! {
         }
         prop_assert!(healthy(&next) >= wanted.min(healthy(&world)));
         if service.rollout.is_none() {
-            let mut left = running(&next).filter(|a| Some(a.target) != service.live);
+            let mut left = running(&next).filter(|a| !is_settled(&next, a));
             prop_assert!(left.all(|a| a.observed.state == State::Healthy));
         }
-        let healthy_new = running(&next).filter(|a| Some(a.target) == service.target());
+        let healthy_new = running(&next).filter(|a| is_settled(&next, a));
         let healthy_new = healthy_new.filter(|a| a.observed.state == State::Healthy).count();
         prop_assert_eq!(plan.is_healthy, healthy_new >= wanted);
     }
@@ -223,7 +244,7 @@ proptest! {
         let service = &world.service;
         let wanted = service.target().map_or(0, |_| service.wanted() as usize);
         let next = after(&world, &plan);
-        let new = running(&next).filter(|a| Some(a.target) == service.target()).count();
+        let new = running(&next).filter(|a| is_settled(&next, a)).count();
         let surge = service.spec.update.max_surge as usize;
         let is_full = running(&next).count() >= wanted + surge;
         let is_held = plan.wake_at_ms.is_some() || !plan.failed_new.is_empty();
@@ -415,6 +436,7 @@ fn plans_over_one_draft_see_each_other() {
         now_ms: 0,
         drained: &|_| false,
         around: &world.around,
+        quotas: &[],
         limit: MAX_CHANGES,
     };
     let mut next = 0;

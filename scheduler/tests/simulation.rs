@@ -295,6 +295,7 @@ impl Simulation {
     fn judge_node(&mut self, id: NodeId, status: NodeStatus) {
         let node = self.world.nodes.get_mut(&id).unwrap();
         node.status = status;
+        node.status_ms = self.world.now_ms;
         node.generation += 1;
         self.cluster.put_node(node);
     }

@@ -380,6 +380,7 @@ mod tests {
             generation: 0,
             joined_ms: 0,
             meta: BTreeMap::new(),
+            admin: Default::default(),
         }
     }
 

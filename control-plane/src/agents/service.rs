@@ -161,6 +161,7 @@ impl Agents for AgentsService {
             generation: 0,
             joined_ms: 0,
             meta: std::collections::BTreeMap::new(),
+            admin: Default::default(),
         };
         let command = v1::JoinNode {
             token: id_bytes(token.as_u128()),

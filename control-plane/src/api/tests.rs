@@ -148,6 +148,7 @@ impl Server {
             generation: 0,
             joined_ms: 0,
             meta: std::collections::BTreeMap::new(),
+            admin: Default::default(),
         };
         self.propose(Kind::JoinNode(v1::JoinNode {
             token: id_bytes(token.id.as_u128()),
@@ -246,6 +247,7 @@ impl Server {
             command: Vec::new(),
             variables: service.variables.clone(),
             resources: service.spec.resources,
+            placement: service.spec.placement.clone(),
             health: service.spec.health.clone(),
             restart: service.spec.restart,
             stop_grace_ms: 0,

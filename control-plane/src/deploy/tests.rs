@@ -145,6 +145,7 @@ impl World {
             generation: 0,
             joined_ms: 0,
             meta: std::collections::BTreeMap::new(),
+            admin: Default::default(),
         };
         let join = v1::JoinNode {
             token: id_bytes(1),

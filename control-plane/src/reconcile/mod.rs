@@ -149,8 +149,11 @@ impl Duties {
                 Change::Deployment(deployment) => {
                     self.dirty.deployments.insert(*deployment);
                 }
-                Change::Node(_) => {
+                Change::Node(node) => {
                     self.dirty.nodes = true;
+                    // It may be drained now, or silent, or back.
+                    let there = view.allocations_on(*node).filter(|a| a.is_live());
+                    self.dirty.services.extend(there.map(|a| a.service));
                     self.dirty.services.extend(self.scheduling.waiting());
                     self.dirty
                         .deployments

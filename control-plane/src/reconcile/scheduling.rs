@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use skep_identity::random;
 use skep_model::allocation::{Allocation, Desired};
 use skep_model::id::{AllocationId, NodeId, ServiceId};
+use skep_model::placement::Toward;
 use skep_model::problem::Problem;
 use skep_model::service::Service;
 use skep_proto::convert::{enum_number, id_bytes};
@@ -12,8 +13,10 @@ use skep_proto::v1::command::Kind;
 use skep_proto::v1::{ApplyPlan, Base, Desire, DropService};
 use skep_scheduler::cluster::Cluster;
 use skep_scheduler::draft::Draft;
-use skep_scheduler::plan::{self, Plan};
+use skep_scheduler::filter::Surroundings;
+use skep_scheduler::plan::{self, MAX_CHANGES, Plan};
 use skep_scheduler::rollout::{self, Input};
+use skep_scheduler::room::Needs;
 use skep_state::{Change, State};
 
 use super::Duties;
@@ -82,8 +85,10 @@ impl Scheduling {
                     id,
                     allocation.node,
                     allocation.service,
-                    release.resources,
+                    &Needs::of(release),
                 );
+                let is_leaving = allocation.desired != Desired::Run;
+                self.cluster.set_leaving(id, is_leaving);
             }
             _ => self.cluster.remove_allocation(id),
         }
@@ -136,12 +141,16 @@ impl Duties {
         let release = service
             .target()
             .and_then(|target| view.release(service.id, target.release));
+        let around = surroundings(view, service);
         let input = Input {
             service,
             release: release.map(|r| &**r),
             allocations,
             now_ms,
             drained: &drained,
+            around: &around,
+            quotas: &[],
+            limit: MAX_CHANGES,
         };
         let mut draft = Draft::new(&self.scheduling.cluster);
         let plan = rollout::plan(&mut draft, &input, &mut || {
@@ -202,7 +211,12 @@ impl Duties {
                 .allocations()
                 .map(|allocation| (&allocation).into())
                 .collect(),
-            desires: plan.desires.iter().map(desire).collect(),
+            desires: plan
+                .desires
+                .iter()
+                .chain(&plan.displaced)
+                .map(desire)
+                .collect(),
         };
         let accepted = self.propose(Kind::ApplyPlan(command)).await;
         if !accepted || plan.is_partial {
@@ -225,5 +239,23 @@ impl Duties {
         if !self.propose(Kind::DropService(command)).await {
             self.dirty.services.insert(id);
         }
+    }
+}
+
+/// What a service's rules speak of and its release does not say.
+fn surroundings(view: &State, service: &Service) -> Surroundings {
+    let affinities = service.spec.placement.affinities.iter();
+    let named = affinities.filter_map(|affinity| match &affinity.toward {
+        Toward::Service { service, .. } => Some(service),
+        Toward::Nodes(_) => None,
+    });
+    let found = named.filter_map(|name| {
+        let friend = view.service_named(service.environment, name)?;
+        Some((name.clone(), friend.id))
+    });
+    Surroundings {
+        workspace: view.path_of(service).map(|path| path.workspace),
+        services: found.collect(),
+        data_on: None,
     }
 }

@@ -318,7 +318,7 @@ pub(crate) fn ended(
 /// An exit in words.
 pub(crate) fn explain_exit(exit: &Exit, assignment: &Assignment) -> Problem {
     if exit.oom {
-        let limit_mib = assignment.resources.memory_bytes >> 20;
+        let limit_mib = assignment.resources.memory_ceiling_bytes() >> 20;
         return Problem::new(
             Code::Crashed,
             format!("killed: out of memory at {limit_mib} MiB"),

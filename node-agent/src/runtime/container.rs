@@ -121,7 +121,7 @@ fn label_map(assignment: &Assignment, attempt: u32, labels: &Labels) -> HashMap<
 
 fn host_config(assignment: &Assignment, init: bool) -> HostConfig {
     let resources = &assignment.resources;
-    let memory = i64::try_from(resources.memory_bytes).unwrap_or(i64::MAX);
+    let memory = i64::try_from(resources.memory_ceiling_bytes()).unwrap_or(i64::MAX);
     let shares = i64::from(resources.cpu_millis) * SHARES_PER_CORE / 1_000;
     let limit = i64::from(resources.cpu_limit_millis);
     let log_options = [("max-size", LOG_SIZE), ("max-file", LOG_FILES)];

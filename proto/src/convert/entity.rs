@@ -9,11 +9,12 @@ use skep_model::deployment::{
 use skep_model::id::{
     AllocationId, DeploymentId, EnvironmentId, NodeId, ProjectId, ServiceId, UploadId, WorkspaceId,
 };
-use skep_model::node::{Facts, Node, NodeStatus};
+use skep_model::node::{Admin, Facts, Node, NodeStatus};
 use skep_model::service::{Image, Release, Service, Target};
 use skep_model::tenancy::{Environment, Project, Workspace};
 use skep_model::variable::{Sealed, Variable};
 
+use super::placement;
 use super::spec::TYPES;
 use super::{Error, enum_number, enum_value, error, id, id_bits, id_bytes, need, port, problem};
 use crate::v1;
@@ -221,6 +222,7 @@ impl From<&Release> for v1::Release {
             stop_grace_ms: release.stop_grace_ms,
             commit: release.commit.clone(),
             created_ms: release.created_ms,
+            placement: placement::out(&release.placement),
         }
     }
 }
@@ -244,6 +246,7 @@ impl TryFrom<v1::Release> for Release {
             stop_grace_ms: message.stop_grace_ms,
             commit: message.commit,
             created_ms: message.created_ms,
+            placement: placement::read(message.placement)?,
         })
     }
 }
@@ -474,6 +477,8 @@ impl From<&Facts> for v1::Facts {
             agent_version: facts.agent_version.clone(),
             ingress_port: facts.ingress_port.map(u32::from),
             builder: facts.builder,
+            devices: facts.devices.clone(),
+            private_network: facts.private_network,
         }
     }
 }
@@ -493,6 +498,8 @@ impl TryFrom<v1::Facts> for Facts {
             agent_version: message.agent_version,
             ingress_port: port("ingress_port", message.ingress_port)?,
             builder: message.builder,
+            devices: message.devices,
+            private_network: message.private_network,
         })
     }
 }
@@ -508,6 +515,11 @@ impl From<&Node> for v1::Node {
             generation: node.generation,
             joined_ms: node.joined_ms,
             meta: node.meta.clone(),
+            cordoned: node.admin == Admin::Cordoned,
+            drain_deadline_ms: match node.admin {
+                Admin::Draining { deadline_ms } => Some(deadline_ms),
+                Admin::Eligible | Admin::Cordoned => None,
+            },
         }
     }
 }
@@ -525,6 +537,11 @@ impl TryFrom<v1::Node> for Node {
             generation: message.generation,
             joined_ms: message.joined_ms,
             meta: message.meta,
+            admin: match message.drain_deadline_ms {
+                Some(deadline_ms) => Admin::Draining { deadline_ms },
+                None if message.cordoned => Admin::Cordoned,
+                None => Admin::Eligible,
+            },
         })
     }
 }

@@ -4,7 +4,7 @@ use skep_model::spec::{
     Builder, Health, Resources, Restart, ServiceSpec, ServiceType, Source, Update,
 };
 
-use super::{Error, enum_number, enum_value, error, need, port};
+use super::{Error, enum_number, enum_value, error, need, placement, port};
 use crate::v1;
 
 /// Order of the stored numbers: append only.
@@ -63,6 +63,8 @@ impl From<&Resources> for v1::Resources {
             cpu_millis: resources.cpu_millis,
             memory_bytes: resources.memory_bytes,
             cpu_limit_millis: resources.cpu_limit_millis,
+            memory_limit_bytes: resources.memory_limit_bytes,
+            disk_bytes: resources.disk_bytes,
         }
     }
 }
@@ -75,6 +77,8 @@ impl TryFrom<v1::Resources> for Resources {
             cpu_millis: message.cpu_millis,
             memory_bytes: message.memory_bytes,
             cpu_limit_millis: message.cpu_limit_millis,
+            memory_limit_bytes: message.memory_limit_bytes,
+            disk_bytes: message.disk_bytes,
         })
     }
 }
@@ -165,6 +169,7 @@ impl From<&ServiceSpec> for v1::ServiceSpec {
             restart: Some((&spec.restart).into()),
             stop_grace_ms: spec.stop_grace_ms,
             domains: spec.domains.clone(),
+            placement: placement::out(&spec.placement),
         }
     }
 }
@@ -187,6 +192,7 @@ impl TryFrom<v1::ServiceSpec> for ServiceSpec {
             restart: need!(message.restart),
             stop_grace_ms: message.stop_grace_ms,
             domains: message.domains,
+            placement: placement::read(message.placement)?,
         })
     }
 }

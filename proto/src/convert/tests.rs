@@ -8,12 +8,75 @@ use skep_model::deployment::{
     Build, BuildOutcome, Built, Deployment, Origin, Status, Step, Trigger,
 };
 use skep_model::id::{AllocationId, DeploymentId, EnvironmentId, NodeId, ServiceId};
+use skep_model::node::{Admin, Facts, Node, NodeStatus};
+use skep_model::placement::{CutOff, Placement, Strategy};
 use skep_model::problem::{Code, Problem};
 use skep_model::service::{Image, Service, Target};
-use skep_model::spec::{Builder, ServiceSpec, Source};
+use skep_model::spec::{Builder, Resources, ServiceSpec, Source};
 use skep_model::variable::{Sealed, Variable};
 
 use super::*;
+
+/// Every field has a value of its own.
+fn placement() -> Placement {
+    Placement {
+        pool: Some("web".into()),
+        constraints: vec!["tier = pro".parse().expect("a rule")],
+        relaxed: true,
+        spread: vec!["zone a=60%,b=40% max-skew 2".parse().expect("a spread")],
+        max_per: vec!["1 per host".parse().expect("a limit")],
+        affinities: vec!["with db on host weight -5".parse().expect("an affinity")],
+        strategy: Some(Strategy::Balanced),
+        ports: vec![80],
+        dynamic_ports: 3,
+        devices: [("gpu".to_owned(), 2)].into(),
+        architectures: vec!["aarch64".into()],
+        private_network: true,
+        priority: -10,
+        max_unavailable: Some(0),
+        cut_off: CutOff::Stop { after_ms: 30_000 },
+    }
+}
+
+#[test]
+fn a_node_survives_the_bytes_in_every_state() {
+    for admin in [
+        Admin::Eligible,
+        Admin::Cordoned,
+        Admin::Draining { deadline_ms: 0 },
+    ] {
+        let before = Node {
+            id: NodeId::from_u128(1),
+            name: "n".into(),
+            facts: Facts {
+                devices: [("gpu".to_owned(), 2)].into(),
+                private_network: true,
+                ..Facts::default()
+            },
+            status: NodeStatus::Lost,
+            status_ms: 1,
+            generation: 2,
+            joined_ms: 3,
+            meta: [("zone".to_owned(), "a".to_owned())].into(),
+            admin,
+        };
+        let bytes = v1::Node::from(&before).encode_to_vec();
+        let after = v1::Node::decode(&*bytes).expect("decodes");
+        assert_eq!(Node::try_from(after), Ok(before));
+    }
+}
+
+#[test]
+fn a_placement_that_asks_nothing_has_no_bytes_and_rubbish_names_its_field() {
+    let mut spec = ServiceSpec::default();
+    assert_eq!(v1::ServiceSpec::from(&spec).placement, None);
+    spec.placement = placement();
+    let mut message = v1::ServiceSpec::from(&spec);
+    assert_eq!(ServiceSpec::try_from(message.clone()), Ok(spec));
+    let stored = message.placement.as_mut().expect("it asks");
+    stored.constraints.push("no rule".into());
+    assert_eq!(ServiceSpec::try_from(message), Err(error("constraints")));
+}
 
 fn service() -> Service {
     let target = Target {
@@ -33,6 +96,12 @@ fn service() -> Service {
             builder: Some(Builder::Nixpacks),
             port: Some(3000),
             domains: vec!["a.b".into()],
+            placement: placement(),
+            resources: Resources {
+                memory_limit_bytes: 1 << 31,
+                disk_bytes: 5,
+                ..Resources::default()
+            },
             ..ServiceSpec::default()
         },
         variables: BTreeMap::from([(

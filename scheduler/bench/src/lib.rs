@@ -1,2 +1,6 @@
 //! What the scheduler's benchmarks share: clusters and asks of published benchmarks, and the
 //! figures they print and write. Measures from outside: it decides nothing.
+
+pub mod figures;
+pub mod load;
+pub mod nomad;

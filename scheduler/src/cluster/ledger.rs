@@ -1,6 +1,6 @@
 //! Which allocations there are, of whom, where, and what they take. Speaks of nodes by ordinal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use skep_model::id::{AllocationId, ServiceId};
@@ -26,6 +26,8 @@ pub(super) struct Ledger {
     numbers: BTreeMap<Arc<Needs>, u32>,
     vacant: Vec<u32>,
     total: Room,
+    leaving: BTreeSet<AllocationId>,
+    leaving_of: BTreeMap<ServiceId, u32>,
 }
 
 impl Ledger {
@@ -52,6 +54,7 @@ impl Ledger {
 
     /// Where it was and the room it took.
     pub(super) fn remove(&mut self, id: AllocationId) -> Option<(u32, Room)> {
+        self.set_leaving(id, false);
         let placed = self.allocations.remove(&id)?;
         let needs = Arc::clone(&self.kinds[placed.needs as usize].0);
         self.release(placed.needs);
@@ -61,6 +64,35 @@ impl Ledger {
         }
         self.total = self.total.minus(needs.room);
         Some((placed.node, needs.room))
+    }
+
+    pub(super) fn set_leaving(&mut self, id: AllocationId, is_leaving: bool) {
+        let Some(placed) = self.allocations.get(&id) else {
+            return;
+        };
+        if is_leaving && self.leaving.insert(id) {
+            *self.leaving_of.entry(placed.service).or_default() += 1;
+        } else if !is_leaving && self.leaving.remove(&id) {
+            if let Some(count) = self.leaving_of.get_mut(&placed.service) {
+                *count -= 1;
+                if *count == 0 {
+                    self.leaving_of.remove(&placed.service);
+                }
+            }
+        }
+    }
+
+    pub(super) fn is_leaving(&self, id: AllocationId) -> bool {
+        self.leaving.contains(&id)
+    }
+
+    pub(super) fn leaving_of(&self, service: ServiceId) -> u32 {
+        self.leaving_of.get(&service).copied().unwrap_or(0)
+    }
+
+    /// Few kinds of needs serve many allocations.
+    pub(super) fn lowest_priority(&self) -> Option<i32> {
+        self.numbers.keys().map(|needs| needs.priority).min()
     }
 
     pub(super) fn get(&self, id: AllocationId) -> Option<(Placed, &Needs)> {
@@ -95,6 +127,7 @@ impl Ledger {
         let mut pairs = self.allocations.iter().zip(&other.allocations);
         self.len() == other.len()
             && self.total == other.total
+            && self.leaving == other.leaving
             && counts(self) == counts(other)
             && self.named.len() == other.named.len()
             && self.numbers.keys().eq(other.numbers.keys())

@@ -93,7 +93,7 @@ impl fmt::Display for Count {
 }
 
 /// Thousandths as cores: `1.5 cores`.
-pub(super) fn cores(millis: u64) -> String {
+pub(crate) fn cores(millis: u64) -> String {
     let unit = if millis == 1_000 { "core" } else { "cores" };
     let text = format!("{}.{:03}", millis / 1_000, millis % 1_000);
     let text = text.trim_end_matches('0').trim_end_matches('.');
@@ -101,12 +101,12 @@ pub(super) fn cores(millis: u64) -> String {
 }
 
 /// Rounded up: what is needed or missing.
-pub(super) fn mib_up(bytes: u64) -> String {
+pub(crate) fn mib_up(bytes: u64) -> String {
     format!("{} MiB", bytes.div_ceil(1 << 20))
 }
 
 /// Rounded down: what there is. So the two differ wherever something is missing.
-pub(super) fn mib_down(bytes: u64) -> String {
+pub(crate) fn mib_down(bytes: u64) -> String {
     format!("{} MiB", bytes >> 20)
 }
 

@@ -220,6 +220,7 @@ impl World {
             now_ms: self.now_ms,
             drained,
             around: &self.around,
+            quotas: &[],
             limit: MAX_CHANGES,
         };
         let mut next = self.next_id;

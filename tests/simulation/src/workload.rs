@@ -179,6 +179,7 @@ fn join_node() -> Kind {
         generation: 0,
         joined_ms: 0,
         meta: Default::default(),
+        admin: Default::default(),
     };
     Kind::JoinNode(v1::JoinNode {
         token: id_bytes(TOKEN.as_u128()),
@@ -267,6 +268,7 @@ fn start_rollout(state: &State) -> Option<Kind> {
         command: Vec::new(),
         variables: Default::default(),
         resources: spec.resources,
+        placement: spec.placement.clone(),
         health: spec.health,
         restart: spec.restart,
         stop_grace_ms: 0,

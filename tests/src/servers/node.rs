@@ -44,6 +44,7 @@ pub(super) fn facts(name: &str) -> v1::Facts {
         agent_version: "0.1.0".to_owned(),
         ingress_port: None,
         builder: true,
+        ..v1::Facts::default()
     }
 }
 

@@ -34,6 +34,7 @@ impl Context<'_> {
             joined_ms: now,
             // Operators say what is in it, not the node.
             meta: BTreeMap::new(),
+            admin: Default::default(),
             ..node
         });
         self.changes.push(Change::Node(joined));

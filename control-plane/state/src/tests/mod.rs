@@ -215,6 +215,7 @@ pub(crate) fn join(token: TokenId, secret_hash: Vec<u8>, id: NodeId, name: &str)
         generation: 0,
         joined_ms: 0,
         meta: std::collections::BTreeMap::new(),
+        admin: Default::default(),
     };
     Kind::JoinNode(v1::JoinNode {
         token: id_bytes(token.as_u128()),
@@ -277,6 +278,7 @@ pub(crate) fn release(number: u64, deployment: DeploymentId) -> Release {
         command: Vec::new(),
         variables: BTreeMap::new(),
         resources: ServiceSpec::default().resources,
+        placement: Default::default(),
         health: ServiceSpec::default().health,
         restart: ServiceSpec::default().restart,
         stop_grace_ms: 0,
