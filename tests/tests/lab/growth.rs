@@ -109,22 +109,26 @@ impl World {
         self.deploy("2").await?;
 
         let second = self.join_node(lab).await?;
-        let outcome = async {
-            self.leave_the_first_machine(lab).await?;
-            self.deploy("3").await?;
-            self.to_postgresql(lab).await?;
-            self.use_the_new_node(&second).await
-        };
-        let outcome = outcome.await;
+        let outcome = self.separate(lab, &second, load).await;
         if outcome.is_err() {
             println!("--- second agent\n{}", second.agent.log());
         }
         second.stop().await?;
-        outcome?;
-        let report = load.stop().await;
-        println!("growth: {} requests, {report:?}", report.served);
-        ensure!(report.failed() == 0 && report.served > 0, "{report:?}");
-        Ok(())
+        outcome
+    }
+
+    /// Servers and apps part, while the first machine's apps are asked.
+    async fn separate(&mut self, lab: &mut Lab, second: &Node, load: Load) -> Result<()> {
+        self.leave_the_first_machine(lab).await?;
+        self.deploy("3").await?;
+        self.move_history(lab).await?;
+        self.use_the_new_node(second).await?;
+        // From here on through a load balancer that tries both nodes.
+        let both = [self.first.ingress, second.ingress];
+        let balanced = Load::balanced(&both, &host_of(&Name::of("web")), RATE);
+        nothing_failed("the first machine", load).await?;
+        self.empty_the_first_machine(lab.host(0), second).await?;
+        nothing_failed("both", balanced).await
     }
 
     /// The app in another version, while it is asked; answers the deployment.
@@ -216,8 +220,30 @@ impl World {
         Ok(())
     }
 
+    /// Later: what it runs goes live elsewhere first, then the node is removed.
+    async fn empty_the_first_machine(&mut self, host: &Host, second: &Node) -> Result<()> {
+        let name = Name::of("web");
+        let image = json!({ "type": "image", "reference": second.image("5").await? });
+        self.servers.server(0).api.live(&name, &image).await?;
+        answers(second.ingress, &host_of(&name), "5").await?;
+        wait::until_ok("the first machine to be empty", SEEN, async || {
+            let left = self.first.containers.all().await?;
+            ensure!(left.iter().all(|one| !one.runs), "{left:?}");
+            Ok(())
+        })
+        .await?;
+        for part in [&self.first.agent, &self.first.net] {
+            part.terminate(STOP).await?;
+        }
+        wait::until_ok("the node to be lost and removed", SEEN, async || {
+            skep(host, None, &["node", "rm", host.name(), "--yes"]).await
+        })
+        .await?;
+        self.ready(1).await
+    }
+
     /// 5. One server after the other, its history elsewhere.
-    async fn to_postgresql(&mut self, lab: &Lab) -> Result<()> {
+    async fn move_history(&mut self, lab: &Lab) -> Result<()> {
         let address = SocketAddr::from((lab.machine(), POSTGRES_PORT));
         let postgres = tokio::task::spawn_blocking(move || Postgres::start(Some(address)));
         let postgres = postgres.await??;
@@ -241,6 +267,13 @@ impl World {
         }
         Ok(())
     }
+}
+
+async fn nothing_failed(what: &str, load: Load) -> Result<()> {
+    let report = load.stop().await;
+    println!("growth, through {what}: {report:?}");
+    ensure!(report.failed() == 0 && report.served > 0, "{report:?}");
+    Ok(())
 }
 
 fn host_of(name: &Name) -> String {
