@@ -71,12 +71,18 @@ pub struct Load {
 impl Load {
     /// Sends `rate` requests a second for `/` of `host` to the ingress until stopped.
     pub fn start(ingress: SocketAddr, host: &str, rate: u32) -> Self {
+        Self::balanced(&[ingress], host, rate)
+    }
+
+    /// The same as through a load balancer in front of several: what one ingress does not take, because
+    /// it does not listen or has nothing of the host, goes to the next. Nothing else is tried again.
+    pub fn balanced(ingresses: &[SocketAddr], host: &str, rate: u32) -> Self {
         let report = Arc::new(Mutex::new(Report::default()));
         let stop = CancellationToken::new();
         let mut clients = JoinSet::new();
         for number in 0..CLIENTS {
             let client = Client {
-                ingress,
+                ingresses: ingresses.to_vec(),
                 host: host.to_owned(),
                 keeps_alive: number % 2 == 0,
                 kept: None,
@@ -114,7 +120,8 @@ impl Load {
 }
 
 struct Client {
-    ingress: SocketAddr,
+    /// The one that took the last request comes first.
+    ingresses: Vec<SocketAddr>,
     host: String,
     keeps_alive: bool,
     kept: Option<SendRequest<Full<Bytes>>>,
@@ -151,6 +158,21 @@ impl Client {
     }
 
     async fn request(&mut self) -> Result<(), String> {
+        let mut last = Err("no ingress".to_owned());
+        for _ in 0..self.ingresses.len() {
+            last = self.request_one().await;
+            match &last {
+                Err(cause) if is_not_taken(cause) => {
+                    self.kept = None;
+                    self.ingresses.rotate_left(1);
+                }
+                _ => return last,
+            }
+        }
+        last
+    }
+
+    async fn request_one(&mut self) -> Result<(), String> {
         // A kept connection that was closed while it was idle costs no request: the next is
         // sent on a new one, as every client does.
         if let Some(mut sender) = self.kept.take()
@@ -162,7 +184,7 @@ impl Client {
                 Ok(()) => return Ok(()),
             }
         }
-        let sender = connect(self.ingress)
+        let sender = connect(self.ingresses[0])
             .await
             .map_err(|error| format!("connect: {error:#}"))?;
         match self.send(sender).await {
@@ -212,6 +234,12 @@ impl Client {
     }
 }
 
+/// Whether an ingress said, or shows by not listening, that the request is not for it.
+fn is_not_taken(cause: &str) -> bool {
+    let said = [": 404 unknown_host", ": 503 no_backend"];
+    cause.starts_with("connect: ") || said.iter().any(|said| cause.ends_with(said))
+}
+
 enum Broken {
     Unsent,
     Cause(String),
@@ -244,11 +272,26 @@ mod tests {
     }
 
     async fn report(address: SocketAddr) -> Report {
-        let load = Load::start(address, "x", 200);
+        report_of(&[address]).await
+    }
+
+    async fn report_of(ingresses: &[SocketAddr]) -> Report {
+        let load = Load::balanced(ingresses, "x", 200);
         while load.so_far().served + load.so_far().failed() < 20 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         load.stop().await
+    }
+
+    #[tokio::test]
+    async fn only_what_an_ingress_does_not_take_goes_to_the_next() {
+        let good = server("HTTP/1.1 200 x\r\ncontent-length: 2\r\n\r\nok").await;
+        let not_there = "HTTP/1.1 404 x\r\nx-skep-error: unknown_host\r\ncontent-length: 0\r\n\r\n";
+        let passed_on = report_of(&[server(not_there).await, good]).await;
+        assert!(passed_on.failed() == 0, "{passed_on:?}");
+        let broken = server("HTTP/1.1 502 x\r\ncontent-length: 0\r\n\r\n").await;
+        let failed = report_of(&[broken, good]).await;
+        assert!(failed.served == 0 && failed.failed() >= 20, "{failed:?}");
     }
 
     #[tokio::test]
