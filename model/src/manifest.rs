@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use crate::placement::Placement;
 use crate::problem::Problem;
 use crate::spec::{Builder, ServiceSpec, ServiceType};
 use crate::{name, variable};
@@ -47,6 +48,8 @@ pub struct Manifest {
     pub health: HealthTable,
     /// Rolling updates.
     pub update: UpdateTable,
+    /// Where it may run, and where rather: replaces all that was said of that.
+    pub placement: Option<Placement>,
     /// Plain variables. Secrets do not belong into a repository: `skep env set --secret`.
     pub env: BTreeMap<String, String>,
 }
@@ -61,6 +64,10 @@ pub struct ResourcesTable {
     pub cpu_limit: Option<String>,
     /// Memory: `"128MiB"`.
     pub memory: Option<ByteSize>,
+    /// Hard limit on memory, where it is above what is requested.
+    pub memory_limit: Option<ByteSize>,
+    /// Requested disk.
+    pub disk: Option<ByteSize>,
 }
 
 /// `[health]`.
@@ -158,6 +165,15 @@ impl Manifest {
             &mut spec.resources.memory_bytes,
             self.resources.memory.map(|size| size.as_u64()),
         );
+        set(
+            &mut spec.resources.memory_limit_bytes,
+            self.resources.memory_limit.map(|size| size.as_u64()),
+        );
+        set(
+            &mut spec.resources.disk_bytes,
+            self.resources.disk.map(|size| size.as_u64()),
+        );
+        set(&mut spec.placement, self.placement.clone());
         spec.health.path = self.health.path.clone().or(spec.health.path);
         set(
             &mut spec.health.interval_ms,
@@ -249,6 +265,36 @@ mod tests {
             (spec.health.path.as_deref(), spec.health.deadline_ms),
             (Some("/healthz"), 90_000)
         );
+    }
+
+    #[test]
+    fn placement_is_written_as_people_say_it() {
+        let text = r#"
+            [placement]
+            pool = "web"
+            constraints = ["tier = pro", "zone in a, b", "kernel version >=5.10"]
+            spread = ["host"]
+            max_per = ["1 per host"]
+            [resources]
+            memory = "64MiB"
+            memory_limit = "128MiB"
+            disk = "1GiB"
+        "#;
+        let manifest = Manifest::parse(text).expect("accepted");
+        let spec = manifest.apply(&ServiceSpec::default()).expect("units");
+        assert_eq!(spec.placement.constraints.len(), 3);
+        assert_eq!(spec.placement.pool.as_deref(), Some("web"));
+        assert_eq!(spec.resources.memory_limit_bytes, 128 << 20);
+        assert_eq!(spec.resources.disk_bytes, 1 << 30);
+        // A file that says nothing of it leaves it as it is on the service.
+        let silent = Manifest::parse("replicas = 2").expect("accepted");
+        assert_eq!(
+            silent.apply(&spec).expect("units").placement,
+            spec.placement
+        );
+        let wrong =
+            Manifest::parse("[placement]\nconstraints = [\"zone ~ a\"]").expect_err("no operator");
+        assert!(wrong.to_string().contains("constraints"), "{wrong}");
     }
 
     #[test]

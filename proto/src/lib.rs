@@ -11,5 +11,7 @@ pub mod convert;
 
 /// The level at which servers, keys, CA rotation, metadata and quarantine came to be.
 pub const LEVEL_SERVERS: u32 = 2;
+/// The level at which placement rules, node administration and further resources came to be.
+pub const LEVEL_SCHEDULING: u32 = 3;
 /// Largest command, encoded, in bytes.
 pub const MAX_COMMAND_BYTES: usize = 256 << 10;

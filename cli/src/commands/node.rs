@@ -1,16 +1,25 @@
 //! `skep node`: the nodes of the cluster.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use http::Method;
 use serde_json::{Value, json};
-use skep_control_plane::api::types::{MetaRequest, MetaView, NodesView};
+use skep_control_plane::api::types::{
+    AdminRequest, AdminState, MetaRequest, MetaView, NodeView, NodesView,
+};
 use skep_model::problem::{Code, Problem};
+use tokio::time::Instant;
 
 use crate::client::{Client, escape};
 use crate::failure::Failure;
 use crate::output::{confirm, table, time, view};
 use crate::session::Session;
+
+/// Between two looks at a node that is drained: the API has no event for nodes.
+const LOOK: Duration = Duration::from_millis(250);
+/// What is stopped at the deadline may take its grace to end.
+const STOP_MARGIN: Duration = Duration::from_secs(90);
 
 /// The nodes of the cluster
 #[derive(Debug, Clone, clap::Subcommand)]
@@ -25,6 +34,37 @@ pub(crate) enum Command {
         /// Do not ask
         #[arg(long, short)]
         yes: bool,
+    },
+    /// Let it take no new allocations; those that are there stay
+    Cordon {
+        /// Its name or id
+        #[arg(value_name = "NODE")]
+        node: String,
+    },
+    /// Let it take allocations again
+    Uncordon {
+        /// Its name or id
+        #[arg(value_name = "NODE")]
+        node: String,
+    },
+    /// Move away what runs there: each allocation goes when its replacement is healthy
+    #[command(after_help = "\
+Examples:
+  skep node drain n1                       stays until the node is empty
+  skep node drain n1 --deadline 10m        after ten minutes the rest is stopped
+  skep node uncordon n1                    takes it back
+
+What is built on a node stays there while no other node can get its image: `skep why SERVICE` says so.")]
+    Drain {
+        /// Its name or id
+        #[arg(value_name = "NODE")]
+        node: String,
+        /// After this what is left there is stopped: 90s, 15m, 1h, 7d
+        #[arg(long, value_name = "SPAN", default_value = "1h", value_parser = time::parse_span)]
+        deadline: Duration,
+        /// Do not stay until it is empty
+        #[arg(long)]
+        no_wait: bool,
     },
     /// What operators say of a node, for placement to ask for
     #[command(subcommand)]
@@ -114,6 +154,57 @@ fn show(meta: &BTreeMap<String, String>, session: &Session) {
     });
 }
 
+async fn administer(
+    client: &Client,
+    node: &str,
+    state: AdminState,
+    deadline: Option<Duration>,
+) -> Result<NodeView, Failure> {
+    let request = AdminRequest {
+        state,
+        deadline_ms: deadline.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
+    };
+    let path = format!("/v1/nodes/{}/admin", escape(node));
+    Ok(client.send(Method::PUT, &path, &request).await?)
+}
+
+async fn drain(
+    client: &Client,
+    session: &Session,
+    (node, deadline): (&str, Duration),
+    no_wait: bool,
+) -> Result<(), Failure> {
+    let mut view = administer(client, node, AdminState::Draining, Some(deadline)).await?;
+    let (id, mut left) = (view.id, view.allocations);
+    let ends = Instant::now() + deadline + STOP_MARGIN;
+    while !no_wait && view.allocations > 0 {
+        if view.allocations != left {
+            left = view.allocations;
+            session
+                .out
+                .progress(&format!("{}: {left} allocations left", view.name));
+        }
+        if Instant::now() >= ends {
+            let message = format!(
+                "{} allocations are still on {}",
+                view.allocations, view.name
+            );
+            return Err(Failure::failed(message).hint("`skep ps` shows them; is its agent there?"));
+        }
+        tokio::time::sleep(LOOK).await;
+        let found: NodesView = client.get("/v1/nodes").await?;
+        let found = found.nodes.into_iter().find(|found| found.id == id);
+        view = found.ok_or_else(|| {
+            Problem::new(Code::NotFound, "the node was removed meanwhile").at("node")
+        })?;
+    }
+    session.out.result(&view, || match view.allocations {
+        0 => format!("{} is empty", view.name),
+        left => format!("{} is drained: {left} allocations move away", view.name),
+    });
+    Ok(())
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -128,6 +219,23 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
                 .out
                 .result(&found.nodes, || view::nodes(&found.nodes, time::now_ms()));
         }
+        Command::Cordon { node } => {
+            let view = administer(&client, &node, AdminState::Cordoned, None).await?;
+            session
+                .out
+                .result(&view, || format!("{} takes no new allocations", view.name));
+        }
+        Command::Uncordon { node } => {
+            let view = administer(&client, &node, AdminState::Eligible, None).await?;
+            session
+                .out
+                .result(&view, || format!("{} takes allocations", view.name));
+        }
+        Command::Drain {
+            node,
+            deadline,
+            no_wait,
+        } => drain(&client, session, (&node, deadline), no_wait).await?,
         Command::Rm { node, yes } => {
             if !yes && !confirm(&format!("Remove the node {node}?")) {
                 let problem = Problem::invalid("--yes", "the node is not removed: not confirmed");

@@ -6,7 +6,7 @@ use skep_control_plane::api::types::{
 };
 use skep_model::allocation::Desired;
 use skep_model::deployment::Origin;
-use skep_model::node::NodeStatus;
+use skep_model::node::{Admin, NodeStatus};
 use skep_model::spec::{ServiceType, Source};
 
 use super::table::{facts, render};
@@ -196,7 +196,7 @@ pub(crate) fn nodes(views: &[NodeView], now_ms: u64) -> String {
         let facts = &view.facts;
         vec![
             view.name.clone(),
-            node_status(view.status).to_owned(),
+            node_state(view),
             age(now_ms, view.status_ms),
             view.allocations.to_string(),
             format!("{}m of {}m", view.cpu_millis_requested, facts.cpu_millis),
@@ -317,6 +317,16 @@ const fn service_type(kind: ServiceType) -> &'static str {
     match kind {
         ServiceType::Web => "web",
         ServiceType::Worker => "worker",
+    }
+}
+
+/// Whether it can be relied on, and what operators want of it.
+fn node_state(view: &NodeView) -> String {
+    let status = node_status(view.status);
+    match view.admin {
+        Admin::Eligible => status.to_owned(),
+        Admin::Cordoned => format!("{status}, cordoned"),
+        Admin::Draining { .. } => format!("{status}, draining"),
     }
 }
 

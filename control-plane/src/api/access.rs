@@ -132,6 +132,8 @@ actions! {
     RemoveNode = "remove_node" write,
     /// Change a node's metadata.
     SetNodeMeta = "set_node_meta" write,
+    /// Cordon, drain, or take a node back.
+    SetNodeAdmin = "set_node_admin" write,
     /// Remove a server.
     RemoveServer = "remove_server" write,
     /// Hand leadership to another server.

@@ -308,6 +308,11 @@ fn cluster_routes(app: &App) -> OpenApiRouter<App> {
             Action::SetNodeMeta,
             routes!(nodes::put_meta),
         ))
+        .routes(protected(
+            app,
+            Action::SetNodeAdmin,
+            routes!(nodes::put_admin),
+        ))
         .routes(protected(app, Action::ReadStatus, routes!(nodes::status)))
         .routes(protected(app, Action::ReadAudit, routes!(nodes::audit)))
 }

@@ -16,12 +16,18 @@ use super::error::Failure;
 use super::extract::{Body, Path, Query};
 use super::tokens::{ca_fingerprint, cluster};
 use super::types::{
-    AuditView, HistoryView, MetaRequest, MetaView, NodeCounts, NodesView, StatusView,
+    AdminRequest, AdminState, AuditView, HistoryView, MetaRequest, MetaView, NodeCounts, NodeView,
+    NodesView, StatusView,
 };
 use super::{App, Here, views};
+use crate::store::now_ms;
 
 /// Audit entries shown where the caller does not say.
 const AUDIT_DEFAULT: u32 = 100;
+/// How long a drain may take where the caller does not say: what cannot move by then is stopped.
+const DRAIN_MS: u64 = 3_600_000;
+/// Longest drain: a forgotten one should end some day.
+const DRAIN_MAX_MS: u64 = 30 * 86_400_000;
 /// Most audit entries in one answer.
 const AUDIT_MAX: u32 = 1_000;
 
@@ -100,6 +106,48 @@ pub(super) async fn put_meta(
     Ok(Json(MetaView {
         meta: meta.unwrap_or_default(),
     }))
+}
+
+/// Cordons a node, drains it, or takes it back.
+#[utoipa::path(put, path = "/v1/nodes/{node}/admin", tag = "cluster", params(NodeKey),
+    operation_id = "set_node_admin", request_body = AdminRequest,
+    responses((status = 200, body = NodeView)))]
+pub(super) async fn put_admin(
+    Here(app): Here,
+    Path(key): Path<NodeKey>,
+    Body(request): Body<AdminRequest>,
+) -> Result<Json<NodeView>, Failure> {
+    let drain_deadline_ms = match (request.state, request.deadline_ms) {
+        (AdminState::Draining, given) => Some(now_ms() + drain_span(given)?),
+        (_, Some(_)) => {
+            let text = "only what is drained has a deadline";
+            return Err(Problem::invalid("deadline_ms", text)
+                .hint("leave it out, or say `draining`")
+                .into());
+        }
+        _ => None,
+    };
+    let node = find_node(&app.store.view(), &key.node)?.id;
+    let command = v1::SetNodeAdmin {
+        node: id_bytes(node.as_u128()),
+        cordoned: request.state != AdminState::Eligible,
+        drain_deadline_ms,
+    };
+    app.store.propose(Kind::SetNodeAdmin(command)).await?;
+    let view = app.store.view();
+    let node = view
+        .node(node)
+        .ok_or_else(|| Problem::new(Code::NotFound, "the node was removed meanwhile").at("node"))?;
+    Ok(Json(views::node(&view, node)))
+}
+
+fn drain_span(given: Option<u64>) -> Result<u64, Problem> {
+    let span = given.unwrap_or(DRAIN_MS);
+    if span > DRAIN_MAX_MS {
+        let text = format!("{span} ms is too long");
+        return Err(Problem::invalid("deadline_ms", text).hint("0 to 2592000000 (30 days)"));
+    }
+    Ok(span)
 }
 
 /// The cluster as this server sees it.

@@ -237,6 +237,7 @@ pub(super) fn node(view: &State, node: &Node) -> NodeView {
         cpu_millis_requested: requests().map(|r| u64::from(r.resources.cpu_millis)).sum(),
         memory_bytes_requested: requests().map(|r| r.resources.memory_bytes).sum(),
         meta: node.meta.clone(),
+        admin: node.admin,
     }
 }
 

@@ -8,7 +8,7 @@
 use skep_proto::v1::command::Kind;
 
 /// The newest level of this version.
-const PRESENT: u32 = 2;
+const PRESENT: u32 = 3;
 /// Newest format of commands and snapshots that this build writes and reads.
 pub const FORMAT: u32 = if IS_NEXT { PRESENT + 1 } else { PRESENT };
 /// Newest feature level that this build understands: the level of a cluster that it founds. One number

@@ -66,6 +66,43 @@ async fn a_connected_node_is_not_removed_and_an_unknown_one_not_found() {
 }
 
 #[tokio::test]
+async fn a_node_is_cordoned_drained_and_taken_back() {
+    let server = Server::start().await;
+    server.join("n1").await;
+    let set = |body| server.put("/v1/nodes/n1/admin", body);
+    let too_long = json!({"state": "draining", "deadline_ms": 3_000_000_000_u64});
+    assert_problem(&set(too_long).await, 400, "invalid", Some("deadline_ms"));
+    for bad in [
+        json!({"state": "off"}),
+        json!({}),
+        json!({"state": "cordoned", "x": 1}),
+        json!({"state": "cordoned", "deadline_ms": 1}),
+    ] {
+        assert_eq!(set(bad.clone()).await.status, 400, "{bad}");
+    }
+    let cordoned = set(json!({"state": "cordoned"})).await;
+    assert_eq!(cordoned.body["admin"], json!({"state": "cordoned"}));
+    let before = crate::store::now_ms();
+    let draining = set(json!({"state": "draining", "deadline_ms": 60_000})).await;
+    let at = draining.body["admin"]["deadline_ms"]
+        .as_u64()
+        .expect("a time");
+    assert!(
+        at >= before + 60_000 && at <= before + 90_000,
+        "{}",
+        draining.body
+    );
+    let nodes = server.get("/v1/nodes").await;
+    assert_eq!(nodes.body["nodes"][0]["admin"]["state"], "draining");
+    let back = set(json!({"state": "eligible"})).await;
+    assert_eq!(back.body["admin"], json!({"state": "eligible"}));
+    let nobody = server
+        .put("/v1/nodes/n9/admin", json!({"state": "cordoned"}))
+        .await;
+    assert_problem(&nobody, 404, "not_found", Some("node"));
+}
+
+#[tokio::test]
 async fn a_token_pins_the_ca_and_is_bounded() {
     let server = Server::start().await;
     for (body, field) in [(json!({"ttl_s": 5}), "ttl_s"), (json!({"uses": 0}), "uses")] {

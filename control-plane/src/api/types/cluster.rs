@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use skep_model::id::{ClusterId, NodeId};
-use skep_model::node::{Facts, NodeStatus};
+use skep_model::node::{Admin, Facts, NodeStatus};
 use utoipa::ToSchema;
 
 use crate::history::AuditEntry;
@@ -32,6 +32,8 @@ pub struct NodeView {
     pub memory_bytes_requested: u64,
     /// What operators say of it.
     pub meta: BTreeMap<String, String>,
+    /// What operators want of it.
+    pub admin: Admin,
 }
 
 /// Nodes.
@@ -39,6 +41,31 @@ pub struct NodeView {
 pub struct NodesView {
     /// By name.
     pub nodes: Vec<NodeView>,
+}
+
+/// What is wanted of a node from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AdminState {
+    /// It takes allocations.
+    Eligible,
+    /// It takes no new ones; those that are there stay.
+    Cordoned,
+    /// It takes no new ones, and those that are there move away: each when its replacement is healthy,
+    /// all of them at the latest at the deadline.
+    Draining,
+}
+
+/// Cordons a node, drains it, or takes it back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AdminRequest {
+    /// What is wanted of it.
+    pub state: AdminState,
+    /// With `draining`: after so many ms what is left is stopped; an hour where it is left out, at most
+    /// 30 days.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
 }
 
 /// Keys of a node's metadata are set and removed.

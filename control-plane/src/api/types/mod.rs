@@ -10,7 +10,8 @@ mod service;
 pub use crate::history::{AuditEntry, Event, EventKind};
 pub use ca::{CaPhase, CaStep, CaView, RotateCaRequest, TrustedCa, WaitingFor};
 pub use cluster::{
-    AuditView, HistoryView, MetaRequest, MetaView, NodeCounts, NodeView, NodesView, StatusView,
+    AdminRequest, AdminState, AuditView, HistoryView, MetaRequest, MetaView, NodeCounts, NodeView,
+    NodesView, StatusView,
 };
 pub use deployment::{
     AllocationView, AllocationsView, DeploymentRequest, DeploymentView, DeploymentsView,

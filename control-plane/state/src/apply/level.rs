@@ -2,9 +2,9 @@
 //! two versions that run side by side never disagree about what a command did.
 
 use skep_model::problem::{Code, Problem};
-use skep_proto::LEVEL_SERVERS;
 use skep_proto::v1;
 use skep_proto::v1::command::Kind;
+use skep_proto::{LEVEL_SCHEDULING, LEVEL_SERVERS};
 
 use crate::format::{FEATURE_LEVEL, is_of_next};
 use crate::state::State;
@@ -41,25 +41,63 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::RemoveToken(_) => ("remove token", LEVEL_SERVERS),
         Kind::RaiseIncarnation(_) => ("raise incarnation", LEVEL_SERVERS),
         Kind::SettleQuarantine(_) => ("settle quarantine", LEVEL_SERVERS),
+        Kind::SetNodeAdmin(_) => ("set node administration", LEVEL_SCHEDULING),
     }
 }
 
 /// The level that this very command needs: that of its kind, or of a newer field in it.
 pub(crate) fn needed(kind: &Kind) -> u32 {
-    let has_new_field = match kind {
-        Kind::InitCluster(message) => message.server.is_some(),
-        Kind::Observe(message) => message.quarantine.is_some(),
-        Kind::PutToken(message) => message
-            .token
-            .as_ref()
-            .is_some_and(|token| token.role != 0 || !token.note.is_empty()),
-        _ => false,
+    let of_fields = match kind {
+        Kind::InitCluster(message) => servers_if(message.server.is_some()),
+        Kind::Observe(message) => servers_if(message.quarantine.is_some()),
+        Kind::PutToken(message) => {
+            let token = message.token.as_ref();
+            servers_if(token.is_some_and(|token| token.role != 0 || !token.note.is_empty()))
+        }
+        Kind::PutService(message) => {
+            let spec = message.service.as_ref().and_then(|it| it.spec.as_ref());
+            spec.map_or(FIRST, of_spec)
+        }
+        Kind::StartRollout(message) => {
+            let spec = message.spec.as_ref().map_or(FIRST, of_spec);
+            let release = message.release.as_ref();
+            spec.max(release.map_or(FIRST, |release| {
+                of_placing(release.placement.as_ref(), release.resources.as_ref())
+            }))
+        }
+        Kind::JoinNode(message) => {
+            let facts = message.node.as_ref().and_then(|it| it.facts.as_ref());
+            facts.map_or(FIRST, of_facts)
+        }
+        Kind::UpdateNode(message) => message.facts.as_ref().map_or(FIRST, of_facts),
+        _ => FIRST,
     };
     let (_, of_kind) = describe(kind);
-    if has_new_field {
-        of_kind.max(LEVEL_SERVERS)
+    of_kind.max(of_fields)
+}
+
+fn servers_if(has_new_field: bool) -> u32 {
+    if has_new_field { LEVEL_SERVERS } else { FIRST }
+}
+
+fn of_spec(spec: &v1::ServiceSpec) -> u32 {
+    of_placing(spec.placement.as_ref(), spec.resources.as_ref())
+}
+
+fn of_placing(placement: Option<&v1::Placement>, resources: Option<&v1::Resources>) -> u32 {
+    let asks_more = resources.is_some_and(|it| it.memory_limit_bytes != 0 || it.disk_bytes != 0);
+    if placement.is_some() || asks_more {
+        LEVEL_SCHEDULING
     } else {
-        of_kind
+        FIRST
+    }
+}
+
+fn of_facts(facts: &v1::Facts) -> u32 {
+    if facts.private_network || !facts.devices.is_empty() {
+        LEVEL_SCHEDULING
+    } else {
+        FIRST
     }
 }
 

@@ -116,6 +116,7 @@ fn checks_first(kind: &Kind) -> bool {
             | Kind::UpdateNode(_)
             | Kind::SetNodeStatus(_)
             | Kind::SetNodeMeta(_)
+            | Kind::SetNodeAdmin(_)
             | Kind::JoinNode(_)
     )
 }
@@ -249,6 +250,7 @@ impl Context<'_> {
             Kind::RemoveServer(message) => self.remove_server(&message),
             Kind::SetFeatureLevel(message) => self.set_feature_level(&message),
             Kind::SetNodeMeta(message) => self.set_node_meta(message),
+            Kind::SetNodeAdmin(message) => self.set_node_admin(&message),
             Kind::RotateCa(message) => self.rotate_ca(message),
             Kind::RemoveToken(message) => self.remove_token(&message),
             Kind::RaiseIncarnation(message) => self.raise_incarnation(message),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use skep_model::id::NodeId;
 use skep_model::name;
-use skep_model::node::{Facts, MAX_META, Node, NodeStatus, check_meta};
+use skep_model::node::{Admin, Facts, MAX_META, Node, NodeStatus, check_meta};
 use skep_model::problem::{Code, Problem};
 use skep_model::server::Role;
 use skep_proto::convert::enum_value;
@@ -94,6 +94,24 @@ impl Context<'_> {
             self.changes.push(Change::Node(node.id));
             self.state.put_node(Node {
                 meta,
+                generation: node.generation + 1,
+                ..(*node).clone()
+            });
+        }
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn set_node_admin(&mut self, message: &v1::SetNodeAdmin) -> Outcome {
+        let node = self.node(&message.node)?;
+        let admin = match message.drain_deadline_ms {
+            Some(deadline_ms) => Admin::Draining { deadline_ms },
+            None if message.cordoned => Admin::Cordoned,
+            None => Admin::Eligible,
+        };
+        if admin != node.admin {
+            self.changes.push(Change::Node(node.id));
+            self.state.put_node(Node {
+                admin,
                 generation: node.generation + 1,
                 ..(*node).clone()
             });

@@ -88,9 +88,10 @@ fn a_level_waits_for_the_last_server() {
     world.ok(update(&server(1, "one")));
     world.token(500, skep_model::server::Role::Server, 9);
     world.ok(join_server(&server(2, "two"), false));
-    let problem = world.state.check_level(3).expect_err("nobody can");
+    let next = crate::FEATURE_LEVEL + 1;
+    let problem = world.state.check_level(next).expect_err("nobody can");
     assert!(problem.message.contains("one, two"), "{problem}");
-    assert_eq!(world.state.check_level(2), Ok(()));
+    assert_eq!(world.state.check_level(crate::FEATURE_LEVEL), Ok(()));
 }
 
 #[test]
@@ -107,10 +108,11 @@ fn what_needs_a_higher_level_is_refused_before_it_is_proposed_and_names_who_is_o
     world.ok(rename);
     world.token(500, skep_model::server::Role::Server, 9);
     world.ok(join_server(&server(2, "two"), false));
-    let text = world.state.below("set node metadata", 3).message;
+    let next = crate::FEATURE_LEVEL + 1;
+    let text = world.state.below("set node metadata", next).message;
     let one = server(1, "one").version;
     assert!(
-        text.contains("level 3") && text.contains("level 2"),
+        text.contains(&format!("level {next}")) && text.contains("level 2"),
         "{text}"
     );
     assert!(
@@ -149,6 +151,24 @@ fn commands_carry_the_level_that_they_need() {
     assert_eq!(version(super::quarantine::report(NODE, &[])), 2);
     assert_eq!(version(update(&server(1, "one"))), 2);
     assert_eq!(version(level(7)), 7);
+    let admin = v1::SetNodeAdmin::default();
+    assert_eq!(version(Kind::SetNodeAdmin(admin)), 3);
+    let put = |spec: v1::ServiceSpec| {
+        let service = v1::Service {
+            spec: Some(spec),
+            ..v1::Service::default()
+        };
+        Kind::PutService(v1::PutService {
+            service: Some(service),
+            expected_generation: 0,
+        })
+    };
+    assert_eq!(version(put(v1::ServiceSpec::default())), 1);
+    let placed = v1::ServiceSpec {
+        placement: Some(v1::Placement::default()),
+        ..v1::ServiceSpec::default()
+    };
+    assert_eq!(version(put(placed)), 3);
 }
 
 /// Writes this version's sample, once it is released: `cargo test -p skep-state sample -- --ignored`.

@@ -1,5 +1,7 @@
 //! Nodes, services, and who may say what.
 
+use skep_model::node::Admin;
+
 use super::*;
 use crate::Change;
 
@@ -190,4 +192,37 @@ fn a_removed_node_loses_its_allocations() {
         Seen::Lost
     );
     assert_eq!(world.state.node_named("one"), None);
+}
+
+#[test]
+fn what_operators_want_of_a_node_is_told_to_placement_once() {
+    let mut world = World::with_service();
+    let set = |cordoned, drain_deadline_ms| {
+        Kind::SetNodeAdmin(v1::SetNodeAdmin {
+            node: id_bytes(NODE.as_u128()),
+            cordoned,
+            drain_deadline_ms,
+        })
+    };
+    let generation = |world: &World| world.state.node(NODE).expect("there").generation;
+    let before = generation(&world);
+    world.ok(set(false, None));
+    assert_eq!(generation(&world), before, "nothing is new");
+    for (kind, admin) in [
+        (set(true, None), Admin::Cordoned),
+        (set(true, Some(7)), Admin::Draining { deadline_ms: 7 }),
+        (set(false, None), Admin::Eligible),
+    ] {
+        let before = generation(&world);
+        world.ok(kind);
+        assert_eq!(world.state.node(NODE).expect("there").admin, admin);
+        assert_eq!(generation(&world), before + 1);
+        let read = State::decode(&world.state.encode()).expect("decodes");
+        assert_eq!(read, world.state);
+    }
+    let nobody = v1::SetNodeAdmin {
+        node: id_bytes(99),
+        ..v1::SetNodeAdmin::default()
+    };
+    assert_eq!(world.refused(Kind::SetNodeAdmin(nobody)), Code::NotFound);
 }
