@@ -325,6 +325,10 @@ impl Session {
             // counted there.
             Some(_) => {
                 let history = &self.shared.history;
+                if let Some(deployment) = view.deployment(deployment) {
+                    // What led to these lines stands before them, whoever leads.
+                    let _ = history.flush_steps(deployment.id, &deployment.steps).await;
+                }
                 let kept = history.build_lines(deployment, run, log.first, log.lines);
                 kept.await.unwrap_or(upto)
             }

@@ -1,4 +1,7 @@
-//! Timeline and build log of a deployment: by page, or live until it has ended.
+//! Timeline and build log of a deployment: by page, or live until it has ended. Where it is read,
+//! `log_source` knows.
+
+use std::time::Duration;
 
 use axum::Json;
 use axum::http::HeaderMap;
@@ -15,7 +18,7 @@ use utoipa::IntoParams;
 use super::deployments::DeploymentKey;
 use super::error::Failure;
 use super::extract::{Path, Query};
-use super::nodes::unavailable;
+use super::log_source::{Read, Reader};
 use super::stream::{self, Feed};
 use super::types::{EndView, LogPage};
 use super::{App, Here, find, views};
@@ -25,6 +28,9 @@ use crate::history::Event;
 const PAGE: u32 = 500;
 /// Most events in a page.
 const MAX_PAGE: u32 = 5_000;
+
+/// Pause before a server that does not give a build's log is asked again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Which part of a log.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -39,7 +45,9 @@ pub(super) struct LogRange {
 
 /// Reads a deployment's timeline and build log. With `Accept: text/event-stream` it is followed
 /// until the deployment has ended: events `step` and `log` (data: `Event`; the event's id is its
-/// `seq`, `Last-Event-ID` resumes without gap or repeat), at last `end` (data: `EndView`).
+/// `seq`, `Last-Event-ID` resumes without gap or repeat), `problem` when a part cannot be shown (data:
+/// `Problem`), at last `end` (data: `EndView`). The build's log is read at the server that wrote it, and
+/// numbered there. While that server is away the timeline alone is shown, in numbers of its own.
 #[utoipa::path(get, path = "/v1/deployments/{deployment}/logs", tag = "deployments",
     params(DeploymentKey, LogRange), operation_id = "read_deployment_logs",
     responses((status = 200, content(
@@ -61,25 +69,34 @@ pub(super) async fn read(
         tokio::spawn(async move {
             let _place = place;
             Follower {
+                reader: Reader::new(app.clone(), id, after),
                 app,
                 id,
-                after,
                 queue,
+                said: Vec::new(),
             }
             .run()
             .await;
         });
         return Ok(stream::events(ReceiverStream::new(messages)));
     }
-    let read = app.history.events(id, range.after, limit).await;
-    let events = read.map_err(|error| unavailable(&error))?;
-    let next = events.last().map_or(range.after, |event| event.seq);
-    Ok(Json(LogPage {
-        events,
-        next,
+    let mut reader = Reader::new(app, id, range.after);
+    let mut page = LogPage {
+        events: Vec::new(),
+        next: range.after,
         status,
-    })
-    .into_response())
+        problems: Vec::new(),
+    };
+    loop {
+        let missing = limit - u32::try_from(page.events.len()).unwrap_or(limit);
+        let read = reader.read(missing.min(PAGE)).await?;
+        page.events.extend(read.events);
+        page.next = reader.last();
+        page.problems = read.problems;
+        if read.is_all || page.events.len() >= limit as usize {
+            return Ok(Json(page).into_response());
+        }
+    }
 }
 
 /// Where a deployment is; none: the state has forgotten it, but its log is there still.
@@ -112,8 +129,10 @@ struct Over;
 struct Follower {
     app: App,
     id: DeploymentId,
-    after: u64,
+    reader: Reader,
     queue: mpsc::Sender<Message>,
+    /// What was said of the parts that cannot be shown.
+    said: Vec<Problem>,
 }
 
 impl Follower {
@@ -121,23 +140,14 @@ impl Follower {
         // Both subscribed before the first look: nothing between is missed.
         let mut feed = Feed::open(&self.app);
         let mut fresh = self.app.history.watch(self.id);
-        let mut is_broken = false;
         loop {
             // Looked at before the log is read: what the end brought is in the log then.
             let is_ended = self.is_ended();
             if is_ended {
                 flush(&self.app, self.id).await;
             }
-            match self.send_new().await {
-                Ok(Ok(())) => is_broken = false,
-                Ok(Err(problem)) if !is_broken => {
-                    is_broken = true;
-                    if self.send(stream::event("problem", &problem)).await.is_err() {
-                        return;
-                    }
-                }
-                Ok(Err(_)) => {}
-                Err(Over) => return,
+            if self.send_new().await.is_err() {
+                return;
             }
             if is_ended {
                 // The reader may have gone meanwhile.
@@ -147,6 +157,7 @@ impl Follower {
             tokio::select! {
                 woken = fresh.changed() => if woken.is_err() { return },
                 goes_on = feed.deployment(self.id) => if !goes_on { return },
+                () = news(&self.reader) => {}
                 () = self.queue.closed() => return,
             }
         }
@@ -158,20 +169,25 @@ impl Follower {
             .is_none_or(|deployment| !deployment.status.is_active())
     }
 
-    /// Sends what is kept and not sent yet; inside: why that could not be read.
-    async fn send_new(&mut self) -> Result<Result<(), Problem>, Over> {
+    /// Sends what is kept and not sent yet, and once what cannot be.
+    async fn send_new(&mut self) -> Result<(), Over> {
         loop {
-            let page = match self.app.history.events(self.id, self.after, PAGE).await {
-                Ok(page) => page,
-                Err(error) => return Ok(Err(unavailable(&error))),
-            };
-            let is_last = page.len() < PAGE as usize;
-            for event in page {
-                self.after = event.seq;
+            let read = self.reader.read(PAGE).await.unwrap_or_else(|problem| Read {
+                events: Vec::new(),
+                is_all: true,
+                problems: vec![problem],
+            });
+            for problem in &read.problems {
+                if !self.said.contains(problem) {
+                    self.send(stream::event("problem", problem)).await?;
+                }
+            }
+            self.said = read.problems;
+            for event in read.events {
                 self.send(message(&event)).await?;
             }
-            if is_last {
-                return Ok(Ok(()));
+            if read.is_all {
+                return Ok(());
             }
         }
     }
@@ -190,6 +206,13 @@ impl Follower {
             release: deployment.and_then(|deployment| deployment.release),
             urls: service.map_or_else(Vec::new, |service| views::urls(&view, service)),
         }
+    }
+}
+
+/// Returns when the server with the log has more, or may be asked again.
+async fn news(reader: &Reader) {
+    if reader.news().await.is_err() {
+        tokio::time::sleep(AGAIN).await;
     }
 }
 

@@ -91,6 +91,22 @@ fn text(app: &App, view: &View) -> String {
         history.dropped,
     );
     page.one(
+        "skep_history_copied_total",
+        "counter",
+        "Entries of audit and timelines copied from other servers' histories.",
+        history.copied,
+    );
+    page.head(
+        "skep_history_behind",
+        "gauge",
+        "Entries that another server's history has and this one has not, when it was last asked.",
+    );
+    for (server, entries) in app.history.behind() {
+        let known = view.servers().find(|known| known.id == server);
+        let name = known.map_or_else(|| server.to_string(), |known| known.name.clone());
+        page.labelled("skep_history_behind", ("server", &name), entries);
+    }
+    page.one(
         "skep_agents_connected",
         "gauge",
         "Agents connected to this server.",

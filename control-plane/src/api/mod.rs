@@ -14,6 +14,7 @@ mod extract;
 mod find;
 mod health;
 mod hooks;
+mod log_source;
 mod metrics;
 pub mod neighbours;
 mod nodes;
@@ -56,7 +57,7 @@ pub use uploads::MAX_UPLOAD_BYTES;
 use crate::agents::fleet::Fleet;
 use crate::agents::relay::Relay;
 use crate::agents::uploads::Uploads;
-use crate::history::History;
+use crate::history::{Elsewhere, History};
 use crate::secrets::Secrets;
 use crate::store::Store;
 use access::{TokenScheme, protected, public};
@@ -80,6 +81,8 @@ pub struct Context {
     pub secrets: Secrets,
     /// Timelines, build logs, audit.
     pub history: History,
+    /// Build logs at the other servers.
+    pub elsewhere: Arc<dyn Elsewhere>,
     /// Folders passing through.
     pub uploads: Uploads,
     /// App logs passing through.
@@ -101,6 +104,7 @@ struct App {
     unkeyed: Store,
     secrets: Secrets,
     history: History,
+    elsewhere: Arc<dyn Elsewhere>,
     uploads: Uploads,
     relay: Relay,
     fleet: Fleet,
@@ -118,6 +122,7 @@ impl From<Context> for App {
             store,
             secrets,
             history,
+            elsewhere,
             uploads,
             relay,
             fleet,
@@ -129,6 +134,7 @@ impl From<Context> for App {
             store,
             secrets,
             history,
+            elsewhere,
             uploads,
             relay,
             fleet,

@@ -74,7 +74,7 @@ impl Server {
         let cluster = ClusterId::from_u128(random::new_id());
         let ca = ClusterCa::generate(cluster, std::time::SystemTime::now()).expect("ca");
         let path = dir.path().join("history.db");
-        let (history, writer) = History::open(path.to_str().expect("UTF-8"))
+        let (history, writer) = History::open(path.to_str().expect("UTF-8"), own_server().id)
             .await
             .expect("opens");
         tokio::spawn(writer);
@@ -82,6 +82,7 @@ impl Server {
             store: Store::new(consensus),
             secrets: Secrets::new(SealingKey::generate()),
             history,
+            elsewhere: Arc::new(crate::history::Nowhere),
             uploads: Uploads::default(),
             relay: Relay::default(),
             fleet: Fleet::default(),

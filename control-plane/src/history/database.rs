@@ -1,12 +1,14 @@
 //! The database under the history: opening, migrations, statements, and what is done about a
 //! damaged file. One code base for SQLite and PostgreSQL. Never decides what is written.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::time::Duration;
 
-use skep_model::id::DeploymentId;
+use skep_model::id::{DeploymentId, ServerId};
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions, AnyRow};
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::PgConnectOptions;
@@ -15,8 +17,8 @@ use sqlx::{
     SqlSafeStr as _, Transaction,
 };
 
-use super::Error;
-use super::event::{AuditEntry, Event, EventKind, storable};
+use super::event::{Event, EventKind};
+use super::{Error, adopt};
 use crate::store::now_ms;
 
 /// Connections: one writes, the others read; each costs a cache.
@@ -25,6 +27,8 @@ const CONNECTIONS: u32 = 3;
 const IDLE: Duration = Duration::from_secs(60);
 /// How long a caller waits for a connection, and opening may take.
 const OPEN_DEADLINE: Duration = Duration::from_secs(3);
+/// How long it may take, once, to bring rows of an older version into the journal.
+const ADOPT_DEADLINE: Duration = Duration::from_secs(60);
 /// Rows a statement: PostgreSQL takes one round trip for them.
 const ROWS: usize = 64;
 /// Key of the lock under which servers that share a PostgreSQL number events: `skep`.
@@ -57,6 +61,15 @@ impl Location {
         Ok(Self::Sqlite(absolute))
     }
 
+    /// The file that is there now: another one in its place has another number.
+    pub(super) async fn file(&self) -> Option<(u64, u64)> {
+        let Self::Sqlite(path) = self else {
+            return None;
+        };
+        let found = tokio::fs::metadata(path).await.ok()?;
+        Some((found.dev(), found.ino()))
+    }
+
     fn options(&self) -> Result<AnyConnectOptions, sqlx::Error> {
         match self {
             Self::Postgres(url) => AnyConnectOptions::from_str(url),
@@ -81,17 +94,21 @@ fn sqlite_url(path: &Path) -> String {
 
 /// Opens the database and brings its tables up to date. A damaged file is moved aside and begun
 /// anew: history is beside the truth.
-pub(super) async fn open(location: &Location) -> Result<AnyPool, sqlx::Error> {
-    match connect(location).await {
+pub(super) async fn open(location: &Location, server: ServerId) -> Result<AnyPool, sqlx::Error> {
+    match connect(location, server).await {
         Err(error) if is_damage(&error) => {
             set_aside(location, &error).await;
-            connect(location).await
+            connect(location, server).await
         }
         other => other,
     }
 }
 
-async fn connect(location: &Location) -> Result<AnyPool, sqlx::Error> {
+/// The same; a damaged file is an error.
+pub(super) async fn connect(
+    location: &Location,
+    server: ServerId,
+) -> Result<AnyPool, sqlx::Error> {
     sqlx::any::install_default_drivers();
     let is_file = matches!(location, Location::Sqlite(_));
     let options = location.options()?;
@@ -112,14 +129,25 @@ async fn connect(location: &Location) -> Result<AnyPool, sqlx::Error> {
             other => sqlx::Error::Migrate(Box::new(other)),
         })
     };
-    let opened = tokio::time::timeout(OPEN_DEADLINE, opening).await;
-    match opened.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+    let opened = async {
+        within(OPEN_DEADLINE, opening).await?;
+        within(ADOPT_DEADLINE, adopt::older(location, &pool, server)).await
+    };
+    match opened.await {
         Ok(()) => Ok(pool),
         Err(error) => {
             pool.close().await;
             Err(error)
         }
     }
+}
+
+async fn within(
+    deadline: Duration,
+    work: impl Future<Output = Result<(), sqlx::Error>>,
+) -> Result<(), sqlx::Error> {
+    let done = tokio::time::timeout(deadline, work).await;
+    done.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
 async fn prepare(connection: &mut AnyConnection, is_file: bool) -> Result<(), sqlx::Error> {
@@ -154,15 +182,23 @@ pub(super) async fn number_alone(
 }
 
 fn migrations(is_file: bool) -> Migrator {
-    let sql = include_str!("../../migrations/0001_history.sql");
-    let sql = match is_file {
-        true => sql.into_sql_str(),
-        // Ids order by age only byte by byte, which SQLite does by itself; a PostgreSQL may have
-        // been set up with any language's order.
-        false => AssertSqlSafe(sql.replace(" TEXT ", " TEXT COLLATE \"C\" ")).into_sql_str(),
-    };
-    let first = Migration::new(1, "history".into(), MigrationType::Simple, sql, false);
-    Migrator::with_migrations(vec![first])
+    const ALL: [(i64, &str, &str); 2] = [
+        (1, "history", include_str!("../../migrations/0001_history.sql")),
+        (2, "journal", include_str!("../../migrations/0002_journal.sql")),
+    ];
+    let all = ALL.into_iter().map(|(version, name, sql)| {
+        let sql = match is_file {
+            true => sql.into_sql_str(),
+            // Ids order by age only byte by byte, which SQLite does by itself; a PostgreSQL may have
+            // been set up with any language's order.
+            false => AssertSqlSafe(sql.replace(" TEXT ", " TEXT COLLATE \"C\" ")).into_sql_str(),
+        };
+        Migration::new(version, name.into(), MigrationType::Simple, sql, false)
+    });
+    let mut migrator = Migrator::with_migrations(all.collect());
+    // A server of an older version goes on with the tables that it knows.
+    migrator.set_ignore_missing(true);
+    migrator
 }
 
 /// Whether the file itself is broken, rather than one statement.
@@ -260,23 +296,6 @@ fn insert_statement(rows: usize) -> String {
     sql
 }
 
-pub(super) async fn insert_audit(
-    transaction: &mut Transaction<'_, Any>,
-    id: String,
-    entry: &AuditEntry,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("INSERT INTO audit (id, at_ms, principal, action, resource, outcome) VALUES ($1, $2, $3, $4, $5, $6)")
-        .bind(id)
-        .bind(signed(entry.at_ms))
-        .bind(storable(&entry.principal))
-        .bind(storable(&entry.action))
-        .bind(storable(&entry.resource))
-        .bind(storable(&entry.outcome))
-        .execute(&mut **transaction)
-        .await?;
-    Ok(())
-}
-
 pub(super) async fn select(
     pool: &AnyPool,
     deployment: DeploymentId,
@@ -302,30 +321,95 @@ fn event(row: &AnyRow) -> Result<Event, sqlx::Error> {
     })
 }
 
-pub(super) async fn select_audit(
+/// Deployments that have events, in order, after one.
+pub(super) async fn deployments(
     pool: &AnyPool,
-    limit: u32,
-) -> Result<Vec<AuditEntry>, sqlx::Error> {
-    let rows = sqlx::query(
-        "SELECT at_ms, principal, action, resource, outcome FROM audit ORDER BY id DESC LIMIT $1",
+    after: &str,
+    limit: usize,
+) -> Result<Vec<DeploymentId>, sqlx::Error> {
+    let ids: Vec<String> = sqlx::query_scalar(
+        "SELECT DISTINCT deployment FROM deployment_events WHERE deployment > $1 ORDER BY deployment LIMIT $2",
     )
-    .bind(i64::from(limit))
+    .bind(after)
+    .bind(signed(limit as u64))
     .fetch_all(pool)
+    .await?;
+    let parse = |id: String| id.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)));
+    ids.into_iter().map(parse).collect()
+}
+
+/// The highest number of each origin of a deployment's events.
+pub(super) async fn origins(
+    from: impl sqlx::Executor<'_, Database = Any>,
+    deployment: DeploymentId,
+) -> Result<BTreeMap<String, i64>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT origin, MAX(origin_seq) FROM deployment_events WHERE deployment = $1 GROUP BY origin",
+    )
+    .bind(deployment.to_string())
+    .fetch_all(from)
+    .await?;
+    rows.iter()
+        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+        .collect()
+}
+
+/// All events of a deployment as they are stored; their number is bounded where they are written.
+pub(super) async fn rows(
+    from: impl sqlx::Executor<'_, Database = Any>,
+    deployment: DeploymentId,
+) -> Result<Vec<Row>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT seq, at_ms, kind, text, origin, origin_seq FROM deployment_events WHERE deployment = $1 ORDER BY seq",
+    )
+    .bind(deployment.to_string())
+    .fetch_all(from)
     .await?;
     rows.iter()
         .map(|row| {
-            Ok(AuditEntry {
-                at_ms: unsigned(row.try_get(0)?),
-                principal: row.try_get(1)?,
-                action: row.try_get(2)?,
-                resource: row.try_get(3)?,
-                outcome: row.try_get(4)?,
+            let kind: String = row.try_get(2)?;
+            Ok(Row {
+                seq: row.try_get(0)?,
+                at_ms: row.try_get(1)?,
+                kind: EventKind::from_stored(&kind),
+                text: row.try_get(3)?,
+                origin: row.try_get(4)?,
+                origin_seq: row.try_get(5)?,
             })
         })
         .collect()
 }
 
-/// Forgets everything of before `cutoff_ms`. Ids begin with their time, so they order by age.
+/// Takes a deployment's events out, to be written in another order.
+pub(super) async fn forget_events(
+    transaction: &mut Transaction<'_, Any>,
+    deployment: DeploymentId,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM deployment_events WHERE deployment = $1")
+        .bind(deployment.to_string())
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
+}
+
+/// Steps of the timeline among the events up to `upto`.
+pub(super) async fn count_steps(
+    pool: &AnyPool,
+    deployment: DeploymentId,
+    upto: u64,
+) -> Result<u64, sqlx::Error> {
+    let count: i64 = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM deployment_events WHERE deployment = $1 AND seq <= $2 AND kind = $3",
+    )
+    .bind(deployment.to_string())
+    .bind(signed(upto))
+    .bind(EventKind::Step.as_str())
+    .fetch_one(pool)
+    .await?;
+    Ok(unsigned(count))
+}
+
+/// Forgets the events of deployments of before `cutoff_ms`. Ids begin with their time, so they order by age.
 pub(super) async fn delete_before(pool: &AnyPool, cutoff_ms: u64) -> Result<u64, sqlx::Error> {
     const RANDOM_BITS: u32 = 80;
     let oldest = DeploymentId::from_u128(u128::from(cutoff_ms) << RANDOM_BITS).to_string();
@@ -333,17 +417,13 @@ pub(super) async fn delete_before(pool: &AnyPool, cutoff_ms: u64) -> Result<u64,
         .bind(oldest)
         .execute(pool)
         .await?;
-    let audit = sqlx::query("DELETE FROM audit WHERE at_ms < $1")
-        .bind(signed(cutoff_ms))
-        .execute(pool)
-        .await?;
-    Ok(events.rows_affected() + audit.rows_affected())
+    Ok(events.rows_affected())
 }
 
 pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn unsigned(number: i64) -> u64 {
+pub(super) fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }

@@ -1,9 +1,17 @@
 //! History: the timeline and build log of deployments, and the audit trail. Append-only rows beside
 //! the truth, in SQLite or PostgreSQL. Losing it never stops the cluster: what cannot be kept is
 //! counted and said once.
+//!
+//! What is small is in a journal that servers copy from each other; a build's log stays where it was
+//! written, and the journal says where that is. Who speaks to whom is not known here.
 
+mod adopt;
+pub mod carry;
+mod copies;
 mod database;
 mod event;
+pub mod journal;
+mod serving;
 mod writer;
 
 #[cfg(test)]
@@ -16,12 +24,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use skep_model::deployment::Step;
-use skep_model::id::DeploymentId;
+use skep_model::id::{DeploymentId, ServerId};
 use sqlx::AnyPool;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 pub use event::{AuditEntry, Event, EventKind, MAX_LINES, MAX_TEXT};
+pub use serving::{Ask, Elsewhere, Nowhere, Offer, Page};
 
 use crate::store::now_ms;
 use database::Location;
@@ -42,6 +51,12 @@ pub enum Error {
     /// Not a place for a history.
     #[error("the history is a path, sqlite://PATH or postgres://...")]
     Location,
+    /// Not from a file to a shared database.
+    #[error("a history is carried from sqlite://PATH to postgres://...")]
+    Ends,
+    /// There is no such file.
+    #[error("there is no history at {}: give the file that the server wrote, history.db in its data folder", .0.display())]
+    NoFile(std::path::PathBuf),
     /// The database.
     #[error("the history's database failed")]
     Database(#[source] Arc<sqlx::Error>),
@@ -71,13 +86,26 @@ pub struct Health {
     pub failures: u64,
     /// Rows that were dropped since start.
     pub dropped: u64,
+    /// Entries that were copied from other servers since start.
+    pub copied: u64,
 }
 
 struct Inner {
     location: Location,
+    /// The server that writes here.
+    server: ServerId,
+    /// The file that is open.
+    file: Mutex<Option<(u64, u64)>>,
+    /// Counts transactions with entries of this store.
+    told: watch::Sender<u64>,
+    /// Counts how often the database was opened.
+    renewed: watch::Sender<u64>,
+    /// Entries that each other server has and this one has not.
+    behind: Mutex<BTreeMap<ServerId, u64>>,
+    copied: AtomicU64,
     pool: Mutex<(Option<AnyPool>, Option<Instant>)>,
     watchers: Mutex<BTreeMap<DeploymentId, watch::Sender<u64>>>,
-    steps_kept: Mutex<BTreeMap<DeploymentId, u64>>,
+    steps_kept: Mutex<BTreeMap<(DeploymentId, bool), u64>>,
     is_failing: AtomicBool,
     /// The trouble that was said last, until writing goes well again.
     said: Mutex<Option<String>>,
@@ -93,7 +121,7 @@ pub struct History {
 }
 
 impl History {
-    /// Opens the history at a path, `sqlite://PATH` or `postgres://...`, and brings its tables up to
+    /// Opens the history of a server at a path, `sqlite://PATH` or `postgres://...`, and brings its tables up to
     /// date. The future is its writer: it ends when every handle is dropped and all is written. A
     /// database that cannot be opened now is tried again by the writer.
     ///
@@ -101,9 +129,16 @@ impl History {
     /// [`Error::Location`] alone.
     pub async fn open(
         location: &str,
+        server: ServerId,
     ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), Error> {
         let inner = Arc::new(Inner {
             location: Location::parse(location)?,
+            server,
+            file: Mutex::default(),
+            told: watch::Sender::new(0),
+            renewed: watch::Sender::new(0),
+            behind: Mutex::default(),
+            copied: AtomicU64::new(0),
             pool: Mutex::default(),
             watchers: Mutex::default(),
             steps_kept: Mutex::default(),
@@ -112,7 +147,8 @@ impl History {
             failures: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
         });
-        let opened = database::open(&inner.location).await;
+        let opened = database::open(&inner.location, server).await;
+        *inner.file.lock() = inner.location.file().await;
         match opened {
             Ok(pool) => inner.set_pool(Some(pool), Instant::now()),
             Err(error) => {
@@ -125,20 +161,21 @@ impl History {
         Ok((Self { inner, queue }, writing))
     }
 
-    /// Keeps a deployment's timeline, all of it so far; what is kept already is not kept twice. When
-    /// the queue is full the steps are left out: the next call brings them again.
+    /// Keeps a deployment's timeline, all of it so far, and tells it to the other servers, which the
+    /// leader does; what is kept already is not kept twice. When the queue is full the steps are left
+    /// out: the next call brings them again.
     pub fn steps(&self, deployment: DeploymentId, steps: &[Step]) {
-        if let Some(rows) = self.inner.new_steps(deployment, steps) {
-            self.offer(Write::Rows(rows));
+        if let Some(rows) = self.inner.new_steps((deployment, true), steps) {
+            self.hand_over(Write::Rows(rows));
         }
     }
 
-    /// [`History::steps`], returning once they are kept.
+    /// Keeps a deployment's timeline, returning once that is done.
     ///
     /// # Errors
     /// The database failed or was too slow.
     pub async fn flush_steps(&self, deployment: DeploymentId, steps: &[Step]) -> Result<(), Error> {
-        match self.inner.new_steps(deployment, steps) {
+        match self.inner.new_steps((deployment, false), steps) {
             Some(rows) => self.keep(rows).await.map(|_| ()),
             None => Ok(()),
         }
@@ -164,6 +201,7 @@ impl History {
             origin: Origin::Build { run },
             first,
             rows: lines.into_iter().map(|line| (now, line)).collect(),
+            is_told: false,
             done: None,
         })
         .await
@@ -171,7 +209,7 @@ impl History {
 
     /// Notes who did what.
     pub fn audit(&self, entry: AuditEntry) {
-        self.offer(Write::Audit(entry));
+        self.hand_over(Write::Audit(entry));
     }
 
     /// Up to `limit` events of a deployment after sequence number `after` (0: from the first).
@@ -194,7 +232,7 @@ impl History {
     /// The database failed, is not open, or was too slow.
     pub async fn audit_entries(&self, limit: u32) -> Result<Vec<AuditEntry>, Error> {
         let pool = self.inner.pool().ok_or(Error::Closed)?;
-        within(database::select_audit(&pool, limit)).await
+        within(copies::select_audit(&pool, limit)).await
     }
 
     /// Wakes when the deployment has new events; the value is the newest sequence number seen since
@@ -214,10 +252,11 @@ impl History {
             is_ok: !self.inner.is_failing.load(Ordering::Relaxed),
             failures: self.inner.failures.load(Ordering::Relaxed),
             dropped: self.inner.dropped.load(Ordering::Relaxed),
+            copied: self.inner.copied.load(Ordering::Relaxed),
         }
     }
 
-    fn offer(&self, write: Write) {
+    fn hand_over(&self, write: Write) {
         if self.queue.try_send(write).is_err() {
             self.inner.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -272,11 +311,15 @@ impl Inner {
     }
 
     /// The steps that are not known to be kept.
-    fn new_steps(&self, deployment: DeploymentId, steps: &[Step]) -> Option<Rows> {
+    fn new_steps(
+        &self,
+        (deployment, is_told): (DeploymentId, bool),
+        steps: &[Step],
+    ) -> Option<Rows> {
         let kept = self
             .steps_kept
             .lock()
-            .get(&deployment)
+            .get(&(deployment, is_told))
             .copied()
             .unwrap_or(0);
         let fresh = steps.get(usize::try_from(kept).ok()?..)?;
@@ -288,23 +331,30 @@ impl Inner {
                 .iter()
                 .map(|step| (step.at_ms, step.text.clone()))
                 .collect(),
+            is_told,
             done: None,
         })
     }
 
-    fn remember_steps(&self, deployment: DeploymentId, count: u64) {
+    fn remember_steps(&self, timeline: (DeploymentId, bool), count: u64) {
         let mut kept = self.steps_kept.lock();
         if kept.len() >= REMEMBERED {
             // The oldest deployments are the least likely to change.
             kept.pop_first();
         }
-        kept.insert(deployment, count);
+        kept.insert(timeline, count);
     }
 
     fn notify(&self, deployment: DeploymentId, seq: u64) {
         let watchers = self.watchers.lock();
         if let Some(sender) = watchers.get(&deployment) {
             sender.send_replace(seq);
+        }
+    }
+
+    fn wake(&self, deployment: DeploymentId) {
+        if let Some(sender) = self.watchers.lock().get(&deployment) {
+            sender.send_modify(|_| {});
         }
     }
 

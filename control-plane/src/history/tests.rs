@@ -9,6 +9,7 @@
 #[path = "../../../tests/src/postgres.rs"]
 mod server;
 
+mod copying;
 mod postgres;
 mod sqlite;
 
@@ -58,7 +59,7 @@ macro_rules! suite {
 }
 
 async fn open(location: &str) -> (History, JoinHandle<()>) {
-    let (history, writer) = History::open(location).await.expect("location");
+    let (history, writer) = History::open(location, ServerId::from_u128(7)).await.expect("location");
     (history, tokio::spawn(writer))
 }
 
@@ -248,8 +249,6 @@ async fn the_audit_trail_is_read_newest_first(place: Place) {
             .build_lines(id(1), 0, n, lines(n..n + 1))
             .await
             .expect("kept");
-        // Ids order by the millisecond.
-        tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let entries = history.audit_entries(2).await.expect("read");
     let resources: Vec<&str> = entries

@@ -1,19 +1,20 @@
 //! The one writer of the history: a queue in, transactions out. Numbers are given out here, so they
 //! have no gap; what is sent twice is kept once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_identity::random;
 use skep_model::deployment::MAX_STEPS;
-use skep_model::id::{DeploymentId, UploadId};
+use skep_model::id::DeploymentId;
 use sqlx::AnyPool;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::copies::{self, Pen};
 use super::database::{self, Row, signed};
 use super::event::{AuditEntry, EventKind, MAX_LINES, storable};
+use super::journal::{Entry, Part, What, fresh};
 use super::{Error, Inner};
 use crate::store::now_ms;
 
@@ -27,7 +28,9 @@ pub(super) const REOPEN_PAUSE: Duration = Duration::from_secs(5);
 /// How often old rows are deleted.
 const SWEEP: Duration = Duration::from_secs(24 * 3_600);
 /// How long events and audit are kept.
-const KEEP_MS: u64 = 90 * 24 * 3_600_000;
+pub(super) const KEEP_MS: u64 = 90 * 24 * 3_600_000;
+/// How often it is looked whether the file is still there.
+const LOOK: Duration = Duration::from_secs(5);
 /// Origin of the marker that a build's log goes on beyond what is kept.
 const LIMIT_ORIGIN: &str = "limit";
 
@@ -58,6 +61,8 @@ pub(super) struct Rows {
     pub(super) first: u64,
     /// Time in ms since the epoch, and text.
     pub(super) rows: Vec<(u64, String)>,
+    /// Steps: they are told in the journal, for the other servers. The leader alone does so.
+    pub(super) is_told: bool,
     /// Told the first number that is not kept yet, after commit.
     pub(super) done: Option<oneshot::Sender<Result<u64, Error>>>,
 }
@@ -66,20 +71,28 @@ pub(super) struct Rows {
 pub(super) enum Write {
     Rows(Rows),
     Audit(AuditEntry),
+    /// Parts of other stores' journals.
+    Copied(Vec<Part>, oneshot::Sender<Result<u64, Error>>),
 }
 
 /// What a transaction brought.
 struct Written {
-    /// For each write, the first number that is not kept yet.
+    /// For each write, the first number that is not kept yet; for what is copied, the number of entries.
     next: Vec<u64>,
     /// Newest sequence number of each deployment that was written to.
     newest: BTreeMap<DeploymentId, u64>,
+    /// Deployments of which it became known where their build log is.
+    located: BTreeSet<DeploymentId>,
+    /// Entries of this store were written.
+    has_told: bool,
 }
 
 /// Writes until every handle is gone and the queue is empty.
 pub(super) async fn run(inner: Arc<Inner>, mut queue: mpsc::Receiver<Write>) {
     let mut sweep = tokio::time::interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut batch = Vec::with_capacity(BATCH);
     loop {
         tokio::select! {
@@ -93,6 +106,7 @@ pub(super) async fn run(inner: Arc<Inner>, mut queue: mpsc::Receiver<Write>) {
             // Readers need it, too: it is opened again though nothing is written.
             () = until(inner.reopens_at()) => reopen(&inner).await,
             _ = sweep.tick() => forget_old(&inner).await,
+            _ = look.tick() => renew_lost(&inner).await,
         }
     }
     if let Some(pool) = inner.pool() {
@@ -116,6 +130,12 @@ async fn write(inner: &Inner, batch: Vec<Write>) {
             for (deployment, seq) in &written.newest {
                 inner.notify(*deployment, *seq);
             }
+            for deployment in &written.located {
+                inner.wake(*deployment);
+            }
+            if written.has_told {
+                inner.told.send_modify(|count| *count += 1);
+            }
             answer(inner, batch, |at| Ok(written.next[at]));
         }
         Err(error) => {
@@ -127,12 +147,20 @@ async fn write(inner: &Inner, batch: Vec<Write>) {
 
 fn answer(inner: &Inner, batch: Vec<Write>, result: impl Fn(usize) -> Result<u64, Error>) {
     for (at, write) in batch.into_iter().enumerate() {
-        let Write::Rows(rows) = write else { continue };
         let outcome = result(at);
+        let rows = match write {
+            Write::Audit(_) => continue,
+            Write::Copied(_, done) => {
+                // As below.
+                let _ = done.send(outcome);
+                continue;
+            }
+            Write::Rows(rows) => rows,
+        };
         if rows.origin == Origin::State
             && let Ok(next) = &outcome
         {
-            inner.remember_steps(rows.deployment, *next);
+            inner.remember_steps((rows.deployment, rows.is_told), *next);
         }
         if let Some(done) = rows.done {
             // Whoever asked may have gone: the rows are kept all the same.
@@ -185,8 +213,11 @@ async fn ensure_open(inner: &Inner) -> Result<AnyPool, Error> {
     if inner.reopens_at().is_some_and(|at| at > Instant::now()) {
         return Err(Error::Closed);
     }
-    let opened = database::open(&inner.location).await;
+    let opened = database::open(&inner.location, inner.server).await;
+    let file = inner.location.file().await;
     inner.set_pool(opened.as_ref().ok().cloned(), Instant::now());
+    *inner.file.lock() = file;
+    inner.renewed.send_modify(|count| *count += 1);
     opened.map_err(Error::database)
 }
 
@@ -194,27 +225,137 @@ async fn transact(inner: &Inner, pool: &AnyPool, batch: &[Write]) -> Result<Writ
     let mut written = Written {
         next: Vec::with_capacity(batch.len()),
         newest: BTreeMap::new(),
+        located: BTreeSet::new(),
+        has_told: false,
     };
     let mut transaction = pool.begin().await?;
-    if batch.iter().any(|write| matches!(write, Write::Rows(_))) {
-        database::number_alone(&inner.location, &mut transaction).await?;
-    }
+    database::number_alone(&inner.location, &mut transaction).await?;
+    let mut pen = Pen::take(&mut transaction).await?;
     for write in batch {
-        match write {
+        let next = match write {
             Write::Audit(entry) => {
-                // An id of its own, sorted by time; only its text is used.
-                let id = UploadId::from_u128(random::new_id()).to_string();
-                database::insert_audit(&mut transaction, id, entry).await?;
-                written.next.push(0);
+                let entry = Entry::from(entry.clone());
+                pen.write(&mut transaction, entry.at_ms, entry.what).await?;
+                0
             }
             Write::Rows(rows) => {
+                let before = written.newest.get(&rows.deployment).copied();
                 let next = store(&mut transaction, rows, &mut written.newest).await?;
-                written.next.push(next);
+                let is_fresh = written.newest.get(&rows.deployment).copied() != before;
+                if tell(&mut transaction, &mut pen, (rows, is_fresh), inner).await? {
+                    written.located.insert(rows.deployment);
+                }
+                next
             }
-        }
+            Write::Copied(parts, _) => {
+                copy(&mut transaction, &mut pen, parts, &mut written).await?
+            }
+        };
+        written.next.push(next);
     }
+    written.has_told = pen.rest(&mut transaction).await?;
     transaction.commit().await?;
     Ok(written)
+}
+
+/// Tells the other servers: of steps what they say, of a build's log where it is. Answers whether that
+/// was new.
+async fn tell(
+    transaction: &mut sqlx::Transaction<'_, sqlx::Any>,
+    pen: &mut Pen,
+    (rows, is_fresh): (&Rows, bool),
+    inner: &Inner,
+) -> Result<bool, sqlx::Error> {
+    let deployment = rows.deployment;
+    match rows.origin {
+        Origin::State if rows.is_told => {
+            let next = copies::next_step(transaction, deployment).await?;
+            let steps = (rows.first..).zip(&rows.rows);
+            for (position, (at_ms, text)) in steps.filter(|(position, _)| *position >= next) {
+                let text = text.clone();
+                let step = What::Step {
+                    deployment,
+                    position,
+                    text,
+                };
+                pen.write(transaction, *at_ms, step).await?;
+            }
+            Ok(false)
+        }
+        Origin::Build { .. } if is_fresh => {
+            if copies::says_log(transaction, pen.store, deployment).await? {
+                return Ok(false);
+            }
+            let server = inner.server;
+            let at_ms = rows.rows.first().map_or(0, |(at_ms, _)| *at_ms);
+            let log = What::Log { deployment, server };
+            pen.write(transaction, at_ms, log).await?;
+            Ok(true)
+        }
+        _ => Ok(false),
+    }
+}
+
+/// Keeps what other stores wrote, and brings the timelines of their deployments on; answers how many
+/// entries were new.
+async fn copy(
+    transaction: &mut sqlx::Transaction<'_, sqlx::Any>,
+    pen: &mut Pen,
+    parts: &[Part],
+    written: &mut Written,
+) -> Result<u64, sqlx::Error> {
+    let cutoff_ms = now_ms().saturating_sub(KEEP_MS);
+    let (mut count, mut deployments) = (0, BTreeSet::new());
+    for part in parts {
+        let kept = copies::upto(transaction, part.store).await?;
+        let Some(entries) = fresh(part, kept, cutoff_ms) else {
+            continue;
+        };
+        if part.store == pen.store {
+            // They hold what this store has not written: an older copy of its file was put back. Its
+            // numbers are taken.
+            tracing::warn!(store = %pen.store, "the history's file is older than what the other servers copied from it");
+            copies::carried(transaction, pen.store, now_ms()).await?;
+            let new = Pen::begin(transaction).await?;
+            std::mem::replace(pen, new).rest(transaction).await?;
+        }
+        for entry in &entries {
+            copies::insert(transaction, part.store, entry).await?;
+            match entry.what {
+                What::Step { deployment, .. } => _ = deployments.insert(deployment),
+                What::Log { deployment, .. } => _ = written.located.insert(deployment),
+                What::Audit { .. } => {}
+            }
+        }
+        let newest_ms = entries.iter().map(|entry| entry.at_ms).max();
+        copies::reached(transaction, part.store, (part.upto, newest_ms.unwrap_or(0))).await?;
+        count += entries.len() as u64;
+    }
+    for deployment in deployments {
+        bring_on(transaction, deployment, &mut written.newest).await?;
+    }
+    Ok(count)
+}
+
+/// Appends the steps that only the journal has.
+pub(super) async fn bring_on(
+    transaction: &mut sqlx::Transaction<'_, sqlx::Any>,
+    deployment: DeploymentId,
+    newest: &mut BTreeMap<DeploymentId, u64>,
+) -> Result<(), sqlx::Error> {
+    let origin = Origin::State;
+    let (_, kept) = database::newest(transaction, deployment, &origin.name()).await?;
+    let first = u64::try_from(kept + 1).unwrap_or(0);
+    let rows = copies::steps(transaction, deployment, first).await?;
+    let rows = Rows {
+        deployment,
+        origin,
+        first,
+        rows,
+        is_told: false,
+        done: None,
+    };
+    store(transaction, &rows, newest).await.map(drop)
 }
 
 /// Stores what is not kept yet; gives the first number that is not kept then.
@@ -287,9 +428,24 @@ fn limit_marker(fresh: &[Row], seq: i64, marked: i64) -> Option<Row> {
 async fn forget_old(inner: &Inner) {
     let Some(pool) = inner.pool() else { return };
     let cutoff = now_ms().saturating_sub(KEEP_MS);
-    match database::delete_before(&pool, cutoff).await {
+    let deleted = async {
+        let events = database::delete_before(&pool, cutoff).await?;
+        Ok(events + copies::delete_before(&pool, cutoff, KEEP_MS).await?)
+    };
+    match deleted.await {
         Ok(0) => {}
         Ok(rows) => tracing::info!(rows, "old history deleted"),
         Err(error) => inner.failed(&Error::database(error), 0),
     }
+}
+
+/// A file that was removed or replaced is written no longer: what is there now is opened, or made.
+async fn renew_lost(inner: &Inner) {
+    let opened = *inner.file.lock();
+    if inner.pool().is_none() || opened.is_none() || inner.location.file().await == opened {
+        return;
+    }
+    tracing::error!("the history's file is gone, or another one: it is opened anew");
+    inner.close().await;
+    reopen(inner).await;
 }

@@ -1,4 +1,4 @@
-//! Logs and uploads that are at another server: asked for there, passed through here, stored nowhere.
+//! Logs, histories and uploads that are at another server: asked for there, passed through here, stored nowhere.
 
 use std::time::Duration;
 
@@ -15,14 +15,18 @@ use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
 use super::directory::Contact;
+use super::history::{WAIT, ask_message, page};
 use super::links::{Lane, Links};
 use super::transport::reason;
 use crate::agents::elsewhere::{Chunks, Elsewhere};
 use crate::agents::relay::Ask;
 use crate::agents::uploads::{CHUNKS, STALL_DEADLINE};
+use crate::history;
 
 /// How long a server may take to begin with a log.
 const LOGS_BEGIN: Duration = Duration::from_secs(10);
+/// How long a server may take for a page of a build's log.
+const PAGE: Duration = Duration::from_secs(8);
 /// Chunks of a log under way to one asker.
 const LOG_CHUNKS: usize = 16;
 
@@ -137,6 +141,31 @@ impl Elsewhere for Fetcher {
 
     fn upload(&self, upload: UploadId) -> BoxFuture<'_, Result<Chunks, Problem>> {
         Box::pin(self.find_upload(upload))
+    }
+}
+
+impl history::Elsewhere for Fetcher {
+    fn events(
+        &self,
+        server: ServerId,
+        ask: history::Ask,
+    ) -> BoxFuture<'_, Result<history::Page, Problem>> {
+        Box::pin(async move {
+            let away = |why: &str| Problem::new(Code::Unavailable, why);
+            let contact = self.links.directory().of_server(server);
+            let contact = contact.ok_or_else(|| away("it was removed from the cluster"))?;
+            let client = self.links.shared(&contact, Lane::Bulk);
+            let mut client = client.map_err(|status| away(&reason(&status)))?;
+            let deadline = if ask.wait { PAGE + WAIT } else { PAGE };
+            match timeout(deadline, client.fetch_events(ask_message(&ask))).await {
+                Ok(Ok(reply)) => Ok(page(reply.into_inner())),
+                Ok(Err(status)) if status.code() == tonic::Code::Unimplemented => {
+                    Err(away("it has an older version, which shows its build logs itself"))
+                }
+                Ok(Err(status)) => Err(away(&reason(&status))),
+                Err(_) => Err(away("no answer")),
+            }
+        })
     }
 }
 

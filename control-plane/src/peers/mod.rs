@@ -7,14 +7,18 @@
 //! consensus ─► PeerTransport ─► Outbox ─(one stream a peer)─► PeersService ─► consensus
 //! Store     ─► Forwarder     ─(Propose, to the leader)──────► PeersService ─► consensus
 //! Fleet     ─► presence      ─(Presence, to each peer)──────► PeersService ─► Fleet
+//! History   ─► copying       ─(FetchHistory, of each peer)──► PeersService ─► History
+//! API       ─► Fetcher       ─(FetchEvents)─────────────────► PeersService ─► History
 //! Relay, Uploads ─► Fetcher  ─(FetchLogs, FetchUpload)──────► PeersService ─► Relay, Uploads
 //! ```
 
 mod backoff;
 pub mod control;
+pub mod copying;
 pub mod directory;
 pub mod fetch;
 pub mod forward;
+mod history;
 pub mod links;
 mod mailbox;
 pub mod metrics;

@@ -18,11 +18,12 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::directory::{Contact, Directory, Standing, is_beyond};
 use super::transport::{ADDRESS_HEADER, Outbox};
-use super::{MAX_WIRE_BYTES, presence, proposals, receive};
+use super::{MAX_WIRE_BYTES, history, presence, proposals, receive};
 use crate::agents::fleet::Fleet;
 use crate::agents::relay::{Ask, Lines, Relay};
 use crate::agents::status;
 use crate::agents::uploads::Uploads;
+use crate::history::History;
 use crate::store::Store;
 
 /// Takes in servers that bring a token: the one call that needs no certificate.
@@ -50,6 +51,8 @@ pub struct Parts {
     pub relay: Relay,
     /// Folders passing through.
     pub uploads: Uploads,
+    /// What the others copy, or read here.
+    pub history: History,
     /// Takes in servers.
     pub joiner: Arc<dyn JoinServers>,
     /// Ends every stream.
@@ -280,6 +283,27 @@ impl Servers for PeersService {
             })
         });
         Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn fetch_history(
+        &self,
+        request: Request<v1::FetchHistoryRequest>,
+    ) -> Result<Response<v1::FetchHistoryReply>, Status> {
+        let contact = self.caller(&request)?;
+        let offering = history::offer(&self.parts.history, request.into_inner());
+        let offered = Self::while_member(&self.parts, &contact, offering).await?;
+        Ok(Response::new(offered))
+    }
+
+    async fn fetch_events(
+        &self,
+        request: Request<v1::FetchEventsRequest>,
+    ) -> Result<Response<v1::FetchEventsReply>, Status> {
+        let contact = self.caller(&request)?;
+        let Parts { history, store, .. } = &self.parts;
+        let reading = history::events(history, store, request.into_inner());
+        let read = Self::while_member(&self.parts, &contact, reading).await?;
+        Ok(Response::new(read))
     }
 
     async fn fetch_logs(

@@ -28,7 +28,7 @@ use crate::agents::uploads::Uploads;
 use crate::api::neighbours::Neighbours;
 use crate::history::History;
 use crate::peers::{
-    Contact, ControlService, Directory, Fetcher, Forwarder, Links, Outbox, PeersService, presence,
+    Contact, ControlService, Directory, Fetcher, Forwarder, Links, Outbox, PeersService, copying, presence,
     service,
 };
 use crate::pki::{Authority, Terms};
@@ -62,6 +62,7 @@ struct Passing {
     fleet: Fleet,
     peers: service::Parts,
     links: Links,
+    fetcher: Arc<Fetcher>,
 }
 
 /// Serves until `shutdown`, or until a part ends by itself.
@@ -76,7 +77,10 @@ pub(super) async fn serve(
     let remembered = kept.iter().flat_map(|kept| &kept.servers);
     let directory = Directory::new(begun.own.member, remembered.map(Contact::from));
     let mut parts = JoinSet::new();
-    let passing = connect(&mut parts, keys, (store, outbox, directory), shutdown);
+    let (history, writer) = History::open(&begun.options.history_url(), begun.own.id).await?;
+    parts.spawn(named("history", writer));
+    let core = (store, outbox, directory, history);
+    let passing = connect(&mut parts, keys, core, shutdown);
     let Begun {
         options,
         standing,
@@ -163,7 +167,7 @@ async fn open_keys(begun: &Begun, store: &Store, kept: Option<&Kept>) -> Result<
 fn connect(
     parts: &mut JoinSet<Ended>,
     keys: Keys,
-    (store, outbox, directory): (Store, Outbox, Directory),
+    (store, outbox, directory, history): (Store, Outbox, Directory, History),
     shutdown: &CancellationToken,
 ) -> Passing {
     let consensus = store.consensus().clone();
@@ -186,7 +190,8 @@ fn connect(
         outbox,
         fleet: fleet.clone(),
         relay: Relay::reaching(fleet.clone(), fetcher.clone()),
-        uploads: Uploads::reaching(fetcher),
+        uploads: Uploads::reaching(fetcher.clone()),
+        history,
         joiner: Arc::new(Admission {
             store: store.clone(),
             secrets: keys.secrets.clone(),
@@ -204,6 +209,7 @@ fn connect(
         fleet,
         peers,
         links,
+        fetcher,
     }
 }
 
@@ -266,8 +272,9 @@ async fn start(
     let cluster = cluster.ok_or_else(|| Error::Part("the cluster is not there".to_owned()))?;
     let ca = passing.secrets.signing_ca(&cluster);
     let ca = Arc::new(ca.map_err(identity::Error::from)?);
-    let (history, writer) = History::open(&options.history_url()).await?;
-    parts.spawn(named("history", writer));
+    let history = passing.peers.history.clone();
+    let copying = copying::copy(passing.links.clone(), history.clone(), shutdown.clone());
+    parts.spawn(named("copying of histories", copying));
     let renewing = passing.issuer.clone().keep_fresh(
         Arc::clone(&passing.own),
         passing.store.clone(),
@@ -309,6 +316,7 @@ async fn start(
         store: passing.store.clone(),
         secrets: passing.secrets.clone(),
         history: history.clone(),
+        elsewhere: passing.fetcher.clone(),
         uploads: shared.uploads.clone(),
         relay: shared.relay.clone(),
         fleet: shared.fleet.clone(),

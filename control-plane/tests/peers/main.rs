@@ -1,5 +1,5 @@
 //! Servers with servers: writes through any of them, presence across them, who is refused, snapshots
-//! over a connection that breaks.
+//! over a connection that breaks, histories copied.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -7,6 +7,7 @@ mod node;
 mod proxy;
 mod world;
 
+mod histories;
 mod passing;
 mod presence;
 mod refusals;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -17,7 +18,7 @@ use skep_control_plane::peers::directory::Standing;
 use skep_control_plane::peers::service::Parts;
 use skep_control_plane::peers::{
     Contact, ControlService, Directory, Fetcher, Forwarder, JoinServers, Links, Outbox,
-    PeerTransport, PeersService, presence,
+    PeerTransport, PeersService, copying, presence,
 };
 use skep_control_plane::pki::{Authority, Terms};
 use skep_control_plane::secrets::Secrets;
@@ -62,6 +63,8 @@ impl JoinServers for NoJoin {
 
 /// One server that runs.
 pub(crate) struct Server {
+    pub(crate) history: History,
+    pub(crate) fetcher: Arc<Fetcher>,
     pub(crate) store: Store,
     pub(crate) fleet: Fleet,
     pub(crate) relay: Relay,
@@ -128,6 +131,11 @@ impl World {
         }
     }
 
+    /// Where a server's history is.
+    pub(crate) fn history_file(&self, member: u64) -> PathBuf {
+        self.dirs[&member].path().join("history.db")
+    }
+
     pub(crate) fn credentials(&self, identity: Identity) -> Arc<Reloadable> {
         let key = KeyAndRequest::generate().unwrap();
         let grant = Grant {
@@ -182,7 +190,8 @@ impl World {
         let forward = Arc::new(Forwarder::new(links.clone(), handle.clone()));
         let store = Store::new(handle.clone()).with_forward(forward);
         let fleet = Fleet::default();
-        let elsewhere: Arc<dyn Elsewhere> = Arc::new(Fetcher::new(links.clone()));
+        let fetcher = Arc::new(Fetcher::new(links.clone()));
+        let elsewhere: Arc<dyn Elsewhere> = fetcher.clone();
         let relay = Relay::reaching(fleet.clone(), Arc::clone(&elsewhere));
         let uploads = Uploads::reaching(elsewhere);
         let running = stop.clone();
@@ -190,7 +199,13 @@ impl World {
         tokio::spawn(directory.clone().follow(handle.clone(), stop.clone()));
         tokio::spawn(outbox.clone().run(links.clone(), handle, stop.clone()));
         tokio::spawn(presence::report(links.clone(), fleet.clone(), stop.clone()));
+        let path = self.history_file(member).display().to_string();
+        let (history, writer) = History::open(&path, server_id(member)).await.unwrap();
+        tokio::spawn(writer);
+        let copied = copying::copy(links.clone(), history.clone(), stop.clone());
+        tokio::spawn(copied);
         let parts = Parts {
+            history,
             store,
             directory,
             outbox,
@@ -202,6 +217,8 @@ impl World {
         };
         let serving = self.serve(member, own, &parts).await;
         let server = Server {
+            history: parts.history,
+            fetcher,
             store: parts.store,
             fleet: parts.fleet,
             relay: parts.relay,
@@ -216,9 +233,7 @@ impl World {
 
     /// The three services on the cluster's listener, and the duties.
     async fn serve(&self, member: u64, own: Arc<Reloadable>, parts: &Parts) -> JoinHandle<()> {
-        let path = self.dirs[&member].path().join("history.db");
-        let (history, writer) = History::open(&path.display().to_string()).await.unwrap();
-        tokio::spawn(writer);
+        let history = parts.history.clone();
         let notices = Notices::default();
         tokio::spawn(notices.follow(&parts.store, parts.shutdown.clone()));
         let shared = Shared {

@@ -17,6 +17,9 @@ pub struct LogPage {
     pub next: u64,
     /// Where the deployment is; none: only the history knows it any more.
     pub status: Option<Status>,
+    /// What of the log is not shown, and why: it is at a server that cannot be reached, or was lost.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
 }
 
 /// Last message of a deployment's event stream (`event: end`).
