@@ -89,6 +89,8 @@ pub(crate) enum Command {
     /// The nodes of the cluster
     #[command(subcommand)]
     Node(commands::node::Command),
+    /// Show who changed what
+    Audit(commands::audit::Args),
     /// Tokens that let nodes and servers join
     #[command(subcommand)]
     Token(commands::token::Command),

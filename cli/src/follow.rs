@@ -202,9 +202,9 @@ impl<'a> Follower<'a> {
                     }
                 }
                 _ => {
-                    if let Ok(line) = serde_json::from_str::<Event>(&event.data)
-                        && line.seq > self.shown
-                    {
+                    // Each event comes once. Numbers may begin anew where the log is read at another
+                    // server, so they say nothing but where to go on.
+                    if let Ok(line) = serde_json::from_str::<Event>(&event.data) {
                         self.shown = line.seq;
                         self.show(&line);
                     }

@@ -66,6 +66,11 @@ impl Process {
         self
     }
 
+    /// Sets a variable for its next start.
+    pub fn set_env(&mut self, name: &str, value: impl Into<OsString>) {
+        self.environment.push((name.to_owned(), value.into()));
+    }
+
     /// Starts it.
     ///
     /// # Errors

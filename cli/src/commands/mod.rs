@@ -3,12 +3,14 @@
 
 pub(crate) mod again;
 pub(crate) mod alloc;
+pub(crate) mod audit;
 pub(crate) mod backup;
 pub(crate) mod ca;
 pub(crate) mod context;
 pub(crate) mod deploy;
 pub(crate) mod deployments;
 pub(crate) mod env;
+pub(crate) mod history;
 pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod node;
@@ -43,6 +45,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Dev(args) => dev::run(&args, session),
         Command::Server(server::Command::Part(part)) => parts::server::run(part),
         Command::Server(server::Command::Recover(args)) => server::recover(&args, session),
+        Command::Server(server::Command::History(command)) => wait(history::run(&command, session)),
         Command::Backup(command) if command.is_offline() => backup::look(&command, session),
         Command::Restore(args) => restore::run(&args, session),
         Command::Agent(args) => parts::agent::run(*args),
@@ -87,6 +90,7 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Releases(args) => releases::run(args, session).await,
         Command::Env(command) => env::run(command, session).await,
         Command::Webhook(command) => webhook::run(command, session).await,
+        Command::Audit(args) => audit::run(args, session).await,
         Command::Node(command) => node::run(command, session).await,
         Command::Token(command) => token::run(command, session).await,
         Command::Operator(command) => operator::run(command, session).await,

@@ -46,6 +46,9 @@ acknowledged are lost with them. Of several survivors take the one with the newe
 At its next start the server raises the cluster's incarnation and forgets the other servers. Never
 start one of those again with its old data.")]
     Recover(Recover),
+    /// The history: audit, timelines, build logs
+    #[command(subcommand)]
+    History(super::history::Command),
 }
 
 /// What to recover from.
@@ -68,7 +71,7 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
         Command::Ls => list(session).await,
         Command::Leave { server, yes } => leave(server, yes, session).await,
         Command::TransferLeader { server } => transfer(server, session).await,
-        Command::Part(_) | Command::Recover(_) => {
+        Command::Part(_) | Command::Recover(_) | Command::History(_) => {
             unreachable!("run without a server by the caller")
         }
     }

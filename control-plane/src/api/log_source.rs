@@ -175,7 +175,9 @@ impl Reader {
             return Ok(page);
         }
         let name = self.name(server);
-        let text = format!("the build log was in a history of server `{name}` that is no more in use there");
+        let text = format!(
+            "the build log was in a history of server `{name}` that is no more in use there"
+        );
         Err(Problem::new(Code::NotFound, text).hint(
             "it was lost, or the server writes to another database now: `skep server history copy` carries \
              a file over",
@@ -197,8 +199,9 @@ impl Reader {
                 "the build log is at server `{name}`, which does not give it: {}",
                 why.message
             );
-            Problem::new(Code::Unavailable, text)
-                .hint("it is shown again when that server is back; `skep server ls` shows the servers")
+            Problem::new(Code::Unavailable, text).hint(
+                "it is shown again when that server is back; `skep server ls` shows the servers",
+            )
         })
     }
 
@@ -279,10 +282,16 @@ mod tests {
     #[test]
     fn a_reader_who_goes_over_to_the_log_gets_each_step_once() {
         let mut passed = Passed::new(0);
-        assert_eq!(numbers(&passed.admit(Source::Here, page(0, 0, "ss"))), [1, 2]);
+        assert_eq!(
+            numbers(&passed.admit(Source::Here, page(0, 0, "ss"))),
+            [1, 2]
+        );
         // The log turns out to be elsewhere: it begins there, without the steps that were seen.
         assert_eq!(passed.after(A), 0);
-        assert_eq!(numbers(&passed.admit(A, page(0, 0, "sllsls"))), [2, 3, 5, 6]);
+        assert_eq!(
+            numbers(&passed.admit(A, page(0, 0, "sllsls"))),
+            [2, 3, 5, 6]
+        );
         // That server goes away: what happens meanwhile is told from here.
         assert_eq!(passed.after(Source::Here), 2);
         assert_eq!(numbers(&passed.admit(Source::Here, page(2, 2, "ss"))), [4]);

@@ -49,7 +49,10 @@ pub(super) async fn older(
         sqlx::query("DELETE FROM audit").execute(&mut *tx).await?;
         let newest = newest_ms(&mut tx, &id).await?;
         copies::reached(&mut tx, store, (upto, newest)).await?;
-        tracing::info!(entries = upto - first, "the history's older rows are in its journal");
+        tracing::info!(
+            entries = upto - first,
+            "the history's older rows are in its journal"
+        );
     }
     tx.commit().await
 }

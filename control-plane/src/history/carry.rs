@@ -55,8 +55,12 @@ pub async fn over(
     // Nothing is written in the name of a server here.
     let nobody = ServerId::from_u128(0);
     let begun_ms = now_ms();
-    let from = database::connect(&source, nobody).await.map_err(Error::database)?;
-    let to = database::connect(&target, nobody).await.map_err(Error::database)?;
+    let from = database::connect(&source, nobody)
+        .await
+        .map_err(Error::database)?;
+    let to = database::connect(&target, nobody)
+        .await
+        .map_err(Error::database)?;
     let ends = Ends {
         from,
         to,
@@ -164,9 +168,11 @@ impl Ends {
 
 /// The rows that are not there yet, numbered on from `last`.
 fn appended(rows: Vec<Row>, there: &BTreeMap<String, i64>, last: i64) -> Vec<Row> {
-    let new = rows
-        .into_iter()
-        .filter(|row| there.get(&row.origin).is_none_or(|kept| row.origin_seq > *kept));
+    let new = rows.into_iter().filter(|row| {
+        there
+            .get(&row.origin)
+            .is_none_or(|kept| row.origin_seq > *kept)
+    });
     new.zip(last + 1..)
         .map(|(row, seq)| Row { seq, ..row })
         .collect()
@@ -219,7 +225,10 @@ mod tests {
         let file = vec![row(1, STATE, 0), row(2, "build", 0), row(3, STATE, 1)];
         let there = vec![row(1, STATE, 0), row(2, STATE, 1), row(3, STATE, 2)];
         let rows = woven(file, there);
-        assert_eq!(shown(&rows), ["1:state0", "2:build0", "3:state1", "4:state2"]);
+        assert_eq!(
+            shown(&rows),
+            ["1:state0", "2:build0", "3:state1", "4:state2"]
+        );
     }
 
     #[test]

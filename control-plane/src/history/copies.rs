@@ -51,10 +51,12 @@ impl Pen {
         sqlx::query("UPDATE stores SET is_own = 0 WHERE is_own = 1")
             .execute(&mut **tx)
             .await?;
-        sqlx::query("INSERT INTO stores (id, is_own, upto, newest_ms, carried_ms) VALUES ($1, 1, 0, 0, 0)")
-            .bind(store.to_string())
-            .execute(&mut **tx)
-            .await?;
+        sqlx::query(
+            "INSERT INTO stores (id, is_own, upto, newest_ms, carried_ms) VALUES ($1, 1, 0, 0, 0)",
+        )
+        .bind(store.to_string())
+        .execute(&mut **tx)
+        .await?;
         Ok(Self {
             store,
             upto: 0,
@@ -99,7 +101,13 @@ pub(super) async fn insert(
             deployment,
             position,
             text,
-        } => (STEP, deployment.to_string(), *position, none(), storable(text)),
+        } => (
+            STEP,
+            deployment.to_string(),
+            *position,
+            none(),
+            storable(text),
+        ),
         What::Log { deployment, server } => {
             (LOG, deployment.to_string(), 0, server.to_string(), none())
         }
@@ -168,11 +176,10 @@ pub(super) async fn carried(
 
 /// How far a store's entries are held.
 pub(super) async fn upto(tx: &mut Tx<'_>, store: StoreId) -> Result<u64, sqlx::Error> {
-    let upto: i64 =
-        sqlx::query_scalar("SELECT COALESCE(MAX(upto), 0) FROM stores WHERE id = $1")
-            .bind(store.to_string())
-            .fetch_one(&mut **tx)
-            .await?;
+    let upto: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(upto), 0) FROM stores WHERE id = $1")
+        .bind(store.to_string())
+        .fetch_one(&mut **tx)
+        .await?;
     Ok(unsigned(upto))
 }
 

@@ -105,10 +105,7 @@ pub(super) async fn open(location: &Location, server: ServerId) -> Result<AnyPoo
 }
 
 /// The same; a damaged file is an error.
-pub(super) async fn connect(
-    location: &Location,
-    server: ServerId,
-) -> Result<AnyPool, sqlx::Error> {
+pub(super) async fn connect(location: &Location, server: ServerId) -> Result<AnyPool, sqlx::Error> {
     sqlx::any::install_default_drivers();
     let is_file = matches!(location, Location::Sqlite(_));
     let options = location.options()?;
@@ -183,8 +180,16 @@ pub(super) async fn number_alone(
 
 fn migrations(is_file: bool) -> Migrator {
     const ALL: [(i64, &str, &str); 2] = [
-        (1, "history", include_str!("../../migrations/0001_history.sql")),
-        (2, "journal", include_str!("../../migrations/0002_journal.sql")),
+        (
+            1,
+            "history",
+            include_str!("../../migrations/0001_history.sql"),
+        ),
+        (
+            2,
+            "journal",
+            include_str!("../../migrations/0002_journal.sql"),
+        ),
     ];
     let all = ALL.into_iter().map(|(version, name, sql)| {
         let sql = match is_file {
@@ -334,7 +339,10 @@ pub(super) async fn deployments(
     .bind(signed(limit as u64))
     .fetch_all(pool)
     .await?;
-    let parse = |id: String| id.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)));
+    let parse = |id: String| {
+        id.parse()
+            .map_err(|error| sqlx::Error::Decode(Box::new(error)))
+    };
     ids.into_iter().map(parse).collect()
 }
 

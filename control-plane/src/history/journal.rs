@@ -171,7 +171,9 @@ pub(super) fn lacking(ours: &Places, theirs: &Places) -> Vec<(StoreId, u64)> {
 /// How many entries `theirs` has and `ours` has not.
 pub fn behind(ours: &Places, theirs: &Places) -> u64 {
     let held = |store| ours.get(store).copied().unwrap_or(0);
-    let missing = theirs.iter().map(|(store, upto)| upto.saturating_sub(held(store)));
+    let missing = theirs
+        .iter()
+        .map(|(store, upto)| upto.saturating_sub(held(store)));
     missing.fold(0, u64::saturating_add)
 }
 

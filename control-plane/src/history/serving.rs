@@ -174,7 +174,11 @@ impl History {
             })
         };
         let mut page = within(read).await?;
-        page.holds_log = self.holders(deployment).await?.iter().any(|one| one.is_here);
+        page.holds_log = self
+            .holders(deployment)
+            .await?
+            .iter()
+            .any(|one| one.is_here);
         Ok(page)
     }
 

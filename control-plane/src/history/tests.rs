@@ -59,7 +59,9 @@ macro_rules! suite {
 }
 
 async fn open(location: &str) -> (History, JoinHandle<()>) {
-    let (history, writer) = History::open(location, ServerId::from_u128(7)).await.expect("location");
+    let (history, writer) = History::open(location, ServerId::from_u128(7))
+        .await
+        .expect("location");
     (history, tokio::spawn(writer))
 }
 

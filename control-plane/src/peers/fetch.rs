@@ -159,9 +159,9 @@ impl history::Elsewhere for Fetcher {
             let deadline = if ask.wait { PAGE + WAIT } else { PAGE };
             match timeout(deadline, client.fetch_events(ask_message(&ask))).await {
                 Ok(Ok(reply)) => Ok(page(reply.into_inner())),
-                Ok(Err(status)) if status.code() == tonic::Code::Unimplemented => {
-                    Err(away("it has an older version, which shows its build logs itself"))
-                }
+                Ok(Err(status)) if status.code() == tonic::Code::Unimplemented => Err(away(
+                    "it has an older version, which shows its build logs itself",
+                )),
                 Ok(Err(status)) => Err(away(&reason(&status))),
                 Err(_) => Err(away("no answer")),
             }

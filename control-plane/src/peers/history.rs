@@ -65,7 +65,10 @@ pub(super) async fn events(
     let id = id_bits("deployment", &request.deployment).map_err(|error| malformed(&error))?;
     let id = DeploymentId::from_u128(id);
     // A replica that cannot follow gives fewer steps; the asker has its own.
-    let _ = store.consensus().wait_applied(request.index, CATCH_UP).await;
+    let _ = store
+        .consensus()
+        .wait_applied(request.index, CATCH_UP)
+        .await;
     if let Some(deployment) = store.view().deployment(id) {
         // A history that cannot be written is counted there.
         let _ = history.flush_steps(id, &deployment.steps).await;

@@ -28,8 +28,8 @@ use crate::agents::uploads::Uploads;
 use crate::api::neighbours::Neighbours;
 use crate::history::History;
 use crate::peers::{
-    Contact, ControlService, Directory, Fetcher, Forwarder, Links, Outbox, PeersService, copying, presence,
-    service,
+    Contact, ControlService, Directory, Fetcher, Forwarder, Links, Outbox, PeersService, copying,
+    presence, service,
 };
 use crate::pki::{Authority, Terms};
 use crate::secrets::Secrets;

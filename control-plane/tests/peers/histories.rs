@@ -107,7 +107,7 @@ async fn a_build_log_is_read_at_the_server_that_has_it_as_it_grows() {
     assert!(found.server == server_id(1) && !found.is_here);
 
     let fetcher = world.servers[&2].fetcher.clone();
-    let ask = |after, wait| Ask {
+    let ask = move |after, wait| Ask {
         deployment: id,
         after,
         limit: 100,
@@ -127,7 +127,11 @@ async fn a_build_log_is_read_at_the_server_that_has_it_as_it_grows() {
     let page = tokio::time::timeout(PATIENCE, waiting).await.unwrap();
     let page = page.unwrap().unwrap();
     assert_eq!(page.events[0].text, "line 2");
-    assert_eq!(reader.events(id, 0, 100).await.unwrap().len(), 1, "no line is copied");
+    assert_eq!(
+        reader.events(id, 0, 100).await.unwrap().len(),
+        1,
+        "no line is copied"
+    );
 
     world.stop_server(1).await;
     let away = fetcher.events(found.server, ask(0, false)).await;

@@ -32,6 +32,8 @@ const AT_ONCE: usize = 32;
 const QUEUE: usize = 8;
 /// Before a session that broke is made again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// What a build writes, where builds write something.
+pub const BUILD_LINES: [&str; 3] = ["fetching", "building", "built"];
 /// A desired set of one node, with all of its variables.
 const MESSAGE_MAX_BYTES: usize = 64 << 20;
 
@@ -82,6 +84,15 @@ pub struct Agents {
 impl Agents {
     /// Lets every node keep a session with `server`, again whenever it breaks.
     pub fn start(server: SocketAddr, members: Vec<Member>) -> Self {
+        Self::begin(server, members, false)
+    }
+
+    /// The same; each build writes [`BUILD_LINES`].
+    pub fn with_build_logs(server: SocketAddr, members: Vec<Member>) -> Self {
+        Self::begin(server, members, true)
+    }
+
+    fn begin(server: SocketAddr, members: Vec<Member>, has_logs: bool) -> Self {
         let stop = CancellationToken::new();
         let counts = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
         let [connected, healthy] = counts;
@@ -96,6 +107,7 @@ impl Agents {
                 healthy: healthy.clone(),
                 known: HashMap::new(),
                 sequence: 0,
+                has_logs,
             };
             let stopped = stop.clone();
             tasks.spawn(async move {
@@ -136,6 +148,7 @@ struct Agent {
     /// What was last said of each allocation.
     known: HashMap<Vec<u8>, State>,
     sequence: u64,
+    has_logs: bool,
 }
 
 impl Agent {
@@ -196,6 +209,15 @@ impl Agent {
             Some(Down::Desired(desired)) => {
                 let is_full = desired.full;
                 let set = desired.set.unwrap_or_default();
+                for order in set.builds.iter().filter(|_| self.has_logs) {
+                    let log = v1::BuildLog {
+                        deployment: order.deployment.clone(),
+                        first: 0,
+                        lines: BUILD_LINES.map(str::to_owned).to_vec(),
+                        run: Vec::new(),
+                    };
+                    send(up, Up::BuildLog(log)).await?;
+                }
                 let observed = self.obey(set, is_full);
                 if is_full || !observed.allocations.is_empty() || !observed.builds.is_empty() {
                     send(up, Up::Observed(observed)).await?;

@@ -301,6 +301,11 @@ impl Servers {
         self.list[place].process.restart_as(STOP, change).await
     }
 
+    /// Sets a variable for a server's next start.
+    pub fn set_env(&mut self, place: usize, name: &str, value: &str) {
+        self.list[place].process.set_env(name, value);
+    }
+
     /// Starts whatever does not run; answers who that was.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ mod asleep;
 mod chaos;
 mod group;
 mod growth;
+mod history;
 mod network;
 mod troubles;
 mod versions;

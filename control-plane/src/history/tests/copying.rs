@@ -109,10 +109,7 @@ async fn steps_that_two_leaders_told_are_one_timeline_in_order() {
     assert_eq!(c.take(later).await.expect("kept"), 2);
     assert!(texts(&c, 1).await.is_empty());
     assert_eq!(c.take(earlier).await.expect("kept"), 2);
-    assert_eq!(
-        texts(&c, 1).await,
-        ["step 0", "step 1", "step 2", "step 3"]
-    );
+    assert_eq!(texts(&c, 1).await, ["step 0", "step 1", "step 2", "step 3"]);
 }
 
 #[tokio::test]
@@ -286,16 +283,22 @@ async fn a_file_is_carried_over_to_a_shared_database_while_servers_run_on_both()
     let from = dir.path().join("a.db").display().to_string();
     note(&old, 1).await;
     old.steps(id(1), &steps_of_now(1));
-    old.build_lines(id(1), 0, 0, lines(0..3)).await.expect("kept");
+    old.build_lines(id(1), 0, 0, lines(0..3))
+        .await
+        .expect("kept");
     old.steps(id(1), &steps_of_now(2));
     // A deployment that goes on while its server goes over.
     old.steps(id(2), &steps_of_now(1));
-    old.build_lines(id(2), 5, 0, lines(0..2)).await.expect("kept");
+    old.build_lines(id(2), 5, 0, lines(0..2))
+        .await
+        .expect("kept");
     settle(&old).await;
     let (new, _new) = open(&url).await;
     pull(&new, &old).await;
     assert_eq!(texts(&new, 1).await, ["step 0", "step 1"]);
-    new.build_lines(id(2), 6, 0, lines(7..8)).await.expect("kept");
+    new.build_lines(id(2), 6, 0, lines(7..8))
+        .await
+        .expect("kept");
     new.steps(id(2), &steps_of_now(2));
     settle(&new).await;
     assert!(!new.holders(id(1)).await.expect("read")[0].is_here);
@@ -303,7 +306,9 @@ async fn a_file_is_carried_over_to_a_shared_database_while_servers_run_on_both()
     tokio::time::sleep(Duration::from_millis(2)).await;
 
     let mut told = 0;
-    let carried = carry::over((&from, &url), |_| told += 1).await.expect("carried");
+    let carried = carry::over((&from, &url), |_| told += 1)
+        .await
+        .expect("carried");
     assert_eq!((carried.deployments, carried.events), (2, 5), "{carried:?}");
     assert!(told > 0);
     let whole = ["step 0", "line 0", "line 1", "line 2", "step 1"];
@@ -319,7 +324,9 @@ async fn a_file_is_carried_over_to_a_shared_database_while_servers_run_on_both()
     assert_eq!((again.events, again.entries), (0, 0), "{again:?}");
     assert_eq!(texts(&new, 1).await, whole);
     // What was written meanwhile comes with the next time.
-    old.build_lines(id(1), 0, 3, lines(3..4)).await.expect("kept");
+    old.build_lines(id(1), 0, 3, lines(3..4))
+        .await
+        .expect("kept");
     note(&old, 2).await;
     let more = carry::over((&from, &url), |_| {}).await.expect("carried");
     assert_eq!((more.events, more.entries), (1, 1), "{more:?}");
@@ -333,7 +340,10 @@ async fn only_a_file_that_is_there_is_carried_and_only_to_postgres() {
     let to = "postgres://skep@localhost/none";
     for (from, to) in [(missing.as_str(), to), (to, to), (&missing, &missing)] {
         let refused = carry::over((from, to), |_| {}).await.expect_err("refused");
-        assert!(matches!(refused, Error::Ends | Error::NoFile(_)), "{refused}");
+        assert!(
+            matches!(refused, Error::Ends | Error::NoFile(_)),
+            "{refused}"
+        );
     }
     assert!(!Path::new(&missing).exists(), "nothing is made");
 }
