@@ -150,6 +150,11 @@ impl Follower {
                 return;
             }
             if is_ended {
+                for event in self.reader.rest().await {
+                    if self.send(message(&event)).await.is_err() {
+                        return;
+                    }
+                }
                 // The reader may have gone meanwhile.
                 let _ = self.send(stream::event("end", &self.end())).await;
                 return;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use skep_model::deployment::MAX_STEPS;
 use skep_model::id::{DeploymentId, ServerId};
 use skep_model::problem::{Code, Problem};
 
@@ -144,6 +145,14 @@ impl Reader {
             events: self.passed.admit(self.source, page),
             problems,
         })
+    }
+
+    /// Steps that the state has here and the server with the log has not told: it may be behind.
+    pub(super) async fn rest(&mut self) -> Vec<Event> {
+        match (self.source, self.here(MAX_STEPS as u32).await) {
+            (Source::At(_), Ok(page)) => self.passed.admit(Source::Here, page),
+            _ => Vec::new(),
+        }
     }
 
     /// Returns when the other server has more; never while the log is read here.

@@ -4,6 +4,7 @@ mod access;
 mod backup;
 mod cluster;
 mod deployments;
+mod elsewhere;
 mod hooks;
 mod logs;
 mod servers;
@@ -63,6 +64,10 @@ struct Answer {
 
 impl Server {
     async fn start() -> Self {
+        Self::start_with(Arc::new(crate::history::Nowhere)).await
+    }
+
+    async fn start_with(elsewhere: Arc<dyn Elsewhere>) -> Self {
         let dir = tempfile::tempdir().expect("dir");
         let options = Options::new(1, dir.path().join("raft"));
         let log = Arc::new(MemoryLog::default());
@@ -82,7 +87,7 @@ impl Server {
             store: Store::new(consensus),
             secrets: Secrets::new(SealingKey::generate()),
             history,
-            elsewhere: Arc::new(crate::history::Nowhere),
+            elsewhere,
             uploads: Uploads::default(),
             relay: Relay::default(),
             fleet: Fleet::default(),

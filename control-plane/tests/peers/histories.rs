@@ -138,3 +138,25 @@ async fn a_build_log_is_read_at_the_server_that_has_it_as_it_grows() {
     assert_eq!(away.unwrap_err().code, Code::Unavailable);
     assert_eq!(reader.events(id, 0, 100).await.unwrap()[0].text, "building");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_does_not_know_the_call_is_left_out_and_the_others_go_on() {
+    let mut world = World::prepare(10_000).await;
+    let _older = world.start_older(2).await;
+    world.start_server(1).await;
+    note(&world.servers[&1].history, "a");
+    let fetcher = world.servers[&1].fetcher.clone();
+    let ask = Ask {
+        deployment: deployment(),
+        after: 0,
+        limit: 1,
+        wait: false,
+        index: 0,
+    };
+    let refused = fetcher.events(server_id(2), ask).await.unwrap_err();
+    assert!(refused.message.contains("older version"), "{refused}");
+    world.start_server(3).await;
+    audited(&world, 3, &["a"]).await;
+    let behind = world.servers[&3].history.behind();
+    assert!(!behind.contains_key(&server_id(2)), "{behind:?}");
+}

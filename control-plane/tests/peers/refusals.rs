@@ -55,6 +55,16 @@ async fn other_roles_and_other_names_are_refused() {
             refused(client.offer_snapshot(offer)).await,
             Code::Unauthenticated
         );
+        let history = v1::FetchHistoryRequest::default();
+        assert_eq!(
+            refused(client.fetch_history(history)).await,
+            Code::Unauthenticated
+        );
+        let events = v1::FetchEventsRequest::default();
+        assert_eq!(
+            refused(client.fetch_events(events)).await,
+            Code::Unauthenticated
+        );
     }
     // A server speaks of itself only, and a server that nobody knows of not at all.
     let mut other = ServersClient::new(world.dial(&world.as_server(2), 1));
@@ -70,6 +80,11 @@ async fn other_roles_and_other_names_are_refused() {
     let propose = endless(v1::ProposeRequest::default());
     assert_eq!(
         refused(unknown.propose(propose)).await,
+        Code::PermissionDenied
+    );
+    let history = v1::FetchHistoryRequest::default();
+    assert_eq!(
+        refused(unknown.fetch_history(history)).await,
         Code::PermissionDenied
     );
     for own in [world.as_node(id), world.as_server(2)] {

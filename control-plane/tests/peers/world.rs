@@ -43,7 +43,8 @@ use skep_proto::v1::agents_server::AgentsServer;
 use skep_proto::v1::command::Kind;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::service::Routes;
 use tonic::transport::Channel;
 
 /// Nothing here takes longer than some seconds; a hang should fail, not block.
@@ -269,6 +270,18 @@ impl World {
                 .await
                 .unwrap();
         })
+    }
+
+    /// A server that knows none of the calls; it ends with the handle.
+    pub(crate) async fn start_older(&self, member: u64) -> DropGuard {
+        let stop = CancellationToken::new();
+        let listener = TcpListener::bind(self.listens[&member]).await.unwrap();
+        let tls = server_config(&self.as_server(member), ClientAuth::Optional, ALPN_GRPC);
+        let incoming = grpc::incoming(listener, tls, stop.clone());
+        let router = tonic::transport::Server::builder().add_routes(Routes::default());
+        let serving = router.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+        tokio::spawn(serving);
+        stop.drop_guard()
     }
 
     /// Stops a server: its connections break, and its port is free on return.

@@ -13,20 +13,20 @@ use super::*;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A stream of server-sent events, read one by one.
-struct Events {
+pub(super) struct Events {
     body: axum::body::BodyDataStream,
     text: String,
 }
 
 #[derive(Debug, PartialEq)]
-struct Seen {
-    id: Option<u64>,
-    name: String,
-    data: Value,
+pub(super) struct Seen {
+    pub(super) id: Option<u64>,
+    pub(super) name: String,
+    pub(super) data: Value,
 }
 
 impl Events {
-    async fn open(server: &Server, path: &str, last: Option<u64>) -> Self {
+    pub(super) async fn open(server: &Server, path: &str, last: Option<u64>) -> Self {
         let mut request = request(Method::GET, path, Body::empty());
         let headers = request.headers_mut();
         headers.insert("accept", "text/event-stream".parse().expect("value"));
@@ -43,7 +43,7 @@ impl Events {
     }
 
     /// The next event; none: the stream has ended.
-    async fn next(&mut self) -> Option<Seen> {
+    pub(super) async fn next(&mut self) -> Option<Seen> {
         loop {
             if let Some((block, rest)) = self.text.split_once("\n\n") {
                 let field = |name: &str| {
