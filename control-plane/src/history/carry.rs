@@ -15,6 +15,8 @@ use crate::store::now_ms;
 
 /// Deployments looked up at once.
 const DEPLOYMENTS: usize = 500;
+/// Events written at once: no server waits long for its turn.
+const PIECE: usize = 2_000;
 /// Origin of the steps of a timeline.
 const STATE: &str = "state";
 
@@ -98,11 +100,13 @@ impl Ends {
                 progress(carried);
             }
         }
-        if let Some(own) = own {
-            let mut tx = self.to.begin().await?;
-            copies::carried(&mut tx, own, begun_ms).await?;
-            tx.commit().await?;
+        let mut here = copies::carried_stores(&self.from).await?;
+        here.extend(own.map(|own| (own, begun_ms)));
+        let mut tx = self.to.begin().await?;
+        for (store, upto_ms) in here {
+            copies::carried(&mut tx, store, upto_ms).await?;
         }
+        tx.commit().await?;
         Ok(carried)
     }
 
@@ -139,57 +143,70 @@ impl Ends {
         Ok(Some(new.len() as u64))
     }
 
-    /// The events of one deployment, in the file's order where no line of the build is there yet.
+    /// The events of one deployment, in the file's order where no line of the build is there yet. Piece by
+    /// piece: servers that write to the database wait for each.
     async fn deployment(&self, deployment: DeploymentId) -> Result<u64, sqlx::Error> {
         let theirs = database::origins(&self.from, deployment).await?;
-        let mut tx = self.to.begin().await?;
-        number_alone(&self.location, &mut tx).await?;
-        let ours = database::origins(&mut *tx, deployment).await?;
-        let is_there = |(origin, last): (&String, &i64)| ours.get(origin) >= Some(last);
-        if theirs.iter().all(is_there) {
-            return Ok(0);
+        let (mut file, mut count) = (Vec::new(), 0);
+        loop {
+            let mut tx = self.to.begin().await?;
+            number_alone(&self.location, &mut tx).await?;
+            let ours = database::origins(&mut *tx, deployment).await?;
+            let is_there = |(origin, last): (&String, &i64)| ours.get(origin) >= Some(last);
+            if theirs.iter().all(is_there) {
+                // Steps that were taken out and that the file does not have are in the journal.
+                bring_on(&mut tx, deployment, &mut BTreeMap::new()).await?;
+                tx.commit().await?;
+                return Ok(count);
+            }
+            if file.is_empty() {
+                file = database::rows(&self.from, deployment).await?;
+            }
+            let (rows, kept) = if ours.keys().any(|origin| origin != STATE) {
+                let (last, _) = database::newest(&mut tx, deployment, STATE).await?;
+                (appended(&file, &ours, last), 0)
+            } else {
+                let steps = database::rows(&mut *tx, deployment).await?;
+                database::forget_events(&mut tx, deployment).await?;
+                let rows = woven(&file, &steps);
+                let was_there = |row: &&Row| {
+                    row.kind == EventKind::Step && Some(&row.origin_seq) <= ours.get(STATE)
+                };
+                let kept = rows.iter().filter(was_there).count();
+                (rows, kept)
+            };
+            if rows.is_empty() {
+                // The file says more of itself than it holds: it was written to meanwhile.
+                return Ok(count);
+            }
+            database::insert(&mut tx, deployment, &rows).await?;
+            tx.commit().await?;
+            count += rows.len().saturating_sub(kept) as u64;
         }
-        let steps = database::rows(&mut *tx, deployment).await?;
-        let has_lines = ours.keys().any(|origin| origin != STATE);
-        let rows = database::rows(&self.from, deployment).await?;
-        let (rows, kept) = if has_lines {
-            let last = steps.last().map_or(0, |row| row.seq);
-            (appended(rows, &ours, last), 0)
-        } else {
-            database::forget_events(&mut tx, deployment).await?;
-            let kept = steps.len();
-            (woven(rows, steps), kept)
-        };
-        database::insert(&mut tx, deployment, &rows).await?;
-        tx.commit().await?;
-        Ok(rows.len().saturating_sub(kept) as u64)
     }
 }
 
-/// The rows that are not there yet, numbered on from `last`.
-fn appended(rows: Vec<Row>, there: &BTreeMap<String, i64>, last: i64) -> Vec<Row> {
-    let new = rows.into_iter().filter(|row| {
-        there
-            .get(&row.origin)
-            .is_none_or(|kept| row.origin_seq > *kept)
-    });
+/// The next rows that are not there yet, numbered on from `last`.
+fn appended(file: &[Row], there: &BTreeMap<String, i64>, last: i64) -> Vec<Row> {
+    let is_new = |row: &&Row| {
+        let kept = there.get(&row.origin);
+        kept.is_none_or(|kept| row.origin_seq > *kept)
+    };
+    let new = file.iter().filter(is_new).take(PIECE).cloned();
     new.zip(last + 1..)
         .map(|(row, seq)| Row { seq, ..row })
         .collect()
 }
 
-/// The rows of the file, and behind them the steps that it does not have.
-fn woven(rows: Vec<Row>, steps: Vec<Row>) -> Vec<Row> {
-    let last = |rows: &[Row]| {
-        let steps = rows.iter().filter(|row| row.kind == EventKind::Step);
-        steps.map(|row| row.origin_seq).max()
-    };
-    let last = last(&rows);
-    let further = steps
-        .into_iter()
-        .filter(|step| Some(step.origin_seq) > last);
-    rows.into_iter()
+/// The first rows of the file; where these are all, behind them the steps that it does not have.
+fn woven(file: &[Row], steps: &[Row]) -> Vec<Row> {
+    let of_file = file.iter().filter(|row| row.kind == EventKind::Step);
+    let last = of_file.map(|row| row.origin_seq).max();
+    let further = steps.iter().filter(|step| Some(step.origin_seq) > last);
+    file.iter()
         .chain(further)
+        .take(PIECE)
+        .cloned()
         .zip(1..)
         .map(|(row, seq)| Row { seq, ..row })
         .collect()
@@ -224,7 +241,7 @@ mod tests {
     fn the_order_of_the_file_is_kept_and_later_steps_follow() {
         let file = vec![row(1, STATE, 0), row(2, "build", 0), row(3, STATE, 1)];
         let there = vec![row(1, STATE, 0), row(2, STATE, 1), row(3, STATE, 2)];
-        let rows = woven(file, there);
+        let rows = woven(&file, &there);
         assert_eq!(
             shown(&rows),
             ["1:state0", "2:build0", "3:state1", "4:state2"]
@@ -235,6 +252,6 @@ mod tests {
     fn lines_that_are_there_are_not_carried_again() {
         let file = vec![row(1, STATE, 0), row(2, "build", 0), row(3, "build", 1)];
         let there = BTreeMap::from([(STATE.to_owned(), 3), ("build".to_owned(), 0)]);
-        assert_eq!(shown(&appended(file, &there, 7)), ["8:build1"]);
+        assert_eq!(shown(&appended(&file, &there, 7)), ["8:build1"]);
     }
 }

@@ -174,6 +174,15 @@ pub(super) async fn carried(
     Ok(())
 }
 
+/// Stores whose build logs up to a time are in this one.
+pub(super) async fn carried_stores(pool: &AnyPool) -> Result<Vec<(StoreId, u64)>, sqlx::Error> {
+    let rows = sqlx::query("SELECT id, carried_ms FROM stores WHERE carried_ms > 0")
+        .fetch_all(pool)
+        .await?;
+    let read = |row| Ok((parsed(row, 0)?, unsigned(row.try_get(1)?)));
+    rows.iter().map(read).collect()
+}
+
 /// How far a store's entries are held.
 pub(super) async fn upto(tx: &mut Tx<'_>, store: StoreId) -> Result<u64, sqlx::Error> {
     let upto: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(upto), 0) FROM stores WHERE id = $1")

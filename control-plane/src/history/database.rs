@@ -233,6 +233,7 @@ pub(super) async fn set_aside(location: &Location, error: &sqlx::Error) {
 }
 
 /// One event on its way in.
+#[derive(Debug, Clone)]
 pub(super) struct Row {
     pub(super) seq: i64,
     pub(super) at_ms: i64,

@@ -334,6 +334,33 @@ async fn a_file_is_carried_over_to_a_shared_database_while_servers_run_on_both()
 }
 
 #[tokio::test]
+async fn a_long_log_is_carried_in_pieces_and_keeps_its_order() {
+    const LINES: u64 = 4_500;
+    let postgres = server::Postgres::start(None).expect("PostgreSQL");
+    let url = postgres.url();
+    let dir = tempfile::tempdir().expect("dir");
+    let (old, _old) = file(dir.path(), "a.db").await;
+    let from = dir.path().join("a.db").display().to_string();
+    old.steps(id(1), &steps_of_now(1));
+    old.build_lines(id(1), 0, 0, lines(0..LINES))
+        .await
+        .expect("kept");
+    let (new, _new) = open(&url).await;
+    pull(&new, &old).await;
+    // The timeline goes on at the database alone.
+    new.steps(id(1), &steps_of_now(3));
+    settle(&new).await;
+    let carried = carry::over((&from, &url), |_| {}).await.expect("carried");
+    assert_eq!(carried.events, LINES, "{carried:?}");
+    let events = new.events(id(1), 0, 10_000).await.expect("read");
+    let all: Vec<&str> = events.iter().map(|event| event.text.as_str()).collect();
+    let mut wanted = vec!["step 0".to_owned()];
+    wanted.extend(lines(0..LINES));
+    wanted.extend(["step 1".to_owned(), "step 2".to_owned()]);
+    assert_eq!(all, wanted);
+}
+
+#[tokio::test]
 async fn only_a_file_that_is_there_is_carried_and_only_to_postgres() {
     let dir = tempfile::tempdir().expect("dir");
     let missing = dir.path().join("none.db").display().to_string();
