@@ -17,8 +17,8 @@ Run it on each machine, once its server writes to PostgreSQL:
   SKEP_HISTORY=postgres://skep@db.example.com/skep \\
     skep server history copy --from sqlite:///var/lib/skep/history.db
 
-Servers may run meanwhile. What is there already stays as it is, so it may be broken off and run again;
-what was written to the file since comes with the next run. The file itself is left as it is.")]
+Servers may run meanwhile. What is there already stays as it is, so it may be broken off and run
+again; what was written to the file since comes with the next run. Nothing is taken out of the file.")]
     Copy {
         /// The file: sqlite://PATH, or a path
         #[arg(long, value_name = "URL")]
