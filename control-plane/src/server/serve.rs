@@ -273,20 +273,7 @@ async fn start(
     let ca = passing.secrets.signing_ca(&cluster);
     let ca = Arc::new(ca.map_err(identity::Error::from)?);
     let history = passing.peers.history.clone();
-    let copying = copying::copy(passing.links.clone(), history.clone(), shutdown.clone());
-    parts.spawn(named("copying of histories", copying));
-    let renewing = passing.issuer.clone().keep_fresh(
-        Arc::clone(&passing.own),
-        passing.store.clone(),
-        shutdown.clone(),
-    );
-    parts.spawn(named("certificate renewal", renewing));
-    let reporting = presence::report(
-        passing.links.clone(),
-        passing.fleet.clone(),
-        shutdown.clone(),
-    );
-    parts.spawn(named("presence", reporting));
+    keep_in_touch(parts, &passing, shutdown);
     let neighbours = Neighbours::new(passing.issuer.server, Arc::clone(&passing.own));
     let watching = clock::watch(passing.store.clone(), neighbours.clone(), shutdown.clone());
     parts.spawn(named("clocks", watching));
@@ -349,6 +336,25 @@ async fn start(
             .await?;
     }
     Ok(())
+}
+
+/// Keeps the certificate good, tells the others who is connected here, and copies their histories.
+fn keep_in_touch(parts: &mut JoinSet<Ended>, passing: &Passing, shutdown: &CancellationToken) {
+    let renewing = passing.issuer.clone().keep_fresh(
+        Arc::clone(&passing.own),
+        passing.store.clone(),
+        shutdown.clone(),
+    );
+    parts.spawn(named("certificate renewal", renewing));
+    let reporting = presence::report(
+        passing.links.clone(),
+        passing.fleet.clone(),
+        shutdown.clone(),
+    );
+    parts.spawn(named("presence", reporting));
+    let history = passing.peers.history.clone();
+    let copying = copying::copy(passing.links.clone(), history, shutdown.clone());
+    parts.spawn(named("copying of histories", copying));
 }
 
 /// Waits until shutdown, then for the parts; a part that ends before is a fault.

@@ -88,6 +88,17 @@ async fn same_audit(cluster: &LabCluster, places: &[usize], least: usize) -> Res
     .await
 }
 
+/// Waits until a server shows the log as it was shown before, and all of it.
+async fn same_log(cluster: &LabCluster, place: usize, (log, whole): (&str, &Value)) -> Result<()> {
+    wait::until_ok("the log through another server", COPIED, async || {
+        let seen = page(cluster, place, log).await?;
+        ensure!(seen["events"] == whole["events"], "{seen}\nnot {whole}");
+        ensure!(seen["problems"].is_null(), "{seen}");
+        Ok(())
+    })
+    .await
+}
+
 fn remove_history(cluster: &LabCluster, place: usize) -> Result<()> {
     let data = &cluster.servers.server(place).site.data;
     std::fs::remove_file(data.join("history.db"))?;
@@ -109,13 +120,7 @@ async fn every_server_shows_the_history_and_a_lost_one_is_filled_again() {
         let whole = page(cluster, 0, &log).await?;
         ensure!(texts(&whole, "log") == BUILD_LINES, "{whole}");
         for place in [1, 2] {
-            wait::until_ok("the log through another server", COPIED, async || {
-                let seen = page(cluster, place, &log).await?;
-                ensure!(seen["events"] == whole["events"], "{seen}\nnot {whole}");
-                ensure!(seen["problems"].is_null(), "{seen}");
-                Ok(())
-            })
-            .await?;
+            same_log(cluster, place, (&log, &whole)).await?;
         }
         let entries = same_audit(cluster, &[0, 1, 2], 1).await?;
 
@@ -148,12 +153,7 @@ async fn every_server_shows_the_history_and_a_lost_one_is_filled_again() {
         cluster.servers.start(0).await?;
         cluster.servers.settled().await?;
         same_audit(cluster, &[1, 2, 0], entries - 1).await?;
-        let seen = wait::until_ok("the log again", COPIED, async || {
-            let seen = page(cluster, 2, &log).await?;
-            ensure!(texts(&seen, "log") == BUILD_LINES, "{seen}");
-            Ok(seen)
-        });
-        ensure!(seen.await?["events"] == whole["events"]);
+        same_log(cluster, 2, (&log, &whole)).await?;
 
         // A file that goes away under a running server.
         remove_history(cluster, 1)?;
