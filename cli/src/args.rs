@@ -74,6 +74,10 @@ pub(crate) enum Command {
     Status(commands::status::Args),
     /// Show what runs where
     Ps(commands::ps::Args),
+    /// Show why a service runs where it runs, and why not elsewhere
+    Why(commands::why::Args),
+    /// Show what a change of a service would do, step by step; nothing is changed
+    Plan(commands::plan::Args),
     /// Show what an app writes
     Logs(commands::logs::Args),
     /// Show the deployments of a service

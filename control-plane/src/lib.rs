@@ -11,6 +11,7 @@ pub mod local;
 pub mod machine;
 pub mod peers;
 pub mod pki;
+pub mod placement;
 pub mod reconcile;
 pub mod secrets;
 pub mod server;

@@ -13,6 +13,7 @@ pub mod cluster;
 mod column;
 pub mod draft;
 pub mod filter;
+pub mod forecast;
 mod lens;
 pub mod place;
 pub mod plan;

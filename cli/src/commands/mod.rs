@@ -15,6 +15,7 @@ pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod node;
 pub(crate) mod operator;
+pub(crate) mod plan;
 pub(crate) mod ps;
 pub(crate) mod releases;
 pub(crate) mod restore;
@@ -26,6 +27,7 @@ pub(crate) mod stop;
 pub(crate) mod token;
 pub(crate) mod up;
 pub(crate) mod webhook;
+pub(crate) mod why;
 
 use std::future::Future;
 
@@ -85,6 +87,8 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Rm(args) => rm::run(args, session).await,
         Command::Status(args) => status::run(args, session).await,
         Command::Ps(args) => ps::run(args, session).await,
+        Command::Why(args) => why::run(args, session).await,
+        Command::Plan(args) => plan::run(args, session).await,
         Command::Logs(args) => logs::run(args, session).await,
         Command::Deployments(args) => deployments::run(args, session).await,
         Command::Releases(args) => releases::run(args, session).await,

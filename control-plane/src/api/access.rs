@@ -110,6 +110,8 @@ actions! {
     ReadVariables = "read_variables" read,
     /// Set and unset variables.
     ChangeVariables = "change_variables" write,
+    /// Ask where a service could run, and what a change of it would do.
+    PlanService = "plan_service" read,
     /// Deploy, redeploy, restart, roll back.
     DeployService = "deploy_service" write,
     /// See deployments.

@@ -18,6 +18,7 @@ mod log_source;
 mod metrics;
 pub mod neighbours;
 mod nodes;
+mod placement;
 mod prepare;
 mod servers;
 mod services;
@@ -232,6 +233,16 @@ fn service_routes(app: &App) -> OpenApiRouter<App> {
             app,
             Action::ScaleService,
             routes!(services::scale),
+        ))
+        .routes(protected(
+            app,
+            Action::PlanService,
+            routes!(placement::why_service),
+        ))
+        .routes(protected(
+            app,
+            Action::PlanService,
+            routes!(placement::plan_service),
         ))
         .routes(protected(
             app,

@@ -191,7 +191,7 @@ pub(super) fn set_variables(app: &App, service: &mut Service, inputs: &[Variable
 }
 
 /// The same problem, its field as part of a larger thing.
-fn below(parent: &str, mut problem: Problem) -> Problem {
+pub(super) fn below(parent: &str, mut problem: Problem) -> Problem {
     problem.field = Some(match problem.field.take() {
         Some(field) => format!("{parent}.{field}"),
         None => parent.to_owned(),

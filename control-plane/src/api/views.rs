@@ -153,7 +153,7 @@ fn commit(deployment: &Deployment) -> Option<String> {
     })
 }
 
-fn node_name(view: &State, id: skep_model::id::NodeId) -> String {
+pub(super) fn node_name(view: &State, id: skep_model::id::NodeId) -> String {
     view.node(id)
         .map_or_else(|| id.to_string(), |node| node.name.clone())
 }

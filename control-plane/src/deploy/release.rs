@@ -1,6 +1,7 @@
 //! The release that a build makes: image, and the service's configuration at this moment.
 
 use skep_model::deployment::{Built, Deployment};
+use skep_model::id::DeploymentId;
 use skep_model::manifest::Manifest;
 use skep_model::problem::Problem;
 use skep_model::service::{Release, Service};
@@ -83,18 +84,16 @@ pub fn resolve(
     })
 }
 
-/// The image of an old release with today's configuration.
-pub fn renew(service: &Service, deployment: &Deployment, old: &Release) -> Resolved {
-    let spec = service.spec.clone();
-    let port = spec
-        .is_routed()
-        .then(|| spec.port.or(old.port).unwrap_or(DEFAULT_PORT));
-    let number = service.last_release + 1;
-    let release = Release {
-        number,
-        deployment: deployment.id,
+/// The release that has an old one's image and today's configuration.
+pub fn renewed(service: &Service, deployment: DeploymentId, old: &Release) -> Release {
+    let spec = &service.spec;
+    Release {
+        number: service.last_release + 1,
+        deployment,
         kind: spec.kind,
-        port,
+        port: spec
+            .is_routed()
+            .then(|| spec.port.or(old.port).unwrap_or(DEFAULT_PORT)),
         command: spec.command.clone(),
         variables: service.variables.clone(),
         resources: spec.resources,
@@ -103,7 +102,13 @@ pub fn renew(service: &Service, deployment: &Deployment, old: &Release) -> Resol
         restart: spec.restart,
         stop_grace_ms: spec.stop_grace_ms,
         ..old.clone()
-    };
+    }
+}
+
+/// The image of an old release with today's configuration.
+pub fn renew(service: &Service, deployment: &Deployment, old: &Release) -> Resolved {
+    let release = renewed(service, deployment.id, old);
+    let (spec, number) = (service.spec.clone(), release.number);
     let step = format!(
         "release {number}: the image of release {} with the configuration of now",
         old.number

@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use skep_identity::random;
 use skep_model::allocation::{Allocation, Desired};
-use skep_model::id::{AllocationId, NodeId, ServiceId};
-use skep_model::placement::Toward;
+use skep_model::id::{AllocationId, ServiceId};
 use skep_model::problem::Problem;
 use skep_model::service::Service;
 use skep_proto::convert::{enum_number, id_bytes};
@@ -13,14 +12,13 @@ use skep_proto::v1::command::Kind;
 use skep_proto::v1::{ApplyPlan, Base, Desire, DropService};
 use skep_scheduler::cluster::Cluster;
 use skep_scheduler::draft::Draft;
-use skep_scheduler::filter::Surroundings;
 use skep_scheduler::plan::{self, MAX_CHANGES, Plan};
 use skep_scheduler::rollout::{self, Input};
-use skep_scheduler::room::Needs;
 use skep_state::{Change, State};
 
 use super::Duties;
 use crate::agents::fleet::LOST_AFTER;
+use crate::placement;
 use crate::store::now_ms;
 
 /// The scheduler's view and what it last said.
@@ -50,48 +48,12 @@ impl Scheduling {
 
     /// The whole view again.
     pub(super) fn resync(&mut self, view: &State) {
-        self.cluster = Cluster::default();
-        view.nodes().for_each(|node| self.cluster.put_node(node));
-        view.allocations()
-            .for_each(|allocation| self.follow_allocation(view, allocation.id));
+        self.cluster = placement::cluster_of(view);
     }
 
     /// What changed of the view.
     pub(super) fn follow(&mut self, view: &State, changes: &[Change]) {
-        for change in changes {
-            match change {
-                Change::Node(id) => self.follow_node(view, *id),
-                Change::Allocation { allocation, .. } => self.follow_allocation(view, *allocation),
-                _ => {}
-            }
-        }
-    }
-
-    fn follow_node(&mut self, view: &State, id: NodeId) {
-        match view.node(id) {
-            Some(node) => self.cluster.put_node(node),
-            None => self.cluster.remove_node(id),
-        }
-    }
-
-    fn follow_allocation(&mut self, view: &State, id: AllocationId) {
-        let live = view
-            .allocation(id)
-            .filter(|allocation| allocation.is_live());
-        let release = live.and_then(|a| view.release(a.service, a.target.release));
-        match (live, release) {
-            (Some(allocation), Some(release)) => {
-                self.cluster.put_allocation(
-                    id,
-                    allocation.node,
-                    allocation.service,
-                    &Needs::of(release),
-                );
-                let is_leaving = allocation.desired != Desired::Run;
-                self.cluster.set_leaving(id, is_leaving);
-            }
-            _ => self.cluster.remove_allocation(id),
-        }
+        placement::follow(&mut self.cluster, view, changes);
     }
 }
 
@@ -141,7 +103,7 @@ impl Duties {
         let release = service
             .target()
             .and_then(|target| view.release(service.id, target.release));
-        let around = surroundings(view, service);
+        let around = placement::surroundings(view, service);
         let input = Input {
             service,
             release: release.map(|r| &**r),
@@ -226,10 +188,11 @@ impl Duties {
         let view = self.parts.store.view();
         plan.nodes
             .keys()
-            .for_each(|node| self.scheduling.follow_node(&view, *node));
-        plan.starts
-            .iter()
-            .for_each(|start| self.scheduling.follow_allocation(&view, start.allocation));
+            .for_each(|node| placement::follow_node(&mut self.scheduling.cluster, &view, *node));
+        plan.starts.iter().for_each(|start| {
+            let cluster = &mut self.scheduling.cluster;
+            placement::follow_allocation(cluster, &view, start.allocation);
+        });
     }
 
     async fn drop_service(&mut self, id: ServiceId) {
@@ -239,23 +202,5 @@ impl Duties {
         if !self.propose(Kind::DropService(command)).await {
             self.dirty.services.insert(id);
         }
-    }
-}
-
-/// What a service's rules speak of and its release does not say.
-fn surroundings(view: &State, service: &Service) -> Surroundings {
-    let affinities = service.spec.placement.affinities.iter();
-    let named = affinities.filter_map(|affinity| match &affinity.toward {
-        Toward::Service { service, .. } => Some(service),
-        Toward::Nodes(_) => None,
-    });
-    let found = named.filter_map(|name| {
-        let friend = view.service_named(service.environment, name)?;
-        Some((name.clone(), friend.id))
-    });
-    Surroundings {
-        workspace: view.path_of(service).map(|path| path.workspace),
-        services: found.collect(),
-        data_on: None,
     }
 }

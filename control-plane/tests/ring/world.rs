@@ -67,9 +67,12 @@ impl Server {
         let ca = Arc::new(ClusterCa::generate(cluster, SystemTime::now() - 200 * DAY).unwrap());
         let secrets = Secrets::new(SealingKey::generate());
         found(&store, &secrets, &ca).await;
-        let (history, writer) = History::open(&dir.path().join("history.db").display().to_string())
-            .await
-            .unwrap();
+        let (history, writer) = History::open(
+            &dir.path().join("history.db").display().to_string(),
+            ServerId::from_u128(1),
+        )
+        .await
+        .unwrap();
         tokio::spawn(writer);
         let notices = Notices::default();
         tokio::spawn(notices.follow(&store, stop.clone()));

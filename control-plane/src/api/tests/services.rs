@@ -215,3 +215,44 @@ async fn a_change_of_variables_is_deployed_at_once_but_never_in_the_way_of_a_bui
         "the build goes on"
     );
 }
+
+#[tokio::test]
+async fn a_plan_and_its_reasons_are_told_and_nothing_is_done() {
+    let server = Server::start().await;
+    server.put(WEB, json!({"spec": {"replicas": 2}})).await;
+    let none = server.get(&format!("{WEB}/why")).await;
+    assert_problem(&none, 409, "conflict", None);
+    server.join("n1").await;
+    server.deploy_live().await;
+    let before = server.context.store.view().index();
+    let why = server.get(&format!("{WEB}/why")).await;
+    assert_eq!(why.status, 200, "{}", why.body);
+    assert_eq!(why.body["nodes"].as_array().expect("a list").len(), 1);
+    let plan = server
+        .post(&format!("{WEB}/plan"), json!({"replicas": 4}))
+        .await;
+    assert_eq!(plan.status, 200, "{}", plan.body);
+    assert_eq!(plan.body["new_release"], false);
+    let starts: usize = plan.body["steps"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|step| step["starts"].as_array().expect("a list").len())
+        .sum();
+    let running = why.body["allocations"].as_array().expect("a list").len();
+    assert_eq!(starts + running, 4, "{}", plan.body);
+    let refused = server
+        .post(&format!("{WEB}/plan"), json!({"replicas": 9_999}))
+        .await;
+    assert_problem(&refused, 400, "invalid", Some("spec.replicas"));
+    let spec = json!({"replicas": 2, "placement": {"constraints": ["tier = pro"]}});
+    let moved = server
+        .post(&format!("{WEB}/plan"), json!({ "spec": spec }))
+        .await;
+    assert_eq!(moved.body["new_release"], true, "{}", moved.body);
+    let text = moved.body["refusal"]["message"]
+        .as_str()
+        .expect("a refusal");
+    assert!(text.contains("tier = pro"), "{text}");
+    assert_eq!(server.context.store.view().index(), before);
+}

@@ -4,6 +4,7 @@ mod ca;
 mod cluster;
 mod deployment;
 mod log;
+mod placement;
 mod server;
 mod service;
 
@@ -18,6 +19,10 @@ pub use deployment::{
     QuarantinedView, ReleaseView, ReleasesView,
 };
 pub use log::{AppLine, EndView, HookReply, LogPage, UploadView, WebhookView};
+pub use placement::{
+    AllocationReason, NodeAnswer, PlanRequest, PlanView, PlannedEnd, PlannedStart, PlannedStep,
+    WhyView,
+};
 pub use server::{
     GivenToken, OperatorRequest, OperatorView, ServerReport, ServerRole, ServerView, ServersView,
     TokenRequest, TokenView, TokensView,

@@ -1,0 +1,75 @@
+//! The scheduler's picture of the state: kept up from what changes by the leader's loop, made at once
+//! for a question. Decides nothing.
+
+use skep_model::allocation::Desired;
+use skep_model::id::{AllocationId, NodeId};
+use skep_model::placement::Toward;
+use skep_model::service::Service;
+use skep_scheduler::cluster::Cluster;
+use skep_scheduler::filter::Surroundings;
+use skep_scheduler::room::Needs;
+use skep_state::{Change, State};
+
+/// Every node and live allocation of a view.
+pub fn cluster_of(view: &State) -> Cluster {
+    let mut cluster = Cluster::default();
+    view.nodes().for_each(|node| cluster.put_node(node));
+    view.allocations()
+        .for_each(|allocation| follow_allocation(&mut cluster, view, allocation.id));
+    cluster
+}
+
+/// What changed of a view.
+pub fn follow(cluster: &mut Cluster, view: &State, changes: &[Change]) {
+    for change in changes {
+        match change {
+            Change::Node(id) => follow_node(cluster, view, *id),
+            Change::Allocation { allocation, .. } => {
+                follow_allocation(cluster, view, *allocation);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A node that was made, changed or removed.
+pub fn follow_node(cluster: &mut Cluster, view: &State, id: NodeId) {
+    match view.node(id) {
+        Some(node) => cluster.put_node(node),
+        None => cluster.remove_node(id),
+    }
+}
+
+/// An allocation that was made, changed or forgotten.
+pub fn follow_allocation(cluster: &mut Cluster, view: &State, id: AllocationId) {
+    let live = view
+        .allocation(id)
+        .filter(|allocation| allocation.is_live());
+    let release = live.and_then(|a| view.release(a.service, a.target.release));
+    match (live, release) {
+        (Some(allocation), Some(release)) => {
+            let (node, service) = (allocation.node, allocation.service);
+            cluster.put_allocation(id, node, service, &Needs::of(release));
+            cluster.set_leaving(id, allocation.desired != Desired::Run);
+        }
+        _ => cluster.remove_allocation(id),
+    }
+}
+
+/// What a service's rules speak of and its release does not say.
+pub fn surroundings(view: &State, service: &Service) -> Surroundings {
+    let affinities = service.spec.placement.affinities.iter();
+    let named = affinities.filter_map(|affinity| match &affinity.toward {
+        Toward::Service { service, .. } => Some(service),
+        Toward::Nodes(_) => None,
+    });
+    let found = named.filter_map(|name| {
+        let friend = view.service_named(service.environment, name)?;
+        Some((name.clone(), friend.id))
+    });
+    Surroundings {
+        workspace: view.path_of(service).map(|path| path.workspace),
+        services: found.collect(),
+        data_on: None,
+    }
+}
