@@ -66,7 +66,6 @@ pub struct Candidate<'a> {
 /// What is known of a node beside its room.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Slot {
-    pub(crate) id: Option<NodeId>,
     pub(crate) name: String,
     pub(crate) generation: u64,
     pub(crate) status_ms: u64,
@@ -85,6 +84,7 @@ pub struct Cluster {
     ordinals: BTreeMap<NodeId, u32>,
     slots: Vec<Slot>,
     vacant: Vec<u32>,
+    ids: Vec<NodeId>,
     pub(crate) standing: Vec<Standing>,
     pub(crate) capacity: Vec<Room>,
     pub(crate) used: Vec<Room>,
@@ -133,7 +133,6 @@ impl Cluster {
         self.free[index] = Room::default();
         let allocations = std::mem::take(&mut self.slots[index].allocations);
         self.slots[index] = Slot {
-            id: Some(id),
             allocations,
             ..Slot::default()
         };
@@ -224,8 +223,7 @@ impl Cluster {
 
     /// The id that an ordinal in use stands for.
     pub(crate) fn id_of(&self, ordinal: u32) -> NodeId {
-        let id = self.slots[ordinal as usize].id;
-        id.expect("ordinals are asked for only while they are in use")
+        self.ids[ordinal as usize]
     }
 
     pub(crate) fn candidate(&self, ordinal: u32) -> Option<Candidate<'_>> {
@@ -233,7 +231,7 @@ impl Cluster {
         let slot = &self.slots[index];
         let standing = self.standing[index];
         (standing != Standing::Absent).then_some(Candidate {
-            id: slot.id?,
+            id: self.ids[index],
             name: &slot.name,
             standing,
             generation: slot.generation,
@@ -324,25 +322,24 @@ impl Cluster {
         }
         let ordinal = self.vacant.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
+            self.ids.push(id);
             self.standing.push(Standing::Absent);
             self.capacity.push(Room::default());
             self.used.push(Room::default());
             self.free.push(Room::default());
             self.slots.len() as u32 - 1
         });
-        self.slots[ordinal as usize].id = Some(id);
+        self.ids[ordinal as usize] = id;
         self.ordinals.insert(id, ordinal);
         ordinal
     }
 
     fn drop_if_empty(&mut self, ordinal: u32) {
         let index = ordinal as usize;
-        let slot = &mut self.slots[index];
-        if self.standing[index] == Standing::Absent && slot.allocations.is_empty() {
-            if let Some(id) = slot.id.take() {
-                self.ordinals.remove(&id);
-                self.vacant.push(ordinal);
-            }
+        let is_absent = self.standing[index] == Standing::Absent;
+        if is_absent && self.slots[index].allocations.is_empty() {
+            let was_there = self.ordinals.remove(&self.ids[index]).is_some();
+            self.vacant.extend(was_there.then_some(ordinal));
         }
     }
 }
@@ -372,7 +369,7 @@ impl PartialEq for Cluster {
             && self.policies == other.policies
             && self.largest == other.largest
             && self.ledger.eq(&other.ledger, &|mine, theirs| {
-                self.slot(mine).id == other.slot(theirs).id
+                self.id_of(mine) == other.id_of(theirs)
             })
     }
 }

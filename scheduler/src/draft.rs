@@ -109,15 +109,16 @@ impl<'a> Draft<'a> {
     /// cluster's array as it lies.
     pub(crate) fn each_free(&self, mut look: impl FnMut(u32, Room)) {
         let free = &self.base.free;
-        let mut next = 0;
+        let mut untouched = free.iter().enumerate();
         for (ordinal, used) in &self.used {
-            for index in next..*ordinal as usize {
-                look(index as u32, free[index]);
+            let before = *ordinal as usize;
+            // Takes the touched one too, and leaves it out.
+            for (index, room) in untouched.by_ref().take_while(|(index, _)| *index < before) {
+                look(index as u32, *room);
             }
-            look(*ordinal, self.base.capacity[*ordinal as usize].minus(*used));
-            next = *ordinal as usize + 1;
+            look(*ordinal, self.base.capacity[before].minus(*used));
         }
-        for (index, room) in free.iter().enumerate().skip(next) {
+        for (index, room) in untouched {
             look(index as u32, *room);
         }
     }

@@ -34,6 +34,9 @@ pub struct Ask {
     pub only_on: Option<NodeId>,
     /// What its release does not say.
     pub around: Surroundings,
+    /// Where those allocations of the service are that are to stay, one entry each: only these are
+    /// spread, so that an update ends as even as it began. None: all of them.
+    pub staying: Option<Vec<NodeId>>,
 }
 
 impl Ask {
@@ -45,6 +48,7 @@ impl Ask {
             placement: release.placement.clone(),
             only_on: release.image.node,
             around: around.clone(),
+            staying: None,
         }
     }
 

@@ -215,13 +215,7 @@ impl<'a, 'q> Lens<'a, 'q> {
             });
             self.spreads.push(Domain::spread(column, spread, lacks));
         }
-        for (ordinal, count) in std::mem::take(&mut self.neighbours) {
-            // A node that is not known has no attributes, and what is there is out of reach.
-            if self.is_known(ordinal) {
-                self.count_in_domains(ordinal, count);
-            }
-            self.neighbours.push((ordinal, count));
-        }
+        self.count_what_is_there();
         if self.spreads.iter().any(Domain::has_skew) {
             let allowed = self.allowed();
             for (ordinal, _) in allowed.iter().enumerate().filter(|(_, allowed)| **allowed) {
@@ -231,6 +225,34 @@ impl<'a, 'q> Lens<'a, 'q> {
                     .for_each(|spread| spread.open(ordinal as u32));
             }
         }
+    }
+
+    /// Limits hold for all that are there; what is spread is only what stays.
+    fn count_what_is_there(&mut self) {
+        let neighbours = std::mem::take(&mut self.neighbours);
+        // A node that is not known has no attributes, and what is there is out of reach.
+        for (ordinal, count) in &neighbours {
+            if !self.is_known(*ordinal) {
+                continue;
+            }
+            let limits = &mut self.limits;
+            limits
+                .iter_mut()
+                .for_each(|(_, domain)| domain.count(*ordinal, *count));
+        }
+        let staying = self.ask.staying.as_ref().map(|staying| {
+            let known = staying.iter().filter_map(|id| self.cluster.ordinal(*id));
+            known.map(|ordinal| (ordinal, 1)).collect::<Vec<_>>()
+        });
+        for (ordinal, count) in staying.as_ref().unwrap_or(&neighbours) {
+            if self.is_known(*ordinal) {
+                let spreads = &mut self.spreads;
+                spreads
+                    .iter_mut()
+                    .for_each(|domain| domain.count(*ordinal, *count));
+            }
+        }
+        self.neighbours = neighbours;
     }
 
     fn is_known(&self, ordinal: u32) -> bool {
@@ -418,9 +440,15 @@ impl<'a, 'q> Lens<'a, 'q> {
         cell
     }
 
-    /// Whether every node is of one cell.
-    pub(crate) fn is_one_cell(&self) -> bool {
-        self.wishes.is_empty() && self.spreads.is_empty() && self.limits.is_empty()
+    /// How many values each part of a cell can have.
+    pub(crate) fn radix(&self) -> [u64; CELL_VALUES + 1] {
+        let mut radix = [1; CELL_VALUES + 1];
+        radix[0] = self.wishes.len() as u64 + 1;
+        let limits = self.limits.iter().map(|(_, domain)| domain);
+        for (slot, domain) in radix[1..].iter_mut().zip(self.spreads.iter().chain(limits)) {
+            *slot = domain.len() as u64;
+        }
+        radix
     }
 
     /// How many wishes a node does not fulfil.

@@ -14,8 +14,9 @@ use skep_model::placement::MAX_SPREADS;
 
 use crate::draft::Draft;
 use crate::filter::Ask;
-use crate::lens::{Cell, Lens};
+use crate::lens::{CELL_VALUES, Cell, Lens};
 use crate::refusal::Refusal;
+use crate::room::Room;
 use crate::score::{Frame, Score};
 
 /// Where an allocation goes, and how that came about.
@@ -112,6 +113,71 @@ pub struct Search<'a, 'q> {
     cluster: &'a crate::cluster::Cluster,
 }
 
+/// Nodes sorted into cells.
+struct Lists {
+    lists: Vec<(Cell, Vec<Reverse<NodeKey>>)>,
+    /// By the number of a cell, where there can only be few: its list, plus one.
+    dense: Vec<u32>,
+    sparse: BTreeMap<Cell, u32>,
+    radix: [u64; CELL_VALUES + 1],
+}
+
+/// Most entries of the table of cells: as many as fit into the cache beside the nodes.
+const DENSE: u64 = 1 << 16;
+
+impl Lists {
+    fn new(lens: &Lens<'_, '_>) -> Self {
+        let radix = lens.radix();
+        let product = radix
+            .iter()
+            .try_fold(1_u64, |all, one| all.checked_mul(*one));
+        let size = product.filter(|size| *size <= DENSE).unwrap_or(0);
+        Self {
+            lists: Vec::new(),
+            dense: vec![0; size as usize],
+            sparse: BTreeMap::new(),
+            radix,
+        }
+    }
+
+    fn push(&mut self, lens: &Lens<'_, '_>, ordinal: u32, key: NodeKey) {
+        let cell = lens.cell(ordinal);
+        let slot = if self.dense.is_empty() {
+            self.sparse.entry(cell).or_default()
+        } else {
+            let parts = std::iter::once(&cell.broken).chain(&cell.values);
+            let mut number = 0;
+            for (part, radix) in parts.zip(self.radix) {
+                number = number * radix + u64::from(*part);
+            }
+            &mut self.dense[number as usize]
+        };
+        if *slot == 0 {
+            self.lists.push((cell, Vec::new()));
+            *slot = self.lists.len() as u32;
+        }
+        self.lists[*slot as usize - 1].1.push(Reverse(key));
+    }
+}
+
+/// Every node that can take one, skew apart: its ordinal, what is free there, and how many of the
+/// service are there.
+fn each_fitting(lens: &Lens<'_, '_>, draft: &Draft<'_>, mut found: impl FnMut(u32, Room, u32)) {
+    let allowed = lens.allowed();
+    let mut neighbours = lens.neighbours.iter().peekable();
+    draft.each_free(|ordinal, free| {
+        let here = neighbours.next_if(|(node, _)| *node == ordinal);
+        let here = here.map_or(0, |(_, count)| *count);
+        if allowed[ordinal as usize]
+            && lens.has_room(draft, ordinal, free)
+            && lens.node_takes(here)
+            && !lens.is_closed(ordinal)
+        {
+            found(ordinal, free, here);
+        }
+    });
+}
+
 /// The best node found, taken out of its heap.
 struct Found {
     key: CellKey,
@@ -137,45 +203,34 @@ impl<'a, 'q> Search<'a, 'q> {
     }
 
     fn scan(&mut self, draft: &Draft<'a>, wanted: usize) {
-        let allowed = self.lens.allowed();
-        let is_one = self.lens.is_one_cell();
-        let mut numbers: BTreeMap<Cell, usize> = BTreeMap::new();
-        let mut lists: Vec<(Cell, usize, Vec<Reverse<NodeKey>>)> = Vec::new();
-        let mut neighbours = self.lens.neighbours.iter().peekable();
-        draft.each_free(|ordinal, free| {
-            let here = neighbours.next_if(|(node, _)| *node == ordinal);
-            let here = here.map_or(0, |(_, count)| *count);
-            if !allowed[ordinal as usize]
-                || !self.lens.has_room(draft, ordinal, free)
-                || !self.lens.node_takes(here)
-                || self.lens.is_closed(ordinal)
-            {
+        let mut lists = Lists::new(&self.lens);
+        let mut best: Option<(CellKey, Cell)> = None;
+        let mut fitting = 0;
+        let lens = &self.lens;
+        each_fitting(lens, draft, |ordinal, free, neighbours| {
+            fitting += 1;
+            let key = self.key(ordinal, free, neighbours);
+            if wanted > 1 {
+                lists.push(lens, ordinal, key);
                 return;
             }
-            let number = if is_one && !lists.is_empty() {
-                0
-            } else {
-                let cell = self.lens.cell(ordinal);
-                *numbers.entry(cell).or_insert_with(|| {
-                    lists.push((cell, 0, Vec::new()));
-                    lists.len() - 1
-                })
-            };
-            let key = Reverse(self.key(ordinal, free, here));
-            let (_, fitting, list) = &mut lists[number];
-            *fitting += 1;
-            match list.first_mut() {
-                Some(best) if wanted == 1 => *best = (*best).max(key),
-                _ => list.push(key),
+            // One alone is the least of all: there is nothing to keep in order.
+            let cell = lens.cell(ordinal);
+            let full = self.full_key(&cell, key);
+            if best.is_none_or(|(least, _)| full < least) && !self.breaks_skew(&cell) {
+                best = Some((full, cell));
             }
         });
-        for (cell, fitting, mut list) in lists {
+        let mut lists = lists.lists;
+        lists.extend(best.map(|(key, cell)| (cell, vec![Reverse(key.head)])));
+        self.fitting = fitting;
+        for (cell, mut list) in lists {
+            let fitting = list.len();
             // Each start uses up one node of its cell: what is worse than so many is never reached.
             if wanted.saturating_mul(4) < list.len() {
                 list.select_nth_unstable_by(wanted, |a, b| b.cmp(a));
                 list.truncate(wanted);
             }
-            self.fitting += fitting;
             self.cells.push(Nodes {
                 cell,
                 heap: list.into(),
@@ -188,7 +243,7 @@ impl<'a, 'q> Search<'a, 'q> {
         }
     }
 
-    fn key(&self, ordinal: u32, free: crate::room::Room, neighbours: u32) -> NodeKey {
+    fn key(&self, ordinal: u32, free: Room, neighbours: u32) -> NodeKey {
         NodeKey {
             on_node: if self.lens.spreads_nodes {
                 neighbours
@@ -205,19 +260,23 @@ impl<'a, 'q> Search<'a, 'q> {
         }
     }
 
+    fn full_key(&self, cell: &Cell, head: NodeKey) -> CellKey {
+        let mut levels = [0; MAX_SPREADS];
+        let spreads = self.lens.spreads.iter().zip(&cell.values);
+        for (level, (spread, value)) in levels.iter_mut().zip(spreads) {
+            *level = spread.level(*value);
+        }
+        CellKey {
+            broken: cell.broken,
+            levels,
+            head,
+        }
+    }
+
     fn cell_key(&self, number: u32) -> Option<CellKey> {
         let nodes = &self.cells[number as usize];
         let Reverse(head) = *nodes.heap.peek()?;
-        let mut levels = [0; MAX_SPREADS];
-        let values = nodes.cell.values.iter();
-        for ((level, spread), value) in levels.iter_mut().zip(&self.lens.spreads).zip(values) {
-            *level = spread.level(*value);
-        }
-        Some(CellKey {
-            broken: nodes.cell.broken,
-            levels,
-            head,
-        })
+        Some(self.full_key(&nodes.cell, head))
     }
 
     fn queue(&mut self, number: u32) {
@@ -226,9 +285,8 @@ impl<'a, 'q> Search<'a, 'q> {
         }
     }
 
-    fn breaks_skew(&self, number: u32) -> bool {
-        let values = self.cells[number as usize].cell.values.iter();
-        let mut spreads = self.lens.spreads.iter().zip(values);
+    fn breaks_skew(&self, cell: &Cell) -> bool {
+        let mut spreads = self.lens.spreads.iter().zip(&cell.values);
         spreads.any(|(spread, value)| spread.breaks_skew(*value))
     }
 
@@ -242,7 +300,9 @@ impl<'a, 'q> Search<'a, 'q> {
             }
             match self.cell_key(cell) {
                 Some(now) if now > key => self.order.push(Reverse((now, cell))),
-                Some(_) if self.breaks_skew(cell) => aside.push(Reverse((key, cell))),
+                Some(_) if self.breaks_skew(&self.cells[cell as usize].cell) => {
+                    aside.push(Reverse((key, cell)))
+                }
                 Some(key) => {
                     found = Some(Found { key, cell });
                     break;

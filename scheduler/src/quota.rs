@@ -71,6 +71,17 @@ impl Allowance {
         fits.into_iter().min().unwrap_or(u64::MAX)
     }
 
+    /// The same after so many more of this size.
+    #[must_use]
+    pub(crate) fn after(&self, each: Room, started: usize) -> Self {
+        let mut after = self.clone();
+        for _ in 0..started {
+            after.used = after.used.plus(each);
+            after.allocations += 1;
+        }
+        after
+    }
+
     /// Why no more of this size is let in.
     pub(crate) fn problem(&self, each: Room, unplaced: usize, service: &str) -> Problem {
         let lines = self.lines(each);

@@ -273,10 +273,11 @@ impl<'a, 'i> Planner<'a, 'i> {
         if due == 0 {
             return;
         }
-        let (Some(release), Some(ask)) = (self.input.release, self.plan.ask.take()) else {
+        let (Some(release), Some(mut ask)) = (self.input.release, self.plan.ask.take()) else {
             self.plan.refusal = Some(self.release_is_gone());
             return;
         };
+        ask.staying = Some(self.new.iter().map(|allocation| allocation.node).collect());
         self.start(draft, (release, &ask, due), ids);
         self.plan.ask = Some(ask);
     }
@@ -310,6 +311,7 @@ impl<'a, 'i> Planner<'a, 'i> {
             });
         }
         if let Some(allowance) = tightest.filter(|_| count < due.min(room)) {
+            let allowance = allowance.after(each, count);
             let problem = allowance.problem(each, due - count, &self.service().name);
             self.plan.refusal = Some(problem);
         }
@@ -317,6 +319,11 @@ impl<'a, 'i> Planner<'a, 'i> {
 
     /// No node has room for the next one: who is less important may have to go.
     fn refuse(&mut self, draft: &mut Draft<'_>, ask: &Ask, unplaced: usize) {
+        // What this plan started is there now, and it stays.
+        let mut ask = ask.clone();
+        let started = self.plan.starts.iter().map(|start| start.node);
+        ask.staying.get_or_insert_default().extend(started);
+        let ask = &ask;
         let refusal = Refusal::explain(draft, ask);
         let mut problem = self.unplaceable(unplaced, &refusal);
         let name = &self.service().name;

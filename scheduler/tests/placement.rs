@@ -184,6 +184,7 @@ proptest! {
     #[test]
     fn planner_leader_and_oracle_agree(mut world in any_world(), replicas in 0..8_u32) {
         world.service.spec.replicas = replicas;
+        world.spreads_staying = true;
         let plan = world.plan(&|_| false);
         prop_assert_eq!(fits(&world.cluster(), &plan), Ok(()));
         let mut now = world.clone();

@@ -72,12 +72,14 @@ impl Ledger {
         };
         if is_leaving && self.leaving.insert(id) {
             *self.leaving_of.entry(placed.service).or_default() += 1;
-        } else if !is_leaving && self.leaving.remove(&id) {
-            if let Some(count) = self.leaving_of.get_mut(&placed.service) {
-                *count -= 1;
-                if *count == 0 {
-                    self.leaving_of.remove(&placed.service);
-                }
+        }
+        if is_leaving || !self.leaving.remove(&id) {
+            return;
+        }
+        if let Some(count) = self.leaving_of.get_mut(&placed.service) {
+            *count -= 1;
+            if *count == 0 {
+                self.leaving_of.remove(&placed.service);
             }
         }
     }

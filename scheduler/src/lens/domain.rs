@@ -72,6 +72,11 @@ impl<'a> Domain<'a> {
         self.column.map_or(MISSING, |column| column.of(ordinal))
     }
 
+    /// How many values there can be.
+    pub(crate) fn len(&self) -> usize {
+        self.counts.len()
+    }
+
     pub(crate) fn text(&self, value: u32) -> Option<&'a str> {
         self.column?.text(value)
     }

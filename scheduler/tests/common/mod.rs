@@ -137,6 +137,8 @@ pub(crate) struct World {
     pub(crate) allocations: BTreeMap<AllocationId, Allocation>,
     pub(crate) others: BTreeMap<AllocationId, (NodeId, Resources)>,
     pub(crate) around: Surroundings,
+    /// For the oracle: what is on nodes that are drained is not spread.
+    pub(crate) spreads_staying: bool,
     pub(crate) now_ms: u64,
     pub(crate) index: u64,
     pub(crate) next_id: u128,
@@ -153,6 +155,7 @@ impl World {
             allocations: BTreeMap::new(),
             others: BTreeMap::new(),
             around: Surroundings::default(),
+            spreads_staying: false,
             now_ms: 0,
             index: 1,
             next_id: 1_000_000,
@@ -174,6 +177,7 @@ impl World {
             placement: self.service.spec.placement.clone(),
             only_on: self.only_on,
             around: self.around.clone(),
+            staying: None,
         }
     }
 

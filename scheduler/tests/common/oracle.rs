@@ -67,6 +67,20 @@ fn count(world: &World, key: &str, value: Option<&str>) -> u64 {
     there.filter(|node| attribute(node, key) == value).count() as u64
 }
 
+/// The same, of those that a spread counts.
+fn spread_count(world: &World, key: &str, value: Option<&str>) -> u64 {
+    let there = spread_nodes(world);
+    there.filter(|node| attribute(node, key) == value).count() as u64
+}
+
+fn spread_nodes(world: &World) -> impl Iterator<Item = &Node> {
+    let there = own(world).filter_map(|a| world.nodes.get(&a.node));
+    there.filter(|node| {
+        let is_drained = matches!(node.admin, Admin::Draining { .. });
+        !(world.spreads_staying && is_drained && node.status == NodeStatus::Ready)
+    })
+}
+
 /// The first rule against a node; none: one more allocation of the service fits there.
 pub(crate) fn refuses(world: &World, id: NodeId) -> Option<String> {
     let node = &world.nodes[&id];
@@ -139,11 +153,9 @@ fn breaks_skew(world: &World, node: &Node, spread: &Spread) -> bool {
         return false;
     };
     let value = attribute(node, &spread.key);
-    let next = count(world, &spread.key, value) + 1;
+    let next = spread_count(world, &spread.key, value) + 1;
     if !spread.percent.is_empty() {
-        let total = own(world)
-            .filter(|a| world.nodes.contains_key(&a.node))
-            .count() as u64;
+        let total = spread_nodes(world).count() as u64;
         let fair = ((total + 1) * share(world, spread, value)).div_ceil(1_000_000);
         return next > fair + u64::from(skew);
     }
@@ -151,7 +163,7 @@ fn breaks_skew(world: &World, node: &Node, spread: &Spread) -> bool {
         .nodes
         .values()
         .filter(|node| breaks_rule(world, node).is_none());
-    let counts = open.map(|node| count(world, &spread.key, attribute(node, &spread.key)));
+    let counts = open.map(|node| spread_count(world, &spread.key, attribute(node, &spread.key)));
     next > counts.min().unwrap_or(0) + u64::from(skew)
 }
 
@@ -174,7 +186,7 @@ fn share(world: &World, spread: &Spread, value: Option<&str>) -> u64 {
 
 fn level(world: &World, node: &Node, spread: &Spread) -> u64 {
     let value = attribute(node, &spread.key);
-    let count = count(world, &spread.key, value);
+    let count = spread_count(world, &spread.key, value);
     if spread.percent.is_empty() {
         return count;
     }
