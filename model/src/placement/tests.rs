@@ -9,11 +9,18 @@ fn rule(text: &str) -> Constraint {
         .unwrap_or_else(|problem| panic!("{text}: {problem}"))
 }
 
+/// Text, printed, values that fulfil it, values that do not.
+type Row<'a> = (
+    &'a str,
+    &'a str,
+    &'a [Option<&'a str>],
+    &'a [Option<&'a str>],
+);
+
 #[test]
 fn constraints_read_print_and_judge() {
     let missing = None;
-    // Text, printed, values that fulfil it, values that do not.
-    let table: &[(&str, &str, &[Option<&str>], &[Option<&str>])] = &[
+    let table: &[Row<'_>] = &[
         (
             "tier=pro",
             "tier = pro",
