@@ -78,6 +78,8 @@ pub(crate) enum Command {
     Why(commands::why::Args),
     /// Show what a change of a service would do, step by step; nothing is changed
     Plan(commands::plan::Args),
+    /// Show what services use: CPU, memory, requests
+    Top(commands::top::Args),
     /// Show what an app writes
     Logs(commands::logs::Args),
     /// Show the deployments of a service

@@ -13,6 +13,7 @@ pub mod peers;
 pub mod pki;
 pub mod placement;
 pub mod reconcile;
+pub mod samples;
 pub mod secrets;
 pub mod server;
 pub mod store;

@@ -10,26 +10,21 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use parking_lot::Mutex;
 use skep_model::id::ServiceId;
+pub use skep_model::sample::LATENCY_BOUNDS_US;
+use skep_model::sample::{CLASSES, LATENCY_BUCKETS as BUCKETS};
 
 use crate::reply::Refusal;
 
 /// The labels of [`ServiceSnapshot::requests`]: status classes, and requests that the client
 /// left before there was an answer.
-pub const CODES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "aborted"];
+pub const CODES: [&str; CLASSES] = ["1xx", "2xx", "3xx", "4xx", "5xx", "aborted"];
 const ABORTED: usize = 5;
-
-/// Upper bounds of the latency buckets, in microseconds; one more bucket has no bound.
-pub const LATENCY_BOUNDS_US: [u64; 13] = [
-    1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
-    5_000_000, 10_000_000,
-];
-const BUCKETS: usize = LATENCY_BOUNDS_US.len() + 1;
 
 /// Live counters of a service.
 #[derive(Debug)]
 pub(crate) struct ServiceMetrics {
     service: ServiceId,
-    requests: [AtomicU64; CODES.len()],
+    requests: [AtomicU64; CLASSES],
     in_flight: AtomicU64,
     latency: [AtomicU64; BUCKETS],
     latency_sum_us: AtomicU64,
@@ -218,7 +213,7 @@ pub struct ServiceSnapshot {
     /// Whose.
     pub service: ServiceId,
     /// Requests since the start, by [`CODES`]. Refusals for want of a backend are among them.
-    pub requests: [u64; CODES.len()],
+    pub requests: [u64; CLASSES],
     /// Requests now: bodies being streamed and upgraded connections included.
     pub in_flight: u64,
     /// Requests by time to the head of the answer: not cumulative, bounds in

@@ -12,6 +12,7 @@ pub mod placement;
 pub mod problem;
 pub mod quarantine;
 pub mod route;
+pub mod sample;
 pub mod server;
 pub mod service;
 pub mod spec;

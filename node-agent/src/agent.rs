@@ -24,7 +24,7 @@ use crate::options::Options;
 use crate::routes::Publisher;
 use crate::runtime::{self, Runtime};
 use crate::session::{Outbox, ServerUploads, Session};
-use crate::{credentials, facts, metrics, servers};
+use crate::{credentials, facts, metrics, samples, servers};
 
 /// Events that wait for the keeper, of each kind.
 const EVENTS_MAX: usize = 256;
@@ -159,6 +159,17 @@ impl Agent {
             shutdown.clone(),
         );
         tasks.spawn(keep_facts);
+        let running = samples::Board::default();
+        tasks.spawn(samples::keep(
+            running.clone(),
+            outbox.clone(),
+            shutdown.clone(),
+        ));
+        tasks.spawn(samples::follow(
+            net.clone(),
+            outbox.clone(),
+            shutdown.clone(),
+        ));
 
         let held = contents.generation;
         let (wanted, wanted_now) = watch::channel(None);
@@ -215,6 +226,7 @@ impl Agent {
             metrics,
             wanted,
             places,
+            running,
             reports,
             stop_on_exit: options.stop_on_exit,
         };

@@ -23,6 +23,7 @@ mod options;
 mod plan;
 mod routes;
 mod runtime;
+mod samples;
 mod servers;
 mod session;
 #[cfg(test)]

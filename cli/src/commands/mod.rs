@@ -25,6 +25,7 @@ pub(crate) mod server;
 pub(crate) mod status;
 pub(crate) mod stop;
 pub(crate) mod token;
+pub(crate) mod top;
 pub(crate) mod up;
 pub(crate) mod webhook;
 pub(crate) mod why;
@@ -89,6 +90,7 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Ps(args) => ps::run(args, session).await,
         Command::Why(args) => why::run(args, session).await,
         Command::Plan(args) => plan::run(args, session).await,
+        Command::Top(args) => top::run(args, session).await,
         Command::Logs(args) => logs::run(args, session).await,
         Command::Deployments(args) => deployments::run(args, session).await,
         Command::Releases(args) => releases::run(args, session).await,

@@ -3,6 +3,7 @@
 //! [`safe`]: apps and builds have written parts of it. Decides nothing.
 
 mod safe;
+pub(crate) mod samples;
 pub(crate) mod table;
 pub(crate) mod time;
 pub(crate) mod view;
@@ -15,6 +16,9 @@ use crate::failure::Failure;
 
 /// What a shell reports for a program whose reader went away.
 const BROKEN_PIPE: i32 = 141;
+
+/// Takes a terminal to its top left corner and empties it.
+const CLEAR: &[u8] = b"\x1b[H\x1b[2J";
 
 /// A colour or weight of text on a terminal.
 #[derive(Debug, Clone, Copy)]
@@ -84,6 +88,17 @@ impl Output {
         } else {
             self.out(&text());
         }
+    }
+
+    /// One item in the place of the one before, for people on a terminal; else as [`Output::item`].
+    pub(crate) fn refreshed<T: Serialize>(self, value: &T, text: impl FnOnce() -> String) {
+        if !self.is_json && io::stdout().is_terminal() {
+            // What ends up on the screen passes `safe` as ever.
+            let _ = io::stdout()
+                .write_all(CLEAR)
+                .and_then(|()| io::stdout().flush());
+        }
+        self.item(value, text);
     }
 
     /// How it goes, for people: beside the result, which with `--json` alone is on stdout.

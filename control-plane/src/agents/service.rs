@@ -29,6 +29,7 @@ use super::session::{Session, is_member, status};
 use super::uploads::Uploads;
 use crate::history::History;
 use crate::pki::Authority;
+use crate::samples::Samples;
 use crate::secrets::Secrets;
 use crate::store::{Store, now_ms};
 
@@ -48,6 +49,8 @@ pub struct Shared {
     pub history: History,
     /// Who is connected.
     pub fleet: Fleet,
+    /// What the nodes measure.
+    pub samples: Samples,
     /// Wakes the sessions that a change concerns.
     pub notices: Notices,
     /// App logs passing through.

@@ -55,6 +55,7 @@ impl Session {
         let (relayed, to_node) = self.shared.relay.connect(self.node);
         let result = self.exchange(&mut up, to_node).await;
         self.shared.relay.disconnect(self.node, relayed);
+        self.shared.samples.disconnect(self.node, self.id);
         self.shared.fleet.disconnect(self.node, self.id);
         match result {
             Ok(()) => tracing::info!(node = %self.node, "session ended"),
@@ -139,6 +140,10 @@ impl Session {
                     fleet.certified(node, self.id, KeyId::from_bytes(&beat.ca));
                     continue;
                 }
+                Up::Samples(samples) => {
+                    self.measured(samples)?;
+                    continue;
+                }
                 Up::Routes(routes) => {
                     let status = self.route_status(&routes);
                     fleet.routes(node, self.id, status);
@@ -158,6 +163,17 @@ impl Session {
                 tracing::debug!(%node, "a node's word found no room: it will be said again");
             }
         }
+        Ok(())
+    }
+
+    /// What the node measures: it goes to the leader, and is written down nowhere.
+    fn measured(&self, message: v1::Samples) -> Result<(), Status> {
+        let samples = message.try_into();
+        let samples = samples.map_err(|error: skep_proto::convert::Error| {
+            Status::invalid_argument(error.to_string())
+        })?;
+        let view = self.shared.store.view();
+        (self.shared.samples).hear(&view, (self.node, self.id), samples);
         Ok(())
     }
 

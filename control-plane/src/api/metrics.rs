@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::extract::{ConnectInfo, Request};
 use axum::http::{HeaderValue, header};
@@ -112,6 +113,7 @@ fn text(app: &App, view: &View) -> String {
         "Agents connected to this server.",
         app.fleet.connected(),
     );
+    samples(&mut page, app);
     let streams = MAX_STREAMS - app.streams.available_permits().min(MAX_STREAMS);
     page.one(
         "skep_api_streams",
@@ -126,6 +128,36 @@ fn text(app: &App, view: &View) -> String {
         MAX_STREAMS,
     );
     page.0
+}
+
+/// How samples come through; what they say is asked for at `/v1/samples`: a number for each service and
+/// allocation would be too many here.
+fn samples(page: &mut Page, app: &App) {
+    let numbers = app.samples.metrics();
+    page.one(
+        "skep_samples_dropped_total",
+        "counter",
+        "Readings of containers replaced by newer ones before the leader had them.",
+        numbers.dropped,
+    );
+    page.one(
+        "skep_samples_refused_total",
+        "counter",
+        "Readings of what the node has no say in, or of too many things.",
+        numbers.refused,
+    );
+    page.one(
+        "skep_samples_relay_lag_seconds",
+        "gauge",
+        "How long the oldest samples that the leader does not have yet have waited.",
+        Duration::from_millis(numbers.lag_ms).as_secs_f64(),
+    );
+    page.one(
+        "skep_samples_nodes",
+        "gauge",
+        "Nodes of which there are fresh samples here: all at the leader, else this server's.",
+        numbers.nodes,
+    );
 }
 
 fn raft(page: &mut Page, app: &App) {

@@ -20,6 +20,7 @@ pub mod neighbours;
 mod nodes;
 mod placement;
 mod prepare;
+mod samples;
 mod servers;
 mod services;
 mod stream;
@@ -59,6 +60,7 @@ use crate::agents::fleet::Fleet;
 use crate::agents::relay::Relay;
 use crate::agents::uploads::Uploads;
 use crate::history::{Elsewhere, History};
+use crate::samples::Samples;
 use crate::secrets::Secrets;
 use crate::store::Store;
 use access::{TokenScheme, protected, public};
@@ -90,6 +92,8 @@ pub struct Context {
     pub relay: Relay,
     /// Who is connected here.
     pub fleet: Fleet,
+    /// What the nodes measure.
+    pub samples: Samples,
     /// The server that this API is part of.
     pub own: Own,
     /// Ends streams.
@@ -109,6 +113,7 @@ struct App {
     uploads: Uploads,
     relay: Relay,
     fleet: Fleet,
+    samples: Samples,
     own: Own,
     shutdown: CancellationToken,
     streams: Arc<Semaphore>,
@@ -127,6 +132,7 @@ impl From<Context> for App {
             uploads,
             relay,
             fleet,
+            samples,
             own,
             shutdown,
         } = context;
@@ -139,6 +145,7 @@ impl From<Context> for App {
             uploads,
             relay,
             fleet,
+            samples,
             own,
             shutdown,
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
@@ -305,6 +312,7 @@ fn cluster_routes(app: &App) -> OpenApiRouter<App> {
             Action::ReadServices,
             routes!(allocations::list),
         ))
+        .routes(protected(app, Action::ReadServices, routes!(samples::list)))
         .routes(protected(
             app,
             Action::SettleQuarantine,

@@ -22,8 +22,8 @@ use tokio_rustls::rustls::{CertificateError, Error as TlsError};
 
 /// Everything from the connection to the last byte of the answer.
 const DEADLINE: Duration = Duration::from_secs(3);
-/// Largest answer.
-const ANSWER_MAX: usize = 1 << 20;
+/// Largest answer: samples of ten thousand services.
+const ANSWER_MAX: usize = 8 << 20;
 /// Header with the answering server's clock, ms since the epoch.
 pub(super) const CLOCK_HEADER: &str = "skep-clock-ms";
 

@@ -7,6 +7,7 @@ mod deployments;
 mod elsewhere;
 mod hooks;
 mod logs;
+mod samples;
 mod servers;
 mod services;
 
@@ -91,6 +92,7 @@ impl Server {
             uploads: Uploads::default(),
             relay: Relay::default(),
             fleet: Fleet::default(),
+            samples: Samples::default(),
             own: own(&ca, dir.path()),
             shutdown,
         };

@@ -9,6 +9,7 @@
 //! Fleet     ─► presence      ─(Presence, to each peer)──────► PeersService ─► Fleet
 //! History   ─► copying       ─(FetchHistory, of each peer)──► PeersService ─► History
 //! API       ─► Fetcher       ─(FetchEvents)─────────────────► PeersService ─► History
+//! Samples   ─► samples       ─(Samples, to the leader)──────► PeersService ─► Samples
 //! Relay, Uploads ─► Fetcher  ─(FetchLogs, FetchUpload)──────► PeersService ─► Relay, Uploads
 //! ```
 
@@ -25,6 +26,7 @@ pub mod metrics;
 pub mod presence;
 mod proposals;
 mod receive;
+pub mod samples;
 mod send;
 pub mod service;
 pub mod transport;

@@ -18,12 +18,13 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::directory::{Contact, Directory, Standing, is_beyond};
 use super::transport::{ADDRESS_HEADER, Outbox};
-use super::{MAX_WIRE_BYTES, history, presence, proposals, receive};
+use super::{MAX_WIRE_BYTES, history, presence, proposals, receive, samples};
 use crate::agents::fleet::Fleet;
 use crate::agents::relay::{Ask, Lines, Relay};
 use crate::agents::status;
 use crate::agents::uploads::Uploads;
 use crate::history::History;
+use crate::samples::Samples;
 use crate::store::Store;
 
 /// Takes in servers that bring a token: the one call that needs no certificate.
@@ -47,6 +48,8 @@ pub struct Parts {
     pub outbox: Outbox,
     /// Who is connected where.
     pub fleet: Fleet,
+    /// What the nodes measure.
+    pub samples: Samples,
     /// App logs passing through.
     pub relay: Relay,
     /// Folders passing through.
@@ -259,6 +262,25 @@ impl Servers for PeersService {
             fleet.forget(contact.server);
         }
         done
+    }
+
+    async fn samples(
+        &self,
+        request: Request<Streaming<v1::SampleReport>>,
+    ) -> Result<Response<v1::SamplesDone>, Status> {
+        let contact = self.caller(&request)?;
+        let mut stream = request.into_inner();
+        let listen = async {
+            while let Some(report) = stream.message().await? {
+                if !self.parts.samples.is_leading() {
+                    return Err(Status::failed_precondition("this server does not lead"));
+                }
+                let words = samples::words(report).map_err(malformed)?;
+                self.parts.samples.learn(words);
+            }
+            Ok(Response::new(v1::SamplesDone {}))
+        };
+        Self::while_member(&self.parts, &contact, listen).await
     }
 
     async fn fetch_upload(

@@ -29,9 +29,10 @@ use crate::api::neighbours::Neighbours;
 use crate::history::History;
 use crate::peers::{
     Contact, ControlService, Directory, Fetcher, Forwarder, Links, Outbox, PeersService, copying,
-    presence, service,
+    presence, samples, service,
 };
 use crate::pki::{Authority, Terms};
+use crate::samples::Samples;
 use crate::secrets::Secrets;
 use crate::store::Store;
 use crate::{api, reconcile};
@@ -189,6 +190,7 @@ fn connect(
         directory,
         outbox,
         fleet: fleet.clone(),
+        samples: Samples::default(),
         relay: Relay::reaching(fleet.clone(), fetcher.clone()),
         uploads: Uploads::reaching(fetcher.clone()),
         history,
@@ -286,6 +288,7 @@ async fn start(
         secrets: passing.secrets.clone(),
         history: history.clone(),
         fleet: passing.fleet.clone(),
+        samples: passing.peers.samples.clone(),
         relay: passing.peers.relay.clone(),
         uploads: passing.peers.uploads.clone(),
         authority: Authority::new(
@@ -307,6 +310,7 @@ async fn start(
         uploads: shared.uploads.clone(),
         relay: shared.relay.clone(),
         fleet: shared.fleet.clone(),
+        samples: shared.samples.clone(),
         own: api::Own {
             neighbours,
             data_dir: Arc::new(options.data_dir.clone()),
@@ -355,6 +359,13 @@ fn keep_in_touch(parts: &mut JoinSet<Ended>, passing: &Passing, shutdown: &Cance
     let history = passing.peers.history.clone();
     let copying = copying::copy(passing.links.clone(), history, shutdown.clone());
     parts.spawn(named("copying of histories", copying));
+    let relaying = samples::relay(
+        passing.links.clone(),
+        passing.peers.samples.clone(),
+        passing.store.clone(),
+        shutdown.clone(),
+    );
+    parts.spawn(named("samples", relaying));
 }
 
 /// Waits until shutdown, then for the parts; a part that ends before is a fault.

@@ -11,5 +11,6 @@ mod histories;
 mod passing;
 mod presence;
 mod refusals;
+mod samples;
 mod snapshots;
 mod writes;

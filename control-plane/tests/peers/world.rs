@@ -15,12 +15,14 @@ use skep_control_plane::agents::uploads::Uploads;
 use skep_control_plane::history::History;
 use skep_control_plane::machine::Machine;
 use skep_control_plane::peers::directory::Standing;
+use skep_control_plane::peers::samples::relay as relay_samples;
 use skep_control_plane::peers::service::Parts;
 use skep_control_plane::peers::{
     Contact, ControlService, Directory, Fetcher, Forwarder, JoinServers, Links, Outbox,
     PeerTransport, PeersService, copying, presence,
 };
 use skep_control_plane::pki::{Authority, Terms};
+use skep_control_plane::samples::Samples;
 use skep_control_plane::secrets::Secrets;
 use skep_control_plane::store::Store;
 use skep_control_plane::{consensus, reconcile};
@@ -68,6 +70,7 @@ pub(crate) struct Server {
     pub(crate) fetcher: Arc<Fetcher>,
     pub(crate) store: Store,
     pub(crate) fleet: Fleet,
+    pub(crate) samples: Samples,
     pub(crate) relay: Relay,
     pub(crate) uploads: Uploads,
     pub(crate) outbox: Outbox,
@@ -205,12 +208,20 @@ impl World {
         tokio::spawn(writer);
         let copied = copying::copy(links.clone(), history.clone(), stop.clone());
         tokio::spawn(copied);
+        let samples = Samples::default();
+        tokio::spawn(relay_samples(
+            links.clone(),
+            samples.clone(),
+            store.clone(),
+            stop.clone(),
+        ));
         let parts = Parts {
             history,
             store,
             directory,
             outbox,
             fleet,
+            samples,
             relay,
             uploads,
             joiner: Arc::new(NoJoin),
@@ -222,6 +233,7 @@ impl World {
             fetcher,
             store: parts.store,
             fleet: parts.fleet,
+            samples: parts.samples,
             relay: parts.relay,
             uploads: parts.uploads,
             outbox: parts.outbox,
@@ -243,6 +255,7 @@ impl World {
             secrets: self.secrets.clone(),
             history: history.clone(),
             fleet: parts.fleet.clone(),
+            samples: parts.samples.clone(),
             relay: parts.relay.clone(),
             uploads: parts.uploads.clone(),
             authority: Authority::new(parts.store.clone(), self.secrets.clone(), Terms::default()),

@@ -78,6 +78,7 @@ impl Server {
         tokio::spawn(notices.follow(&store, stop.clone()));
         let shared = Shared {
             notices,
+            samples: skep_control_plane::samples::Samples::default(),
             store: store.clone(),
             secrets: secrets.clone(),
             history: history.clone(),

@@ -254,6 +254,7 @@ impl Keeper {
             self.traffic_changed |= entry.address.is_some();
         }
         self.parts.outbox.forget(id);
+        self.parts.running.set(id, None);
         self.publish_places(id);
         self.parts.writer.write_soon(vec![Change::Forget(id)]).await;
     }
@@ -328,6 +329,12 @@ impl Keeper {
         let address = running.filter(|_| fit && taken);
         self.traffic_changed |= address != entry.address;
         entry.address = address;
+        let container = entry.running().filter(|_| assignment.is_some());
+        let container = container.and_then(|(seen, ..)| match seen.phase {
+            Phase::Running { pid, .. } if pid != 0 => Some((seen.id.as_str(), pid)),
+            _ => None,
+        });
+        self.parts.running.set(id, container);
         // Before all containers are known nothing true can be said of one that seems absent.
         let Some(assignment) = assignment.filter(|_| self.listed) else {
             return;

@@ -29,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::routes::Content;
 use crate::runtime::Runtime;
 use crate::runtime::events::Told;
+use crate::samples;
 use crate::session::{Down, Outbox};
 
 use entry::Entry;
@@ -53,6 +54,8 @@ pub(crate) struct Parts {
     pub(crate) wanted: watch::Sender<Option<Arc<Content>>>,
     /// Where the logs are.
     pub(crate) places: watch::Sender<Places>,
+    /// Which containers run, for whoever measures them.
+    pub(crate) running: samples::Board,
     /// Where health checks report to.
     pub(crate) reports: mpsc::Sender<Report>,
     /// Stop the containers at the end.

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use skep_identity::grpc::channel_uds;
 use skep_proto::v1::net_client::NetClient;
-use skep_proto::v1::{NetStatus, NodeTable, WatchRequest};
+use skep_proto::v1::{IngressReading, MeasureRequest, NetStatus, NodeTable, WatchRequest};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
-use tonic::{Request, Status};
+use tonic::{Request, Status, Streaming};
 
 use super::MAX_TABLE_BYTES;
 
@@ -69,6 +69,18 @@ impl Client {
         let publish = net.publish(Request::new(table));
         match timeout(PUBLISH_LIMIT, publish).await {
             Ok(answer) => answer.map(|_| ()),
+            Err(_) => Err(Status::deadline_exceeded("the data plane does not answer")),
+        }
+    }
+
+    /// What the ingress has counted: all of it first, then every period what changed.
+    ///
+    /// # Errors
+    /// `Unavailable` or `DeadlineExceeded`: the process is away; `Unimplemented`: it is older.
+    pub(crate) async fn measure(&self) -> Result<Streaming<IngressReading>, Status> {
+        let mut net = self.net.clone();
+        match timeout(WATCH_LIMIT, net.measure(MeasureRequest {})).await {
+            Ok(answer) => Ok(answer?.into_inner()),
             Err(_) => Err(Status::deadline_exceeded("the data plane does not answer")),
         }
     }

@@ -6,6 +6,7 @@
 
 mod admin;
 pub mod client;
+mod measure;
 mod polls;
 mod service;
 mod store;

@@ -5,16 +5,21 @@ use std::sync::Arc;
 
 use futures_util::Stream;
 use skep_proto::v1::net_server::Net;
-use skep_proto::v1::{NetStatus, NodeTable, Published, WatchRequest};
+use skep_proto::v1::{
+    IngressReading, MeasureRequest, NetStatus, NodeTable, Published, WatchRequest,
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use super::measure::{self, Life};
 use super::table::Tables;
 
 /// Progress that waits for its reader; only the newest matters, so one is enough.
 const STATUS_QUEUE: usize = 1;
+/// Readings that wait for their reader: the next one has all that one more would have.
+const READING_QUEUE: usize = 1;
 
 /// The gRPC service.
 #[derive(Debug)]
@@ -22,6 +27,7 @@ pub(super) struct Service {
     tables: Arc<Tables>,
     ingress_port: u16,
     closing: CancellationToken,
+    life: Life,
 }
 
 impl Service {
@@ -30,13 +36,26 @@ impl Service {
             tables,
             ingress_port,
             closing,
+            life: Life::begin(),
         }
+    }
+
+    /// Does `work` for a listener until the process closes.
+    fn until_closing(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let closing = self.closing.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = closing.cancelled() => {}
+                () = work => {}
+            }
+        });
     }
 }
 
 #[tonic::async_trait]
 impl Net for Service {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<NetStatus, Status>> + Send>>;
+    type MeasureStream = Pin<Box<dyn Stream<Item = Result<IngressReading, Status>> + Send>>;
 
     async fn publish(&self, request: Request<NodeTable>) -> Result<Response<Published>, Status> {
         let tables = Arc::clone(&self.tables);
@@ -53,13 +72,16 @@ impl Net for Service {
     async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let (sender, receiver) = mpsc::channel(STATUS_QUEUE);
         let follow = follow(Arc::clone(&self.tables), self.ingress_port, sender);
-        let closing = self.closing.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                () = closing.cancelled() => {}
-                () = follow => {}
-            }
-        });
+        self.until_closing(follow);
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn measure(
+        &self,
+        _: Request<MeasureRequest>,
+    ) -> Result<Response<Self::MeasureStream>, Status> {
+        let (sender, receiver) = mpsc::channel(READING_QUEUE);
+        self.until_closing(measure::tell(Arc::clone(&self.tables), self.life, sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 }

@@ -8,6 +8,7 @@ mod desired;
 mod link;
 mod observations;
 mod outbox;
+mod samples;
 #[cfg(test)]
 mod tests;
 mod upload;
@@ -131,6 +132,7 @@ impl Session {
                 .run_until_cancelled(link::keep(&mut self, &mut backoff))
                 .await;
             self.metrics.session(false);
+            self.outbox.end();
             self.logs.cancel_all();
             match kept {
                 None | Some(Error::Closing) => return,

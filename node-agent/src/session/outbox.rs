@@ -6,11 +6,13 @@ use skep_model::allocation::Observed;
 use skep_model::deployment::BuildOutcome;
 use skep_model::id::{AllocationId, DeploymentId};
 use skep_model::node::Facts;
+use skep_model::sample::{AllocationReading, NodeReading};
 use skep_proto::v1;
 use tokio::sync::Notify;
 
 use super::build_log::BuildLogs;
 use super::observations::Observations;
+use super::samples::Samples;
 use crate::routes::Version;
 
 #[derive(Debug, Default)]
@@ -21,6 +23,7 @@ struct State {
     routes_unsent: bool,
     facts: Option<Facts>,
     facts_changed: bool,
+    samples: Samples,
 }
 
 /// The way up.
@@ -107,6 +110,36 @@ impl Outbox {
         });
     }
 
+    /// Whether there is anybody to take samples.
+    pub(crate) fn wants_samples(&self) -> bool {
+        self.state.lock().samples.has_session()
+    }
+
+    /// The node and its containers, as read at a time of a life of this agent.
+    pub(crate) fn sample(
+        &self,
+        at: (u64, u64),
+        node: NodeReading,
+        allocations: Vec<AllocationReading>,
+    ) {
+        self.change(|state| state.samples.read(at, node, allocations));
+    }
+
+    /// What the ingress has counted; `is_first`: all of it. Goes up with the next sample.
+    pub(crate) fn count(&self, reading: v1::IngressReading, is_first: bool) {
+        self.state.lock().samples.count(reading, is_first);
+    }
+
+    /// The data plane is away.
+    pub(crate) fn ingress_away(&self) {
+        self.state.lock().samples.ingress_away();
+    }
+
+    /// The session is over.
+    pub(super) fn end(&self) {
+        self.state.lock().samples.end();
+    }
+
     /// A new session: the facts to greet with, and everything is due. None: not known yet.
     pub(super) fn begin(&self) -> Option<Facts> {
         let state = &mut *self.state.lock();
@@ -114,6 +147,7 @@ impl Outbox {
         state.logs.resend();
         state.routes_unsent = state.routes != v1::RouteStatus::default();
         state.facts_changed = false;
+        state.samples.begin();
         state.facts.clone()
     }
 
@@ -138,7 +172,8 @@ impl Outbox {
         if let Some(lines) = state.logs.next() {
             return Some(Kind::BuildLog(lines));
         }
-        state.observations.next().map(Kind::Observed)
+        let observed = state.observations.next().map(Kind::Observed);
+        observed.or_else(|| state.samples.next().map(Kind::Samples))
     }
 
     /// What was sent and not acknowledged is due again.

@@ -3,6 +3,7 @@
 
 mod entity;
 mod placement;
+mod sample;
 mod server;
 mod spec;
 mod work;

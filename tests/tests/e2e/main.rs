@@ -18,6 +18,7 @@ mod ports;
 mod ready;
 mod restart;
 mod rolling;
+mod samples;
 mod surface;
 mod traefik;
 mod traefik_rolling;

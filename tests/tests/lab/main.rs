@@ -9,5 +9,6 @@ mod group;
 mod growth;
 mod history;
 mod network;
+mod samples;
 mod troubles;
 mod versions;

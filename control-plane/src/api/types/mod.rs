@@ -5,6 +5,7 @@ mod cluster;
 mod deployment;
 mod log;
 mod placement;
+mod sample;
 mod server;
 mod service;
 
@@ -23,6 +24,7 @@ pub use placement::{
     AllocationReason, NodeAnswer, PlanRequest, PlanView, PlannedEnd, PlannedStart, PlannedStep,
     WhyView,
 };
+pub use sample::{AllocationSampleView, NodeSampleView, SamplesView, ServiceSampleView};
 pub use server::{
     GivenToken, OperatorRequest, OperatorView, ServerReport, ServerRole, ServerView, ServersView,
     TokenRequest, TokenView, TokensView,

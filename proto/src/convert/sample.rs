@@ -1,0 +1,166 @@
+//! What is measured, in messages.
+
+use skep_model::id::{AllocationId, ServiceId};
+use skep_model::sample::{
+    AllocationReading, IngressReading, NodeReading, Samples, ServiceCounters,
+};
+
+use super::{Error, error, id, id_bytes};
+use crate::v1;
+
+impl From<&Samples> for v1::Samples {
+    fn from(samples: &Samples) -> Self {
+        Self {
+            life: samples.life,
+            at_ms: samples.at_ms,
+            node: Some(v1::NodeReading {
+                cpu_us: samples.node.cpu_us,
+                memory_bytes: samples.node.memory_bytes,
+            }),
+            allocations: samples.allocations.iter().map(Into::into).collect(),
+            ingress: samples.ingress.as_ref().map(Into::into),
+        }
+    }
+}
+
+impl TryFrom<v1::Samples> for Samples {
+    type Error = Error;
+
+    fn try_from(message: v1::Samples) -> Result<Self, Error> {
+        let node = message.node.unwrap_or_default();
+        let allocations = message.allocations.into_iter().map(TryInto::try_into);
+        Ok(Self {
+            life: message.life,
+            at_ms: message.at_ms,
+            node: NodeReading {
+                cpu_us: node.cpu_us,
+                memory_bytes: node.memory_bytes,
+            },
+            allocations: allocations.collect::<Result<_, _>>()?,
+            ingress: message.ingress.map(TryInto::try_into).transpose()?,
+        })
+    }
+}
+
+impl From<&AllocationReading> for v1::AllocationReading {
+    fn from(reading: &AllocationReading) -> Self {
+        Self {
+            allocation: id_bytes(reading.allocation.as_u128()),
+            container: reading.container,
+            cpu_us: reading.cpu_us,
+            memory_bytes: reading.memory_bytes,
+            age_ms: reading.age_ms,
+        }
+    }
+}
+
+impl TryFrom<v1::AllocationReading> for AllocationReading {
+    type Error = Error;
+
+    fn try_from(message: v1::AllocationReading) -> Result<Self, Error> {
+        Ok(Self {
+            allocation: id!(AllocationId, message.allocation),
+            container: message.container,
+            cpu_us: message.cpu_us,
+            memory_bytes: message.memory_bytes,
+            age_ms: message.age_ms,
+        })
+    }
+}
+
+impl From<&IngressReading> for v1::IngressReading {
+    fn from(reading: &IngressReading) -> Self {
+        let services = reading.services.iter();
+        Self {
+            life: reading.life,
+            at_ms: reading.at_ms,
+            services: services.map(|(id, of)| counters(*id, of)).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::IngressReading> for IngressReading {
+    type Error = Error;
+
+    fn try_from(message: v1::IngressReading) -> Result<Self, Error> {
+        let service = |message: v1::ServiceCounters| {
+            let id = id!(ServiceId, message.service);
+            let counted = ServiceCounters {
+                requests: buckets("requests", &message.requests)?,
+                in_flight: message.in_flight,
+                latency: buckets("latency", &message.latency)?,
+            };
+            Ok((id, counted))
+        };
+        Ok(Self {
+            life: message.life,
+            at_ms: message.at_ms,
+            services: message
+                .services
+                .into_iter()
+                .map(service)
+                .collect::<Result<_, Error>>()?,
+        })
+    }
+}
+
+fn counters(id: ServiceId, of: &ServiceCounters) -> v1::ServiceCounters {
+    v1::ServiceCounters {
+        service: id_bytes(id.as_u128()),
+        requests: of.requests.to_vec(),
+        in_flight: of.in_flight,
+        latency: of.latency.to_vec(),
+    }
+}
+
+/// None at all: nothing was counted.
+fn buckets<const N: usize>(field: &'static str, given: &[u64]) -> Result<[u64; N], Error> {
+    if given.is_empty() {
+        return Ok([0; N]);
+    }
+    given.try_into().map_err(|_| error(field))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_survive_the_wire_and_other_buckets_are_refused() {
+        let samples = Samples {
+            life: 7,
+            at_ms: 2_000,
+            node: NodeReading {
+                cpu_us: Some(5),
+                memory_bytes: None,
+            },
+            allocations: vec![AllocationReading {
+                allocation: AllocationId::from_u128(1),
+                container: u64::MAX,
+                cpu_us: None,
+                memory_bytes: Some(0),
+                age_ms: 9,
+            }],
+            ingress: Some(IngressReading {
+                life: 8,
+                at_ms: 1,
+                services: vec![(
+                    ServiceId::from_u128(2),
+                    ServiceCounters {
+                        requests: [0, 1, 2, 3, 4, 5],
+                        in_flight: 6,
+                        latency: std::array::from_fn(|place| place as u64),
+                    },
+                )],
+            }),
+        };
+        let mut message = v1::Samples::from(&samples);
+        assert_eq!(Samples::try_from(message.clone()), Ok(samples));
+        let ingress = message.ingress.as_mut().expect("there");
+        ingress.services[0].latency.pop();
+        assert_eq!(
+            Samples::try_from(message).expect_err("refused").field,
+            "latency"
+        );
+    }
+}

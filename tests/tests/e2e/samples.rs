@@ -1,0 +1,98 @@
+//! What services use is seen: requests through the ingress as a rate, CPU that is burned as CPU.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use skep_tests::api::Name;
+use skep_tests::load::Load;
+use skep_tests::{Cluster, wait, with_cluster};
+
+/// Several periods, on a busy machine.
+const SEEN: Duration = Duration::from_secs(60);
+const RATE: u32 = 40;
+
+async fn top(cluster: &Cluster, name: &Name) -> Result<Value> {
+    let arguments = ["top", "--json", &name.service, "--project", &name.project];
+    let found = cluster.skep.run(&arguments).await?.json()?;
+    let services = found["services"].as_array().context("services")?;
+    ensure!(services.len() == 1, "{found}");
+    Ok(services[0].clone())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn load_is_seen_as_requests_and_burned_cpu_as_cpu() {
+    with_cluster("samples", async |cluster| -> Result<()> {
+        let (web, _) = cluster
+            .service("web", "1", json!({ "replicas": 2 }))
+            .await?;
+        let burner = Name::of("burner");
+        let image = cluster.image("2", &[("BURN_CPU", "1")]).await?;
+        cluster.api.put_service(&burner, json!({})).await?;
+        let image = json!({ "type": "image", "reference": image });
+        cluster.api.live(&burner, &image).await?;
+
+        wait::until_ok("idle services to be measured", SEEN, async || {
+            let of = top(cluster, &web).await?;
+            ensure!(of["request_rate"] == 0.0 && of["in_flight"] == 0, "{of}");
+            ensure!(
+                of["latency_p95_ms"].is_null(),
+                "no request, no latency: {of}"
+            );
+            ensure!(of["missing"] == 0 && of["cpu_millis"].is_u64(), "{of}");
+            let memory = of["memory_bytes"].as_u64().context("memory")?;
+            ensure!((1 << 18..256 << 20).contains(&memory), "{of}");
+            Ok(())
+        })
+        .await?;
+        wait::until_ok("burned CPU to be seen, and whose it is", SEEN, async || {
+            let (idle, busy) = (top(cluster, &web).await?, top(cluster, &burner).await?);
+            let cpu = |of: &Value| of["cpu_millis"].as_u64();
+            ensure!(
+                cpu(&busy) > Some(150) && cpu(&idle) < Some(100),
+                "{idle} {busy}"
+            );
+            let allocations = busy["allocations"].as_array().context("allocations")?;
+            ensure!(allocations.len() == 1, "{busy}");
+            ensure!(allocations[0]["cpu_millis"] == busy["cpu_millis"], "{busy}");
+            Ok(())
+        })
+        .await?;
+
+        let load = Load::start(cluster.ingress, &cluster.host(&web), RATE);
+        wait::until_ok("load to be seen as a rate", SEEN, async || {
+            let of = top(cluster, &web).await?;
+            let seen = of["request_rate"].as_f64().context("rate")?;
+            // Clients on a busy machine send less than they should, never more.
+            let sent = load.so_far().rate();
+            ensure!(seen > sent * 0.6 && seen < sent * 1.5, "{seen} of {sent}");
+            ensure!(of["latency_p95_ms"].as_f64() > Some(0.0), "{of}");
+            Ok(())
+        })
+        .await?;
+        load.stop().await;
+        let (held, seen) = tokio::join!(cluster.get(&web, "/hold?ms=12000"), async {
+            wait::until_ok("a held request to be seen", SEEN, async || {
+                let of = top(cluster, &web).await?;
+                ensure!(of["in_flight"] == 1, "{of}");
+                Ok(())
+            })
+            .await
+        });
+        seen?;
+        ensure!(held?.status == 200, "held");
+
+        let nodes = cluster
+            .skep
+            .run(&["top", "--nodes", "--json"])
+            .await?
+            .json()?;
+        let node = &nodes["nodes"][0];
+        ensure!(node["cpu_millis"].as_u64() > Some(100), "{node}");
+        ensure!(node["memory_bytes"].as_u64() > Some(64 << 20), "{node}");
+        let text = cluster.skep.run(&["top"]).await?.ok()?;
+        text.says(&["SERVICE", "REQ/S", "web", "2/2"])?;
+        Ok(())
+    })
+    .await;
+}
