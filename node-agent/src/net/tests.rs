@@ -466,3 +466,26 @@ async fn stopping_lets_an_open_request_end_and_the_agent_hears_of_it() {
     net.stop().await;
     assert!(TcpStream::connect(address).await.is_err());
 }
+
+#[tokio::test]
+async fn the_agent_hears_what_was_counted_all_of_it_first() {
+    let dir = tempfile::tempdir().expect("folder");
+    let net = start(dir.path()).await;
+    net.client.publish(table(1, &[])).await.expect("published");
+    let mut idle = net.client.measure().await.expect("there");
+    let reading = timeout(LIMIT, idle.message()).await.expect("in time");
+    let first = reading.expect("sound").expect("open");
+    assert_eq!(first.services, vec![], "nothing was counted");
+    let get = "GET / HTTP/1.1\r\nhost: app.example\r\nconnection: close\r\n\r\n";
+    let answer = request(net.addresses.ingress, get).await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    let mut later = net.client.measure().await.expect("there");
+    for stream in [&mut idle, &mut later] {
+        let reading = timeout(LIMIT, stream.message()).await.expect("in time");
+        let reading = reading.expect("sound").expect("open");
+        assert_eq!(reading.life, first.life);
+        let requests = &reading.services[0].requests;
+        assert_eq!(requests.iter().sum::<u64>(), 1, "{reading:?}");
+    }
+    net.stop().await;
+}
