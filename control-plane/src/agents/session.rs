@@ -141,7 +141,7 @@ impl Session {
                     continue;
                 }
                 Up::Samples(samples) => {
-                    self.measured(samples)?;
+                    self.measured(samples);
                     continue;
                 }
                 Up::Routes(routes) => {
@@ -166,15 +166,17 @@ impl Session {
         Ok(())
     }
 
-    /// What the node measures: it goes to the leader, and is written down nowhere.
-    fn measured(&self, message: v1::Samples) -> Result<(), Status> {
-        let samples = message.try_into();
-        let samples = samples.map_err(|error: skep_proto::convert::Error| {
-            Status::invalid_argument(error.to_string())
-        })?;
-        let view = self.shared.store.view();
-        (self.shared.samples).hear(&view, (self.node, self.id), samples);
-        Ok(())
+    /// What the node measures: it goes to the leader, and is written down nowhere. What means nothing is
+    /// no reason to end a session.
+    fn measured(&self, message: v1::Samples) {
+        let samples = &self.shared.samples;
+        match message.try_into() {
+            Ok(said) => samples.hear(&self.shared.store.view(), (self.node, self.id), said),
+            Err(error) => {
+                samples.refuse();
+                tracing::debug!(node = %self.node, %error, "a node's samples mean nothing");
+            }
+        }
     }
 
     /// What the node's ingress serves. Of another incarnation's tables nothing can be concluded:

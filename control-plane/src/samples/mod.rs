@@ -92,6 +92,11 @@ impl Samples {
         self.inner.board.lock().hear((node, session), said, now);
     }
 
+    /// A node said what means nothing.
+    pub fn refuse(&self) {
+        self.inner.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// A session ended: another server may hear the node now.
     pub fn disconnect(&self, node: NodeId, session: u64) {
         self.inner.board.lock().disconnect(node, session);
