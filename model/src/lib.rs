@@ -3,6 +3,7 @@
 
 pub mod allocation;
 pub mod assignment;
+pub mod autoscale;
 pub mod deployment;
 pub mod id;
 pub mod manifest;
@@ -13,6 +14,7 @@ pub mod problem;
 pub mod quarantine;
 pub mod route;
 pub mod sample;
+pub mod schedule;
 pub mod server;
 pub mod service;
 pub mod spec;
