@@ -8,6 +8,7 @@
 //! decisions are made; [`rollout::plan`] decides for one service; [`plan::fits`] is the leader's
 //! check before it proposes, made of the filters that the planner uses.
 
+pub mod autoscale;
 mod backoff;
 pub mod cluster;
 mod column;

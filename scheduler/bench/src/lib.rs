@@ -4,3 +4,6 @@
 pub mod figures;
 pub mod load;
 pub mod nomad;
+//! What the scheduler's benchmarks share. Measures from outside: it decides nothing.
+
+pub mod autoscale;

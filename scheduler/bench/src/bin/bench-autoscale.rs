@@ -1,0 +1,84 @@
+//! `make bench-autoscale`: the autoscaler beside Kubernetes' HPA, Knative's KPA and Nomad's
+//! target-value on the same series of requests.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use clap::Parser;
+use skep_scheduler_bench::autoscale::report::{Row, publish, table};
+use skep_scheduler_bench::autoscale::service::{Service, run};
+use skep_scheduler_bench::autoscale::{all, load};
+
+/// Most replicas, for all: no series here may hit it by itself.
+const MAX: u32 = 1_000;
+/// The start-up delay of the figures that are recorded.
+const RECORDED_S: u64 = 30;
+
+/// Runs series of requests through a simulated service under each autoscaler, and prints seconds
+/// with backlog, replica-seconds over the ideal, and reversals.
+#[derive(Debug, Parser)]
+#[command(name = "bench-autoscale")]
+struct Arguments {
+    /// Series as CSV, `second,requests` a line; none: the built-in ones.
+    files: Vec<PathBuf>,
+    /// Requests a second that one replica serves.
+    #[arg(long, default_value_t = 10.0)]
+    capacity: f64,
+    /// Share of that capacity that every autoscaler aims at, in percent.
+    #[arg(long, default_value_t = 70.0)]
+    utilisation: f64,
+    /// Seconds until a new replica serves; several: 5,30,90.
+    #[arg(long, value_delimiter = ',', default_values_t = [5, RECORDED_S, 90])]
+    start_up: Vec<u64>,
+    /// Seed of the built-in series.
+    #[arg(long, default_value_t = load::SEED)]
+    seed: u64,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let target = arguments.capacity * arguments.utilisation / 100.0;
+    ensure!(
+        target > 0.001 && arguments.utilisation <= 100.0,
+        "--capacity must be above 0 and --utilisation from 0 to 100"
+    );
+    let loads = if arguments.files.is_empty() {
+        load::built_in(arguments.seed)
+    } else {
+        let files = arguments.files.iter();
+        files.map(|file| load::read(file)).collect::<Result<_>>()?
+    };
+    let mut rows = Vec::new();
+    for load in &loads {
+        for start_up_s in &arguments.start_up {
+            let service = Service {
+                capacity: arguments.capacity,
+                start_up_s: *start_up_s,
+            };
+            let outcomes = all(target, MAX)
+                .iter_mut()
+                .map(|scaler| {
+                    let name = scaler.name();
+                    (name, run(&service, &load.arrivals, scaler.as_mut()))
+                })
+                .collect();
+            rows.push(Row {
+                load: load.name.clone(),
+                start_up_s: *start_up_s,
+                outcomes,
+            });
+        }
+    }
+    println!("{}", table(&rows));
+    for row in &rows {
+        for shortfall in row.shortfalls() {
+            println!("short: {}, {} s: {shortfall}", row.load, row.start_up_s);
+        }
+    }
+    // What is recorded is the built-in series as everybody runs them.
+    rows.retain(|row| row.start_up_s == RECORDED_S);
+    if arguments.files.is_empty() && !rows.is_empty() {
+        println!("figures: {}", publish(&rows)?.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,192 @@
+//! What one target wants, from its samples: as many replicas as the load needs at so much each.
+//! Latency and queues say less than that, and move the number in bounded steps.
+
+use skep_model::autoscale::{Autoscale, Metric, Target};
+use skep_model::spec::MAX_REPLICAS;
+
+use super::decide::Observed;
+use super::estimate::{Estimate, estimate};
+use super::history::History;
+use super::reason::Reason;
+use super::series::Series;
+
+/// Smallest and largest step up by latency, in percent: it says that too few are there, not how
+/// many; half as many again is enough to see whether replicas are what is missing.
+const LATENCY_STEP_PERCENT: (f64, f64) = (10.0, 50.0);
+/// Step down by latency, in percent: spare capacity shows only by taking it away.
+const LATENCY_DOWN_PERCENT: u32 = 10;
+/// Largest step down by a queue, in percent: a short queue says that the workers keep up with it,
+/// not that they are idle.
+const QUEUE_DOWN_PERCENT: u32 = 25;
+
+/// What one target wants.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Desire {
+    /// So many replicas.
+    pub(super) replicas: u32,
+    /// It is clear enough to add some.
+    pub(super) is_growth: bool,
+    /// It may not take any away.
+    pub(super) doubt: Option<Reason>,
+    /// Why; none where nothing is known.
+    pub(super) reason: Option<Reason>,
+}
+
+/// Everything that a target is judged by.
+#[derive(Clone, Copy)]
+pub(super) struct Judge<'a> {
+    pub(super) spec: &'a Autoscale,
+    pub(super) observed: &'a Observed,
+    pub(super) history: &'a History,
+    pub(super) now_ms: u64,
+}
+
+impl Judge<'_> {
+    pub(super) fn desire(&self, target: &Target) -> Desire {
+        let metric = &target.metric;
+        let missing = |for_ms| Desire {
+            replicas: 0,
+            is_growth: false,
+            doubt: Some(Reason::Missing {
+                metric: metric.clone(),
+                for_ms,
+            }),
+            reason: None,
+        };
+        let Some(series) = self.history.series(metric) else {
+            return missing(None);
+        };
+        if let Some(for_ms) = series.missing_for(self.now_ms) {
+            return missing(Some(for_ms));
+        }
+        let Some(estimate) = estimate(metric, series, self.spec, self.now_ms) else {
+            return missing(None);
+        };
+        let mut desire = match metric {
+            Metric::LatencyP95 => self.by_latency(target, &estimate),
+            Metric::QueueLength => self.by_queue(target, &estimate, series),
+            _ => self.by_load(target, &estimate),
+        };
+        if series.is_partial() {
+            desire.doubt = Some(Reason::Partial {
+                metric: metric.clone(),
+            });
+        }
+        desire
+    }
+
+    fn by_load(&self, target: &Target, estimate: &Estimate) -> Desire {
+        let each = target.value_milli as f64;
+        let enough = each * f64::from(self.observed.wanted);
+        let tolerated = enough * (1.0 + f64::from(self.spec.tolerance_up_percent) / 100.0);
+        let burst = estimate.burst.filter(|(level, _)| *level > tolerated);
+        let is_above = !estimate.is_cold && estimate.mean > tolerated && estimate.at_least > enough;
+        // While nothing may shrink anyway, there is no flapping that tolerance would prevent: the
+        // number settles where it belongs.
+        let settles = !estimate.is_cold
+            && estimate.mean > enough
+            && self.history.young_for(self.spec, self.now_ms) > 0;
+        Desire {
+            replicas: ratio(estimate.level(), each),
+            is_growth: burst.is_some() || is_above || settles,
+            doubt: None,
+            reason: Some(Reason::Load {
+                metric: target.metric.clone(),
+                value_milli: estimate.level() as u64,
+                target_milli: target.value_milli,
+                burst_ms: burst.filter(|_| !is_above).map(|(_, ms)| ms),
+            }),
+        }
+    }
+
+    fn by_queue(&self, target: &Target, estimate: &Estimate, series: &Series) -> Desire {
+        let each = target.value_milli as f64;
+        let recent = estimate.burst.map_or(estimate.mean, |(level, _)| level);
+        // What waits now is what must be done: the window's mean is of work that is done already.
+        let level = recent.min(series.latest_milli() as f64);
+        let from = self.observed.wanted;
+        let tolerance = 1.0 + f64::from(self.spec.tolerance_up_percent) / 100.0;
+        let lowest = from - share(from, QUEUE_DOWN_PERCENT).max(1).min(from);
+        Desire {
+            replicas: ratio(level, each).max(lowest),
+            is_growth: level > each * f64::from(from) * tolerance,
+            doubt: None,
+            reason: Some(Reason::Load {
+                metric: target.metric.clone(),
+                value_milli: level as u64,
+                target_milli: target.value_milli,
+                burst_ms: None,
+            }),
+        }
+    }
+
+    fn by_latency(&self, target: &Target, estimate: &Estimate) -> Desire {
+        let each = target.value_milli as f64;
+        let from = self.observed.wanted;
+        let value_milli = estimate.mean as u64;
+        let target_milli = target.value_milli;
+        let tolerance = 1.0 + f64::from(self.spec.tolerance_up_percent) / 100.0;
+        let stay = |reason| Desire {
+            replicas: from,
+            is_growth: false,
+            doubt: None,
+            reason: Some(reason),
+        };
+        if estimate.mean > each * tolerance {
+            if !self.is_settled() || estimate.is_cold {
+                return stay(Reason::LatencyWaits {
+                    value_milli,
+                    target_milli,
+                });
+            }
+            let (least, most) = LATENCY_STEP_PERCENT;
+            let percent = ((estimate.mean / each - 1.0) * 100.0).clamp(least, most) as u32;
+            return Desire {
+                replicas: from.saturating_add(share(from, percent).max(1)),
+                is_growth: true,
+                doubt: None,
+                reason: Some(Reason::Latency {
+                    value_milli,
+                    target_milli,
+                    step_percent: percent,
+                }),
+            };
+        }
+        // Between half and the whole of the target nothing moves.
+        let is_low = estimate.mean * 2.0 < each;
+        let step_percent = if is_low { LATENCY_DOWN_PERCENT } else { 0 };
+        let fewer = if is_low {
+            share(from, LATENCY_DOWN_PERCENT).max(1)
+        } else {
+            0
+        };
+        Desire {
+            replicas: from.saturating_sub(fewer).max(1),
+            ..stay(Reason::Latency {
+                value_milli,
+                target_milli,
+                step_percent,
+            })
+        }
+    }
+
+    /// Nothing starts, and all that is averaged was measured after the last change.
+    fn is_settled(&self) -> bool {
+        let since = self.history.changed_ms();
+        let waited = since.is_none_or(|changed_ms| {
+            self.now_ms.saturating_sub(changed_ms) >= self.spec.stable_window_ms
+        });
+        self.observed.starting == 0 && waited
+    }
+}
+
+fn ratio(level: f64, each: f64) -> u32 {
+    let replicas = (level / each).ceil();
+    // In range, and whole: the conversion is exact.
+    replicas.clamp(0.0, f64::from(MAX_REPLICAS)) as u32
+}
+
+/// A share of a number, rounded up.
+fn share(of: u32, percent: u32) -> u32 {
+    (u64::from(of) * u64::from(percent)).div_ceil(100) as u32
+}

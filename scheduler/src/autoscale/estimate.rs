@@ -1,0 +1,200 @@
+//! What a metric's level is, and whether a rise is more than chance: the stable mean, and beside it
+//! every shorter stretch that ends now, each only as far as it can be trusted.
+//!
+//! Of `n` events in a stretch the true number is above `n - z sqrt(phi n)` with a confidence that
+//! `z` fixes (normal approximation of Poisson's law; `phi` is the index of dispersion of the
+//! seconds before, 1 for Poisson: a service whose requests come in clumps needs a clearer rise).
+//! So a tenfold crowd is believed after one second, and noise never, with the same rule.
+
+use skep_model::autoscale::{Autoscale, Metric};
+
+use super::series::{Bucket, Series};
+
+/// Deviations that a burst must be above what is believed of it: about once in 700 stretches the
+/// bound is above the truth at all, and then by little.
+const BURST_DEVIATIONS: f64 = 3.0;
+/// Deviations for the mean of the whole window, whose share of chance is small.
+const STABLE_DEVIATIONS: f64 = 2.0;
+/// Fewest buckets that say how the events clump.
+const MIN_FOR_DISPERSION: usize = 10;
+/// A level beyond this is a change of load, not clumps.
+const MAX_DISPERSION: f64 = 25.0;
+
+/// How a metric's noise is known.
+#[derive(Clone, Copy, PartialEq)]
+enum Noise {
+    /// A rate of events: as many as rate times time.
+    Events,
+    /// A number of things present: as many as it says, however long one looks.
+    Present,
+    /// Nothing is known of it: a rise counts as far as two samples in a row have it.
+    Unknown,
+}
+
+/// The level of a metric.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Estimate {
+    /// Mean over the stable window, in thousandths.
+    pub(super) mean: f64,
+    /// What the mean is at least, chance taken away.
+    pub(super) at_least: f64,
+    /// What the load has risen to, where that is above the mean, and within how many ms.
+    pub(super) burst: Option<(f64, u64)>,
+    /// Less than half the stable window is known: the mean is not to be trusted yet.
+    pub(super) is_cold: bool,
+}
+
+impl Estimate {
+    /// The highest level that is believed, in thousandths.
+    pub(super) fn level(&self) -> f64 {
+        let mean = if self.is_cold {
+            self.at_least
+        } else {
+            self.mean
+        };
+        self.burst.map_or(mean, |(level, _)| level.max(mean))
+    }
+}
+
+/// The level of `metric` at `now_ms`; none without a sample in the window.
+pub(super) fn estimate(
+    metric: &Metric,
+    series: &Series,
+    spec: &Autoscale,
+    now_ms: u64,
+) -> Option<Estimate> {
+    let noise = match metric {
+        Metric::RequestRate => Noise::Events,
+        Metric::InFlight => Noise::Present,
+        _ => Noise::Unknown,
+    };
+    let newest: Vec<Bucket> = series
+        .newest(spec.stable_window_ms, now_ms)
+        .copied()
+        .collect();
+    let all = Stretch::of(&newest)?;
+    let is_cold = all.span_ms < spec.stable_window_ms as f64 / 2.0;
+    let phi = dispersion(noise, &newest, spec.burst_window_ms);
+    let at_least = match noise {
+        Noise::Unknown if newest.len() < 2 => 0.0,
+        Noise::Unknown => all.mean(),
+        _ => all.at_least(noise, phi, STABLE_DEVIATIONS),
+    };
+    // Cold, every stretch is short.
+    let longest_ms = if is_cold {
+        spec.stable_window_ms
+    } else {
+        spec.burst_window_ms
+    };
+    let burst = match noise {
+        Noise::Unknown => pair(&newest),
+        _ => rise(&newest, noise, phi, longest_ms),
+    };
+    let mean = all.mean();
+    Some(Estimate {
+        mean,
+        at_least,
+        burst: burst.filter(|(level, _)| *level > mean || is_cold),
+        is_cold,
+    })
+}
+
+/// Buckets in a row, ending with the newest.
+#[derive(Default)]
+struct Stretch {
+    weighted: f64,
+    span_ms: f64,
+}
+
+impl Stretch {
+    fn of(buckets: &[Bucket]) -> Option<Self> {
+        let mut stretch = Self::default();
+        buckets.iter().for_each(|bucket| stretch.add(bucket));
+        (stretch.span_ms > 0.0).then_some(stretch)
+    }
+
+    fn add(&mut self, bucket: &Bucket) {
+        self.weighted += bucket.weighted();
+        self.span_ms += bucket.span_ms as f64;
+    }
+
+    fn mean(&self) -> f64 {
+        self.weighted / self.span_ms
+    }
+
+    /// Lower bound of the level, in thousandths.
+    fn at_least(&self, noise: Noise, phi: f64, deviations: f64) -> f64 {
+        // Thousandths of a second times thousandths: a millionth of an event.
+        let events = match noise {
+            Noise::Events => self.weighted / 1e6,
+            Noise::Present | Noise::Unknown => self.mean() / 1e3,
+        };
+        if events <= 0.0 {
+            return 0.0;
+        }
+        let sure = (events - deviations * (phi * events).sqrt()).max(0.0);
+        self.mean() * (sure / events)
+    }
+}
+
+/// The highest lower bound over the stretches up to `longest_ms`, and the length of its stretch.
+fn rise(newest: &[Bucket], noise: Noise, phi: f64, longest_ms: u64) -> Option<(f64, u64)> {
+    let mut stretch = Stretch::default();
+    let mut best: Option<(f64, u64)> = None;
+    for bucket in newest {
+        stretch.add(bucket);
+        // The first counts whatever its span: an agent may report less often than that.
+        if best.is_some() && stretch.span_ms > longest_ms as f64 {
+            break;
+        }
+        let level = stretch.at_least(noise, phi, BURST_DEVIATIONS);
+        if best.is_none_or(|(highest, _)| level > highest) {
+            best = Some((level, stretch.span_ms as u64));
+        }
+    }
+    best
+}
+
+/// What the two newest buckets have in common.
+fn pair(newest: &[Bucket]) -> Option<(f64, u64)> {
+    let [last, before, ..] = newest else {
+        return None;
+    };
+    Some((
+        last.mean().min(before.mean()),
+        last.span_ms + before.span_ms,
+    ))
+}
+
+/// How much the events clump: variance over mean of the buckets before the burst window.
+fn dispersion(noise: Noise, newest: &[Bucket], burst_window_ms: u64) -> f64 {
+    if noise != Noise::Events {
+        return 1.0;
+    }
+    let mut recent_ms = 0;
+    let skipped = newest
+        .iter()
+        .take_while(|bucket| {
+            recent_ms += bucket.span_ms;
+            recent_ms <= burst_window_ms
+        })
+        .count();
+    let before = &newest[skipped..];
+    let Some(stretch) = Stretch::of(before).filter(|_| before.len() >= MIN_FOR_DISPERSION) else {
+        return 1.0;
+    };
+    let rate = stretch.mean();
+    if rate <= 0.0 {
+        return 1.0;
+    }
+    // (n - rate t)^2 / (rate t), with n and rate in thousandths and t in ms: millionths.
+    let sum: f64 = before
+        .iter()
+        .map(|bucket| {
+            let expected = rate * bucket.span_ms as f64 / 1e6;
+            let off = bucket.weighted() / 1e6 - expected;
+            off * off / expected
+        })
+        .sum();
+    (sum / (before.len() as f64 - 1.0)).clamp(1.0, MAX_DISPERSION)
+}

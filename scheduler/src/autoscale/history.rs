@@ -1,0 +1,159 @@
+//! What the autoscaler remembers of one service, as a value of bounded size that can be stored and
+//! handed to a new leader: samples, what was wanted lately, what was changed lately. Decides
+//! nothing.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
+use skep_model::autoscale::{Autoscale, Metric};
+
+use super::decide::{Activity, Decision, Observed};
+use super::series::{Sample, Series};
+
+/// Most stretches in which the largest recommendation is kept.
+const MAX_PEAKS: u64 = 61;
+/// Most changes that are remembered for the rate policies; then the two oldest count as one.
+const MAX_CHANGES: usize = 64;
+
+/// The largest recommendation of a stretch of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Peak {
+    number: u64,
+    replicas: u32,
+}
+
+/// A change that was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Change {
+    pub(crate) at_ms: u64,
+    pub(crate) added: u32,
+    pub(crate) removed: u32,
+}
+
+/// The memory of one service's autoscaler. `History::default()` is that of a leader who knows
+/// nothing: it holds for a whole down window.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct History {
+    begin_ms: Option<u64>,
+    decided_ms: u64,
+    active_ms: Option<u64>,
+    series: BTreeMap<Metric, Series>,
+    peak_width_ms: u64,
+    peaks: VecDeque<Peak>,
+    changes: VecDeque<Change>,
+}
+
+impl History {
+    /// Takes a sample in. Of a metric that is no target only whether there was work is kept.
+    pub fn observe(&mut self, spec: &Autoscale, metric: &Metric, sample: &Sample) {
+        if tells_activity(metric) && sample.total_milli > 0 {
+            self.active_ms = self.active_ms.max(Some(sample.at_ms));
+        }
+        if !spec.targets.iter().any(|target| target.metric == *metric) {
+            return;
+        }
+        let window_ms = spec.stable_window_ms;
+        let series = self.series.entry(metric.clone());
+        let series = series.or_insert_with(|| Series::new(window_ms));
+        if !series.is_for(window_ms) {
+            *series = Series::new(window_ms);
+        }
+        series.push(sample);
+    }
+
+    /// Takes a decision in, whether it changes anything or not: to be called after each, with what
+    /// it was made from.
+    pub fn record(&mut self, spec: &Autoscale, observed: &Observed, decision: &Decision) {
+        let now_ms = decision.at_ms;
+        self.series
+            .retain(|metric, _| spec.targets.iter().any(|target| target.metric == *metric));
+        let width_ms = spec.down_window_ms.div_ceil(MAX_PEAKS - 1).max(1_000);
+        // A hole: what was wanted meanwhile nobody knows, so it begins anew.
+        let has_hole = now_ms.saturating_sub(self.decided_ms) > spec.stable_window_ms;
+        if self.begin_ms.is_none() || has_hole || width_ms != self.peak_width_ms {
+            self.begin_ms = Some(now_ms);
+            self.peaks.clear();
+            self.peak_width_ms = width_ms;
+        }
+        self.decided_ms = self.decided_ms.max(now_ms);
+        // Unknown counts as work: sleep wants proof.
+        if observed.activity != Activity::Quiet || self.active_ms.is_none() || has_hole {
+            self.active_ms = self.active_ms.max(Some(now_ms));
+        }
+        self.record_peak(now_ms / width_ms, decision.recommended);
+        if decision.to != decision.from {
+            self.changes.push_back(Change {
+                at_ms: now_ms,
+                added: decision.to.saturating_sub(decision.from),
+                removed: decision.from.saturating_sub(decision.to),
+            });
+        }
+        if self.changes.len() > MAX_CHANGES
+            && let Some(oldest) = self.changes.pop_front()
+            && let Some(next) = self.changes.front_mut()
+        {
+            next.added = next.added.saturating_add(oldest.added);
+            next.removed = next.removed.saturating_add(oldest.removed);
+        }
+    }
+
+    fn record_peak(&mut self, number: u64, replicas: u32) {
+        match self.peaks.back_mut() {
+            Some(last) if last.number >= number => last.replicas = last.replicas.max(replicas),
+            _ => self.peaks.push_back(Peak { number, replicas }),
+        }
+        let oldest = (number + 1).saturating_sub(MAX_PEAKS);
+        while self.peaks.front().is_some_and(|peak| peak.number < oldest) {
+            self.peaks.pop_front();
+        }
+    }
+
+    /// The most that was recommended within the down window before now; 0 of nothing.
+    pub(super) fn peak(&self, spec: &Autoscale, now_ms: u64) -> u32 {
+        let from_ms = now_ms.saturating_sub(spec.down_window_ms);
+        let peaks = self.peaks.iter().rev();
+        peaks
+            .take_while(|peak| (peak.number + 1) * self.peak_width_ms > from_ms)
+            .map(|peak| peak.replicas)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// How long it must still be kept before anything may shrink, in ms; 0: it is long enough.
+    pub(super) fn young_for(&self, spec: &Autoscale, now_ms: u64) -> u64 {
+        let has_hole = now_ms.saturating_sub(self.decided_ms) > spec.stable_window_ms;
+        let needed_ms = spec.down_window_ms.max(spec.stable_window_ms);
+        let known_ms = match self.begin_ms {
+            Some(begin_ms) if !has_hole => now_ms.saturating_sub(begin_ms),
+            _ => 0,
+        };
+        needed_ms.saturating_sub(known_ms)
+    }
+
+    /// How long there was no work, in ms; none: not known.
+    pub(super) fn idle_for(&self, now_ms: u64) -> Option<u64> {
+        Some(now_ms.saturating_sub(self.active_ms?))
+    }
+
+    pub(super) fn series(&self, metric: &Metric) -> Option<&Series> {
+        self.series.get(metric)
+    }
+
+    pub(super) fn changes(&self) -> impl Iterator<Item = &Change> {
+        self.changes.iter()
+    }
+
+    /// When the number was changed last; none: not since this began.
+    pub(super) fn changed_ms(&self) -> Option<u64> {
+        self.changes.back().map(|change| change.at_ms)
+    }
+}
+
+/// Whether a value above 0 means that somebody wants something of the service.
+pub(super) fn tells_activity(metric: &Metric) -> bool {
+    match metric {
+        Metric::RequestRate | Metric::InFlight | Metric::QueueLength | Metric::Custom(_) => true,
+        Metric::Cpu | Metric::Memory | Metric::LatencyP95 => false,
+    }
+}
