@@ -93,7 +93,7 @@ impl Default for Autoscale {
             tolerance_down_percent: 10,
             stable_window_ms: 60_000,
             burst_window_ms: 6_000,
-            down_window_ms: 300_000,
+            down_window_ms: 150_000,
             sizing: None,
         }
     }

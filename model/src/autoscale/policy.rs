@@ -26,10 +26,10 @@ pub struct Policy {
 
 impl Policy {
     /// Default of growth. A rise is believed only when chance does not explain it, and `max` bounds
-    /// it: tenfold within 15 s is a crowd, not a fault.
+    /// it: a crowd of ten times the load, and as much again to catch up, may be met in one step.
     pub const UP: Self = Self {
-        percent: 900,
-        count: 10,
+        percent: 1_900,
+        count: 20,
         period_ms: 15_000,
     };
     /// Default of shrinking: measured (docs/adr/0016-autoscaler.md). A wrong step costs half.

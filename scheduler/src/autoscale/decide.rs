@@ -41,6 +41,15 @@ pub struct Observed {
     pub start_ms: Option<u64>,
 }
 
+impl Observed {
+    /// Those that serve.
+    pub(super) fn ready(&self) -> u32 {
+        self.wanted
+            .saturating_sub(self.starting)
+            .saturating_sub(self.unhealthy)
+    }
+}
+
 /// What was decided, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
@@ -213,11 +222,14 @@ impl Judge<'_> {
     fn grow(&self, desires: &[Desire], reasons: &mut Vec<Reason>) -> Option<u32> {
         let growing = desires
             .iter()
-            .filter(|desire| desire.is_growth && desire.replicas > self.observed.wanted);
+            .filter(|desire| desire.is_growth && desire.total() > self.observed.wanted);
         // The first of equals, so that the reason does not jump about.
-        let strongest = growing.reduce(|a, b| if b.replicas > a.replicas { b } else { a })?;
+        let strongest = growing.reduce(|a, b| if b.total() > a.total() { b } else { a })?;
         reasons.extend(strongest.reason.clone());
-        Some(self.cap(strongest.replicas, reasons))
+        if let Some((replicas, requests)) = strongest.catch_up {
+            reasons.push(Reason::CatchUp { requests, replicas });
+        }
+        Some(self.cap(strongest.total(), reasons))
     }
 
     /// At most as fast as the policy allows.
@@ -290,6 +302,10 @@ impl Judge<'_> {
         if observed.unhealthy > 0 {
             let replicas = observed.unhealthy;
             return Some(Reason::Unhealthy { replicas });
+        }
+        let piled = self.history.piled_milli() / 1_000;
+        if piled > 0 {
+            return Some(Reason::Piled { requests: piled });
         }
         let left_ms = self.history.young_for(self.spec, self.now_ms);
         (left_ms > 0).then_some(Reason::Young { left_ms })

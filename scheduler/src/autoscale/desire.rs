@@ -6,7 +6,7 @@ use skep_model::spec::MAX_REPLICAS;
 
 use super::decide::Observed;
 use super::estimate::{Estimate, estimate};
-use super::history::History;
+use super::history::{CAPACITY_PERCENT, History, capacity_milli};
 use super::reason::Reason;
 use super::series::Series;
 
@@ -19,6 +19,15 @@ const LATENCY_DOWN_PERCENT: u32 = 10;
 /// not that they are idle.
 const QUEUE_DOWN_PERCENT: u32 = 25;
 
+/// Deviations of a second's requests that capacity must hold.
+const PEAK_DEVIATIONS: f64 = 2.0;
+/// Most headroom, as a factor: what comes in larger clumps waits a little instead.
+const MAX_HEADROOM: f64 = 1.5;
+/// Requests that piled up are worked off within this, in seconds,
+const CATCH_UP_S: f64 = 60.0;
+/// but with at most this share of the replicas that the load itself needs.
+const MAX_CATCH_UP: f64 = 0.3;
+
 /// What one target wants.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Desire {
@@ -26,10 +35,20 @@ pub(super) struct Desire {
     pub(super) replicas: u32,
     /// It is clear enough to add some.
     pub(super) is_growth: bool,
+    /// So many beyond that for now, and the requests that they are for.
+    pub(super) catch_up: Option<(u32, u64)>,
     /// It may not take any away.
     pub(super) doubt: Option<Reason>,
     /// Why; none where nothing is known.
     pub(super) reason: Option<Reason>,
+}
+
+impl Desire {
+    /// All that it wants for now.
+    pub(super) fn total(&self) -> u32 {
+        let more = self.catch_up.map_or(0, |(more, _)| more);
+        self.replicas.saturating_add(more)
+    }
 }
 
 /// Everything that a target is judged by.
@@ -47,6 +66,7 @@ impl Judge<'_> {
         let missing = |for_ms| Desire {
             replicas: 0,
             is_growth: false,
+            catch_up: None,
             doubt: Some(Reason::Missing {
                 metric: metric.clone(),
                 for_ms,
@@ -59,7 +79,9 @@ impl Judge<'_> {
         if let Some(for_ms) = series.missing_for(self.now_ms) {
             return missing(Some(for_ms));
         }
-        let Some(estimate) = estimate(metric, series, self.spec, self.now_ms) else {
+        let is_rising = self.history.is_rising(self.spec, self.now_ms);
+        let moment = (self.now_ms, is_rising);
+        let Some(estimate) = estimate(metric, series, self.spec, moment) else {
             return missing(None);
         };
         let mut desire = match metric {
@@ -79,29 +101,59 @@ impl Judge<'_> {
         let each = target.value_milli as f64;
         let enough = each * f64::from(self.observed.wanted);
         let tolerated = enough * (1.0 + f64::from(self.spec.tolerance_up_percent) / 100.0);
-        let burst = estimate.burst.filter(|(level, _)| *level > tolerated);
-        let is_above = !estimate.is_cold && estimate.mean > tolerated && estimate.at_least > enough;
+        let padded = |level: f64| with_headroom(&target.metric, level);
+        let need = |level: f64| padded(level) + self.waiting(target, level) / CATCH_UP_S;
+        let burst = estimate.burst.filter(|b| need(b.at_least) > tolerated);
+        let is_above = !estimate.is_cold
+            && need(estimate.mean) > tolerated
+            && need(estimate.at_least) > enough;
         // While nothing may shrink anyway, there is no flapping that tolerance would prevent: the
         // number settles where it belongs.
         let settles = !estimate.is_cold
-            && estimate.mean > enough
+            && need(estimate.mean) > enough
             && self.history.young_for(self.spec, self.now_ms) > 0;
+        let mean = if estimate.is_cold {
+            estimate.at_least
+        } else {
+            estimate.mean
+        };
+        let level = burst.map_or(mean, |burst| burst.level.max(mean));
+        let replicas = ratio(padded(level), each);
+        let is_growth = burst.is_some() || is_above || settles;
+        let waiting = self.waiting(target, level);
+        // Whole replicas only: for a handful of requests nothing is started.
+        let more = ratio((waiting / CATCH_UP_S / each).floor(), 1.0);
         Desire {
-            replicas: ratio(estimate.level(), each),
-            is_growth: burst.is_some() || is_above || settles,
+            replicas,
+            is_growth,
+            catch_up: (is_growth && more > 0).then_some((more, (waiting / 1e3) as u64)),
             doubt: None,
             reason: Some(Reason::Load {
                 metric: target.metric.clone(),
-                value_milli: estimate.level() as u64,
+                value_milli: level as u64,
                 target_milli: target.value_milli,
-                burst_ms: burst.filter(|_| !is_above).map(|(_, ms)| ms),
+                burst_ms: burst.filter(|_| !is_above).map(|burst| burst.span_ms),
             }),
         }
     }
 
+    /// Requests, in thousandths, that wait or will before replicas ordered now serve. They are
+    /// worked off within [`CATCH_UP_S`], with not more than [`MAX_CATCH_UP`] of the load's own
+    /// replicas.
+    fn waiting(&self, target: &Target, level: f64) -> f64 {
+        if target.metric != Metric::RequestRate {
+            return 0.0;
+        }
+        let served = capacity_milli(target.value_milli, self.observed.ready()) as f64;
+        let start_s = self.observed.start_ms.unwrap_or(0) as f64 / 1e3;
+        let coming = (level - served).max(0.0) * start_s;
+        let waiting = coming.max(self.history.piled_milli() as f64);
+        waiting.min(level * MAX_CATCH_UP * CATCH_UP_S)
+    }
+
     fn by_queue(&self, target: &Target, estimate: &Estimate, series: &Series) -> Desire {
         let each = target.value_milli as f64;
-        let recent = estimate.burst.map_or(estimate.mean, |(level, _)| level);
+        let recent = estimate.burst.map_or(estimate.mean, |burst| burst.level);
         // What waits now is what must be done: the window's mean is of work that is done already.
         let level = recent.min(series.latest_milli() as f64);
         let from = self.observed.wanted;
@@ -110,6 +162,7 @@ impl Judge<'_> {
         Desire {
             replicas: ratio(level, each).max(lowest),
             is_growth: level > each * f64::from(from) * tolerance,
+            catch_up: None,
             doubt: None,
             reason: Some(Reason::Load {
                 metric: target.metric.clone(),
@@ -129,6 +182,7 @@ impl Judge<'_> {
         let stay = |reason| Desire {
             replicas: from,
             is_growth: false,
+            catch_up: None,
             doubt: None,
             reason: Some(reason),
         };
@@ -144,6 +198,7 @@ impl Judge<'_> {
             return Desire {
                 replicas: from.saturating_add(share(from, percent).max(1)),
                 is_growth: true,
+                catch_up: None,
                 doubt: None,
                 reason: Some(Reason::Latency {
                     value_milli,
@@ -178,6 +233,18 @@ impl Judge<'_> {
         });
         self.observed.starting == 0 && waited
     }
+}
+
+/// A level with room for the chance peaks of single seconds, in thousandths: capacity, which is a
+/// little above the target, must hold two deviations. Only few replicas need it: the deviation of
+/// a large load is a small share of it. (The square-root rule of staffing.)
+fn with_headroom(metric: &Metric, level: f64) -> f64 {
+    if *metric != Metric::RequestRate {
+        return level;
+    }
+    let events = level / 1e3;
+    let peak = (events + PEAK_DEVIATIONS * events.sqrt()) * 1e3;
+    (peak * 100.0 / CAPACITY_PERCENT as f64).clamp(level, level * MAX_HEADROOM)
 }
 
 fn ratio(level: f64, each: f64) -> u32 {

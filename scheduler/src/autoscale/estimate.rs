@@ -10,9 +10,12 @@ use skep_model::autoscale::{Autoscale, Metric};
 
 use super::series::{Bucket, Series};
 
-/// Deviations that a burst must be above what is believed of it: about once in 700 stretches the
-/// bound is above the truth at all, and then by little.
-const BURST_DEVIATIONS: f64 = 3.0;
+/// Deviations by which a burst must be clear of what is there: there are six tests a second, all
+/// year, and chance should win none.
+const BURST_DEVIATIONS: f64 = 5.0;
+/// The same while hardly anything is known, or a rise is under way: to wait costs more than a
+/// replica too many.
+const RISING_DEVIATIONS: f64 = 3.0;
 /// Deviations for the mean of the whole window, whose share of chance is small.
 const STABLE_DEVIATIONS: f64 = 2.0;
 /// Fewest buckets that say how the events clump.
@@ -31,6 +34,17 @@ enum Noise {
     Unknown,
 }
 
+/// A short stretch that ends now.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Burst {
+    /// Lower bound of its level, in thousandths: what it is judged by.
+    pub(super) at_least: f64,
+    /// Its mean, in thousandths: once it is believed, the best guess.
+    pub(super) level: f64,
+    /// Its length, in ms.
+    pub(super) span_ms: u64,
+}
+
 /// The level of a metric.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Estimate {
@@ -38,30 +52,19 @@ pub(super) struct Estimate {
     pub(super) mean: f64,
     /// What the mean is at least, chance taken away.
     pub(super) at_least: f64,
-    /// What the load has risen to, where that is above the mean, and within how many ms.
-    pub(super) burst: Option<(f64, u64)>,
+    /// The clearest stretch that is surely above the mean, if any is.
+    pub(super) burst: Option<Burst>,
     /// Less than half the stable window is known: the mean is not to be trusted yet.
     pub(super) is_cold: bool,
 }
 
-impl Estimate {
-    /// The highest level that is believed, in thousandths.
-    pub(super) fn level(&self) -> f64 {
-        let mean = if self.is_cold {
-            self.at_least
-        } else {
-            self.mean
-        };
-        self.burst.map_or(mean, |(level, _)| level.max(mean))
-    }
-}
-
-/// The level of `metric` at `now_ms`; none without a sample in the window.
+/// The level of `metric` at `now_ms`, with replicas having been added lately or not; none without
+/// a sample in the window.
 pub(super) fn estimate(
     metric: &Metric,
     series: &Series,
     spec: &Autoscale,
-    now_ms: u64,
+    (now_ms, is_rising): (u64, bool),
 ) -> Option<Estimate> {
     let noise = match metric {
         Metric::RequestRate => Noise::Events,
@@ -86,15 +89,24 @@ pub(super) fn estimate(
     } else {
         spec.burst_window_ms
     };
+    let deviations = if is_cold || is_rising {
+        RISING_DEVIATIONS
+    } else {
+        BURST_DEVIATIONS
+    };
     let burst = match noise {
         Noise::Unknown => pair(&newest),
-        _ => rise(&newest, noise, phi, longest_ms),
+        _ => rise(
+            &newest,
+            |stretch| stretch.at_least(noise, phi, deviations),
+            longest_ms,
+        ),
     };
     let mean = all.mean();
     Some(Estimate {
         mean,
         at_least,
-        burst: burst.filter(|(level, _)| *level > mean || is_cold),
+        burst: burst.filter(|burst| burst.at_least > mean || is_cold),
         is_cold,
     })
 }
@@ -137,33 +149,39 @@ impl Stretch {
     }
 }
 
-/// The highest lower bound over the stretches up to `longest_ms`, and the length of its stretch.
-fn rise(newest: &[Bucket], noise: Noise, phi: f64, longest_ms: u64) -> Option<(f64, u64)> {
+/// The stretch up to `longest_ms` whose lower bound is highest: its bound, mean and length.
+fn rise(newest: &[Bucket], bound: impl Fn(&Stretch) -> f64, longest_ms: u64) -> Option<Burst> {
     let mut stretch = Stretch::default();
-    let mut best: Option<(f64, u64)> = None;
+    let mut best: Option<Burst> = None;
     for bucket in newest {
         stretch.add(bucket);
         // The first counts whatever its span: an agent may report less often than that.
         if best.is_some() && stretch.span_ms > longest_ms as f64 {
             break;
         }
-        let level = stretch.at_least(noise, phi, BURST_DEVIATIONS);
-        if best.is_none_or(|(highest, _)| level > highest) {
-            best = Some((level, stretch.span_ms as u64));
+        let at_least = bound(&stretch);
+        if best.is_none_or(|best| at_least > best.at_least) {
+            best = Some(Burst {
+                at_least,
+                level: stretch.mean(),
+                span_ms: stretch.span_ms as u64,
+            });
         }
     }
     best
 }
 
 /// What the two newest buckets have in common.
-fn pair(newest: &[Bucket]) -> Option<(f64, u64)> {
+fn pair(newest: &[Bucket]) -> Option<Burst> {
     let [last, before, ..] = newest else {
         return None;
     };
-    Some((
-        last.mean().min(before.mean()),
-        last.span_ms + before.span_ms,
-    ))
+    let level = last.mean().min(before.mean());
+    Some(Burst {
+        at_least: level,
+        level,
+        span_ms: last.span_ms + before.span_ms,
+    })
 }
 
 /// How much the events clump: variance over mean of the buckets before the burst window.

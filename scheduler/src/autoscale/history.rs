@@ -15,6 +15,17 @@ const MAX_PEAKS: u64 = 61;
 /// Most changes that are remembered for the rate policies; then the two oldest count as one.
 const MAX_CHANGES: usize = 64;
 
+/// What a replica can do at least, in percent of what it should: a target leaves headroom.
+pub(super) const CAPACITY_PERCENT: u64 = 125;
+/// Who waits longer, in seconds, has given up.
+const MAX_WAIT_S: u64 = 60;
+
+/// Requests a second that so many replicas can serve at least, in thousandths.
+pub(super) fn capacity_milli(target_milli: u64, replicas: u32) -> u64 {
+    let each = target_milli.saturating_mul(CAPACITY_PERCENT) / 100;
+    each.saturating_mul(u64::from(replicas))
+}
+
 /// The largest recommendation of a stretch of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Peak {
@@ -39,6 +50,8 @@ pub struct History {
     decided_ms: u64,
     active_ms: Option<u64>,
     series: BTreeMap<Metric, Series>,
+    /// Requests that had to wait, in thousandths: see [`History::piled_milli`].
+    piled_milli: u64,
     peak_width_ms: u64,
     peaks: VecDeque<Peak>,
     changes: VecDeque<Change>,
@@ -76,6 +89,7 @@ impl History {
             self.peaks.clear();
             self.peak_width_ms = width_ms;
         }
+        self.pile(spec, observed, now_ms);
         self.decided_ms = self.decided_ms.max(now_ms);
         // Unknown counts as work: sleep wants proof.
         if observed.activity != Activity::Quiet || self.active_ms.is_none() || has_hole {
@@ -96,6 +110,37 @@ impl History {
             next.added = next.added.saturating_add(oldest.added);
             next.removed = next.removed.saturating_add(oldest.removed);
         }
+    }
+
+    /// Adds what arrived beyond what ready replicas can do since the last decision, or takes off
+    /// what they did beyond that.
+    fn pile(&mut self, spec: &Autoscale, observed: &Observed, now_ms: u64) {
+        let target = spec
+            .targets
+            .iter()
+            .find(|t| t.metric == Metric::RequestRate);
+        let series = self.series.get(&Metric::RequestRate);
+        let (Some(target), Some(series)) = (target, series) else {
+            self.piled_milli = 0;
+            return;
+        };
+        let rate_milli = match series.missing_for(now_ms) {
+            None => series.latest_milli(),
+            Some(_) => 0,
+        };
+        let elapsed_ms = now_ms.saturating_sub(self.decided_ms);
+        let elapsed_ms = elapsed_ms.min(spec.stable_window_ms);
+        let served_milli = capacity_milli(target.value_milli, observed.ready());
+        let pile = i128::from(self.piled_milli)
+            + (i128::from(rate_milli) - i128::from(served_milli)) * i128::from(elapsed_ms) / 1_000;
+        let most = u128::from(rate_milli.max(served_milli)) * u128::from(MAX_WAIT_S);
+        let pile = u128::try_from(pile).unwrap_or(0).min(most);
+        self.piled_milli = u64::try_from(pile).unwrap_or(u64::MAX);
+    }
+
+    /// Requests that probably wait because replicas were missing, in thousandths.
+    pub(super) fn piled_milli(&self) -> u64 {
+        self.piled_milli
     }
 
     fn record_peak(&mut self, number: u64, replicas: u32) {
@@ -142,6 +187,13 @@ impl History {
 
     pub(super) fn changes(&self) -> impl Iterator<Item = &Change> {
         self.changes.iter()
+    }
+
+    /// Whether the last change was growth, within the stable window.
+    pub(super) fn is_rising(&self, spec: &Autoscale, now_ms: u64) -> bool {
+        self.changes.back().is_some_and(|change| {
+            change.added > 0 && now_ms.saturating_sub(change.at_ms) < spec.stable_window_ms
+        })
     }
 
     /// When the number was changed last; none: not since this began.

@@ -29,6 +29,10 @@ pub enum Reason {
         /// Measured in a burst this short.
         burst_ms: Option<u64>,
     },
+    /// Requests that pile up before the replicas serve, and so many more to work them off.
+    CatchUp { requests: u64, replicas: u32 },
+    /// Requests that piled up are being worked off.
+    Piled { requests: u64 },
     /// Latency is away from its target: a bounded step, since it says nothing of how much is missing.
     Latency {
         value_milli: u64,
@@ -114,6 +118,13 @@ impl fmt::Display for Reason {
                 }
                 write!(f, ", target {target} each")
             }
+            Self::CatchUp { requests, replicas } => {
+                write!(f, "{replicas} more to catch up with {requests} that wait")
+            }
+            Self::Piled { requests } => write!(
+                f,
+                "nothing is taken away while {requests} requests are caught up with"
+            ),
             Self::Latency {
                 value_milli,
                 target_milli,

@@ -17,6 +17,16 @@ pub struct Load {
     pub arrivals: Vec<u32>,
 }
 
+impl Load {
+    /// Replicas that its first minute needs at `target` requests a second each.
+    pub fn begins_with(&self, target: f64) -> u32 {
+        let minute = &self.arrivals[..self.arrivals.len().min(60)];
+        let sum: f64 = minute.iter().map(|n| f64::from(*n)).sum();
+        let rate = sum / minute.len().max(1) as f64;
+        ((rate / target).ceil() as u32).max(1)
+    }
+}
+
 /// The built-in series of a seed.
 pub fn built_in(seed: u64) -> Vec<Load> {
     let day = |t: f64| 110.0 - 90.0 * (t / 86_400.0 * std::f64::consts::TAU).cos();

@@ -20,6 +20,8 @@ pub struct View<'a> {
     pub ready: u32,
     /// Replicas that start.
     pub starting: u32,
+    /// Seconds that the last replica took to start. The others do not ask.
+    pub start_up_s: u64,
 }
 
 impl View<'_> {

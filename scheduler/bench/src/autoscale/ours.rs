@@ -1,7 +1,7 @@
 //! Our autoscaler with its defaults, fed as the server feeds it: a sample and a decision a second.
 
 use skep_model::autoscale::{Autoscale, Metric, Target};
-use skep_scheduler::autoscale::{Activity, History, Observed, Sample, decide};
+use skep_scheduler::autoscale::{Activity, Decision, History, Observed, Sample, decide};
 
 use super::{Scaler, View};
 
@@ -10,6 +10,7 @@ use super::{Scaler, View};
 pub struct Ours {
     spec: Autoscale,
     history: History,
+    decisions: Vec<Decision>,
 }
 
 impl Ours {
@@ -26,11 +27,17 @@ impl Ours {
         })
     }
 
+    /// The changes that it decided, with their reasons.
+    pub fn decisions(&self) -> &[Decision] {
+        &self.decisions
+    }
+
     /// Any specification.
     pub fn with(spec: Autoscale) -> Self {
         Self {
             spec,
             history: History::default(),
+            decisions: Vec::new(),
         }
     }
 }
@@ -60,10 +67,15 @@ impl Scaler for Ours {
             } else {
                 Activity::Quiet
             },
+            start_ms: Some(view.start_up_s * 1_000),
             ..Observed::default()
         };
         let decision = decide(&self.spec, &observed, &self.history, now_ms);
         self.history.record(&self.spec, &observed, &decision);
-        decision.to
+        let to = decision.to;
+        if decision.is_change() {
+            self.decisions.push(decision);
+        }
+        to
     }
 }

@@ -11,6 +11,8 @@ pub struct Service {
     pub capacity: f64,
     /// Seconds until a new replica serves.
     pub start_up_s: u64,
+    /// Replicas that are ready when it begins.
+    pub begins_with: u32,
 }
 
 /// What became of it.
@@ -39,10 +41,10 @@ impl Outcome {
     }
 }
 
-/// Runs a series of requests a second through a service that starts with one ready replica.
+/// Runs a series of requests a second through a service.
 pub fn run(service: &Service, arrivals: &[u32], scaler: &mut dyn Scaler) -> Outcome {
     let mut outcome = Outcome::default();
-    let (mut ready, mut backlog) = (1_u32, 0.0_f64);
+    let (mut ready, mut backlog) = (service.begins_with, 0.0_f64);
     // When each serves, soonest first.
     let mut starting: Vec<u64> = Vec::new();
     let mut is_growing: Option<bool> = None;
@@ -61,6 +63,7 @@ pub fn run(service: &Service, arrivals: &[u32], scaler: &mut dyn Scaler) -> Outc
             arrivals: &arrivals[..=second],
             ready,
             starting: starting.len() as u32,
+            start_up_s: service.start_up_s,
         });
         if wants == wanted {
             continue;

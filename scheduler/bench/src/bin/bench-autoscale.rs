@@ -5,9 +5,11 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::Parser;
+use skep_scheduler_bench::autoscale::all;
+use skep_scheduler_bench::autoscale::load::{self, Load};
+use skep_scheduler_bench::autoscale::ours::Ours;
 use skep_scheduler_bench::autoscale::report::{Row, publish, table};
 use skep_scheduler_bench::autoscale::service::{Service, run};
-use skep_scheduler_bench::autoscale::{all, load};
 
 /// Most replicas, for all: no series here may hit it by itself.
 const MAX: u32 = 1_000;
@@ -30,6 +32,12 @@ struct Arguments {
     /// Seconds until a new replica serves; several: 5,30,90.
     #[arg(long, value_delimiter = ',', default_values_t = [5, RECORDED_S, 90])]
     start_up: Vec<u64>,
+    /// Begin with one replica instead of as many as the first minute needs.
+    #[arg(long)]
+    cold: bool,
+    /// Print every change of ours with its reasons.
+    #[arg(long)]
+    explain: bool,
     /// Seed of the built-in series.
     #[arg(long, default_value_t = load::SEED)]
     seed: u64,
@@ -54,7 +62,15 @@ fn main() -> Result<()> {
             let service = Service {
                 capacity: arguments.capacity,
                 start_up_s: *start_up_s,
+                begins_with: if arguments.cold {
+                    1
+                } else {
+                    load.begins_with(target)
+                },
             };
+            if arguments.explain {
+                explain(&service, load, target);
+            }
             let outcomes = all(target, MAX)
                 .iter_mut()
                 .map(|scaler| {
@@ -81,4 +97,15 @@ fn main() -> Result<()> {
         println!("figures: {}", publish(&rows)?.display());
     }
     Ok(())
+}
+
+/// Each change of ours, with the second and the reasons.
+fn explain(service: &Service, load: &Load, target: f64) {
+    let mut ours = Ours::new(target, MAX);
+    run(service, &load.arrivals, &mut ours);
+    println!("{}, start-up {} s:", load.name, service.start_up_s);
+    for decision in ours.decisions() {
+        println!("{:>8} s  {decision}", decision.at_ms / 1_000);
+    }
+    println!();
 }
