@@ -272,7 +272,9 @@ impl Judge<'_> {
             reasons.push(obstacle);
             return from;
         }
-        let peak = self.history.peak(self.spec, self.now_ms).max(recommended);
+        let at_once = desires.iter().map(|desire| desire.at_once).max();
+        let least = recommended.max(at_once.unwrap_or(0));
+        let peak = self.history.peak(self.spec, self.now_ms).max(least);
         if peak > recommended {
             reasons.push(Reason::Recent {
                 replicas: peak.min(from),

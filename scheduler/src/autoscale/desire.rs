@@ -31,8 +31,10 @@ const MAX_CATCH_UP: f64 = 0.3;
 /// What one target wants.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Desire {
-    /// So many replicas.
+    /// So many replicas, on the whole.
     pub(super) replicas: u32,
+    /// At this moment surely so many: fewer is no place to shrink to.
+    pub(super) at_once: u32,
     /// It is clear enough to add some.
     pub(super) is_growth: bool,
     /// So many beyond that for now, and the requests that they are for.
@@ -65,6 +67,7 @@ impl Judge<'_> {
         let metric = &target.metric;
         let missing = |for_ms| Desire {
             replicas: 0,
+            at_once: 0,
             is_growth: false,
             catch_up: None,
             doubt: Some(Reason::Missing {
@@ -85,7 +88,7 @@ impl Judge<'_> {
             return missing(None);
         };
         let mut desire = match metric {
-            Metric::LatencyP95 => self.by_latency(target, &estimate),
+            Metric::LatencyP95 => self.by_latency(target, &estimate, series),
             Metric::QueueLength => self.by_queue(target, &estimate, series),
             _ => self.by_load(target, &estimate),
         };
@@ -125,6 +128,9 @@ impl Judge<'_> {
         let more = ratio((waiting / CATCH_UP_S / each).floor(), 1.0);
         Desire {
             replicas,
+            at_once: estimate
+                .burst
+                .map_or(0, |burst| ratio(burst.at_least, each)),
             is_growth,
             catch_up: (is_growth && more > 0).then_some((more, (waiting / 1e3) as u64)),
             doubt: None,
@@ -161,6 +167,7 @@ impl Judge<'_> {
         let lowest = from - share(from, QUEUE_DOWN_PERCENT).max(1).min(from);
         Desire {
             replicas: ratio(level, each).max(lowest),
+            at_once: 0,
             is_growth: level > each * f64::from(from) * tolerance,
             catch_up: None,
             doubt: None,
@@ -173,56 +180,50 @@ impl Judge<'_> {
         }
     }
 
-    fn by_latency(&self, target: &Target, estimate: &Estimate) -> Desire {
+    fn by_latency(&self, target: &Target, estimate: &Estimate, series: &Series) -> Desire {
         let each = target.value_milli as f64;
         let from = self.observed.wanted;
-        let value_milli = estimate.mean as u64;
-        let target_milli = target.value_milli;
+        let latest = series.latest_milli() as f64;
+        // Too high, or low, only where it was so on the whole and still is.
+        let (least, most) = (estimate.mean.min(latest), estimate.mean.max(latest));
         let tolerance = 1.0 + f64::from(self.spec.tolerance_up_percent) / 100.0;
-        let stay = |reason| Desire {
-            replicas: from,
-            is_growth: false,
+        let target_milli = target.value_milli;
+        let desire = |replicas, value: f64, step_percent| Desire {
+            replicas,
+            at_once: 0,
+            is_growth: replicas > from,
             catch_up: None,
             doubt: None,
-            reason: Some(reason),
+            reason: Some(Reason::Latency {
+                value_milli: value as u64,
+                target_milli,
+                step_percent,
+            }),
         };
-        if estimate.mean > each * tolerance {
+        if least > each * tolerance {
             if !self.is_settled() || estimate.is_cold {
-                return stay(Reason::LatencyWaits {
+                let value_milli = least as u64;
+                let reason = Some(Reason::LatencyWaits {
                     value_milli,
                     target_milli,
                 });
+                return Desire {
+                    reason,
+                    ..desire(from, least, 0)
+                };
             }
-            let (least, most) = LATENCY_STEP_PERCENT;
-            let percent = ((estimate.mean / each - 1.0) * 100.0).clamp(least, most) as u32;
-            return Desire {
-                replicas: from.saturating_add(share(from, percent).max(1)),
-                is_growth: true,
-                catch_up: None,
-                doubt: None,
-                reason: Some(Reason::Latency {
-                    value_milli,
-                    target_milli,
-                    step_percent: percent,
-                }),
-            };
+            let (smallest, largest) = LATENCY_STEP_PERCENT;
+            let percent = ((least / each - 1.0) * 100.0).clamp(smallest, largest) as u32;
+            let more = share(from, percent).max(1);
+            return desire(from.saturating_add(more), least, percent);
         }
         // Between half and the whole of the target nothing moves.
-        let is_low = estimate.mean * 2.0 < each;
-        let step_percent = if is_low { LATENCY_DOWN_PERCENT } else { 0 };
-        let fewer = if is_low {
-            share(from, LATENCY_DOWN_PERCENT).max(1)
-        } else {
-            0
-        };
-        Desire {
-            replicas: from.saturating_sub(fewer).max(1),
-            ..stay(Reason::Latency {
-                value_milli,
-                target_milli,
-                step_percent,
-            })
+        if most * 2.0 >= each {
+            return desire(from, estimate.mean, 0);
         }
+        let fewer = share(from, LATENCY_DOWN_PERCENT).max(1);
+        let to = from.saturating_sub(fewer).max(1);
+        desire(to, most, LATENCY_DOWN_PERCENT)
     }
 
     /// Nothing starts, and all that is averaged was measured after the last change.

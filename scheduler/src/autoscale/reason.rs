@@ -78,8 +78,8 @@ impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.div_ceil(1_000);
         match seconds {
-            0..120 => write!(f, "{seconds} s"),
-            120..7_200 => write!(f, "{} min", seconds.div_ceil(60)),
+            0..300 => write!(f, "{seconds} s"),
+            300..7_200 => write!(f, "{} min", seconds.div_ceil(60)),
             _ => write!(f, "{} h", seconds.div_ceil(3_600)),
         }
     }
@@ -132,10 +132,11 @@ impl fmt::Display for Reason {
             } => {
                 let show = |milli: &u64| Metric::LatencyP95.show(*milli);
                 let (value, target) = (show(value_milli), show(target_milli));
-                write!(
-                    f,
-                    "latency p95 {value}, target {target}: a step of {step_percent}%"
-                )
+                write!(f, "latency p95 {value}, target {target}")?;
+                match step_percent {
+                    0 => Ok(()),
+                    percent => write!(f, ": a step of {percent}%"),
+                }
             }
             Self::LatencyWaits {
                 value_milli,
