@@ -41,7 +41,7 @@ pub(super) fn to_ms(text: &str) -> Option<u64> {
         to_milli(number)?
     };
     let ms = number.checked_mul(unit_ms)?;
-    (ms % 1_000 == 0).then_some(ms / 1_000)
+    ms.is_multiple_of(1_000).then_some(ms / 1_000)
 }
 
 /// The largest unit that divides it; a bare unit for one of it.
@@ -52,7 +52,7 @@ pub(super) fn from_ms(ms: u64) -> String {
         }
     }
     for (unit_ms, unit) in [(3_600_000, "h"), (60_000, "m"), (1_000, "s")] {
-        if ms > 0 && ms % unit_ms == 0 {
+        if ms > 0 && ms.is_multiple_of(unit_ms) {
             return format!("{}{unit}", ms / unit_ms);
         }
     }

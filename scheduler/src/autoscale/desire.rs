@@ -37,7 +37,7 @@ pub(super) struct Desire {
     pub(super) at_once: u32,
     /// It is clear enough to add some.
     pub(super) is_growth: bool,
-    /// So many beyond that for now, and the requests that they are for.
+    /// So many beyond that until they are caught up with, and the requests that they are for.
     pub(super) catch_up: Option<(u32, u64)>,
     /// It may not take any away.
     pub(super) doubt: Option<Reason>,
@@ -46,7 +46,7 @@ pub(super) struct Desire {
 }
 
 impl Desire {
-    /// All that it wants for now.
+    /// All that it wants at this moment.
     pub(super) fn total(&self) -> u32 {
         let more = self.catch_up.map_or(0, |(more, _)| more);
         self.replicas.saturating_add(more)

@@ -12,15 +12,17 @@
 //!                 └──────────────── History::record ◄──────────────────────┘
 //! ```
 
+pub mod advice;
 mod bounds;
 mod decide;
 mod desire;
 mod estimate;
 pub mod history;
 mod pace;
-
+pub mod pool;
 pub mod reason;
 pub mod series;
+pub mod usage;
 
 pub use decide::{Activity, Decision, Observed, decide, wanted};
 pub use history::History;

@@ -38,7 +38,7 @@ pub fn built_in(seed: u64) -> Vec<Load> {
         _ => 50.0 + 450.0 * (-(t - 1_800.0) / 300.0).exp(),
     };
     let square = |t: f64| {
-        if (t / 600.0) as u64 % 2 == 0 {
+        if ((t / 600.0) as u64).is_multiple_of(2) {
             20.0
         } else {
             200.0

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
 use super::service::Outcome;
@@ -102,14 +102,28 @@ pub fn figures(rows: &[Row]) -> Value {
     Value::Array(all.collect())
 }
 
-/// Writes `target/bench/autoscale.json` and returns its path.
+/// Writes `target/bench/autoscale.json` and the table of docs/benchmarks.md; returns the path of
+/// the former.
 ///
 /// # Errors
-/// The file cannot be written.
+/// A file cannot be written, or the document has lost its marks.
 pub fn publish(rows: &[Row]) -> Result<PathBuf> {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let document = root.join("docs/benchmarks.md");
+    let text = std::fs::read_to_string(&document).context("reading docs/benchmarks.md")?;
+    let marks = ["begin", "end"].map(|end| format!("<!-- autoscale: {end} -->"));
+    let [Some(begin), Some(end)] = marks.each_ref().map(|mark| text.find(mark)) else {
+        bail!(
+            "docs/benchmarks.md has no `{}` ... `{}`",
+            marks[0],
+            marks[1]
+        );
+    };
+    let (head, tail) = (&text[..begin], &text[end..]);
+    let text = format!("{head}{}\n{}{tail}", marks[0], table(rows));
+    std::fs::write(&document, text).context("writing docs/benchmarks.md")?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target");
-    let folder = target.unwrap_or(here).join("bench");
+    let folder = target.unwrap_or(root.join("target")).join("bench");
     std::fs::create_dir_all(&folder)?;
     let path = folder.join("autoscale.json");
     std::fs::write(&path, serde_json::to_vec_pretty(&figures(rows))?)?;
