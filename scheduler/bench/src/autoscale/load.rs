@@ -85,8 +85,19 @@ fn poisson(rng: &mut Rng, mean: f64) -> u32 {
 /// # Errors
 /// The file, or the line that is not two whole numbers in rising order.
 pub fn read(path: &Path) -> Result<Load> {
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let shown = path.display();
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {shown}"))?;
+    let name = path.file_stem().unwrap_or(path.as_os_str());
+    Ok(Load {
+        name: name.to_string_lossy().into_owned(),
+        arrivals: parse(&text).with_context(|| format!("reading {shown}"))?,
+    })
+}
+
+/// Longest series, in seconds: three years.
+const MAX_SECONDS: usize = 100_000_000;
+
+fn parse(text: &str) -> Result<Vec<u32>> {
     let mut arrivals: Vec<u32> = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let is_heading = index == 0 && line.starts_with(|c: char| c.is_ascii_alphabetic());
@@ -98,24 +109,17 @@ pub fn read(path: &Path) -> Result<Load> {
             Some((second.trim().parse::<usize>().ok()?, requests))
         });
         match row {
-            Some((second, requests)) if second >= arrivals.len() && second < 100_000_000 => {
+            Some((second, requests)) if (arrivals.len()..MAX_SECONDS).contains(&second) => {
                 arrivals.resize(second, 0);
                 arrivals.push(requests);
             }
             _ => bail!(
-                "{}:{}: `{line}` is not `second,requests` in rising order, from second 0",
-                path.display(),
+                "line {}: `{line}` is not `second,requests`, in rising order from second 0",
                 index + 1
             ),
         }
     }
-    let name = path
-        .file_stem()
-        .map_or("file".into(), |stem| stem.to_string_lossy());
-    Ok(Load {
-        name: name.into_owned(),
-        arrivals,
-    })
+    Ok(arrivals)
 }
 
 #[cfg(test)]
@@ -132,5 +136,15 @@ mod tests {
         let variance = load.arrivals.iter().map(off).sum::<f64>() / n;
         assert!((mean - 100.0).abs() < 0.5, "{mean}");
         assert!((variance - 100.0).abs() < 8.0, "{variance}");
+    }
+
+    #[test]
+    fn a_file_may_leave_seconds_out_but_not_turn_back() {
+        let text = "second,requests\n0,5\n 3, 7\n\n4,1\n";
+        assert_eq!(parse(text).unwrap(), [5, 0, 0, 7, 1]);
+        for text in ["0,5\n0,6", "0;5", "0,-1", "x\ny,1", "999999999,1"] {
+            let error = parse(text).expect_err(text).to_string();
+            assert!(error.contains("is not `second,requests`"), "{error}");
+        }
     }
 }
