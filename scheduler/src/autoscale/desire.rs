@@ -5,7 +5,7 @@ use skep_model::autoscale::{Autoscale, Metric, Target};
 use skep_model::spec::MAX_REPLICAS;
 
 use super::decide::Observed;
-use super::estimate::{Estimate, estimate};
+use super::estimate::{Estimate, Moment, estimate};
 use super::history::{CAPACITY_PERCENT, History, capacity_milli};
 use super::reason::Reason;
 use super::series::Series;
@@ -23,6 +23,8 @@ const QUEUE_DOWN_PERCENT: u32 = 25;
 const PEAK_DEVIATIONS: f64 = 2.0;
 /// Most headroom, as a factor: what comes in larger clumps waits a little instead.
 const MAX_HEADROOM: f64 = 1.5;
+/// The same where requests come in clumps: more would cost more than HPA does.
+const MAX_CLUMP_ROOM: f64 = 1.1;
 /// Requests that piled up are worked off within this, in seconds,
 const CATCH_UP_S: f64 = 60.0;
 /// but with at most this share of the replicas that the load itself needs.
@@ -83,7 +85,11 @@ impl Judge<'_> {
             return missing(Some(for_ms));
         }
         let is_rising = self.history.is_rising(self.spec, self.now_ms);
-        let moment = (self.now_ms, is_rising);
+        let moment = Moment {
+            now_ms: self.now_ms,
+            is_rising,
+            dispersion: self.history.dispersion(),
+        };
         let Some(estimate) = estimate(metric, series, self.spec, moment) else {
             return missing(None);
         };
@@ -104,7 +110,7 @@ impl Judge<'_> {
         let each = target.value_milli as f64;
         let enough = each * f64::from(self.observed.wanted);
         let tolerated = enough * (1.0 + f64::from(self.spec.tolerance_up_percent) / 100.0);
-        let padded = |level: f64| with_headroom(&target.metric, level);
+        let padded = |level: f64| with_headroom(&target.metric, level, self.history.dispersion());
         let need = |level: f64| padded(level) + self.waiting(target, level) / CATCH_UP_S;
         let burst = estimate.burst.filter(|b| need(b.at_least) > tolerated);
         let is_above = !estimate.is_cold
@@ -239,13 +245,18 @@ impl Judge<'_> {
 /// A level with room for the chance peaks of single seconds, in thousandths: capacity, which is a
 /// little above the target, must hold two deviations. Only few replicas need it: the deviation of
 /// a large load is a small share of it. (The square-root rule of staffing.)
-fn with_headroom(metric: &Metric, level: f64) -> f64 {
+fn with_headroom(metric: &Metric, level: f64, phi: f64) -> f64 {
     if *metric != Metric::RequestRate {
         return level;
     }
     let events = level / 1e3;
-    let peak = (events + PEAK_DEVIATIONS * events.sqrt()) * 1e3;
-    (peak * 100.0 / CAPACITY_PERCENT as f64).clamp(level, level * MAX_HEADROOM)
+    let peak = (events + PEAK_DEVIATIONS * (phi * events).sqrt()) * 1e3;
+    let most = if phi > 1.0 {
+        MAX_CLUMP_ROOM
+    } else {
+        MAX_HEADROOM
+    };
+    (peak * 100.0 / CAPACITY_PERCENT as f64).clamp(level, level * most)
 }
 
 fn ratio(level: f64, each: f64) -> u32 {

@@ -2,9 +2,9 @@
 //! every shorter stretch that ends now, each only as far as it can be trusted.
 //!
 //! Of `n` events in a stretch the true number is above `n - z sqrt(phi n)` with a confidence that
-//! `z` fixes (normal approximation of Poisson's law; `phi` is the index of dispersion of the
-//! seconds before, 1 for Poisson: a service whose requests come in clumps needs a clearer rise).
-//! So a tenfold crowd is believed after one second, and noise never, with the same rule.
+//! `z` fixes (normal approximation of Poisson's law; `phi` is the service's index of dispersion, 1
+//! for Poisson: one whose requests come in clumps needs a clearer rise). So a tenfold crowd is
+//! believed after one second, and noise is not, by the same rule.
 
 use skep_model::autoscale::{Autoscale, Metric};
 
@@ -15,13 +15,13 @@ use super::series::{Bucket, Series};
 const BURST_DEVIATIONS: f64 = 5.0;
 /// The same while hardly anything is known, or a rise is under way: to wait costs more than a
 /// replica too many.
-const RISING_DEVIATIONS: f64 = 3.0;
+const RISING_DEVIATIONS: f64 = 4.0;
 /// Deviations for the mean of the whole window, whose share of chance is small.
 const STABLE_DEVIATIONS: f64 = 2.0;
 /// Fewest buckets that say how the events clump.
 const MIN_FOR_DISPERSION: usize = 10;
-/// A level beyond this is a change of load, not clumps.
-const MAX_DISPERSION: f64 = 25.0;
+/// The deviation of a normal distribution, in medians of its absolute values.
+const MEDIAN_TO_DEVIATION: f64 = 1.4826;
 
 /// How a metric's noise is known.
 #[derive(Clone, Copy, PartialEq)]
@@ -58,13 +58,22 @@ pub(super) struct Estimate {
     pub(super) is_cold: bool,
 }
 
-/// The level of `metric` at `now_ms`, with replicas having been added lately or not; none without
-/// a sample in the window.
+/// When, and in which circumstances, a level is asked for.
+#[derive(Clone, Copy)]
+pub(super) struct Moment {
+    pub(super) now_ms: u64,
+    /// Replicas were added lately.
+    pub(super) is_rising: bool,
+    /// Index of dispersion of requests; 1 or more.
+    pub(super) dispersion: f64,
+}
+
+/// The level of `metric`; none without a sample in the window.
 pub(super) fn estimate(
     metric: &Metric,
     series: &Series,
     spec: &Autoscale,
-    (now_ms, is_rising): (u64, bool),
+    moment: Moment,
 ) -> Option<Estimate> {
     let noise = match metric {
         Metric::RequestRate => Noise::Events,
@@ -72,12 +81,15 @@ pub(super) fn estimate(
         _ => Noise::Unknown,
     };
     let newest: Vec<Bucket> = series
-        .newest(spec.stable_window_ms, now_ms)
+        .newest(spec.stable_window_ms, moment.now_ms)
         .copied()
         .collect();
     let all = Stretch::of(&newest)?;
     let is_cold = all.span_ms < spec.stable_window_ms as f64 / 2.0;
-    let phi = dispersion(noise, &newest, spec.burst_window_ms);
+    let phi = match noise {
+        Noise::Events => moment.dispersion,
+        Noise::Present | Noise::Unknown => 1.0,
+    };
     let at_least = match noise {
         Noise::Unknown if newest.len() < 2 => 0.0,
         Noise::Unknown => all.mean(),
@@ -89,7 +101,7 @@ pub(super) fn estimate(
     } else {
         spec.burst_window_ms
     };
-    let deviations = if is_cold || is_rising {
+    let deviations = if is_cold || moment.is_rising {
         RISING_DEVIATIONS
     } else {
         BURST_DEVIATIONS
@@ -184,35 +196,25 @@ fn pair(newest: &[Bucket]) -> Option<Burst> {
     })
 }
 
-/// How much the events clump: variance over mean of the buckets before the burst window.
-fn dispersion(noise: Noise, newest: &[Bucket], burst_window_ms: u64) -> f64 {
-    if noise != Noise::Events {
-        return 1.0;
+/// How much the events of a rate clump: the variance of its buckets over their mean; none: too few
+/// are known. The variance is that of the differences between neighbours, by their median: a step
+/// of the load is one difference, and counts for nothing.
+pub(super) fn dispersion(series: &Series, window_ms: u64, now_ms: u64) -> Option<f64> {
+    let buckets: Vec<Bucket> = series.newest(window_ms, now_ms).copied().collect();
+    if buckets.len() < MIN_FOR_DISPERSION {
+        return None;
     }
-    let mut recent_ms = 0;
-    let skipped = newest
-        .iter()
-        .take_while(|bucket| {
-            recent_ms += bucket.span_ms;
-            recent_ms <= burst_window_ms
-        })
-        .count();
-    let before = &newest[skipped..];
-    let Some(stretch) = Stretch::of(before).filter(|_| before.len() >= MIN_FOR_DISPERSION) else {
-        return 1.0;
-    };
-    let rate = stretch.mean();
-    if rate <= 0.0 {
-        return 1.0;
-    }
-    // (n - rate t)^2 / (rate t), with n and rate in thousandths and t in ms: millionths.
-    let sum: f64 = before
-        .iter()
-        .map(|bucket| {
-            let expected = rate * bucket.span_ms as f64 / 1e6;
-            let off = bucket.weighted() / 1e6 - expected;
-            off * off / expected
-        })
-        .sum();
-    (sum / (before.len() as f64 - 1.0)).clamp(1.0, MAX_DISPERSION)
+    let stretch = Stretch::of(&buckets)?;
+    // Thousandths times ms: millionths of an event in a bucket of mean length.
+    let span_ms = stretch.span_ms / buckets.len() as f64;
+    let events = |bucket: &Bucket| bucket.mean() * span_ms / 1e6;
+    let mean = stretch.mean() * span_ms / 1e6;
+    let mut off: Vec<f64> = buckets
+        .windows(2)
+        .map(|pair| (events(&pair[0]) - events(&pair[1])).abs())
+        .collect();
+    off.sort_by(f64::total_cmp);
+    let deviation = MEDIAN_TO_DEVIATION * off[off.len() / 2];
+    // A difference has twice the variance of a bucket.
+    (mean > 0.0).then_some(deviation * deviation / 2.0 / mean)
 }

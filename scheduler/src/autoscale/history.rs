@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use skep_model::autoscale::{Autoscale, Metric};
 
 use super::decide::{Activity, Decision, Observed};
+use super::estimate;
 use super::series::{Sample, Series};
 
 /// Most stretches in which the largest recommendation is kept.
@@ -19,6 +20,13 @@ const MAX_CHANGES: usize = 64;
 pub(super) const CAPACITY_PERCENT: u64 = 125;
 /// Who waits longer, in seconds, has given up.
 const MAX_WAIT_S: u64 = 60;
+
+/// The index of dispersion follows within this, in ms,
+const DISPERSION_MS: u64 = 600_000;
+/// is believed where it is by so much above 1, in thousandths,
+const DISPERSION_DOUBT_MILLI: u64 = 300;
+/// and beyond this it is the load that changes, not clumps.
+const MAX_DISPERSION: f64 = 25.0;
 
 /// Requests a second that so many replicas can serve at least, in thousandths.
 pub(super) fn capacity_milli(target_milli: u64, replicas: u32) -> u64 {
@@ -50,6 +58,8 @@ pub struct History {
     decided_ms: u64,
     active_ms: Option<u64>,
     series: BTreeMap<Metric, Series>,
+    /// Index of dispersion of requests, in thousandths; 0: not known.
+    dispersion_milli: u64,
     /// Requests that had to wait, in thousandths: see [`History::piled_milli`].
     piled_milli: u64,
     peak_width_ms: u64,
@@ -90,6 +100,7 @@ impl History {
             self.peak_width_ms = width_ms;
         }
         self.pile(spec, observed, now_ms);
+        self.disperse(spec, now_ms);
         self.decided_ms = self.decided_ms.max(now_ms);
         // Unknown counts as work: sleep wants proof.
         if observed.activity != Activity::Quiet || self.active_ms.is_none() || has_hole {
@@ -136,6 +147,35 @@ impl History {
         let most = u128::from(rate_milli.max(served_milli)) * u128::from(MAX_WAIT_S);
         let pile = u128::try_from(pile).unwrap_or(0).min(most);
         self.piled_milli = u64::try_from(pile).unwrap_or(u64::MAX);
+    }
+
+    /// Follows how much requests clump, slowly: it belongs to the service, and one window knows it
+    /// to a third at best.
+    fn disperse(&mut self, spec: &Autoscale, now_ms: u64) {
+        let series = self.series.get(&Metric::RequestRate);
+        let latest = series.and_then(|series| {
+            let window_ms = spec.stable_window_ms;
+            estimate::dispersion(series, window_ms, now_ms)
+        });
+        let Some(latest) = latest else {
+            return;
+        };
+        let latest = (latest.min(MAX_DISPERSION) * 1e3) as u64;
+        let elapsed_ms = now_ms.saturating_sub(self.decided_ms);
+        let weight = elapsed_ms.min(DISPERSION_MS);
+        let known = match self.dispersion_milli {
+            0 => 1_000,
+            known => known,
+        };
+        let mixed = known * (DISPERSION_MS - weight) + latest * weight;
+        // Rounded up, so that it moves at all, and is known.
+        self.dispersion_milli = mixed.div_ceil(DISPERSION_MS).max(1);
+    }
+
+    /// How much requests clump beyond what chance explains: 1 for Poisson, or not known.
+    pub(super) fn dispersion(&self) -> f64 {
+        let beyond = self.dispersion_milli.saturating_sub(DISPERSION_DOUBT_MILLI);
+        beyond.max(1_000) as f64 / 1e3
     }
 
     /// Requests that probably wait because replicas were missing, in thousandths.
