@@ -43,14 +43,14 @@ chaos: setup-tests skep-next skep-release test-app-release ## simulation and end
 	SKEP_CHAOS=full $(CARGO) test $(LOCKED) -p skep-simulation -- --nocapture
 	SKEP_CHAOS=full $(E2E_RELEASE) $(CARGO) test $(LOCKED) -p skep-tests
 
-bench: bench-ring bench-consensus bench-server bench-scheduler ## every benchmark; results in target/bench/
-bench: bench-ring bench-consensus bench-server bench-autoscale ## every benchmark; results in target/bench/
+bench: bench-ring bench-consensus bench-server bench-scheduler bench-autoscale ## every benchmark; results in target/bench/
 
 bench-%: setup-tests skep-release test-app-release ## one benchmark: bench-ring, bench-consensus, bench-server
 	$(E2E_RELEASE) $(CARGO) run $(LOCKED) --release -p skep-tests --bin bench-$*
 
 bench-scheduler: setup-build ## placement on Nomad's inputs, a million allocations, churn; target/bench/scheduler.json
 	$(CARGO) run $(LOCKED) --release -p skep-scheduler-bench --bin bench-scheduler
+
 bench-autoscale: setup-build ## the autoscaler beside HPA, KPA and target-value (FILE=series.csv, ARGS="--help")
 	$(CARGO) run $(LOCKED) --release -p skep-scheduler-bench --bin bench-autoscale -- $(FILE) $(ARGS)
 

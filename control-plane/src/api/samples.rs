@@ -157,6 +157,8 @@ fn resources(view: &View, allocation: &Allocation) -> Resources {
             cpu_millis: 0,
             memory_bytes: 0,
             cpu_limit_millis: 0,
+            memory_limit_bytes: 0,
+            disk_bytes: 0,
         },
         |release| release.resources,
     )
