@@ -165,9 +165,11 @@ fn fresh() -> AllocationId {
     AllocationId::from_u128(random::new_id())
 }
 
-/// Whether two releases differ in what runs and where: not in their number and age.
+/// Whether two releases run the same in the same places. Their variables are no question here: those of
+/// the app's own file are in the older one alone.
 fn is_same(one: &Release, other: &Release) -> bool {
     *one == Release {
+        variables: one.variables.clone(),
         number: one.number,
         deployment: one.deployment,
         created_ms: one.created_ms,

@@ -258,7 +258,7 @@ impl Server {
             placement: service.spec.placement.clone(),
             health: service.spec.health.clone(),
             restart: service.spec.restart,
-            stop_grace_ms: 0,
+            stop_grace_ms: service.spec.stop_grace_ms,
             commit: None,
             created_ms: 0,
         };
