@@ -222,7 +222,17 @@ async fn a_plan_and_its_reasons_are_told_and_nothing_is_done() {
     server.put(WEB, json!({"spec": {"replicas": 2}})).await;
     let none = server.get(&format!("{WEB}/why")).await;
     assert_problem(&none, 409, "conflict", None);
-    server.join("n1").await;
+    let node = server.join("n1").await;
+    let facts = skep_model::node::Facts {
+        cpu_millis: 4_000,
+        memory_bytes: 8 << 30,
+        ..skep_model::node::Facts::default()
+    };
+    let grown = v1::UpdateNode {
+        node: id_bytes(node.as_u128()),
+        facts: Some((&facts).into()),
+    };
+    server.propose(Kind::UpdateNode(grown)).await;
     server.deploy_live().await;
     let before = server.context.store.view().index();
     let why = server.get(&format!("{WEB}/why")).await;
