@@ -58,6 +58,8 @@ find_missing_test_packages() {
   need iptables iptables
   need nsenter util-linux
   need etcd etcd-server
+  # Gives images to several nodes of a lab.
+  need docker-registry docker-registry
   if ! compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null; then
     missing+=(libfaketime)
   fi

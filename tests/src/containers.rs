@@ -8,7 +8,8 @@ use anyhow::{Context as _, Result, bail};
 use bollard::models::{ContainerCreateBody, ContainerSummary, ContainerSummaryStateEnum};
 use bollard::query_parameters::{
     BuildImageOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
-    ListImagesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
+    ListImagesOptionsBuilder, PushImageOptionsBuilder, RemoveContainerOptionsBuilder,
+    RemoveImageOptionsBuilder,
 };
 use bollard::{API_DEFAULT_VERSION, Docker, body_full};
 use bytes::Bytes;
@@ -189,6 +190,23 @@ impl Containers {
             let line = line.with_context(|| format!("building {tag}"))?;
             if let Some(error) = line.error_detail.and_then(|detail| detail.message) {
                 bail!("building {tag}: {error}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Pushes an image to the registry that its name begins with.
+    ///
+    /// # Errors
+    /// The registry does not take it.
+    pub async fn push(&self, reference: &str) -> Result<()> {
+        let (name, tag) = reference.rsplit_once(':').context("a tag")?;
+        let options = PushImageOptionsBuilder::default().tag(tag).build();
+        let mut lines = Box::pin(self.docker.push_image(name, Some(options), None));
+        while let Some(line) = lines.next().await {
+            let line = line.with_context(|| format!("pushing {reference}"))?;
+            if let Some(error) = line.error_detail.and_then(|detail| detail.message) {
+                bail!("pushing {reference}: {error}");
             }
         }
         Ok(())

@@ -78,30 +78,49 @@ async fn inspect(env: &Env, name: &str) -> Result<Option<ImageInspect>, Problem>
 }
 
 fn describe(env: &Env, reference: &str, found: ImageInspect) -> Result<Built, Problem> {
-    let digest = found
-        .id
-        .filter(|id| id.starts_with("sha256:"))
-        .ok_or_else(|| {
-            Problem::new(
-                Code::Runtime,
-                format!("Docker names no digest for `{reference}`"),
-            )
-        })?;
-    // Only what came from a registry can be pulled by other nodes.
-    let is_pulled = found
-        .repo_digests
-        .is_some_and(|digests| !digests.is_empty());
+    let id = found.id.filter(|id| id.starts_with("sha256:"));
+    let id = id.ok_or_else(|| {
+        Problem::new(
+            Code::Runtime,
+            format!("Docker names no digest for `{reference}`"),
+        )
+    })?;
+    // Only what its registry has can be pulled by other nodes, and they ask for it by the digest of
+    // its manifest: Docker's own id of an image means nothing elsewhere.
+    let of_registry = manifest_digest(reference, &found.repo_digests.unwrap_or_default());
+    let node = of_registry.is_none().then_some(env.node);
     let exposed = found.config.and_then(|config| config.exposed_ports);
     Ok(Built {
         image: Image {
             reference: reference.to_owned(),
-            digest,
-            node: (!is_pulled).then_some(env.node),
+            digest: of_registry.unwrap_or(id),
+            node,
         },
         exposed: tcp_ports(exposed.unwrap_or_default()),
         commit: None,
         manifest: None,
     })
+}
+
+/// The digest under which the reference's own repository has the image.
+fn manifest_digest(reference: &str, known: &[String]) -> Option<String> {
+    let wanted = repository(reference);
+    known.iter().find_map(|entry| {
+        let (name, digest) = entry.split_once('@')?;
+        (repository(name) == wanted).then(|| digest.to_owned())
+    })
+}
+
+/// Without tag and digest, and without what Docker adds to names of its own registry.
+fn repository(reference: &str) -> &str {
+    let name = reference.split('@').next().unwrap_or_default();
+    let name = match name.rsplit_once(':') {
+        // A colon before a slash belongs to the registry's port.
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        _ => name,
+    };
+    let name = name.strip_prefix("docker.io/").unwrap_or(name);
+    name.strip_prefix("library/").unwrap_or(name)
 }
 
 fn tcp_ports(exposed: Vec<String>) -> Vec<u16> {
@@ -197,6 +216,24 @@ pub(super) fn unreachable(error: &Error) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn other_nodes_pull_by_the_manifest_of_the_repository_that_was_named() {
+        let known = ["a@sha256:1", "host:5000/x/a@sha256:2"].map(str::to_owned);
+        let cases = [
+            ("a:1", Some("sha256:1")),
+            ("docker.io/library/a", Some("sha256:1")),
+            ("host:5000/x/a:v1", Some("sha256:2")),
+            ("host:5000/x/a@sha256:2", Some("sha256:2")),
+            ("mine:latest", None),
+            ("host:5000/a", None),
+        ];
+        for (reference, digest) in cases {
+            let found = manifest_digest(reference, &known);
+            assert_eq!(found.as_deref(), digest, "{reference}");
+        }
+        assert_eq!(manifest_digest("a:1", &[]), None);
+    }
 
     #[test]
     fn ports_are_tcp_sorted_and_numbers() {

@@ -14,6 +14,7 @@ pub mod faults;
 mod host;
 pub mod node;
 mod number;
+pub mod registry;
 
 use std::net::Ipv4Addr;
 

@@ -83,6 +83,16 @@ impl Node {
         Ok(tag)
     }
 
+    /// Builds an image of the test app under this name and pushes it to its registry.
+    ///
+    /// # Errors
+    /// Building or pushing failed.
+    pub async fn push(&self, version: &str, reference: &str) -> Result<()> {
+        let app = App::create(self.dir.join(format!("app-{version}")), "lab", version)?;
+        self.containers.build(app.dir(), reference).await?;
+        self.containers.push(reference).await
+    }
+
     /// Ends it, its containers with it.
     ///
     /// # Errors
@@ -102,6 +112,8 @@ fn dockerd(host: &Host, dir: &Path, socket: &Path) -> Process {
         .args(["--pidfile".into(), folder("docker.pid")])
         .args(["--host", &format!("unix://{}", socket.display())])
         .args(["--bip", BRIDGE_ADDRESS])
+        // Registries of the lab speak without TLS.
+        .args(["--insecure-registry", &format!("{}/24", host.address())])
         // Its containers are spoken to by this host alone.
         .args(["--iptables=false", "--ip-masq=false", "--ip-forward=false"])
 }

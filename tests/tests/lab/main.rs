@@ -9,6 +9,7 @@ mod group;
 mod growth;
 mod history;
 mod network;
+mod places;
 mod samples;
 mod troubles;
 mod versions;

@@ -1,0 +1,66 @@
+//! A registry on a host of a lab: Debian's `docker-registry`. Images that it has can be pulled by every
+//! node; those that were built on a node alone stay there.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use super::Host;
+use crate::process::Process;
+use crate::{http, wait};
+
+const PORT: u16 = 5000;
+const START: Duration = Duration::from_secs(30);
+
+/// A running registry; ends with its process.
+pub struct Registry {
+    address: SocketAddr,
+    process: Process,
+}
+
+impl Registry {
+    /// Starts one on a host.
+    ///
+    /// # Errors
+    /// It does not start; tells what it said.
+    pub async fn start(host: &Host) -> Result<Self> {
+        let address = SocketAddr::from((host.address(), PORT));
+        let (config, data) = (host.path("registry.yml"), host.path("registry"));
+        let text = format!(
+            "version: 0.1\nlog: {{ level: warn }}\nstorage: {{ filesystem: {{ rootdirectory: \"{}\" }} }}\nhttp: {{ addr: \"{address}\" }}\n",
+            data.display()
+        );
+        std::fs::write(&config, text)?;
+        let process = host
+            .process("registry", Path::new("docker-registry"))
+            .args(["serve".into(), config.into_os_string()]);
+        process.start().await?;
+        wait::until_ok("the registry to answer", START, async || {
+            let answer = http::get(address, &address.to_string(), "/v2/").await?;
+            ensure!(answer.status == 200, "{}", answer.text());
+            Ok(())
+        })
+        .await?;
+        Ok(Self { address, process })
+    }
+
+    /// What an image is called there.
+    pub fn reference(&self, name: &str, tag: &str) -> String {
+        format!("{}/{name}:{tag}", self.address)
+    }
+
+    /// What it said.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub async fn stop(&self) -> Result<()> {
+        self.process.kill().await
+    }
+}
