@@ -141,7 +141,7 @@ impl Duties {
 
     fn mark(&mut self, changes: &[Change]) {
         let view = self.parts.store.view();
-        self.scheduling.follow(&view, changes);
+        let moved = self.scheduling.follow(&view, changes);
         for change in changes {
             match change {
                 Change::Service(service) => self.mark_service(&view, *service),
@@ -151,9 +151,11 @@ impl Duties {
                 }
                 Change::Node(node) => {
                     self.dirty.nodes = true;
-                    // It may be drained now, or silent, or back.
-                    let there = view.allocations_on(*node).filter(|a| a.is_live());
-                    self.dirty.services.extend(there.map(|a| a.service));
+                    if moved.contains(node) {
+                        // It may be drained now, or silent, or back.
+                        let there = view.allocations_on(*node).filter(|a| a.is_live());
+                        self.dirty.services.extend(there.map(|a| a.service));
+                    }
                     self.dirty.services.extend(self.scheduling.waiting());
                     self.dirty
                         .deployments

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use skep_identity::random;
 use skep_model::allocation::{Allocation, Desired};
-use skep_model::id::{AllocationId, ServiceId};
+use skep_model::id::{AllocationId, NodeId, ServiceId};
 use skep_model::problem::Problem;
 use skep_model::service::Service;
 use skep_proto::convert::{enum_number, id_bytes};
 use skep_proto::v1::command::Kind;
 use skep_proto::v1::{ApplyPlan, Base, Desire, DropService};
-use skep_scheduler::cluster::Cluster;
+use skep_scheduler::cluster::{Cluster, Standing};
 use skep_scheduler::draft::Draft;
 use skep_scheduler::plan::{self, MAX_CHANGES, Plan};
 use skep_scheduler::rollout::{self, Input};
@@ -51,9 +51,26 @@ impl Scheduling {
         self.cluster = placement::cluster_of(view);
     }
 
-    /// What changed of the view.
-    pub(super) fn follow(&mut self, view: &State, changes: &[Change]) {
-        placement::follow(&mut self.cluster, view, changes);
+    /// What changed of the view; answers the nodes that can be relied on more or less than before. A
+    /// node's metadata change by the thousand, and move nothing that runs there.
+    pub(super) fn follow(&mut self, view: &State, changes: &[Change]) -> BTreeSet<NodeId> {
+        let mut moved = BTreeSet::new();
+        for change in changes {
+            let node = match change {
+                Change::Node(id) => Some(*id),
+                _ => None,
+            };
+            let before = node.map(|id| self.standing(id));
+            placement::follow(&mut self.cluster, view, std::slice::from_ref(change));
+            if before != node.map(|id| self.standing(id)) {
+                moved.extend(node);
+            }
+        }
+        moved
+    }
+
+    fn standing(&self, node: NodeId) -> Option<Standing> {
+        self.cluster.node(node).map(|node| node.standing)
     }
 }
 
