@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::name;
 use crate::problem::Problem;
+use crate::run::{Mode, Run};
 
 /// Smallest memory limit that Docker accepts.
 pub const MIN_MEMORY_BYTES: u64 = 6 << 20;
@@ -192,6 +193,8 @@ pub struct ServiceSpec {
     pub stop_grace_ms: u64,
     /// Host names beside the generated one.
     pub domains: Vec<String>,
+    /// Kept running, or run to completion, and when.
+    pub run: Run,
 }
 
 impl Default for ServiceSpec {
@@ -210,12 +213,23 @@ impl Default for ServiceSpec {
             restart: Restart::default(),
             stop_grace_ms: 10_000,
             domains: Vec::new(),
+            run: Run::default(),
         }
     }
 }
 
 impl ServiceSpec {
-    /// Checks every field.
+    /// Checks every field, and what depends on libraries and time zones: for what people say, before
+    /// it is proposed.
+    ///
+    /// # Errors
+    /// The first field that is not accepted, and what would be.
+    pub fn check_given(&self) -> Result<(), Problem> {
+        self.check()?;
+        self.run.check_given()
+    }
+
+    /// Checks every field by rules that every server agrees on, whatever its version.
     ///
     /// # Errors
     /// The first field that is not accepted, and what would be.
@@ -313,6 +327,7 @@ impl ServiceSpec {
         self.domains
             .iter()
             .try_for_each(|host| name::check_host("domains", host))?;
+        self.run.check()?;
         self.check_source()
     }
 
@@ -334,7 +349,12 @@ impl ServiceSpec {
 
     /// Whether the service gets routes.
     pub fn is_routed(&self) -> bool {
-        self.kind == ServiceType::Web
+        self.kind == ServiceType::Web && !self.run.mode.runs_jobs()
+    }
+
+    /// Whether it has one allocation a node.
+    pub fn is_system(&self) -> bool {
+        self.run.mode == Mode::System
     }
 }
 
