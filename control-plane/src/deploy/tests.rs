@@ -222,6 +222,7 @@ impl World {
             observed: Observed::pending(),
             observed_ms: 0,
             created_ms: 0,
+            job: None,
         };
         let starts = vec![(&allocation).into()];
         world.apply(Kind::ApplyPlan(v1::ApplyPlan {
@@ -409,6 +410,7 @@ fn a_failed_container_fails_the_rollout_with_its_last_lines() {
         restarts: 3,
         problem: Some(problem.clone()),
         log_tail: "boom".into(),
+        exit_code: None,
     };
     assert_eq!(
         World::deploying(observed).decide(),

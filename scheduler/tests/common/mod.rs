@@ -113,6 +113,8 @@ pub(crate) fn allocation(id: u128, target: Target, node: NodeId) -> Allocation {
         observed: Observed::pending(),
         observed_ms: 0,
         created_ms: 0,
+        job: None,
+        job: None,
     }
 }
 

@@ -2,9 +2,9 @@
 //! two versions that run side by side never disagree about what a command did.
 
 use skep_model::problem::{Code, Problem};
-use skep_proto::LEVEL_SERVERS;
 use skep_proto::v1;
 use skep_proto::v1::command::Kind;
+use skep_proto::{LEVEL_JOBS, LEVEL_SERVERS};
 
 /// The first level; whatever has no number of its own is of it.
 pub(crate) const FIRST: u32 = 1;
@@ -38,6 +38,9 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::RemoveToken(_) => ("remove token", LEVEL_SERVERS),
         Kind::RaiseIncarnation(_) => ("raise incarnation", LEVEL_SERVERS),
         Kind::SettleQuarantine(_) => ("settle quarantine", LEVEL_SERVERS),
+        Kind::PlanJobs(_) => ("plan jobs", LEVEL_JOBS),
+        Kind::CreateJob(_) => ("create job", LEVEL_JOBS),
+        Kind::CancelJob(_) => ("cancel job", LEVEL_JOBS),
     }
 }
 
@@ -53,10 +56,28 @@ pub(crate) fn needed(kind: &Kind) -> u32 {
         _ => false,
     };
     let (_, of_kind) = describe(kind);
-    if has_new_field {
+    if says_jobs(kind) {
+        of_kind.max(LEVEL_JOBS)
+    } else if has_new_field {
         of_kind.max(LEVEL_SERVERS)
     } else {
         of_kind
+    }
+}
+
+/// Whether the command carries what came with [`LEVEL_JOBS`].
+fn says_jobs(kind: &Kind) -> bool {
+    let has_run = |spec: &Option<v1::ServiceSpec>| spec.as_ref().is_some_and(|s| s.run.is_some());
+    match kind {
+        Kind::PutService(message) => message.service.as_ref().is_some_and(|s| has_run(&s.spec)),
+        Kind::StartRollout(message) => has_run(&message.spec),
+        Kind::ApplyPlan(message) => message.starts.iter().any(|start| !start.job.is_empty()),
+        Kind::Observe(message) => message.allocations.iter().any(|seen| {
+            seen.observed
+                .as_ref()
+                .is_some_and(|observed| observed.exit_code.is_some())
+        }),
+        _ => false,
     }
 }
 

@@ -88,7 +88,7 @@ fn a_level_waits_for_the_last_server() {
     world.ok(update(&server(1, "one")));
     world.token(500, skep_model::server::Role::Server, 9);
     world.ok(join_server(&server(2, "two"), false));
-    let problem = world.state.check_level(3).expect_err("nobody can");
+    let problem = world.state.check_level(9).expect_err("nobody can");
     assert!(problem.message.contains("one, two"), "{problem}");
     assert_eq!(world.state.check_level(2), Ok(()));
 }

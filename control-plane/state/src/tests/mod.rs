@@ -313,6 +313,7 @@ pub(crate) fn start(state: &State, id: AllocationId, target: Target) -> Kind {
         observed: Observed::pending(),
         observed_ms: 0,
         created_ms: 0,
+        job: None,
     };
     let node = state.node(NODE).expect("node");
     Kind::ApplyPlan(v1::ApplyPlan {
