@@ -12,6 +12,7 @@ mod backoff;
 pub mod cluster;
 pub mod draft;
 pub mod filter;
+pub mod jobs;
 pub mod place;
 pub mod plan;
 pub mod refusal;
