@@ -6,9 +6,11 @@ pub(crate) mod alloc;
 pub(crate) mod backup;
 pub(crate) mod ca;
 pub(crate) mod context;
+pub(crate) mod cron;
 pub(crate) mod deploy;
 pub(crate) mod deployments;
 pub(crate) mod env;
+pub(crate) mod jobs;
 pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod node;
@@ -17,6 +19,7 @@ pub(crate) mod ps;
 pub(crate) mod releases;
 pub(crate) mod restore;
 pub(crate) mod rm;
+pub(crate) mod run;
 pub(crate) mod scale;
 pub(crate) mod server;
 pub(crate) mod status;
@@ -83,6 +86,9 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Status(args) => status::run(args, session).await,
         Command::Ps(args) => ps::run(args, session).await,
         Command::Logs(args) => logs::run(args, session).await,
+        Command::Run(args) => run::run(args, session).await,
+        Command::Jobs(args) => jobs::run(args, session).await,
+        Command::Cron(command) => cron::run(command, session).await,
         Command::Deployments(args) => deployments::run(args, session).await,
         Command::Releases(args) => releases::run(args, session).await,
         Command::Env(command) => env::run(command, session).await,

@@ -173,7 +173,13 @@ impl Follower {
     }
 
     fn may_go_on(&self) -> bool {
-        self.follow && self.app.store.view().service(self.service).is_some()
+        let view = self.app.store.view();
+        // One that was asked for by itself is followed to its end.
+        let is_over = self.only.is_some_and(|id| {
+            let ended = view.allocation(id).is_none_or(|one| !one.is_live());
+            ended && self.cursors.contains_key(&id)
+        });
+        self.follow && !is_over && view.service(self.service).is_some()
     }
 
     /// Asks for the logs that should be read and are not; new ones from `begin`. Answers when to do

@@ -49,7 +49,7 @@ pub(super) fn urls(view: &State, service: &Service) -> Vec<String> {
 }
 
 /// Names of a service's project and environment.
-fn owners(view: &State, service: &Service) -> (String, String) {
+pub(super) fn owners(view: &State, service: &Service) -> (String, String) {
     view.path_of(service)
         .map_or_else(Default::default, |path| (path.project, path.environment))
 }
@@ -153,7 +153,7 @@ fn commit(deployment: &Deployment) -> Option<String> {
     })
 }
 
-fn node_name(view: &State, id: skep_model::id::NodeId) -> String {
+pub(super) fn node_name(view: &State, id: skep_model::id::NodeId) -> String {
     view.node(id)
         .map_or_else(|| id.to_string(), |node| node.name.clone())
 }
@@ -194,6 +194,8 @@ pub(super) fn allocation(view: &State, allocation: &Allocation) -> AllocationVie
         state: allocation.observed.state,
         restarts: allocation.observed.restarts,
         problem: allocation.observed.problem.clone(),
+        job: allocation.job,
+        exit_code: allocation.observed.exit_code,
         log_tail: allocation.observed.log_tail.clone(),
         reason: allocation.reason.clone(),
         created_ms: allocation.created_ms,

@@ -45,6 +45,11 @@ impl Scheduling {
         self.waiting.remove(&service);
     }
 
+    /// The nodes, what they have, and what is used of it.
+    pub(super) fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
     /// The whole view again.
     pub(super) fn resync(&mut self, view: &State) {
         self.cluster = Cluster::default();
@@ -127,6 +132,8 @@ impl Duties {
         let allocations: Vec<&Allocation> = view
             .allocations_of(service.id)
             .map(|allocation| &**allocation)
+            // Attempts of jobs are no replicas.
+            .filter(|allocation| allocation.job.is_none())
             .collect();
         let next_deadline = allocations
             .iter()
@@ -208,14 +215,21 @@ impl Duties {
         if !accepted || plan.is_partial {
             self.dirty.services.insert(plan.service);
         }
-        // The next plan of this round must see what this one took.
+        self.catch_up(
+            plan.nodes.keys().copied(),
+            plan.starts.iter().map(|start| start.allocation),
+        );
+    }
+
+    /// The next plan of this round must see what the last one took.
+    pub(super) fn catch_up(
+        &mut self,
+        nodes: impl Iterator<Item = NodeId>,
+        started: impl Iterator<Item = AllocationId>,
+    ) {
         let view = self.parts.store.view();
-        plan.nodes
-            .keys()
-            .for_each(|node| self.scheduling.follow_node(&view, *node));
-        plan.starts
-            .iter()
-            .for_each(|start| self.scheduling.follow_allocation(&view, start.allocation));
+        nodes.for_each(|node| self.scheduling.follow_node(&view, node));
+        started.for_each(|id| self.scheduling.follow_allocation(&view, id));
     }
 
     async fn drop_service(&mut self, id: ServiceId) {

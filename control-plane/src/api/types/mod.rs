@@ -3,6 +3,7 @@
 mod ca;
 mod cluster;
 mod deployment;
+mod job;
 mod log;
 mod server;
 mod service;
@@ -16,6 +17,7 @@ pub use deployment::{
     AllocationView, AllocationsView, DeploymentRequest, DeploymentView, DeploymentsView,
     QuarantinedView, ReleaseView, ReleasesView,
 };
+pub use job::{CauseView, JobView, JobsView, RunRequest, ScheduleRequest, ScheduleView};
 pub use log::{AppLine, EndView, HookReply, LogPage, UploadView, WebhookView};
 pub use server::{
     GivenToken, OperatorRequest, OperatorView, ServerReport, ServerRole, ServerView, ServersView,
