@@ -46,7 +46,8 @@ pub(super) fn read(service: &Service, book: &JobBook, now_ms: u64) -> Timetable 
         // What falls into the pause is not made up for after it.
         let following = (!book.following.is_empty()).then(|| Following {
             schedule: String::new(),
-            until_ms: 0,
+            // Not forgotten: a clock that was set back would make these times due again.
+            until_ms: book.until_ms,
         });
         return Timetable {
             following,
@@ -76,10 +77,16 @@ fn follow(run: &Run, schedule: &Schedule, book: &JobBook, now_ms: u64) -> Timeta
         })
     };
     let is_new = book.following != name;
-    if is_new || book.until_ms > now_ms.saturating_add(MAX_AHEAD_MS) {
+    let is_wrong = book.until_ms > now_ms.saturating_add(MAX_AHEAD_MS);
+    if is_new || is_wrong {
+        let from_ms = if is_wrong {
+            now_ms
+        } else {
+            now_ms.max(book.until_ms)
+        };
         return Timetable {
-            following: following(now_ms),
-            wake_at_ms: schedule.next_after(now_ms),
+            following: following(from_ms),
+            wake_at_ms: schedule.next_after(from_ms),
             ..Timetable::default()
         };
     }
