@@ -1,6 +1,7 @@
 //! Exact effects of commands, and the laws that hold for any of them.
 
 mod deployments;
+mod jobs;
 mod keys;
 mod laws;
 mod levels;
