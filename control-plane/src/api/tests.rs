@@ -5,6 +5,7 @@ mod backup;
 mod cluster;
 mod deployments;
 mod hooks;
+mod jobs;
 mod logs;
 mod servers;
 mod services;
