@@ -17,3 +17,4 @@ pub mod place;
 pub mod plan;
 pub mod refusal;
 pub mod rollout;
+pub mod system;

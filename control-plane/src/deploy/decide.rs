@@ -56,6 +56,8 @@ pub struct Inputs<'a> {
     pub secrets: &'a Secrets,
     /// Services that could not be placed, and why.
     pub refusals: &'a BTreeMap<ServiceId, Problem>,
+    /// Services that the scheduler has where they should be, and the generation it saw.
+    pub converged: &'a BTreeMap<ServiceId, u64>,
     /// Every live ingress serves the view's routes.
     pub is_published: bool,
     /// The leader's clock, ms since the epoch.
@@ -192,7 +194,10 @@ fn judge_rollout(inputs: &Inputs<'_>, deployment: &Deployment, service: &Service
         .any(|a| a.target != target && a.desired == Desired::Run && a.is_live());
     let job_is_made = service.spec.run.mode != Mode::Batch
         || inputs.view.job_book(service.id).deployment == Some(deployment.id);
-    if !job_is_made {
+    // How many a system service should have, the scheduler knows.
+    let is_everywhere =
+        !service.spec.is_system() || inputs.converged.get(&service.id) == Some(&service.generation);
+    if !job_is_made || !is_everywhere {
         return judge_time(inputs, deployment, service, (healthy, wanted));
     }
     if healthy >= wanted && is_replaced && (inputs.is_published || !service.spec.is_routed()) {

@@ -163,6 +163,9 @@ impl Duties {
                     self.dirty.nodes = true;
                     self.dirty.services.extend(self.scheduling.waiting());
                     self.dirty.jobs.extend(self.jobs.waiting());
+                    // One more node is one more allocation of each of these.
+                    let system = view.services().filter(|service| service.spec.is_system());
+                    self.dirty.services.extend(system.map(|service| service.id));
                     self.dirty
                         .deployments
                         .extend(view.active_deployments().map(|d| d.id));

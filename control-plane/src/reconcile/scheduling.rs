@@ -14,6 +14,7 @@ use skep_scheduler::cluster::Cluster;
 use skep_scheduler::draft::Draft;
 use skep_scheduler::plan::{self, Plan};
 use skep_scheduler::rollout::{self, Input};
+use skep_scheduler::system;
 use skep_state::{Change, State};
 
 use super::Duties;
@@ -26,6 +27,8 @@ pub(super) struct Scheduling {
     cluster: Cluster,
     refusals: BTreeMap<ServiceId, Problem>,
     waiting: BTreeSet<ServiceId>,
+    /// Services that were where they should be, at which generation.
+    converged: BTreeMap<ServiceId, u64>,
 }
 
 impl Scheduling {
@@ -43,6 +46,12 @@ impl Scheduling {
     pub(super) fn forget(&mut self, service: ServiceId) {
         self.refusals.remove(&service);
         self.waiting.remove(&service);
+        self.converged.remove(&service);
+    }
+
+    /// Services that are where they should be, and the generation that this was seen at.
+    pub(super) fn converged(&self) -> &BTreeMap<ServiceId, u64> {
+        &self.converged
     }
 
     /// The nodes, what they have, and what is used of it.
@@ -151,9 +160,12 @@ impl Duties {
             drained: &drained,
         };
         let mut draft = Draft::new(&self.scheduling.cluster);
-        let plan = rollout::plan(&mut draft, &input, &mut || {
-            AllocationId::from_u128(random::new_id())
-        });
+        let mut ids = || AllocationId::from_u128(random::new_id());
+        let plan = if service.spec.is_system() {
+            system::plan(&mut draft, &input, &mut ids)
+        } else {
+            rollout::plan(&mut draft, &input, &mut ids)
+        };
         let wake_at_ms = plan.wake_at_ms.into_iter().chain(next_deadline).min();
         (plan, wake_at_ms)
     }
@@ -168,7 +180,10 @@ impl Duties {
         };
         if plan.is_converged {
             self.scheduling.waiting.remove(&plan.service);
+            let generation = plan.service_generation;
+            self.scheduling.converged.insert(plan.service, generation);
         } else {
+            self.scheduling.converged.remove(&plan.service);
             self.scheduling.waiting.insert(plan.service);
         }
         if old != plan.refusal {

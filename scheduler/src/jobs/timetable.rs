@@ -1,4 +1,4 @@
-//! What a schedule asks for now: which time is due, which were missed, when to look again. Knows
+//! What a schedule asks for at a moment: which time is due, which were missed, when to look again. Knows
 //! nothing of jobs.
 //!
 //! What has been decided on is a point in time: everything at or before it is settled, so a time is

@@ -258,3 +258,21 @@ async fn a_killed_agent_tells_how_a_job_ended_and_runs_it_once() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_system_service_is_once_on_the_node_and_is_updated() {
+    with_cluster("system", async |cluster| {
+        let spec = json!({ "replicas": 3, "run": { "mode": "system" } });
+        let (name, _) = cluster.service("everywhere", "1", spec).await?;
+        cluster.converged(&[(&name, 1)]).await?;
+        let image = cluster.image("2", &[]).await?;
+        let wanted = json!({ "type": "image", "reference": image });
+        cluster.api.live(&name, &wanted).await?;
+        cluster.answers(&name, "2").await?;
+        cluster.converged(&[(&name, 1)]).await?;
+        let refused = cluster.skep.run(&["scale", "everywhere", "2"]).await?;
+        refused.code(1)?.says(&["has no replicas"])?;
+        Ok(())
+    })
+    .await;
+}
