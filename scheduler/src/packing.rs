@@ -72,8 +72,11 @@ const UNIT: i64 = 1024;
 /// What an empty node costs more than any other where nodes are to be kept empty.
 const OPENING: i64 = 1 << 48;
 /// With a smaller share of the cluster's room on empty nodes, in percent, large holes count more
-/// than empty nodes.
-pub const SPARE_PERCENT: u64 = 12;
+/// than empty nodes. More would fill a cluster further, and use more nodes in churn.
+pub const SPARE_PERCENT: u64 = 25;
+/// From this share on, the largest node is opened first: fewer nodes. With less the smallest, so
+/// that large asks still find a large one.
+pub const PLENTY_PERCENT: u64 = 50;
 
 /// What is asked of the cluster: sums, and how CPU and memory relate. Kept up in O(log n) of the
 /// few proportions that occur.
@@ -183,12 +186,14 @@ impl Supply {
         }
     }
 
-    fn aim(&self) -> Aim {
-        // Of the resource of which less is to spare.
+    /// The share of the room that is on empty nodes, of the resource of which less is.
+    fn spare_percent(&self) -> u128 {
         let percent = |empty: u64, total: u64| u128::from(empty) * 100 / u128::from(total.max(1));
-        let spare = percent(self.empty.cpu, self.total.cpu)
-            .min(percent(self.empty.memory, self.total.memory));
-        match spare {
+        percent(self.empty.cpu, self.total.cpu).min(percent(self.empty.memory, self.total.memory))
+    }
+
+    fn aim(&self) -> Aim {
+        match self.spare_percent() {
             _ if self.empty == Size::default() => Aim::FillAll,
             few if few < SPARE_PERCENT.into() => Aim::KeepHoles,
             _ => Aim::KeepNodesEmpty,
@@ -200,7 +205,8 @@ impl Supply {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Aim {
     /// Empty nodes to spare: use few nodes. Best fit in the scarce resource, some regard for
-    /// what is stranded; an empty node only when nothing else fits, and then the largest.
+    /// what is stranded; an empty node only when nothing else fits: the largest where there are
+    /// plenty, else the smallest.
     KeepNodesEmpty,
     /// Few empty nodes are left: strand little, leave large holes to large asks.
     KeepHoles,
@@ -224,8 +230,14 @@ struct Line {
 
 impl Line {
     fn new(tally: Tally, largest: Size) -> Self {
-        let cpu = tally.cpu.max(1).saturating_mul(largest.memory.max(1).into());
-        let memory = tally.memory.max(1).saturating_mul(largest.cpu.max(1).into());
+        let cpu = tally
+            .cpu
+            .max(1)
+            .saturating_mul(largest.memory.max(1).into());
+        let memory = tally
+            .memory
+            .max(1)
+            .saturating_mul(largest.cpu.max(1).into());
         Self {
             cpu_per_memory: slope(cpu, memory),
             memory_per_cpu: slope(memory, cpu),
@@ -252,6 +264,8 @@ fn slope(above: u128, below: u128) -> i64 {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packing {
     aim: Aim,
+    /// What an empty node costs less for each part of its size; negative: more.
+    opening: i64,
     largest: Size,
     /// The mean ask alone, or all of the usual ones.
     lines: [Line; LINES],
@@ -277,12 +291,14 @@ impl Packing {
                 .map(|tally| Line::new(tally, supply.largest));
         }
         let (used_lines, stranded, left) = match aim {
-            Aim::KeepNodesEmpty => (1, UNIT * 2 / 5, scarcity(demand, supply)),
-            Aim::KeepHoles => (1, UNIT, even(UNIT * 3 / 100)),
+            Aim::KeepNodesEmpty => (1, UNIT / 4, scarcity(demand, supply)),
+            Aim::KeepHoles => (1, UNIT, even(UNIT * 6 / 100)),
             Aim::FillAll => (LINES, UNIT / LINES as i64, even(1)),
         };
+        let is_plenty = supply.spare_percent() >= PLENTY_PERCENT.into();
         Self {
             aim,
+            opening: if is_plenty { 4 * UNIT } else { -4 * UNIT },
             largest: supply.largest,
             lines,
             used_lines,
@@ -323,7 +339,7 @@ impl Packing {
             .sum();
         let left = self.left.cpu * after.cpu + self.left.memory * after.memory;
         let opening = if is_empty && self.aim == Aim::KeepNodesEmpty {
-            OPENING - (free.cpu + free.memory) * (4 * UNIT)
+            OPENING - (free.cpu + free.memory) * self.opening
         } else {
             0
         };
@@ -341,8 +357,16 @@ fn even(weight: i64) -> Parts {
 /// Weights by the fourth power of how scarce each resource is: what there is plenty of need not
 /// be used up. Together twice [`UNIT`].
 fn scarcity(demand: &Demand, supply: &Supply) -> Parts {
-    let cpu = demand.total.cpu.max(1).saturating_mul(supply.total.memory.max(1).into());
-    let memory = demand.total.memory.max(1).saturating_mul(supply.total.cpu.max(1).into());
+    let cpu = demand
+        .total
+        .cpu
+        .max(1)
+        .saturating_mul(supply.total.memory.max(1).into());
+    let memory = demand
+        .total
+        .memory
+        .max(1)
+        .saturating_mul(supply.total.cpu.max(1).into());
     let relative = |of: u128, to: u128| {
         let relative = slope(of, of.max(to)) >> (LINE_BITS - 10);
         relative.pow(4) >> 20

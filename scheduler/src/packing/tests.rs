@@ -28,7 +28,8 @@ fn the_aim_follows_the_room_on_empty_nodes() {
     for (empty, aim) in [
         (0, Aim::FillAll),
         (1, Aim::KeepHoles),
-        (2, Aim::KeepNodesEmpty),
+        (2, Aim::KeepHoles),
+        (3, Aim::KeepNodesEmpty),
         (10, Aim::KeepNodesEmpty),
     ] {
         assert_eq!(packing(empty).aim(), aim, "{empty}");
@@ -55,11 +56,13 @@ fn choices() {
 }
 
 #[test]
-fn of_empty_nodes_the_largest_is_opened_where_there_are_many() {
-    let packing = packing(8);
-    let cost = |free| packing.cost(packing.parts(free), true, packing.parts(size(1, 4)));
-    assert!(cost(size(16, 64)) < cost(size(8, 64)));
-    assert!(cost(size(16, 64)) < cost(size(8, 32)));
+fn of_plenty_of_empty_nodes_the_largest_is_opened_of_fewer_the_smallest() {
+    for (empty, is_plenty) in [(4, false), (5, true), (10, true)] {
+        let packing = packing(empty);
+        let cost = |free| packing.cost(packing.parts(free), true, packing.parts(size(1, 4)));
+        assert_eq!(cost(size(16, 64)) < cost(size(8, 64)), is_plenty, "{empty}");
+        assert_eq!(cost(size(16, 64)) < cost(size(8, 32)), is_plenty, "{empty}");
+    }
 }
 
 #[test]

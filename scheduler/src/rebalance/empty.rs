@@ -74,7 +74,13 @@ fn push(floor: &mut Floor<'_>, item: Item, at: usize) -> bool {
         let makes_room = |other: &&Item| {
             floor.free(to).plus(other.size).holds(item.size) && floor.is_free_to_go(other)
         };
-        pairs.extend(place.items.iter().filter(makes_room).map(|other| (to, *other)));
+        pairs.extend(
+            place
+                .items
+                .iter()
+                .filter(makes_room)
+                .map(|other| (to, *other)),
+        );
     }
     // The smallest that makes room goes on most easily.
     pairs.sort_by_key(|(to, other)| (other.size, *to, other.id));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use skep_scheduler_bench::packing::load::Mix;
-use skep_scheduler_bench::packing::presets::{MOVED_A_DAY, Preset, SEEDS};
+use skep_scheduler_bench::packing::presets::{Preset, SEEDS};
 use skep_scheduler_bench::packing::replay::Replay;
 use skep_scheduler_bench::packing::report::{Figure, Measurement};
 use skep_scheduler_bench::packing::rules::Rule;

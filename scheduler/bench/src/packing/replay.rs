@@ -299,7 +299,10 @@ impl<'a> World<'a> {
             let to = index(step.to.as_u128());
             self.take(at);
             let size = self.replay.items[at].size;
-            assert!(self.nodes[to].free.holds(size), "each move fits in its turn");
+            assert!(
+                self.nodes[to].free.holds(size),
+                "each move fits in its turn"
+            );
             self.put(at, to, size);
             self.moved.push_back((self.now_s, step.allocation));
             self.outcome.moves += 1;

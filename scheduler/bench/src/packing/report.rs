@@ -112,7 +112,10 @@ impl Measurement {
     /// in percent; the worst seed.
     fn worst_seed_pct(&self, entrant: usize) -> f64 {
         let nodes = |entrant: usize, seed: usize| -> f64 {
-            self.runs[entrant].iter().map(|mix| mix[seed].0 / mix[seed].1).sum()
+            self.runs[entrant]
+                .iter()
+                .map(|mix| mix[seed].0 / mix[seed].1)
+                .sum()
         };
         let seeds = 0..self.runs[entrant][0].len();
         let beyond = seeds.map(|seed| {
@@ -184,13 +187,30 @@ impl Measurement {
             peer_value,
         };
         let mut figures = vec![
-            figure("nodes_over_bound_pct", self.mean_pct(0), peer(Self::mean_pct)),
-            figure("worst_seed_pct", self.worst_seed_pct(0), peer(Self::worst_seed_pct)),
+            figure(
+                "nodes_over_bound_pct",
+                self.mean_pct(0),
+                peer(Self::mean_pct),
+            ),
+            figure(
+                "worst_seed_pct",
+                self.worst_seed_pct(0),
+                peer(Self::worst_seed_pct),
+            ),
         ];
+        figures.push(figure(
+            "worst_seed_of_a_mix_pct",
+            self.worst_cell_pct(0),
+            peer(Self::worst_cell_pct),
+        ));
         let moves = self.entrants.iter().position(|entrant| entrant.rebalances);
         if let Some(moves) = moves {
             let mean = self.mean_pct(moves);
-            figures.push(figure("moves_nodes_over_bound_pct", mean, peer(Self::mean_pct)));
+            figures.push(figure(
+                "moves_nodes_over_bound_pct",
+                mean,
+                peer(Self::mean_pct),
+            ));
         }
         figures
     }

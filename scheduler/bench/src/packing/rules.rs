@@ -95,9 +95,7 @@ pub fn choose(rule: Rule, known: &Known, nodes: &[Node], ask: Size) -> Option<us
     if rule == Rule::Skep {
         let parts = known.packing.parts(ask);
         let cost = |node: &Node| known.packing.cost(node.parts, node.count == 0, parts);
-        return fitting
-            .min_by_key(|(_, node)| cost(node))
-            .map(|(at, _)| at);
+        return fitting.min_by_key(|(_, node)| cost(node)).map(|(at, _)| at);
     }
     let mut best: Option<(f64, usize)> = None;
     for (at, node) in fitting {

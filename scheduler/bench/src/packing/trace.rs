@@ -45,11 +45,14 @@ pub fn read(trace: &Path, nodes: &Path) -> Result<Trace> {
 /// # Errors
 /// As [`read`].
 pub fn parse(trace: &str, nodes: &str) -> Result<Trace> {
-    let mut rows = table(trace, &["arrival", "lifetime", "cpu", "memory"], &[])
-        .context("in the trace")?;
+    let mut rows =
+        table(trace, &["arrival", "lifetime", "cpu", "memory"], &[]).context("in the trace")?;
     let nodes = table(nodes, &["cpu", "memory"], &["count"]).context("in the list of nodes")?;
     ensure!(!rows.is_empty(), "the trace has no line beside its header");
-    ensure!(!nodes.is_empty(), "the list of nodes has no line beside its header");
+    ensure!(
+        !nodes.is_empty(),
+        "the list of nodes has no line beside its header"
+    );
     rows.sort_by(|a, b| a[0].total_cmp(&b[0]));
     let greatest = |at: usize| nodes.iter().map(|node| node[at]).fold(0.0, f64::max);
     let scales = [FINENESS / greatest(0), FINENESS / greatest(1)];
@@ -77,7 +80,11 @@ pub fn parse(trace: &str, nodes: &str) -> Result<Trace> {
             cpu: amount(node[0], scales[0]).round() as u64,
             memory: amount(node[1], scales[1]).round() as u64,
         };
-        let count = if node[2].is_finite() { node[2] as usize } else { 1 };
+        let count = if node[2].is_finite() {
+            node[2] as usize
+        } else {
+            1
+        };
         sizes.extend(std::iter::repeat_n(size, count));
     }
     let end_s = items.last().map_or(0.0, |item| item.arrival_s);
@@ -99,7 +106,10 @@ fn table(text: &str, required: &[&str], optional: &[&str]) -> Result<Vec<Row>> {
     let position = |column: &&str| names.iter().position(|name| name == column);
     let missing = required.iter().find(|column| position(column).is_none());
     if let Some(column) = missing {
-        anyhow::bail!("line 1: no column {column}; it needs {}", required.join(","));
+        anyhow::bail!(
+            "line 1: no column {column}; it needs {}",
+            required.join(",")
+        );
     }
     let columns: Vec<Option<usize>> = required.iter().chain(optional).map(position).collect();
     let mut rows = Vec::new();
@@ -145,12 +155,27 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_with_its_line() {
-        let good = ("arrival,lifetime,cpu,memory\n1,1,1,1\n", "cpu,memory\n1,1\n");
+        let good = (
+            "arrival,lifetime,cpu,memory\n1,1,1,1\n",
+            "cpu,memory\n1,1\n",
+        );
         let cases = [
             ("arrival,cpu,memory\n", good.1, "no column lifetime"),
-            ("arrival,lifetime,cpu,memory\n1,1,x,1\n", good.1, "line 2: \"x\""),
-            ("arrival,lifetime,cpu,memory\n1,1,,1\n", good.1, "line 2: cpu is empty"),
-            ("arrival,lifetime,cpu,memory\n1,1,-1,1\n", good.1, "line 2: \"-1\""),
+            (
+                "arrival,lifetime,cpu,memory\n1,1,x,1\n",
+                good.1,
+                "line 2: \"x\"",
+            ),
+            (
+                "arrival,lifetime,cpu,memory\n1,1,,1\n",
+                good.1,
+                "line 2: cpu is empty",
+            ),
+            (
+                "arrival,lifetime,cpu,memory\n1,1,-1,1\n",
+                good.1,
+                "line 2: \"-1\"",
+            ),
             ("arrival,lifetime,cpu,memory\n", good.1, "no line"),
             (good.0, "cpu,memory\n", "no line"),
             (good.0, "cpu,memory\n0,1\n", "no node has any CPU"),
