@@ -48,6 +48,9 @@ bench: bench-ring bench-consensus bench-server ## every benchmark; results in ta
 bench-%: setup-tests skep-release test-app-release ## one benchmark: bench-ring, bench-consensus, bench-server
 	$(E2E_RELEASE) $(CARGO) run $(LOCKED) --release -p skep-tests --bin bench-$*
 
+bench-packing: setup-build ## nodes that the packing score needs beside classic heuristics (FILES="trace.csv nodes.csv", ARGS="--help")
+	$(CARGO) run $(LOCKED) --release -p skep-scheduler-bench --bin bench-packing -- $(FILES) $(ARGS)
+
 fix: setup-build ## rewrite what can be rewritten: format, lints with a mechanical answer
 	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
 	$(CARGO) fmt --all

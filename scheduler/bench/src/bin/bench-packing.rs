@@ -121,7 +121,8 @@ fn replay(arguments: &Arguments, trace: &Path, nodes: &Path) -> Result<()> {
          placed | refused | moves |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|"
     );
     let moved_a_day = f64::from(arguments.moved_percent) / 100.0;
-    let online = std::iter::once(Rule::Skep)
+    let online = [Rule::Skep, Rule::Stranding]
+        .into_iter()
         .chain(Rule::PEERS)
         .map(|rule| (rule, 0.0));
     let moving = (moved_a_day > 0.0).then_some((Rule::Skep, moved_a_day));

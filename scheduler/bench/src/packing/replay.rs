@@ -101,6 +101,8 @@ struct World<'a> {
     homes: Vec<Option<usize>>,
     /// When items leave: nanoseconds, item.
     leaving: BinaryHeap<Reverse<(u64, usize)>>,
+    /// Items that never leave.
+    staying: Vec<usize>,
     demand: Demand,
     live: usize,
     sum: Size,
@@ -159,6 +161,7 @@ impl<'a> World<'a> {
             opened: if replay.opens { 0 } else { replay.nodes.len() },
             homes: vec![None; replay.items.len()],
             leaving: BinaryHeap::new(),
+            staying: Vec::new(),
             demand: Demand::default(),
             live: 0,
             sum: Size::default(),
@@ -220,6 +223,8 @@ impl<'a> World<'a> {
         if item.lifetime_s.is_finite() {
             let leaves_ns = ((item.arrival_s + item.lifetime_s) * 1e9) as u64;
             self.leaving.push(Reverse((leaves_ns, at)));
+        } else {
+            self.staying.push(at);
         }
         true
     }
@@ -321,8 +326,9 @@ impl<'a> World<'a> {
                 is_open: true,
             })
             .collect();
-        // Only what lives: arrivals come in order, and most of the old have left.
-        for Reverse((_, at)) in &self.leaving {
+        // Only what lives: most of the old arrivals have left.
+        let leaving = self.leaving.iter().map(|Reverse((_, at))| at);
+        for at in leaving.chain(&self.staying) {
             let Some(home) = self.homes[*at] else {
                 continue;
             };
@@ -358,4 +364,73 @@ impl<'a> World<'a> {
 
 fn index(id: u128) -> usize {
     usize::try_from(id).expect("ids are indexes here")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size(cpu: u64, memory: u64) -> Size {
+        Size { cpu, memory }
+    }
+
+    fn item(arrival_s: f64, lifetime_s: f64, amount: u64) -> Item {
+        Item {
+            arrival_s,
+            lifetime_s,
+            size: size(amount, amount),
+        }
+    }
+
+    fn replay<'a>(nodes: &'a [Size], items: &'a [Item], rule: Rule) -> Replay<'a> {
+        Replay {
+            nodes,
+            items,
+            rule,
+            opens: false,
+            stops_at_refusal: false,
+            from_s: 0.0,
+            until_s: 100.0,
+            moved_a_day: 0.0,
+        }
+    }
+
+    #[test]
+    fn nodes_and_bound_are_means_over_time() {
+        let nodes = [size(10, 10); 3];
+        // 8 for 50 s, 4 for 25 s from 25 on: one node for 25 s, two for 25 s, none for 50 s.
+        let items = [item(0.0, 50.0, 8), item(25.0, 25.0, 4)];
+        let outcome = replay(&nodes, &items, Rule::BestFit).run();
+        assert!((outcome.nodes - 0.75).abs() < 1e-9);
+        assert!((outcome.bound - (0.25 * 0.8 + 0.25 * 1.2)).abs() < 1e-9);
+        assert_eq!((outcome.placed, outcome.refused), (2, 0));
+    }
+
+    #[test]
+    fn the_bound_takes_the_largest_nodes_and_the_scarcer_resource() {
+        let bound = Bound::new(&[size(5, 20), size(10, 10)]);
+        assert!((bound.of(12.0, 1.0) - 1.4).abs() < 1e-9);
+        assert!((bound.of(1.0, 25.0) - 1.5).abs() < 1e-9);
+        assert_eq!(bound.of(0.0, 0.0), 0.0);
+    }
+
+    #[test]
+    fn the_rebalancer_sees_what_never_leaves() {
+        // The 6 and the 5 fill two nodes; once the 4 has left, neither fits beside the other.
+        let nodes = [size(10, 10); 2];
+        let stays = f64::INFINITY;
+        let items = [
+            item(0.0, stays, 6),
+            item(1.0, 10.0, 4),
+            item(2.0, stays, 5),
+            item(9_000.0, 10.0, 1),
+        ];
+        let outcome = Replay {
+            until_s: 10_000.0,
+            moved_a_day: 1.0,
+            ..replay(&nodes, &items, Rule::Skep)
+        }
+        .run();
+        assert_eq!((outcome.moves, outcome.last_nodes), (0, 2.0));
+    }
 }

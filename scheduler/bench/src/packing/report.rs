@@ -58,7 +58,7 @@ impl Measurement {
             rule,
             rebalances: false,
         };
-        let mut entrants = vec![online(Rule::Skep)];
+        let mut entrants = vec![online(Rule::Skep), online(Rule::Stranding)];
         entrants.extend(Rule::PEERS.map(online));
         if preset == Preset::Churn {
             entrants.push(Entrant {
@@ -105,7 +105,7 @@ impl Measurement {
 
     /// The online heuristics, by number.
     fn peers(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..self.entrants.len()).filter(|at| self.entrants[*at].rule != Rule::Skep)
+        (0..self.entrants.len()).filter(|at| Rule::PEERS.contains(&self.entrants[*at].rule))
     }
 
     /// Over the mixes of one seed together: nodes beyond those of the best heuristic on that seed,

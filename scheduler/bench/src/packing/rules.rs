@@ -21,6 +21,9 @@ pub struct Node {
 pub enum Rule {
     /// `skep_scheduler::packing`.
     Skep,
+    /// Best fit that counts what it strands at the mean shape, and 0.03 of what is left: one
+    /// formula for all aims, tried before Skep's.
+    Stranding,
     /// The first on which it fits.
     FirstFit,
     /// The least sum of what is left, as parts of the node.
@@ -38,7 +41,7 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// All but Skep's.
+    /// The classic heuristics.
     pub const PEERS: [Self; 7] = [
         Self::FirstFit,
         Self::BestFit,
@@ -53,6 +56,7 @@ impl Rule {
     pub fn name(self) -> &'static str {
         match self {
             Self::Skep => "skep",
+            Self::Stranding => "stranding",
             Self::FirstFit => "first fit",
             Self::BestFit => "best fit",
             Self::Nomad => "nomad",
@@ -70,6 +74,7 @@ pub struct Known {
     /// Skep's score.
     pub packing: Packing,
     mean: Size,
+    largest: Size,
 }
 
 impl Known {
@@ -82,6 +87,7 @@ impl Known {
                 cpu: sum.cpu / count,
                 memory: sum.memory / count,
             },
+            largest: supply.largest,
         }
     }
 }
@@ -99,7 +105,7 @@ pub fn choose(rule: Rule, known: &Known, nodes: &[Node], ask: Size) -> Option<us
     }
     let mut best: Option<(f64, usize)> = None;
     for (at, node) in fitting {
-        let cost = cost(rule, known.mean, node, ask);
+        let cost = cost(rule, known, node, ask);
         if best.is_none_or(|(least, _)| cost < least) {
             best = Some((cost, at));
         }
@@ -111,7 +117,7 @@ pub fn choose(rule: Rule, known: &Known, nodes: &[Node], ask: Size) -> Option<us
 }
 
 /// The least is the best.
-fn cost(rule: Rule, mean: Size, node: &Node, ask: Size) -> f64 {
+fn cost(rule: Rule, known: &Known, node: &Node, ask: Size) -> f64 {
     let part = |of: Size| {
         let cpu = of.cpu as f64 / node.capacity.cpu.max(1) as f64;
         (cpu, of.memory as f64 / node.capacity.memory.max(1) as f64)
@@ -121,6 +127,7 @@ fn cost(rule: Rule, mean: Size, node: &Node, ask: Size) -> f64 {
     let dot = free.0 * want.0 + free.1 * want.1;
     match rule {
         Rule::Skep | Rule::FirstFit => 0.0,
+        Rule::Stranding => stranding(known, node, ask),
         Rule::BestFit => left.0 + left.1,
         Rule::Nomad => {
             let fit = 20.0 - (10_f64.powf(left.0) + 10_f64.powf(left.1));
@@ -137,9 +144,24 @@ fn cost(rule: Rule, mean: Size, node: &Node, ask: Size) -> f64 {
             -dot / lengths.max(f64::MIN_POSITIVE)
         }
         Rule::L2 => {
-            let mean = part(mean);
+            let mean = part(known.mean);
             mean.0 * left.0 * left.0 + mean.1 * left.1 * left.1
         }
         Rule::Dot => dot,
     }
+}
+
+/// In parts of the largest node.
+fn stranding(known: &Known, node: &Node, ask: Size) -> f64 {
+    let part = |of: Size| {
+        let cpu = of.cpu as f64 / known.largest.cpu.max(1) as f64;
+        (cpu, of.memory as f64 / known.largest.memory.max(1) as f64)
+    };
+    let mean = part(known.mean);
+    let stranded = |free: (f64, f64)| {
+        let usable = (free.0 / mean.0).min(free.1 / mean.1);
+        free.0 - usable * mean.0 + free.1 - usable * mean.1
+    };
+    let after = part(node.free.minus(ask));
+    stranded(after) - stranded(part(node.free)) + 0.03 * (after.0 + after.1)
 }
