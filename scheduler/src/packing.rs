@@ -65,8 +65,9 @@ const WHOLE_BITS: u32 = 20;
 const LINE_BITS: u32 = 16;
 /// Steeper proportions than this are all the same: the other resource is not asked for at all.
 const STEEPEST: u128 = 1 << (2 * LINE_BITS);
-/// How many proportions stand for all asks. Measured: 3 to 24 differ by less than their noise.
-const LINES: usize = 6;
+/// How many proportions stand for all asks. Measured: 3 to 24 differ by less than their noise, and
+/// each costs about 2.5 ns a node.
+const LINES: usize = 3;
 /// Weights are parts of this.
 const UNIT: i64 = 1024;
 /// What an empty node costs more than any other where nodes are to be kept empty.

@@ -416,13 +416,12 @@ mod tests {
 
     #[test]
     fn the_rebalancer_sees_what_never_leaves() {
-        // The 6 and the 5 fill two nodes; once the 4 has left, neither fits beside the other.
+        // Beside the 6 and the 1 there is no room for the 5; beside the 1 alone there would be.
         let nodes = [size(10, 10); 2];
-        let stays = f64::INFINITY;
         let items = [
-            item(0.0, stays, 6),
-            item(1.0, 10.0, 4),
-            item(2.0, stays, 5),
+            item(0.0, f64::INFINITY, 6),
+            item(1.0, 20_000.0, 1),
+            item(2.0, 20_000.0, 5),
             item(9_000.0, 10.0, 1),
         ];
         let outcome = Replay {
