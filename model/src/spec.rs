@@ -349,6 +349,7 @@ impl ServiceSpec {
             .iter()
             .try_for_each(|host| name::check_host("domains", host))?;
         self.placement.check("placement")?;
+        self.placement.check_carried_out("placement")?;
         self.check_source()
     }
 

@@ -220,6 +220,29 @@ impl Placement {
         self.check_named(&field)
     }
 
+    /// Refuses what the scheduler counts on and agents of this version do not carry out. Above all: the
+    /// leader replaces what a silent node was to stop by itself, so a promise that nobody keeps would
+    /// let an exclusive service run twice.
+    ///
+    /// # Errors
+    /// The first such field.
+    pub fn check_carried_out(&self, at: &str) -> Result<(), Problem> {
+        let asked = [
+            ("cut_off", self.cut_off != CutOff::Keep),
+            ("ports", !self.ports.is_empty()),
+            ("dynamic_ports", self.dynamic_ports != 0),
+            ("devices", !self.devices.is_empty()),
+            ("private_network", self.private_network),
+        ];
+        match asked.into_iter().find(|(_, is_asked)| *is_asked) {
+            None => Ok(()),
+            Some((name, _)) => {
+                let text = "agents of this version do not carry this out";
+                Err(Problem::invalid(format!("{at}.{name}"), text).hint("leave it out"))
+            }
+        }
+    }
+
     fn check_named(&self, field: &dyn Fn(&str) -> String) -> Result<(), Problem> {
         let mut ports = self.ports.clone();
         ports.sort_unstable();
