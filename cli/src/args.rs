@@ -23,7 +23,8 @@ Exit codes:
   1  the operation failed or was refused (a deployment failed, no such service)
   2  wrong usage, or an input that is not accepted
   3  the server is not reachable, cannot answer now, or does not know you
-  130  Ctrl-C while following something that goes on without you";
+  130  Ctrl-C while following something that goes on without you
+`skep run` exits with what the command exited with.";
 
 /// A self-hosted platform in one binary
 #[derive(Debug, Parser)]
@@ -82,6 +83,13 @@ pub(crate) enum Command {
     Top(commands::top::Args),
     /// Show what an app writes
     Logs(commands::logs::Args),
+    /// Run one command with a service's release
+    Run(commands::run::Args),
+    /// Show jobs: what runs to completion
+    Jobs(commands::jobs::Args),
+    /// Services that run by the clock
+    #[command(subcommand)]
+    Cron(commands::cron::Command),
     /// Show the deployments of a service
     Deployments(commands::deployments::Args),
     /// Show the releases of a service

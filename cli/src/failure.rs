@@ -37,8 +37,10 @@ pub(crate) fn exit_of(code: Code) -> Exit {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{problem}")]
 pub(crate) struct Failure {
-    /// What the process exits with.
+    /// What the process exits with, unless `own` says something else.
     pub(crate) exit: Exit,
+    /// What a command that was run for the user exited with: ours, too.
+    pub(crate) own: Option<u8>,
     /// What to print.
     pub(crate) problem: Problem,
     /// Lines that help to understand it (the end of a log), printed before the problem.
@@ -55,6 +57,7 @@ impl Failure {
     pub(crate) fn with(exit: Exit, problem: Problem) -> Self {
         Self {
             exit,
+            own: None,
             problem,
             context: Vec::new(),
         }
@@ -68,6 +71,13 @@ impl Failure {
     /// Something that was asked for did not happen.
     pub(crate) fn failed(message: impl Into<String>) -> Self {
         Self::with(Exit::Failed, Problem::new(Code::Internal, message))
+    }
+
+    /// The same, with the exit code of a command that was run for the user.
+    #[must_use]
+    pub(crate) fn exiting(mut self, code: u8) -> Self {
+        self.own = Some(code);
+        self
     }
 
     /// The same, with advice.

@@ -328,6 +328,7 @@ async fn explain(client: &Client, view: &DeploymentView, tail: VecDeque<String>)
     let message = format!("deployment {ended}: {}", problem.message);
     // The problem's own class says what failed there, not how this command went.
     Failure {
+        own: None,
         context,
         ..Failure::with(Exit::Failed, Problem { message, ..problem })
     }

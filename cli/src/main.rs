@@ -33,7 +33,9 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             output::Output::new(json).failure(&failure);
-            failure.exit.into()
+            failure
+                .own
+                .map_or_else(|| failure.exit.into(), ExitCode::from)
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{AllocationId, NodeId, ServiceId};
+use crate::id::{AllocationId, JobId, NodeId, ServiceId};
 use crate::problem::Problem;
 use crate::service::Target;
 
@@ -103,6 +103,8 @@ pub struct Observed {
     pub problem: Option<Problem>,
     /// The last lines that the container wrote, where it ended or never became healthy.
     pub log_tail: String,
+    /// What a job's attempt exited with, where it ended by itself.
+    pub exit_code: Option<i32>,
 }
 
 impl Observed {
@@ -113,6 +115,7 @@ impl Observed {
             restarts: 0,
             problem: None,
             log_tail: String::new(),
+            exit_code: None,
         }
     }
 }
@@ -142,6 +145,8 @@ pub struct Allocation {
     pub observed_ms: u64,
     /// Cluster time of creation.
     pub created_ms: u64,
+    /// The job that this is an attempt of; none: a replica.
+    pub job: Option<JobId>,
 }
 
 impl Allocation {
@@ -150,8 +155,14 @@ impl Allocation {
         !self.observed.state.is_terminal()
     }
 
-    /// Belongs into the routes.
+    /// Belongs into the routes. An attempt of a job never does.
     pub fn is_routable(&self) -> bool {
-        self.desired == Desired::Run && self.observed.state == State::Healthy
+        self.desired == Desired::Run && self.observed.state == State::Healthy && self.job.is_none()
+    }
+
+    /// Whether its node still has to do with it: it lives, or it is a job's attempt whose log is kept
+    /// until it is told to stop.
+    pub fn is_assigned(&self) -> bool {
+        self.is_live() || (self.job.is_some() && self.desired == Desired::Run)
     }
 }

@@ -4,6 +4,7 @@
 use crate::allocation::Desired;
 use crate::deployment::Origin;
 use crate::id::{AllocationId, ClusterId, DeploymentId, ServiceId};
+use crate::job::Attempt;
 use crate::service::{Image, Target};
 use crate::spec::{Builder, Health, Resources, Restart};
 
@@ -45,6 +46,8 @@ pub struct Assignment {
     pub restart: Restart,
     /// Time between SIGTERM and SIGKILL, in ms.
     pub stop_grace_ms: u64,
+    /// Run to completion, as an attempt of a job; none: kept running.
+    pub job: Option<Attempt>,
 }
 
 /// One build as its node is told of it.

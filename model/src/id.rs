@@ -104,6 +104,8 @@ ids! {
     DeploymentId,
     /// An allocation.
     AllocationId,
+    /// A job: one run to completion.
+    JobId,
     /// A node.
     NodeId,
     /// A join token (its public half).

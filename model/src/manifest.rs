@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::placement::Placement;
 use crate::problem::Problem;
+use crate::run::{Mode, Overlap};
 use crate::spec::{Builder, ServiceSpec, ServiceType};
 use crate::{name, variable};
 
@@ -50,6 +51,8 @@ pub struct Manifest {
     pub update: UpdateTable,
     /// Where it may run, and where rather: replaces all that was said of that.
     pub placement: Option<Placement>,
+    /// Kept running, or run to completion.
+    pub run: RunTable,
     /// Plain variables. Secrets do not belong into a repository: `skep env set --secret`.
     pub env: BTreeMap<String, String>,
 }
@@ -100,6 +103,52 @@ pub struct UpdateTable {
     pub drain: Option<Duration>,
 }
 
+/// `[run]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunTable {
+    /// `service`, `system`, `batch` or `cron`.
+    pub mode: Option<Mode>,
+    /// Further attempts after a failed one.
+    pub retries: Option<u32>,
+    /// Time for a job, all attempts together.
+    #[serde(with = "humantime_serde")]
+    pub deadline: Option<Duration>,
+    /// Pause before the second attempt.
+    #[serde(with = "humantime_serde")]
+    pub backoff: Option<Duration>,
+    /// Longest pause between attempts.
+    #[serde(with = "humantime_serde")]
+    pub max_backoff: Option<Duration>,
+    /// When a cron service is due.
+    pub schedule: Option<String>,
+    /// IANA name of its time zone.
+    pub time_zone: Option<String>,
+    /// `allow`, `forbid` or `replace`.
+    pub overlap: Option<Overlap>,
+    /// Oldest missed time that is made up for.
+    #[serde(with = "humantime_serde")]
+    pub catch_up: Option<Duration>,
+}
+
+impl RunTable {
+    fn apply(&self, run: &mut crate::run::Run) {
+        set(&mut run.mode, self.mode);
+        set(&mut run.retries, self.retries);
+        set(&mut run.deadline_ms, self.deadline.map(millis));
+        set(&mut run.backoff_ms, self.backoff.map(millis));
+        set(&mut run.max_backoff_ms, self.max_backoff.map(millis));
+        run.schedule = self.schedule.clone().or(run.schedule.take());
+        if self.mode.is_some_and(|mode| mode != Mode::Cron) && self.schedule.is_none() {
+            // The file that made it something else no longer names one: it is gone with the mode.
+            run.schedule = None;
+        }
+        set(&mut run.time_zone, self.time_zone.clone());
+        set(&mut run.overlap, self.overlap);
+        set(&mut run.catch_up_ms, self.catch_up.map(millis));
+    }
+}
+
 impl Manifest {
     /// Reads and checks the text of a `skep.toml`.
     ///
@@ -138,7 +187,7 @@ impl Manifest {
             };
             variable::check(&input).map_err(|problem| problem.at(format!("env.{key}")))?;
         }
-        self.apply(&ServiceSpec::default())?.check()
+        self.apply(&ServiceSpec::default())?.check_given()
     }
 
     /// The specification with what this file says in it.
@@ -187,6 +236,7 @@ impl Manifest {
         set(&mut spec.health.failures, self.health.failures);
         set(&mut spec.update.max_surge, self.update.max_surge);
         set(&mut spec.update.drain_ms, self.update.drain.map(millis));
+        self.run.apply(&mut spec.run);
         Ok(spec)
     }
 }

@@ -75,6 +75,13 @@ impl Schedule {
         to_ms(&self.cron.find_previous_occurrence(&start, true).ok()?)
     }
 
+    /// A time as people of the time zone write it.
+    pub fn text(&self, at_ms: u64) -> String {
+        let text = |at: Zoned| format!("{} {}", at.date(), at.time());
+        self.at(at_ms / 1_000 * 1_000)
+            .map_or_else(|| at_ms.to_string(), text)
+    }
+
     fn at(&self, at_ms: u64) -> Option<Zoned> {
         let at = Timestamp::from_millisecond(i64::try_from(at_ms).ok()?).ok()?;
         Some(at.to_zoned(self.zone.clone()))

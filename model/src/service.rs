@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{DeploymentId, EnvironmentId, NodeId, ServiceId};
 use crate::placement::Placement;
+use crate::run::Mode;
 use crate::spec::{Health, Resources, Restart, ServiceType};
 use crate::variable::{Sealed, Variable};
 
@@ -46,9 +47,10 @@ impl Service {
         self.rollout.or(self.live)
     }
 
-    /// How many allocations there should be.
+    /// How many allocations there should be: none where jobs are run; a system service has as many
+    /// as there are nodes for it, which this does not know.
     pub fn wanted(&self) -> u32 {
-        if self.stopped || self.removing {
+        if self.stopped || self.removing || self.spec.run.mode != Mode::Service {
             0
         } else {
             self.spec.replicas

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::name;
 use crate::placement::Placement;
 use crate::problem::Problem;
+use crate::run::{Mode, Run};
 
 /// Smallest memory limit that Docker accepts.
 pub const MIN_MEMORY_BYTES: u64 = 6 << 20;
@@ -212,6 +213,8 @@ pub struct ServiceSpec {
     pub domains: Vec<String>,
     /// Where it may run, and where rather.
     pub placement: Placement,
+    /// Kept running, or run to completion, and when.
+    pub run: Run,
 }
 
 impl Default for ServiceSpec {
@@ -231,12 +234,23 @@ impl Default for ServiceSpec {
             stop_grace_ms: 10_000,
             domains: Vec::new(),
             placement: Placement::default(),
+            run: Run::default(),
         }
     }
 }
 
 impl ServiceSpec {
-    /// Checks every field.
+    /// Checks every field, and what depends on libraries and time zones: for what people say, before
+    /// it is proposed.
+    ///
+    /// # Errors
+    /// The first field that is not accepted, and what would be.
+    pub fn check_given(&self) -> Result<(), Problem> {
+        self.check()?;
+        self.run.check_given()
+    }
+
+    /// Checks every field by rules that every server agrees on, whatever its version.
     ///
     /// # Errors
     /// The first field that is not accepted, and what would be.
@@ -350,6 +364,7 @@ impl ServiceSpec {
             .try_for_each(|host| name::check_host("domains", host))?;
         self.placement.check("placement")?;
         self.placement.check_carried_out("placement")?;
+        self.run.check()?;
         self.check_source()
     }
 
@@ -371,7 +386,12 @@ impl ServiceSpec {
 
     /// Whether the service gets routes.
     pub fn is_routed(&self) -> bool {
-        self.kind == ServiceType::Web
+        self.kind == ServiceType::Web && !self.run.mode.runs_jobs()
+    }
+
+    /// Whether it has one allocation a node.
+    pub fn is_system(&self) -> bool {
+        self.run.mode == Mode::System
     }
 }
 

@@ -29,5 +29,6 @@ pub(crate) fn assignment(id: u128) -> Assignment {
         health: Health::default(),
         restart: Restart::default(),
         stop_grace_ms: 10_000,
+        job: None,
     }
 }

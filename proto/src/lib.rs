@@ -13,5 +13,7 @@ pub mod convert;
 pub const LEVEL_SERVERS: u32 = 2;
 /// The level at which placement rules, node administration and further resources came to be.
 pub const LEVEL_SCHEDULING: u32 = 3;
+/// The level at which run modes and jobs came to be: not another one than that of scheduling.
+pub const LEVEL_JOBS: u32 = LEVEL_SCHEDULING;
 /// Largest command, encoded, in bytes.
 pub const MAX_COMMAND_BYTES: usize = 256 << 10;

@@ -99,6 +99,7 @@ impl Plan {
                 observed: Observed::pending(),
                 observed_ms: 0,
                 created_ms: 0,
+                job: None,
             })
         })
     }

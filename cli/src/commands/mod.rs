@@ -7,10 +7,12 @@ pub(crate) mod audit;
 pub(crate) mod backup;
 pub(crate) mod ca;
 pub(crate) mod context;
+pub(crate) mod cron;
 pub(crate) mod deploy;
 pub(crate) mod deployments;
 pub(crate) mod env;
 pub(crate) mod history;
+pub(crate) mod jobs;
 pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod node;
@@ -20,6 +22,7 @@ pub(crate) mod ps;
 pub(crate) mod releases;
 pub(crate) mod restore;
 pub(crate) mod rm;
+pub(crate) mod run;
 pub(crate) mod scale;
 pub(crate) mod server;
 pub(crate) mod status;
@@ -92,6 +95,9 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Plan(args) => plan::run(args, session).await,
         Command::Top(args) => top::run(args, session).await,
         Command::Logs(args) => logs::run(args, session).await,
+        Command::Run(args) => run::run(args, session).await,
+        Command::Jobs(args) => jobs::run(args, session).await,
+        Command::Cron(command) => cron::run(command, session).await,
         Command::Deployments(args) => deployments::run(args, session).await,
         Command::Releases(args) => releases::run(args, session).await,
         Command::Env(command) => env::run(command, session).await,

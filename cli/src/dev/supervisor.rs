@@ -278,6 +278,7 @@ impl Supervisor {
         let problem = Problem::new(Code::Internal, message)
             .hint(format!("its log is {}", log.path().display()));
         Failure {
+            own: None,
             context: log.tail(),
             ..Failure::with(Exit::Failed, problem)
         }

@@ -110,6 +110,11 @@ impl Output {
         }
     }
 
+    /// A line of somebody else's stderr.
+    pub(crate) fn aside(self, text: &str) {
+        self.err(text);
+    }
+
     /// Something that is not wrong but should be known.
     pub(crate) fn warning(self, text: &str) {
         let warning = self.styled_err(Style::Warning, "warning:");

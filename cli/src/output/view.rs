@@ -61,6 +61,7 @@ pub(crate) fn service(view: &ServiceView, now_ms: u64) -> String {
         ),
         ("state", service_state(view.state).to_owned()),
         ("type", service_type(spec.kind).to_owned()),
+        ("runs as", spec.run.mode.as_str().to_owned()),
         (
             "source",
             spec.source
@@ -339,7 +340,7 @@ const fn node_status(status: NodeStatus) -> &'static str {
 }
 
 /// The first line, not too long for a table.
-fn cut(text: &str) -> String {
+pub(crate) fn cut(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     match line.char_indices().nth(REASON_MAX) {
         Some((end, _)) => format!("{}...", &line[..end]),

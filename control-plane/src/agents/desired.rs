@@ -1,9 +1,12 @@
 //! A node's part of the desired state, resolved so that its agent needs to ask nobody.
 
+use std::collections::BTreeMap;
+
 use skep_model::allocation::Allocation;
 use skep_model::assignment::{Assignment, BuildOrder, DesiredSet, Generation};
 use skep_model::deployment::{Deployment, Origin};
 use skep_model::id::NodeId;
+use skep_model::job::{Attempt, Cause, Job};
 use skep_model::problem::Problem;
 use skep_model::service::{Release, Service};
 use skep_state::{Cluster, State};
@@ -27,7 +30,7 @@ pub fn desired_set(view: &State, cluster: &Cluster, node: NodeId, secrets: &Secr
     let mut assignments = Vec::new();
     for allocation in view
         .allocations_on(node)
-        .filter(|allocation| allocation.is_live())
+        .filter(|allocation| allocation.is_assigned())
     {
         match assignment(view, allocation, secrets) {
             Ok(Some(assignment)) => assignments.push(assignment),
@@ -63,6 +66,15 @@ pub fn assignment(
     let (Some(service), Some(release)) = (service, release) else {
         return Ok(None);
     };
+    let job = allocation.job.and_then(|id| view.job(id));
+    let attempt = allocation.job.map(|id| Attempt {
+        job: id,
+        limit_ms: job.map_or(0, |job| limit_ms(job, allocation)),
+    });
+    let own_command = match job.map(|job| &job.cause) {
+        Some(Cause::Request { command, .. }) if !command.is_empty() => Some(command),
+        _ => None,
+    };
     Ok(Some(Assignment {
         allocation: allocation.id,
         service: service.id,
@@ -70,14 +82,26 @@ pub fn assignment(
         target: allocation.target,
         desired: allocation.desired,
         image: release.image.clone(),
-        port: release.port,
+        // Nobody asks a job whether it is fit for traffic.
+        port: release.port.filter(|_| attempt.is_none()),
         environment: environment(view, service, release, allocation, secrets)?,
-        command: release.command.clone(),
+        command: own_command.unwrap_or(&release.command).clone(),
         resources: release.resources,
         health: release.health.clone(),
         restart: release.restart,
         stop_grace_ms: release.stop_grace_ms,
+        job: attempt,
     }))
+}
+
+/// What is left of a job's time when this attempt of it is made; at least a moment, since 0 is no
+/// limit.
+fn limit_ms(job: &Job, allocation: &Allocation) -> u64 {
+    let spent = allocation.created_ms.saturating_sub(job.created_ms);
+    match job.limits.deadline_ms {
+        0 => 0,
+        deadline_ms => deadline_ms.saturating_sub(spent).max(1),
+    }
 }
 
 fn environment(
@@ -88,7 +112,14 @@ fn environment(
     secrets: &Secrets,
 ) -> Result<Vec<(String, String)>, Problem> {
     let mut all = Vec::with_capacity(release.variables.len() + 9);
-    for (name, variable) in &release.variables {
+    let job = allocation.job.and_then(|id| view.job(id));
+    let own = job.and_then(|job| match &job.cause {
+        Cause::Request { variables, .. } => Some(variables),
+        _ => None,
+    });
+    let mut variables: BTreeMap<_, _> = release.variables.iter().collect();
+    variables.extend(own.into_iter().flatten());
+    for (name, variable) in variables {
         all.push((
             name.clone(),
             secrets.open_variable(service.id, name, variable)?,
@@ -106,6 +137,9 @@ fn environment(
     );
     set("SKEP_RELEASE", release.number.to_string());
     set("SKEP_ALLOCATION_ID", allocation.id.to_string());
+    if let Some(job) = allocation.job {
+        set("SKEP_JOB_ID", job.to_string());
+    }
     if let Some(commit) = &release.commit {
         set("SKEP_GIT_COMMIT", commit.clone());
     }

@@ -106,6 +106,12 @@ actions! {
     StopService = "stop_service" write,
     /// Change the number of a service's allocations.
     ScaleService = "scale_service" write,
+    /// Run a job of a service.
+    RunJob = "run_job" write,
+    /// Cancel a job.
+    CancelJob = "cancel_job" write,
+    /// Pause or resume a schedule.
+    ChangeSchedule = "change_schedule" write,
     /// See variables; never secrets.
     ReadVariables = "read_variables" read,
     /// Set and unset variables.

@@ -85,6 +85,7 @@ pub(super) async fn read(
         queue,
         logs: SelectAll::new(),
         open: BTreeSet::new(),
+        is_ending: false,
         cursors: BTreeMap::new(),
     };
     tokio::spawn(async move {
@@ -132,6 +133,8 @@ struct Follower {
     logs: SelectAll<BoxStream<'static, Part>>,
     /// Allocations whose log is being read.
     open: BTreeSet<AllocationId>,
+    /// What is left of the one that was asked for by itself is being read.
+    is_ending: bool,
     /// Allocations that were asked for.
     cursors: BTreeMap<AllocationId, Cursor>,
 }
@@ -166,14 +169,42 @@ impl Follower {
                 return Ok(());
             }
             if self.follow {
-                again = self.open_missing(Cursor::default()).await?;
+                let begin = self.turn_to_the_rest();
+                again = self.open_missing(begin).await?;
             }
         }
         Ok(())
     }
 
+    /// One that was asked for by itself has ended, and its container may stay: instead of waiting for
+    /// more, what is left is read once, from where it has been read to.
+    fn turn_to_the_rest(&mut self) -> Cursor {
+        let ended = self.only.filter(|id| {
+            let view = self.app.store.view();
+            view.allocation(*id).is_some_and(|one| !one.is_live())
+        });
+        let Some(id) = ended.filter(|_| !std::mem::replace(&mut self.is_ending, ended.is_some()))
+        else {
+            return Cursor::default();
+        };
+        self.logs = SelectAll::new();
+        self.open.clear();
+        let read = self.cursors.remove(&id).unwrap_or_default();
+        Cursor {
+            was_told: false,
+            not_before: None,
+            ..read
+        }
+    }
+
     fn may_go_on(&self) -> bool {
-        self.follow && self.app.store.view().service(self.service).is_some()
+        let view = self.app.store.view();
+        // One that was asked for by itself is followed to its end.
+        let is_over = self.only.is_some_and(|id| {
+            let ended = view.allocation(id).is_none_or(|one| !one.is_live());
+            ended && self.cursors.contains_key(&id)
+        });
+        self.follow && !is_over && view.service(self.service).is_some()
     }
 
     /// Asks for the logs that should be read and are not; new ones from `begin`. Answers when to do

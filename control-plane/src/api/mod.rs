@@ -14,6 +14,7 @@ mod extract;
 mod find;
 mod health;
 mod hooks;
+mod jobs;
 mod log_source;
 mod metrics;
 pub mod neighbours;
@@ -212,6 +213,7 @@ fn assemble(app: &App) -> OpenApiRouter<App> {
         .merge(deployments)
         .merge(cluster)
         .merge(server_routes(app))
+        .merge(job_routes(app))
         .routes(public(routes!(openapi_json)))
         .routes(public(routes!(health::healthz)))
         .routes(public(routes!(health::health)))
@@ -340,6 +342,19 @@ fn cluster_routes(app: &App) -> OpenApiRouter<App> {
         ))
         .routes(protected(app, Action::ReadStatus, routes!(nodes::status)))
         .routes(protected(app, Action::ReadAudit, routes!(nodes::audit)))
+}
+
+fn job_routes(app: &App) -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(protected(app, Action::ReadServices, routes!(jobs::list)))
+        .routes(protected(app, Action::ReadServices, routes!(jobs::get)))
+        .routes(protected(app, Action::RunJob, routes!(jobs::run)))
+        .routes(protected(app, Action::CancelJob, routes!(jobs::cancel)))
+        .routes(protected(
+            app,
+            Action::ChangeSchedule,
+            routes!(jobs::change_schedule),
+        ))
 }
 
 fn server_routes(app: &App) -> OpenApiRouter<App> {

@@ -8,6 +8,7 @@ use skep_identity::random;
 use skep_model::id::{EnvironmentId, ProjectId, ServiceId};
 use skep_model::name;
 use skep_model::problem::{Code, Problem};
+use skep_model::run::Mode;
 use skep_model::service::Service;
 use skep_model::spec::ServiceSpec;
 use skep_model::tenancy::{Environment, Project};
@@ -71,7 +72,8 @@ pub(super) async fn put(
     }
     check_variables("variables", &request.variables)?;
     if let Some(spec) = &request.spec {
-        spec.check().map_err(|problem| below("spec", problem))?;
+        spec.check_given()
+            .map_err(|problem| below("spec", problem))?;
     }
     if let Ok(service) = find::service(&app.store.view(), &key)
         && is_same(&app, &service, &request)
@@ -329,6 +331,11 @@ pub(super) async fn scale(
 ) -> Result<Json<ServiceView>, Failure> {
     modified(&app, &key, |service| {
         refuse_removing(service)?;
+        let mode = service.spec.run.mode;
+        if mode != Mode::Service {
+            let text = format!("a service of the mode `{}` has no replicas", mode.as_str());
+            return Err(Problem::new(Code::Conflict, text).at("replicas"));
+        }
         let before = std::mem::replace(&mut service.spec.replicas, request.replicas);
         service.spec.check()?;
         Ok(before != request.replicas)

@@ -6,6 +6,7 @@ mod cluster;
 mod deployments;
 mod elsewhere;
 mod hooks;
+mod jobs;
 mod logs;
 mod samples;
 mod servers;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use skep_model::allocation::Allocation;
+use skep_model::allocation::{Allocation, Desired};
 use skep_model::deployment::{BuildOutcome, Deployment, Origin};
 use skep_model::node::{Node, NodeStatus};
 use skep_model::quarantine::Quarantined;
@@ -49,7 +49,7 @@ pub(super) fn urls(view: &State, service: &Service) -> Vec<String> {
 }
 
 /// Names of a service's project and environment.
-fn owners(view: &State, service: &Service) -> (String, String) {
+pub(super) fn owners(view: &State, service: &Service) -> (String, String) {
     view.path_of(service)
         .map_or_else(Default::default, |path| (path.project, path.environment))
 }
@@ -60,7 +60,7 @@ pub(super) fn service(view: &State, service: &Service) -> ServiceView {
             .filter(|allocation| allocation.is_live())
     };
     let allocations = AllocationCounts {
-        wanted: service.wanted(),
+        wanted: wanted(view, service),
         live: count(live()),
         healthy: count(live().filter(|allocation| allocation.is_routable())),
     };
@@ -87,6 +87,16 @@ pub(super) fn service(view: &State, service: &Service) -> ServiceView {
         generation: service.generation,
         created_ms: service.created_ms,
     }
+}
+
+/// Of a system service: as many as run on nodes.
+fn wanted(view: &State, service: &Service) -> u32 {
+    if !service.spec.is_system() || service.stopped || service.removing {
+        return service.wanted();
+    }
+    let is_meant =
+        |one: &&Arc<Allocation>| one.is_live() && one.desired == Desired::Run && one.job.is_none();
+    count(view.allocations_of(service.id).filter(is_meant))
 }
 
 fn state(service: &Service, counts: &AllocationCounts, is_deploying: bool) -> ServiceState {
@@ -194,6 +204,8 @@ pub(super) fn allocation(view: &State, allocation: &Allocation) -> AllocationVie
         state: allocation.observed.state,
         restarts: allocation.observed.restarts,
         problem: allocation.observed.problem.clone(),
+        job: allocation.job,
+        exit_code: allocation.observed.exit_code,
         log_tail: allocation.observed.log_tail.clone(),
         reason: allocation.reason.clone(),
         created_ms: allocation.created_ms,

@@ -7,6 +7,7 @@ use skep_model::deployment::{BuildOutcome, Deployment, Origin, Status, Trigger};
 use skep_model::id::{NodeId, ServiceId};
 use skep_model::node::NodeStatus;
 use skep_model::problem::{Code, Problem};
+use skep_model::run::Mode;
 use skep_model::service::Service;
 use skep_state::State;
 
@@ -55,6 +56,8 @@ pub struct Inputs<'a> {
     pub secrets: &'a Secrets,
     /// Services that could not be placed, and why.
     pub refusals: &'a BTreeMap<ServiceId, Problem>,
+    /// Services that the scheduler has where they should be, and the generation it saw.
+    pub converged: &'a BTreeMap<ServiceId, u64>,
     /// Every live ingress serves the view's routes.
     pub is_published: bool,
     /// The leader's clock, ms since the epoch.
@@ -172,7 +175,12 @@ fn judge_rollout(inputs: &Inputs<'_>, deployment: &Deployment, service: &Service
         .view
         .allocations_of(service.id)
         .map(|allocation| &**allocation)
+        // How its jobs do is theirs to say: a deployment brings a release into force.
+        .filter(|allocation| allocation.job.is_none())
         .collect();
+    if let Err(problem) = service.spec.run.parse_schedule() {
+        return fail(problem);
+    }
     let of_target = || all.iter().filter(|allocation| allocation.target == target);
     if let Some(failed) = of_target().find(|allocation| allocation.observed.state == Seen::Failed) {
         return judge_failure(failed);
@@ -184,6 +192,14 @@ fn judge_rollout(inputs: &Inputs<'_>, deployment: &Deployment, service: &Service
     let is_replaced = !all
         .iter()
         .any(|a| a.target != target && a.desired == Desired::Run && a.is_live());
+    let job_is_made = service.spec.run.mode != Mode::Batch
+        || inputs.view.job_book(service.id).deployment == Some(deployment.id);
+    // How many a system service should have, the scheduler knows.
+    let is_everywhere =
+        !service.spec.is_system() || inputs.converged.get(&service.id) == Some(&service.generation);
+    if !job_is_made || !is_everywhere {
+        return judge_time(inputs, deployment, service, (healthy, wanted));
+    }
     if healthy >= wanted && is_replaced && (inputs.is_published || !service.spec.is_routed()) {
         return Next::Live;
     }

@@ -41,7 +41,7 @@ pub fn resolve(
     // Here and not when it is live: the source is proven, and a next push to it may be just what
     // makes a release healthy that was not. Webhooks have to listen to that branch by then.
     spec.source = deployment.source.clone().or(spec.source);
-    spec.check()?;
+    spec.check_given()?;
     // What is set on the service wins over what the repository says: it may be a secret.
     let mut variables = service.variables.clone();
     for (name, value) in &manifest.env {

@@ -11,6 +11,7 @@ use skep_model::id::{
 };
 use skep_model::node::{Facts, Node, NodeStatus};
 use skep_model::problem::{Code, Problem};
+use skep_model::run::{Mode, Run};
 use skep_model::server::JoinToken;
 use skep_model::service::{Image, Service, Target};
 use skep_model::spec::{ServiceSpec, Source};
@@ -33,6 +34,7 @@ struct World {
     now_ms: u64,
     is_published: bool,
     refusals: BTreeMap<ServiceId, Problem>,
+    converged: BTreeMap<ServiceId, u64>,
 }
 
 impl World {
@@ -42,6 +44,7 @@ impl World {
             now_ms: 1_000,
             is_published: true,
             refusals: BTreeMap::new(),
+            converged: BTreeMap::new(),
         };
         let (workspace, project, environment) = (
             WorkspaceId::from_u128(7),
@@ -223,6 +226,7 @@ impl World {
             observed: Observed::pending(),
             observed_ms: 0,
             created_ms: 0,
+            job: None,
         };
         let starts = vec![(&allocation).into()];
         world.apply(Kind::ApplyPlan(v1::ApplyPlan {
@@ -266,6 +270,7 @@ impl World {
             view: &self.state,
             secrets: &secrets,
             refusals: &self.refusals,
+            converged: &self.converged,
             is_published: self.is_published,
             now_ms: self.now_ms,
         };
@@ -279,6 +284,52 @@ impl World {
             other => panic!("not failed but {other:?}"),
         }
     }
+}
+
+impl World {
+    /// The same, with this mode from now on.
+    fn running_as(mut self, run: Run) -> Self {
+        let mut service = self.service().clone();
+        service.spec.run = run;
+        let generation = service.generation;
+        self.apply(Kind::PutService(v1::PutService {
+            service: Some((&service).into()),
+            expected_generation: generation,
+        }));
+        self
+    }
+}
+
+#[test]
+fn a_batch_is_live_once_its_job_is_made_and_a_system_service_once_it_is_everywhere() {
+    let mode = |mode| Run {
+        mode,
+        ..Run::default()
+    };
+    let mut batch = World::deploying(seen(Seen::Stopped)).running_as(mode(Mode::Batch));
+    assert!(matches!(batch.decide(), Next::Wait { .. }));
+    batch.apply(Kind::PlanJobs(v1::PlanJobs {
+        service: id_bytes(SERVICE.as_u128()),
+        deployment: id_bytes(DEPLOYMENT.as_u128()),
+        ..v1::PlanJobs::default()
+    }));
+    assert_eq!(batch.decide(), Next::Live);
+
+    let mut system = World::deploying(seen(Seen::Healthy)).running_as(mode(Mode::System));
+    assert!(matches!(system.decide(), Next::Wait { .. }));
+    let generation = system.service().generation;
+    // Seen before the rollout was begun: says nothing of it.
+    system.converged.insert(SERVICE, generation - 1);
+    assert!(matches!(system.decide(), Next::Wait { .. }));
+    system.converged.insert(SERVICE, generation);
+    assert_eq!(system.decide(), Next::Live);
+
+    let cron = Run {
+        schedule: Some("@daily".into()),
+        ..mode(Mode::Cron)
+    };
+    let cron = World::deploying(seen(Seen::Stopped)).running_as(cron);
+    assert_eq!(cron.decide(), Next::Live);
 }
 
 fn image() -> Origin {
@@ -410,6 +461,7 @@ fn a_failed_container_fails_the_rollout_with_its_last_lines() {
         restarts: 3,
         problem: Some(problem.clone()),
         log_tail: "boom".into(),
+        exit_code: None,
     };
     assert_eq!(
         World::deploying(observed).decide(),

@@ -28,6 +28,7 @@ impl Duties {
                 view: &view,
                 secrets: &self.parts.secrets,
                 refusals: self.scheduling.refusals(),
+                converged: self.scheduling.converged(),
                 is_published: self.parts.fleet.is_published(&view, view.routes_revision()),
                 now_ms: now_ms(),
             },

@@ -3,6 +3,7 @@
 //! the difference; the feed only wakes it.
 
 mod deployments;
+mod jobs;
 mod liveness;
 mod members;
 mod scheduling;
@@ -21,6 +22,7 @@ use crate::agents::fleet::Fleet;
 use crate::history::History;
 use crate::secrets::Secrets;
 use crate::store::{Store, now_ms};
+use jobs::Jobs;
 use scheduling::Scheduling;
 
 /// Longest sleep: every loop looks at everything it has marked again at least so often.
@@ -69,6 +71,8 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) {
 #[derive(Debug, Default)]
 struct Dirty {
     services: BTreeSet<ServiceId>,
+    /// Services whose jobs may need work.
+    jobs: BTreeSet<ServiceId>,
     deployments: BTreeSet<DeploymentId>,
     nodes: bool,
 }
@@ -76,6 +80,7 @@ struct Dirty {
 struct Duties {
     parts: Parts,
     scheduling: Scheduling,
+    jobs: Jobs,
     dirty: Dirty,
     wake_at: Option<Instant>,
 }
@@ -85,6 +90,7 @@ impl Duties {
         Self {
             parts,
             scheduling: Scheduling::default(),
+            jobs: Jobs::default(),
             dirty: Dirty::default(),
             wake_at: None,
         }
@@ -125,6 +131,7 @@ impl Duties {
         let view = self.parts.store.view();
         self.scheduling.resync(&view);
         self.dirty.services = view.services().map(|service| service.id).collect();
+        self.dirty.jobs = self.dirty.services.clone();
         self.dirty.deployments = view.deployments().map(|deployment| deployment.id).collect();
         self.dirty.nodes = true;
     }
@@ -137,6 +144,7 @@ impl Duties {
             .deployments
             .extend(view.active_deployments().map(|deployment| deployment.id));
         self.dirty.services.extend(self.scheduling.waiting());
+        self.dirty.jobs.extend(self.jobs.waiting());
     }
 
     fn mark(&mut self, changes: &[Change]) {
@@ -145,7 +153,9 @@ impl Duties {
         for change in changes {
             match change {
                 Change::Service(service) => self.mark_service(&view, *service),
-                Change::Allocation { service, .. } => self.mark_service(&view, *service),
+                Change::Allocation { service, .. } | Change::Job { service, .. } => {
+                    self.mark_service(&view, *service);
+                }
                 Change::Deployment(deployment) => {
                     self.dirty.deployments.insert(*deployment);
                 }
@@ -157,22 +167,31 @@ impl Duties {
                         self.dirty.services.extend(there.map(|a| a.service));
                     }
                     self.dirty.services.extend(self.scheduling.waiting());
+                    self.dirty.jobs.extend(self.jobs.waiting());
+                    // One more node is one more allocation of each of these.
+                    let system = view.services().filter(|service| service.spec.is_system());
+                    self.dirty.services.extend(system.map(|service| service.id));
                     self.dirty
                         .deployments
                         .extend(view.active_deployments().map(|d| d.id));
                 }
-                Change::ServiceDropped(service) => self.scheduling.forget(*service),
-                Change::Cluster
-                | Change::Server(_)
-                | Change::Quarantine(_)
-                | Change::Build(_)
-                | Change::Routes => {}
+                Change::ServiceDropped(service) => {
+                    self.scheduling.forget(*service);
+                    self.jobs.forget(*service);
+                }
+                // A level that was reached may be what jobs have waited for.
+                Change::Cluster => self
+                    .dirty
+                    .jobs
+                    .extend(view.services().map(|service| service.id)),
+                Change::Server(_) | Change::Quarantine(_) | Change::Build(_) | Change::Routes => {}
             }
         }
     }
 
     fn mark_service(&mut self, view: &State, service: ServiceId) {
         self.dirty.services.insert(service);
+        self.dirty.jobs.insert(service);
         let active = view
             .active_deployments()
             .filter(|deployment| deployment.service == service);
@@ -188,6 +207,13 @@ impl Duties {
         }
         for service in std::mem::take(&mut self.dirty.services) {
             self.schedule(service).await;
+        }
+        self.dirty.jobs.extend(self.jobs.due(now_ms()));
+        for service in std::mem::take(&mut self.dirty.jobs) {
+            self.run_jobs(service).await;
+        }
+        if let Some(at_ms) = self.jobs.next_ms() {
+            self.wake_at_ms(at_ms);
         }
         for deployment in std::mem::take(&mut self.dirty.deployments) {
             self.advance(deployment).await;

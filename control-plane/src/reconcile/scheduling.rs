@@ -14,6 +14,7 @@ use skep_scheduler::cluster::{Cluster, Standing};
 use skep_scheduler::draft::Draft;
 use skep_scheduler::plan::{self, MAX_CHANGES, Plan};
 use skep_scheduler::rollout::{self, Input};
+use skep_scheduler::system;
 use skep_state::{Change, State};
 
 use super::Duties;
@@ -27,6 +28,8 @@ pub(super) struct Scheduling {
     cluster: Cluster,
     refusals: BTreeMap<ServiceId, Problem>,
     waiting: BTreeSet<ServiceId>,
+    /// Services that were where they should be, at which generation.
+    converged: BTreeMap<ServiceId, u64>,
 }
 
 impl Scheduling {
@@ -44,6 +47,17 @@ impl Scheduling {
     pub(super) fn forget(&mut self, service: ServiceId) {
         self.refusals.remove(&service);
         self.waiting.remove(&service);
+        self.converged.remove(&service);
+    }
+
+    /// Services that are where they should be, and the generation that this was seen at.
+    pub(super) fn converged(&self) -> &BTreeMap<ServiceId, u64> {
+        &self.converged
+    }
+
+    /// The nodes, what they have, and what is used of it.
+    pub(super) fn cluster(&self) -> &Cluster {
+        &self.cluster
     }
 
     /// The whole view again.
@@ -111,6 +125,8 @@ impl Duties {
         let allocations: Vec<&Allocation> = view
             .allocations_of(service.id)
             .map(|allocation| &**allocation)
+            // Attempts of jobs are no replicas.
+            .filter(|allocation| allocation.job.is_none())
             .collect();
         let next_deadline = allocations
             .iter()
@@ -132,9 +148,12 @@ impl Duties {
             limit: MAX_CHANGES,
         };
         let mut draft = Draft::new(&self.scheduling.cluster);
-        let plan = rollout::plan(&mut draft, &input, &mut || {
-            AllocationId::from_u128(random::new_id())
-        });
+        let mut ids = || AllocationId::from_u128(random::new_id());
+        let plan = if service.spec.is_system() {
+            system::plan(&mut draft, &input, &mut ids)
+        } else {
+            rollout::plan(&mut draft, &input, &mut ids)
+        };
         let wake_at_ms = plan.wake_at_ms.into_iter().chain(next_deadline).min();
         (plan, wake_at_ms)
     }
@@ -149,7 +168,10 @@ impl Duties {
         };
         if plan.is_converged {
             self.scheduling.waiting.remove(&plan.service);
+            let generation = plan.service_generation;
+            self.scheduling.converged.insert(plan.service, generation);
         } else {
+            self.scheduling.converged.remove(&plan.service);
             self.scheduling.waiting.insert(plan.service);
         }
         if old != plan.refusal {
@@ -201,15 +223,22 @@ impl Duties {
         if !accepted || plan.is_partial {
             self.dirty.services.insert(plan.service);
         }
-        // The next plan of this round must see what this one took.
+        self.catch_up(
+            plan.nodes.keys().copied(),
+            plan.starts.iter().map(|start| start.allocation),
+        );
+    }
+
+    /// The next plan of this round must see what the last one took.
+    pub(super) fn catch_up(
+        &mut self,
+        nodes: impl Iterator<Item = NodeId>,
+        started: impl Iterator<Item = AllocationId>,
+    ) {
         let view = self.parts.store.view();
-        plan.nodes
-            .keys()
-            .for_each(|node| placement::follow_node(&mut self.scheduling.cluster, &view, *node));
-        plan.starts.iter().for_each(|start| {
-            let cluster = &mut self.scheduling.cluster;
-            placement::follow_allocation(cluster, &view, start.allocation);
-        });
+        nodes.for_each(|node| placement::follow_node(&mut self.scheduling.cluster, &view, node));
+        started
+            .for_each(|id| placement::follow_allocation(&mut self.scheduling.cluster, &view, id));
     }
 
     async fn drop_service(&mut self, id: ServiceId) {

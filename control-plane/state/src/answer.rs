@@ -2,7 +2,7 @@
 //! that asked, and in the snapshot for as long as the command's key is remembered.
 
 use prost::Message as _;
-use skep_model::id::{DeploymentId, EnvironmentId, NodeId, ProjectId, ServiceId};
+use skep_model::id::{DeploymentId, EnvironmentId, JobId, NodeId, ProjectId, ServiceId};
 use skep_model::problem::Problem;
 use skep_proto::convert::{self, id_bits, id_bytes};
 use skep_proto::v1;
@@ -41,6 +41,8 @@ pub enum Reply {
     Node(NodeId),
     /// The member id that the cluster gives to a server.
     Member(u64),
+    /// The job.
+    Job(JobId),
 }
 
 /// Whether a command was obeyed as it came.
@@ -118,6 +120,7 @@ pub(crate) fn outcome_out(outcome: &Outcome) -> v1::Outcome {
         }),
         Ok(Reply::Node(node)) => Kind::Node(id_bytes(node.as_u128())),
         Ok(Reply::Member(member)) => Kind::Member(*member),
+        Ok(Reply::Job(job)) => Kind::Job(id_bytes(job.as_u128())),
     };
     v1::Outcome {
         kind: Some(kind),
@@ -144,6 +147,7 @@ pub(crate) fn outcome_in(message: v1::Outcome) -> Result<Outcome, convert::Error
         }),
         Kind::Node(node) => Ok(Reply::Node(NodeId::from_u128(id_bits("node", &node)?))),
         Kind::Member(member) => Ok(Reply::Member(member)),
+        Kind::Job(job) => Ok(Reply::Job(JobId::from_u128(id_bits("job", &job)?))),
     })
 }
 
@@ -171,6 +175,7 @@ mod tests {
             }),
             Ok(Reply::Node(NodeId::from_u128(6))),
             Ok(Reply::Member(7)),
+            Ok(Reply::Job(JobId::from_u128(8))),
         ];
         for outcome in outcomes {
             for repeat in [Repeat::First, Repeat::Replayed, Repeat::TooLate] {

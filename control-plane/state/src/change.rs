@@ -1,7 +1,7 @@
 //! What a command changed: the feed that wakes loops. It only wakes: everything can be read again
 //! from a view.
 
-use skep_model::id::{AllocationId, DeploymentId, NodeId, ServerId, ServiceId};
+use skep_model::id::{AllocationId, DeploymentId, JobId, NodeId, ServerId, ServiceId};
 
 /// One changed thing, after the change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,13 @@ pub enum Change {
         allocation: AllocationId,
         /// Where it is.
         node: NodeId,
+        /// Whose it is.
+        service: ServiceId,
+    },
+    /// A job was made, changed, or forgotten.
+    Job {
+        /// Which.
+        job: JobId,
         /// Whose it is.
         service: ServiceId,
     },

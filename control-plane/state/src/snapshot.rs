@@ -8,7 +8,8 @@ use prost::encoding::{
 };
 use skep_model::allocation::Allocation;
 use skep_model::deployment::Deployment;
-use skep_model::id::{AllocationId, ClusterId, DeploymentId, NodeId};
+use skep_model::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
+use skep_model::job::JobBook;
 use skep_model::node::Node;
 use skep_model::quarantine::Quarantined;
 use skep_model::server::JoinToken;
@@ -109,6 +110,8 @@ mod tag {
     pub(super) const QUARANTINE: u32 = 18;
     pub(super) const DISMISSED: u32 = 19;
     pub(super) const FORGOTTEN: u32 = 20;
+    pub(super) const JOBS: u32 = 40;
+    pub(super) const JOB_BOOKS: u32 = 41;
 }
 
 /// Appends fields in the order of their numbers, as the whole message would be encoded.
@@ -184,6 +187,10 @@ impl State {
             to.message(tag::DISMISSED, &message);
         }
         to.number(tag::FORGOTTEN, self.keys.forgotten());
+        to.all::<_, v1::Job>(tag::JOBS, self.jobs.values());
+        for (service, book) in &self.job_books {
+            to.message(tag::JOB_BOOKS, &v1::JobBook::from((*service, &**book)));
+        }
         to.out
     }
 
@@ -285,6 +292,11 @@ impl State {
                 let entry: Quarantined = read::<v1::Quarantined, _>(field)?;
                 let key = (entry.node, entry.allocation);
                 self.quarantine.insert(key, Arc::new(entry));
+            }
+            tag::JOBS => self.put_job(read::<v1::Job, _>(field)?),
+            tag::JOB_BOOKS => {
+                let (service, book): (ServiceId, JobBook) = read::<v1::JobBook, _>(field)?;
+                self.job_books.insert(service, Arc::new(book));
             }
             tag::DISMISSED => {
                 let message = v1::Dismissed::decode(field)?;

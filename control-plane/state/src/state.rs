@@ -6,9 +6,10 @@ use imbl::{OrdMap, OrdSet};
 use skep_model::allocation::Allocation;
 use skep_model::deployment::Deployment;
 use skep_model::id::{
-    AllocationId, ClusterId, DeploymentId, EnvironmentId, NodeId, ProjectId, ServerId, ServiceId,
-    TokenId, WorkspaceId,
+    AllocationId, ClusterId, DeploymentId, EnvironmentId, JobId, NodeId, ProjectId, ServerId,
+    ServiceId, TokenId, WorkspaceId,
 };
+use skep_model::job::{Job, JobBook};
 use skep_model::node::Node;
 use skep_model::quarantine::Quarantined;
 use skep_model::server::{JoinToken, Server};
@@ -87,6 +88,8 @@ pub struct State {
     pub(crate) quarantine: OrdMap<(NodeId, AllocationId), Arc<Quarantined>>,
     pub(crate) dismissed: OrdSet<(NodeId, AllocationId)>,
     pub(crate) keys: Keys,
+    pub(crate) jobs: OrdMap<JobId, Arc<Job>>,
+    pub(crate) job_books: OrdMap<ServiceId, Arc<JobBook>>,
     // Indexes: derived from the maps above, rebuilt when a snapshot is read.
     pub(crate) names: Names,
     pub(crate) service_allocations: OrdSet<(ServiceId, AllocationId)>,
@@ -95,6 +98,7 @@ pub struct State {
     pub(crate) node_builds: OrdSet<(NodeId, DeploymentId)>,
     pub(crate) active_deployments: OrdSet<DeploymentId>,
     pub(crate) delivery_order: OrdSet<(u64, String)>,
+    pub(crate) service_jobs: OrdSet<(ServiceId, JobId)>,
     pub(crate) hosts: OrdMap<String, ServiceId>,
     pub(crate) members: OrdMap<u64, ServerId>,
 }
@@ -198,6 +202,17 @@ impl State {
         if let Some(allocation) = self.allocations.remove(&id) {
             self.service_allocations.remove(&(allocation.service, id));
             self.node_allocations.remove(&(allocation.node, id));
+        }
+    }
+
+    pub(crate) fn put_job(&mut self, job: Job) {
+        self.service_jobs.insert((job.service, job.id));
+        self.jobs.insert(job.id, Arc::new(job));
+    }
+
+    pub(crate) fn remove_job(&mut self, id: JobId) {
+        if let Some(job) = self.jobs.remove(&id) {
+            self.service_jobs.remove(&(job.service, id));
         }
     }
 

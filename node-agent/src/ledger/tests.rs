@@ -24,6 +24,7 @@ fn local() -> Local {
             restarts: 2,
             problem: Some(Problem::new(Code::Crashed, "exited")),
             log_tail: "boom".into(),
+            exit_code: None,
         }),
     }
 }

@@ -1,6 +1,7 @@
 //! What has to be done for an allocation, from what is desired, what is there and the time. Pure:
 //! no Docker, no clock, no disk. One step at a time: after each the allocation is planned again.
 
+mod job;
 mod observe;
 #[cfg(test)]
 mod tests;
@@ -153,6 +154,9 @@ pub(crate) fn plan(view: &View<'_>) -> Step {
             (true, false) => stop_all(view.containers, ORPHAN_GRACE_MS),
         };
     };
+    if let Some(attempt) = &assignment.job {
+        return job::plan(view, assignment, attempt);
+    }
     let over = view.local.verdict.is_some() || assignment.desired == Desired::Stop;
     if over {
         if !view.containers.is_empty() {
@@ -312,6 +316,7 @@ pub(crate) fn ended(
         restarts: local.restarts,
         problem,
         log_tail,
+        exit_code: None,
     }
 }
 

@@ -44,10 +44,14 @@ pub(crate) fn observe(
         restarts: local.restarts,
         problem,
         log_tail: String::new(),
+        exit_code: None,
     };
     if let Some(verdict) = &local.verdict {
         // Final only when nothing of it is left: until then it takes up room.
-        let state = if busy_or_there {
+        // A job's container stays for its log once it has ended: it takes up no room.
+        let is_kept =
+            assignment.job.is_some() && work.is_none() && !containers.iter().any(Seen::is_running);
+        let state = if busy_or_there && !is_kept {
             State::Stopping
         } else {
             verdict.state
@@ -61,6 +65,11 @@ pub(crate) fn observe(
         return say(State::Stopping, None);
     }
     let current = containers.last();
+    let is_begun = |seen: &Seen| !matches!(seen.phase, Phase::Created);
+    if assignment.job.is_some() && current.is_some_and(is_begun) {
+        // Until it is known how it ended.
+        return say(State::Running, None);
+    }
     match (work, current.map(|seen| &seen.phase)) {
         (Some(Work::Pulling), _) => say(State::Pulling, None),
         (_, Some(Phase::Running { .. })) => match fitness {

@@ -7,7 +7,8 @@ use skep_model::deployment::{
     Build, BuildOutcome, Built, Deployment, Origin, Status, Step, Trigger,
 };
 use skep_model::id::{
-    AllocationId, DeploymentId, EnvironmentId, NodeId, ProjectId, ServiceId, UploadId, WorkspaceId,
+    AllocationId, DeploymentId, EnvironmentId, JobId, NodeId, ProjectId, ServiceId, UploadId,
+    WorkspaceId,
 };
 use skep_model::node::{Admin, Facts, Node, NodeStatus};
 use skep_model::service::{Image, Release, Service, Target};
@@ -83,7 +84,9 @@ impl TryFrom<v1::Environment> for Environment {
     }
 }
 
-fn variables_out(variables: &BTreeMap<String, Variable>) -> BTreeMap<String, v1::Variable> {
+pub(super) fn variables_out(
+    variables: &BTreeMap<String, Variable>,
+) -> BTreeMap<String, v1::Variable> {
     variables
         .iter()
         .map(|(name, variable)| {
@@ -98,7 +101,9 @@ fn variables_out(variables: &BTreeMap<String, Variable>) -> BTreeMap<String, v1:
         .collect()
 }
 
-fn variables_in(variables: BTreeMap<String, v1::Variable>) -> BTreeMap<String, Variable> {
+pub(super) fn variables_in(
+    variables: BTreeMap<String, v1::Variable>,
+) -> BTreeMap<String, Variable> {
     variables
         .into_iter()
         .map(|(name, variable)| {
@@ -409,6 +414,7 @@ impl From<&Observed> for v1::Observed {
             restarts: observed.restarts,
             problem: observed.problem.as_ref().map(Into::into),
             log_tail: observed.log_tail.clone(),
+            exit_code: observed.exit_code,
         }
     }
 }
@@ -422,6 +428,7 @@ impl TryFrom<v1::Observed> for Observed {
             restarts: message.restarts,
             problem: problem(message.problem)?,
             log_tail: message.log_tail,
+            exit_code: message.exit_code,
         })
     }
 }
@@ -440,6 +447,7 @@ impl From<&Allocation> for v1::Allocation {
             observed: Some((&allocation.observed).into()),
             observed_ms: allocation.observed_ms,
             created_ms: allocation.created_ms,
+            job: super::job::optional_out(allocation.job.map(|job| job.as_u128())),
         }
     }
 }
@@ -460,6 +468,7 @@ impl TryFrom<v1::Allocation> for Allocation {
             observed: need!(message.observed),
             observed_ms: message.observed_ms,
             created_ms: message.created_ms,
+            job: super::job::optional("job", &message.job)?.map(JobId::from_u128),
         })
     }
 }

@@ -1,5 +1,6 @@
 //! Specifications and their parts.
 
+use skep_model::run::{Mode, Overlap, Run};
 use skep_model::spec::{
     Builder, Health, Resources, Restart, ServiceSpec, ServiceType, Source, Update,
 };
@@ -153,6 +154,42 @@ impl TryFrom<v1::Restart> for Restart {
     }
 }
 
+impl From<&Run> for v1::Run {
+    fn from(run: &Run) -> Self {
+        Self {
+            mode: enum_number(&Mode::ALL, &run.mode),
+            retries: run.retries,
+            deadline_ms: run.deadline_ms,
+            backoff_ms: run.backoff_ms,
+            max_backoff_ms: run.max_backoff_ms,
+            schedule: run.schedule.clone(),
+            time_zone: run.time_zone.clone(),
+            overlap: enum_number(&Overlap::ALL, &run.overlap),
+            catch_up_ms: run.catch_up_ms,
+            paused: run.paused,
+        }
+    }
+}
+
+impl TryFrom<v1::Run> for Run {
+    type Error = Error;
+
+    fn try_from(message: v1::Run) -> Result<Self, Error> {
+        Ok(Self {
+            mode: enum_value("mode", &Mode::ALL, message.mode)?,
+            retries: message.retries,
+            deadline_ms: message.deadline_ms,
+            backoff_ms: message.backoff_ms,
+            max_backoff_ms: message.max_backoff_ms,
+            schedule: message.schedule,
+            time_zone: message.time_zone,
+            overlap: enum_value("overlap", &Overlap::ALL, message.overlap)?,
+            catch_up_ms: message.catch_up_ms,
+            paused: message.paused,
+        })
+    }
+}
+
 impl From<&ServiceSpec> for v1::ServiceSpec {
     fn from(spec: &ServiceSpec) -> Self {
         Self {
@@ -170,6 +207,8 @@ impl From<&ServiceSpec> for v1::ServiceSpec {
             stop_grace_ms: spec.stop_grace_ms,
             domains: spec.domains.clone(),
             placement: placement::out(&spec.placement),
+            // Absent where it says nothing: such bytes are those of an older level.
+            run: (spec.run != Run::default()).then(|| (&spec.run).into()),
         }
     }
 }
@@ -193,6 +232,11 @@ impl TryFrom<v1::ServiceSpec> for ServiceSpec {
             stop_grace_ms: message.stop_grace_ms,
             domains: message.domains,
             placement: placement::read(message.placement)?,
+            run: message
+                .run
+                .map(Run::try_from)
+                .transpose()?
+                .unwrap_or_default(),
         })
     }
 }

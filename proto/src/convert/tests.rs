@@ -215,6 +215,7 @@ fn rubbish_names_the_field() {
         observed: Observed::pending(),
         observed_ms: 7,
         created_ms: 8,
+        job: None,
     };
     let message = v1::Allocation::from(&good);
     assert_eq!(Allocation::try_from(message.clone()), Ok(good));

@@ -114,6 +114,7 @@ impl From<&Assignment> for v1::Assignment {
             health: Some((&assignment.health).into()),
             restart: Some((&assignment.restart).into()),
             stop_grace_ms: assignment.stop_grace_ms,
+            job: assignment.job.as_ref().map(Into::into),
         }
     }
 }
@@ -140,6 +141,7 @@ impl TryFrom<v1::Assignment> for Assignment {
             health: need!(message.health),
             restart: need!(message.restart),
             stop_grace_ms: message.stop_grace_ms,
+            job: message.job.map(TryInto::try_into).transpose()?,
         })
     }
 }

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub(crate) mod jobs;
+
 use std::collections::BTreeMap;
 
 use skep_model::allocation::{Allocation, Desired, Observed, State};
@@ -122,6 +124,7 @@ pub(crate) fn allocation(id: u128, target: Target, node: NodeId) -> Allocation {
         observed: Observed::pending(),
         observed_ms: 0,
         created_ms: 0,
+        job: None,
     }
 }
 

@@ -91,6 +91,7 @@ pub(crate) fn schedule(state: &State, id: u128, now_ms: u64) -> Option<Vec<u8>> 
         observed: Observed::pending(),
         observed_ms: 0,
         created_ms: 0,
+        job: None,
     };
     let plan = v1::ApplyPlan {
         nodes: vec![v1::Base {

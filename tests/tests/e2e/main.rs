@@ -13,6 +13,7 @@ mod history;
 mod hooks;
 mod identity;
 mod images;
+mod jobs;
 mod logs;
 mod ports;
 mod ready;

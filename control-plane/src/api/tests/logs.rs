@@ -212,6 +212,7 @@ async fn allocate(server: &Server, node: NodeId) -> AllocationId {
         observed: Observed::pending(),
         observed_ms: 0,
         created_ms: 0,
+        job: None,
     };
     let base = |id: u128, generation: u64| v1::Base {
         id: id_bytes(id),

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use skep_model::allocation::{Desired, State};
 use skep_model::deployment::{Origin, Status, Step, Trigger};
-use skep_model::id::{AllocationId, DeploymentId, NodeId, ServiceId};
+use skep_model::id::{AllocationId, DeploymentId, JobId, NodeId, ServiceId};
 use skep_model::problem::Problem;
 use skep_model::service::Image;
 use skep_model::spec::{Resources, ServiceType};
@@ -157,6 +157,12 @@ pub struct AllocationView {
     pub restarts: u32,
     /// Why, where the state needs a reason.
     pub problem: Option<Problem>,
+    /// The job that it is an attempt of; none: a replica.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobId>,
+    /// What a job's attempt exited with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
     /// Last lines of a container that ended or never became healthy.
     pub log_tail: String,
     /// Why the leader put it there, or takes it away.

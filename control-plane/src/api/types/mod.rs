@@ -3,6 +3,7 @@
 mod ca;
 mod cluster;
 mod deployment;
+mod job;
 mod log;
 mod placement;
 mod sample;
@@ -19,6 +20,7 @@ pub use deployment::{
     AllocationView, AllocationsView, DeploymentRequest, DeploymentView, DeploymentsView,
     QuarantinedView, ReleaseView, ReleasesView,
 };
+pub use job::{CauseView, JobView, JobsView, RunRequest, ScheduleRequest, ScheduleView};
 pub use log::{AppLine, EndView, HookReply, LogPage, UploadView, WebhookView};
 pub use placement::{
     AllocationReason, NodeAnswer, PlanRequest, PlanView, PlannedEnd, PlannedStart, PlannedStep,

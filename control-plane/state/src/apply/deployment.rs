@@ -390,6 +390,11 @@ impl Context<'_> {
             .allocations_of(service)
             .map(|a| a.target.release)
             .collect();
+        let jobs = self.state.jobs_of(service);
+        used.extend(
+            jobs.filter(|job| job.status.is_active())
+                .map(|job| job.target.release),
+        );
         used.extend(owner.live.map(|target| target.release));
         used.extend(owner.rollout.map(|target| target.release));
         used.extend(

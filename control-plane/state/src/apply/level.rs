@@ -4,7 +4,7 @@
 use skep_model::problem::{Code, Problem};
 use skep_proto::v1;
 use skep_proto::v1::command::Kind;
-use skep_proto::{LEVEL_SCHEDULING, LEVEL_SERVERS};
+use skep_proto::{LEVEL_JOBS, LEVEL_SCHEDULING, LEVEL_SERVERS};
 
 use crate::format::{FEATURE_LEVEL, is_of_next};
 use crate::state::State;
@@ -42,6 +42,9 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::RaiseIncarnation(_) => ("raise incarnation", LEVEL_SERVERS),
         Kind::SettleQuarantine(_) => ("settle quarantine", LEVEL_SERVERS),
         Kind::SetNodeAdmin(_) => ("set node administration", LEVEL_SCHEDULING),
+        Kind::PlanJobs(_) => ("plan jobs", LEVEL_JOBS),
+        Kind::CreateJob(_) => ("create job", LEVEL_JOBS),
+        Kind::CancelJob(_) => ("cancel job", LEVEL_JOBS),
     }
 }
 
@@ -73,7 +76,8 @@ pub(crate) fn needed(kind: &Kind) -> u32 {
         _ => FIRST,
     };
     let (_, of_kind) = describe(kind);
-    of_kind.max(of_fields)
+    let of_jobs = if says_jobs(kind) { LEVEL_JOBS } else { FIRST };
+    of_kind.max(of_fields).max(of_jobs)
 }
 
 fn servers_if(has_new_field: bool) -> u32 {
@@ -98,6 +102,22 @@ fn of_facts(facts: &v1::Facts) -> u32 {
         LEVEL_SCHEDULING
     } else {
         FIRST
+    }
+}
+
+/// Whether the command carries what came with [`LEVEL_JOBS`].
+fn says_jobs(kind: &Kind) -> bool {
+    let has_run = |spec: &Option<v1::ServiceSpec>| spec.as_ref().is_some_and(|s| s.run.is_some());
+    match kind {
+        Kind::PutService(message) => message.service.as_ref().is_some_and(|s| has_run(&s.spec)),
+        Kind::StartRollout(message) => has_run(&message.spec),
+        Kind::ApplyPlan(message) => message.starts.iter().any(|start| !start.job.is_empty()),
+        Kind::Observe(message) => message.allocations.iter().any(|seen| {
+            seen.observed
+                .as_ref()
+                .is_some_and(|observed| observed.exit_code.is_some())
+        }),
+        _ => false,
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod deployment;
+mod job;
 mod level;
 mod node;
 mod plan;
@@ -255,6 +256,9 @@ impl Context<'_> {
             Kind::RemoveToken(message) => self.remove_token(&message),
             Kind::RaiseIncarnation(message) => self.raise_incarnation(message),
             Kind::SettleQuarantine(message) => self.settle_quarantine(&message),
+            Kind::PlanJobs(message) => self.plan_jobs(message),
+            Kind::CreateJob(message) => self.create_job(message),
+            Kind::CancelJob(message) => self.cancel_job(&message),
         }
     }
 

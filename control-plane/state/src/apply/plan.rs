@@ -93,7 +93,7 @@ impl Context<'_> {
         if old.desired >= desired {
             return;
         }
-        let (service, is_live) = (old.service, old.is_live());
+        let (service, is_live, of_jobs) = (old.service, old.is_live(), old.job.is_some());
         self.put_allocation(Allocation {
             desired,
             reason,
@@ -103,7 +103,7 @@ impl Context<'_> {
         });
         self.touch_routes();
         if !is_live {
-            self.prune_ended(service);
+            self.prune_ended(service, of_jobs);
         }
     }
 
@@ -149,7 +149,7 @@ impl Context<'_> {
             ..(*old).clone()
         };
         let (was_routable, is_routable) = (old.is_routable(), next.is_routable());
-        let (ended, service) = (!next.is_live(), next.service);
+        let (ended, service, of_jobs) = (!next.is_live(), next.service, next.job.is_some());
         self.put_allocation(next);
         if was_routable != is_routable {
             self.touch_routes();
@@ -158,7 +158,7 @@ impl Context<'_> {
             if let Some(node) = self.state.node(node).cloned() {
                 self.raise_node(&node);
             }
-            self.prune_ended(service);
+            self.prune_ended(service, of_jobs);
         }
     }
 
@@ -201,11 +201,14 @@ impl Context<'_> {
         self.changes.push(Change::Node(node.id));
     }
 
-    fn prune_ended(&mut self, service: ServiceId) {
+    fn prune_ended(&mut self, service: ServiceId, of_jobs: bool) {
         let ended: Vec<(AllocationId, NodeId)> = self
             .state
             .allocations_of(service)
             .filter(|allocation| !allocation.is_live() && allocation.desired == Desired::Stop)
+            // Attempts of jobs do not push out the failures that the back-off counts, nor the other
+            // way round.
+            .filter(|allocation| allocation.job.is_some() == of_jobs)
             .map(|allocation| (allocation.id, allocation.node))
             .collect();
         let surplus = ended.len().saturating_sub(KEEP_ENDED);

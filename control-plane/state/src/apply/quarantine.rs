@@ -123,6 +123,7 @@ impl Context<'_> {
             observed: Observed::pending(),
             observed_ms: now,
             created_ms: now,
+            job: None,
         });
         Ok(())
     }

@@ -194,6 +194,7 @@ impl Context<'_> {
         for number in releases {
             self.state.releases.remove(&(id, number));
         }
+        self.drop_jobs(id);
         for host in &service.spec.domains {
             self.state.hosts.remove(host);
         }

@@ -19,6 +19,11 @@ fn golden(mut bytes: &[u8]) -> World {
     world
 }
 
+/// A cluster as version 1 left it.
+pub(super) fn version_1() -> World {
+    golden(V1_COMMANDS)
+}
+
 #[test]
 fn a_log_of_version_1_gives_the_bytes_that_version_1_got() {
     let world = golden(V1_COMMANDS);

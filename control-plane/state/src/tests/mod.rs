@@ -1,6 +1,7 @@
 //! Exact effects of commands, and the laws that hold for any of them.
 
 mod deployments;
+mod jobs;
 mod keys;
 mod laws;
 mod levels;
@@ -315,6 +316,7 @@ pub(crate) fn start(state: &State, id: AllocationId, target: Target) -> Kind {
         observed: Observed::pending(),
         observed_ms: 0,
         created_ms: 0,
+        job: None,
     };
     let node = state.node(NODE).expect("node");
     Kind::ApplyPlan(v1::ApplyPlan {

@@ -1,0 +1,95 @@
+//! Where a job's next attempt is made.
+
+use skep_model::id::{AllocationId, NodeId};
+use skep_model::job::Status;
+use skep_model::placement::{Constraint, Operator};
+use skep_model::problem::{Code, Problem};
+
+use super::planner::Planner;
+use super::{FAILURES_BEFORE_MOVING, Start};
+use crate::draft::Draft;
+use crate::filter::Ask;
+use crate::lens::NODE;
+use crate::place::{self, Choice};
+
+impl Planner<'_, '_> {
+    pub(super) fn begin(
+        &mut self,
+        at: usize,
+        draft: &mut Draft<'_>,
+        ids: &mut dyn FnMut() -> u128,
+    ) {
+        let job = &self.jobs[at].job;
+        let Some(release) = (self.input.releases)(job.target.release) else {
+            let text = format!("release {} does not exist any more", job.target.release);
+            let problem = Problem::new(Code::NotFound, text).hint("deploy again");
+            return self.end(at, Status::Failed, Some(problem));
+        };
+        let ask = Ask::of(release, self.input.around);
+        let avoided = job
+            .node
+            .filter(|_| job.failed_here >= FAILURES_BEFORE_MOVING);
+        match place_on(draft, ask, avoided) {
+            Ok(choice) => self.begin_on(at, &choice, ids),
+            Err(problem) => {
+                self.plan.refusal = Some(problem.clone());
+                if self.jobs[at].job.problem.as_ref() != Some(&problem) {
+                    self.change(at, |job| job.problem = Some(problem));
+                }
+            }
+        }
+    }
+
+    fn begin_on(&mut self, at: usize, choice: &Choice, ids: &mut dyn FnMut() -> u128) {
+        let allocation = AllocationId::from_u128(ids());
+        let node = choice.node;
+        self.change(at, |job| {
+            if job.node != Some(node) {
+                job.failed_here = 0;
+            }
+            job.status = Status::Running;
+            job.attempts += 1;
+            job.allocation = Some(allocation);
+            job.node = Some(node);
+        });
+        let job = &self.jobs[at].job;
+        let reason = format!(
+            "attempt {} of job {}: {} of {} nodes can take it",
+            job.attempts,
+            job.id.short(),
+            choice.fitting,
+            choice.nodes
+        );
+        self.plan.nodes.insert(node, choice.generation);
+        self.plan.starts.push(Start {
+            job: job.id,
+            allocation,
+            node,
+            target: job.target,
+            reason,
+        });
+    }
+}
+
+/// The best node; one that a job failed on repeatedly only where no other can take it.
+fn place_on(draft: &mut Draft<'_>, ask: Ask, avoided: Option<NodeId>) -> Result<Choice, Problem> {
+    let avoided = avoided.and_then(|node| draft.node(node));
+    let elsewhere = avoided.and_then(|node| {
+        let mut others = ask.clone();
+        others.placement.constraints.push(Constraint {
+            key: NODE.to_owned(),
+            operator: Operator::IsNot(node.name.to_owned()),
+        });
+        place::place(draft, &others).ok()
+    });
+    let placed = match elsewhere {
+        Some(choice) => Ok(choice),
+        None => place::place(draft, &ask),
+    };
+    let choice = placed.map_err(|refusal| {
+        let text = format!("it cannot be placed: {refusal}");
+        Problem::new(Code::Unplaceable, text).hint(&refusal.hint)
+    })?;
+    draft.start(choice.node, &ask);
+    Ok(choice)
+}
