@@ -105,6 +105,8 @@ pub struct Observed {
     pub log_tail: String,
     /// What a job's attempt exited with, where it ended by itself.
     pub exit_code: Option<i32>,
+    /// Ports of its node that reach it: those it asked for, then those that the agent chose.
+    pub ports: Vec<u16>,
 }
 
 impl Observed {
@@ -116,6 +118,7 @@ impl Observed {
             problem: None,
             log_tail: String::new(),
             exit_code: None,
+            ports: Vec::new(),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What a node is told to do: the part of the desired state that concerns it, resolved so far
 //! that the agent needs to ask nobody.
 
+use std::collections::BTreeMap;
+
 use crate::allocation::Desired;
 use crate::deployment::Origin;
 use crate::id::{AllocationId, ClusterId, DeploymentId, ServiceId};
@@ -48,6 +50,14 @@ pub struct Assignment {
     pub stop_grace_ms: u64,
     /// Run to completion, as an attempt of a job; none: kept running.
     pub job: Option<Attempt>,
+    /// After so long without a server the agent stops it, in ms; none: it runs on.
+    pub stop_after_ms: Option<u64>,
+    /// Ports of the node that reach the same port of the container.
+    pub ports: Vec<u16>,
+    /// How many more of them, whichever: the agent's choice.
+    pub dynamic_ports: u32,
+    /// Devices of the node for itself alone, by name and count.
+    pub devices: BTreeMap<String, u32>,
 }
 
 /// One build as its node is told of it.

@@ -44,6 +44,9 @@ pub struct Facts {
     /// Its data plane offers the private network.
     #[serde(default)]
     pub private_network: bool,
+    /// Metadata that its agent was started with; what operators set of the same key comes first.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub meta: BTreeMap<String, String>,
 }
 
 /// Whether a node can be relied on.
@@ -103,6 +106,40 @@ pub struct Node {
     pub meta: BTreeMap<String, String>,
     /// What operators want of it.
     pub admin: Admin,
+}
+
+impl Node {
+    /// A value of its metadata: the operators' word, else its agent's.
+    pub fn meta(&self, key: &str) -> Option<&str> {
+        let found = self.meta.get(key).or_else(|| self.facts.meta.get(key));
+        found.map(String::as_str)
+    }
+
+    /// All of its metadata, the same way.
+    pub fn all_meta(&self) -> BTreeMap<String, String> {
+        let all = self.facts.meta.iter().chain(&self.meta);
+        all.map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    }
+}
+
+impl Facts {
+    /// Checks what an agent was told to say: its metadata, and the names of its devices.
+    ///
+    /// # Errors
+    /// Names what is not accepted.
+    pub fn check(&self) -> Result<(), Problem> {
+        if self.meta.len() > MAX_META || self.devices.len() > MAX_META {
+            let text = "the agent says too much of its node";
+            return Err(Problem::invalid("meta", text).hint(format!(
+                "at most {MAX_META} metadata keys and kinds of devices"
+            )));
+        }
+        let mut meta = self.meta.iter();
+        meta.try_for_each(|(key, value)| check_meta(key, value))?;
+        let mut devices = self.devices.keys();
+        devices.try_for_each(|name| check_meta(name, ""))
+    }
 }
 
 /// Checks one key of a node's metadata and its value.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{DeploymentId, EnvironmentId, NodeId, ServiceId};
-use crate::placement::Placement;
+use crate::placement::{CutOff, Placement};
 use crate::run::Mode;
 use crate::spec::{Health, Resources, Restart, ServiceType};
 use crate::variable::{Sealed, Variable};
@@ -39,6 +39,20 @@ pub struct Service {
     pub generation: u64,
     /// Cluster time of creation, ms since the epoch.
     pub created_ms: u64,
+}
+
+/// After so long without a server an attempt of a job is stopped, where nothing else is said, in ms.
+pub const JOB_STOP_AFTER_MS: u64 = 60_000;
+
+impl Release {
+    /// After how long without a server an agent stops an allocation of it, in ms; none: it runs on. An
+    /// attempt of a job always stops, so that the next one never runs beside it.
+    pub fn stop_after_ms(&self, is_job: bool) -> Option<u64> {
+        match self.placement.cut_off {
+            CutOff::Stop { after_ms } => Some(after_ms),
+            CutOff::Keep => is_job.then_some(JOB_STOP_AFTER_MS),
+        }
+    }
 }
 
 impl Service {

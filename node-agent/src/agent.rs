@@ -89,7 +89,7 @@ impl Agent {
         let metrics_listener = metrics::bind(address)
             .await
             .map_err(|source| Error::Metrics { address, source })?;
-        let facts = facts::machine(options.builder);
+        let facts = facts::machine(&options);
         let credentials = credentials::ensure(&options, &facts, shutdown).await?;
         let identity = credentials.reloadable().identity();
         let node = identity.node_id().ok_or(credentials::Error::NotANode)?;
@@ -155,7 +155,7 @@ impl Agent {
             runtime.clone(),
             status.clone(),
             outbox.clone(),
-            options.builder,
+            options.clone(),
             shutdown.clone(),
         );
         tasks.spawn(keep_facts);
@@ -229,6 +229,7 @@ impl Agent {
             running,
             reports,
             stop_on_exit: options.stop_on_exit,
+            devices: options.devices,
         };
         let events = Events {
             down: down_events,

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock;
 use crate::ledger::{Change, Writer};
-use crate::plan::{Failure, Local, Phase, Seen};
+use crate::plan::{Failure, Grant, Local, Phase, Seen};
 use crate::runtime::{Error, Runtime};
 
 /// One piece of work for one allocation.
@@ -24,6 +24,8 @@ pub(crate) enum Op {
         assignment: Box<Assignment>,
         /// What is remembered of it from now on.
         local: Local,
+        /// What of the node it gets.
+        grant: Box<Grant>,
     },
     /// Stop these and remove them.
     Stop {
@@ -106,8 +108,12 @@ impl Executor {
 
     async fn run(&self, allocation: AllocationId, op: Op, cancel: CancellationToken) -> Outcome {
         let result = match op {
-            Op::Start { assignment, local } => {
-                return match self.start(&assignment, local, cancel).await {
+            Op::Start {
+                assignment,
+                local,
+                grant,
+            } => {
+                return match self.start(&assignment, (local, &grant), cancel).await {
                     Ok(seen) => Outcome::Started(seen),
                     Err(failure) => {
                         Outcome::Failed(failure, self.runtime.list_of(allocation).await.ok())
@@ -131,7 +137,7 @@ impl Executor {
     async fn start(
         &self,
         assignment: &Assignment,
-        local: Local,
+        (local, grant): (Local, &Grant),
         cancel: CancellationToken,
     ) -> Result<Seen, Failure> {
         let (id, attempt) = (assignment.allocation, local.attempt);
@@ -155,7 +161,10 @@ impl Executor {
             }
             Err(error) => return Err(refused(&error)),
         };
-        let started = self.runtime.start(assignment, attempt, &image).await;
+        let started = self
+            .runtime
+            .start(assignment, (attempt, grant), &image)
+            .await;
         let seen = started.map_err(|error| refused(&error))?;
         let mut seen = seen.ok_or_else(|| {
             let message = "the container vanished while it was started";
@@ -206,6 +215,13 @@ fn refused(error: &Error) -> Failure {
     let message = error.message();
     let problem = match error.status() {
         None | Some(409) => return failure(Problem::new(Code::Runtime, message), false),
+        // Of somebody else on the machine, or of a container that is just being removed.
+        Some(_)
+            if message.contains("port is already allocated")
+                || message.contains("address already in use") =>
+        {
+            return failure(Problem::new(Code::Busy, message), false);
+        }
         Some(404) if message.contains("No such image") => {
             return failure(Problem::new(Code::ImageFailed, message), false);
         }

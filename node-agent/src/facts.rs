@@ -14,6 +14,7 @@ use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::net::client::NetStatusLocal;
+use crate::options::Options;
 use crate::runtime::Runtime;
 use crate::session::Outbox;
 
@@ -23,7 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// What the machine is without Docker and the data plane. Reads `/proc`.
-pub(crate) fn machine(builder: bool) -> Facts {
+pub(crate) fn machine(options: &Options) -> Facts {
+    let devices = options.devices.iter();
+    let devices = devices.map(|(name, paths)| (name.clone(), paths.len() as u32));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     // In an LXC guest lxcfs answers here with the guest's own limit.
     let memory = procfs::Meminfo::current().map_or(0, |meminfo| meminfo.mem_total);
@@ -37,7 +40,9 @@ pub(crate) fn machine(builder: bool) -> Facts {
         docker_version: String::new(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         ingress_port: None,
-        builder,
+        builder: options.builder,
+        devices: devices.collect(),
+        meta: options.meta.clone(),
         ..Facts::default()
     }
 }
@@ -67,10 +72,10 @@ pub(crate) async fn keep(
     runtime: Runtime,
     mut net: watch::Receiver<Option<NetStatusLocal>>,
     outbox: Arc<Outbox>,
-    builder: bool,
+    options: Options,
     cancel: CancellationToken,
 ) {
-    let mut facts = machine(builder);
+    let mut facts = machine(&options);
     let keep = async {
         // Not there in time: then it is told when it comes.
         let _ = timeout(PATIENCE, net.wait_for(Option::is_some)).await;
@@ -79,7 +84,7 @@ pub(crate) async fn keep(
             tokio::select! {
                 changed = net.changed() => if changed.is_err() { return },
                 _ = again.tick() => {
-                    let machine = machine(builder);
+                    let machine = machine(&options);
                     facts.cpu_millis = machine.cpu_millis;
                     facts.memory_bytes = machine.memory_bytes;
                     // While Docker is away what it said last stays.
@@ -104,7 +109,12 @@ mod tests {
 
     #[test]
     fn this_machine_has_a_name_cores_memory_and_a_disk() {
-        let facts = machine(true);
+        let facts = machine(&Options {
+            meta: [("rack".to_owned(), "b2".to_owned())].into(),
+            devices: [("gpu".to_owned(), vec!["/dev/a".into(), "/dev/b".into()])].into(),
+            ..crate::testing::options()
+        });
+        assert_eq!((facts.devices["gpu"], &*facts.meta["rack"]), (2, "b2"));
         assert!(!facts.hostname.is_empty() && facts.cpu_millis >= 1_000);
         assert!(facts.memory_bytes > 16 << 20 && facts.builder);
         assert!(disk_bytes(Path::new("/")) > 0);

@@ -31,6 +31,7 @@ mod testing;
 
 pub use agent::{Agent, Error, run};
 pub use options::Options;
+pub use plan::Devices;
 
 /// An error with everything that caused it, on one line.
 fn error_chain(error: &dyn std::error::Error) -> String {

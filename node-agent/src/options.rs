@@ -1,7 +1,10 @@
 //! What an agent is told at its start. Never reads the environment or a file.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+
+use crate::plan::Devices;
 
 /// The options of one agent.
 #[derive(Debug, Clone)]
@@ -25,6 +28,10 @@ pub struct Options {
     pub stop_on_exit: bool,
     /// Take builds.
     pub builder: bool,
+    /// What the node says of itself for constraints, key to value; operators may say otherwise.
+    pub meta: BTreeMap<String, String>,
+    /// Devices that containers may be given, each to one at a time.
+    pub devices: Devices,
 }
 
 impl Options {

@@ -30,5 +30,26 @@ pub(crate) fn assignment(id: u128) -> Assignment {
         restart: Restart::default(),
         stop_grace_ms: 10_000,
         job: None,
+        stop_after_ms: None,
+        ports: Vec::new(),
+        dynamic_ports: 0,
+        devices: Default::default(),
+    }
+}
+
+/// Options of an agent that is never started.
+pub(crate) fn options() -> crate::Options {
+    crate::Options {
+        data_dir: "/nonexistent".into(),
+        server: "127.0.0.1:1".into(),
+        join_token: None,
+        name: "n1".into(),
+        docker_socket: "/nonexistent".into(),
+        net_socket: "/nonexistent".into(),
+        metrics_addr: ([127, 0, 0, 1], 0).into(),
+        stop_on_exit: false,
+        builder: true,
+        meta: Default::default(),
+        devices: Default::default(),
     }
 }

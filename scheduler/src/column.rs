@@ -162,12 +162,11 @@ impl Columns {
 
 /// Metadata, and what every node has of itself; the node's own word comes first.
 fn attributes_of(node: &Node) -> BTreeMap<&str, &str> {
-    let mut attributes: BTreeMap<&str, &str> = node
-        .meta
-        .iter()
-        .map(|(key, value)| (&**key, &**value))
-        .collect();
-    if let Some(pool) = node.meta.get("pool") {
+    // What operators say replaces what the agent was started with.
+    let meta = node.facts.meta.iter().chain(&node.meta);
+    let mut attributes: BTreeMap<&str, &str> =
+        meta.map(|(key, value)| (&**key, &**value)).collect();
+    if let Some(pool) = node.meta("pool") {
         attributes.insert("node.pool", pool);
     }
     let facts = &node.facts;

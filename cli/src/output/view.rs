@@ -114,7 +114,7 @@ pub(crate) fn allocations(views: &[&AllocationView], now_ms: u64) -> String {
                 Desired::Drain => format!("{} (draining)", view.state.as_str()),
                 Desired::Stop => format!("{} (to stop)", view.state.as_str()),
             },
-            view.node.clone(),
+            at(&view.node, &view.ports),
             view.restarts.to_string(),
             age(now_ms, view.created_ms),
             why,
@@ -134,6 +134,15 @@ pub(crate) fn allocations(views: &[&AllocationView], now_ms: u64) -> String {
         views.iter().map(row).collect(),
         "nothing runs",
     )
+}
+
+/// A node, and the ports of it that reach the allocation.
+fn at(node: &str, ports: &[u16]) -> String {
+    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    match ports.is_empty() {
+        true => node.to_owned(),
+        false => format!("{node}:{}", ports.join(",")),
+    }
 }
 
 /// Deployments, one a line.

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use serde_json::json;
 use skep_model::name;
+use skep_model::node::check_meta;
 use skep_model::problem::Problem;
-use skep_node_agent::Agent;
+use skep_node_agent::{Agent, Devices};
 
 use super::Common;
 use crate::failure::{Failure, chain};
@@ -60,6 +61,12 @@ pub(crate) struct Args {
     /// Take no builds
     #[arg(long, env = "SKEP_AGENT_NO_BUILDS")]
     pub(crate) no_builds: bool,
+    /// Metadata for constraints, such as `rack=b2`; may be given several times, or separated by commas
+    #[arg(long, value_name = "KEY=VALUE", env = "SKEP_AGENT_META", value_delimiter = ',', value_parser = pair)]
+    pub(crate) meta: Vec<(String, String)>,
+    /// A device that apps may ask for by name, such as `gpu=/dev/dri/renderD128`; once for each
+    #[arg(long, value_name = "NAME=PATH", env = "SKEP_AGENT_DEVICES", value_delimiter = ',', value_parser = device)]
+    pub(crate) device: Vec<(String, PathBuf)>,
     /// Stop the containers at the end, and start them again at the next start
     #[arg(long)]
     pub(crate) stop_on_exit: bool,
@@ -82,6 +89,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         metrics_addr: args.metrics_addr,
         stop_on_exit: args.stop_on_exit,
         builder: !args.no_builds,
+        meta: args.meta.into_iter().collect(),
+        devices: devices(args.device),
     };
     super::run(&args.common, async |shutdown| {
         let stop = |error: &skep_node_agent::Error| Failure::failed(chain(error));
@@ -98,6 +107,35 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         }))?;
         agent.run(shutdown).await.map_err(|error| stop(&error))
     })
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("KEY=VALUE is accepted")?;
+    check_meta(key, value).map_err(|problem| problem.message)?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn device(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, path) = pair(text)?;
+    let path = PathBuf::from(path);
+    match path.starts_with("/dev") && path.exists() {
+        true => Ok((name, path)),
+        false => Err(format!(
+            "{} is not a device of this machine",
+            path.display()
+        )),
+    }
+}
+
+fn devices(given: Vec<(String, PathBuf)>) -> Devices {
+    let mut devices = Devices::new();
+    for (name, path) in given {
+        let paths = devices.entry(name).or_default();
+        if !paths.contains(&path) {
+            paths.push(path);
+        }
+    }
+    devices
 }
 
 fn node_name(given: Option<String>) -> Result<String, Problem> {
@@ -143,6 +181,16 @@ mod tests {
         assert_eq!(socket(Some("/a"), Some("tcp://b")), Ok("/a".into()));
         let problem = socket(None, Some("tcp://10.0.0.1:2375")).expect_err("remote");
         assert_eq!(problem.field.as_deref(), Some("DOCKER_HOST"));
+    }
+
+    #[test]
+    fn metadata_and_devices_are_checked_where_they_are_typed() {
+        assert_eq!(pair("rack=b=2"), Ok(("rack".to_owned(), "b=2".to_owned())));
+        assert!(pair("rack").is_err() && pair("Rack=1").is_err());
+        let null = device("gpu=/dev/null").expect("there is one");
+        assert!(device("gpu=/dev/no-such").is_err() && device("gpu=/etc/passwd").is_err());
+        let devices = devices(vec![null.clone(), null]);
+        assert_eq!(devices["gpu"], [PathBuf::from("/dev/null")]);
     }
 
     #[test]

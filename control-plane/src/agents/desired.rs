@@ -90,6 +90,10 @@ pub fn assignment(
         health: release.health.clone(),
         restart: release.restart,
         stop_grace_ms: release.stop_grace_ms,
+        stop_after_ms: release.stop_after_ms(attempt.is_some()),
+        ports: release.placement.ports.clone(),
+        dynamic_ports: release.placement.dynamic_ports,
+        devices: release.placement.devices.clone(),
         job: attempt,
     }))
 }

@@ -12,9 +12,9 @@ use skep_model::id::{NodeId, TokenId, UploadId};
 use skep_model::node::{Facts, Node, NodeStatus};
 use skep_model::problem::{Code, Problem};
 use skep_proto::convert::{id_bits, id_bytes};
-use skep_proto::v1;
 use skep_proto::v1::agents_server::Agents;
 use skep_proto::v1::command::Kind;
+use skep_proto::{LEVEL_SCHEDULING, v1};
 use skep_state::Reply;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
@@ -61,6 +61,25 @@ pub struct Shared {
     pub authority: Authority,
     /// Ends every session.
     pub shutdown: CancellationToken,
+}
+
+impl Shared {
+    /// A node's word about itself, as far as a cluster of this level can take it: what came later is
+    /// left out, so that the node can join before the last server is new.
+    pub(super) fn facts(&self, message: v1::Facts) -> Result<Facts, Status> {
+        let facts = Facts::try_from(message)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        facts.check().map_err(status)?;
+        if self.store.view().feature_level() >= LEVEL_SCHEDULING {
+            return Ok(facts);
+        }
+        Ok(Facts {
+            devices: Default::default(),
+            private_network: false,
+            meta: Default::default(),
+            ..facts
+        })
+    }
 }
 
 /// The service.
@@ -145,8 +164,7 @@ impl Agents for AgentsService {
         let facts = message
             .facts
             .ok_or_else(|| Status::invalid_argument("facts are missing"))?;
-        let facts =
-            Facts::try_from(facts).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let facts = self.shared.facts(facts)?;
         let token = id_bits("token", &message.token)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let token = TokenId::from_u128(token);

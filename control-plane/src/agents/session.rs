@@ -8,7 +8,6 @@ use std::time::Duration;
 use skep_identity::key_id::KeyId;
 use skep_model::assignment::Generation;
 use skep_model::id::{DeploymentId, NodeId};
-use skep_model::node::Facts;
 use skep_model::problem::Problem;
 use skep_proto::convert::{id_bits, id_bytes};
 use skep_proto::v1;
@@ -260,8 +259,7 @@ impl Session {
 
     /// The node's facts, where they are new.
     async fn learn(&self, message: v1::Facts) -> Result<(), Status> {
-        let facts = Facts::try_from(message.clone())
-            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let facts = self.shared.facts(message)?;
         let view = self.shared.store.view();
         let is_known = view.node(self.node).is_some_and(|node| node.facts == facts);
         if is_known {
@@ -269,7 +267,7 @@ impl Session {
         }
         let update = v1::UpdateNode {
             node: id_bytes(self.node.as_u128()),
-            facts: Some(message),
+            facts: Some((&facts).into()),
         };
         self.propose(Kind::UpdateNode(update)).await
     }

@@ -102,7 +102,7 @@ pub(super) async fn put_meta(
     };
     app.store.propose(Kind::SetNodeMeta(command)).await?;
     let view = app.store.view();
-    let meta = view.node(node).map(|node| node.meta.clone());
+    let meta = view.node(node).map(|node| node.all_meta());
     Ok(Json(MetaView {
         meta: meta.unwrap_or_default(),
     }))

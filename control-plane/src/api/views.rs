@@ -206,6 +206,7 @@ pub(super) fn allocation(view: &State, allocation: &Allocation) -> AllocationVie
         problem: allocation.observed.problem.clone(),
         job: allocation.job,
         exit_code: allocation.observed.exit_code,
+        ports: allocation.observed.ports.clone(),
         log_tail: allocation.observed.log_tail.clone(),
         reason: allocation.reason.clone(),
         created_ms: allocation.created_ms,
@@ -248,7 +249,7 @@ pub(super) fn node(view: &State, node: &Node) -> NodeView {
         allocations: count(live.iter()),
         cpu_millis_requested: requests().map(|r| u64::from(r.resources.cpu_millis)).sum(),
         memory_bytes_requested: requests().map(|r| r.resources.memory_bytes).sum(),
-        meta: node.meta.clone(),
+        meta: node.all_meta(),
         admin: node.admin,
     }
 }

@@ -462,6 +462,7 @@ fn a_failed_container_fails_the_rollout_with_its_last_lines() {
         problem: Some(problem.clone()),
         log_tail: "boom".into(),
         exit_code: None,
+        ports: Vec::new(),
     };
     assert_eq!(
         World::deploying(observed).decide(),

@@ -30,6 +30,8 @@ pub const MAX_NAMED: usize = 16;
 /// Ports that a node gives to allocations that ask for any: those between the kernel's default
 /// range for clients (from 32768) and the registered services.
 pub const DYNAMIC_PORTS: u32 = 12_000;
+/// The first of them.
+pub const FIRST_DYNAMIC_PORT: u16 = 20_000;
 /// Priorities are between minus this and this.
 pub const MAX_PRIORITY: i32 = 1_000;
 
@@ -227,20 +229,11 @@ impl Placement {
     /// # Errors
     /// The first such field.
     pub fn check_carried_out(&self, at: &str) -> Result<(), Problem> {
-        let asked = [
-            ("cut_off", self.cut_off != CutOff::Keep),
-            ("ports", !self.ports.is_empty()),
-            ("dynamic_ports", self.dynamic_ports != 0),
-            ("devices", !self.devices.is_empty()),
-            ("private_network", self.private_network),
-        ];
-        match asked.into_iter().find(|(_, is_asked)| *is_asked) {
-            None => Ok(()),
-            Some((name, _)) => {
-                let text = "agents of this version do not carry this out";
-                Err(Problem::invalid(format!("{at}.{name}"), text).hint("leave it out"))
-            }
+        if !self.private_network {
+            return Ok(());
         }
+        let text = "agents of this version do not carry this out";
+        Err(Problem::invalid(format!("{at}.private_network"), text).hint("leave it out"))
     }
 
     fn check_named(&self, field: &dyn Fn(&str) -> String) -> Result<(), Problem> {
@@ -249,6 +242,12 @@ impl Placement {
         if ports.windows(2).any(|pair| pair[0] == pair[1]) || ports.contains(&0) {
             let text = "each port once, and not 0";
             return Err(Problem::invalid(field("ports"), text).hint("for example [8080, 8443]"));
+        }
+        let chosen = FIRST_DYNAMIC_PORT..FIRST_DYNAMIC_PORT + DYNAMIC_PORTS as u16;
+        if let Some(port) = ports.iter().find(|port| chosen.contains(port)) {
+            let text = format!("{port} is one of those that agents give out themselves");
+            let hint = format!("below {} or from {}", chosen.start, chosen.end);
+            return Err(Problem::invalid(field("ports"), text).hint(hint));
         }
         if self.dynamic_ports > DYNAMIC_PORTS {
             let text = format!("{} is out of range", self.dynamic_ports);

@@ -4,17 +4,18 @@ use std::time::Duration;
 
 use skep_model::allocation::{Desired, Observed, State};
 use skep_model::id::AllocationId;
+use skep_model::problem::Problem;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Keeper;
-use super::entry::Probe;
+use super::entry::{Entry, Probe};
 use super::quarantine::kept_by;
 use crate::clock;
 use crate::executor::{Done, Op, Outcome};
 use crate::health::{self, Report, Verdict};
 use crate::ledger::Change;
-use crate::plan::{self, Failure, Fitness, Phase, RETRY_MS, Step, View, Work};
+use crate::plan::{self, Failure, Fitness, Grant, Phase, RETRY_MS, Step, View, Work};
 
 /// Steps of one allocation without an event between them: a plan that never rests is a fault, and
 /// must not keep the others waiting.
@@ -26,17 +27,21 @@ impl Keeper {
         for _ in 0..STEPS_MAX {
             let step = self.next_step(id);
             match step {
-                Step::Rest => break,
+                Step::Rest => {
+                    self.wake_before(id, None);
+                    break;
+                }
                 Step::Wait(until_ms) => {
                     let left = Duration::from_millis(until_ms.saturating_sub(clock::now_ms()));
-                    self.wake_at(id, Instant::now() + left);
+                    self.wake_before(id, Some(Instant::now() + left));
                     break;
                 }
                 Step::Conclude(verdict) => self.conclude(id, verdict).await,
                 Step::Forget => return self.forget(id).await,
                 step => {
-                    self.begin(id, step);
-                    break;
+                    if self.begin(id, step) {
+                        break;
+                    }
                 }
             }
         }
@@ -49,6 +54,7 @@ impl Keeper {
 
     fn next_step(&mut self, id: AllocationId) -> Step {
         let assignment = kept_by(&self.assignments, &self.quarantine, id);
+        let contact = self.contact;
         let Some(entry) = self.entries.get_mut(&id) else {
             return Step::Rest;
         };
@@ -78,13 +84,30 @@ impl Keeper {
             local: &entry.local,
             containers: &entry.containers,
             failure: entry.failure.as_ref(),
+            is_cut_off: assignment.is_some_and(|wanted| contact.is_cut_off(wanted, Instant::now())),
             now_ms: clock::now_ms(),
         })
     }
 
-    fn begin(&mut self, id: AllocationId, step: Step) {
+    /// Hands work out; false: it could not be, for a reason that the next plan has to look at.
+    fn begin(&mut self, id: AllocationId, step: Step) -> bool {
+        let granted = match step {
+            Step::Start { attempt, .. } => self.grant(id, attempt),
+            _ => Ok(Grant::default()),
+        };
         let Some(entry) = self.entries.get_mut(&id) else {
-            return;
+            return true;
+        };
+        let grant = match granted {
+            Ok(grant) => grant,
+            Err(problem) => {
+                entry.failure = Some(Failure {
+                    problem,
+                    at_ms: clock::now_ms(),
+                    counted: false,
+                });
+                return false;
+            }
         };
         let (work, op) = match step {
             Step::List => (Work::Examining, Op::List),
@@ -99,7 +122,7 @@ impl Keeper {
             }
             Step::Start { attempt, counted } => {
                 let Some(assignment) = kept_by(&self.assignments, &self.quarantine, id) else {
-                    return;
+                    return true;
                 };
                 let view = (&assignment.restart, clock::now_ms());
                 let local = plan::apply_start(&entry.local, attempt, counted, view);
@@ -109,13 +132,30 @@ impl Keeper {
                 entry.local = local.clone();
                 entry.fitness = Fitness::Unknown;
                 let assignment = Box::new(assignment.clone());
-                (Work::Starting, Op::Start { assignment, local })
+                entry.granted = Some(grant.clone());
+                let op = Op::Start {
+                    assignment,
+                    local,
+                    grant: Box::new(grant),
+                };
+                (Work::Starting, op)
             }
-            Step::Rest | Step::Wait(_) | Step::Conclude(_) | Step::Forget => return,
+            Step::Rest | Step::Wait(_) | Step::Conclude(_) | Step::Forget => return true,
         };
         let cancel = CancellationToken::new();
         entry.work = Some((work, cancel.clone()));
         self.parts.executor.spawn(id, op, cancel);
+        true
+    }
+
+    /// What of the node the next container of an allocation gets.
+    fn grant(&self, id: AllocationId, attempt: u32) -> Result<Grant, Problem> {
+        let assignment = kept_by(&self.assignments, &self.quarantine, id);
+        let Some(assignment) = assignment.filter(|wanted| plan::asks(wanted)) else {
+            return Ok(Grant::default());
+        };
+        let taken = self.entries.values().flat_map(Entry::grants);
+        plan::grant(assignment, attempt, &self.parts.devices, taken)
     }
 
     pub(super) async fn take_done(&mut self, done: Done) {
@@ -172,6 +212,7 @@ impl Keeper {
             }
         }
         entry.work = None;
+        entry.granted = None;
         for container in std::mem::take(&mut entry.ended_early) {
             entry.end(container);
         }
@@ -186,6 +227,7 @@ impl Keeper {
             return;
         };
         entry.work = None;
+        entry.granted = None;
         entry.ended_early.clear();
         match listed {
             Some(listed) => entry.replace(listed),
@@ -349,6 +391,16 @@ impl Keeper {
             tracing::info!(allocation = %id, state = observed.state.as_str(), "observed");
             self.parts.outbox.observe(id, observed.clone());
             entry.said = Some(observed);
+        }
+    }
+
+    /// Looks again when something is due, or when it would have to stop for want of a server.
+    fn wake_before(&mut self, id: AllocationId, due: Option<Instant>) {
+        let assignment = kept_by(&self.assignments, &self.quarantine, id);
+        let stop = assignment.and_then(|wanted| self.contact.stops_at(wanted));
+        let stop = stop.filter(|at| *at > Instant::now());
+        if let Some(at) = due.into_iter().chain(stop).min() {
+            self.wake_at(id, at);
         }
     }
 

@@ -25,9 +25,12 @@ impl Keeper {
                 let _ = stored.send(written.is_ok());
                 if written.is_ok() {
                     self.take_desired(&change, changes, touched).await;
+                    // Not before: what it says now may be that another one has taken over.
+                    self.take_contact(true).await;
                 }
             }
             Down::Routes(incarnation, table) => self.take_routes(incarnation, table).await,
+            Down::Ended => self.take_contact(false).await,
         }
     }
 

@@ -6,7 +6,7 @@ use skep_model::allocation::Observed;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::plan::{Failure, Fitness, Local, Phase, Seen, Work};
+use crate::plan::{Failure, Fitness, Grant, Local, Phase, Seen, Work};
 
 /// One allocation.
 #[derive(Debug, Default)]
@@ -33,6 +33,8 @@ pub(super) struct Entry {
     pub(super) hold_until: Option<Instant>,
     /// Work failed and Docker did not even tell what it left: to be listed first.
     pub(super) unknown: bool,
+    /// What the container that is being started gets.
+    pub(super) granted: Option<Grant>,
     /// What was said last.
     pub(super) said: Option<Observed>,
     /// Where traffic may go, as last counted.
@@ -65,6 +67,13 @@ impl Entry {
             } => Some((seen, address, started_ms)),
             _ => None,
         }
+    }
+
+    /// What of the node it has for itself, or is about to.
+    pub(super) fn grants(&self) -> impl Iterator<Item = &Grant> {
+        let has_it = |seen: &&Seen| !matches!(seen.phase, Phase::Exited(_) | Phase::Ended);
+        let containers = self.containers.iter().filter(has_it);
+        containers.map(|seen| &seen.grant).chain(&self.granted)
     }
 
     /// Replaces what is known of one container, or adds it.

@@ -2,6 +2,7 @@
 //! allocation that each concerns, and hands the work out; costs O(changes).
 
 mod allocation;
+mod contact;
 mod desired;
 mod diff;
 mod docker;
@@ -26,12 +27,14 @@ use crate::health::Report;
 use crate::ledger::{Change, Contents, Routes, Writer};
 use crate::logs::Places;
 use crate::metrics::Metrics;
+use crate::plan::Devices;
 use crate::routes::Content;
 use crate::runtime::Runtime;
 use crate::runtime::events::Told;
 use crate::samples;
 use crate::session::{Down, Outbox};
 
+use contact::Contact;
 use entry::Entry;
 
 /// What the keeper works with.
@@ -60,6 +63,8 @@ pub(crate) struct Parts {
     pub(crate) reports: mpsc::Sender<Report>,
     /// Stop the containers at the end.
     pub(crate) stop_on_exit: bool,
+    /// What containers may be given.
+    pub(crate) devices: Devices,
 }
 
 /// What happens around it.
@@ -93,6 +98,7 @@ pub(crate) struct Keeper {
     listed: bool,
     /// Some allocation's fitness or address changed.
     traffic_changed: bool,
+    contact: Contact,
     shutdown: CancellationToken,
 }
 
@@ -127,6 +133,7 @@ impl Keeper {
             runtime_ok: false,
             listed: false,
             traffic_changed: false,
+            contact: Contact::none_yet(Instant::now()),
             shutdown,
         };
         keeper.tell_quarantine();

@@ -25,6 +25,7 @@ fn local() -> Local {
             problem: Some(Problem::new(Code::Crashed, "exited")),
             log_tail: "boom".into(),
             exit_code: None,
+            ports: Vec::new(),
         }),
     }
 }

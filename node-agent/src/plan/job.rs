@@ -25,6 +25,14 @@ pub(super) fn plan(view: &View<'_>, assignment: &Assignment, attempt: &Attempt) 
             (true, false) => stop_all(running, assignment.stop_grace_ms),
         };
     }
+    if view.is_cut_off && is_wanted {
+        let has_begun = view.local.attempt > 0;
+        return match has_begun {
+            // Not yet: whether it still is to, a server has to say.
+            false => Step::Rest,
+            true => Step::Conclude(cut_off(view)),
+        };
+    }
     let Some((current, older)) = view.containers.split_last() else {
         return match is_wanted {
             true => plan_absent(view),
@@ -63,6 +71,13 @@ fn plan_running(view: &View<'_>, attempt: &Attempt, started_ms: u64) -> Step {
         Some(problem),
         String::new(),
     ))
+}
+
+fn cut_off(view: &View<'_>) -> Observed {
+    let text = "stopped: no server was in reach, and another attempt may be made elsewhere";
+    let problem =
+        Problem::new(Code::Unavailable, text).hint("`placement.cut_off` says after what time");
+    ended(view.local, State::Failed, Some(problem), String::new())
 }
 
 fn plan_absent(view: &View<'_>) -> Step {

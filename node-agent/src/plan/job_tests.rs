@@ -24,6 +24,7 @@ fn seen(phase: Phase) -> Vec<Seen> {
         id: "c1".into(),
         attempt: 1,
         phase,
+        grant: Default::default(),
     }]
 }
 
@@ -56,6 +57,15 @@ fn failed(counted: bool) -> Failure {
 
 /// What is done next, in words.
 fn step(desired: Desired, begun: u32, containers: &[Seen], failure: Option<&Failure>) -> String {
+    step_in_reach(desired, begun, containers, (failure, false))
+}
+
+fn step_in_reach(
+    desired: Desired,
+    begun: u32,
+    containers: &[Seen],
+    (failure, is_cut_off): (Option<&Failure>, bool),
+) -> String {
     let assignment = attempt(desired);
     let local = Local {
         attempt: begun,
@@ -67,6 +77,7 @@ fn step(desired: Desired, begun: u32, containers: &[Seen], failure: Option<&Fail
         local: &local,
         containers,
         failure,
+        is_cut_off,
         now_ms: NOW,
     });
     match step {
@@ -176,6 +187,7 @@ fn what_ended_stays_for_its_log_until_it_is_to_stop() {
             local: &local,
             containers: &containers,
             failure: None,
+            is_cut_off: false,
             now_ms: NOW,
         });
         let how = (None, &Fitness::Unknown, None);
@@ -184,4 +196,16 @@ fn what_ended_stays_for_its_log_until_it_is_to_stop() {
     assert_eq!(at(Desired::Run), (Step::Rest, State::Stopped));
     let (step, _) = at(Desired::Stop);
     assert!(matches!(step, Step::Stop { .. }), "{step:?}");
+}
+
+#[test]
+fn cut_off_it_ends_and_is_never_begun() {
+    let cut =
+        |begun, containers: &[Seen]| step_in_reach(Desired::Run, begun, containers, (None, true));
+    assert_eq!(cut(0, &[]), "rest");
+    let ended = cut(1, &seen(running(NOW - 1_000)));
+    assert!(
+        ended.starts_with("failed: stopped: no server was in reach"),
+        "{ended}"
+    );
 }

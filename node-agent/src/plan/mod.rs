@@ -1,6 +1,7 @@
 //! What has to be done for an allocation, from what is desired, what is there and the time. Pure:
 //! no Docker, no clock, no disk. One step at a time: after each the allocation is planned again.
 
+mod grant;
 mod job;
 mod observe;
 #[cfg(test)]
@@ -13,6 +14,8 @@ use skep_model::assignment::Assignment;
 use skep_model::problem::{Code, Problem};
 use skep_model::spec::Restart;
 
+pub use grant::Devices;
+pub(crate) use grant::{Grant, asks, grant};
 pub(crate) use observe::{Fitness, Work, observe};
 
 /// Grace of a container whose assignment is not known any more, in ms.
@@ -82,6 +85,8 @@ pub(crate) struct Seen {
     pub(crate) attempt: u32,
     /// Where it is.
     pub(crate) phase: Phase,
+    /// What of the node it has for itself.
+    pub(crate) grant: Grant,
 }
 
 impl Seen {
@@ -115,6 +120,8 @@ pub(crate) struct View<'a> {
     pub(crate) containers: &'a [Seen],
     /// The last start, if it failed.
     pub(crate) failure: Option<&'a Failure>,
+    /// No server has been in reach for as long as the assignment allows.
+    pub(crate) is_cut_off: bool,
     /// The wall clock, ms since the epoch.
     pub(crate) now_ms: u64,
 }
@@ -165,6 +172,13 @@ pub(crate) fn plan(view: &View<'_>) -> Step {
         return match view.local.verdict {
             Some(_) => Step::Rest,
             None => Step::Conclude(ended(view.local, State::Stopped, None, String::new())),
+        };
+    }
+    if view.is_cut_off {
+        // Another one may be started elsewhere; with a server in reach this one is begun again.
+        return match view.containers.is_empty() {
+            true => Step::Rest,
+            false => stop_all(view.containers, assignment.stop_grace_ms),
         };
     }
     let Some((current, older)) = view.containers.split_last() else {
@@ -317,6 +331,7 @@ pub(crate) fn ended(
         problem,
         log_tail,
         exit_code: None,
+        ports: Vec::new(),
     }
 }
 

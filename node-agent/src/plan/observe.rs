@@ -45,6 +45,7 @@ pub(crate) fn observe(
         problem,
         log_tail: String::new(),
         exit_code: None,
+        ports: Vec::new(),
     };
     if let Some(verdict) = &local.verdict {
         // Final only when nothing of it is left: until then it takes up room.
@@ -72,11 +73,18 @@ pub(crate) fn observe(
     }
     match (work, current.map(|seen| &seen.phase)) {
         (Some(Work::Pulling), _) => say(State::Pulling, None),
-        (_, Some(Phase::Running { .. })) => match fitness {
-            Fitness::Unknown => say(State::Running, None),
-            Fitness::Healthy => say(State::Healthy, None),
-            Fitness::Unhealthy(problem) => say(State::Unhealthy, Some(problem.clone())),
-        },
+        (_, Some(Phase::Running { .. })) => {
+            let observed = match fitness {
+                Fitness::Unknown => say(State::Running, None),
+                Fitness::Healthy => say(State::Healthy, None),
+                Fitness::Unhealthy(problem) => say(State::Unhealthy, Some(problem.clone())),
+            };
+            let ports = current.map(|seen| seen.grant.ports.clone());
+            Observed {
+                ports: ports.unwrap_or_default(),
+                ..observed
+            }
+        }
         (_, Some(Phase::Exited(exit))) => Observed {
             log_tail: exit.tail.clone(),
             ..say(

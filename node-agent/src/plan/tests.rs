@@ -10,6 +10,7 @@ fn seen(attempt: u32, phase: Phase) -> Seen {
         id: format!("c{attempt}"),
         attempt,
         phase,
+        grant: Default::default(),
     }
 }
 
@@ -38,6 +39,7 @@ struct Case {
     local: Local,
     containers: Vec<Seen>,
     failure: Option<Failure>,
+    is_cut_off: bool,
 }
 
 fn case(desired: Desired, containers: Vec<Seen>) -> Case {
@@ -50,6 +52,7 @@ fn case(desired: Desired, containers: Vec<Seen>) -> Case {
         },
         containers,
         failure: None,
+        is_cut_off: false,
     }
 }
 
@@ -65,6 +68,7 @@ impl Case {
             local: &self.local,
             containers: &self.containers,
             failure: self.failure.as_ref(),
+            is_cut_off: self.is_cut_off,
             now_ms: NOW,
         })
     }
@@ -331,4 +335,35 @@ fn observations_follow_the_container() {
         observe(&assignment(1), &failed, &[], how).state,
         State::Failed
     );
+}
+
+#[test]
+fn what_is_cut_off_stops_and_begins_again_with_a_server_in_reach() {
+    let running = |is_cut_off| Case {
+        is_cut_off,
+        ..case(Desired::Run, vec![seen(1, running())])
+    };
+    assert_eq!(running(false).plan(), Step::Rest);
+    let Step::Stop { containers, .. } = running(true).plan() else {
+        panic!("it has to stop");
+    };
+    assert_eq!(containers, ["c1"]);
+    let stopped = |is_cut_off| Case {
+        is_cut_off,
+        local: Local {
+            attempt: 1,
+            ..Local::default()
+        },
+        ..case(Desired::Run, Vec::new())
+    };
+    assert_eq!(
+        stopped(true).plan(),
+        Step::Rest,
+        "no last word: it may go on"
+    );
+    let again = Step::Start {
+        attempt: 2,
+        counted: false,
+    };
+    assert_eq!(stopped(false).plan(), again);
 }

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use bollard::models::{
-    ContainerCreateBody, HostConfig, HostConfigLogConfig, RestartPolicy, RestartPolicyNameEnum,
-    SystemInfo,
+    ContainerCreateBody, DeviceMapping, HostConfig, HostConfigLogConfig, PortBinding,
+    RestartPolicy, RestartPolicyNameEnum, SystemInfo,
 };
 use skep_model::assignment::Assignment;
 use skep_model::id::{AllocationId, ClusterId, NodeId};
+
+use crate::plan::Grant;
 
 /// Labels of every container that is ours.
 pub(crate) const LABEL_CLUSTER: &str = "sh.skep.cluster";
@@ -26,6 +28,9 @@ const LABEL_DEPLOYMENT: &str = "sh.skep.deployment";
 pub(crate) const LABEL_ALLOCATION: &str = "sh.skep.allocation";
 /// Its number within the allocation.
 pub(crate) const LABEL_ATTEMPT: &str = "sh.skep.attempt";
+
+/// What of the node it has for itself, as JSON.
+pub(crate) const LABEL_GRANT: &str = "sh.skep.grant";
 
 /// Docker's unit: shares of one core.
 const SHARES_PER_CORE: i64 = 1_024;
@@ -76,10 +81,11 @@ pub(crate) fn name(assignment: &Assignment, attempt: u32) -> String {
     format!("skep-{label}-{}-{attempt}", assignment.allocation.short())
 }
 
-/// What Docker is asked to make. Never publishes a port: traffic comes over the bridge.
+/// What Docker is asked to make. Publishes only the ports that were asked for: traffic from the ingress
+/// comes over the bridge.
 pub(crate) fn body(
     assignment: &Assignment,
-    attempt: u32,
+    (attempt, grant): (u32, &Grant),
     labels: &Labels,
     (image, init): (&str, bool),
 ) -> ContainerCreateBody {
@@ -90,21 +96,53 @@ pub(crate) fn body(
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
     env.extend(assignment.port.map(|port| format!("PORT={port}")));
+    env.extend(variables(grant));
     let grace_s = assignment.stop_grace_ms.div_ceil(1_000);
     ContainerCreateBody {
         image: Some(image.to_owned()),
         env: Some(env),
         cmd: (!assignment.command.is_empty()).then(|| assignment.command.clone()),
-        labels: Some(label_map(assignment, attempt, labels)),
+        labels: Some(label_map(assignment, (attempt, grant), labels)),
+        exposed_ports: (!grant.ports.is_empty()).then(|| published(grant).collect()),
         // For whoever stops it by hand, and for Docker's own end.
         stop_timeout: i64::try_from(grace_s).ok(),
-        host_config: Some(host_config(assignment, init)),
+        host_config: Some(host_config(assignment, grant, init)),
         ..Default::default()
     }
 }
 
-fn label_map(assignment: &Assignment, attempt: u32, labels: &Labels) -> HashMap<String, String> {
+/// How the app learns what it was given: the ports that the agent chose, and where its devices are.
+fn variables(grant: &Grant) -> Vec<String> {
+    let list = |items: Vec<String>| items.join(",");
+    let mut all = Vec::new();
+    let chosen = grant.chosen_ports();
+    if !chosen.is_empty() {
+        let ports = list(chosen.iter().map(u16::to_string).collect());
+        all.push(format!("SKEP_DYNAMIC_PORTS={ports}"));
+    }
+    for (name, paths) in &grant.devices {
+        let letter = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+        let name: String = name.to_ascii_uppercase().chars().map(letter).collect();
+        let paths = paths.iter().map(|path| path.display().to_string());
+        all.push(format!("SKEP_DEVICE_{name}={}", list(paths.collect())));
+    }
+    all
+}
+
+/// Each port, for both protocols, as Docker writes it.
+fn published(grant: &Grant) -> impl Iterator<Item = String> {
+    let ports = grant.ports.iter();
+    ports.flat_map(|port| [format!("{port}/tcp"), format!("{port}/udp")])
+}
+
+fn label_map(
+    assignment: &Assignment,
+    (attempt, grant): (u32, &Grant),
+    labels: &Labels,
+) -> HashMap<String, String> {
     let target = &assignment.target;
+    let granted = (!grant.is_empty()).then(|| serde_json::to_string(grant).ok());
+    let granted = granted.flatten().map(|text| (LABEL_GRANT, text));
     [
         (LABEL_CLUSTER, labels.cluster.to_string()),
         (LABEL_NODE, labels.node.to_string()),
@@ -115,15 +153,33 @@ fn label_map(assignment: &Assignment, attempt: u32, labels: &Labels) -> HashMap<
         (LABEL_ALLOCATION, assignment.allocation.to_string()),
         (LABEL_ATTEMPT, attempt.to_string()),
     ]
+    .into_iter()
+    .chain(granted)
     .map(|(name, value)| (name.to_owned(), value))
-    .into()
+    .collect()
 }
 
-fn host_config(assignment: &Assignment, init: bool) -> HostConfig {
+fn host_config(assignment: &Assignment, grant: &Grant, init: bool) -> HostConfig {
     let resources = &assignment.resources;
     let memory = i64::try_from(resources.memory_ceiling_bytes()).unwrap_or(i64::MAX);
     let shares = i64::from(resources.cpu_millis) * SHARES_PER_CORE / 1_000;
     let limit = i64::from(resources.cpu_limit_millis);
+    let here = |port: String| {
+        let number = port.split('/').next().map(str::to_owned);
+        let binding = PortBinding {
+            host_ip: None,
+            host_port: number,
+        };
+        (port, Some(vec![binding]))
+    };
+    let devices = grant.devices.values().flatten().map(|path| {
+        let path = path.display().to_string();
+        DeviceMapping {
+            path_on_host: Some(path.clone()),
+            path_in_container: Some(path),
+            cgroup_permissions: Some("rwm".to_owned()),
+        }
+    });
     let log_options = [("max-size", LOG_SIZE), ("max-file", LOG_FILES)];
     HostConfig {
         cpu_shares: Some(shares.max(SHARES_MIN)),
@@ -132,6 +188,8 @@ fn host_config(assignment: &Assignment, init: bool) -> HostConfig {
         // The same: no swap beyond the limit.
         memory_swap: Some(memory),
         pids_limit: Some(PIDS_MAX),
+        port_bindings: (!grant.ports.is_empty()).then(|| published(grant).map(here).collect()),
+        devices: (!grant.devices.is_empty()).then(|| devices.collect()),
         // A first process without a handler ignores SIGTERM: an init passes it on to one that
         // does not.
         init: Some(init),
@@ -191,7 +249,8 @@ mod tests {
             cluster: ClusterId::from_u128(1),
             node: NodeId::from_u128(2),
         };
-        let body = body(&wanted, 3, &labels, ("sha256:x", true));
+        let nothing = Grant::default();
+        let body = body(&wanted, (3, &nothing), &labels, ("sha256:x", true));
         assert_eq!(body.env, Some(vec!["A=b=c".into(), "PORT=8080".into()]));
         let host = body.host_config.expect("limits");
         assert_eq!(
@@ -205,10 +264,43 @@ mod tests {
             let (name, value) = wanted.split_once('=').expect("name=value");
             assert_eq!(made.get(name).map(String::as_str), Some(value));
         }
+        assert_eq!(made.get(LABEL_GRANT), None);
         let name = name(&wanted, 3);
         assert_eq!(
             name,
             format!("skep-{}-{}-3", "a".repeat(39), wanted.allocation.short())
         );
+    }
+
+    #[test]
+    fn ports_and_devices_are_handed_through_and_told() {
+        let grant = Grant {
+            ports: vec![8_443, 20_001],
+            chosen: 1,
+            devices: [("my-gpu".to_owned(), vec![PathBuf::from("/dev/null")])].into(),
+        };
+        let labels = Labels {
+            cluster: ClusterId::from_u128(1),
+            node: NodeId::from_u128(2),
+        };
+        let wanted = assignment(7);
+        let body = body(&wanted, (1, &grant), &labels, ("sha256:x", true));
+        let env = body.env.expect("variables");
+        assert!(
+            env.contains(&"SKEP_DYNAMIC_PORTS=20001".to_owned()),
+            "{env:?}"
+        );
+        assert!(
+            env.contains(&"SKEP_DEVICE_MY_GPU=/dev/null".to_owned()),
+            "{env:?}"
+        );
+        let host = body.host_config.expect("limits");
+        let bound = host.port_bindings.expect("ports");
+        assert_eq!(bound.len(), 4);
+        let udp = bound["8443/udp"].as_ref().expect("a binding");
+        assert_eq!(udp[0].host_port.as_deref(), Some("8443"));
+        assert_eq!(host.devices.expect("devices").len(), 1);
+        let label = &body.labels.expect("labels")[LABEL_GRANT];
+        assert_eq!(serde_json::from_str::<Grant>(label).expect("read"), grant);
     }
 }

@@ -10,9 +10,9 @@ use bollard::models::{
 use skep_model::id::AllocationId;
 
 use super::Error;
-use super::container::{LABEL_ALLOCATION, LABEL_ATTEMPT};
+use super::container::{LABEL_ALLOCATION, LABEL_ATTEMPT, LABEL_GRANT};
 use crate::clock;
-use crate::plan::{Exit, Phase, Seen};
+use crate::plan::{Exit, Grant, Phase, Seen};
 
 /// Which allocation's a container is, and its number there; none: not ours.
 pub(crate) fn owner(labels: &HashMap<String, String>) -> Option<(AllocationId, u32)> {
@@ -22,6 +22,13 @@ pub(crate) fn owner(labels: &HashMap<String, String>) -> Option<(AllocationId, u
     Some((allocation, attempt.unwrap_or(0)))
 }
 
+/// What a container says that it has for itself; one that says nothing has nothing.
+fn granted(labels: &HashMap<String, String>) -> Grant {
+    let text = labels.get(LABEL_GRANT);
+    text.and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_default()
+}
+
 /// An entry of a list; none: it does not say whose it is.
 pub(super) fn summary(summary: &ContainerSummary) -> Option<(AllocationId, Seen)> {
     let (allocation, attempt) = owner(summary.labels.as_ref()?)?;
@@ -29,8 +36,13 @@ pub(super) fn summary(summary: &ContainerSummary) -> Option<(AllocationId, Seen)
         Some(ContainerSummaryStateEnum::CREATED) => Phase::Created,
         _ => Phase::Exited(unseen_exit()),
     };
-    let id = summary.id.clone()?;
-    Some((allocation, Seen { id, attempt, phase }))
+    let seen = Seen {
+        id: summary.id.clone()?,
+        attempt,
+        phase,
+        grant: granted(summary.labels.as_ref()?),
+    };
+    Some((allocation, seen))
 }
 
 /// Whether a list's entry says too little.
@@ -55,6 +67,7 @@ pub(super) fn detailed(response: &ContainerInspectResponse) -> Result<Seen, Erro
         id: response.id.clone().ok_or(lacks("an id"))?,
         attempt,
         phase: phase(state, address(response)),
+        grant: labels.map(granted).unwrap_or_default(),
     })
 }
 

@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::metrics::Metrics;
-use crate::plan::Seen;
+use crate::plan::{Grant, Seen};
 
 use transport::Socket;
 
@@ -234,13 +234,13 @@ impl Runtime {
     pub(crate) async fn start(
         &self,
         assignment: &Assignment,
-        attempt: u32,
+        (attempt, grant): (u32, &Grant),
         image: &str,
     ) -> Result<Option<Seen>, Error> {
         let init = self.init.load(Relaxed);
         let slot = self.changes.acquire().await.expect("never closed");
         let name = container::name(assignment, attempt);
-        let body = container::body(assignment, attempt, &self.labels, (image, init));
+        let body = container::body(assignment, (attempt, grant), &self.labels, (image, init));
         let options = CreateContainerOptions {
             name: Some(name),
             ..Default::default()

@@ -77,6 +77,8 @@ pub(crate) enum Down {
         /// Answered when it is on disk; false or dropped: it is not.
         stored: oneshot::Sender<bool>,
     },
+    /// The session is over: until the next desired set nobody says what is to run.
+    Ended,
     /// A route table, and the incarnation of the cluster that it belongs to.
     Routes(u64, RouteTable),
 }
@@ -132,6 +134,8 @@ impl Session {
                 .run_until_cancelled(link::keep(&mut self, &mut backoff))
                 .await;
             self.metrics.session(false);
+            // Fails only when the agent ends.
+            let _ = self.down.send(Down::Ended).await;
             self.outbox.end();
             self.logs.cancel_all();
             match kept {

@@ -17,7 +17,9 @@ use skep_model::variable::{Sealed, Variable};
 
 use super::placement;
 use super::spec::TYPES;
-use super::{Error, enum_number, enum_value, error, id, id_bits, id_bytes, need, port, problem};
+use super::{
+    Error, enum_number, enum_value, error, id, id_bits, id_bytes, need, port, ports, problem,
+};
 use crate::v1;
 
 impl From<&Workspace> for v1::Workspace {
@@ -415,6 +417,7 @@ impl From<&Observed> for v1::Observed {
             problem: observed.problem.as_ref().map(Into::into),
             log_tail: observed.log_tail.clone(),
             exit_code: observed.exit_code,
+            ports: observed.ports.iter().copied().map(u32::from).collect(),
         }
     }
 }
@@ -429,6 +432,7 @@ impl TryFrom<v1::Observed> for Observed {
             problem: problem(message.problem)?,
             log_tail: message.log_tail,
             exit_code: message.exit_code,
+            ports: ports(&message.ports)?,
         })
     }
 }
@@ -488,6 +492,7 @@ impl From<&Facts> for v1::Facts {
             builder: facts.builder,
             devices: facts.devices.clone(),
             private_network: facts.private_network,
+            meta: facts.meta.clone(),
         }
     }
 }
@@ -509,6 +514,7 @@ impl TryFrom<v1::Facts> for Facts {
             builder: message.builder,
             devices: message.devices,
             private_network: message.private_network,
+            meta: message.meta,
         })
     }
 }

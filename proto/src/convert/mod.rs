@@ -85,6 +85,12 @@ pub(crate) fn port(field: &'static str, number: Option<u32>) -> Result<Option<u1
         .transpose()
 }
 
+/// Port numbers, each of which must be one.
+pub(crate) fn ports(numbers: &[u32]) -> Result<Vec<u16>, Error> {
+    let ports = numbers.iter().map(|number| u16::try_from(*number));
+    ports.collect::<Result<_, _>>().map_err(|_| error("ports"))
+}
+
 impl From<&Problem> for v1::Problem {
     fn from(problem: &Problem) -> Self {
         Self {

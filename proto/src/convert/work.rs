@@ -6,7 +6,7 @@ use skep_model::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
 use skep_model::route::{Backend, Route, RouteTable};
 
 use super::spec::{builder, builder_number};
-use super::{Error, enum_number, enum_value, error, id, id_bytes, need, port};
+use super::{Error, enum_number, enum_value, error, id, id_bytes, need, port, ports};
 use crate::v1;
 
 impl From<&RouteTable> for v1::RouteTable {
@@ -115,6 +115,10 @@ impl From<&Assignment> for v1::Assignment {
             restart: Some((&assignment.restart).into()),
             stop_grace_ms: assignment.stop_grace_ms,
             job: assignment.job.as_ref().map(Into::into),
+            stop_after_ms: assignment.stop_after_ms,
+            ports: assignment.ports.iter().copied().map(u32::from).collect(),
+            dynamic_ports: assignment.dynamic_ports,
+            devices: assignment.devices.clone(),
         }
     }
 }
@@ -142,6 +146,10 @@ impl TryFrom<v1::Assignment> for Assignment {
             restart: need!(message.restart),
             stop_grace_ms: message.stop_grace_ms,
             job: message.job.map(TryInto::try_into).transpose()?,
+            stop_after_ms: message.stop_after_ms,
+            ports: ports(&message.ports)?,
+            dynamic_ports: message.dynamic_ports,
+            devices: message.devices,
         })
     }
 }

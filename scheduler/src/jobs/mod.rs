@@ -3,7 +3,7 @@
 //! again before anything was observed changes nothing.
 //!
 //! Two jobs that exclude each other never run at once: a job counts as running until its agent has
-//! said that its attempt is over, or until the attempt's node has been lost for [`LOST_MARGIN_MS`].
+//! said that its attempt is over, or until its node has been lost for so long that the agent there has stopped it by itself.
 //! That no two leaders plan at cross purposes is the book's compare-and-set.
 
 mod placing;
@@ -25,9 +25,9 @@ use crate::plan::Desire;
 /// Most jobs that one plan changes: each may carry its own command and the tail of its log, and the
 /// command that carries them all stays below 256 KiB. What is beyond comes with the next plan.
 pub const MAX_CHANGED: usize = 6;
-/// How long after its node was declared lost an attempt is taken for ended. The node is silent, and
-/// what it runs may still run: within this an agent that lost its servers for a moment is back.
-pub const LOST_MARGIN_MS: u64 = 60_000;
+/// Added to the time after which the agent of a lost node stops an attempt by itself: clocks differ.
+/// Then the attempt is taken for ended.
+pub const LOST_MARGIN_MS: u64 = 30_000;
 /// Ended jobs whose last attempt is left on its node, so that its log can be read.
 pub const KEEP_LOGS: usize = 5;
 /// Failures in a row on one node after which another one is preferred.

@@ -5,7 +5,7 @@ use skep_model::id::{AllocationId, JobId};
 use skep_model::job::{Cause, Job, Limits, MAX_ACTIVE, Status};
 use skep_model::problem::{Code, Problem};
 use skep_model::run::{Mode, Overlap, Run};
-use skep_model::service::Target;
+use skep_model::service::{JOB_STOP_AFTER_MS, Target};
 
 use super::{Following, Input, KEEP_LOGS, LOST_MARGIN_MS, MAX_CHANGED, Plan, timetable};
 use crate::draft::Draft;
@@ -113,7 +113,7 @@ impl<'a, 'i> Planner<'a, 'i> {
             return self.attempt_failed(at, over, (problem, attempt.observed_ms));
         }
         if let Some(since_ms) = (self.input.lost_ms)(attempt.node) {
-            let gone_ms = since_ms.saturating_add(LOST_MARGIN_MS);
+            let gone_ms = since_ms.saturating_add(self.stops_within_ms(job));
             if self.input.now_ms >= gone_ms {
                 let text = "its node was lost; whether it ran to its end is not known";
                 self.desire_stop(attempt, "its node was lost: the job went on without it");
@@ -137,6 +137,17 @@ impl<'a, 'i> Planner<'a, 'i> {
         if let Some(deadline) = self.jobs[at].job.deadline_at_ms() {
             self.wake_at(deadline);
         }
+    }
+
+    /// How long after its node was declared lost an attempt has surely been stopped by its agent.
+    fn stops_within_ms(&self, job: &Job) -> u64 {
+        let release = (self.input.releases)(job.target.release);
+        let stop_ms = release.and_then(|release| release.stop_after_ms(true));
+        let grace_ms = release.map_or(0, |release| release.stop_grace_ms);
+        let stop_ms = stop_ms.unwrap_or(JOB_STOP_AFTER_MS);
+        stop_ms
+            .saturating_add(grace_ms)
+            .saturating_add(LOST_MARGIN_MS)
     }
 
     /// Why a job may not go on, if it may not.

@@ -42,7 +42,10 @@ impl Leaving {
     pub(super) fn of(cluster: &Cluster, input: &Input<'_>, cut_off: CutOff) -> Self {
         let patience_ms = match cut_off {
             CutOff::Keep => GIVE_UP_MS,
-            CutOff::Stop { after_ms } => after_ms.saturating_add(MARGIN_MS),
+            CutOff::Stop { after_ms } => {
+                let grace_ms = input.release.map_or(0, |release| release.stop_grace_ms);
+                after_ms.saturating_add(grace_ms).saturating_add(MARGIN_MS)
+            }
         };
         let mut fates = BTreeMap::new();
         for allocation in input.allocations.iter().filter(|a| a.is_live()) {

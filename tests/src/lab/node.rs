@@ -44,6 +44,19 @@ impl Node {
     /// # Errors
     /// One does not start; tells what it said.
     pub async fn start(host: &Host, server: SocketAddr, join_token: &str) -> Result<Self> {
+        Self::start_with(host, server, join_token, &[]).await
+    }
+
+    /// The same, with more arguments for the agent.
+    ///
+    /// # Errors
+    /// One does not start; tells what it said.
+    pub async fn start_with(
+        host: &Host,
+        server: SocketAddr,
+        join_token: &str,
+        arguments: &[&str],
+    ) -> Result<Self> {
         let dir = host.path("node");
         std::fs::DirBuilder::new().mode(0o700).create(&dir)?;
         let socket = dir.join("docker.sock");
@@ -59,7 +72,7 @@ impl Node {
         let ingress = SocketAddr::from((host.address(), INGRESS_PORT));
         let (net, agent) = parts(host, &dir, &socket, server)?;
         net.start().await?;
-        let agent = agent.env("SKEP_JOIN_TOKEN", join_token);
+        let agent = agent.env("SKEP_JOIN_TOKEN", join_token).args(arguments);
         agent.start().await?;
         Ok(Self {
             name: host.name().to_owned(),

@@ -5,6 +5,7 @@
 mod apps;
 mod asleep;
 mod chaos;
+mod exclusive;
 mod group;
 mod growth;
 mod history;

@@ -163,6 +163,9 @@ pub struct AllocationView {
     /// What a job's attempt exited with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
+    /// Ports of its node that reach it: those that it asked for, then those that the agent chose.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<u16>,
     /// Last lines of a container that ended or never became healthy.
     pub log_tail: String,
     /// Why the leader put it there, or takes it away.

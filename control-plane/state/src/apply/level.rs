@@ -98,7 +98,7 @@ fn of_placing(placement: Option<&v1::Placement>, resources: Option<&v1::Resource
 }
 
 fn of_facts(facts: &v1::Facts) -> u32 {
-    if facts.private_network || !facts.devices.is_empty() {
+    if facts.private_network || !facts.devices.is_empty() || !facts.meta.is_empty() {
         LEVEL_SCHEDULING
     } else {
         FIRST
