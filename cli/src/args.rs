@@ -67,6 +67,9 @@ pub(crate) enum Command {
     Rollback(commands::again::Rollback),
     /// Say how many allocations a service has
     Scale(commands::scale::Args),
+    /// Let load say how many allocations a service has
+    #[command(subcommand)]
+    Autoscale(commands::autoscale::Command),
     /// Stop a service; the next deployment starts it again
     Stop(commands::stop::Args),
     /// Remove a service and all that belongs to it

@@ -14,6 +14,7 @@ pub mod pki;
 pub mod placement;
 pub mod reconcile;
 pub mod samples;
+pub mod scaling;
 pub mod secrets;
 pub mod server;
 pub mod store;

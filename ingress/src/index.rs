@@ -29,6 +29,8 @@ struct Entry {
 pub(crate) struct Target {
     pub(crate) metrics: Arc<ServiceMetrics>,
     backends: Vec<Arc<LiveBackend>>,
+    /// Requests wait for a backend where there is none.
+    pub(crate) sleeps: bool,
 }
 
 impl Index {
@@ -54,6 +56,7 @@ impl Index {
             let target = Target {
                 metrics: metrics(route),
                 backends,
+                sleeps: route.sleeps,
             };
             let (hosts, key) = match host.strip_prefix("*.") {
                 Some(parent) => (&mut index.wildcard, parent),
@@ -142,6 +145,7 @@ mod tests {
             .iter()
             .enumerate()
             .map(|(number, (host, path_prefix, ports))| Route {
+                sleeps: false,
                 host: (*host).to_owned(),
                 path_prefix: (*path_prefix).to_owned(),
                 service: ServiceId::from_u128(number as u128),

@@ -99,6 +99,8 @@ pub(crate) struct Choice {
     pub(crate) metrics: Arc<ServiceMetrics>,
     /// None: the service has no backend.
     pub(crate) in_flight: Option<InFlight>,
+    /// It will have one when somebody asks for it.
+    pub(crate) sleeps: bool,
 }
 
 impl Shared {
@@ -117,7 +119,32 @@ impl Shared {
         Ok(Choice {
             metrics: Arc::clone(&target.metrics),
             in_flight: target.enter(random, tried),
+            sleeps: target.sleeps,
         })
+    }
+
+    /// A backend of a service that had none, as soon as a table brings one. The route may be gone
+    /// by then, or no longer sleep.
+    pub(crate) async fn awake<B>(&self, request: &Request<B>) -> Option<InFlight> {
+        let mut tables = self.drains.subscribe();
+        let woken = async {
+            loop {
+                // Seen before it is asked: no table comes between the two unnoticed.
+                tables.mark_unchanged();
+                match self.choose(request, &[]) {
+                    Ok(Choice {
+                        in_flight: None,
+                        sleeps: true,
+                        ..
+                    }) => tables.changed().await.ok()?,
+                    Ok(choice) => return choice.in_flight,
+                    Err(_) => return None,
+                }
+            }
+        };
+        tokio::time::timeout(self.options.wake_timeout, woken)
+            .await
+            .unwrap_or(None)
     }
 
     /// Another backend for a request that none of `tried` has seen.
@@ -165,6 +192,7 @@ mod tests {
             address: std::net::SocketAddr::from(([127, 0, 0, 1], 1)),
         };
         let route = Route {
+            sleeps: false,
             host: "h".to_owned(),
             path_prefix: "/".to_owned(),
             service: ServiceId::from_u128(1),

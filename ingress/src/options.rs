@@ -11,6 +11,9 @@ pub struct Options {
     /// How long a backend may take to begin its answer, counted from the last byte of the
     /// request that it was sent; also how long a client may pause in the middle of its body.
     pub response_timeout: Duration,
+    /// How long a request waits for the first backend of a service that scales to zero: the time
+    /// for somebody to notice that it waits, and for an app to start.
+    pub wake_timeout: Duration,
     /// How long a client may take from the first byte of a request's head to its last.
     pub header_read_timeout: Duration,
     /// How long a client's connection may stay without a request. Above the 60 s of common
@@ -45,6 +48,7 @@ impl Default for Options {
         Self {
             dial_timeout: Duration::from_millis(250),
             response_timeout: Duration::from_secs(300),
+            wake_timeout: Duration::from_secs(60),
             header_read_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             write_stall_timeout: Duration::from_secs(60),

@@ -69,7 +69,12 @@ async fn try_handle(
     let head = Request::from_parts(parts, ());
     let choice = client.shared.choose(&head, &[])?;
     let mut meter = Meter::new(choice.metrics);
-    let outcome = match choice.in_flight {
+    let in_flight = match choice.in_flight {
+        // Counted as in flight already: that is what wakes it.
+        None if choice.sleeps => client.shared.awake(&head).await,
+        found => found,
+    };
+    let outcome = match in_flight {
         None => Err(Refusal::NoBackend),
         Some(in_flight) => {
             let limit = client.shared.options.max_request_body_bytes;

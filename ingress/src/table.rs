@@ -36,8 +36,10 @@ pub struct Route {
     pub service: ServiceId,
     /// Stable over deployments: names the router in Traefik.
     pub name: String,
-    /// Where requests may go. Empty: 503.
+    /// Where requests may go. Empty: 503, unless it sleeps.
     pub backends: Vec<Backend>,
+    /// Requests that find no backend wait for one, for at most `Options::wake_timeout`.
+    pub sleeps: bool,
 }
 
 /// An allocation that takes requests.
@@ -182,6 +184,7 @@ mod tests {
 
     fn route(name: &str, host: &str, path_prefix: &str) -> Route {
         Route {
+            sleeps: false,
             host: host.to_owned(),
             path_prefix: path_prefix.to_owned(),
             service: ServiceId::from_u128(1),
@@ -278,6 +281,7 @@ mod tests {
         };
         let without = route("a", "*.b", "/");
         let with = Route {
+            sleeps: false,
             backends: vec![backend],
             ..without.clone()
         };

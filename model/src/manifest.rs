@@ -1,5 +1,7 @@
 //! `skep.toml`: an app's own file, in the units that people write.
 
+mod autoscale;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -11,6 +13,8 @@ use crate::problem::Problem;
 use crate::run::{Mode, Overlap};
 use crate::spec::{Builder, ServiceSpec, ServiceType};
 use crate::{name, variable};
+
+pub use autoscale::{AutoscaleTable, SizingTable};
 
 /// The file's name.
 pub const FILE: &str = "skep.toml";
@@ -53,6 +57,8 @@ pub struct Manifest {
     pub placement: Option<Placement>,
     /// Kept running, or run to completion.
     pub run: RunTable,
+    /// Who says how many allocations there are: replaces all that was said of that.
+    pub autoscale: Option<AutoscaleTable>,
     /// Plain variables. Secrets do not belong into a repository: `skep env set --secret`.
     pub env: BTreeMap<String, String>,
 }
@@ -237,6 +243,9 @@ impl Manifest {
         set(&mut spec.update.max_surge, self.update.max_surge);
         set(&mut spec.update.drain_ms, self.update.drain.map(millis));
         self.run.apply(&mut spec.run);
+        if let Some(table) = &self.autoscale {
+            spec.autoscale = Some(table.read()?);
+        }
         Ok(spec)
     }
 }

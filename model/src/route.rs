@@ -25,6 +25,8 @@ pub struct Route {
     pub name: String,
     /// Where requests may go; none: the service is there but nothing is healthy.
     pub backends: Vec<Backend>,
+    /// It scales to zero: a request that finds no backend waits for one, and so asks for it.
+    pub sleeps: bool,
 }
 
 /// One allocation that may get traffic.

@@ -39,6 +39,36 @@ pub struct Service {
     pub generation: u64,
     /// Cluster time of creation, ms since the epoch.
     pub created_ms: u64,
+    /// What its autoscaler decided; none: nothing yet, or it has none.
+    pub scaling: Option<Scaling>,
+}
+
+/// Decisions of an autoscaler that are remembered.
+pub const MAX_SCALINGS: usize = 20;
+/// Longest reason of one, in bytes.
+pub const MAX_SCALING_REASON: usize = 512;
+
+/// How many allocations a service's autoscaler wants, and how that came about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scaling {
+    /// So many.
+    pub replicas: u32,
+    /// Its last changes, oldest first.
+    pub changes: Vec<ScalingChange>,
+}
+
+/// One change that an autoscaler made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ScalingChange {
+    /// Cluster time, ms since the epoch.
+    pub at_ms: u64,
+    /// As many as there were to be.
+    pub from: u32,
+    /// As many as there are to be since then.
+    pub to: u32,
+    /// Why, for a person.
+    pub reason: String,
 }
 
 /// After so long without a server an attempt of a job is stopped, where nothing else is said, in ms.
@@ -65,9 +95,12 @@ impl Service {
     /// as there are nodes for it, which this does not know.
     pub fn wanted(&self) -> u32 {
         if self.stopped || self.removing || self.spec.run.mode != Mode::Service {
-            0
-        } else {
-            self.spec.replicas
+            return 0;
+        }
+        let decided = self.scaling.as_ref().map(|scaling| scaling.replicas);
+        match &self.spec.autoscale {
+            Some(autoscale) => autoscale.wanted(self.spec.replicas, decided),
+            None => self.spec.replicas,
         }
     }
 }

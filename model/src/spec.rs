@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::autoscale::Autoscale;
 use crate::name;
 use crate::placement::Placement;
 use crate::problem::Problem;
@@ -215,6 +216,9 @@ pub struct ServiceSpec {
     pub placement: Placement,
     /// Kept running, or run to completion, and when.
     pub run: Run,
+    /// Who says how many allocations there are: none: `replicas`; else its autoscaler.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub autoscale: Option<Autoscale>,
 }
 
 impl Default for ServiceSpec {
@@ -235,6 +239,7 @@ impl Default for ServiceSpec {
             domains: Vec::new(),
             placement: Placement::default(),
             run: Run::default(),
+            autoscale: None,
         }
     }
 }
@@ -247,7 +252,10 @@ impl ServiceSpec {
     /// The first field that is not accepted, and what would be.
     pub fn check_given(&self) -> Result<(), Problem> {
         self.check()?;
-        self.run.check_given()
+        self.run.check_given()?;
+        self.autoscale
+            .as_ref()
+            .map_or(Ok(()), Autoscale::check_given)
     }
 
     /// Checks every field by rules that every server agrees on, whatever its version.
@@ -365,7 +373,28 @@ impl ServiceSpec {
         self.placement.check("placement")?;
         self.placement.check_carried_out("placement")?;
         self.run.check()?;
+        self.check_autoscale()?;
         self.check_source()
+    }
+
+    fn check_autoscale(&self) -> Result<(), Problem> {
+        let Some(autoscale) = &self.autoscale else {
+            return Ok(());
+        };
+        if self.run.mode != Mode::Service {
+            let text = format!(
+                "a service of the mode `{}` has no replicas",
+                self.run.mode.as_str()
+            );
+            return Err(Problem::invalid("autoscale", text).hint("leave it out"));
+        }
+        autoscale.check()?;
+        if autoscale.scale_to_zero.is_some() && !autoscale.can_wake(self.is_routed()) {
+            let text = "nothing would tell that it is wanted again";
+            return Err(Problem::invalid("autoscale.scale_to_zero", text)
+                .hint("a web service, or a target on queue_length or custom:NAME"));
+        }
+        Ok(())
     }
 
     fn check_source(&self) -> Result<(), Problem> {

@@ -7,7 +7,7 @@
 mod world;
 
 use skep_model::autoscale::{Autoscale, Policy, ScaleToZero};
-use skep_scheduler::autoscale::{Activity, History, wanted};
+use skep_scheduler::autoscale::{Activity, History};
 use world::World;
 
 /// fiaas #205: an HPA that goes 20, 14, 20, 11, 20 under a load that goes up and down a little.
@@ -84,11 +84,10 @@ fn nothing_shrinks_while_a_metric_is_missing() {
 #[test]
 fn the_number_of_replicas_has_one_owner() {
     let spec = Autoscale::default();
-    assert_eq!(wanted(None, 3, Some(9)), 3);
-    assert_eq!(wanted(Some(&spec), 3, None), 3);
-    assert_eq!(wanted(Some(&spec), 50, None), 10, "within its bounds");
+    assert_eq!(spec.wanted(3, None), 3);
+    assert_eq!(spec.wanted(50, None), 10, "within its bounds");
     for applied in 0..20 {
-        assert_eq!(wanted(Some(&spec), applied, Some(9)), 9);
+        assert_eq!(spec.wanted(applied, Some(9)), 9);
     }
 }
 

@@ -4,6 +4,7 @@
 pub(crate) mod again;
 pub(crate) mod alloc;
 pub(crate) mod audit;
+pub(crate) mod autoscale;
 pub(crate) mod backup;
 pub(crate) mod ca;
 pub(crate) mod context;
@@ -87,6 +88,7 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Restart(args) => again::restart(args, session).await,
         Command::Rollback(args) => again::rollback(args, session).await,
         Command::Scale(args) => scale::run(args, session).await,
+        Command::Autoscale(command) => autoscale::run(command, session).await,
         Command::Stop(args) => stop::run(args, session).await,
         Command::Rm(args) => rm::run(args, session).await,
         Command::Status(args) => status::run(args, session).await,

@@ -106,6 +106,10 @@ actions! {
     StopService = "stop_service" write,
     /// Change the number of a service's allocations.
     ScaleService = "scale_service" write,
+    /// Give a service an autoscaler, change it, take it away.
+    ChangeAutoscale = "change_autoscale" write,
+    /// Push numbers that a service is scaled by: many a minute, so they are not audited.
+    PushMetrics = "push_metrics" read,
     /// Run a job of a service.
     RunJob = "run_job" write,
     /// Cancel a job.

@@ -4,6 +4,7 @@
 mod access;
 mod allocations;
 mod app_logs;
+mod autoscale;
 mod backup;
 mod ca;
 mod deploy;
@@ -15,6 +16,7 @@ mod find;
 mod health;
 mod hooks;
 mod jobs;
+mod leader;
 mod log_source;
 mod metrics;
 pub mod neighbours;
@@ -62,6 +64,7 @@ use crate::agents::relay::Relay;
 use crate::agents::uploads::Uploads;
 use crate::history::{Elsewhere, History};
 use crate::samples::Samples;
+use crate::scaling::Scaling;
 use crate::secrets::Secrets;
 use crate::store::Store;
 use access::{TokenScheme, protected, public};
@@ -95,6 +98,8 @@ pub struct Context {
     pub fleet: Fleet,
     /// What the nodes measure.
     pub samples: Samples,
+    /// What autoscaling thinks.
+    pub scaling: Scaling,
     /// The server that this API is part of.
     pub own: Own,
     /// Ends streams.
@@ -115,6 +120,7 @@ struct App {
     relay: Relay,
     fleet: Fleet,
     samples: Samples,
+    scaling: Scaling,
     own: Own,
     shutdown: CancellationToken,
     streams: Arc<Semaphore>,
@@ -134,6 +140,7 @@ impl From<Context> for App {
             relay,
             fleet,
             samples,
+            scaling,
             own,
             shutdown,
         } = context;
@@ -147,6 +154,7 @@ impl From<Context> for App {
             relay,
             fleet,
             samples,
+            scaling,
             own,
             shutdown,
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
@@ -213,6 +221,7 @@ fn assemble(app: &App) -> OpenApiRouter<App> {
         .merge(deployments)
         .merge(cluster)
         .merge(server_routes(app))
+        .merge(autoscale_routes(app))
         .merge(job_routes(app))
         .routes(public(routes!(openapi_json)))
         .routes(public(routes!(health::healthz)))
@@ -342,6 +351,30 @@ fn cluster_routes(app: &App) -> OpenApiRouter<App> {
         ))
         .routes(protected(app, Action::ReadStatus, routes!(nodes::status)))
         .routes(protected(app, Action::ReadAudit, routes!(nodes::audit)))
+}
+
+fn autoscale_routes(app: &App) -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(protected(
+            app,
+            Action::ReadServices,
+            routes!(autoscale::show),
+        ))
+        .routes(protected(
+            app,
+            Action::ChangeAutoscale,
+            routes!(autoscale::put),
+        ))
+        .routes(protected(
+            app,
+            Action::ChangeAutoscale,
+            routes!(autoscale::remove),
+        ))
+        .routes(protected(
+            app,
+            Action::PushMetrics,
+            routes!(autoscale::push),
+        ))
 }
 
 fn job_routes(app: &App) -> OpenApiRouter<App> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -109,6 +109,20 @@ impl Neighbours {
             .await
     }
 
+    /// Passes a request with a JSON body on to `server`.
+    ///
+    /// # Errors
+    /// As [`Neighbours::ask`].
+    pub async fn pass(
+        &self,
+        server: &Server,
+        (method, path, body): (Method, &str, Bytes),
+        caller: Option<&HeaderValue>,
+    ) -> Result<Answer, Error> {
+        self.exchange_within(DEADLINE, server, (method, path, body), caller)
+            .await
+    }
+
     /// The same with another deadline.
     ///
     /// # Errors
@@ -117,7 +131,18 @@ impl Neighbours {
         &self,
         within: Duration,
         server: &Server,
-        request: (Method, &str),
+        (method, path): (Method, &str),
+        caller: Option<&HeaderValue>,
+    ) -> Result<Answer, Error> {
+        let request = (method, path, Bytes::new());
+        self.exchange_within(within, server, request, caller).await
+    }
+
+    async fn exchange_within(
+        &self,
+        within: Duration,
+        server: &Server,
+        request: (Method, &str, Bytes),
         caller: Option<&HeaderValue>,
     ) -> Result<Answer, Error> {
         let address = server.api_address.clone();
@@ -137,7 +162,7 @@ impl Neighbours {
     async fn exchange(
         &self,
         server: &Server,
-        (method, path): (Method, &str),
+        (method, path, body): (Method, &str, Bytes),
         caller: Option<&HeaderValue>,
     ) -> Result<Answer, Error> {
         let address = &server.api_address;
@@ -161,8 +186,11 @@ impl Neighbours {
         if let Some(caller) = caller {
             request = request.header(header::AUTHORIZATION, caller);
         }
+        if !body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
         let request = request
-            .body(Empty::<Bytes>::new())
+            .body(Full::new(body))
             .map_err(|error| http(error.into()))?;
         let answered = async {
             let response = sender

@@ -5,11 +5,11 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::http::{HeaderMap, HeaderValue, Method, Uri, header};
+use axum::http::{HeaderMap, Method, Uri};
+use bytes::Bytes;
 use serde::Deserialize;
 use skep_model::allocation::Allocation;
 use skep_model::node::Node;
-use skep_model::problem::{Code, Problem};
 use skep_model::service::Service;
 use skep_model::spec::Resources;
 use skep_state::State as View;
@@ -18,11 +18,13 @@ use utoipa::IntoParams;
 use super::error::Failure;
 use super::extract::Query;
 use super::find::ServiceFilter;
-use super::types::{
-    AllocationSampleView, ErrorBody, NodeSampleView, SamplesView, ServiceSampleView,
-};
+use super::leader::{self, Asked};
+use super::types::{AllocationSampleView, NodeSampleView, SamplesView, ServiceSampleView};
 use super::{App, Here, views};
 use crate::samples::{SHOWN_WINDOW, ServiceSample};
+
+/// What is said where they cannot be had.
+const WHAT: &str = "the leader's samples are not known";
 
 /// Which samples.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -57,41 +59,19 @@ pub(super) async fn list(
         return Ok(Json(view));
     }
     if is_here {
-        return Err(unknown("this server does not lead").into());
-    }
-    Ok(ask_leader(&app, &uri, headers.get(header::AUTHORIZATION)).await?)
-}
-
-fn unknown(why: &str) -> Problem {
-    let text = format!("the leader's samples are not known: {why}");
-    Problem::new(Code::Unavailable, text).hint("try again in a moment")
-}
-
-async fn ask_leader(
-    app: &App,
-    uri: &Uri,
-    caller: Option<&HeaderValue>,
-) -> Result<Json<SamplesView>, Problem> {
-    let leader = app.store.consensus().leadership().borrow().leader;
-    let view = app.store.view();
-    let server = leader.and_then(|leader| view.server_by_member(leader));
-    let server = server.ok_or_else(|| unknown("nobody leads just now"))?;
-    if server.id == app.own.neighbours.own() {
-        return Err(unknown("this server leads since a moment ago"));
+        return Err(leader::unknown(WHAT, "this server does not lead").into());
     }
     let query = uri
         .query()
         .map_or(String::new(), |query| format!("{query}&"));
-    let path = format!("/v1/samples?{query}here=true");
-    let asked = app.own.neighbours.ask(server, (Method::GET, &path), caller);
-    let answer = asked.await.map_err(|error| unknown(&error.to_string()))?;
-    if !answer.status.is_success() {
-        let said: Result<ErrorBody, _> = serde_json::from_slice(&answer.body);
-        let why = said.map_or_else(|_| answer.status.to_string(), |said| said.message);
-        return Err(unknown(&why));
-    }
-    let read = serde_json::from_slice(&answer.body);
-    read.map(Json).map_err(|error| unknown(&error.to_string()))
+    let asked = Asked {
+        what: WHAT,
+        method: Method::GET,
+        path: format!("/v1/samples?{query}here=true"),
+        body: Bytes::new(),
+        caller: leader::caller(&headers),
+    };
+    Ok(Json(leader::ask(&app, asked).await?))
 }
 
 /// None: this server does not lead.

@@ -18,6 +18,7 @@ use skep_proto::v1;
 use skep_proto::v1::command::Kind;
 use skep_state::{Reply, State as View};
 
+use super::autoscale::refuse_autoscaled;
 use super::error::Failure;
 use super::extract::{Body, Path, Query};
 use super::find::{self, ServiceFilter, ServiceKey};
@@ -160,6 +161,7 @@ fn new_service(id: ServiceId, environment: EnvironmentId, name: &str) -> Service
         removing: false,
         generation: 0,
         created_ms: 0,
+        scaling: None,
     }
 }
 
@@ -255,7 +257,7 @@ where
     app.store.change(make).await.map(|_| ())
 }
 
-fn refuse_removing(service: &Service) -> Result<(), Problem> {
+pub(super) fn refuse_removing(service: &Service) -> Result<(), Problem> {
     if service.removing {
         return Err(Problem::new(Code::Conflict, "the service is being removed")
             .hint("wait until it is gone, then make it again"));
@@ -336,6 +338,7 @@ pub(super) async fn scale(
             let text = format!("a service of the mode `{}` has no replicas", mode.as_str());
             return Err(Problem::new(Code::Conflict, text).at("replicas"));
         }
+        refuse_autoscaled(service)?;
         let before = std::mem::replace(&mut service.spec.replicas, request.replicas);
         service.spec.check()?;
         Ok(before != request.replicas)

@@ -1,6 +1,7 @@
 //! The API over a real one-member consensus and a real history, called without a network.
 
 mod access;
+mod autoscale;
 mod backup;
 mod cluster;
 mod deployments;
@@ -94,6 +95,7 @@ impl Server {
             relay: Relay::default(),
             fleet: Fleet::default(),
             samples: Samples::default(),
+            scaling: Default::default(),
             own: own(&ca, dir.path()),
             shutdown,
         };

@@ -95,6 +95,7 @@ impl World {
             removing: false,
             generation: 0,
             created_ms: 0,
+            scaling: None,
         };
         world.apply(Kind::PutService(v1::PutService {
             service: Some((&service).into()),

@@ -2,6 +2,7 @@
 //! not. Level-triggered: it compares what is wanted with what is seen, from one view, and proposes
 //! the difference; the feed only wakes it.
 
+mod autoscaling;
 mod deployments;
 mod jobs;
 mod liveness;
@@ -20,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agents::fleet::Fleet;
 use crate::history::History;
+use crate::samples::Samples;
+use crate::scaling::Scaling;
 use crate::secrets::Secrets;
 use crate::store::{Store, now_ms};
 use jobs::Jobs;
@@ -41,6 +44,10 @@ pub struct Parts {
     pub history: History,
     /// Seals variables of an app's own file.
     pub secrets: Secrets,
+    /// What nodes measure.
+    pub samples: Samples,
+    /// What autoscaling thinks.
+    pub scaling: Scaling,
 }
 
 /// Runs the duties whenever this server leads, until `shutdown`.
@@ -56,6 +63,7 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) {
             tokio::select! {
                 () = duties.run(&term) => {}
                 () = members::run(&parts.store, &term) => {}
+                () = autoscaling::run(&parts, &term) => {}
                 _ = leadership.wait_for(|now| !now.is_leader) => tracing::info!("leadership lost: duties dropped"),
             }
             continue;

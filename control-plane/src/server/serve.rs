@@ -33,6 +33,7 @@ use crate::peers::{
 };
 use crate::pki::{Authority, Terms};
 use crate::samples::Samples;
+use crate::scaling::Scaling;
 use crate::secrets::Secrets;
 use crate::store::Store;
 use crate::{api, reconcile};
@@ -302,6 +303,7 @@ async fn start(
         Some(_) => Some(Bootstrap::begin(options, &ca, &listeners).await?),
         None => None,
     };
+    let scaling = Scaling::default();
     let context = api::Context {
         store: passing.store.clone(),
         secrets: passing.secrets.clone(),
@@ -311,6 +313,7 @@ async fn start(
         relay: shared.relay.clone(),
         fleet: shared.fleet.clone(),
         samples: shared.samples.clone(),
+        scaling: scaling.clone(),
         own: api::Own {
             neighbours,
             data_dir: Arc::new(options.data_dir.clone()),
@@ -332,6 +335,8 @@ async fn start(
         fleet: passing.fleet.clone(),
         history,
         secrets: passing.secrets.clone(),
+        samples: passing.peers.samples.clone(),
+        scaling,
     };
     parts.spawn(named("duties", reconcile::run(duties, shutdown.clone())));
     if let (Some(path), Some(bootstrap)) = (&options.bootstrap, bootstrap) {

@@ -36,6 +36,11 @@ impl State {
                 })
             })
             .collect();
+        let autoscale = service.spec.autoscale.as_ref();
+        // Once there is a backend anywhere, a node that has none of its own has nothing to wait for.
+        let sleeps = backends.is_empty()
+            && !service.stopped
+            && autoscale.is_some_and(|it| it.scale_to_zero.is_some());
         let name = self.label_of(service);
         let generated = self.host_of(service);
         std::iter::once(&generated)
@@ -52,6 +57,7 @@ impl State {
                 service: service.id,
                 name: name.clone(),
                 backends: backends.clone(),
+                sleeps,
             })
             .collect()
     }

@@ -266,6 +266,8 @@ impl World {
             fleet: parts.fleet.clone(),
             history,
             secrets: self.secrets.clone(),
+            samples: Default::default(),
+            scaling: Default::default(),
         };
         let stop = parts.shutdown.clone();
         tokio::spawn(reconcile::run(duties, stop.clone()));

@@ -93,6 +93,8 @@ impl Server {
             fleet: shared.fleet.clone(),
             history,
             secrets: secrets.clone(),
+            samples: Default::default(),
+            scaling: Default::default(),
         };
         tokio::spawn(reconcile::run(parts, stop.clone()));
         let fleet = shared.fleet.clone();
@@ -274,6 +276,7 @@ pub(crate) async fn put_service(server: &Server) {
         removing: false,
         generation: 0,
         created_ms: 0,
+        scaling: None,
     };
     let command = v1::PutService {
         service: Some((&service).into()),

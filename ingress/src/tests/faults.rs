@@ -57,6 +57,73 @@ async fn without_a_living_backend_the_client_is_told_why() {
     );
 }
 
+/// A table whose only service scales to zero.
+fn asleep(revision: u64, backends: &[std::net::SocketAddr]) -> crate::Table {
+    let mut table = super::support::table(revision, backends);
+    table.routes[0].sleeps = backends.is_empty();
+    table
+}
+
+#[tokio::test]
+async fn a_request_to_a_service_that_sleeps_waits_for_its_first_backend() {
+    let app = App::start("a").await;
+    let served = std::sync::Arc::new(serve_one(Options::default(), &[]).await);
+    served.ingress.publish(asleep(2, &[]));
+    let waiting = tokio::spawn({
+        let served = std::sync::Arc::clone(&served);
+        async move { served.get(HOST, "/").await }
+    });
+    // It shows: that is how somebody learns that the service is wanted.
+    while served
+        .ingress
+        .metrics()
+        .services
+        .first()
+        .map(|it| it.in_flight)
+        != Some(1)
+    {
+        tokio::task::yield_now().await;
+    }
+    served.ingress.publish(asleep(3, &[]));
+    assert!(
+        !waiting.is_finished(),
+        "a table that brings none wakes nobody"
+    );
+    served.ingress.publish(asleep(4, &[app.address]));
+    assert_eq!(waiting.await.expect("answered").status, StatusCode::OK);
+
+    // Its backends are elsewhere: whoever asked here is told to ask there.
+    served.ingress.publish(asleep(5, &[]));
+    let waiting = tokio::spawn({
+        let served = std::sync::Arc::clone(&served);
+        async move { served.get(HOST, "/").await }
+    });
+    while served
+        .ingress
+        .metrics()
+        .services
+        .first()
+        .map(|it| it.in_flight)
+        != Some(1)
+    {
+        tokio::task::yield_now().await;
+    }
+    served.ingress.publish(super::support::table(6, &[]));
+    let reply = waiting.await.expect("answered");
+    assert_eq!(reply.code(), Some("no_backend"));
+}
+
+#[tokio::test]
+async fn a_service_that_does_not_wake_is_given_up() {
+    let options = Options {
+        wake_timeout: std::time::Duration::from_millis(50),
+        ..Options::default()
+    };
+    let served = serve_one(options, &[]).await;
+    served.ingress.publish(asleep(2, &[]));
+    assert_eq!(served.get(HOST, "/").await.code(), Some("no_backend"));
+}
+
 #[tokio::test]
 async fn a_backend_that_does_not_answer_connections_is_given_up_quickly() {
     // With its queue full, the kernel drops further connections silently.

@@ -258,6 +258,7 @@ pub(super) fn route(
         address: *address,
     };
     Route {
+        sleeps: false,
         host: host.to_owned(),
         path_prefix: path_prefix.to_owned(),
         service: ServiceId::from_u128(service),

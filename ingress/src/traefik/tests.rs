@@ -14,6 +14,7 @@ fn route(name: &str, host: &str, path_prefix: &str, ports: &[u16]) -> Route {
         address: std::net::SocketAddr::from(([127, 0, 0, 1], *port)),
     };
     Route {
+        sleeps: false,
         host: host.to_owned(),
         path_prefix: path_prefix.to_owned(),
         service: ServiceId::from_u128(1),

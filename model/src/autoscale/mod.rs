@@ -100,7 +100,41 @@ impl Default for Autoscale {
 }
 
 impl Autoscale {
-    /// Checks every field. Names begin with `autoscale.`.
+    /// As many replicas as a service should have: what the autoscaler decided, else its own `replicas`
+    /// within the bounds.
+    pub fn wanted(&self, replicas: u32, decided: Option<u32>) -> u32 {
+        let low = self.min.max(1);
+        decided.unwrap_or_else(|| replicas.clamp(low, self.max.max(low)))
+    }
+
+    /// The same decision under other bounds than those that it was made in.
+    pub fn within(&self, decided: u32) -> u32 {
+        if decided == 0 && self.scale_to_zero.is_some() {
+            return 0;
+        }
+        // A schedule may have a ceiling below `min`; the next decision knows.
+        decided.clamp(1, self.max.max(1))
+    }
+
+    /// Checks every field, and what depends on a library: for what people say.
+    ///
+    /// # Errors
+    /// The first field that is not accepted, and what would be.
+    pub fn check_given(&self) -> Result<(), Problem> {
+        self.check()?;
+        let mut windows = self.schedules.iter().enumerate();
+        windows.try_for_each(|(number, window)| window.check_given(number))
+    }
+
+    /// Whether something of it tells that a service without replicas is wanted.
+    pub fn can_wake(&self, is_routed: bool) -> bool {
+        let mut targets = self.targets.iter();
+        is_routed
+            || targets
+                .any(|target| matches!(target.metric, Metric::QueueLength | Metric::Custom(_)))
+    }
+
+    /// Checks every field by rules that every server agrees on. Names begin with `autoscale.`.
     ///
     /// # Errors
     /// The first field that is not accepted, and what would be.

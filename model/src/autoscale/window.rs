@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::problem::Problem;
-use crate::schedule::{Schedule, UTC};
+use crate::schedule::{MAX_EXPRESSION, MAX_TIME_ZONE, Schedule, UTC};
 use crate::spec::MAX_REPLICAS;
 
 /// A window that comes again and again. Its ends are times of a clock on the wall: a window from 8
@@ -32,11 +32,11 @@ fn utc() -> String {
 }
 
 impl Window {
-    /// Checks window `number` of a service with at most `most` replicas.
+    /// Checks what needs a library to know: expressions and time zone of window `number`.
     ///
     /// # Errors
     /// The field at fault, and what is accepted.
-    pub fn check(&self, number: usize, most: u32) -> Result<(), Problem> {
+    pub fn check_given(&self, number: usize) -> Result<(), Problem> {
         let field = |name: &str| format!("autoscale.schedules[{number}].{name}");
         for (name, expression) in [("from", &self.from), ("to", &self.to)] {
             Schedule::parse(expression, &self.time_zone).map_err(|problem| {
@@ -44,6 +44,27 @@ impl Window {
                 let is_zone = problem.field.as_deref() == Some("run.time_zone");
                 problem.at(field(if is_zone { "time_zone" } else { name }))
             })?;
+        }
+        Ok(())
+    }
+
+    /// Checks window `number` of a service with at most `most` replicas by rules that every server
+    /// agrees on.
+    ///
+    /// # Errors
+    /// The field at fault, and what is accepted.
+    pub fn check(&self, number: usize, most: u32) -> Result<(), Problem> {
+        let field = |name: &str| format!("autoscale.schedules[{number}].{name}");
+        let lengths = [
+            ("from", &self.from, MAX_EXPRESSION),
+            ("to", &self.to, MAX_EXPRESSION),
+            ("time_zone", &self.time_zone, MAX_TIME_ZONE),
+        ];
+        for (name, text, most) in lengths {
+            if text.is_empty() || text.len() > most {
+                let text = format!("has {} bytes", text.len());
+                return Err(Problem::invalid(field(name), text).hint(format!("1 to {most}")));
+            }
         }
         if self.from == self.to {
             let text = "the window closes when it opens";

@@ -144,6 +144,7 @@ mod tests {
         assert_eq!(open(&dir).load(), None);
         let mut named = table(4);
         named.routes.push(skep_proto::v1::NodeRoute {
+            sleeps: false,
             host: "secret.example".to_owned(),
             ..Default::default()
         });

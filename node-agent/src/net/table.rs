@@ -222,5 +222,6 @@ fn route(message: &NodeRoute) -> Result<Route, Error> {
             .iter()
             .map(backend)
             .collect::<Result<_, _>>()?,
+        sleeps: message.sleeps,
     })
 }

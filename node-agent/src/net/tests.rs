@@ -118,6 +118,7 @@ fn table(sequence: u64, backends: &[SocketAddr]) -> NodeTable {
         sequence,
         revision: sequence,
         routes: vec![NodeRoute {
+            sleeps: false,
             host: "app.example".to_owned(),
             path_prefix: "/".to_owned(),
             service: id_bytes(1),

@@ -54,6 +54,7 @@ pub(crate) fn resolve(
         service: id_bytes(route.service.as_u128()),
         name: route.name.clone(),
         backends: route.backends.iter().filter_map(resolve).collect(),
+        sleeps: route.sleeps,
     });
     Content {
         version: held.version(),
@@ -86,6 +87,7 @@ mod tests {
                 service: ServiceId::from_u128(3),
                 name: "a".into(),
                 backends: vec![backend(here, 10), backend(here, 11), backend(there, 12)],
+                sleeps: false,
             }],
         };
         // 11 is not healthy; 13 is, but nobody wants it.

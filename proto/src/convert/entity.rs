@@ -159,6 +159,7 @@ impl From<&Service> for v1::Service {
             removing: service.removing,
             generation: service.generation,
             created_ms: service.created_ms,
+            scaling: service.scaling.as_ref().map(Into::into),
         }
     }
 }
@@ -181,6 +182,7 @@ impl TryFrom<v1::Service> for Service {
             removing: message.removing,
             generation: message.generation,
             created_ms: message.created_ms,
+            scaling: message.scaling.map(Into::into),
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The only conversions between messages and `skep-model`. Into a message never fails; out of one
 //! fails with the field's name: bytes from disk or wire are checked here and nowhere else.
 
+mod autoscale;
 mod entity;
 mod job;
 mod placement;

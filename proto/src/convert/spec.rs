@@ -1,5 +1,6 @@
 //! Specifications and their parts.
 
+use skep_model::autoscale::Autoscale;
 use skep_model::run::{Mode, Overlap, Run};
 use skep_model::spec::{
     Builder, Health, Resources, Restart, ServiceSpec, ServiceType, Source, Update,
@@ -209,6 +210,7 @@ impl From<&ServiceSpec> for v1::ServiceSpec {
             placement: placement::out(&spec.placement),
             // Absent where it says nothing: such bytes are those of an older level.
             run: (spec.run != Run::default()).then(|| (&spec.run).into()),
+            autoscale: spec.autoscale.as_ref().map(Into::into),
         }
     }
 }
@@ -237,6 +239,7 @@ impl TryFrom<v1::ServiceSpec> for ServiceSpec {
                 .map(Run::try_from)
                 .transpose()?
                 .unwrap_or_default(),
+            autoscale: message.autoscale.map(Autoscale::try_from).transpose()?,
         })
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use prost::Message as _;
 use skep_model::allocation::{Allocation, Desired, Observed, State};
+use skep_model::autoscale::{Autoscale, Mode, ScaleToZero, Sizing, Window};
 use skep_model::deployment::{
     Build, BuildOutcome, Built, Deployment, Origin, Status, Step, Trigger,
 };
@@ -119,6 +120,7 @@ fn service() -> Service {
         removing: false,
         generation: 7,
         created_ms: 8,
+        scaling: None,
     }
 }
 
@@ -229,4 +231,44 @@ fn rubbish_names_the_field() {
         ..message
     };
     assert_eq!(Allocation::try_from(broken), Err(error("target")));
+}
+
+#[test]
+fn an_autoscaler_survives_the_bytes_and_rubbish_names_its_field() {
+    let autoscale = Autoscale {
+        min: 2,
+        max: 40,
+        targets: vec![
+            "cpu=70%".parse().expect("a target"),
+            "custom:jobs=3".parse().expect("a target"),
+        ],
+        schedules: vec![Window {
+            from: "0 8 * * *".into(),
+            to: "0 18 * * *".into(),
+            time_zone: "Europe/Berlin".into(),
+            min: Some(3),
+            max: None,
+        }],
+        scale_to_zero: Some(ScaleToZero { idle_ms: 7_000 }),
+        up: "100% or 4/15s".parse().expect("a rate"),
+        down: "never".parse().expect("a rate"),
+        tolerance_up_percent: 1,
+        tolerance_down_percent: 2,
+        stable_window_ms: 30_000,
+        burst_window_ms: 4_000,
+        down_window_ms: 5_000,
+        sizing: Some(Sizing {
+            mode: Mode::Apply,
+            ..Sizing::default()
+        }),
+    };
+    let spec = ServiceSpec {
+        autoscale: Some(autoscale),
+        ..ServiceSpec::default()
+    };
+    let mut message = v1::ServiceSpec::from(&spec);
+    assert_eq!(ServiceSpec::try_from(message.clone()), Ok(spec));
+    let stored = message.autoscale.as_mut().expect("it has one");
+    stored.targets.push("no target".into());
+    assert_eq!(ServiceSpec::try_from(message), Err(error("targets")));
 }

@@ -22,6 +22,7 @@ impl From<&RouteTable> for v1::RouteTable {
             service: id_bytes(route.service.as_u128()),
             name: route.name.clone(),
             backends: route.backends.iter().map(backend).collect(),
+            sleeps: route.sleeps,
         };
         Self {
             revision: table.revision,
@@ -57,6 +58,7 @@ impl TryFrom<v1::Route> for Route {
                 .into_iter()
                 .map(Backend::try_from)
                 .collect::<Result<_, _>>()?,
+            sleeps: message.sleeps,
         })
     }
 }

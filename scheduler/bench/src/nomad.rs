@@ -245,6 +245,7 @@ impl Job {
             removing: false,
             generation: 1,
             created_ms: 0,
+            scaling: None,
         };
         let release = Release {
             service: service.id,

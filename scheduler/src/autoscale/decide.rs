@@ -70,6 +70,12 @@ impl Decision {
     pub fn is_change(&self) -> bool {
         self.from != self.to
     }
+
+    /// The reasons in words.
+    pub fn why(&self) -> String {
+        let reasons: Vec<String> = self.reasons.iter().map(Reason::to_string).collect();
+        reasons.join(", ")
+    }
 }
 
 impl fmt::Display for Decision {
@@ -79,21 +85,10 @@ impl fmt::Display for Decision {
         } else {
             write!(f, "{} stays", self.from)?;
         }
-        for (number, reason) in self.reasons.iter().enumerate() {
-            let separator = if number == 0 { ": " } else { ", " };
-            write!(f, "{separator}{reason}")?;
+        if self.reasons.is_empty() {
+            return Ok(());
         }
-        Ok(())
-    }
-}
-
-/// As many replicas as a service should have: by its autoscaler once that has decided, else by its
-/// own `replicas` within the bounds. One owner: writing `replicas` again changes nothing.
-pub fn wanted(autoscale: Option<&Autoscale>, replicas: u32, decided: Option<u32>) -> u32 {
-    match (autoscale, decided) {
-        (None, _) => replicas,
-        (Some(_), Some(decided)) => decided,
-        (Some(spec), None) => replicas.clamp(spec.min.max(1), spec.max.max(spec.min.max(1))),
+        write!(f, ": {}", self.why())
     }
 }
 

@@ -24,7 +24,7 @@ pub mod reason;
 pub mod series;
 pub mod usage;
 
-pub use decide::{Activity, Decision, Observed, decide, wanted};
+pub use decide::{Activity, Decision, Observed, decide};
 pub use history::History;
 pub use reason::Reason;
 pub use series::Sample;

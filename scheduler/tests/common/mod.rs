@@ -84,6 +84,7 @@ pub(crate) fn service(id: u128, replicas: u32) -> Service {
         removing: false,
         generation: 1,
         created_ms: 0,
+        scaling: None,
     }
 }
 

@@ -222,6 +222,7 @@ fn put_service() -> Kind {
         removing: false,
         generation: 0,
         created_ms: 0,
+        scaling: None,
     };
     Kind::PutService(v1::PutService {
         service: Some((&service).into()),

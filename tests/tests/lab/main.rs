@@ -4,6 +4,7 @@
 
 mod apps;
 mod asleep;
+mod autoscale;
 mod chaos;
 mod exclusive;
 mod group;

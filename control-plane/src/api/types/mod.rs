@@ -1,5 +1,6 @@
 //! What the API takes and gives, as clients import it. Plain data: nothing here decides.
 
+mod autoscale;
 mod ca;
 mod cluster;
 mod deployment;
@@ -11,6 +12,7 @@ mod server;
 mod service;
 
 pub use crate::history::{AuditEntry, Event, EventKind};
+pub use autoscale::{AdviceView, AutoscaleView, MeasuredTarget, PushRequest, PushView};
 pub use ca::{CaPhase, CaStep, CaView, RotateCaRequest, TrustedCa, WaitingFor};
 pub use cluster::{
     AdminRequest, AdminState, AuditView, HistoryView, MetaRequest, MetaView, NodeCounts, NodeView,

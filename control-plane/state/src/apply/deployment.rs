@@ -10,6 +10,7 @@ use skep_model::spec::ServiceSpec;
 use skep_proto::convert::enum_value;
 use skep_proto::v1;
 
+use super::service::bounded;
 use super::{Context, Outcome, Reply, bits, changed_meanwhile, missing, not_found, understood};
 use crate::change::Change;
 use crate::state::Delivery;
@@ -225,6 +226,7 @@ impl Context<'_> {
         self.put_changed_service(Service {
             rollout: Some(target),
             last_release,
+            scaling: bounded(service.scaling.clone(), &spec),
             spec,
             ..(*service).clone()
         });

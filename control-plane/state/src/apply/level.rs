@@ -42,6 +42,7 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::RaiseIncarnation(_) => ("raise incarnation", LEVEL_SERVERS),
         Kind::SettleQuarantine(_) => ("settle quarantine", LEVEL_SERVERS),
         Kind::SetNodeAdmin(_) => ("set node administration", LEVEL_SCHEDULING),
+        Kind::ScaleService(_) => ("scale service", LEVEL_SCHEDULING),
         Kind::PlanJobs(_) => ("plan jobs", LEVEL_JOBS),
         Kind::CreateJob(_) => ("create job", LEVEL_JOBS),
         Kind::CancelJob(_) => ("cancel job", LEVEL_JOBS),
@@ -85,7 +86,9 @@ fn servers_if(has_new_field: bool) -> u32 {
 }
 
 fn of_spec(spec: &v1::ServiceSpec) -> u32 {
-    of_placing(spec.placement.as_ref(), spec.resources.as_ref())
+    let is_scaled = spec.autoscale.is_some();
+    let of_scaling = if is_scaled { LEVEL_SCHEDULING } else { FIRST };
+    of_scaling.max(of_placing(spec.placement.as_ref(), spec.resources.as_ref()))
 }
 
 fn of_placing(placement: Option<&v1::Placement>, resources: Option<&v1::Resources>) -> u32 {

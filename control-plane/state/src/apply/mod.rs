@@ -234,6 +234,7 @@ impl Context<'_> {
             Kind::EnsureEnvironment(message) => self.ensure_environment(message),
             Kind::PutService(message) => self.put_service(message),
             Kind::DropService(message) => self.drop_service(&message),
+            Kind::ScaleService(message) => self.scale_service(message),
             Kind::CreateDeployment(message) => self.create_deployment(message),
             Kind::AssignBuild(message) => self.assign_build(message),
             Kind::StartRollout(message) => self.start_rollout(message),

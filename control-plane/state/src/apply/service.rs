@@ -3,7 +3,8 @@
 use skep_model::id::{EnvironmentId, ProjectId, ServiceId, WorkspaceId};
 use skep_model::name;
 use skep_model::problem::{Code, Problem};
-use skep_model::service::Service;
+use skep_model::service::{MAX_SCALING_REASON, MAX_SCALINGS, Scaling, ScalingChange, Service};
+use skep_model::spec::ServiceSpec;
 use skep_model::tenancy::{Environment, Project};
 use skep_model::variable::MAX_TOTAL;
 use skep_proto::v1;
@@ -83,6 +84,7 @@ impl Context<'_> {
                 return Err(changed_meanwhile("service"));
             }
             Service {
+                scaling: bounded(old.scaling.clone(), &wanted.spec),
                 spec: wanted.spec,
                 variables: wanted.variables,
                 webhook_secret: wanted.webhook_secret,
@@ -124,7 +126,58 @@ impl Context<'_> {
             last_release: 0,
             generation: 1,
             created_ms: self.state.time_ms,
+            scaling: None,
             ..wanted
+        })
+    }
+
+    /// What a service's autoscaler decided.
+    pub(super) fn scale_service(&mut self, message: v1::ScaleService) -> Outcome {
+        let id = ServiceId::from_u128(bits("service", &message.service)?);
+        let found = self.state.service(id);
+        let service = found.cloned().ok_or_else(|| not_found("service", id))?;
+        if service.generation != message.expected_generation {
+            return Err(changed_meanwhile("service"));
+        }
+        let Some(autoscale) = service.spec.autoscale.as_ref() else {
+            let text = format!("service `{}` has no autoscaler", service.name);
+            return Err(Problem::new(Code::Conflict, text));
+        };
+        if autoscale.within(message.replicas) != message.replicas {
+            let text = format!("{} is not within the bounds", message.replicas);
+            return Err(Problem::invalid("replicas", text));
+        }
+        if message.reason.len() > MAX_SCALING_REASON {
+            let text = format!("has {} bytes", message.reason.len());
+            return Err(
+                Problem::invalid("reason", text).hint(format!("at most {MAX_SCALING_REASON}"))
+            );
+        }
+        let mut changes = service
+            .scaling
+            .as_ref()
+            .map_or_else(Vec::new, |scaling| scaling.changes.clone());
+        let decided = service.scaling.as_ref().map(|scaling| scaling.replicas);
+        changes.push(ScalingChange {
+            at_ms: self.state.time_ms,
+            from: autoscale.wanted(service.spec.replicas, decided),
+            to: message.replicas,
+            reason: message.reason,
+        });
+        changes.drain(..changes.len().saturating_sub(MAX_SCALINGS));
+        let generation = service.generation + 1;
+        self.changes.push(Change::Service(id));
+        self.state.put_service(Service {
+            scaling: Some(Scaling {
+                replicas: message.replicas,
+                changes,
+            }),
+            generation,
+            ..(*service).clone()
+        });
+        Ok(Reply::Service {
+            service: id,
+            generation,
         })
     }
 
@@ -207,4 +260,13 @@ impl Context<'_> {
         self.touch_routes();
         Ok(Reply::Done)
     }
+}
+
+/// What an autoscaler decided, under a specification that may be another; none where that has none.
+pub(super) fn bounded(scaling: Option<Scaling>, spec: &ServiceSpec) -> Option<Scaling> {
+    let autoscale = spec.autoscale.as_ref()?;
+    scaling.map(|scaling| Scaling {
+        replicas: autoscale.within(scaling.replicas),
+        ..scaling
+    })
 }

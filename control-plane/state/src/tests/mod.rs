@@ -1,5 +1,6 @@
 //! Exact effects of commands, and the laws that hold for any of them.
 
+mod autoscale;
 mod deployments;
 mod jobs;
 mod keys;
@@ -196,6 +197,7 @@ pub(crate) fn service() -> Service {
         removing: false,
         generation: 0,
         created_ms: 0,
+        scaling: None,
     }
 }
 
