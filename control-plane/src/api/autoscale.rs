@@ -22,7 +22,6 @@ use super::services::{below, modify, refuse_removing};
 use super::types::{AdviceView, AutoscaleView, MeasuredTarget, PushRequest, PushView};
 use super::{App, Here};
 use crate::scaling::Thought;
-use crate::scaling::measure::is_pushed;
 use crate::store::now_ms;
 
 /// What is said where it cannot be had.
@@ -143,6 +142,11 @@ pub(super) async fn push(
         caller: leader::caller(&headers),
     };
     Ok(Json(leader::ask(&app, asked).await?))
+}
+
+/// Whether a metric comes from outside.
+fn is_pushed(metric: &Metric) -> bool {
+    matches!(metric, Metric::QueueLength | Metric::Custom(_))
 }
 
 /// The numbers, each of a metric that is a target of the service.

@@ -13,7 +13,7 @@ use skep_proto::v1;
 use skep_proto::v1::command::Kind;
 use skep_scheduler::autoscale::advice::{self, Advice};
 use skep_scheduler::autoscale::usage::Usage;
-use skep_scheduler::autoscale::{Decision, History, decide};
+use skep_scheduler::autoscale::{Decision, History, Sample, decide};
 use skep_state::State;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -21,10 +21,15 @@ use tokio_util::sync::CancellationToken;
 use super::Parts;
 use crate::history::AuditEntry;
 use crate::samples::{MAX_WINDOW, ServiceSample};
-use crate::scaling::measure::{self, PERIOD};
-use crate::scaling::{Pushed, Thought};
+use crate::scaling::Thought;
+use crate::scaling::measure::{Crew, Measured, Moment, measure};
 use crate::store::now_ms;
 
+/// How often there is a decision, and over how much of the past each takes its rates: the period of the
+/// agents' readings, so that nothing is counted twice and chance is judged by what there was.
+const PERIOD: Duration = Duration::from_secs(2);
+/// What was measured longer ago is not shown as what is.
+const FRESH_MS: u64 = 60_000;
 /// As whom its changes are in the audit trail.
 const PRINCIPAL: &str = "autoscaler";
 /// Usage is taken in so often: what is recommended follows days, not seconds.
@@ -39,7 +44,9 @@ struct Memory {
     usage: Usage,
     used_ms: u64,
     applied_ms: u64,
-    pushed: BTreeMap<Metric, Pushed>,
+    /// End of the requests that were taken in, ms since the epoch.
+    counted_ms: u64,
+    newest: BTreeMap<Metric, Sample>,
 }
 
 /// Runs for as long as this server leads.
@@ -99,13 +106,8 @@ async fn look(
         return;
     };
     let now_ms = now_ms();
-    let measured = memory.take_in(parts, view, (service, autoscale, sample), now_ms);
-    let pushed: Vec<(Metric, Pushed)> = memory
-        .pushed
-        .iter()
-        .map(|(metric, pushed)| (metric.clone(), *pushed))
-        .collect();
-    let observed = measure::observed(view, service, sample, &pushed, now_ms);
+    let measured = memory.take_in(parts, (view, service, autoscale), sample, now_ms);
+    let observed = measured.observed;
     let decision = decide(autoscale, &observed, &memory.history, now_ms);
     if decision.is_change() && !carry_out(parts, view, service, &decision).await {
         // Something changed meanwhile: the next look decides anew.
@@ -121,46 +123,54 @@ async fn look(
     }
     let thought = Thought {
         decision,
-        measured,
+        measured: memory.newest(autoscale),
         advice,
     };
     parts.scaling.think(service.id, thought);
 }
 
 impl Memory {
-    /// Takes in what is known now; answers it by target.
+    /// Takes in what is known now.
     fn take_in(
         &mut self,
         parts: &Parts,
-        view: &State,
-        (service, autoscale, sample): (&Service, &Autoscale, &ServiceSample),
+        (view, service, autoscale): (&State, &Service, &Autoscale),
+        sample: &ServiceSample,
         now_ms: u64,
-    ) -> Vec<(Metric, Option<u64>)> {
-        let samples = measure::samples(view, service, autoscale, sample, now_ms);
-        for (metric, sample) in &samples {
-            self.history.observe(autoscale, metric, sample);
-        }
+    ) -> Measured {
         let targets = || autoscale.targets.iter().map(|target| &target.metric);
-        self.pushed
-            .retain(|metric, _| targets().any(|it| it == metric));
-        for metric in targets().filter(|metric| measure::is_pushed(metric)) {
-            let Some(newest) = parts.scaling.pushed(service.id, metric) else {
-                continue;
-            };
-            let before = self.pushed.insert(metric.clone(), newest);
-            if before != Some(newest) {
-                let sample = measure::pushed_sample(newest, before);
-                self.history.observe(autoscale, metric, &sample);
+        let pushed = targets().filter_map(|metric| {
+            let pushed = parts.scaling.pushed(service.id, metric)?;
+            Some((metric.clone(), pushed))
+        });
+        let pushed: Vec<_> = pushed.collect();
+        let moment = Moment {
+            now_ms,
+            span_ms: millis(PERIOD),
+            counted_ms: self.counted_ms,
+        };
+        let measured = measure(&Crew::of(view, service), (sample, &pushed), moment);
+        self.counted_ms = measured.counted_ms;
+        for (metric, sample) in &measured.samples {
+            // A pushed number is measured once, however often it is looked at.
+            let known = self.newest.insert(metric.clone(), *sample);
+            if known.is_none_or(|known| known.at_ms < sample.at_ms) {
+                self.history.observe(autoscale, metric, sample);
             }
         }
-        let value = |metric: &Metric| match measure::is_pushed(metric) {
-            true => self.pushed.get(metric).map(|pushed| pushed.value_milli),
-            false => samples
-                .iter()
-                .find(|(known, _)| known == metric)
-                .map(|(_, sample)| sample.total_milli),
+        measured
+    }
+
+    /// What each target was measured at last, where that is not long ago.
+    fn newest(&self, autoscale: &Autoscale) -> Vec<(Metric, Option<u64>)> {
+        let now_ms = now_ms();
+        let value = |metric: &Metric| {
+            let newest = self.newest.get(metric)?;
+            let is_fresh = now_ms.saturating_sub(newest.at_ms) < FRESH_MS;
+            is_fresh.then_some(newest.total_milli)
         };
-        targets()
+        let targets = autoscale.targets.iter().map(|target| &target.metric);
+        targets
             .map(|metric| (metric.clone(), value(metric)))
             .collect()
     }
@@ -260,5 +270,6 @@ fn note(parts: &Parts, view: &State, service: &Service, (action, outcome): (&str
     });
 }
 
-/// Usage that is a minute old says nothing of the last one: the window that is asked for is shorter.
-const _: () = assert!(MAX_WINDOW.as_millis() <= Duration::from_millis(USAGE_PERIOD_MS).as_millis());
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}

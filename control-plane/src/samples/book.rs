@@ -63,11 +63,13 @@ struct ServiceBook {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Heard {
     /// Up to here each of them has told what it counted.
-    until_ms: u64,
+    pub(super) until_ms: u64,
     /// From here on one of them at least has.
     since_ms: u64,
     /// The newest word.
     pub(super) newest_ms: u64,
+    /// How many they are.
+    pub(super) count: u32,
 }
 
 /// The requests to one service.
@@ -161,11 +163,13 @@ impl Book {
                 until_ms: ingress.heard_ms,
                 since_ms: ingress.since_ms,
                 newest_ms: ingress.heard_ms,
+                count: 1,
             })
             .reduce(|one, other| Heard {
                 until_ms: one.until_ms.min(other.until_ms),
                 since_ms: one.since_ms.min(other.since_ms),
                 newest_ms: one.newest_ms.max(other.newest_ms),
+                count: one.count + other.count,
             })
     }
 

@@ -40,6 +40,11 @@ pub struct ServiceSample {
     pub missing: Vec<AllocationId>,
     /// How long ago the newest of all that went in here was heard; none: nothing did.
     pub age: Option<Duration>,
+    /// How long ago the window of requests ended: up to there every ingress that is heard has told
+    /// what it counted; none: nobody counts them.
+    pub counted: Option<Duration>,
+    /// How many ingresses went in.
+    pub ingresses: u32,
 }
 
 impl ServiceSample {
@@ -131,6 +136,8 @@ fn service_sample(
         sample.request_rate = traffic.rate;
         sample.in_flight = Some(traffic.in_flight);
         sample.latency_p95_ms = latency::percentile_ms(&traffic.requests.latency, SHARE);
+        sample.counted = Some(Duration::from_millis(now_ms.saturating_sub(heard.until_ms)));
+        sample.ingresses = heard.count;
         newest_ms = Some(heard.newest_ms);
     }
     for allocation in view.allocations_of(id).filter(|it| it.is_live()) {

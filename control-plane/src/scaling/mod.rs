@@ -13,13 +13,20 @@ use skep_model::id::ServiceId;
 use skep_scheduler::autoscale::Decision;
 use skep_scheduler::autoscale::advice::Advice;
 
+/// Span of the first value of a pushed metric, in ms: how often they come is not known yet.
+const FIRST_SPAN_MS: u64 = 15_000;
+/// Longest span between two pushed values, in ms: who pushes less often is missed in between.
+const MAX_SPAN_MS: u64 = 60_000;
+
 /// A number that somebody pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pushed {
-    /// In thousandths.
+    /// Of the service as a whole, in thousandths.
     pub value_milli: u64,
     /// When, cluster time in ms.
     pub at_ms: u64,
+    /// Since the one before, in ms.
+    pub span_ms: u64,
 }
 
 /// What the autoscaler of one service sees and thinks.
@@ -50,8 +57,16 @@ impl Scaling {
     pub fn push(&self, service: ServiceId, values: BTreeMap<Metric, u64>, at_ms: u64) {
         let mut inner = self.inner.lock();
         for (metric, value_milli) in values {
-            let pushed = Pushed { value_milli, at_ms };
-            inner.pushed.insert((service, metric), pushed);
+            let key = (service, metric);
+            let span_ms = inner.pushed.get(&key).map_or(FIRST_SPAN_MS, |before| {
+                at_ms.saturating_sub(before.at_ms).clamp(1, MAX_SPAN_MS)
+            });
+            let pushed = Pushed {
+                value_milli,
+                at_ms,
+                span_ms,
+            };
+            inner.pushed.insert(key, pushed);
         }
     }
 

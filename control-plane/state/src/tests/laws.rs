@@ -172,7 +172,7 @@ fn any_command(world: &World, pick: u8, arg: u8) -> Vec<u8> {
         ],
         ..v1::Observe::default()
     };
-    let kind = match pick % 16 {
+    let kind = match pick % 17 {
         0 => observe(NODE, allocation, seen),
         1 => Kind::Observe(half_bad),
         2 => quarantine::report(NODE, &[(300 + id, 1), (301, 9), (100 + id, 1)]),
@@ -202,6 +202,12 @@ fn any_command(world: &World, pick: u8, arg: u8) -> Vec<u8> {
         }),
         14 => Kind::RemoveToken(v1::RemoveToken {
             token: id_bytes(1 + id),
+        }),
+        15 => Kind::ScaleService(v1::ScaleService {
+            service: id_bytes(SERVICE.as_u128()),
+            expected_generation: u64::from(arg),
+            replicas: u32::from(arg),
+            reason: "law".into(),
         }),
         _ => put_service(
             &Service {
