@@ -1,5 +1,7 @@
 //! How long to wait before what failed is started again. Owns the formula; knows no clock.
 
+/// Failures on one node after which another one is preferred.
+pub(crate) const FAILURES_BEFORE_MOVING: u32 = 2;
 /// Wait after the first failure.
 const FIRST_MS: u64 = 1_000;
 /// Longest wait: a service that cannot start is tried once a minute, for as long as it takes.

@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 
 use skep_model::id::{NodeId, ServiceId};
-use skep_model::placement::Placement;
+use skep_model::placement::{Constraint, Operator, Placement};
 use skep_model::service::Release;
 use skep_model::spec::Resources;
 
+use crate::cluster::Candidate;
+use crate::lens::NODE;
 use crate::room::Needs;
 
 /// What is known around a service that its release does not say.
@@ -50,6 +52,17 @@ impl Ask {
             around: around.clone(),
             staying: None,
         }
+    }
+
+    /// The same, on other nodes than these.
+    pub(crate) fn elsewhere<'a>(&self, nodes: impl Iterator<Item = Candidate<'a>>) -> Self {
+        let names = nodes.map(|node| node.name.to_owned());
+        let mut ask = self.clone();
+        ask.placement.constraints.push(Constraint {
+            key: NODE.to_owned(),
+            operator: Operator::NotIn(names.collect()),
+        });
+        ask
     }
 
     /// What it takes of its node.

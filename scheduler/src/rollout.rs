@@ -10,18 +10,20 @@
 
 mod leaving;
 
+use std::collections::BTreeMap;
+
 use skep_model::allocation::{Allocation, Desired, State};
-use skep_model::id::AllocationId;
+use skep_model::id::{AllocationId, NodeId};
 use skep_model::problem::{Code, Problem};
 use skep_model::service::{Release, Service, Target};
 
 use leaving::Leaving;
 
-use crate::backoff;
+use crate::backoff::{self, FAILURES_BEFORE_MOVING};
 use crate::cluster::Cluster;
 use crate::draft::Draft;
 use crate::filter::{Ask, Surroundings};
-use crate::place::Search;
+use crate::place::{self, Search};
 use crate::plan::{Desire, Plan, Start};
 use crate::preempt;
 use crate::quota::Allowance;
@@ -278,6 +280,9 @@ impl<'a, 'i> Planner<'a, 'i> {
             return;
         };
         ask.staying = Some(self.new.iter().map(|allocation| allocation.node).collect());
+        if let Some(elsewhere) = self.elsewhere(draft, &ask) {
+            ask = elsewhere;
+        }
         self.start(draft, (release, &ask, due), ids);
         self.plan.ask = Some(ask);
     }
@@ -351,6 +356,21 @@ impl<'a, 'i> Planner<'a, 'i> {
             problem = problem.hint("room is being made: allocations of lower priority have to go");
         }
         self.plan.refusal = Some(problem);
+    }
+
+    /// Another place for what keeps failing on the same nodes, where there is one: the node may be why.
+    fn elsewhere(&self, draft: &Draft<'_>, ask: &Ask) -> Option<Ask> {
+        let mut failures: BTreeMap<NodeId, u32> = BTreeMap::new();
+        for failed in self.input.allocations.iter().filter(|a| self.has_failed(a)) {
+            *failures.entry(failed.node).or_default() += 1;
+        }
+        failures.retain(|_, count| *count >= FAILURES_BEFORE_MOVING);
+        if failures.is_empty() {
+            return None;
+        }
+        let nodes = failures.keys().filter_map(|node| draft.node(*node));
+        let elsewhere = ask.elsewhere(nodes);
+        place::place(draft, &elsewhere).is_ok().then_some(elsewhere)
     }
 
     /// How many of the missing ones must wait because others failed; notes until when.

@@ -30,8 +30,6 @@ pub const MAX_CHANGED: usize = 6;
 pub const LOST_MARGIN_MS: u64 = 30_000;
 /// Ended jobs whose last attempt is left on its node, so that its log can be read.
 pub const KEEP_LOGS: usize = 5;
-/// Failures in a row on one node after which another one is preferred.
-const FAILURES_BEFORE_MOVING: u32 = 2;
 
 /// Everything that one decision is made from, beside the cluster.
 pub struct Input<'a> {

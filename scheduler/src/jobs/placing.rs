@@ -2,14 +2,13 @@
 
 use skep_model::id::{AllocationId, NodeId};
 use skep_model::job::Status;
-use skep_model::placement::{Constraint, Operator};
 use skep_model::problem::{Code, Problem};
 
+use super::Start;
 use super::planner::Planner;
-use super::{FAILURES_BEFORE_MOVING, Start};
+use crate::backoff::FAILURES_BEFORE_MOVING;
 use crate::draft::Draft;
 use crate::filter::Ask;
-use crate::lens::NODE;
 use crate::place::{self, Choice};
 
 impl Planner<'_, '_> {
@@ -75,11 +74,7 @@ impl Planner<'_, '_> {
 fn place_on(draft: &mut Draft<'_>, ask: Ask, avoided: Option<NodeId>) -> Result<Choice, Problem> {
     let avoided = avoided.and_then(|node| draft.node(node));
     let elsewhere = avoided.and_then(|node| {
-        let mut others = ask.clone();
-        others.placement.constraints.push(Constraint {
-            key: NODE.to_owned(),
-            operator: Operator::IsNot(node.name.to_owned()),
-        });
+        let others = ask.elsewhere(std::iter::once(node));
         place::place(draft, &others).ok()
     });
     let placed = match elsewhere {
