@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::Request;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::backend::{InFlight, LiveBackend};
 use crate::body::RequestBody;
@@ -34,12 +34,15 @@ pub(crate) struct Shared {
     publishing: Mutex<()>,
     drains: Arc<Drains>,
     choices: AtomicU64,
+    /// Places for requests that wait for a service that sleeps.
+    waiting: Semaphore,
 }
 
 impl Ingress {
     /// An ingress with an empty table at revision 0: every host is unknown.
     pub fn new(options: Options) -> Self {
         let shared = Shared {
+            waiting: Semaphore::new(options.max_waiting),
             options,
             registry: Registry::default(),
             index: RwLock::default(),
@@ -124,8 +127,9 @@ impl Shared {
     }
 
     /// A backend of a service that had none, as soon as a table brings one. The route may be gone
-    /// by then, or no longer sleep.
+    /// by then, or no longer sleep; or too many wait already.
     pub(crate) async fn awake<B>(&self, request: &Request<B>) -> Option<InFlight> {
+        let _place = self.waiting.try_acquire().ok()?;
         let mut tables = self.drains.subscribe();
         let woken = async {
             loop {

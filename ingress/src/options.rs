@@ -14,6 +14,8 @@ pub struct Options {
     /// How long a request waits for the first backend of a service that scales to zero: the time
     /// for somebody to notice that it waits, and for an app to start.
     pub wake_timeout: Duration,
+    /// Requests that may wait so at the same time; further ones get 503.
+    pub max_waiting: usize,
     /// How long a client may take from the first byte of a request's head to its last.
     pub header_read_timeout: Duration,
     /// How long a client's connection may stay without a request. Above the 60 s of common
@@ -49,6 +51,7 @@ impl Default for Options {
             dial_timeout: Duration::from_millis(250),
             response_timeout: Duration::from_secs(300),
             wake_timeout: Duration::from_secs(60),
+            max_waiting: 1024,
             header_read_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             write_stall_timeout: Duration::from_secs(60),

@@ -99,7 +99,11 @@ impl Service {
         }
         let decided = self.scaling.as_ref().map(|scaling| scaling.replicas);
         match &self.spec.autoscale {
-            Some(autoscale) => autoscale.wanted(self.spec.replicas, decided),
+            Some(autoscale) => {
+                let wanted = autoscale.wanted(self.spec.replicas, decided);
+                // What is deployed is tried, also where it would sleep.
+                wanted.max(u32::from(self.rollout.is_some()))
+            }
             None => self.spec.replicas,
         }
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::autoscale::Autoscale;
+use crate::autoscale::{Autoscale, Metric};
 use crate::name;
 use crate::placement::Placement;
 use crate::problem::Problem;
@@ -389,6 +389,21 @@ impl ServiceSpec {
             return Err(Problem::invalid("autoscale", text).hint("leave it out"));
         }
         autoscale.check()?;
+        let unseen = autoscale.targets.iter().position(|target| {
+            let metric = &target.metric;
+            matches!(
+                metric,
+                Metric::RequestRate | Metric::InFlight | Metric::LatencyP95
+            )
+        });
+        if let (false, Some(number)) = (self.is_routed(), unseen) {
+            let metric = &autoscale.targets[number].metric;
+            let text = format!("a worker gets no requests, so `{metric}` is never known");
+            return Err(
+                Problem::invalid(format!("autoscale.targets[{number}]"), text)
+                    .hint("cpu, memory, queue_length or custom:NAME; or `type` = `web`"),
+            );
+        }
         if autoscale.scale_to_zero.is_some() && !autoscale.can_wake(self.is_routed()) {
             let text = "nothing would tell that it is wanted again";
             return Err(Problem::invalid("autoscale.scale_to_zero", text)

@@ -125,6 +125,35 @@ async fn a_service_that_does_not_wake_is_given_up() {
 }
 
 #[tokio::test]
+async fn not_too_many_wait_for_a_service_that_sleeps() {
+    let app = App::start("a").await;
+    let options = Options {
+        max_waiting: 1,
+        ..Options::default()
+    };
+    let served = std::sync::Arc::new(serve_one(options, &[]).await);
+    served.ingress.publish(asleep(2, &[]));
+    let waiting = tokio::spawn({
+        let served = std::sync::Arc::clone(&served);
+        async move { served.get(HOST, "/").await }
+    });
+    while served
+        .ingress
+        .metrics()
+        .services
+        .first()
+        .map(|it| it.in_flight)
+        != Some(1)
+    {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(served.get(HOST, "/").await.code(), Some("no_backend"));
+    assert!(!waiting.is_finished(), "the first waits on");
+    served.ingress.publish(asleep(3, &[app.address]));
+    assert_eq!(waiting.await.expect("answered").status, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn a_backend_that_does_not_answer_connections_is_given_up_quickly() {
     // With its queue full, the kernel drops further connections silently.
     let socket = TcpSocket::new_v4().expect("a socket");

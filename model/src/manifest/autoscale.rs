@@ -156,6 +156,9 @@ mod tests {
         );
         let problem = Manifest::parse("[autoscale]\nmin = 0").expect_err("not 0");
         assert_eq!(problem.field.as_deref(), Some("autoscale.min"));
+        let blind = "type = \"worker\"\n[autoscale]\ntargets = [\"in_flight=5\"]";
+        let problem = Manifest::parse(blind).expect_err("gets no requests");
+        assert_eq!(problem.field.as_deref(), Some("autoscale.targets[0]"));
         let wrong = "[[autoscale.schedules]]\nfrom = \"x\"\nto = \"0 1 * * *\"\nmin = 1";
         let problem = Manifest::parse(wrong).expect_err("no expression");
         assert_eq!(

@@ -2,6 +2,7 @@
 //! and `SKEP_TEST_APP`, which `make test` sets; fails, and is never skipped, where something is
 //! missing. `SKEP_CHAOS=full` does the full number of faults.
 
+mod autoscale;
 mod backup;
 mod builds;
 mod crash;

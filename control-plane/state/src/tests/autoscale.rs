@@ -100,3 +100,19 @@ fn another_specification_bounds_what_was_decided_and_none_forgets_it() {
     set(&mut world, bounds(1, 4));
     assert_eq!(world.service().wanted(), 1, "it may not any more");
 }
+
+#[test]
+fn what_is_deployed_is_tried_also_where_it_sleeps() {
+    let mut world = scaled(Some(Autoscale {
+        scale_to_zero: Some(ScaleToZero::default()),
+        ..Autoscale::default()
+    }));
+    let command = scale(&world, 0, "idle");
+    world.ok(command);
+    let id = DeploymentId::from_u128(51);
+    world.ok(create(id, None));
+    world.ok(start_rollout(&world.state, id, 2));
+    assert_eq!(world.service().wanted(), 1, "one of the new release");
+    world.ok(finish(&world.state, id, Status::Failed));
+    assert_eq!(world.service().wanted(), 0, "asleep again");
+}
