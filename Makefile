@@ -43,7 +43,7 @@ chaos: setup-tests skep-next skep-release test-app-release ## simulation and end
 	SKEP_CHAOS=full $(CARGO) test $(LOCKED) -p skep-simulation -- --nocapture
 	SKEP_CHAOS=full $(E2E_RELEASE) $(CARGO) test $(LOCKED) -p skep-tests
 
-bench: bench-ring bench-consensus bench-server bench-scheduler bench-autoscale ## every benchmark; results in target/bench/
+bench: bench-ring bench-consensus bench-server bench-scheduler bench-autoscale bench-packing ## every benchmark; results in target/bench/
 
 bench-%: setup-tests skep-release test-app-release ## one benchmark: bench-ring, bench-consensus, bench-server
 	$(E2E_RELEASE) $(CARGO) run $(LOCKED) --release -p skep-tests --bin bench-$*
@@ -53,6 +53,9 @@ bench-scheduler: setup-build ## placement on Nomad's inputs, a million allocatio
 
 bench-autoscale: setup-build ## the autoscaler beside HPA, KPA and target-value (FILE=series.csv, ARGS="--help")
 	$(CARGO) run $(LOCKED) --release -p skep-scheduler-bench --bin bench-autoscale -- $(FILE) $(ARGS)
+
+bench-packing: setup-build ## nodes that placement needs beside classic heuristics (FILES="trace.csv nodes.csv", ARGS="--help")
+	$(CARGO) run $(LOCKED) --release -p skep-scheduler-bench --bin bench-packing -- $(FILES) $(ARGS)
 
 fix: setup-build ## rewrite what can be rewritten: format, lints with a mechanical answer
 	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
