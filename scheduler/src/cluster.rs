@@ -12,6 +12,7 @@ use skep_model::node::{Admin, Facts, Node, NodeStatus};
 use skep_model::placement::{DYNAMIC_PORTS, PoolPolicy, Strategy};
 
 use crate::column::Columns;
+use crate::packing::{Demand, Size, Supply};
 use crate::room::{Named, Needs, Room};
 use ledger::{Largest, Ledger, Placed};
 
@@ -93,6 +94,8 @@ pub struct Cluster {
     columns: Columns,
     policies: BTreeMap<String, PoolPolicy>,
     largest: Largest,
+    /// Sums over the nodes that take allocations.
+    supply: Supply,
     ledger: Ledger,
 }
 
@@ -100,6 +103,10 @@ impl Cluster {
     /// Learns of a node, or of its change. What is on it stays counted.
     pub fn put_node(&mut self, node: &Node) {
         let ordinal = self.ordinal_or_new(node.id);
+        self.change(ordinal, |cluster, _| cluster.set_node(ordinal, node));
+    }
+
+    fn set_node(&mut self, ordinal: u32, node: &Node) {
         let index = ordinal as usize;
         let was_known = self.standing[index] != Standing::Absent;
         if !was_known {
@@ -128,9 +135,11 @@ impl Cluster {
         }
         self.known -= 1;
         self.largest.remove(self.capacity[index]);
-        self.standing[index] = Standing::Absent;
-        self.capacity[index] = Room::default();
-        self.free[index] = Room::default();
+        self.change(ordinal, |cluster, index| {
+            cluster.standing[index] = Standing::Absent;
+            cluster.capacity[index] = Room::default();
+            cluster.free[index] = Room::default();
+        });
         let allocations = std::mem::take(&mut self.slots[index].allocations);
         self.slots[index] = Slot {
             allocations,
@@ -151,7 +160,7 @@ impl Cluster {
             let is_known = self.standing[ordinal as usize] != Standing::Absent;
             let own = self.columns.value("pool", ordinal).unwrap_or_default();
             if is_known && (own == pool || pool.is_empty()) {
-                self.measure(ordinal, true);
+                self.change(ordinal, |cluster, _| cluster.measure(ordinal, true));
             }
         }
     }
@@ -167,10 +176,11 @@ impl Cluster {
         self.remove_allocation(id);
         let ordinal = self.ordinal_or_new(node);
         self.ledger.add(id, ordinal, service, needs);
-        let index = ordinal as usize;
-        self.used[index] = self.used[index].plus(needs.room);
-        self.free[index] = self.capacity[index].minus(self.used[index]);
-        self.slots[index].allocations.insert(id);
+        self.change(ordinal, |cluster, index| {
+            cluster.used[index] = cluster.used[index].plus(needs.room);
+            cluster.free[index] = cluster.capacity[index].minus(cluster.used[index]);
+            cluster.slots[index].allocations.insert(id);
+        });
     }
 
     /// No longer counts an allocation: it ended, or was forgotten. One that is not known is fine.
@@ -178,10 +188,11 @@ impl Cluster {
         let Some((ordinal, room)) = self.ledger.remove(id) else {
             return;
         };
-        let index = ordinal as usize;
-        self.used[index] = self.used[index].minus(room);
-        self.free[index] = self.capacity[index].minus(self.used[index]);
-        self.slots[index].allocations.remove(&id);
+        self.change(ordinal, |cluster, index| {
+            cluster.used[index] = cluster.used[index].minus(room);
+            cluster.free[index] = cluster.capacity[index].minus(cluster.used[index]);
+            cluster.slots[index].allocations.remove(&id);
+        });
         self.drop_if_empty(ordinal);
     }
 
@@ -285,14 +296,43 @@ impl Cluster {
         self.ledger.lowest_priority()
     }
 
-    /// The largest amount of each resource on any one node.
-    pub(crate) fn largest(&self) -> Room {
-        self.largest.room()
+    /// What all allocations request.
+    pub(crate) fn demand(&self) -> &Demand {
+        self.ledger.demand()
     }
 
-    /// What all allocations request together.
-    pub(crate) fn requested(&self) -> Room {
-        self.ledger.total()
+    /// What the nodes have that take allocations.
+    pub(crate) fn supply(&self) -> Supply {
+        Supply {
+            largest: self.largest.room().into(),
+            ..self.supply
+        }
+    }
+
+    /// Whether a node counts as supply, and as empty.
+    fn supplied(&self, index: usize) -> (Size, Size) {
+        let nothing = Size::default();
+        if self.standing[index] != Standing::Ready {
+            return (nothing, nothing);
+        }
+        let capacity = Size::from(self.capacity[index]);
+        match self.used[index] == Room::default() {
+            true => (capacity, capacity),
+            false => (capacity, nothing),
+        }
+    }
+
+    /// Changes a node, and the sums with it.
+    fn change<T>(&mut self, ordinal: u32, change: impl FnOnce(&mut Self, usize) -> T) -> T {
+        let index = ordinal as usize;
+        let (total, empty) = self.supplied(index);
+        self.supply.total = self.supply.total.minus(total);
+        self.supply.empty = self.supply.empty.minus(empty);
+        let changed = change(self, index);
+        let (total, empty) = self.supplied(index);
+        self.supply.total = self.supply.total.plus(total);
+        self.supply.empty = self.supply.empty.plus(empty);
+        changed
     }
 
     /// How nodes are ranked for a service of this pool that does not say.

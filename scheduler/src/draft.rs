@@ -7,6 +7,7 @@ use skep_model::id::{AllocationId, NodeId, ServiceId};
 
 use crate::cluster::{Candidate, Cluster};
 use crate::filter::Ask;
+use crate::packing::{Packing, Size, Sum};
 use crate::room::{Named, Needs, Room};
 
 /// A cluster and what has been started and displaced on paper.
@@ -19,8 +20,10 @@ pub struct Draft<'a> {
     named: BTreeMap<Named, BTreeMap<u32, i64>>,
     displaced: BTreeSet<AllocationId>,
     displaced_of: BTreeMap<ServiceId, u32>,
-    started: u64,
-    requested: Room,
+    /// All that is requested, with what is drafted.
+    asked: Sum,
+    /// What the nodes have that were empty before.
+    opened: Size,
 }
 
 impl<'a> Draft<'a> {
@@ -33,8 +36,8 @@ impl<'a> Draft<'a> {
             named: BTreeMap::new(),
             displaced: BTreeSet::new(),
             displaced_of: BTreeMap::new(),
-            started: 0,
-            requested: base.requested(),
+            asked: base.demand().sum(),
+            opened: Size::default(),
         }
     }
 
@@ -62,10 +65,14 @@ impl<'a> Draft<'a> {
 
     pub(crate) fn start_at(&mut self, ordinal: u32, service: ServiceId, needs: &Needs) {
         let used = self.used_at(ordinal);
+        let was_empty = *used == Room::default() && needs.room != Room::default();
         *used = used.plus(needs.room);
+        if was_empty {
+            let capacity = self.base.capacity[ordinal as usize];
+            self.opened = self.opened.plus(capacity.into());
+        }
         self.count(ordinal, service, needs, 1);
-        self.started += 1;
-        self.requested = self.requested.plus(needs.room);
+        self.asked = self.asked.with(needs.room.into(), 1);
     }
 
     /// Counts an allocation no longer: it makes way. Once each.
@@ -148,16 +155,12 @@ impl<'a> Draft<'a> {
             .collect()
     }
 
-    /// The mean request of what there is and of `count` more such.
-    pub(crate) fn mean(&self, more: Room, count: u64) -> Room {
-        let there = self.base.allocation_count() as u64 + self.started;
-        let all = (there + count).max(1);
-        let mean = |sum: u64, one: u64| sum.saturating_add(one.saturating_mul(count)) / all;
-        Room {
-            cpu_millis: mean(self.requested.cpu_millis, more.cpu_millis),
-            memory_bytes: mean(self.requested.memory_bytes, more.memory_bytes),
-            disk_bytes: mean(self.requested.disk_bytes, more.disk_bytes),
-        }
+    /// The formula for what there is, what is drafted, and `count` more such.
+    pub(crate) fn packing(&self, more: Room, count: u64) -> Packing {
+        let mut supply = self.base.supply();
+        supply.empty = supply.empty.minus(self.opened);
+        let asked = self.asked.with(more.into(), count);
+        Packing::with_drafted(self.base.demand(), asked, &supply)
     }
 
     fn used_at(&mut self, ordinal: u32) -> &mut Room {

@@ -15,6 +15,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::room::Room;
+
 /// An amount of both resources that are packed. The others (disk, ports, devices) fit or do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Size {
@@ -59,8 +61,17 @@ impl Size {
     }
 }
 
+impl From<Room> for Size {
+    fn from(room: Room) -> Self {
+        Self {
+            cpu: room.cpu_millis,
+            memory: room.memory_bytes,
+        }
+    }
+}
+
 /// The whole of the largest node's resource. Twenty bits tell 0.001 cores of a thousand apart.
-const WHOLE_BITS: u32 = 20;
+const WHOLE: f64 = (1 << 20) as f64;
 /// Proportions are fixed-point numbers with this many bits behind the point.
 const LINE_BITS: u32 = 16;
 /// Steeper proportions than this are all the same: the other resource is not asked for at all.
@@ -83,13 +94,14 @@ pub const PLENTY_PERCENT: u64 = 50;
 /// few proportions that occur.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Demand {
-    total: Tally,
+    total: Sum,
     /// By the logarithm of CPU over memory, in eighths.
-    by_proportion: BTreeMap<i32, Tally>,
+    by_proportion: BTreeMap<i32, Sum>,
 }
 
+/// Asks together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Tally {
+pub struct Sum {
     count: u64,
     cpu: u128,
     memory: u128,
@@ -123,8 +135,13 @@ impl Demand {
         self.total.count
     }
 
-    /// The tallies at the middle of each of `LINES` equal parts, by proportion.
-    fn quantiles(&self) -> [Tally; LINES] {
+    /// All of it together.
+    pub fn sum(&self) -> Sum {
+        self.total
+    }
+
+    /// The sums at the middle of each of `LINES` equal parts, by proportion.
+    fn quantiles(&self) -> [Sum; LINES] {
         let mut found = [self.total; LINES];
         let mut seen = 0;
         let mut next = 0;
@@ -140,11 +157,19 @@ impl Demand {
     }
 }
 
-impl Tally {
+impl Sum {
+    /// With so many more of a size.
+    #[must_use]
+    pub fn with(self, ask: Size, count: u64) -> Self {
+        Self {
+            count: self.count + count,
+            cpu: self.cpu + u128::from(ask.cpu) * u128::from(count),
+            memory: self.memory + u128::from(ask.memory) * u128::from(count),
+        }
+    }
+
     fn add(&mut self, ask: Size) {
-        self.count += 1;
-        self.cpu += u128::from(ask.cpu);
-        self.memory += u128::from(ask.memory);
+        *self = self.with(ask, 1);
     }
 
     fn take(&mut self, ask: Size) {
@@ -230,7 +255,7 @@ struct Line {
 }
 
 impl Line {
-    fn new(tally: Tally, largest: Size) -> Self {
+    fn new(tally: Sum, largest: Size) -> Self {
         let cpu = tally
             .cpu
             .max(1)
@@ -262,12 +287,16 @@ fn slope(above: u128, below: u128) -> i64 {
 }
 
 /// The formula with its constants for one plan: freeze it while nodes are compared.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// Sizes become parts in floating point, by one multiplication each, which IEEE 754 rounds the same
+/// everywhere; all else is integers.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Packing {
     aim: Aim,
     /// What an empty node costs less for each part of its size; negative: more.
     opening: i64,
-    largest: Size,
+    /// Parts of a unit of each resource.
+    scale: [f64; 2],
     /// The mean ask alone, or all of the usual ones.
     lines: [Line; LINES],
     used_lines: usize,
@@ -283,16 +312,25 @@ impl Packing {
         Self::with_aim(demand, supply, supply.aim())
     }
 
+    /// The same where asks are drafted that the demand does not count yet: `asked` are all of them.
+    pub fn with_drafted(demand: &Demand, asked: Sum, supply: &Supply) -> Self {
+        Self::of(demand, asked, supply, supply.aim())
+    }
+
     /// With an aim of the caller's: the rebalancer only ever keeps nodes empty.
     pub fn with_aim(demand: &Demand, supply: &Supply, aim: Aim) -> Self {
-        let mut lines = [Line::new(demand.total, supply.largest); LINES];
+        Self::of(demand, demand.total, supply, aim)
+    }
+
+    fn of(demand: &Demand, asked: Sum, supply: &Supply, aim: Aim) -> Self {
+        let mut lines = [Line::new(asked, supply.largest); LINES];
         if aim == Aim::FillAll {
             lines = demand
                 .quantiles()
                 .map(|tally| Line::new(tally, supply.largest));
         }
         let (used_lines, stranded, left) = match aim {
-            Aim::KeepNodesEmpty => (1, UNIT / 4, scarcity(demand, supply)),
+            Aim::KeepNodesEmpty => (1, UNIT / 4, scarcity(asked, supply)),
             Aim::KeepHoles => (1, UNIT, even(UNIT * 6 / 100)),
             Aim::FillAll => (LINES, UNIT / LINES as i64, even(1)),
         };
@@ -300,7 +338,8 @@ impl Packing {
         Self {
             aim,
             opening: if is_plenty { 4 * UNIT } else { -4 * UNIT },
-            largest: supply.largest,
+            scale: [supply.largest.cpu, supply.largest.memory]
+                .map(|largest| WHOLE / largest.max(1) as f64),
             lines,
             used_lines,
             stranded,
@@ -313,16 +352,14 @@ impl Packing {
         self.aim
     }
 
-    /// A size as [`Self::cost`] takes it: once for an ask, once for a node after each change.
+    /// A size as [`Self::cost`] takes it: of an ask, or of what is free.
+    #[inline]
     pub fn parts(&self, size: Size) -> Parts {
-        let part = |size: u64, of: u64| {
-            let part = (u128::from(size) << WHOLE_BITS) / u128::from(of.max(1));
-            // No node is larger than the largest; an ask that is fits nowhere.
-            i64::try_from(part.min(1 << WHOLE_BITS)).expect("20 bits")
-        };
+        // No node is larger than the largest; an ask that is fits nowhere.
+        let part = |size: u64, scale: f64| (size as f64 * scale).min(WHOLE) as i64;
         Parts {
-            cpu: part(size.cpu, self.largest.cpu),
-            memory: part(size.memory, self.largest.memory),
+            cpu: part(size.cpu, self.scale[0]),
+            memory: part(size.memory, self.scale[1]),
         }
     }
 
@@ -357,14 +394,12 @@ fn even(weight: i64) -> Parts {
 
 /// Weights by the fourth power of how scarce each resource is: what there is plenty of need not
 /// be used up. Together twice [`UNIT`].
-fn scarcity(demand: &Demand, supply: &Supply) -> Parts {
-    let cpu = demand
-        .total
+fn scarcity(asked: Sum, supply: &Supply) -> Parts {
+    let cpu = asked
         .cpu
         .max(1)
         .saturating_mul(supply.total.memory.max(1).into());
-    let memory = demand
-        .total
+    let memory = asked
         .memory
         .max(1)
         .saturating_mul(supply.total.cpu.max(1).into());

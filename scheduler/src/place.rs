@@ -71,8 +71,8 @@ fn frame(draft: &Draft<'_>, ask: &Ask, lens: &Lens<'_, '_>, wanted: usize) -> Fr
     let (cluster, placement) = (draft.cluster(), &ask.placement);
     let strategy = placement.strategy;
     let strategy = strategy.unwrap_or_else(|| cluster.strategy(placement.pool.as_deref()));
-    let mean = draft.mean(lens.needs.room, wanted as u64);
-    Frame::new(strategy, lens.needs.room, cluster.largest(), mean)
+    let needs = lens.needs.room;
+    Frame::new(strategy, needs, draft.packing(needs, wanted as u64))
 }
 
 /// What ranks nodes of one cell, and which node it is.

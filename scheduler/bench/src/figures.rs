@@ -1,6 +1,7 @@
 //! Figures beside those of a peer, as a table for people and as JSON under `target/bench/`, in the
 //! form that the other benchmarks write.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -14,22 +15,22 @@ pub const RECORDED: &str = "Nomad 1.10, recorded on another machine";
 #[derive(Debug, Clone, Serialize)]
 pub struct Figure {
     /// Its name.
-    pub metric: &'static str,
+    pub metric: Cow<'static, str>,
     /// Skep's.
     pub value: f64,
     /// Of both.
     pub unit: &'static str,
     /// Who else, and where it was measured.
-    pub peer: Option<&'static str>,
+    pub peer: Option<Cow<'static, str>>,
     /// The peer's.
     pub peer_value: Option<f64>,
 }
 
 impl Figure {
     /// Without a peer.
-    pub fn alone(metric: &'static str, value: f64, unit: &'static str) -> Self {
+    pub fn alone(metric: impl Into<Cow<'static, str>>, value: f64, unit: &'static str) -> Self {
         Self {
-            metric,
+            metric: metric.into(),
             value,
             unit,
             peer: None,
@@ -40,7 +41,7 @@ impl Figure {
     /// Beside a figure of Nomad's.
     #[must_use]
     pub fn beside_nomad(mut self, value: f64) -> Self {
-        self.peer = Some(RECORDED);
+        self.peer = Some(RECORDED.into());
         self.peer_value = Some(value);
         self
     }
@@ -60,8 +61,8 @@ pub fn quantile(values: &mut [f64], share: f64) -> f64 {
 pub fn table(figures: &[Figure]) -> String {
     let mut text = String::from("| metric | value | unit | beside |\n|---|---:|---|---|\n");
     for figure in figures {
-        let beside = match (figure.peer, figure.peer_value) {
-            (Some(peer), Some(value)) => format!("{peer}: {value:.1}"),
+        let beside = match (&figure.peer, figure.peer_value) {
+            (Some(peer), Some(value)) => format!("{peer}: {value:.2}"),
             _ => String::new(),
         };
         // Writing to a String cannot fail.

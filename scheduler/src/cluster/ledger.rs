@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use skep_model::id::{AllocationId, ServiceId};
 
+use crate::packing::Demand;
 use crate::room::{Named, Needs, Room};
 
 /// Where an allocation is and whose.
@@ -25,7 +26,7 @@ pub(super) struct Ledger {
     kinds: Vec<(Arc<Needs>, u32)>,
     numbers: BTreeMap<Arc<Needs>, u32>,
     vacant: Vec<u32>,
-    total: Room,
+    demand: Demand,
     leaving: BTreeSet<AllocationId>,
     leaving_of: BTreeMap<ServiceId, u32>,
 }
@@ -49,7 +50,7 @@ impl Ledger {
             let used = self.named.entry(named.clone()).or_default();
             *used.entry(node).or_default() += count;
         }
-        self.total = self.total.plus(needs.room);
+        self.demand.put(needs.room.into());
     }
 
     /// Where it was and the room it took.
@@ -62,7 +63,7 @@ impl Ledger {
         for (named, count) in &needs.named {
             take(&mut self.named, named, placed.node, *count);
         }
-        self.total = self.total.minus(needs.room);
+        self.demand.remove(needs.room.into());
         Some((placed.node, needs.room))
     }
 
@@ -106,8 +107,8 @@ impl Ledger {
         self.allocations.len()
     }
 
-    pub(super) fn total(&self) -> Room {
-        self.total
+    pub(super) fn demand(&self) -> &Demand {
+        &self.demand
     }
 
     pub(super) fn spread_of(&self, service: ServiceId) -> Option<&BTreeMap<u32, u32>> {
@@ -128,7 +129,7 @@ impl Ledger {
         };
         let mut pairs = self.allocations.iter().zip(&other.allocations);
         self.len() == other.len()
-            && self.total == other.total
+            && self.demand == other.demand
             && self.leaving == other.leaving
             && counts(self) == counts(other)
             && self.named.len() == other.named.len()

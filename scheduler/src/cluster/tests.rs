@@ -68,7 +68,7 @@ fn a_pools_policy_changes_what_its_nodes_offer_at_once() {
         node.capacity.cpu_millis
     };
     assert_eq!((cpu(&cluster, 1), cpu(&cluster, 2)), (3_600, 1_000));
-    assert_eq!(cluster.largest().cpu_millis, 3_600);
+    assert_eq!(cluster.supply().largest.cpu, 3_600);
     cluster.put_policy("dense", None);
     assert_eq!(cluster, before);
 }

@@ -8,6 +8,7 @@ use skep_model::id::NodeId;
 use skep_model::node::{Admin, Node, NodeStatus};
 use skep_model::placement::{MaxPer, Spread, Strategy, Toward};
 use skep_model::spec::Resources;
+use skep_scheduler::packing::{Demand, Packing, Size, Supply};
 
 use super::{MIB, World};
 
@@ -214,22 +215,31 @@ fn affinity(world: &World, node: &Node) -> i64 {
     sum
 }
 
-/// The mean request of all that there are and of the group.
-fn mean(world: &World, group: u64) -> [u64; 3] {
+/// The formula for all that there are and for the group: its sums are counted here, its cost is
+/// `packing`'s own and tested there.
+fn packing(world: &World, group: u64) -> Packing {
     let own = own(world).map(|_| world.needs);
     let others = world.others.values().map(|(_, needs)| *needs);
-    let all: Vec<[u64; 3]> = own.chain(others).map(amounts).collect();
-    let count = all.len() as u64 + group;
-    let mut mean = [0; 3];
-    for r in 0..3 {
-        let sum: u64 = all.iter().map(|one| one[r]).sum();
-        mean[r] = (sum + amounts(world.needs)[r] * group) / count;
+    let mut demand = Demand::default();
+    own.chain(others).for_each(|needs| demand.put(size(amounts(needs))));
+    let asked = demand.sum().with(size(amounts(world.needs)), group);
+    let mut supply = Supply::default();
+    for node in world.nodes.values() {
+        let capacity = size(offered(node));
+        let takes = node.status == NodeStatus::Ready && node.admin == Admin::Eligible;
+        supply.largest = supply.largest.max(capacity);
+        if takes {
+            supply.put(capacity, left(world, node) == offered(node));
+        }
     }
-    mean
+    Packing::with_drafted(&demand, asked, &supply)
 }
 
-fn cost(world: &World, node: &Node, mean: [u64; 3]) -> i64 {
-    let before = left(world, node).map(|part| part as f64);
+fn size([cpu, memory, _]: [u64; 3]) -> Size {
+    Size { cpu, memory }
+}
+
+fn cost(world: &World, node: &Node, packing: &Packing) -> i64 {
     let needs = amounts(world.needs);
     let after: [f64; 3] = std::array::from_fn(|r| (left(world, node)[r] - needs[r]) as f64);
     let of = offered(node);
@@ -239,27 +249,16 @@ fn cost(world: &World, node: &Node, mean: [u64; 3]) -> i64 {
         Strategy::Spread => -(parts[0] + parts[1]),
         Strategy::Balanced => (parts[0] - parts[1]).abs() + 0.03 * (parts[0] + parts[1]),
         Strategy::Binpack => {
-            let one_over = |r: usize| {
-                let largest = world.nodes.values().map(|node| offered(node)[r]).max();
-                let largest = largest.unwrap_or(0) as f64;
-                if largest > 0.0 { 1.0 / largest } else { 0.0 }
-            };
-            let stranded = |free: [f64; 3]| {
-                let used = (0..3).filter(|r| mean[*r] > 0);
-                let fits = used.clone().map(|r| free[r] * (1.0 / mean[r] as f64));
-                let fits = fits.fold(f64::MAX, f64::min);
-                let rest = used.map(|r| (free[r] - fits * mean[r] as f64) * one_over(r));
-                rest.sum::<f64>()
-            };
-            let left: f64 = (0..3).map(|r| after[r] * one_over(r)).sum();
-            stranded(after) - stranded(before) + 0.03 * left
+            let free = left(world, node);
+            let (parts, ask) = (packing.parts(size(free)), packing.parts(size(needs)));
+            return packing.cost(parts, free == offered(node), ask);
         }
     };
     (cost * 1e9) as i64
 }
 
 /// Where one more goes as one of a group: every node that can take it, sorted by the declared order.
-pub(crate) fn best(world: &World, mean: [u64; 3]) -> Option<NodeId> {
+pub(crate) fn best(world: &World, packing: &Packing) -> Option<NodeId> {
     let placement = &world.service.spec.placement;
     let mut scored = Vec::new();
     for (id, node) in &world.nodes {
@@ -280,7 +279,7 @@ pub(crate) fn best(world: &World, mean: [u64; 3]) -> Option<NodeId> {
             broken,
             levels,
             -affinity(world, node),
-            cost(world, node, mean),
+            cost(world, node, packing),
             same,
             *id,
         );
@@ -293,10 +292,10 @@ pub(crate) fn best(world: &World, mean: [u64; 3]) -> Option<NodeId> {
 /// Where each of a group goes, one after the other; shorter where no more fit.
 pub(crate) fn place(world: &World, group: usize) -> Vec<NodeId> {
     let mut world = world.clone();
-    let mean = mean(&world, group as u64);
+    let packing = packing(&world, group as u64);
     let mut placed = Vec::new();
     while placed.len() < group {
-        let Some(node) = best(&world, mean) else {
+        let Some(node) = best(&world, &packing) else {
             break;
         };
         let id = 9_000_000 + placed.len() as u128;

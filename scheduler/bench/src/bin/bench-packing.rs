@@ -3,12 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::Parser;
+use skep_scheduler_bench::figures;
 use skep_scheduler_bench::packing::load::Mix;
 use skep_scheduler_bench::packing::presets::{Preset, SEEDS};
 use skep_scheduler_bench::packing::replay::Replay;
-use skep_scheduler_bench::packing::report::{Figure, Measurement};
+use skep_scheduler_bench::packing::report::Measurement;
 use skep_scheduler_bench::packing::rules::Rule;
 use skep_scheduler_bench::packing::trace;
 
@@ -51,9 +52,6 @@ struct Arguments {
     /// How many seeds
     #[arg(long, default_value_t = SEEDS.end, conflicts_with = "trace")]
     seeds: u64,
-    /// Where the figures go
-    #[arg(long, default_value = "target/bench/packing.json")]
-    json: PathBuf,
 }
 
 fn main() -> Result<()> {
@@ -82,29 +80,9 @@ fn presets(arguments: &Arguments) -> Result<()> {
         println!("{}", measured.table());
         figures.extend(measured.figures());
     }
-    write(&arguments.json, &figures)
-}
-
-fn write(path: &Path, figures: &[Figure]) -> Result<()> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    let json = serde_json::to_vec_pretty(figures)?;
-    std::fs::write(path, json).with_context(|| format!("writing {}", path.display()))?;
-    println!("| metric | value | unit | beside |\n|---|---:|---|---|");
-    for figure in figures {
-        let beside = match (&figure.peer, figure.peer_value) {
-            (Some(peer), Some(value)) => format!("{peer}: {value:.2}"),
-            _ => String::new(),
-        };
-        let Figure {
-            metric,
-            value,
-            unit,
-            ..
-        } = figure;
-        println!("| {metric} | {value:.2} | {unit} | {beside} |");
-    }
+    print!("{}", figures::table(&figures));
+    let path = figures::publish("packing", &figures)?;
+    println!("\nwritten to {}", path.display());
     Ok(())
 }
 

@@ -1,28 +1,16 @@
 //! The presets under every rule, as tables for people and figures for machines. Measures nothing
 //! by the clock.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
-
-use serde::Serialize;
 
 use super::load::Mix;
 use super::presets::{Load, MOVED_A_DAY, Preset};
 use super::rules::Rule;
+use crate::figures::Figure;
 
-/// One figure, beside the best of the heuristics.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Figure {
-    /// Its name.
-    pub metric: String,
-    /// Skep's.
-    pub value: f64,
-    /// Of both.
-    pub unit: &'static str,
-    /// Who else was measured.
-    pub peer: Option<String>,
-    /// The peer's.
-    pub peer_value: Option<f64>,
-}
+/// A name and a figure, where there are any.
+type Peer = (Option<Cow<'static, str>>, Option<f64>);
 
 /// A contestant: a rule, and whether Skep's rebalancer helps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,12 +163,12 @@ impl Measurement {
         let best = self
             .peers()
             .min_by(|a, b| self.mean_pct(*a).total_cmp(&self.mean_pct(*b)));
-        let peer = |value: fn(&Self, usize) -> f64| {
-            let name = best.map(|best| self.entrants[best].name());
+        let peer = |value: fn(&Self, usize) -> f64| -> Peer {
+            let name = best.map(|best| self.entrants[best].name().into());
             (name, best.map(|best| value(self, best)))
         };
-        let figure = |name: &str, value: f64, (peer, peer_value)| Figure {
-            metric: format!("packing.{}.{name}", self.preset.name().replace('-', "_")),
+        let figure = |name: &str, value: f64, (peer, peer_value): Peer| Figure {
+            metric: format!("packing.{}.{name}", self.preset.name().replace('-', "_")).into(),
             value,
             unit: "%",
             peer,
