@@ -106,6 +106,8 @@ pub(crate) enum Command {
     /// The nodes of the cluster
     #[command(subcommand)]
     Node(commands::node::Command),
+    /// Show and change whether allocations are moved so that fewer nodes are in use
+    Rebalance(commands::rebalance::Args),
     /// Show who changed what
     Audit(commands::audit::Args),
     /// Tokens that let nodes and servers join

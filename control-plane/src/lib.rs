@@ -12,6 +12,7 @@ pub mod machine;
 pub mod peers;
 pub mod pki;
 pub mod placement;
+pub mod rebalancing;
 pub mod reconcile;
 pub mod samples;
 pub mod scaling;

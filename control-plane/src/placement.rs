@@ -1,6 +1,8 @@
 //! The scheduler's picture of the state: kept up from what changes by the leader's loop, made at once
 //! for a question. Decides nothing.
 
+use std::collections::BTreeMap;
+
 use skep_model::allocation::Desired;
 use skep_model::id::{AllocationId, NodeId};
 use skep_model::placement::Toward;
@@ -9,6 +11,8 @@ use skep_scheduler::cluster::Cluster;
 use skep_scheduler::filter::Surroundings;
 use skep_scheduler::room::Needs;
 use skep_state::{Change, State};
+
+use crate::store::now_ms;
 
 /// Every node and live allocation of a view.
 pub fn cluster_of(view: &State) -> Cluster {
@@ -71,5 +75,28 @@ pub fn surroundings(view: &State, service: &Service) -> Surroundings {
         workspace: view.path_of(service).map(|path| path.workspace),
         services: found.collect(),
         data_on: None,
+        moving: moving(view, service),
     }
+}
+
+/// Its allocations that are being moved, and where to; none while it has something else to do: a
+/// rollout, or one that is missing, goes wherever there is room.
+fn moving(view: &State, service: &Service) -> BTreeMap<AllocationId, NodeId> {
+    let now_ms = now_ms().max(view.time_ms());
+    let under_way = view.rebalance().under_way(now_ms);
+    let of_service = under_way.filter(|(_, moving)| moving.service == service.id);
+    let moving: BTreeMap<AllocationId, NodeId> = of_service
+        .filter(|(id, _)| {
+            let allocation = view.allocation(*id);
+            allocation.is_some_and(|a| a.is_live() && a.desired == Desired::Run)
+        })
+        .map(|(id, moving)| (id, moving.to))
+        .collect();
+    let running = view
+        .allocations_of(service.id)
+        .filter(|a| a.is_live() && a.desired == Desired::Run && a.job.is_none());
+    let is_settled = service.rollout.is_none()
+        && !moving.is_empty()
+        && running.count() >= service.wanted() as usize;
+    if is_settled { moving } else { BTreeMap::new() }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use skep_model::id::{NodeId, ServiceId};
+use skep_model::id::{AllocationId, NodeId, ServiceId};
 use skep_model::placement::{Constraint, Operator, Placement};
 use skep_model::service::Release;
 use skep_model::spec::Resources;
@@ -21,6 +21,9 @@ pub struct Surroundings {
     pub services: BTreeMap<String, ServiceId>,
     /// The node that alone has its data; none: it has no volume yet.
     pub data_on: Option<NodeId>,
+    /// Allocations of it that are to go to another node, and where: what is started meanwhile goes
+    /// to one of these nodes. Empty: nothing of it is moved.
+    pub moving: BTreeMap<AllocationId, NodeId>,
 }
 
 /// What one allocation needs of a node.
@@ -105,6 +108,8 @@ pub enum Reason {
     Image,
     /// The data is on another node.
     Data,
+    /// Something of the service is being moved, and not there.
+    Elsewhere,
     /// An operator wants no new ones there.
     Cordoned,
     /// An operator wants it empty.

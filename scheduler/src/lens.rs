@@ -4,6 +4,8 @@
 
 mod domain;
 
+use std::collections::BTreeSet;
+
 use skep_model::placement::{Constraint, Operator, Toward};
 
 use crate::cluster::{Cluster, Standing};
@@ -148,6 +150,14 @@ impl<'a, 'q> Lens<'a, 'q> {
                 let name = node.map(|node| node.name);
                 rules.push(self.rule(reason, NODE, |value| value.is_some() && value == name));
             }
+        }
+        let moving = &self.ask.around.moving;
+        if !moving.is_empty() {
+            let nodes = moving.values().filter_map(|id| self.cluster.node(*id));
+            let names: BTreeSet<&str> = nodes.map(|node| node.name).collect();
+            rules.push(self.rule(Reason::Elsewhere, NODE, |value| {
+                value.is_some_and(|name| names.contains(name))
+            }));
         }
         self.rules = rules;
     }

@@ -92,7 +92,8 @@ struct Planner<'a, 'i> {
     ended: Vec<&'a Allocation>,
     /// Meant to run, on nodes that have been silent for so long that others take their place.
     away: Vec<&'a Allocation>,
-    /// Of `old`: those of the target whose node is to be empty.
+    /// Of `old`: those of the target whose node is to be empty. Others of the target there are being
+    /// moved.
     leaving: Leaving,
     plan: Plan,
 }
@@ -110,9 +111,10 @@ impl<'a, 'i> Planner<'a, 'i> {
         allocations.sort_by_key(|allocation| allocation.id);
         let running = allocations.iter().filter(|a| is_live(Desired::Run, a));
         let (away, there): (Vec<_>, Vec<_>) = running.partition(|a| leaving.is_given_up(a.node));
-        let (new, old) = there
-            .into_iter()
-            .partition(|a: &&Allocation| Some(a.target) == target && !leaving.is_drained(a.node));
+        let (new, old) = there.into_iter().partition(|a: &&Allocation| {
+            let is_moving = input.around.moving.contains_key(&a.id);
+            Some(a.target) == target && !leaving.is_drained(a.node) && !is_moving
+        });
         let draining = allocations.iter().filter(|a| is_live(Desired::Drain, a));
         let ended = allocations
             .iter()
@@ -254,10 +256,11 @@ impl<'a, 'i> Planner<'a, 'i> {
         let going = self.old.len().saturating_sub(staying);
         for allocation in self.old.drain(..going).collect::<Vec<_>>() {
             let is_moved = self.wanted > 0 && Some(allocation.target) == self.target;
-            let reason = if is_moved {
-                "its node is being drained"
-            } else {
-                &reason
+            let is_packed = self.input.around.moving.contains_key(&allocation.id);
+            let reason = match (is_moved, is_packed) {
+                (true, true) => "moved to another node, so that fewer are in use",
+                (true, false) => "its node is being drained",
+                (false, _) => &reason,
             };
             self.withdraw(allocation, reason);
         }

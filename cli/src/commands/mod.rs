@@ -20,6 +20,7 @@ pub(crate) mod node;
 pub(crate) mod operator;
 pub(crate) mod plan;
 pub(crate) mod ps;
+pub(crate) mod rebalance;
 pub(crate) mod releases;
 pub(crate) mod restore;
 pub(crate) mod rm;
@@ -104,6 +105,7 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Releases(args) => releases::run(args, session).await,
         Command::Env(command) => env::run(command, session).await,
         Command::Webhook(command) => webhook::run(command, session).await,
+        Command::Rebalance(args) => rebalance::run(args, session).await,
         Command::Audit(args) => audit::run(args, session).await,
         Command::Node(command) => node::run(command, session).await,
         Command::Token(command) => token::run(command, session).await,

@@ -146,6 +146,8 @@ actions! {
     SetNodeMeta = "set_node_meta" write,
     /// Cordon, drain, or take a node back.
     SetNodeAdmin = "set_node_admin" write,
+    /// Set how the cluster is rebalanced, and begin moves.
+    Rebalance = "rebalance" write,
     /// Remove a server.
     RemoveServer = "remove_server" write,
     /// Hand leadership to another server.

@@ -23,6 +23,7 @@ pub mod neighbours;
 mod nodes;
 mod placement;
 mod prepare;
+mod rebalance;
 mod samples;
 mod servers;
 mod services;
@@ -349,6 +350,13 @@ fn cluster_routes(app: &App) -> OpenApiRouter<App> {
             Action::SetNodeAdmin,
             routes!(nodes::put_admin),
         ))
+        .routes(protected(
+            app,
+            Action::ReadCluster,
+            routes!(rebalance::show),
+        ))
+        .routes(protected(app, Action::Rebalance, routes!(rebalance::put)))
+        .routes(protected(app, Action::Rebalance, routes!(rebalance::run)))
         .routes(protected(app, Action::ReadStatus, routes!(nodes::status)))
         .routes(protected(app, Action::ReadAudit, routes!(nodes::audit)))
 }

@@ -7,6 +7,7 @@ mod deployments;
 mod jobs;
 mod liveness;
 mod members;
+mod rebalancing;
 mod scheduling;
 
 use std::collections::BTreeSet;
@@ -64,6 +65,7 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) {
                 () = duties.run(&term) => {}
                 () = members::run(&parts.store, &term) => {}
                 () = autoscaling::run(&parts, &term) => {}
+                () = rebalancing::run(&parts, &term) => {}
                 _ = leadership.wait_for(|now| !now.is_leader) => tracing::info!("leadership lost: duties dropped"),
             }
             continue;

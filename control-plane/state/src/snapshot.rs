@@ -12,6 +12,7 @@ use skep_model::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
 use skep_model::job::JobBook;
 use skep_model::node::Node;
 use skep_model::quarantine::Quarantined;
+use skep_model::rebalance::Rebalance;
 use skep_model::server::JoinToken;
 use skep_model::service::{Release, Service};
 use skep_model::variable::Sealed;
@@ -112,6 +113,7 @@ mod tag {
     pub(super) const FORGOTTEN: u32 = 20;
     pub(super) const JOBS: u32 = 40;
     pub(super) const JOB_BOOKS: u32 = 41;
+    pub(super) const REBALANCE: u32 = 46;
 }
 
 /// Appends fields in the order of their numbers, as the whole message would be encoded.
@@ -190,6 +192,9 @@ impl State {
         to.all::<_, v1::Job>(tag::JOBS, self.jobs.values());
         for (service, book) in &self.job_books {
             to.message(tag::JOB_BOOKS, &v1::JobBook::from((*service, &**book)));
+        }
+        if *self.rebalance != Rebalance::default() {
+            to.message(tag::REBALANCE, &v1::Rebalance::from(&*self.rebalance));
         }
         to.out
     }
@@ -298,6 +303,7 @@ impl State {
                 let (service, book): (ServiceId, JobBook) = read::<v1::JobBook, _>(field)?;
                 self.job_books.insert(service, Arc::new(book));
             }
+            tag::REBALANCE => self.rebalance = Arc::new(read::<v1::Rebalance, _>(field)?),
             tag::DISMISSED => {
                 let message = v1::Dismissed::decode(field)?;
                 let node = NodeId::from_u128(id_bits("node", &message.node)?);

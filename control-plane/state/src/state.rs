@@ -12,6 +12,7 @@ use skep_model::id::{
 use skep_model::job::{Job, JobBook};
 use skep_model::node::Node;
 use skep_model::quarantine::Quarantined;
+use skep_model::rebalance::Rebalance;
 use skep_model::server::{JoinToken, Server};
 use skep_model::service::{Release, Service};
 use skep_model::tenancy::{Environment, Project, Workspace};
@@ -90,6 +91,7 @@ pub struct State {
     pub(crate) keys: Keys,
     pub(crate) jobs: OrdMap<JobId, Arc<Job>>,
     pub(crate) job_books: OrdMap<ServiceId, Arc<JobBook>>,
+    pub(crate) rebalance: Arc<Rebalance>,
     // Indexes: derived from the maps above, rebuilt when a snapshot is read.
     pub(crate) names: Names,
     pub(crate) service_allocations: OrdSet<(ServiceId, AllocationId)>,

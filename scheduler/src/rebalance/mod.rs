@@ -6,6 +6,7 @@
 //! that finds room. What was moved lately stays where it is and counts against the budget, so
 //! planning again changes nothing.
 
+mod allowed;
 mod empty;
 mod floor;
 mod unstrand;
@@ -15,6 +16,7 @@ use std::collections::BTreeSet;
 use skep_model::id::{AllocationId, NodeId};
 
 use crate::packing::{Aim, Demand, Packing, Size, Supply};
+pub use allowed::allowed;
 use floor::Floor;
 
 /// An allocation on a node.

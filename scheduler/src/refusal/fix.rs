@@ -83,6 +83,9 @@ impl<'q, 'a> Fixes<'q, 'a> {
         };
         Some(match reason {
             Reason::Constraint(_) => format!("remove the constraint `{rule}` ({can})"),
+            Reason::Elsewhere => {
+                "wait: a move that does not come about is given up in minutes".to_owned()
+            }
             Reason::Pool => format!("allow other pools than `{rule}` ({can})"),
             Reason::MaxPer(_) => format!("raise the limit `{rule}` ({can})"),
             _ => format!("widen the skew of `{rule}` ({can})"),

@@ -78,6 +78,10 @@ impl fmt::Display for Count {
             }
             Reason::Image => "cannot get the image".to_owned(),
             Reason::Data => format!("{} not have the data", by_number("does", "do")),
+            Reason::Elsewhere => {
+                let is = by_number("is", "are");
+                format!("{is} not where an allocation is being moved to")
+            }
             Reason::Cordoned => format!("{} cordoned", by_number("is", "are")),
             Reason::Draining => format!("{} being drained", by_number("is", "are")),
             Reason::RuntimeDown => format!("{} no working Docker", by_number("has", "have")),

@@ -221,7 +221,8 @@ fn packing(world: &World, group: u64) -> Packing {
     let own = own(world).map(|_| world.needs);
     let others = world.others.values().map(|(_, needs)| *needs);
     let mut demand = Demand::default();
-    own.chain(others).for_each(|needs| demand.put(size(amounts(needs))));
+    own.chain(others)
+        .for_each(|needs| demand.put(size(amounts(needs))));
     let asked = demand.sum().with(size(amounts(world.needs)), group);
     let mut supply = Supply::default();
     for node in world.nodes.values() {

@@ -7,6 +7,7 @@ mod deployment;
 mod job;
 mod log;
 mod placement;
+mod rebalance;
 mod sample;
 mod server;
 mod service;
@@ -28,6 +29,7 @@ pub use placement::{
     AllocationReason, NodeAnswer, PlanRequest, PlanView, PlannedEnd, PlannedStart, PlannedStep,
     WhyView,
 };
+pub use rebalance::{BegunView, MoveView, RebalanceRequest, RebalanceView};
 pub use sample::{AllocationSampleView, NodeSampleView, SamplesView, ServiceSampleView};
 pub use server::{
     GivenToken, OperatorRequest, OperatorView, ServerReport, ServerRole, ServerView, ServersView,

@@ -46,6 +46,8 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::PlanJobs(_) => ("plan jobs", LEVEL_JOBS),
         Kind::CreateJob(_) => ("create job", LEVEL_JOBS),
         Kind::CancelJob(_) => ("cancel job", LEVEL_JOBS),
+        Kind::SetRebalance(_) => ("set rebalance", LEVEL_SCHEDULING),
+        Kind::MoveAllocations(_) => ("move allocations", LEVEL_SCHEDULING),
     }
 }
 

@@ -8,6 +8,7 @@ mod level;
 mod node;
 mod plan;
 mod quarantine;
+mod rebalance;
 mod server;
 mod service;
 mod token;
@@ -260,6 +261,8 @@ impl Context<'_> {
             Kind::PlanJobs(message) => self.plan_jobs(message),
             Kind::CreateJob(message) => self.create_job(message),
             Kind::CancelJob(message) => self.cancel_job(&message),
+            Kind::SetRebalance(message) => self.set_rebalance(&message),
+            Kind::MoveAllocations(message) => self.move_allocations(&message),
         }
     }
 

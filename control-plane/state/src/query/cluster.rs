@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use skep_model::id::{AllocationId, NodeId, ServerId};
 use skep_model::quarantine::Quarantined;
+use skep_model::rebalance::Rebalance;
 use skep_model::server::{JoinToken, Server};
 use skep_model::variable::Sealed;
 
@@ -25,6 +26,11 @@ impl Cluster {
 }
 
 impl State {
+    /// How the cluster is rebalanced, and what is being moved.
+    pub fn rebalance(&self) -> &Rebalance {
+        &self.rebalance
+    }
+
     /// The same state with its data key wrapped by another operator's key: what a backup is restored to
     /// under a key file that is not the founder's.
     #[must_use]
