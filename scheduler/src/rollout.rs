@@ -327,6 +327,10 @@ impl<'a, 'i> Planner<'a, 'i> {
 
     /// No node has room for the next one: who is less important may have to go.
     fn refuse(&mut self, draft: &mut Draft<'_>, ask: &Ask, unplaced: usize) {
+        // Only for a move, which nobody waits for and nobody makes way for: it is given up in time.
+        if !ask.around.moving.is_empty() {
+            return;
+        }
         // What this plan started is there now, and it stays.
         let mut ask = ask.clone();
         let started = self.plan.starts.iter().map(|start| start.node);

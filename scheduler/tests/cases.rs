@@ -105,6 +105,7 @@ fn parse(given: &str) -> Result<Case, String> {
             "meta" => parse_meta(&mut world, &words[1..]),
             "place" => parse_place(&mut world, &words[1..]),
             "other" => parse_other(&mut world, &words[1..]),
+            "move" => parse_move(&mut world, &words[1..]),
             "alloc" => parse_allocation(&mut world, &mut drained, &words[1..]),
             _ => None,
         };
@@ -135,6 +136,13 @@ fn parse_node(world: &mut World, words: &[&str]) -> Option<()> {
         _ => {}
     }
     world.nodes.insert(node.id, node);
+    Some(())
+}
+
+/// `move 1 b`
+fn parse_move(world: &mut World, words: &[&str]) -> Option<()> {
+    let id = AllocationId::from_u128(words.first()?.parse().ok()?);
+    world.around.moving.insert(id, node_id(words.get(1)?)?);
     Some(())
 }
 

@@ -9,6 +9,7 @@ mod elsewhere;
 mod hooks;
 mod jobs;
 mod logs;
+mod rebalance;
 mod samples;
 mod servers;
 mod services;
