@@ -12,6 +12,7 @@ use skep_scheduler::filter::Surroundings;
 use skep_scheduler::room::Needs;
 use skep_state::{Change, State};
 
+use crate::rebalancing::heading;
 use crate::store::now_ms;
 
 /// Every node and live allocation of a view.
@@ -83,15 +84,12 @@ pub fn surroundings(view: &State, service: &Service) -> Surroundings {
 /// rollout, or one that is missing, goes wherever there is room.
 fn moving(view: &State, service: &Service) -> BTreeMap<AllocationId, NodeId> {
     let now_ms = now_ms().max(view.time_ms());
-    let under_way = view.rebalance().under_way(now_ms);
-    let of_service = under_way.filter(|(_, moving)| moving.service == service.id);
-    let moving: BTreeMap<AllocationId, NodeId> = of_service
-        .filter(|(id, _)| {
-            let allocation = view.allocation(*id);
-            allocation.is_some_and(|a| a.is_live() && a.desired == Desired::Run)
-        })
-        .map(|(id, moving)| (id, moving.to))
-        .collect();
+    let is_its = |id: &AllocationId| {
+        view.allocation(*id)
+            .is_some_and(|a| a.service == service.id)
+    };
+    let moving: BTreeMap<AllocationId, NodeId> =
+        heading(view, now_ms).filter(|(id, _)| is_its(id)).collect();
     let running = view
         .allocations_of(service.id)
         .filter(|a| a.is_live() && a.desired == Desired::Run && a.job.is_none());

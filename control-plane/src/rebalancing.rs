@@ -70,6 +70,16 @@ impl Advice {
     }
 }
 
+/// What is being moved and has not left yet, and where it goes.
+pub fn heading(view: &State, now_ms: u64) -> impl Iterator<Item = (AllocationId, NodeId)> + '_ {
+    let under_way = view.rebalance().under_way(now_ms);
+    under_way.filter_map(|(id, moving)| {
+        let allocation = view.allocation(id)?;
+        let is_there = allocation.is_live() && allocation.desired == Desired::Run;
+        is_there.then_some((id, moving.to))
+    })
+}
+
 /// The command that begins moves.
 pub fn command(moves: &[Move]) -> Kind {
     let moving = |step: &Move| v1::Moving {
@@ -90,6 +100,8 @@ struct Known {
     /// Most that a service has on any one node.
     most: BTreeMap<ServiceId, usize>,
     fixed: BTreeSet<AllocationId>,
+    /// What is being moved counts where it goes.
+    heading: BTreeMap<AllocationId, NodeId>,
 }
 
 impl Known {
@@ -99,6 +111,7 @@ impl Known {
             allowed: BTreeMap::new(),
             most: BTreeMap::new(),
             fixed: BTreeSet::new(),
+            heading: heading(view, now_ms).collect(),
         };
         let draft = Draft::new(cluster);
         for service in view.services() {
@@ -135,7 +148,11 @@ impl Known {
             .map(|node| {
                 let mut capacity = Size::from(node.capacity);
                 let mut items = Vec::new();
-                for allocation in view.allocations_on(node.id).filter(|a| a.is_live()) {
+                let arriving = self.heading.iter().filter(|(_, to)| **to == node.id);
+                let arriving = arriving.filter_map(|(id, _)| view.allocation(*id));
+                let there = view.allocations_on(node.id).filter(|a| a.is_live());
+                let staying = there.filter(|a| !self.heading.contains_key(&a.id));
+                for allocation in staying.chain(arriving) {
                     let size = size(view, allocation);
                     let service = view.service(allocation.service);
                     if service.is_some_and(|service| service.spec.is_system()) {

@@ -1,7 +1,6 @@
 //! Rebalancing: what could move so that fewer nodes are in use, and whether it does.
 
 use axum::Json;
-use skep_model::allocation::Desired;
 use skep_model::id::{AllocationId, NodeId};
 use skep_model::problem::{Code, Problem};
 use skep_model::rebalance::{MAX_MOVES, Mode, Rebalance};
@@ -69,10 +68,9 @@ async fn shown(app: &App) -> Result<RebalanceView, Problem> {
         Mode::Off => Default::default(),
         Mode::Advise | Mode::Auto => advice(&view).await?.moves,
     };
-    let under_way = settings.under_way(now_ms()).filter_map(|(id, moving)| {
+    let under_way = rebalancing::heading(&view, now_ms()).filter_map(|(id, to)| {
         let allocation = view.allocation(id)?;
-        let is_there = allocation.is_live() && allocation.desired == Desired::Run;
-        is_there.then(|| described(&view, id, allocation.node, moving.to))
+        Some(described(&view, id, allocation.node, to))
     });
     Ok(RebalanceView {
         mode: settings.mode,

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use skep_model::allocation::Desired;
 use skep_model::rebalance::Mode;
 use skep_state::State;
 use tokio::time::{MissedTickBehavior, interval};
@@ -50,11 +49,8 @@ pub(super) async fn run(parts: &Parts, token: &CancellationToken) {
 /// How many moves may begin now: none while some are not done.
 fn allowance(view: &State, now_ms: u64) -> usize {
     let settings = view.rebalance();
-    let is_busy = settings.under_way(now_ms).any(|(id, _)| {
-        let allocation = view.allocation(id);
-        allocation.is_some_and(|a| a.is_live() && a.desired == Desired::Run)
-    });
-    if settings.mode != Mode::Auto || is_busy {
+    let is_busy = || rebalancing::heading(view, now_ms).next().is_some();
+    if settings.mode != Mode::Auto || is_busy() {
         return 0;
     }
     let moves = settings.moves.values();
