@@ -12,6 +12,7 @@ mod growth;
 mod history;
 mod network;
 mod places;
+mod rebalance;
 mod samples;
 mod troubles;
 mod versions;
