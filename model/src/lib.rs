@@ -13,6 +13,7 @@ pub mod node;
 pub mod placement;
 pub mod problem;
 pub mod quarantine;
+pub mod rollout;
 pub mod route;
 pub mod run;
 pub mod sample;

@@ -4,7 +4,7 @@
 //! has.
 //!
 //! Nodes are updated `max_surge` at a time: the new allocation beside the old one where there is room
-//! for both, else in its place.
+//! for both, else in its place. A surge of none counts as one.
 
 use std::collections::BTreeMap;
 
@@ -217,7 +217,7 @@ impl<'a, 'i> Planner<'a, 'i> {
         };
         // A node without any is not taken anything from: it need not wait for the others.
         let is_limited = !old.is_empty() || self.input.service.rollout.is_some();
-        let surge = self.input.service.spec.update.max_surge as usize;
+        let surge = self.input.service.spec.update.max_surge.max(1) as usize;
         if is_limited && self.updating >= surge {
             return false;
         }

@@ -216,6 +216,7 @@ fn a_quota_lets_in_what_it_allows_and_names_what_is_short() {
     let input = Input {
         service: &world.service,
         release: release.as_ref(),
+        live_release: None,
         allocations: Vec::new(),
         now_ms: 0,
         drained: &|_| false,

@@ -35,6 +35,7 @@ fn plan(world: &World) -> Plan {
     let input = Input {
         service: &world.service,
         release: release.as_ref(),
+        live_release: None,
         allocations: world.allocations.values().collect(),
         now_ms: world.now_ms,
         drained: &|_| true,

@@ -90,6 +90,7 @@ impl World {
             webhook_secret: None,
             live: None,
             rollout: None,
+            progress: Default::default(),
             last_release: 0,
             stopped: false,
             removing: false,

@@ -5,6 +5,7 @@ mod autoscale;
 mod entity;
 mod job;
 mod placement;
+mod rollout;
 mod sample;
 mod server;
 mod spec;

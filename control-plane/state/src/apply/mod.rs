@@ -8,6 +8,7 @@ mod level;
 mod node;
 mod plan;
 mod quarantine;
+mod rollout;
 mod server;
 mod service;
 mod token;
@@ -260,6 +261,8 @@ impl Context<'_> {
             Kind::PlanJobs(message) => self.plan_jobs(message),
             Kind::CreateJob(message) => self.create_job(message),
             Kind::CancelJob(message) => self.cancel_job(&message),
+            Kind::AdvanceRollout(message) => self.advance_rollout(message),
+            Kind::ControlRollout(message) => self.control_rollout(&message),
         }
     }
 

@@ -192,6 +192,7 @@ pub(crate) fn service() -> Service {
         webhook_secret: None,
         live: None,
         rollout: None,
+        progress: Default::default(),
         last_release: 0,
         stopped: false,
         removing: false,
