@@ -65,6 +65,9 @@ pub(crate) enum Command {
     Restart(commands::again::Restart),
     /// Go back to an earlier release, at once
     Rollback(commands::again::Rollback),
+    /// How a release takes over: show, pause, resume, promote, abort
+    #[command(subcommand)]
+    Rollout(commands::rollout::Command),
     /// Say how many allocations a service has
     Scale(commands::scale::Args),
     /// Let load say how many allocations a service has

@@ -23,6 +23,7 @@ pub(crate) mod ps;
 pub(crate) mod releases;
 pub(crate) mod restore;
 pub(crate) mod rm;
+pub(crate) mod rollout;
 pub(crate) mod run;
 pub(crate) mod scale;
 pub(crate) mod server;
@@ -87,6 +88,7 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Redeploy(args) => again::redeploy(args, session).await,
         Command::Restart(args) => again::restart(args, session).await,
         Command::Rollback(args) => again::rollback(args, session).await,
+        Command::Rollout(command) => rollout::run(command, session).await,
         Command::Scale(args) => scale::run(args, session).await,
         Command::Autoscale(command) => autoscale::run(command, session).await,
         Command::Stop(args) => stop::run(args, session).await,

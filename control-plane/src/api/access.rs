@@ -128,6 +128,8 @@ actions! {
     ReadDeployments = "read_deployments" read,
     /// Cancel a deployment.
     CancelDeployment = "cancel_deployment" write,
+    /// Pause, resume, promote or abort a rollout.
+    ControlRollout = "control_rollout" write,
     /// Send the folder of a deployment.
     UploadSource = "upload_source" write,
     /// Read build logs and app logs.

@@ -23,6 +23,7 @@ pub mod neighbours;
 mod nodes;
 mod placement;
 mod prepare;
+mod rollouts;
 mod samples;
 mod servers;
 mod services;
@@ -307,6 +308,16 @@ fn deployment_routes(app: &App) -> OpenApiRouter<App> {
             app,
             Action::CancelDeployment,
             routes!(deployments::cancel),
+        ))
+        .routes(protected(
+            app,
+            Action::ReadDeployments,
+            routes!(rollouts::get),
+        ))
+        .routes(protected(
+            app,
+            Action::ControlRollout,
+            routes!(rollouts::control),
         ))
         .routes(protected(
             app,

@@ -7,6 +7,7 @@ mod deployment;
 mod job;
 mod log;
 mod placement;
+mod rollout;
 mod sample;
 mod server;
 mod service;
@@ -28,6 +29,7 @@ pub use placement::{
     AllocationReason, NodeAnswer, PlanRequest, PlanView, PlannedEnd, PlannedStart, PlannedStep,
     WhyView,
 };
+pub use rollout::{ReleaseCounts, RolloutProgressView, RolloutRequest, RolloutView};
 pub use sample::{AllocationSampleView, NodeSampleView, SamplesView, ServiceSampleView};
 pub use server::{
     GivenToken, OperatorRequest, OperatorView, ServerReport, ServerRole, ServerView, ServersView,

@@ -8,6 +8,7 @@ mod laws;
 mod levels;
 mod nodes;
 mod quarantine;
+mod rollouts;
 mod scale;
 mod servers;
 
