@@ -109,6 +109,14 @@ pub(crate) enum Command {
     /// The nodes of the cluster
     #[command(subcommand)]
     Node(commands::node::Command),
+    /// Pools of nodes: how they are filled, and what their nodes have in common
+    #[command(subcommand)]
+    Pool(commands::pool::Command),
+    /// What workspaces and environments may have
+    #[command(subcommand)]
+    Quota(commands::quota::Command),
+    /// Make constraints on nodes preferences in an environment, or take that back
+    Relax(commands::relax::Args),
     /// Show who changed what
     Audit(commands::audit::Args),
     /// Tokens that let nodes and servers join

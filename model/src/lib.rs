@@ -20,6 +20,7 @@ pub mod sample;
 pub mod schedule;
 pub mod server;
 pub mod service;
+pub mod settings;
 pub mod spec;
 pub mod tenancy;
 pub mod variable;

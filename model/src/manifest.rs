@@ -333,6 +333,18 @@ pub fn parse_cpu(field: &str, text: &str) -> Result<u32, Problem> {
     Ok((cores * 1_000.0).round() as u32)
 }
 
+/// Reads `128MiB` or `2GB` into bytes.
+///
+/// # Errors
+/// Names the field when the text is no size.
+pub fn parse_bytes(field: &str, text: &str) -> Result<u64, Problem> {
+    let size = text.trim().parse::<ByteSize>().map_err(|_| {
+        Problem::invalid(field, format!("`{}` is not a size", text.escape_debug()))
+            .hint("for example 512MiB or 64GiB")
+    })?;
+    Ok(size.as_u64())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -429,6 +441,14 @@ mod tests {
         let of_system = "[run]\nmode = \"system\"\n[rollout]\nstrategy = \"blue_green\"";
         let wrong = Manifest::parse(of_system).expect_err("one a node");
         assert_eq!(wrong.field.as_deref(), Some("rollout.strategy"));
+    }
+
+    #[test]
+    fn sizes_read_as_people_write_them() {
+        assert_eq!(parse_bytes("x", " 64GiB"), Ok(64 << 30));
+        assert_eq!(parse_bytes("x", "2MB"), Ok(2_000_000));
+        let problem = parse_bytes("--memory", "lots").expect_err("no size");
+        assert_eq!(problem.field.as_deref(), Some("--memory"));
     }
 
     #[test]

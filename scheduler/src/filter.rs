@@ -21,6 +21,8 @@ pub struct Surroundings {
     pub services: BTreeMap<String, ServiceId>,
     /// The node that alone has its data; none: it has no volume yet.
     pub data_on: Option<NodeId>,
+    /// Constraints are preferences, whatever its release says.
+    pub relaxed: bool,
 }
 
 /// What one allocation needs of a node.
@@ -47,7 +49,10 @@ impl Ask {
         Self {
             service: release.service,
             resources: release.resources,
-            placement: release.placement.clone(),
+            placement: Placement {
+                relaxed: release.placement.relaxed || around.relaxed,
+                ..release.placement.clone()
+            },
             only_on: release.image.node,
             around: around.clone(),
             staying: None,

@@ -20,6 +20,7 @@ use crate::filter::Ask;
 use crate::lens::Lens;
 use crate::place::{self, score_of};
 use crate::plan::{Desire, MAX_CHANGES, Plan, Start};
+use crate::quota;
 use crate::rollout::{self, Input};
 
 /// What a node has of the service.
@@ -188,6 +189,7 @@ impl<'a, 'i> Planner<'a, 'i> {
             }
         }
         let is_nowhere = self.nodes.values().all(|here| here.new.is_empty());
+        let is_nowhere = is_nowhere && self.plan.refusal.is_none();
         if is_nowhere && self.plan.is_empty() && !self.is_waiting && self.plan.failed_new.is_empty()
         {
             self.plan.refusal = place::place(draft, &ask).err().map(|refusal| {
@@ -231,6 +233,11 @@ impl<'a, 'i> Planner<'a, 'i> {
                 here.old.clear();
             }
             return has_old;
+        }
+        let (started, name) = (self.plan.starts.len(), &self.input.service.name);
+        if let Some(problem) = quota::refuses(self.input.quotas, ask, started, name) {
+            self.plan.refusal.get_or_insert(problem);
+            return false;
         }
         let score = score_of(draft, ask, lens, ordinal);
         draft.start(node.id, ask);

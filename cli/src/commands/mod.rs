@@ -19,7 +19,10 @@ pub(crate) mod logs;
 pub(crate) mod node;
 pub(crate) mod operator;
 pub(crate) mod plan;
+pub(crate) mod pool;
 pub(crate) mod ps;
+pub(crate) mod quota;
+pub(crate) mod relax;
 pub(crate) mod releases;
 pub(crate) mod restore;
 pub(crate) mod rm;
@@ -107,6 +110,9 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Env(command) => env::run(command, session).await,
         Command::Webhook(command) => webhook::run(command, session).await,
         Command::Audit(args) => audit::run(args, session).await,
+        Command::Pool(command) => pool::run(command, session).await,
+        Command::Quota(command) => quota::run(command, session).await,
+        Command::Relax(args) => relax::run(args, session).await,
         Command::Node(command) => node::run(command, session).await,
         Command::Token(command) => token::run(command, session).await,
         Command::Operator(command) => operator::run(command, session).await,

@@ -148,6 +148,12 @@ actions! {
     SetNodeMeta = "set_node_meta" write,
     /// Cordon, drain, or take a node back.
     SetNodeAdmin = "set_node_admin" write,
+    /// Say what a workspace or an environment may have.
+    SetQuota = "set_quota" write,
+    /// Say whether constraints of an environment are preferences.
+    SetRelaxed = "set_relaxed" write,
+    /// Change the policy of a pool.
+    SetPool = "set_pool" write,
     /// Remove a server.
     RemoveServer = "remove_server" write,
     /// Hand leadership to another server.

@@ -27,6 +27,7 @@ mod rollouts;
 mod samples;
 mod servers;
 mod services;
+mod settings;
 mod stream;
 mod tokens;
 pub mod types;
@@ -224,6 +225,7 @@ fn assemble(app: &App) -> OpenApiRouter<App> {
         .merge(server_routes(app))
         .merge(autoscale_routes(app))
         .merge(job_routes(app))
+        .merge(settings_routes(app))
         .routes(public(routes!(openapi_json)))
         .routes(public(routes!(health::healthz)))
         .routes(public(routes!(health::health)))
@@ -398,6 +400,46 @@ fn job_routes(app: &App) -> OpenApiRouter<App> {
             app,
             Action::ChangeSchedule,
             routes!(jobs::change_schedule),
+        ))
+}
+
+fn settings_routes(app: &App) -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(protected(
+            app,
+            Action::ReadServices,
+            routes!(settings::quotas),
+        ))
+        .routes(protected(
+            app,
+            Action::SetQuota,
+            routes!(settings::put_quota),
+        ))
+        .routes(protected(
+            app,
+            Action::SetQuota,
+            routes!(settings::put_workspace_quota),
+        ))
+        .routes(protected(
+            app,
+            Action::SetRelaxed,
+            routes!(settings::put_relaxed),
+        ))
+        .routes(protected(
+            app,
+            Action::SetRelaxed,
+            routes!(settings::put_workspace_relaxed),
+        ))
+        .routes(protected(
+            app,
+            Action::ReadCluster,
+            routes!(settings::pools),
+        ))
+        .routes(protected(app, Action::SetPool, routes!(settings::put_pool)))
+        .routes(protected(
+            app,
+            Action::SetPool,
+            routes!(settings::remove_pool),
         ))
 }
 

@@ -30,7 +30,7 @@ use super::types::{
 };
 use super::{Here, views};
 use crate::deploy::release::renewed;
-use crate::placement::{cluster_of, surroundings};
+use crate::placement::{cluster_of, quotas, surroundings};
 use crate::store::now_ms;
 
 /// Where a service could run, node by node, and why its allocations are where they are.
@@ -47,6 +47,7 @@ pub(super) async fn why_service(
     let cluster = cluster_of(&view);
     let around = surroundings(&view, &service);
     let live = live_release(&view, &service);
+    let quotas = quotas(&view, &service);
     let (running, there): (Vec<_>, _) = counted(&view, &service);
     let ask = Ask::of(&release, &around);
     let answers = why::why(&Draft::new(&cluster), &ask);
@@ -70,7 +71,7 @@ pub(super) async fn why_service(
         now_ms: now_ms(),
         drained: &|_| false,
         around: &around,
-        quotas: &[],
+        quotas: &quotas,
         limit: MAX_CHANGES,
     };
     let plan = rollout::plan(&mut Draft::new(&cluster), &input, &mut fresh);
@@ -85,6 +86,9 @@ pub(super) async fn why_service(
             })
             .collect(),
         nodes,
+        relaxed_by: view
+            .relaxed_by(&service)
+            .map(|scope| view.scope_name(scope)),
         refusal: plan.refusal.map(Into::into),
     }))
 }
@@ -128,6 +132,7 @@ pub(super) async fn plan_service(
     let release = if new_release { &release } else { &*present };
     let (cluster, around) = (cluster_of(&view), surroundings(&view, &service));
     let live = live_release(&view, &service);
+    let quotas = quotas(&view, &service);
     let input = Input {
         service: &service,
         release: Some(release),
@@ -136,7 +141,7 @@ pub(super) async fn plan_service(
         now_ms: now_ms(),
         drained: &|_| true,
         around: &around,
-        quotas: &[],
+        quotas: &quotas,
         limit: MAX_CHANGES,
     };
     let forecast = forecast::forecast(&cluster, &input, &mut fresh);

@@ -13,6 +13,7 @@ mod rollouts;
 mod samples;
 mod servers;
 mod services;
+mod settings;
 
 use std::sync::Arc;
 

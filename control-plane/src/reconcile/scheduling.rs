@@ -142,6 +142,7 @@ impl Duties {
         let live = service.live.filter(|_| service.rollout.is_some());
         let live_release = live.and_then(|live| view.release(service.id, live.release));
         let around = placement::surroundings(view, service);
+        let quotas = placement::quotas(view, service);
         let input = Input {
             service,
             release: release.map(|r| &**r),
@@ -150,7 +151,7 @@ impl Duties {
             now_ms,
             drained: &drained,
             around: &around,
-            quotas: &[],
+            quotas: &quotas,
             limit: MAX_CHANGES,
         };
         let mut draft = Draft::new(&self.scheduling.cluster);
@@ -231,7 +232,12 @@ impl Duties {
         }
         self.catch_up(
             plan.nodes.keys().copied(),
-            plan.starts.iter().map(|start| start.allocation),
+            // Those that go, too: what makes way for one service counts when the next one asks.
+            plan.starts
+                .iter()
+                .map(|start| start.allocation)
+                .chain(plan.desires.iter().map(|desire| desire.allocation))
+                .chain(plan.displaced.iter().map(|desire| desire.allocation)),
         );
     }
 
@@ -239,11 +245,11 @@ impl Duties {
     pub(super) fn catch_up(
         &mut self,
         nodes: impl Iterator<Item = NodeId>,
-        started: impl Iterator<Item = AllocationId>,
+        changed: impl Iterator<Item = AllocationId>,
     ) {
         let view = self.parts.store.view();
         nodes.for_each(|node| placement::follow_node(&mut self.scheduling.cluster, &view, node));
-        started
+        changed
             .for_each(|id| placement::follow_allocation(&mut self.scheduling.cluster, &view, id));
     }
 

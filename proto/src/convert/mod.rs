@@ -8,6 +8,7 @@ mod placement;
 mod rollout;
 mod sample;
 mod server;
+mod settings;
 mod spec;
 mod work;
 

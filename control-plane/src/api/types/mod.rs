@@ -11,6 +11,7 @@ mod rollout;
 mod sample;
 mod server;
 mod service;
+mod settings;
 
 pub use crate::history::{AuditEntry, Event, EventKind};
 pub use autoscale::{AdviceView, AutoscaleView, MeasuredTarget, PushRequest, PushView};
@@ -39,6 +40,8 @@ pub use service::{
     AllocationCounts, PatchVariables, PutService, ScaleRequest, ServiceState, ServiceView,
     ServicesView, VariableView, VariablesView,
 };
+
+pub use settings::{PoolRequest, PoolsView, QuotaView, QuotasView, RelaxedRequest, UsedView};
 
 use serde::{Deserialize, Serialize};
 use skep_model::problem::{Code, Problem};

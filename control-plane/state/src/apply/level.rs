@@ -48,6 +48,9 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::CancelJob(_) => ("cancel job", LEVEL_JOBS),
         Kind::AdvanceRollout(_) => ("advance rollout", LEVEL_SCHEDULING),
         Kind::ControlRollout(_) => ("control rollout", LEVEL_SCHEDULING),
+        Kind::SetScope(_) => ("set scope", LEVEL_SCHEDULING),
+        Kind::PutPool(_) => ("put pool", LEVEL_SCHEDULING),
+        Kind::RemovePool(_) => ("remove pool", LEVEL_SCHEDULING),
     }
 }
 

@@ -11,6 +11,7 @@ mod quarantine;
 mod rollout;
 mod server;
 mod service;
+mod settings;
 mod token;
 
 use prost::Message as _;
@@ -263,6 +264,9 @@ impl Context<'_> {
             Kind::CancelJob(message) => self.cancel_job(&message),
             Kind::AdvanceRollout(message) => self.advance_rollout(message),
             Kind::ControlRollout(message) => self.control_rollout(&message),
+            Kind::SetScope(message) => self.set_scope(message),
+            Kind::PutPool(message) => self.put_pool(message),
+            Kind::RemovePool(message) => self.remove_pool(&message),
         }
     }
 

@@ -11,6 +11,7 @@ mod quarantine;
 mod rollouts;
 mod scale;
 mod servers;
+mod settings;
 
 use std::collections::BTreeMap;
 
