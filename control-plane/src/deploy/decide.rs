@@ -234,7 +234,7 @@ fn judge_phase(inputs: &Inputs<'_>, service: &Service, healthy: usize) -> Option
     Some(Next::Wait { until_ms })
 }
 
-/// Since when what is waited for now is on its way.
+/// When what is waited for began.
 fn since_ms(deployment: &Deployment, service: &Service) -> u64 {
     deployment.status_ms.max(service.progress.since_ms)
 }
