@@ -65,6 +65,9 @@ pub(crate) enum Command {
     Restart(commands::again::Restart),
     /// Go back to an earlier release, at once
     Rollback(commands::again::Rollback),
+    /// How a release takes over: show, pause, resume, promote, abort
+    #[command(subcommand)]
+    Rollout(commands::rollout::Command),
     /// Say how many allocations a service has
     Scale(commands::scale::Args),
     /// Let load say how many allocations a service has
@@ -108,6 +111,14 @@ pub(crate) enum Command {
     Node(commands::node::Command),
     /// Show and change whether allocations are moved so that fewer nodes are in use
     Rebalance(commands::rebalance::Args),
+    /// Pools of nodes: how they are filled, and what their nodes have in common
+    #[command(subcommand)]
+    Pool(commands::pool::Command),
+    /// What workspaces and environments may have
+    #[command(subcommand)]
+    Quota(commands::quota::Command),
+    /// Make constraints on nodes preferences in an environment, or take that back
+    Relax(commands::relax::Args),
     /// Show who changed what
     Audit(commands::audit::Args),
     /// Tokens that let nodes and servers join

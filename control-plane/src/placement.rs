@@ -1,15 +1,18 @@
 //! The scheduler's picture of the state: kept up from what changes by the leader's loop, made at once
-//! for a question. Decides nothing.
+//! for a question; and what of its quotas a service may have. Decides nothing.
 
 use std::collections::BTreeMap;
 
 use skep_model::allocation::Desired;
 use skep_model::id::{AllocationId, NodeId};
+use skep_model::node::Node;
 use skep_model::placement::Toward;
 use skep_model::service::Service;
+use skep_model::settings::{DEFAULT_POOL, Quota, Scope};
 use skep_scheduler::cluster::Cluster;
 use skep_scheduler::filter::Surroundings;
-use skep_scheduler::room::Needs;
+use skep_scheduler::quota::Allowance;
+use skep_scheduler::room::{Needs, Room};
 use skep_state::{Change, State};
 
 use crate::rebalancing::heading;
@@ -18,7 +21,13 @@ use crate::store::now_ms;
 /// Every node and live allocation of a view.
 pub fn cluster_of(view: &State) -> Cluster {
     let mut cluster = Cluster::default();
-    view.nodes().for_each(|node| cluster.put_node(node));
+    for pool in view.pools() {
+        // The scheduler knows the policy of all others by no name.
+        let name = Some(&*pool.name).filter(|name| *name != DEFAULT_POOL);
+        cluster.put_policy(name.unwrap_or_default(), Some(pool.policy));
+    }
+    view.nodes()
+        .for_each(|node| follow_node(&mut cluster, view, node.id));
     view.allocations()
         .for_each(|allocation| follow_allocation(&mut cluster, view, allocation.id));
     cluster
@@ -39,9 +48,21 @@ pub fn follow(cluster: &mut Cluster, view: &State, changes: &[Change]) {
 
 /// A node that was made, changed or removed.
 pub fn follow_node(cluster: &mut Cluster, view: &State, id: NodeId) {
-    match view.node(id) {
-        Some(node) => cluster.put_node(node),
-        None => cluster.remove_node(id),
+    let Some(node) = view.node(id) else {
+        return cluster.remove_node(id);
+    };
+    let pool = node.meta.get("pool").and_then(|name| view.pool(name));
+    match pool.or_else(|| view.pool(DEFAULT_POOL)) {
+        Some(pool) if !pool.meta.is_empty() => {
+            let mut meta = pool.meta.clone();
+            meta.extend(node.meta.clone());
+            let node = Node {
+                meta,
+                ..(**node).clone()
+            };
+            cluster.put_node(&node);
+        }
+        _ => cluster.put_node(node),
     }
 }
 
@@ -77,6 +98,39 @@ pub fn surroundings(view: &State, service: &Service) -> Surroundings {
         services: found.collect(),
         data_on: None,
         moving: moving(view, service),
+        relaxed: view.relaxed_by(service).is_some(),
+    }
+}
+
+/// What the environment and the workspace of a service may have, and have. Counts what is there only where
+/// there is a quota.
+pub fn quotas(view: &State, service: &Service) -> Vec<Allowance> {
+    let limited = view
+        .scopes_of(service)
+        .into_iter()
+        .filter(|scope| view.settings_of(*scope).quota != Quota::default());
+    limited.map(|scope| allowance(view, scope)).collect()
+}
+
+/// A quota and what of it is used.
+pub fn allowance(view: &State, scope: Scope) -> Allowance {
+    let (mut used, mut allocations) = (Room::default(), 0);
+    let services = view.services_in(scope);
+    let live = services
+        .flat_map(|service| view.allocations_of(service.id))
+        .filter(|allocation| allocation.is_live());
+    for allocation in live {
+        allocations += 1;
+        let release = view.release(allocation.service, allocation.target.release);
+        if let Some(release) = release {
+            used = used.plus(release.resources.into());
+        }
+    }
+    Allowance {
+        scope: view.scope_name(scope),
+        quota: view.settings_of(scope).quota,
+        used,
+        allocations,
     }
 }
 

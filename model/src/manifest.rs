@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::placement::Placement;
 use crate::problem::Problem;
+use crate::rollout::{CanaryStep, Policy, Promote, Strategy};
 use crate::run::{Mode, Overlap};
 use crate::spec::{Builder, ServiceSpec, ServiceType};
 use crate::{name, variable};
@@ -59,6 +60,8 @@ pub struct Manifest {
     pub run: RunTable,
     /// Who says how many allocations there are: replaces all that was said of that.
     pub autoscale: Option<AutoscaleTable>,
+    /// How a release takes over from another.
+    pub rollout: RolloutTable,
     /// Plain variables. Secrets do not belong into a repository: `skep env set --secret`.
     pub env: BTreeMap<String, String>,
 }
@@ -107,6 +110,51 @@ pub struct UpdateTable {
     /// How long requests on an old allocation may go on.
     #[serde(with = "humantime_serde")]
     pub drain: Option<Duration>,
+}
+
+/// `[rollout]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RolloutTable {
+    /// `rolling`, `blue_green` or `canary`.
+    pub strategy: Option<Strategy>,
+    /// So many fewer than `replicas` may be healthy while updating.
+    pub max_unavailable: Option<u32>,
+    /// `auto` or `manual`.
+    pub promote: Option<Promote>,
+    /// How long the old allocations are kept.
+    #[serde(with = "humantime_serde")]
+    pub keep: Option<Duration>,
+    /// Steps of a canary: replaces all that were said.
+    pub steps: Option<Vec<StepTable>>,
+}
+
+/// One of `steps`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepTable {
+    /// Share of the allocations.
+    pub percent: u32,
+    /// How long they must have been healthy; none: until somebody says so.
+    #[serde(with = "humantime_serde", default)]
+    pub pause: Option<Duration>,
+}
+
+impl RolloutTable {
+    fn apply(&self, policy: &mut Policy) {
+        set(&mut policy.strategy, self.strategy);
+        set(&mut policy.max_unavailable, self.max_unavailable);
+        set(&mut policy.promote, self.promote);
+        set(&mut policy.keep_ms, self.keep.map(millis));
+        let steps = self.steps.as_ref().map(|steps| {
+            let step = |step: &StepTable| CanaryStep {
+                percent: step.percent,
+                pause_ms: step.pause.map(millis),
+            };
+            steps.iter().map(step).collect()
+        });
+        set(&mut policy.steps, steps);
+    }
 }
 
 /// `[run]`.
@@ -246,6 +294,7 @@ impl Manifest {
         if let Some(table) = &self.autoscale {
             spec.autoscale = Some(table.read()?);
         }
+        self.rollout.apply(&mut spec.rollout);
         Ok(spec)
     }
 }
@@ -282,6 +331,18 @@ pub fn parse_cpu(field: &str, text: &str) -> Result<u32, Problem> {
     }
     // In range, so the cast cannot cut.
     Ok((cores * 1_000.0).round() as u32)
+}
+
+/// Reads `128MiB` or `2GB` into bytes.
+///
+/// # Errors
+/// Names the field when the text is no size.
+pub fn parse_bytes(field: &str, text: &str) -> Result<u64, Problem> {
+    let size = text.trim().parse::<ByteSize>().map_err(|_| {
+        Problem::invalid(field, format!("`{}` is not a size", text.escape_debug()))
+            .hint("for example 512MiB or 64GiB")
+    })?;
+    Ok(size.as_u64())
 }
 
 #[cfg(test)]
@@ -354,6 +415,40 @@ mod tests {
         let wrong =
             Manifest::parse("[placement]\nconstraints = [\"zone ~ a\"]").expect_err("no operator");
         assert!(wrong.to_string().contains("constraints"), "{wrong}");
+    }
+
+    #[test]
+    fn a_rollout_is_written_as_people_say_it() {
+        let text = r#"
+            [rollout]
+            strategy = "canary"
+            max_unavailable = 1
+            steps = [{ percent = 10, pause = "5m" }, { percent = 50 }]
+        "#;
+        let manifest = Manifest::parse(text).expect("accepted");
+        let policy = manifest
+            .apply(&ServiceSpec::default())
+            .expect("units")
+            .rollout;
+        let pauses: Vec<_> = policy.steps.iter().map(|step| step.pause_ms).collect();
+        assert_eq!(pauses, [Some(300_000), None]);
+        assert_eq!(
+            (policy.strategy, policy.max_unavailable),
+            (Strategy::Canary, 1)
+        );
+        let wrong = Manifest::parse("[rollout]\nstrategy = \"canary\"").expect_err("no steps");
+        assert_eq!(wrong.field.as_deref(), Some("rollout.steps"));
+        let of_system = "[run]\nmode = \"system\"\n[rollout]\nstrategy = \"blue_green\"";
+        let wrong = Manifest::parse(of_system).expect_err("one a node");
+        assert_eq!(wrong.field.as_deref(), Some("rollout.strategy"));
+    }
+
+    #[test]
+    fn sizes_read_as_people_write_them() {
+        assert_eq!(parse_bytes("x", " 64GiB"), Ok(64 << 30));
+        assert_eq!(parse_bytes("x", "2MB"), Ok(2_000_000));
+        let problem = parse_bytes("--memory", "lots").expect_err("no size");
+        assert_eq!(problem.field.as_deref(), Some("--memory"));
     }
 
     #[test]

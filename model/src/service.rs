@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{DeploymentId, EnvironmentId, NodeId, ServiceId};
 use crate::placement::{CutOff, Placement};
+use crate::rollout::{Phase, Progress};
 use crate::run::Mode;
 use crate::spec::{Health, Resources, Restart, ServiceType};
 use crate::variable::{Sealed, Variable};
@@ -29,6 +30,8 @@ pub struct Service {
     pub live: Option<Target>,
     /// What is being rolled out, if anything.
     pub rollout: Option<Target>,
+    /// How far that is; the default where nothing is rolled out.
+    pub progress: Progress,
     /// Number of the newest release; 0: none yet.
     pub last_release: u64,
     /// Wanted without allocations (`skep stop`).
@@ -89,6 +92,16 @@ impl Service {
     /// What the scheduler works towards.
     pub fn target(&self) -> Option<Target> {
         self.rollout.or(self.live)
+    }
+
+    /// Whether requests may go to allocations of this target: not to a release that is on trial, and
+    /// to no other than one that has taken over.
+    pub fn serves(&self, target: Target) -> bool {
+        match (self.rollout, self.progress.phase) {
+            (Some(new), Phase::Trial) => target != new,
+            (Some(new), Phase::Kept { .. }) => target == new,
+            _ => true,
+        }
     }
 
     /// How many allocations there should be: none where jobs are run; a system service has as many

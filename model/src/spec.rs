@@ -6,6 +6,7 @@ use crate::autoscale::{Autoscale, Metric};
 use crate::name;
 use crate::placement::Placement;
 use crate::problem::Problem;
+use crate::rollout;
 use crate::run::{Mode, Run};
 
 /// Smallest memory limit that Docker accepts.
@@ -139,7 +140,8 @@ impl Default for Health {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Update {
-    /// Allocations beyond `replicas` while updating; at least 1, since none may be missing.
+    /// Allocations beyond `replicas` while updating. 0: an old one has ended before a new one starts,
+    /// `rollout.max_unavailable` at a time and at least one.
     pub max_surge: u32,
     /// How long requests on an old allocation may go on after it left the routes, in ms.
     pub drain_ms: u64,
@@ -219,6 +221,8 @@ pub struct ServiceSpec {
     /// Who says how many allocations there are: none: `replicas`; else its autoscaler.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub autoscale: Option<Autoscale>,
+    /// How a release takes over from another.
+    pub rollout: rollout::Policy,
 }
 
 impl Default for ServiceSpec {
@@ -240,6 +244,7 @@ impl Default for ServiceSpec {
             placement: Placement::default(),
             run: Run::default(),
             autoscale: None,
+            rollout: rollout::Policy::default(),
         }
     }
 }
@@ -320,7 +325,7 @@ impl ServiceSpec {
         between(
             "update.max_surge",
             u64::from(self.update.max_surge),
-            1,
+            0,
             u64::from(MAX_REPLICAS),
         )?;
         between("update.drain_ms", self.update.drain_ms, 0, 3_600_000)?;
@@ -374,6 +379,7 @@ impl ServiceSpec {
         self.placement.check_carried_out("placement")?;
         self.run.check()?;
         self.check_autoscale()?;
+        self.check_rollout()?;
         self.check_source()
     }
 
@@ -408,6 +414,16 @@ impl ServiceSpec {
             let text = "nothing would tell that it is wanted again";
             return Err(Problem::invalid("autoscale.scale_to_zero", text)
                 .hint("a web service, or a target on queue_length or custom:NAME"));
+        }
+        Ok(())
+    }
+
+    fn check_rollout(&self) -> Result<(), Problem> {
+        self.rollout.check()?;
+        let mode = self.run.mode;
+        if mode != Mode::Service && self.rollout.strategy != rollout::Strategy::Rolling {
+            let text = format!("a service of the mode `{}` has no replicas", mode.as_str());
+            return Err(Problem::invalid("rollout.strategy", text).hint("`rolling`"));
         }
         Ok(())
     }

@@ -24,6 +24,8 @@ pub struct Surroundings {
     /// Allocations of it that are to go to another node, and where: what is started meanwhile goes
     /// to one of these nodes. Empty: nothing of it is moved.
     pub moving: BTreeMap<AllocationId, NodeId>,
+    /// Constraints are preferences, whatever its release says.
+    pub relaxed: bool,
 }
 
 /// What one allocation needs of a node.
@@ -50,7 +52,10 @@ impl Ask {
         Self {
             service: release.service,
             resources: release.resources,
-            placement: release.placement.clone(),
+            placement: Placement {
+                relaxed: release.placement.relaxed || around.relaxed,
+                ..release.placement.clone()
+            },
             only_on: release.image.node,
             around: around.clone(),
             staying: None,

@@ -1,5 +1,6 @@
 //! What a change would do: the plans that would follow each other if everything went well, made by
-//! the very planner. Each start becomes healthy, each withdrawn one drains, each stopped one ends.
+//! the very planner. Each start becomes healthy, each withdrawn one drains, each stopped one ends; what a
+//! rollout waits for comes at once.
 //! Proposes nothing; the cluster that it is given is left as it is.
 
 use skep_model::allocation::{Allocation, Desired, State};
@@ -9,7 +10,7 @@ use skep_model::problem::Problem;
 use crate::cluster::Cluster;
 use crate::draft::Draft;
 use crate::plan::{Desire, Plan, Start};
-use crate::rollout::{self, Input};
+use crate::rollout::{self, Input, phase};
 
 /// Most steps that are told: a rolling update of 100 takes about three each.
 pub const MAX_STEPS: usize = 300;
@@ -44,9 +45,11 @@ pub fn forecast(
 ) -> Forecast {
     let mut cluster = cluster.clone();
     let mut allocations: Vec<Allocation> = input.allocations.iter().map(|&a| a.clone()).collect();
+    let mut service = input.service.clone();
     let mut steps = Vec::new();
     loop {
         let input = Input {
+            service: &service,
             allocations: allocations.iter().collect(),
             drained: &|_| true,
             ..input.clone()
@@ -54,6 +57,11 @@ pub fn forecast(
         let plan = rollout::plan(&mut Draft::new(&cluster), &input, ids);
         let is_cut = steps.len() >= MAX_STEPS;
         let is_done = plan.is_empty();
+        let next = phase::next_without_waiting(&service, input.now_ms);
+        if let Some(next) = next.filter(|_| is_done && plan.refusal.is_none()) {
+            service.progress.phase = next;
+            continue;
+        }
         if is_done || is_cut {
             return Forecast {
                 steps,

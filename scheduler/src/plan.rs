@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use skep_model::allocation::{Allocation, Desired, Observed};
 use skep_model::id::{AllocationId, NodeId, ServiceId};
 use skep_model::problem::Problem;
+use skep_model::rollout::Phase;
 use skep_model::service::Target;
 
 use crate::cluster::Cluster;
@@ -42,6 +43,15 @@ pub struct Desire {
     pub reason: String,
 }
 
+/// What a rollout goes on with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advance {
+    /// The phase that begins.
+    pub phase: Phase,
+    /// Why now, for a person.
+    pub reason: String,
+}
+
 /// The next step of one service towards its target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -59,7 +69,8 @@ pub struct Plan {
     pub starts: Vec<Start>,
     /// Allocations to withdraw, and to stop.
     pub desires: Vec<Desire>,
-    /// More was due than [`MAX_CHANGES`]: plan again once this one is applied.
+    /// More was due than [`MAX_CHANGES`], or than one release's starts: plan again once this one is
+    /// applied.
     pub is_partial: bool,
     /// Allocations of other services, of lower priority, that have to go before the rest can start.
     pub displaced: Vec<Desire>,
@@ -70,6 +81,8 @@ pub struct Plan {
     pub failed_new: Vec<AllocationId>,
     /// When time alone changes the answer, in cluster time.
     pub wake_at_ms: Option<u64>,
+    /// The rollout's next phase, which is due before anything else of this plan.
+    pub advance: Option<Advance>,
     /// As many allocations of the target are healthy as are wanted (so it is with none wanted): a
     /// rollout in this state may go live.
     pub is_healthy: bool,

@@ -2,22 +2,11 @@
 //! the arithmetic and its words; who counts what is used is not its question.
 
 use skep_model::problem::{Code, Problem};
+use skep_model::settings::Quota;
 
+use crate::filter::Ask;
 use crate::refusal::{cores, mib_down, mib_up};
 use crate::room::Room;
-
-/// Most of each at one time; none: no limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Quota {
-    /// Requested CPU, in thousandths of a core.
-    pub cpu_millis: Option<u64>,
-    /// Requested memory, in bytes.
-    pub memory_bytes: Option<u64>,
-    /// Requested disk, in bytes.
-    pub disk_bytes: Option<u64>,
-    /// Live allocations.
-    pub allocations: Option<u64>,
-}
 
 /// A quota and what of it is used by live allocations, those that are on their way out included.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,6 +105,21 @@ impl Allowance {
         Problem::new(Code::Unplaceable, message)
             .hint(format!("stop something in {scope}, or raise its quota"))
     }
+}
+
+/// Why not one more beyond those that a plan has `started` already; none: every quota lets it in.
+pub(crate) fn refuses(
+    quotas: &[Allowance],
+    ask: &Ask,
+    started: usize,
+    service: &str,
+) -> Option<Problem> {
+    let each = Room::from(ask.resources);
+    let full = quotas
+        .iter()
+        .map(|allowance| allowance.after(each, started))
+        .find(|allowance| allowance.lets_in(each) == 0)?;
+    Some(full.problem(each, 1, service))
 }
 
 #[cfg(test)]

@@ -6,9 +6,11 @@
 //! knows of routes: that an allocation is out of every table is an input.
 //!
 //! An allocation goes `run -> drain -> stop`, and to `stop` directly where it has ended or its
-//! service takes no traffic. Withdrawing keeps as many healthy ones as are wanted, while there are.
+//! service takes no traffic. Withdrawing keeps as many healthy ones as are wanted, while there are,
+//! less those that may be missing.
 
 mod leaving;
+pub mod phase;
 
 use std::collections::BTreeMap;
 
@@ -40,6 +42,9 @@ pub struct Input<'a> {
     pub service: &'a Service,
     /// The release of its target; none: there is no target, or its release is gone.
     pub release: Option<&'a Release>,
+    /// The release that is live, to repair it while another one is tried beside it; none: nothing is,
+    /// or it is gone.
+    pub live_release: Option<&'a Release>,
     /// All allocations of the service that are known, ended ones included, in any order.
     pub allocations: Vec<&'a Allocation>,
     /// Cluster time, ms since the epoch.
@@ -59,6 +64,18 @@ pub struct Input<'a> {
 /// Plans the next step. Starts are counted in the draft, so that plans made over the same draft
 /// see each other; `ids` is asked once for each start.
 pub fn plan(
+    draft: &mut Draft<'_>,
+    input: &Input<'_>,
+    ids: &mut dyn FnMut() -> AllocationId,
+) -> Plan {
+    match phase::Beside::of(input) {
+        Some(beside) => beside.plan(draft, input, ids),
+        None => plan_target(draft, input, ids),
+    }
+}
+
+/// Moves all of the service's allocations to its target.
+fn plan_target(
     draft: &mut Draft<'_>,
     input: &Input<'_>,
     ids: &mut dyn FnMut() -> AllocationId,
@@ -92,6 +109,8 @@ struct Planner<'a, 'i> {
     ended: Vec<&'a Allocation>,
     /// Meant to run, on nodes that have been silent for so long that others take their place.
     away: Vec<&'a Allocation>,
+    /// Told to go, and not ended.
+    ending: usize,
     /// Of `old`: those of the target whose node is to be empty. Others of the target there are being
     /// moved.
     leaving: Leaving,
@@ -128,6 +147,10 @@ impl<'a, 'i> Planner<'a, 'i> {
             draining: draining.copied().collect(),
             ended: ended.copied().collect(),
             away,
+            ending: allocations
+                .iter()
+                .filter(|a| a.is_live() && a.desired != Desired::Run)
+                .count(),
             plan: Plan {
                 service: service.id,
                 service_generation: service.generation,
@@ -141,6 +164,7 @@ impl<'a, 'i> Planner<'a, 'i> {
                 refusal: None,
                 failed_new: Vec::new(),
                 wake_at_ms: leaving.next_ms,
+                advance: None,
                 is_healthy: false,
                 is_converged: false,
             },
@@ -155,6 +179,21 @@ impl<'a, 'i> Planner<'a, 'i> {
     /// Whether this target is being rolled out, rather than live.
     fn is_rolling_out(&self) -> bool {
         self.service().rollout.is_some()
+    }
+
+    /// An old one has ended before a new one starts.
+    fn stops_first(&self) -> bool {
+        self.service().spec.update.max_surge == 0
+    }
+
+    /// How many fewer than are wanted may be healthy while they are replaced.
+    fn may_miss(&self) -> usize {
+        let may_miss = self.service().spec.rollout.max_unavailable as usize;
+        match (self.stops_first(), self.is_rolling_out()) {
+            (true, _) => may_miss.max(1),
+            (false, true) => may_miss,
+            (false, false) => 0,
+        }
     }
 
     fn has_failed(&self, allocation: &Allocation) -> bool {
@@ -247,7 +286,8 @@ impl<'a, 'i> Planner<'a, 'i> {
             (_, Some(target)) => format!("release {} is live", target.release),
             (_, None) => "its deployment did not become live".to_owned(),
         };
-        let missing = self.wanted.saturating_sub(healthy(&self.new));
+        let at_least = self.wanted.saturating_sub(self.may_miss());
+        let missing = at_least.saturating_sub(healthy(&self.new));
         let staying = if self.is_rolling_out() {
             missing
         } else {
@@ -271,7 +311,9 @@ impl<'a, 'i> Planner<'a, 'i> {
         let gap = self.wanted.saturating_sub(self.new.len());
         let missing = gap - self.held_back(gap);
         let surge = self.service().spec.update.max_surge as usize;
-        let in_use = self.new.len() + self.old.len();
+        // Whoever stops first has ended, not only been told to.
+        let ending = if self.stops_first() { self.ending } else { 0 };
+        let in_use = self.new.len() + self.old.len() + ending;
         let due = missing.min((self.wanted + surge).saturating_sub(in_use));
         let room = self.input.limit - self.plan.desires.len();
         self.plan.is_partial = due > room;
@@ -399,6 +441,7 @@ impl<'a, 'i> Planner<'a, 'i> {
     }
 
     fn withdraw(&mut self, allocation: &'a Allocation, reason: &str) {
+        self.ending += 1;
         if self.service().spec.is_routed() {
             // Also where it is not seen healthy: it may have become so meanwhile.
             self.desire(allocation, Desired::Drain, reason);

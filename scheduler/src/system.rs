@@ -4,7 +4,7 @@
 //! has.
 //!
 //! Nodes are updated `max_surge` at a time: the new allocation beside the old one where there is room
-//! for both, else in its place.
+//! for both, else in its place. A surge of none counts as one.
 
 use std::collections::BTreeMap;
 
@@ -20,6 +20,7 @@ use crate::filter::Ask;
 use crate::lens::Lens;
 use crate::place::{self, score_of};
 use crate::plan::{Desire, MAX_CHANGES, Plan, Start};
+use crate::quota;
 use crate::rollout::{self, Input};
 
 /// What a node has of the service.
@@ -188,6 +189,7 @@ impl<'a, 'i> Planner<'a, 'i> {
             }
         }
         let is_nowhere = self.nodes.values().all(|here| here.new.is_empty());
+        let is_nowhere = is_nowhere && self.plan.refusal.is_none();
         if is_nowhere && self.plan.is_empty() && !self.is_waiting && self.plan.failed_new.is_empty()
         {
             self.plan.refusal = place::place(draft, &ask).err().map(|refusal| {
@@ -217,7 +219,7 @@ impl<'a, 'i> Planner<'a, 'i> {
         };
         // A node without any is not taken anything from: it need not wait for the others.
         let is_limited = !old.is_empty() || self.input.service.rollout.is_some();
-        let surge = self.input.service.spec.update.max_surge as usize;
+        let surge = self.input.service.spec.update.max_surge.max(1) as usize;
         if is_limited && self.updating >= surge {
             return false;
         }
@@ -231,6 +233,11 @@ impl<'a, 'i> Planner<'a, 'i> {
                 here.old.clear();
             }
             return has_old;
+        }
+        let (started, name) = (self.plan.starts.len(), &self.input.service.name);
+        if let Some(problem) = quota::refuses(self.input.quotas, ask, started, name) {
+            self.plan.refusal.get_or_insert(problem);
+            return false;
         }
         let score = score_of(draft, ask, lens, ordinal);
         draft.start(node.id, ask);

@@ -8,13 +8,14 @@ use common::{World, node, resources, service, target};
 use proptest::prelude::*;
 use skep_model::id::{AllocationId, NodeId, ServiceId};
 use skep_model::placement::Placement;
+use skep_model::settings::Quota;
 use skep_scheduler::cluster::Cluster;
 use skep_scheduler::draft::Draft;
 use skep_scheduler::filter::{Reason, Surroundings};
 use skep_scheduler::place::place;
 use skep_scheduler::plan::{MAX_CHANGES, Plan, fits};
 use skep_scheduler::preempt::make_way;
-use skep_scheduler::quota::{Allowance, Quota};
+use skep_scheduler::quota::Allowance;
 use skep_scheduler::rollout::{self, Input};
 use skep_scheduler::room::{Needs, Room};
 use skep_scheduler::why::why;
@@ -216,6 +217,7 @@ fn a_quota_lets_in_what_it_allows_and_names_what_is_short() {
     let input = Input {
         service: &world.service,
         release: release.as_ref(),
+        live_release: None,
         allocations: Vec::new(),
         now_ms: 0,
         drained: &|_| false,

@@ -303,3 +303,29 @@ fn describe(plan: &Plan) -> String {
     }
     text
 }
+
+#[test]
+fn a_quota_holds_for_jobs_too_and_is_named() {
+    let mut world = parse("now 100\nservice batch\nrollout 1\nnode a 4096");
+    let full = |used| skep_scheduler::quota::Allowance {
+        scope: "workspace `acme`".into(),
+        quota: skep_model::settings::Quota {
+            allocations: Some(3),
+            ..Default::default()
+        },
+        used: Default::default(),
+        allocations: used,
+    };
+    world.quotas = vec![full(3)];
+    let plan = world.plan();
+    assert!(plan.starts.is_empty());
+    let problem = plan.refusal.expect("refused");
+    assert!(
+        problem
+            .message
+            .contains("workspace `acme`: allocations needs 1, 0 left of 3"),
+        "{problem}"
+    );
+    world.quotas = vec![full(2)];
+    assert_eq!(world.plan().starts.len(), 1);
+}

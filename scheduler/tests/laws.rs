@@ -432,6 +432,7 @@ fn plans_over_one_draft_see_each_other() {
     let input = skep_scheduler::rollout::Input {
         service: &world.service,
         release: release.as_ref(),
+        live_release: None,
         allocations: Vec::new(),
         now_ms: 0,
         drained: &|_| false,

@@ -13,6 +13,7 @@ use common::{World, node, resources, service, target};
 use skep_model::allocation::{Allocation, Desired, State};
 use skep_model::id::{AllocationId, NodeId};
 use skep_model::node::NodeStatus;
+use skep_model::rollout::{CanaryStep, Control, Phase, Policy, Progress, Promote, Strategy};
 use skep_scheduler::cluster::Cluster;
 use skep_scheduler::plan::{Plan, fits};
 use skep_scheduler::room::Needs;
@@ -91,8 +92,69 @@ impl Simulation {
     fn deploy(&mut self) {
         self.deployments += 1;
         let number = 1 + self.chance.below(4) as u64;
-        self.world.service.rollout = Some(target(number, self.deployments));
+        let any_step = |chance: &mut Chance, percent| CanaryStep {
+            percent,
+            pause_ms: (chance.below(2) == 0).then_some(2_000),
+        };
+        let service = &mut self.world.service;
+        // What has taken over is live when something newer begins.
+        if matches!(service.progress.phase, Phase::Kept { .. }) {
+            service.live = service.rollout;
+        }
+        service.spec.rollout = Policy {
+            strategy: Strategy::ALL[self.chance.below(3)],
+            promote: Promote::ALL[self.chance.below(2)],
+            keep_ms: 1_500,
+            steps: [20, 70]
+                .map(|percent| any_step(&mut self.chance, percent))
+                .into(),
+            ..Policy::default()
+        };
+        service.rollout = Some(target(number, self.deployments));
+        self.enter(Phase::Rolling);
+        let policy = &self.world.service.spec.rollout;
+        self.enter(policy.first_phase(self.world.service.live.is_some()));
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.world.index += 1;
         self.world.service.generation += 1;
+        self.world.service.progress = Progress {
+            phase,
+            since_ms: self.world.now_ms,
+            paused: false,
+        };
+    }
+
+    /// What people do, by the state's rules.
+    fn control(&mut self, control: Control) {
+        let service = &mut self.world.service;
+        let progress = service.progress;
+        if service.rollout.is_none() {
+            return;
+        }
+        let is_healthy = |a: &&Allocation| Some(a.target) == service.rollout && a.is_routable();
+        let healthy = self.world.allocations.values().filter(is_healthy).count();
+        let is_whole = healthy >= service.wanted() as usize;
+        match (control, progress.phase) {
+            (Control::Pause, _) => {
+                service.progress.paused = true;
+                service.generation += 1;
+            }
+            (Control::Resume, phase) => self.enter(phase),
+            (Control::Promote, _) if progress.paused => {}
+            (Control::Promote, Phase::Trial) if !is_whole => {}
+            (Control::Promote, phase) => {
+                let now_ms = self.world.now_ms;
+                if let Some(next) = service.spec.rollout.next_phase(phase, now_ms) {
+                    self.enter(next);
+                }
+            }
+            (Control::Abort, _) => {
+                service.rollout = None;
+                self.enter(Phase::Rolling);
+            }
+        }
     }
 
     fn drained(&self) -> impl Fn(&Allocation) -> bool + use<> {
@@ -131,6 +193,9 @@ impl Simulation {
         if !is_current {
             return;
         }
+        if let Some(advance) = plan.advance {
+            return self.enter(advance.phase);
+        }
         // With the generations as they were, the fit is as it was: that is what they are for.
         assert_eq!(fits(&self.cluster, &plan), Ok(()));
         self.world.apply(&plan);
@@ -156,8 +221,7 @@ impl Simulation {
             return;
         }
         self.world.service.rollout = None;
-        self.world.service.generation += 1;
-        self.world.index += 1;
+        self.enter(Phase::Rolling);
     }
 
     fn observe(&mut self, id: AllocationId, state: State) {
@@ -209,7 +273,9 @@ impl Simulation {
     }
 
     fn poll(&mut self, ingress: usize) {
-        let routable = self.world.allocations.values().filter(|a| a.is_routable());
+        let service = &self.world.service;
+        let routable = self.world.allocations.values();
+        let routable = routable.filter(|a| a.is_routable() && service.serves(a.target));
         let ingress = &mut self.ingresses[ingress];
         ingress.backends = routable.map(|a| a.id).collect();
         ingress.index = self.world.index;
@@ -239,6 +305,10 @@ impl Simulation {
                 self.poll(ingress);
             }
             20 => self.world.now_ms += 500,
+            21 => {
+                let control = Control::ALL[self.chance.below(4)];
+                self.control(control);
+            }
             _ => {
                 let ids: Vec<_> = self.world.allocations.keys().copied().collect();
                 if let Some(id) = self.chance.pick(&ids) {
@@ -322,8 +392,12 @@ impl Simulation {
         let large = node(9, 16_000, 32_768);
         self.cluster.put_node(&large);
         self.world.nodes.insert(large.id, large);
-        for _ in 0..HEAL_ROUNDS {
+        self.control(Control::Resume);
+        for round in 0..HEAL_ROUNDS {
             self.judge();
+            if round % 10 == 9 {
+                self.control(Control::Promote);
+            }
             self.propose();
             let is_converged = self
                 .in_flight

@@ -9,10 +9,12 @@ use skep_model::allocation::{Desired, State};
 use skep_model::id::{AllocationId, NodeId};
 use skep_model::node::{Admin, NodeStatus};
 use skep_model::run::Mode;
+use skep_model::settings::Quota;
 use skep_model::spec::ServiceType;
 use skep_scheduler::draft::Draft;
 use skep_scheduler::filter::Surroundings;
 use skep_scheduler::plan::{MAX_CHANGES, Plan};
+use skep_scheduler::quota::Allowance;
 use skep_scheduler::rollout::Input;
 use skep_scheduler::system;
 
@@ -35,6 +37,7 @@ fn plan(world: &World) -> Plan {
     let input = Input {
         service: &world.service,
         release: release.as_ref(),
+        live_release: None,
         allocations: world.allocations.values().collect(),
         now_ms: world.now_ms,
         drained: &|_| true,
@@ -194,4 +197,42 @@ fn stopped_it_is_nowhere_and_without_a_node_it_says_why() {
     assert!(refused.is_empty() && !refused.is_converged);
     let text = refused.refusal.unwrap().message;
     assert!(text.contains("CPU"), "{text}");
+}
+
+#[test]
+fn a_quota_ends_where_it_is_full_and_is_named() {
+    let mut world = world(3);
+    let quotas = [Allowance {
+        scope: "workspace `acme`".into(),
+        quota: Quota {
+            allocations: Some(2),
+            ..Quota::default()
+        },
+        used: Default::default(),
+        allocations: 0,
+    }];
+    world.service.rollout = None;
+    world.service.live = Some(target(1, 1));
+    let release = world.release();
+    let input = Input {
+        service: &world.service,
+        release: release.as_ref(),
+        live_release: None,
+        allocations: Vec::new(),
+        now_ms: 0,
+        drained: &|_| true,
+        around: &Surroundings::default(),
+        quotas: &quotas,
+        limit: MAX_CHANGES,
+    };
+    let cluster = world.cluster();
+    let mut next = 100;
+    let mut ids = || {
+        next += 1;
+        AllocationId::from_u128(next)
+    };
+    let plan = system::plan(&mut Draft::new(&cluster), &input, &mut ids);
+    assert_eq!(plan.starts.len(), 2);
+    let problem = plan.refusal.expect("one is beyond");
+    assert!(problem.message.contains("workspace `acme`"), "{problem}");
 }

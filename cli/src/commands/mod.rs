@@ -19,11 +19,15 @@ pub(crate) mod logs;
 pub(crate) mod node;
 pub(crate) mod operator;
 pub(crate) mod plan;
+pub(crate) mod pool;
 pub(crate) mod ps;
+pub(crate) mod quota;
 pub(crate) mod rebalance;
+pub(crate) mod relax;
 pub(crate) mod releases;
 pub(crate) mod restore;
 pub(crate) mod rm;
+pub(crate) mod rollout;
 pub(crate) mod run;
 pub(crate) mod scale;
 pub(crate) mod server;
@@ -88,6 +92,7 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Redeploy(args) => again::redeploy(args, session).await,
         Command::Restart(args) => again::restart(args, session).await,
         Command::Rollback(args) => again::rollback(args, session).await,
+        Command::Rollout(command) => rollout::run(command, session).await,
         Command::Scale(args) => scale::run(args, session).await,
         Command::Autoscale(command) => autoscale::run(command, session).await,
         Command::Stop(args) => stop::run(args, session).await,
@@ -107,6 +112,9 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Webhook(command) => webhook::run(command, session).await,
         Command::Rebalance(args) => rebalance::run(args, session).await,
         Command::Audit(args) => audit::run(args, session).await,
+        Command::Pool(command) => pool::run(command, session).await,
+        Command::Quota(command) => quota::run(command, session).await,
+        Command::Relax(args) => relax::run(args, session).await,
         Command::Node(command) => node::run(command, session).await,
         Command::Token(command) => token::run(command, session).await,
         Command::Operator(command) => operator::run(command, session).await,

@@ -57,6 +57,11 @@ fn text(view: &WhyView) -> String {
         view.nodes.iter().map(answer).collect(),
         "the cluster has no nodes: `skep token create` lets one join",
     ));
+    if let Some(scope) = &view.relaxed_by {
+        text.push_str(&format!(
+            "\n\nconstraints are preferences here: {scope} is relaxed (`skep relax`)"
+        ));
+    }
     if let Some(refusal) = &view.refusal {
         text.push_str(&format!("\n\n{}", refusal.message));
         if let Some(hint) = &refusal.hint {

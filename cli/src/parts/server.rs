@@ -145,6 +145,10 @@ pub(crate) struct Args {
         default_value = "localhost"
     )]
     pub(crate) base_domain: String,
+    /// Let constraints of services on nodes be preferences, as a machine of one node needs it; used when
+    /// the cluster is founded (`skep relax` changes it)
+    #[arg(long, env = "SKEP_RELAXED")]
+    pub(crate) relaxed: bool,
     /// Further name or address that the server's certificate is good for; repeatable
     #[arg(
         long = "name",
@@ -216,6 +220,7 @@ async fn serve(
         agent_addr: args.agent_addr,
         history: args.history,
         base_domain: args.base_domain,
+        relaxed: args.relaxed,
         bootstrap: args.bootstrap.clone(),
         names: args.names,
         terms: Terms {

@@ -128,6 +128,8 @@ actions! {
     ReadDeployments = "read_deployments" read,
     /// Cancel a deployment.
     CancelDeployment = "cancel_deployment" write,
+    /// Pause, resume, promote or abort a rollout.
+    ControlRollout = "control_rollout" write,
     /// Send the folder of a deployment.
     UploadSource = "upload_source" write,
     /// Read build logs and app logs.
@@ -148,6 +150,12 @@ actions! {
     SetNodeAdmin = "set_node_admin" write,
     /// Set how the cluster is rebalanced, and begin moves.
     Rebalance = "rebalance" write,
+    /// Say what a workspace or an environment may have.
+    SetQuota = "set_quota" write,
+    /// Say whether constraints of an environment are preferences.
+    SetRelaxed = "set_relaxed" write,
+    /// Change the policy of a pool.
+    SetPool = "set_pool" write,
     /// Remove a server.
     RemoveServer = "remove_server" write,
     /// Hand leadership to another server.

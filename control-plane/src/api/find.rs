@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use skep_model::deployment::Deployment;
-use skep_model::id::{DeploymentId, WorkspaceId};
+use skep_model::id::{DeploymentId, EnvironmentId, WorkspaceId};
 use skep_model::problem::{Code, Problem};
 use skep_model::service::Service;
 use skep_model::tenancy::DEFAULT_WORKSPACE;
@@ -74,18 +74,40 @@ pub(super) fn workspace(view: &State) -> Result<WorkspaceId, Problem> {
         })
 }
 
+/// A workspace by its name.
+///
+/// # Errors
+/// There is none.
+pub(super) fn workspace_named(view: &State, name: &str) -> Result<WorkspaceId, Problem> {
+    let found = view.workspace_named(name).map(|workspace| workspace.id);
+    found.ok_or_else(|| missing("workspace", name))
+}
+
+/// An environment of the default workspace by its names.
+///
+/// # Errors
+/// Which of the names does not exist.
+pub(super) fn environment(
+    view: &State,
+    project: &str,
+    environment: &str,
+) -> Result<EnvironmentId, Problem> {
+    let project = view
+        .project_named(workspace(view)?, project)
+        .ok_or_else(|| missing("project", project))?;
+    let found = view.environment_named(project.id, environment);
+    found
+        .map(|environment| environment.id)
+        .ok_or_else(|| missing("environment", environment))
+}
+
 /// A service by its names.
 ///
 /// # Errors
 /// Which of the names does not exist.
 pub(super) fn service(view: &State, key: &ServiceKey) -> Result<Arc<Service>, Problem> {
-    let project = view
-        .project_named(workspace(view)?, &key.project)
-        .ok_or_else(|| missing("project", &key.project))?;
-    let environment = view
-        .environment_named(project.id, &key.environment)
-        .ok_or_else(|| missing("environment", &key.environment))?;
-    view.service_named(environment.id, &key.service)
+    let environment = environment(view, &key.project, &key.environment)?;
+    view.service_named(environment, &key.service)
         .cloned()
         .ok_or_else(|| missing("service", &key.service))
 }

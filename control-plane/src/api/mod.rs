@@ -24,9 +24,11 @@ mod nodes;
 mod placement;
 mod prepare;
 mod rebalance;
+mod rollouts;
 mod samples;
 mod servers;
 mod services;
+mod settings;
 mod stream;
 mod tokens;
 pub mod types;
@@ -224,6 +226,7 @@ fn assemble(app: &App) -> OpenApiRouter<App> {
         .merge(server_routes(app))
         .merge(autoscale_routes(app))
         .merge(job_routes(app))
+        .merge(settings_routes(app))
         .routes(public(routes!(openapi_json)))
         .routes(public(routes!(health::healthz)))
         .routes(public(routes!(health::health)))
@@ -311,6 +314,16 @@ fn deployment_routes(app: &App) -> OpenApiRouter<App> {
         ))
         .routes(protected(
             app,
+            Action::ReadDeployments,
+            routes!(rollouts::get),
+        ))
+        .routes(protected(
+            app,
+            Action::ControlRollout,
+            routes!(rollouts::control),
+        ))
+        .routes(protected(
+            app,
             Action::ReadLogs,
             routes!(deployment_logs::read),
         ))
@@ -395,6 +408,46 @@ fn job_routes(app: &App) -> OpenApiRouter<App> {
             app,
             Action::ChangeSchedule,
             routes!(jobs::change_schedule),
+        ))
+}
+
+fn settings_routes(app: &App) -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(protected(
+            app,
+            Action::ReadServices,
+            routes!(settings::quotas),
+        ))
+        .routes(protected(
+            app,
+            Action::SetQuota,
+            routes!(settings::put_quota),
+        ))
+        .routes(protected(
+            app,
+            Action::SetQuota,
+            routes!(settings::put_workspace_quota),
+        ))
+        .routes(protected(
+            app,
+            Action::SetRelaxed,
+            routes!(settings::put_relaxed),
+        ))
+        .routes(protected(
+            app,
+            Action::SetRelaxed,
+            routes!(settings::put_workspace_relaxed),
+        ))
+        .routes(protected(
+            app,
+            Action::ReadCluster,
+            routes!(settings::pools),
+        ))
+        .routes(protected(app, Action::SetPool, routes!(settings::put_pool)))
+        .routes(protected(
+            app,
+            Action::SetPool,
+            routes!(settings::remove_pool),
         ))
 }
 

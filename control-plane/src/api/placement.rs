@@ -9,6 +9,7 @@ use skep_identity::random;
 use skep_model::allocation::Allocation;
 use skep_model::id::{AllocationId, DeploymentId, NodeId};
 use skep_model::problem::{Code, Problem};
+use skep_model::rollout::Progress;
 use skep_model::service::{Release, Service, Target};
 use skep_scheduler::cluster::Cluster;
 use skep_scheduler::draft::Draft;
@@ -29,7 +30,7 @@ use super::types::{
 };
 use super::{Here, views};
 use crate::deploy::release::renewed;
-use crate::placement::{cluster_of, surroundings};
+use crate::placement::{cluster_of, quotas, surroundings};
 use crate::store::now_ms;
 
 /// Where a service could run, node by node, and why its allocations are where they are.
@@ -45,7 +46,9 @@ pub(super) async fn why_service(
     let release = target_release(&view, &service)?;
     let cluster = cluster_of(&view);
     let around = surroundings(&view, &service);
-    let (live, there): (Vec<_>, _) = counted(&view, &service);
+    let live = live_release(&view, &service);
+    let quotas = quotas(&view, &service);
+    let (running, there): (Vec<_>, _) = counted(&view, &service);
     let ask = Ask::of(&release, &around);
     let answers = why::why(&Draft::new(&cluster), &ask);
     let mut rank = 0;
@@ -63,16 +66,17 @@ pub(super) async fn why_service(
     let input = Input {
         service: &service,
         release: Some(&release),
+        live_release: live.as_deref(),
         allocations: all_of(&view, &service),
         now_ms: now_ms(),
         drained: &|_| false,
         around: &around,
-        quotas: &[],
+        quotas: &quotas,
         limit: MAX_CHANGES,
     };
     let plan = rollout::plan(&mut Draft::new(&cluster), &input, &mut fresh);
     Ok(Json(WhyView {
-        allocations: live
+        allocations: running
             .into_iter()
             .map(|allocation| AllocationReason {
                 id: allocation.id,
@@ -82,6 +86,9 @@ pub(super) async fn why_service(
             })
             .collect(),
         nodes,
+        relaxed_by: view
+            .relaxed_by(&service)
+            .map(|scope| view.scope_name(scope)),
         refusal: plan.refusal.map(Into::into),
     }))
 }
@@ -117,17 +124,24 @@ pub(super) async fn plan_service(
             release: release.number,
             deployment: release.deployment,
         });
+        service.progress = Progress {
+            phase: service.spec.rollout.first_phase(service.live.is_some()),
+            ..Progress::default()
+        };
     }
     let release = if new_release { &release } else { &*present };
     let (cluster, around) = (cluster_of(&view), surroundings(&view, &service));
+    let live = live_release(&view, &service);
+    let quotas = quotas(&view, &service);
     let input = Input {
         service: &service,
         release: Some(release),
+        live_release: live.as_deref(),
         allocations: all_of(&view, &service),
         now_ms: now_ms(),
         drained: &|_| true,
         around: &around,
-        quotas: &[],
+        quotas: &quotas,
         limit: MAX_CHANGES,
     };
     let forecast = forecast::forecast(&cluster, &input, &mut fresh);
@@ -144,6 +158,11 @@ fn target_release(view: &View, service: &Service) -> Result<Arc<Release>, Proble
         );
         Problem::new(Code::Conflict, text).hint("deploy it first: `skep up`, or `skep deploy`")
     })
+}
+
+fn live_release(view: &View, service: &Service) -> Option<Arc<Release>> {
+    let live = service.live?;
+    view.release(service.id, live.release).cloned()
 }
 
 fn all_of<'a>(view: &'a View, service: &Service) -> Vec<&'a Allocation> {

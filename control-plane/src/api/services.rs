@@ -156,6 +156,7 @@ fn new_service(id: ServiceId, environment: EnvironmentId, name: &str) -> Service
         webhook_secret: None,
         live: None,
         rollout: None,
+        progress: Default::default(),
         last_release: 0,
         stopped: false,
         removing: false,

@@ -10,9 +10,11 @@ mod hooks;
 mod jobs;
 mod logs;
 mod rebalance;
+mod rollouts;
 mod samples;
 mod servers;
 mod services;
+mod settings;
 
 use std::sync::Arc;
 
@@ -272,6 +274,11 @@ impl Server {
 
     /// Rolls out a release, a new one or one that exists, and ends the deployment as live.
     async fn roll_out(&self, id: DeploymentId, number: u64, release: Option<v1::Release>) {
+        self.start_rollout(id, number, release).await;
+        self.finish(id, Status::Live, "live").await;
+    }
+
+    async fn start_rollout(&self, id: DeploymentId, number: u64, release: Option<v1::Release>) {
         let view = self.context.store.view();
         let deployment = view.deployment(id).expect("made");
         let service = view.service(deployment.service).expect("there");
@@ -285,7 +292,6 @@ impl Server {
             step: format!("release {number}"),
         }))
         .await;
-        self.finish(id, Status::Live, "live").await;
     }
 
     async fn finish(&self, id: DeploymentId, status: Status, step: &str) {

@@ -7,6 +7,7 @@ use skep_model::deployment::{BuildOutcome, Deployment, Origin, Status, Trigger};
 use skep_model::id::{NodeId, ServiceId};
 use skep_model::node::NodeStatus;
 use skep_model::problem::{Code, Problem};
+use skep_model::rollout::{Phase, Progress};
 use skep_model::run::Mode;
 use skep_model::service::Service;
 use skep_state::State;
@@ -189,6 +190,9 @@ fn judge_rollout(inputs: &Inputs<'_>, deployment: &Deployment, service: &Service
     let healthy = of_target()
         .filter(|allocation| allocation.is_routable())
         .count();
+    if let Some(next) = judge_phase(inputs, service, healthy) {
+        return next;
+    }
     let is_replaced = !all
         .iter()
         .any(|a| a.target != target && a.desired == Desired::Run && a.is_live());
@@ -200,18 +204,39 @@ fn judge_rollout(inputs: &Inputs<'_>, deployment: &Deployment, service: &Service
     if !job_is_made || !is_everywhere {
         return judge_time(inputs, deployment, service, (healthy, wanted));
     }
-    if healthy >= wanted && is_replaced && (inputs.is_published || !service.spec.is_routed()) {
+    let is_tried = matches!(service.progress.phase, Phase::Canary { .. } | Phase::Trial);
+    let has_taken_over = healthy >= wanted && is_replaced && !is_tried;
+    if has_taken_over && (inputs.is_published || !service.spec.is_routed()) {
         return Next::Live;
     }
     if let Some(refusal) = inputs.refusals.get(&service.id) {
         return wait_or_fail(
             inputs,
             deployment,
-            deployment.status_ms + ROOM_WAIT_MS,
+            since_ms(deployment, service) + ROOM_WAIT_MS,
             refusal.clone(),
         );
     }
     judge_time(inputs, deployment, service, (healthy, wanted))
+}
+
+/// What a phase waits for beside its allocations; none: it is judged by those.
+fn judge_phase(inputs: &Inputs<'_>, service: &Service, healthy: usize) -> Option<Next> {
+    let Progress { phase, paused, .. } = service.progress;
+    let share = service.spec.rollout.share(phase, service.wanted()) as usize;
+    let until_ms = match phase {
+        // Until somebody resumes it.
+        _ if paused => None,
+        Phase::Canary { .. } | Phase::Trial if healthy >= share => None,
+        Phase::Kept { until_ms } if healthy >= share && inputs.now_ms < until_ms => Some(until_ms),
+        _ => return None,
+    };
+    Some(Next::Wait { until_ms })
+}
+
+/// When what is waited for began.
+fn since_ms(deployment: &Deployment, service: &Service) -> u64 {
+    deployment.status_ms.max(service.progress.since_ms)
 }
 
 fn judge_failure(failed: &Allocation) -> Next {
@@ -227,8 +252,9 @@ fn judge_time(
     count: (usize, usize),
 ) -> Next {
     let replicas = u64::from(service.wanted().max(1));
-    let deadline =
-        deployment.status_ms + (service.spec.health.deadline_ms * replicas) + START_MARGIN_MS;
+    let deadline = since_ms(deployment, service)
+        + (service.spec.health.deadline_ms * replicas)
+        + START_MARGIN_MS;
     if inputs.now_ms < deadline {
         return Next::Wait {
             until_ms: Some(deadline),

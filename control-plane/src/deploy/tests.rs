@@ -11,6 +11,7 @@ use skep_model::id::{
 };
 use skep_model::node::{Facts, Node, NodeStatus};
 use skep_model::problem::{Code, Problem};
+use skep_model::rollout::{Control, Phase, Progress};
 use skep_model::run::{Mode, Run};
 use skep_model::server::JoinToken;
 use skep_model::service::{Image, Service, Target};
@@ -90,6 +91,7 @@ impl World {
             webhook_secret: None,
             live: None,
             rollout: None,
+            progress: Default::default(),
             last_release: 0,
             stopped: false,
             removing: false,
@@ -299,6 +301,71 @@ impl World {
         }));
         self
     }
+}
+
+impl World {
+    fn control(&mut self, control: Control) {
+        self.apply(Kind::ControlRollout(v1::ControlRollout {
+            service: id_bytes(SERVICE.as_u128()),
+            deployment: id_bytes(DEPLOYMENT.as_u128()),
+            control: enum_number(&Control::ALL, &control),
+            full: false,
+            by: "admin".into(),
+        }));
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        let progress = Progress {
+            phase,
+            ..Progress::default()
+        };
+        self.apply(Kind::AdvanceRollout(v1::AdvanceRollout {
+            service: id_bytes(SERVICE.as_u128()),
+            expected_generation: self.service().generation,
+            progress: Some((&progress).into()),
+            step: "goes on".into(),
+        }));
+    }
+}
+
+#[test]
+fn what_is_tried_or_paused_is_not_live_and_takes_its_time() {
+    let day_ms = 86_400_000;
+    let forever = Next::Wait { until_ms: None };
+    let mut world = World::deploying(seen(Seen::Healthy));
+    world.is_published = true;
+    assert_eq!(world.decide(), Next::Live);
+    for phase in [Phase::Trial, Phase::Canary { step: 0 }] {
+        world.enter(phase);
+        assert_eq!(world.decide(), forever, "{phase:?}");
+    }
+    world.now_ms += day_ms;
+    assert_eq!(world.decide(), forever, "until somebody promotes it");
+    let until_ms = world.now_ms + day_ms;
+    world.enter(Phase::Kept { until_ms });
+    let wait = Next::Wait {
+        until_ms: Some(until_ms),
+    };
+    assert_eq!(world.decide(), wait);
+    world.control(Control::Pause);
+    world.now_ms = until_ms;
+    assert_eq!(world.decide(), forever, "paused");
+    world.control(Control::Resume);
+    assert_eq!(world.decide(), Next::Live);
+
+    // Not healthy: a pause has no deadline, and one begins when it is resumed.
+    let mut world = World::deploying(seen(Seen::Starting));
+    world.control(Control::Pause);
+    world.now_ms += day_ms;
+    assert_eq!(world.decide(), forever);
+    world.control(Control::Resume);
+    assert!(matches!(world.decide(), Next::Wait { until_ms: Some(at) } if at > world.now_ms));
+    world.now_ms += day_ms;
+    assert_eq!(world.fails().code, Code::Timeout);
+    // What failed has failed, paused or not.
+    let mut world = World::deploying(seen(Seen::Failed));
+    world.control(Control::Pause);
+    world.fails();
 }
 
 #[test]

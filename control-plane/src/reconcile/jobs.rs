@@ -105,6 +105,7 @@ impl Duties {
             Admin::Eligible | Admin::Cordoned => None,
         };
         let around = placement::surroundings(view, service);
+        let quotas = placement::quotas(view, service);
         let book = view.job_book(service.id);
         let input = Input {
             service,
@@ -115,6 +116,7 @@ impl Duties {
             lost_ms: &lost_ms,
             leave_by_ms: &leave_by_ms,
             around: &around,
+            quotas: &quotas,
             now_ms: now_ms(),
         };
         let mut draft = Draft::new(self.scheduling.cluster());

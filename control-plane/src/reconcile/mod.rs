@@ -160,6 +160,10 @@ impl Duties {
     fn mark(&mut self, changes: &[Change]) {
         let view = self.parts.store.view();
         let moved = self.scheduling.follow(&view, changes);
+        if changes.contains(&Change::Settings) {
+            // Rare, and they may concern every node and every service.
+            return self.mark_all();
+        }
         for change in changes {
             match change {
                 Change::Service(service) => self.mark_service(&view, *service),
@@ -194,7 +198,11 @@ impl Duties {
                     .dirty
                     .jobs
                     .extend(view.services().map(|service| service.id)),
-                Change::Server(_) | Change::Quarantine(_) | Change::Build(_) | Change::Routes => {}
+                Change::Server(_)
+                | Change::Quarantine(_)
+                | Change::Build(_)
+                | Change::Settings
+                | Change::Routes => {}
             }
         }
     }

@@ -6,10 +6,11 @@ use skep_identity::random;
 use skep_model::allocation::{Allocation, Desired};
 use skep_model::id::{AllocationId, NodeId, ServiceId};
 use skep_model::problem::Problem;
+use skep_model::rollout::Progress;
 use skep_model::service::Service;
 use skep_proto::convert::{enum_number, id_bytes};
 use skep_proto::v1::command::Kind;
-use skep_proto::v1::{ApplyPlan, Base, Desire, DropService};
+use skep_proto::v1::{AdvanceRollout, ApplyPlan, Base, Desire, DropService};
 use skep_scheduler::cluster::{Cluster, Standing};
 use skep_scheduler::draft::Draft;
 use skep_scheduler::plan::{self, MAX_CHANGES, Plan};
@@ -106,6 +107,8 @@ impl Duties {
                 .any(|allocation| allocation.is_live());
         if has_ended {
             self.drop_service(id).await;
+        } else if let Some(advance) = &plan.advance {
+            self.advance_rollout(&service, advance).await;
         } else if !plan.is_empty() {
             self.carry_out(&plan).await;
         }
@@ -136,15 +139,19 @@ impl Duties {
         let release = service
             .target()
             .and_then(|target| view.release(service.id, target.release));
+        let live = service.live.filter(|_| service.rollout.is_some());
+        let live_release = live.and_then(|live| view.release(service.id, live.release));
         let around = placement::surroundings(view, service);
+        let quotas = placement::quotas(view, service);
         let input = Input {
             service,
             release: release.map(|r| &**r),
+            live_release: live_release.map(|r| &**r),
             allocations,
             now_ms,
             drained: &drained,
             around: &around,
-            quotas: &[],
+            quotas: &quotas,
             limit: MAX_CHANGES,
         };
         let mut draft = Draft::new(&self.scheduling.cluster);
@@ -225,7 +232,12 @@ impl Duties {
         }
         self.catch_up(
             plan.nodes.keys().copied(),
-            plan.starts.iter().map(|start| start.allocation),
+            // Those that go, too: what makes way for one service counts when the next one asks.
+            plan.starts
+                .iter()
+                .map(|start| start.allocation)
+                .chain(plan.desires.iter().map(|desire| desire.allocation))
+                .chain(plan.displaced.iter().map(|desire| desire.allocation)),
         );
     }
 
@@ -233,12 +245,28 @@ impl Duties {
     pub(super) fn catch_up(
         &mut self,
         nodes: impl Iterator<Item = NodeId>,
-        started: impl Iterator<Item = AllocationId>,
+        changed: impl Iterator<Item = AllocationId>,
     ) {
         let view = self.parts.store.view();
         nodes.for_each(|node| placement::follow_node(&mut self.scheduling.cluster, &view, node));
-        started
+        changed
             .for_each(|id| placement::follow_allocation(&mut self.scheduling.cluster, &view, id));
+    }
+
+    async fn advance_rollout(&mut self, service: &Service, advance: &plan::Advance) {
+        let progress = Progress {
+            phase: advance.phase,
+            ..Progress::default()
+        };
+        let command = AdvanceRollout {
+            service: id_bytes(service.id.as_u128()),
+            expected_generation: service.generation,
+            progress: Some((&progress).into()),
+            step: advance.reason.clone(),
+        };
+        if !self.propose(Kind::AdvanceRollout(command)).await {
+            self.dirty.services.insert(service.id);
+        }
     }
 
     async fn drop_service(&mut self, id: ServiceId) {

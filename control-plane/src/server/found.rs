@@ -10,6 +10,7 @@ use skep_identity::{digest, key_file, random, secret_file};
 use skep_model::id::{ClusterId, TokenId, WorkspaceId};
 use skep_model::problem::Problem;
 use skep_model::server::{JoinToken, Role, Server};
+use skep_model::settings::Scope;
 use skep_model::tenancy::{DEFAULT_WORKSPACE, Workspace};
 use skep_proto::convert::id_bytes;
 use skep_proto::v1;
@@ -89,6 +90,14 @@ pub(super) async fn found(
         server: Some(own.into()),
     };
     store.propose(Kind::InitCluster(command)).await?;
+    if options.relaxed {
+        let command = v1::SetScope {
+            scope: Some(Scope::Workspace(workspace.id).into()),
+            quota: None,
+            relaxed: Some(v1::set_scope::Relaxed::Said(true)),
+        };
+        store.propose(Kind::SetScope(command)).await?;
+    }
     let (fingerprint, api) = (ca.fingerprint(), &own.api_address);
     let token = options.data_dir.join(TOKEN_FILE);
     tracing::info!(%cluster, %fingerprint, "cluster founded");

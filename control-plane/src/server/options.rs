@@ -31,6 +31,9 @@ pub struct Options {
     pub history: Option<String>,
     /// Generated host names end in this; used when the cluster is founded.
     pub base_domain: String,
+    /// Constraints of services are preferences, where nobody says otherwise; used when the cluster is
+    /// founded.
+    pub relaxed: bool,
     /// Where to write how to reach this server, with secrets, mode 0600, once it is ready.
     pub bootstrap: Option<PathBuf>,
     /// Further names and addresses that the server's certificate is good for.

@@ -172,6 +172,7 @@ fn options(dir: &Path, name: &str, start: Start) -> Options {
         agent_addr: any,
         history: None,
         base_domain: "localhost".to_owned(),
+        relaxed: false,
         bootstrap: None,
         names: Vec::new(),
         terms: crate::pki::Terms::default(),

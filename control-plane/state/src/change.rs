@@ -38,6 +38,8 @@ pub enum Change {
     Server(ServerId),
     /// What a node has in quarantine, or is to stop of it, changed.
     Quarantine(NodeId),
+    /// Settings of a workspace, an environment or a pool changed.
+    Settings,
     /// The route table has a new revision.
     Routes,
 }

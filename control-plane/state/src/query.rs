@@ -2,6 +2,7 @@
 
 mod cluster;
 mod jobs;
+mod settings;
 
 use std::sync::Arc;
 

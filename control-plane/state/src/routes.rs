@@ -1,4 +1,5 @@
-//! The route table, derived from the state: healthy allocations that are wanted running.
+//! The route table, derived from the state: healthy allocations that are wanted running, of releases
+//! that serve.
 
 use skep_model::route::{Backend, Route, RouteTable};
 use skep_model::service::Service;
@@ -26,7 +27,7 @@ impl State {
     fn routes_of(&self, service: &Service) -> Vec<Route> {
         let backends: Vec<Backend> = self
             .allocations_of(service.id)
-            .filter(|allocation| allocation.is_routable())
+            .filter(|allocation| allocation.is_routable() && service.serves(allocation.target))
             .filter_map(|allocation| {
                 let port = self.release(service.id, allocation.target.release)?.port?;
                 Some(Backend {

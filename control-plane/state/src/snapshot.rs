@@ -15,6 +15,7 @@ use skep_model::quarantine::Quarantined;
 use skep_model::rebalance::Rebalance;
 use skep_model::server::JoinToken;
 use skep_model::service::{Release, Service};
+use skep_model::settings::{Pool, Scope, ScopeSettings};
 use skep_model::variable::Sealed;
 use skep_proto::convert::{self, id_bits, id_bytes};
 use skep_proto::v1;
@@ -113,6 +114,8 @@ mod tag {
     pub(super) const FORGOTTEN: u32 = 20;
     pub(super) const JOBS: u32 = 40;
     pub(super) const JOB_BOOKS: u32 = 41;
+    pub(super) const SCOPES: u32 = 44;
+    pub(super) const POOLS: u32 = 45;
     pub(super) const REBALANCE: u32 = 46;
 }
 
@@ -193,6 +196,10 @@ impl State {
         for (service, book) in &self.job_books {
             to.message(tag::JOB_BOOKS, &v1::JobBook::from((*service, &**book)));
         }
+        for (scope, settings) in &self.scopes {
+            to.message(tag::SCOPES, &v1::ScopeSettings::from((*scope, &**settings)));
+        }
+        to.all::<_, v1::Pool>(tag::POOLS, self.pools.values());
         if *self.rebalance != Rebalance::default() {
             to.message(tag::REBALANCE, &v1::Rebalance::from(&*self.rebalance));
         }
@@ -302,6 +309,15 @@ impl State {
             tag::JOB_BOOKS => {
                 let (service, book): (ServiceId, JobBook) = read::<v1::JobBook, _>(field)?;
                 self.job_books.insert(service, Arc::new(book));
+            }
+            tag::SCOPES => {
+                let (scope, settings): (Scope, ScopeSettings) =
+                    read::<v1::ScopeSettings, _>(field)?;
+                self.scopes.insert(scope, Arc::new(settings));
+            }
+            tag::POOLS => {
+                let pool: Pool = read::<v1::Pool, _>(field)?;
+                self.pools.insert(pool.name.clone(), Arc::new(pool));
             }
             tag::REBALANCE => self.rebalance = Arc::new(read::<v1::Rebalance, _>(field)?),
             tag::DISMISSED => {

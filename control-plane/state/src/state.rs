@@ -15,6 +15,7 @@ use skep_model::quarantine::Quarantined;
 use skep_model::rebalance::Rebalance;
 use skep_model::server::{JoinToken, Server};
 use skep_model::service::{Release, Service};
+use skep_model::settings::{Pool, Scope, ScopeSettings};
 use skep_model::tenancy::{Environment, Project, Workspace};
 use skep_model::variable::Sealed;
 
@@ -92,6 +93,8 @@ pub struct State {
     pub(crate) jobs: OrdMap<JobId, Arc<Job>>,
     pub(crate) job_books: OrdMap<ServiceId, Arc<JobBook>>,
     pub(crate) rebalance: Arc<Rebalance>,
+    pub(crate) scopes: OrdMap<Scope, Arc<ScopeSettings>>,
+    pub(crate) pools: OrdMap<String, Arc<Pool>>,
     // Indexes: derived from the maps above, rebuilt when a snapshot is read.
     pub(crate) names: Names,
     pub(crate) service_allocations: OrdSet<(ServiceId, AllocationId)>,

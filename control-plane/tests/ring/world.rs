@@ -271,6 +271,7 @@ pub(crate) async fn put_service(server: &Server) {
         webhook_secret: None,
         live: None,
         rollout: None,
+        progress: Default::default(),
         last_release: 0,
         stopped: false,
         removing: false,

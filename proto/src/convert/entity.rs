@@ -15,10 +15,10 @@ use skep_model::service::{Image, Release, Service, Target};
 use skep_model::tenancy::{Environment, Project, Workspace};
 use skep_model::variable::{Sealed, Variable};
 
-use super::placement;
 use super::spec::TYPES;
 use super::{
-    Error, enum_number, enum_value, error, id, id_bits, id_bytes, need, port, ports, problem,
+    Error, enum_number, enum_value, error, id, id_bits, id_bytes, need, placement, port, ports,
+    problem, rollout,
 };
 use crate::v1;
 
@@ -160,6 +160,7 @@ impl From<&Service> for v1::Service {
             generation: service.generation,
             created_ms: service.created_ms,
             scaling: service.scaling.as_ref().map(Into::into),
+            progress: rollout::progress_out(&service.progress),
         }
     }
 }
@@ -183,6 +184,7 @@ impl TryFrom<v1::Service> for Service {
             generation: message.generation,
             created_ms: message.created_ms,
             scaling: message.scaling.map(Into::into),
+            progress: rollout::progress_in(message.progress)?,
         })
     }
 }

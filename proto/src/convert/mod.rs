@@ -6,8 +6,10 @@ mod entity;
 mod job;
 mod placement;
 mod rebalance;
+mod rollout;
 mod sample;
 mod server;
+mod settings;
 mod spec;
 mod work;
 

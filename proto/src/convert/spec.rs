@@ -6,7 +6,7 @@ use skep_model::spec::{
     Builder, Health, Resources, Restart, ServiceSpec, ServiceType, Source, Update,
 };
 
-use super::{Error, enum_number, enum_value, error, need, placement, port};
+use super::{Error, enum_number, enum_value, error, need, placement, port, rollout};
 use crate::v1;
 
 /// Order of the stored numbers: append only.
@@ -211,6 +211,7 @@ impl From<&ServiceSpec> for v1::ServiceSpec {
             // Absent where it says nothing: such bytes are those of an older level.
             run: (spec.run != Run::default()).then(|| (&spec.run).into()),
             autoscale: spec.autoscale.as_ref().map(Into::into),
+            rollout: rollout::policy_out(&spec.rollout),
         }
     }
 }
@@ -240,6 +241,7 @@ impl TryFrom<v1::ServiceSpec> for ServiceSpec {
                 .transpose()?
                 .unwrap_or_default(),
             autoscale: message.autoscale.map(Autoscale::try_from).transpose()?,
+            rollout: rollout::policy_in(message.rollout)?,
         })
     }
 }

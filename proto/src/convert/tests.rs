@@ -12,6 +12,7 @@ use skep_model::id::{AllocationId, DeploymentId, EnvironmentId, NodeId, ServiceI
 use skep_model::node::{Admin, Facts, Node, NodeStatus};
 use skep_model::placement::{CutOff, Placement, Strategy};
 use skep_model::problem::{Code, Problem};
+use skep_model::rollout::{self, CanaryStep, Phase, Policy, Progress, Promote};
 use skep_model::service::{Image, Service, Target};
 use skep_model::spec::{Builder, Resources, ServiceSpec, Source};
 use skep_model::variable::{Sealed, Variable};
@@ -79,6 +80,31 @@ fn a_placement_that_asks_nothing_has_no_bytes_and_rubbish_names_its_field() {
     assert_eq!(ServiceSpec::try_from(message), Err(error("constraints")));
 }
 
+#[test]
+fn every_phase_survives_the_bytes_and_a_plain_rollout_has_none() {
+    let phases = [
+        Phase::Rolling,
+        Phase::Canary { step: 0 },
+        Phase::Trial,
+        Phase::Kept { until_ms: 0 },
+    ];
+    for phase in phases {
+        let progress = Progress {
+            phase,
+            ..Progress::default()
+        };
+        let service = Service {
+            progress,
+            ..service()
+        };
+        let bytes = v1::Service::from(&service).encode_to_vec();
+        let message = v1::Service::decode(&*bytes).expect("decodes");
+        assert_eq!(message.progress.is_none(), phase == Phase::Rolling);
+        assert_eq!(Service::try_from(message), Ok(service));
+    }
+    assert_eq!(v1::ServiceSpec::from(&ServiceSpec::default()).rollout, None);
+}
+
 fn service() -> Service {
     let target = Target {
         release: 3,
@@ -98,6 +124,22 @@ fn service() -> Service {
             port: Some(3000),
             domains: vec!["a.b".into()],
             placement: placement(),
+            rollout: Policy {
+                strategy: rollout::Strategy::Canary,
+                max_unavailable: 2,
+                promote: Promote::Manual,
+                keep_ms: 3,
+                steps: vec![
+                    CanaryStep {
+                        percent: 4,
+                        pause_ms: Some(0),
+                    },
+                    CanaryStep {
+                        percent: 5,
+                        pause_ms: None,
+                    },
+                ],
+            },
             resources: Resources {
                 memory_limit_bytes: 1 << 31,
                 disk_bytes: 5,
@@ -115,6 +157,11 @@ fn service() -> Service {
         webhook_secret: Some(Sealed(vec![])),
         live: Some(target),
         rollout: None,
+        progress: Progress {
+            phase: Phase::Kept { until_ms: 0 },
+            since_ms: 4,
+            paused: true,
+        },
         last_release: 3,
         stopped: true,
         removing: false,

@@ -240,6 +240,7 @@ impl Job {
             webhook_secret: None,
             live: Some(target),
             rollout: None,
+            progress: Default::default(),
             last_release: 1,
             stopped: false,
             removing: false,
@@ -276,6 +277,7 @@ impl Job {
         let input = Input {
             service: &self.service,
             release: Some(&self.release),
+            live_release: None,
             allocations: Vec::new(),
             now_ms: 0,
             drained: &|_| true,

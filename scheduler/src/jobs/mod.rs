@@ -21,6 +21,7 @@ use skep_model::service::{Release, Service, Target};
 use crate::draft::Draft;
 use crate::filter::Surroundings;
 use crate::plan::Desire;
+use crate::quota::Allowance;
 
 /// Most jobs that one plan changes: each may carry its own command and the tail of its log, and the
 /// command that carries them all stays below 256 KiB. What is beyond comes with the next plan.
@@ -50,6 +51,8 @@ pub struct Input<'a> {
     pub leave_by_ms: &'a dyn Fn(NodeId) -> Option<u64>,
     /// What its releases do not say.
     pub around: &'a Surroundings,
+    /// What its workspace and its environment may have, and have.
+    pub quotas: &'a [Allowance],
     /// Cluster time, ms since the epoch.
     pub now_ms: u64,
 }

@@ -10,6 +10,7 @@ use crate::backoff::FAILURES_BEFORE_MOVING;
 use crate::draft::Draft;
 use crate::filter::Ask;
 use crate::place::{self, Choice};
+use crate::quota;
 
 impl Planner<'_, '_> {
     pub(super) fn begin(
@@ -28,14 +29,21 @@ impl Planner<'_, '_> {
         let avoided = job
             .node
             .filter(|_| job.failed_here >= FAILURES_BEFORE_MOVING);
+        let started = self.plan.starts.len();
+        let name = &self.input.service.name;
+        if let Some(problem) = quota::refuses(self.input.quotas, &ask, started, name) {
+            return self.refuse(at, problem);
+        }
         match place_on(draft, ask, avoided) {
             Ok(choice) => self.begin_on(at, &choice, ids),
-            Err(problem) => {
-                self.plan.refusal = Some(problem.clone());
-                if self.jobs[at].job.problem.as_ref() != Some(&problem) {
-                    self.change(at, |job| job.problem = Some(problem));
-                }
-            }
+            Err(problem) => self.refuse(at, problem),
+        }
+    }
+
+    fn refuse(&mut self, at: usize, problem: Problem) {
+        self.plan.refusal = Some(problem.clone());
+        if self.jobs[at].job.problem.as_ref() != Some(&problem) {
+            self.change(at, |job| job.problem = Some(problem));
         }
     }
 

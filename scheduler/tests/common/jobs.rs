@@ -12,6 +12,7 @@ use skep_scheduler::cluster::Cluster;
 use skep_scheduler::draft::Draft;
 use skep_scheduler::filter::Surroundings;
 use skep_scheduler::jobs::{self, Input, Plan};
+use skep_scheduler::quota::Allowance;
 use skep_scheduler::room::Needs;
 
 use super::{release, resources, service};
@@ -35,6 +36,7 @@ pub(crate) struct Jobs {
     /// Cluster time: never goes back.
     pub(crate) time_ms: u64,
     pub(crate) is_turned: bool,
+    pub(crate) quotas: Vec<Allowance>,
     next_id: u128,
 }
 
@@ -49,6 +51,7 @@ impl Jobs {
             now_ms: 0,
             time_ms: 0,
             is_turned: false,
+            quotas: Vec::new(),
             next_id: 1_000_000,
         }
     }
@@ -88,6 +91,7 @@ impl Jobs {
             lost_ms: &lost_ms,
             leave_by_ms: &leave_by_ms,
             around: &Surroundings::default(),
+            quotas: &self.quotas,
             now_ms: self.now_ms,
         };
         let mut next = self.next_id;

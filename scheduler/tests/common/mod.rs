@@ -79,6 +79,7 @@ pub(crate) fn service(id: u128, replicas: u32) -> Service {
         webhook_secret: None,
         live: None,
         rollout: None,
+        progress: Default::default(),
         last_release: 0,
         stopped: false,
         removing: false,
@@ -221,9 +222,12 @@ impl World {
         allocations: Vec<&Allocation>,
     ) -> Plan {
         let release = self.release();
+        let live = self.service.live;
+        let live = live.map(|live| self::release(&self.service, live.release, self.needs));
         let input = Input {
             service: &self.service,
             release: release.as_ref(),
+            live_release: live.as_ref(),
             allocations,
             now_ms: self.now_ms,
             drained,

@@ -217,6 +217,7 @@ fn put_service() -> Kind {
         webhook_secret: None,
         live: None,
         rollout: None,
+        progress: Default::default(),
         last_release: 0,
         stopped: false,
         removing: false,

@@ -20,6 +20,7 @@ mod ports;
 mod ready;
 mod restart;
 mod rolling;
+mod rollouts;
 mod samples;
 mod surface;
 mod traefik;

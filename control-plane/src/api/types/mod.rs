@@ -8,9 +8,11 @@ mod job;
 mod log;
 mod placement;
 mod rebalance;
+mod rollout;
 mod sample;
 mod server;
 mod service;
+mod settings;
 
 pub use crate::history::{AuditEntry, Event, EventKind};
 pub use autoscale::{AdviceView, AutoscaleView, MeasuredTarget, PushRequest, PushView};
@@ -30,6 +32,7 @@ pub use placement::{
     WhyView,
 };
 pub use rebalance::{BegunView, MoveView, RebalanceRequest, RebalanceView};
+pub use rollout::{ReleaseCounts, RolloutProgressView, RolloutRequest, RolloutView};
 pub use sample::{AllocationSampleView, NodeSampleView, SamplesView, ServiceSampleView};
 pub use server::{
     GivenToken, OperatorRequest, OperatorView, ServerReport, ServerRole, ServerView, ServersView,
@@ -39,6 +42,8 @@ pub use service::{
     AllocationCounts, PatchVariables, PutService, ScaleRequest, ServiceState, ServiceView,
     ServicesView, VariableView, VariablesView,
 };
+
+pub use settings::{PoolRequest, PoolsView, QuotaView, QuotasView, RelaxedRequest, UsedView};
 
 use serde::{Deserialize, Serialize};
 use skep_model::problem::{Code, Problem};

@@ -39,6 +39,8 @@ pub struct AllocationReason {
 /// Where a service runs and could run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WhyView {
+    /// Whose setting makes constraints preferences, for a person; none: nobody's.
+    pub relaxed_by: Option<String>,
     /// Those that have not ended.
     pub allocations: Vec<AllocationReason>,
     /// Those that could take one more first, the best first.

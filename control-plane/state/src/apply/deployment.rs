@@ -5,6 +5,7 @@ use std::sync::Arc;
 use skep_model::deployment::{Build, Deployment, MAX_STEPS, Origin, Status, Step, Trigger};
 use skep_model::id::{DeploymentId, NodeId, ServiceId};
 use skep_model::problem::{Code, Problem};
+use skep_model::rollout::{Phase, Progress};
 use skep_model::service::{Release, Service, Target};
 use skep_model::spec::ServiceSpec;
 use skep_proto::convert::enum_value;
@@ -65,7 +66,7 @@ impl Context<'_> {
                     .hint(format!("kept are: {}", kept.join(", "))),
             );
         }
-        self.supersede_others(&wanted);
+        self.supersede_others(&wanted)?;
         self.remember_delivery(message.delivery, wanted.id)?;
         let now = self.state.time_ms;
         let id = wanted.id;
@@ -103,7 +104,7 @@ impl Context<'_> {
     }
 
     /// One active deployment a service: the newer takes over.
-    fn supersede_others(&mut self, newer: &Deployment) {
+    fn supersede_others(&mut self, newer: &Deployment) -> Result<(), Problem> {
         let others: Vec<_> = self
             .state
             .deployments_of(newer.service)
@@ -111,6 +112,12 @@ impl Context<'_> {
             .cloned()
             .collect();
         for other in others {
+            if self.has_taken_over(&other) {
+                // It serves, and goes on serving: the way back that was kept is given up.
+                self.go_live(&other)?;
+                self.end(&other, Status::Live, None, "live: a newer deployment began");
+                continue;
+            }
             let problem = Problem::new(
                 Code::Canceled,
                 format!("superseded by deployment {}", newer.id),
@@ -122,6 +129,19 @@ impl Context<'_> {
                 "superseded by a newer deployment",
             );
         }
+        Ok(())
+    }
+
+    /// Whether all traffic goes to what this deployment rolls out.
+    fn has_taken_over(&self, deployment: &Deployment) -> bool {
+        self.state
+            .service(deployment.service)
+            .is_some_and(|service| {
+                let is_its = service
+                    .rollout
+                    .is_some_and(|target| target.deployment == deployment.id);
+                is_its && matches!(service.progress.phase, Phase::Kept { .. })
+            })
     }
 
     fn remember_delivery(
@@ -223,8 +243,19 @@ impl Context<'_> {
             release: number,
             deployment: deployment.id,
         };
+        let phase = spec.rollout.first_phase(service.live.is_some());
+        let since_ms = match phase {
+            // As it was written before there were phases: its deployment knows the time.
+            Phase::Rolling => 0,
+            _ => self.state.time_ms,
+        };
         self.put_changed_service(Service {
             rollout: Some(target),
+            progress: Progress {
+                phase,
+                since_ms,
+                paused: false,
+            },
             last_release,
             scaling: bounded(service.scaling.clone(), &spec),
             spec,
@@ -274,6 +305,7 @@ impl Context<'_> {
         self.put_changed_service(Service {
             live: Some(target),
             rollout: None,
+            progress: Default::default(),
             ..(*service).clone()
         });
         if let Some(previous) = previous {
@@ -294,7 +326,7 @@ impl Context<'_> {
     }
 
     /// Gives a deployment its last status; what it was rolling out is no longer wanted.
-    fn end(
+    pub(super) fn end(
         &mut self,
         deployment: &Deployment,
         status: Status,
@@ -318,6 +350,7 @@ impl Context<'_> {
         }) {
             self.put_changed_service(Service {
                 rollout: None,
+                progress: Default::default(),
                 ..(*service).clone()
             });
         }
@@ -357,7 +390,7 @@ impl Context<'_> {
         self.state.put_deployment(deployment);
     }
 
-    fn put_changed_service(&mut self, service: Service) {
+    pub(super) fn put_changed_service(&mut self, service: Service) {
         self.changes.push(Change::Service(service.id));
         let generation = service.generation + 1;
         self.state.put_service(Service {
@@ -367,7 +400,7 @@ impl Context<'_> {
         self.touch_routes();
     }
 
-    fn step(&self, deployment: &mut Deployment, text: String) {
+    pub(super) fn step(&self, deployment: &mut Deployment, text: String) {
         let is_new = deployment.steps.last().is_none_or(|last| last.text != text);
         if !text.is_empty() && is_new && deployment.steps.len() < MAX_STEPS {
             deployment.steps.push(Step {

@@ -48,6 +48,11 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::CancelJob(_) => ("cancel job", LEVEL_JOBS),
         Kind::SetRebalance(_) => ("set rebalance", LEVEL_SCHEDULING),
         Kind::MoveAllocations(_) => ("move allocations", LEVEL_SCHEDULING),
+        Kind::AdvanceRollout(_) => ("advance rollout", LEVEL_SCHEDULING),
+        Kind::ControlRollout(_) => ("control rollout", LEVEL_SCHEDULING),
+        Kind::SetScope(_) => ("set scope", LEVEL_SCHEDULING),
+        Kind::PutPool(_) => ("put pool", LEVEL_SCHEDULING),
+        Kind::RemovePool(_) => ("remove pool", LEVEL_SCHEDULING),
     }
 }
 
@@ -88,9 +93,12 @@ fn servers_if(has_new_field: bool) -> u32 {
 }
 
 fn of_spec(spec: &v1::ServiceSpec) -> u32 {
-    let is_scaled = spec.autoscale.is_some();
-    let of_scaling = if is_scaled { LEVEL_SCHEDULING } else { FIRST };
-    of_scaling.max(of_placing(spec.placement.as_ref(), spec.resources.as_ref()))
+    // Older versions refuse a surge of none, and know one way for a release to take over.
+    let stops_first = spec.update.is_some_and(|update| update.max_surge == 0);
+    if spec.autoscale.is_some() || spec.rollout.is_some() || stops_first {
+        return LEVEL_SCHEDULING;
+    }
+    of_placing(spec.placement.as_ref(), spec.resources.as_ref())
 }
 
 fn of_placing(placement: Option<&v1::Placement>, resources: Option<&v1::Resources>) -> u32 {

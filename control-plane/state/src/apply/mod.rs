@@ -9,8 +9,10 @@ mod node;
 mod plan;
 mod quarantine;
 mod rebalance;
+mod rollout;
 mod server;
 mod service;
+mod settings;
 mod token;
 
 use prost::Message as _;
@@ -263,6 +265,11 @@ impl Context<'_> {
             Kind::CancelJob(message) => self.cancel_job(&message),
             Kind::SetRebalance(message) => self.set_rebalance(&message),
             Kind::MoveAllocations(message) => self.move_allocations(&message),
+            Kind::AdvanceRollout(message) => self.advance_rollout(message),
+            Kind::ControlRollout(message) => self.control_rollout(&message),
+            Kind::SetScope(message) => self.set_scope(message),
+            Kind::PutPool(message) => self.put_pool(message),
+            Kind::RemovePool(message) => self.remove_pool(&message),
         }
     }
 

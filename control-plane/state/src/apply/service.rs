@@ -123,6 +123,7 @@ impl Context<'_> {
         Ok(Service {
             live: None,
             rollout: None,
+            progress: Default::default(),
             last_release: 0,
             generation: 1,
             created_ms: self.state.time_ms,

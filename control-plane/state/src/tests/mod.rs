@@ -9,8 +9,10 @@ mod levels;
 mod nodes;
 mod quarantine;
 mod rebalance;
+mod rollouts;
 mod scale;
 mod servers;
+mod settings;
 
 use std::collections::BTreeMap;
 
@@ -193,6 +195,7 @@ pub(crate) fn service() -> Service {
         webhook_secret: None,
         live: None,
         rollout: None,
+        progress: Default::default(),
         last_release: 0,
         stopped: false,
         removing: false,

@@ -1,0 +1,259 @@
+//! `skep pool`: how the nodes of a pool are filled, and what they have in common.
+
+use std::collections::BTreeMap;
+
+use clap::ValueEnum;
+use http::Method;
+use serde_json::{Value, json};
+use skep_control_plane::api::types::{PoolRequest, PoolsView};
+use skep_model::manifest::parse_cpu;
+use skep_model::placement::{PoolPolicy, Strategy};
+use skep_model::problem::{Code, Problem};
+use skep_model::settings::Pool;
+
+use crate::client::{Client, escape};
+use crate::failure::Failure;
+use crate::output::table;
+use crate::session::Session;
+
+/// Pools of nodes
+#[derive(Debug, Clone, clap::Subcommand)]
+pub(crate) enum Command {
+    /// List the pools that have a policy
+    #[command(visible_alias = "list")]
+    Ls,
+    /// Show one
+    Show {
+        /// Its name: what nodes say as metadata `pool`
+        #[arg(value_name = "POOL")]
+        pool: String,
+    },
+    /// Change its policy; what is not named stays
+    #[command(after_help = "\
+Examples:
+  skep pool set web --strategy spread --cpu-percent 200     twice the CPU may be requested
+  skep pool set db --reserved-memory-percent 10 --meta tier=pro
+  skep pool set default --strategy balanced                 every node whose pool has no policy
+
+A node is in a pool by its metadata: `skep node meta NODE pool=web`. What runs stays where it is; what is
+placed from then on, and what waits for room, is placed by the new policy.")]
+    Set(Box<Set>),
+    /// Take its policy away
+    Rm {
+        /// Its name
+        #[arg(value_name = "POOL")]
+        pool: String,
+    },
+}
+
+/// What to change.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct Set {
+    /// Its name; `default`: every node whose pool has no policy of its own
+    #[arg(value_name = "POOL")]
+    pool: String,
+    /// How nodes are ranked for services that do not say
+    #[arg(long, value_enum)]
+    strategy: Option<Ranking>,
+    /// CPU that may be requested, in percent of what there is (10 to 2000)
+    #[arg(long, value_name = "PERCENT")]
+    cpu_percent: Option<u32>,
+    /// Memory that may be requested, in percent of what there is (10 to 400)
+    #[arg(long, value_name = "PERCENT")]
+    memory_percent: Option<u32>,
+    /// CPU kept for each node's own: cores like 1, or thousandths like 500m
+    #[arg(long, value_name = "CPU")]
+    reserved_cpu: Option<String>,
+    /// Memory kept for each node's own, in percent (0 to 90)
+    #[arg(long, value_name = "PERCENT")]
+    reserved_memory_percent: Option<u32>,
+    /// Disk kept for each node's own, in percent (0 to 90)
+    #[arg(long, value_name = "PERCENT")]
+    reserved_disk_percent: Option<u32>,
+    /// Metadata of its nodes, where a node does not say another value; repeatable
+    #[arg(long, value_name = "KEY=VALUE")]
+    meta: Vec<String>,
+    /// A key of that metadata to take away; repeatable
+    #[arg(long, value_name = "KEY")]
+    unset_meta: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Ranking {
+    /// Fill nodes, keep others free
+    Binpack,
+    /// Use what is used least
+    Spread,
+    /// Keep each node's resources equally used
+    Balanced,
+}
+
+impl From<Ranking> for Strategy {
+    fn from(ranking: Ranking) -> Self {
+        match ranking {
+            Ranking::Binpack => Self::Binpack,
+            Ranking::Spread => Self::Spread,
+            Ranking::Balanced => Self::Balanced,
+        }
+    }
+}
+
+impl Set {
+    /// The pool as it is, with what is said here.
+    fn apply(&self, pool: Option<Pool>) -> Result<PoolRequest, Failure> {
+        let (mut policy, mut meta) = pool.map_or_else(
+            || (PoolPolicy::default(), BTreeMap::new()),
+            |pool| (pool.policy, pool.meta),
+        );
+        let numbers = [
+            (&mut policy.cpu_percent, self.cpu_percent),
+            (&mut policy.memory_percent, self.memory_percent),
+            (
+                &mut policy.reserved_memory_percent,
+                self.reserved_memory_percent,
+            ),
+            (
+                &mut policy.reserved_disk_percent,
+                self.reserved_disk_percent,
+            ),
+        ];
+        for (slot, given) in numbers {
+            *slot = given.unwrap_or(*slot);
+        }
+        if let Some(text) = &self.reserved_cpu {
+            policy.reserved_cpu_millis = parse_cpu("--reserved-cpu", text)?;
+        }
+        policy.strategy = self.strategy.map(Into::into).or(policy.strategy);
+        for text in &self.meta {
+            let (key, value) = text.split_once('=').ok_or_else(|| {
+                Failure::usage(format!("`{text}` is no metadata")).hint("--meta KEY=VALUE")
+            })?;
+            meta.insert(key.to_owned(), value.to_owned());
+        }
+        for key in &self.unset_meta {
+            meta.remove(key);
+        }
+        Ok(PoolRequest { policy, meta })
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Not reachable, or refused.
+pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failure> {
+    let client = session.client()?;
+    match command {
+        Command::Ls => {
+            let view: PoolsView = client.get("/v1/pools").await?;
+            session.out.result(&view, || text(&view.pools));
+        }
+        Command::Show { pool } => {
+            let found = find(&client, &pool).await?.ok_or_else(|| {
+                let text = format!("the pool `{pool}` has no policy");
+                Problem::new(Code::NotFound, text).hint("`skep pool ls` lists those that have one")
+            })?;
+            session
+                .out
+                .result(&found, || text(std::slice::from_ref(&found)));
+        }
+        Command::Set(set) => {
+            let request = set.apply(find(&client, &set.pool).await?)?;
+            let path = format!("/v1/pools/{}", escape(&set.pool));
+            let pool: Pool = client.send(Method::PUT, &path, &request).await?;
+            session
+                .out
+                .result(&pool, || text(std::slice::from_ref(&pool)));
+        }
+        Command::Rm { pool } => {
+            let path = format!("/v1/pools/{}", escape(&pool));
+            let _: Value = client.send(Method::DELETE, &path, &json!({})).await?;
+            session.out.result(&json!({ "removed": pool }), || {
+                format!("{pool} is filled as by default again")
+            });
+        }
+    }
+    Ok(())
+}
+
+async fn find(client: &Client, name: &str) -> Result<Option<Pool>, Failure> {
+    let view: PoolsView = client.get("/v1/pools").await?;
+    Ok(view.pools.into_iter().find(|pool| pool.name == name))
+}
+
+fn text(pools: &[Pool]) -> String {
+    let columns = [
+        "POOL",
+        "STRATEGY",
+        "CPU",
+        "MEMORY",
+        "RESERVED (CPU, MEMORY, DISK)",
+        "METADATA",
+    ];
+    let rows = pools.iter().map(row).collect();
+    let empty = "no pool has a policy: nodes are filled as by default";
+    table::render(&columns, rows, empty)
+}
+
+fn row(pool: &Pool) -> Vec<String> {
+    let policy = &pool.policy;
+    let strategy = match policy.strategy {
+        None => "-",
+        Some(Strategy::Binpack) => "binpack",
+        Some(Strategy::Spread) => "spread",
+        Some(Strategy::Balanced) => "balanced",
+    };
+    let meta = pool
+        .meta
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"));
+    vec![
+        pool.name.clone(),
+        strategy.to_owned(),
+        format!("{}%", policy.cpu_percent),
+        format!("{}%", policy.memory_percent),
+        format!(
+            "{}m, {}%, {}%",
+            policy.reserved_cpu_millis,
+            policy.reserved_memory_percent,
+            policy.reserved_disk_percent
+        ),
+        meta.collect::<Vec<_>>().join(" "),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_named_stays() {
+        let old = Pool {
+            name: "web".into(),
+            policy: PoolPolicy {
+                cpu_percent: 300,
+                strategy: Some(Strategy::Balanced),
+                ..PoolPolicy::default()
+            },
+            meta: BTreeMap::from([("tier".into(), "pro".into()), ("zone".into(), "a".into())]),
+        };
+        let set = Set {
+            memory_percent: Some(120),
+            reserved_cpu: Some("500m".into()),
+            meta: vec!["zone=b".into()],
+            unset_meta: vec!["tier".into()],
+            ..Set::default()
+        };
+        let request = set.apply(Some(old)).expect("understood");
+        let policy = request.policy;
+        assert_eq!((policy.cpu_percent, policy.memory_percent), (300, 120));
+        assert_eq!(policy.strategy, Some(Strategy::Balanced));
+        assert_eq!(policy.reserved_cpu_millis, 500);
+        assert_eq!(request.meta, BTreeMap::from([("zone".into(), "b".into())]));
+        let odd = Set {
+            meta: vec!["zone".into()],
+            ..Set::default()
+        };
+        assert!(odd.apply(None).is_err());
+    }
+}

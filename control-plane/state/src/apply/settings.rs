@@ -1,0 +1,71 @@
+//! Settings of workspaces, environments and pools. Never looks at what they mean for what runs.
+
+use std::sync::Arc;
+
+use skep_model::problem::{Code, Problem};
+use skep_model::settings::{MAX_POOLS, Pool, Scope, ScopeSettings};
+use skep_proto::v1;
+use skep_proto::v1::set_scope::Relaxed;
+
+use super::{Context, Outcome, Reply, missing, not_found, understood};
+use crate::change::Change;
+
+impl Context<'_> {
+    pub(super) fn set_scope(&mut self, message: v1::SetScope) -> Outcome {
+        let scope: Scope = understood(message.scope.ok_or_else(|| missing("scope"))?)?;
+        match scope {
+            Scope::Workspace(id) if self.state.workspace(id).is_none() => {
+                return Err(not_found("workspace", id));
+            }
+            Scope::Environment(id) if self.state.environment(id).is_none() => {
+                return Err(not_found("environment", id));
+            }
+            _ => {}
+        }
+        let mut settings = self.state.settings_of(scope);
+        if let Some(quota) = message.quota {
+            settings.quota = quota.into();
+        }
+        match message.relaxed {
+            None => {}
+            Some(Relaxed::Inherited(_)) => settings.relaxed = None,
+            Some(Relaxed::Said(relaxed)) => settings.relaxed = Some(relaxed),
+        }
+        if settings == self.state.settings_of(scope) {
+            return Ok(Reply::Done);
+        }
+        if settings == ScopeSettings::default() {
+            self.state.scopes.remove(&scope);
+        } else {
+            self.state.scopes.insert(scope, Arc::new(settings));
+        }
+        self.changes.push(Change::Settings);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn put_pool(&mut self, message: v1::PutPool) -> Outcome {
+        let pool: Pool = understood(message.pool.ok_or_else(|| missing("pool"))?)?;
+        pool.check()?;
+        let old = self.state.pools.get(&pool.name);
+        if old.is_none() && self.state.pools.len() >= MAX_POOLS {
+            let text = format!("there are {MAX_POOLS} pools with a policy already");
+            return Err(Problem::new(Code::TooLarge, text).hint("`skep pool rm` removes one"));
+        }
+        if old.is_none_or(|old| **old != pool) {
+            self.state.pools.insert(pool.name.clone(), Arc::new(pool));
+            self.changes.push(Change::Settings);
+        }
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn remove_pool(&mut self, message: &v1::RemovePool) -> Outcome {
+        if self.state.pools.remove(&message.name).is_none() {
+            let text = format!("the pool `{}` has no policy", message.name.escape_debug());
+            return Err(Problem::new(Code::NotFound, text)
+                .at("pool")
+                .hint("`skep pool ls` lists those that have one"));
+        }
+        self.changes.push(Change::Settings);
+        Ok(Reply::Done)
+    }
+}
