@@ -198,9 +198,9 @@ pub enum Reason {
         /// Member id.
         leader: Option<u64>,
     },
-    /// This member leads but has not yet committed an entry of its term.
+    /// This member leads but has not yet committed an entry of its term, or is handing leadership over.
     NotReady,
-    /// Too many uncommitted bytes, or leadership is being handed over.
+    /// Too many uncommitted bytes.
     Busy,
     /// The membership change makes no sense on the membership of this moment.
     Invalid {

@@ -96,7 +96,8 @@ impl Attempt {
                 Some(leader) => Next::Forward(leader),
                 None => Next::AfterChange,
             },
-            Err(Error::NotReady) => Next::AfterChange,
+            // It hands leadership on, and that may fail without anybody else being elected.
+            Err(Error::NotReady) => Next::AfterBackoff,
             // Not in the log, and never will be.
             Err(Error::Superseded) => Next::Again,
             Err(error) => Next::Fail(problem(&error)),

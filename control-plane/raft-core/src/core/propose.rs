@@ -82,6 +82,8 @@ impl Core {
 
     fn refusal(&self) -> Reason {
         match self.raw.raft.state {
+            // Over in a moment, one way or the other: nothing that the caller should slow down for.
+            StateRole::Leader if self.raw.raft.lead_transferee.is_some() => Reason::NotReady,
             StateRole::Leader => Reason::Busy,
             _ => self.not_leader(),
         }

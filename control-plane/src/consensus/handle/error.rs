@@ -23,8 +23,8 @@ pub enum Error {
         /// Its id, if known.
         leader: Option<u64>,
     },
-    /// This server has just been elected.
-    #[error("this server has just been elected and is not ready yet")]
+    /// This server has just been elected, or hands leadership on.
+    #[error("this server takes nothing just now: it was just elected, or hands leadership on")]
     NotReady,
     /// Too much is waiting to be committed.
     #[error("too many commands are waiting to be committed")]
