@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use http::{Method, Request, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::JoinHandle;
 
-use super::support::{App, HOST, dead_address, serve_one};
+use super::support::{App, HOST, Reply, Served, dead_address, serve_one};
 use crate::Options;
 
 #[tokio::test]
@@ -64,26 +65,27 @@ fn asleep(revision: u64, backends: &[std::net::SocketAddr]) -> crate::Table {
     table
 }
 
+/// A request that waits, once it shows as in flight: that is how somebody learns that the service is
+/// wanted.
+async fn held_request(served: &Arc<Served>) -> JoinHandle<Reply> {
+    let own = Arc::clone(served);
+    let waiting = tokio::spawn(async move { own.get(HOST, "/").await });
+    let shown = async {
+        while served.ingress.metrics().services[0].in_flight != 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let shown = tokio::time::timeout(Duration::from_secs(10), shown).await;
+    shown.expect("a request that waits is in flight");
+    waiting
+}
+
 #[tokio::test]
 async fn a_request_to_a_service_that_sleeps_waits_for_its_first_backend() {
     let app = App::start("a").await;
-    let served = std::sync::Arc::new(serve_one(Options::default(), &[]).await);
+    let served = Arc::new(serve_one(Options::default(), &[]).await);
     served.ingress.publish(asleep(2, &[]));
-    let waiting = tokio::spawn({
-        let served = std::sync::Arc::clone(&served);
-        async move { served.get(HOST, "/").await }
-    });
-    // It shows: that is how somebody learns that the service is wanted.
-    while served
-        .ingress
-        .metrics()
-        .services
-        .first()
-        .map(|it| it.in_flight)
-        != Some(1)
-    {
-        tokio::task::yield_now().await;
-    }
+    let waiting = held_request(&served).await;
     served.ingress.publish(asleep(3, &[]));
     assert!(
         !waiting.is_finished(),
@@ -94,20 +96,7 @@ async fn a_request_to_a_service_that_sleeps_waits_for_its_first_backend() {
 
     // Its backends are elsewhere: whoever asked here is told to ask there.
     served.ingress.publish(asleep(5, &[]));
-    let waiting = tokio::spawn({
-        let served = std::sync::Arc::clone(&served);
-        async move { served.get(HOST, "/").await }
-    });
-    while served
-        .ingress
-        .metrics()
-        .services
-        .first()
-        .map(|it| it.in_flight)
-        != Some(1)
-    {
-        tokio::task::yield_now().await;
-    }
+    let waiting = held_request(&served).await;
     served.ingress.publish(super::support::table(6, &[]));
     let reply = waiting.await.expect("answered");
     assert_eq!(reply.code(), Some("no_backend"));
@@ -116,7 +105,7 @@ async fn a_request_to_a_service_that_sleeps_waits_for_its_first_backend() {
 #[tokio::test]
 async fn a_service_that_does_not_wake_is_given_up() {
     let options = Options {
-        wake_timeout: std::time::Duration::from_millis(50),
+        wake_timeout: Duration::from_millis(50),
         ..Options::default()
     };
     let served = serve_one(options, &[]).await;
@@ -131,22 +120,9 @@ async fn not_too_many_wait_for_a_service_that_sleeps() {
         max_waiting: 1,
         ..Options::default()
     };
-    let served = std::sync::Arc::new(serve_one(options, &[]).await);
+    let served = Arc::new(serve_one(options, &[]).await);
     served.ingress.publish(asleep(2, &[]));
-    let waiting = tokio::spawn({
-        let served = std::sync::Arc::clone(&served);
-        async move { served.get(HOST, "/").await }
-    });
-    while served
-        .ingress
-        .metrics()
-        .services
-        .first()
-        .map(|it| it.in_flight)
-        != Some(1)
-    {
-        tokio::task::yield_now().await;
-    }
+    let waiting = held_request(&served).await;
     assert_eq!(served.get(HOST, "/").await.code(), Some("no_backend"));
     assert!(!waiting.is_finished(), "the first waits on");
     served.ingress.publish(asleep(3, &[app.address]));
