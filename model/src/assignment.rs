@@ -4,11 +4,14 @@
 use std::collections::BTreeMap;
 
 use crate::allocation::Desired;
+use crate::container::Container;
 use crate::deployment::Origin;
+use crate::health::Health;
+use crate::hooks::Hooks;
 use crate::id::{AllocationId, ClusterId, DeploymentId, ServiceId};
 use crate::job::Attempt;
 use crate::service::{Image, Target};
-use crate::spec::{Builder, Health, Resources, Restart};
+use crate::spec::{Builder, Resources, Restart};
 
 /// Which desired set is newer: a restored backup raises the incarnation, commands the number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -58,6 +61,10 @@ pub struct Assignment {
     pub dynamic_ports: u32,
     /// Devices of the node for itself alone, by name and count.
     pub devices: BTreeMap<String, u32>,
+    /// How it is confined.
+    pub container: Container,
+    /// What runs before it and before its end; the release phase is a job's.
+    pub hooks: Hooks,
 }
 
 /// One build as its node is told of it.

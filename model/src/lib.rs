@@ -4,7 +4,10 @@
 pub mod allocation;
 pub mod assignment;
 pub mod autoscale;
+pub mod container;
 pub mod deployment;
+pub mod health;
+pub mod hooks;
 pub mod id;
 pub mod job;
 pub mod manifest;

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::container::Container;
+use crate::health::Health;
+use crate::hooks::Hooks;
 use crate::id::{DeploymentId, EnvironmentId, NodeId, ServiceId};
 use crate::placement::{CutOff, Placement};
 use crate::rollout::{Phase, Progress};
 use crate::run::Mode;
-use crate::spec::{Health, Resources, Restart, ServiceType};
+use crate::spec::{Resources, Restart, ServiceType};
 use crate::variable::{Sealed, Variable};
 
 /// One deployable thing in an environment. Written by API commands and by deployments.
@@ -98,7 +101,7 @@ impl Service {
     /// to no other than one that has taken over.
     pub fn serves(&self, target: Target) -> bool {
         match (self.rollout, self.progress.phase) {
-            (Some(new), Phase::Trial) => target != new,
+            (Some(new), Phase::Before | Phase::Trial) => target != new,
             (Some(new), Phase::Kept { .. }) => target == new,
             _ => true,
         }
@@ -173,6 +176,10 @@ pub struct Release {
     pub restart: Restart,
     /// Time between SIGTERM and SIGKILL, in ms.
     pub stop_grace_ms: u64,
+    /// How its containers are confined.
+    pub container: Container,
+    /// What runs around them.
+    pub hooks: Hooks,
     /// The commit it was built from.
     pub commit: Option<String>,
     /// Cluster time of creation, ms since the epoch.

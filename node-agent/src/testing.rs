@@ -2,9 +2,12 @@
 
 use skep_model::allocation::Desired;
 use skep_model::assignment::Assignment;
+use skep_model::container::Container;
+use skep_model::health::Health;
+use skep_model::hooks::Hooks;
 use skep_model::id::{AllocationId, DeploymentId, ServiceId};
 use skep_model::service::{Image, Target};
-use skep_model::spec::{Health, Resources, Restart};
+use skep_model::spec::{Resources, Restart};
 
 /// An assignment that wants to run.
 pub(crate) fn assignment(id: u128) -> Assignment {
@@ -34,6 +37,8 @@ pub(crate) fn assignment(id: u128) -> Assignment {
         ports: Vec::new(),
         dynamic_ports: 0,
         devices: Default::default(),
+        container: Container::default(),
+        hooks: Hooks::default(),
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Surroundings {
     pub moving: BTreeMap<AllocationId, NodeId>,
     /// Constraints are preferences, whatever its release says.
     pub relaxed: bool,
+    /// The release phase of what is rolled out has ended well.
+    pub prepared: bool,
 }
 
 /// What one allocation needs of a node.

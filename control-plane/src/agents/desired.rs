@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use skep_model::allocation::Allocation;
 use skep_model::assignment::{Assignment, BuildOrder, DesiredSet, Generation};
 use skep_model::deployment::{Deployment, Origin};
+use skep_model::hooks::Hooks;
 use skep_model::id::NodeId;
 use skep_model::job::{Attempt, Cause, Job};
 use skep_model::problem::Problem;
@@ -73,6 +74,7 @@ pub fn assignment(
     });
     let own_command = match job.map(|job| &job.cause) {
         Some(Cause::Request { command, .. }) if !command.is_empty() => Some(command),
+        Some(Cause::Release(_)) => Some(&release.hooks.release),
         _ => None,
     };
     Ok(Some(Assignment {
@@ -94,6 +96,12 @@ pub fn assignment(
         ports: release.placement.ports.clone(),
         dynamic_ports: release.placement.dynamic_ports,
         devices: release.placement.devices.clone(),
+        container: release.container.clone(),
+        hooks: Hooks {
+            // The leader's to run.
+            release: Vec::new(),
+            ..release.hooks.clone()
+        },
         job: attempt,
     }))
 }

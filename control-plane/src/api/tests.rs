@@ -262,6 +262,8 @@ impl Server {
             variables: service.variables.clone(),
             resources: service.spec.resources,
             placement: service.spec.placement.clone(),
+            container: service.spec.container.clone(),
+            hooks: service.spec.hooks.clone(),
             health: service.spec.health.clone(),
             restart: service.spec.restart,
             stop_grace_ms: service.spec.stop_grace_ms,

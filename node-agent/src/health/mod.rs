@@ -8,9 +8,9 @@ mod probe;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use skep_model::health::Health;
 use skep_model::id::AllocationId;
 use skep_model::problem::{Code, Problem};
-use skep_model::spec::Health;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;

@@ -17,8 +17,8 @@ use skep_model::variable::{Sealed, Variable};
 
 use super::spec::TYPES;
 use super::{
-    Error, enum_number, enum_value, error, id, id_bits, id_bytes, need, placement, port, ports,
-    problem, rollout,
+    Error, container, enum_number, enum_value, error, id, id_bits, id_bytes, need, placement, port,
+    ports, problem, rollout,
 };
 use crate::v1;
 
@@ -234,6 +234,8 @@ impl From<&Release> for v1::Release {
             commit: release.commit.clone(),
             created_ms: release.created_ms,
             placement: placement::out(&release.placement),
+            container: container::container_out(&release.container),
+            hooks: container::hooks_out(&release.hooks),
         }
     }
 }
@@ -258,6 +260,8 @@ impl TryFrom<v1::Release> for Release {
             commit: message.commit,
             created_ms: message.created_ms,
             placement: placement::read(message.placement)?,
+            container: container::container_in(message.container)?,
+            hooks: container::hooks_in(message.hooks),
         })
     }
 }

@@ -6,7 +6,7 @@ use skep_model::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
 use skep_model::route::{Backend, Route, RouteTable};
 
 use super::spec::{builder, builder_number};
-use super::{Error, enum_number, enum_value, error, id, id_bytes, need, port, ports};
+use super::{Error, container, enum_number, enum_value, error, id, id_bytes, need, port, ports};
 use crate::v1;
 
 impl From<&RouteTable> for v1::RouteTable {
@@ -121,6 +121,8 @@ impl From<&Assignment> for v1::Assignment {
             ports: assignment.ports.iter().copied().map(u32::from).collect(),
             dynamic_ports: assignment.dynamic_ports,
             devices: assignment.devices.clone(),
+            container: container::container_out(&assignment.container),
+            hooks: container::hooks_out(&assignment.hooks),
         }
     }
 }
@@ -152,6 +154,8 @@ impl TryFrom<v1::Assignment> for Assignment {
             ports: ports(&message.ports)?,
             dynamic_ports: message.dynamic_ports,
             devices: message.devices,
+            container: container::container_in(message.container)?,
+            hooks: container::hooks_in(message.hooks),
         })
     }
 }

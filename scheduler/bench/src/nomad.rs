@@ -263,6 +263,8 @@ impl Job {
             variables: BTreeMap::new(),
             resources,
             placement: service.spec.placement.clone(),
+            container: service.spec.container.clone(),
+            hooks: service.spec.hooks.clone(),
             health: Default::default(),
             restart: Default::default(),
             stop_grace_ms: 10_000,

@@ -105,6 +105,8 @@ pub(crate) fn release(service: &Service, number: u64, resources: Resources) -> R
         variables: BTreeMap::new(),
         resources,
         placement: service.spec.placement.clone(),
+        container: service.spec.container.clone(),
+        hooks: service.spec.hooks.clone(),
         health: Default::default(),
         restart: Default::default(),
         stop_grace_ms: 10_000,

@@ -272,6 +272,8 @@ fn start_rollout(state: &State) -> Option<Kind> {
         variables: Default::default(),
         resources: spec.resources,
         placement: spec.placement.clone(),
+        container: spec.container.clone(),
+        hooks: spec.hooks.clone(),
         health: spec.health,
         restart: spec.restart,
         stop_grace_ms: 0,

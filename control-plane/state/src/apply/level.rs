@@ -72,9 +72,7 @@ pub(crate) fn needed(kind: &Kind) -> u32 {
         Kind::StartRollout(message) => {
             let spec = message.spec.as_ref().map_or(FIRST, of_spec);
             let release = message.release.as_ref();
-            spec.max(release.map_or(FIRST, |release| {
-                of_placing(release.placement.as_ref(), release.resources.as_ref())
-            }))
+            spec.max(release.map_or(FIRST, of_release))
         }
         Kind::JoinNode(message) => {
             let facts = message.node.as_ref().and_then(|it| it.facts.as_ref());
@@ -95,10 +93,32 @@ fn servers_if(has_new_field: bool) -> u32 {
 fn of_spec(spec: &v1::ServiceSpec) -> u32 {
     // Older versions refuse a surge of none, and know one way for a release to take over.
     let stops_first = spec.update.is_some_and(|update| update.max_surge == 0);
-    if spec.autoscale.is_some() || spec.rollout.is_some() || stops_first {
+    let confines = spec.container.is_some() || spec.hooks.is_some();
+    if spec.autoscale.is_some() || spec.rollout.is_some() || stops_first || confines {
         return LEVEL_SCHEDULING;
     }
-    of_placing(spec.placement.as_ref(), spec.resources.as_ref())
+    let asks = spec.health.as_ref().map_or(FIRST, of_health);
+    asks.max(of_placing(spec.placement.as_ref(), spec.resources.as_ref()))
+}
+
+fn of_release(release: &v1::Release) -> u32 {
+    if release.container.is_some() || release.hooks.is_some() {
+        return LEVEL_SCHEDULING;
+    }
+    let asks = release.health.as_ref().map_or(FIRST, of_health);
+    asks.max(of_placing(
+        release.placement.as_ref(),
+        release.resources.as_ref(),
+    ))
+}
+
+fn of_health(health: &v1::Health) -> u32 {
+    let probes = health.startup.is_some() || health.liveness.is_some();
+    if probes || health.check.is_some() || health.port.is_some() {
+        LEVEL_SCHEDULING
+    } else {
+        FIRST
+    }
 }
 
 fn of_placing(placement: Option<&v1::Placement>, resources: Option<&v1::Resources>) -> u32 {

@@ -286,6 +286,8 @@ pub(crate) fn release(number: u64, deployment: DeploymentId) -> Release {
         variables: BTreeMap::new(),
         resources: ServiceSpec::default().resources,
         placement: Default::default(),
+        container: Default::default(),
+        hooks: Default::default(),
         health: ServiceSpec::default().health,
         restart: ServiceSpec::default().restart,
         stop_grace_ms: 0,
