@@ -1,9 +1,12 @@
 //! Does what was planned: each piece of work in a task of its own, its calls bounded and timed by
 //! the runtime. Tells how it went; decides nothing.
 
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use skep_model::assignment::Assignment;
+use skep_model::health::Check;
+use skep_model::hooks::PreStop;
 use skep_model::id::AllocationId;
 use skep_model::problem::{Code, Problem};
 use tokio::sync::mpsc;
@@ -11,9 +14,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock;
+use crate::health;
 use crate::ledger::{Change, Writer};
-use crate::plan::{Failure, Grant, Local, Phase, Seen};
+use crate::plan::{Failure, Grant, Local, Phase, Seen, explain_exit};
 use crate::runtime::{Error, Runtime};
+
+/// Left for the stop signal where what was asked before has taken all the grace.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// One piece of work for one allocation.
 #[derive(Debug)]
@@ -33,6 +40,8 @@ pub(crate) enum Op {
         containers: Vec<String>,
         /// Time between SIGTERM and SIGKILL.
         grace: Duration,
+        /// What one of them is asked before, in that time.
+        farewell: Option<Farewell>,
     },
     /// Remove these.
     Remove(Vec<String>),
@@ -40,6 +49,17 @@ pub(crate) enum Op {
     Examine(String),
     /// Find out what there is.
     List,
+}
+
+/// What a container is asked before its stop signal.
+#[derive(Debug)]
+pub(crate) struct Farewell {
+    /// Which.
+    pub(crate) container: String,
+    /// What.
+    pub(crate) hook: PreStop,
+    /// Where it answers.
+    pub(crate) at: Option<SocketAddr>,
 }
 
 /// How it went.
@@ -120,7 +140,11 @@ impl Executor {
                     }
                 };
             }
-            Op::Stop { containers, grace } => self.stop(containers, grace).await,
+            Op::Stop {
+                containers,
+                grace,
+                farewell,
+            } => self.stop(containers, grace, farewell).await,
             Op::Remove(containers) => self.remove(containers).await,
             Op::Examine(container) => self.examine(container).await,
             Op::List => self.runtime.list_of(allocation).await.map(Outcome::Listed),
@@ -152,8 +176,7 @@ impl Executor {
                 self.tell(id, Outcome::Pulling).await;
                 let pulled = self.runtime.pull_image(&assignment.image);
                 let Some(pulled) = cancel.run_until_cancelled(pulled).await else {
-                    let message = "not wanted any more";
-                    return Err(failure(Problem::new(Code::Canceled, message), false));
+                    return Err(failure(not_wanted(), false));
                 };
                 let image = pulled.map_err(|problem| failure(problem, true))?;
                 self.tell(id, Outcome::Pulled).await;
@@ -161,6 +184,11 @@ impl Executor {
             }
             Err(error) => return Err(refused(&error)),
         };
+        let prepared = self.prepare(assignment, attempt, &image);
+        let Some(prepared) = cancel.run_until_cancelled(prepared).await else {
+            return Err(failure(not_wanted(), false));
+        };
+        prepared?;
         let started = self
             .runtime
             .start(assignment, (attempt, grant), &image)
@@ -177,11 +205,81 @@ impl Executor {
         Ok(seen)
     }
 
-    async fn stop(&self, containers: Vec<String>, grace: Duration) -> Result<Outcome, Error> {
+    /// Runs what has to end well before the app's own command begins.
+    async fn prepare(
+        &self,
+        assignment: &Assignment,
+        attempt: u32,
+        image: &str,
+    ) -> Result<(), Failure> {
+        let all = &assignment.hooks.init;
+        for (index, init) in all.iter().enumerate() {
+            let ran = self.runtime.run_init(assignment, (attempt, index), image);
+            let ended = ran.await.map_err(|error| refused(&error))?;
+            let why = match &ended {
+                Some(exit) if exit.code == 0 && !exit.oom => continue,
+                Some(exit) => explain_exit(exit, assignment).message,
+                None => format!("had not ended after {} s", init.timeout_ms / 1_000),
+            };
+            let mut text = format!(
+                "`{}`, command {} of {} before the app's own, {why}",
+                init.command.join(" "),
+                index + 1,
+                all.len()
+            );
+            let tail = ended.map_or(String::new(), |exit| exit.tail);
+            if let Some(last) = tail.lines().rev().find(|line| !line.trim().is_empty()) {
+                text.push_str(&format!(": {last}"));
+            }
+            let problem = Problem::new(Code::Crashed, text)
+                .hint("`hooks.init` names it; it has to exit with 0");
+            return Err(failure(problem, true));
+        }
+        Ok(())
+    }
+
+    async fn stop(
+        &self,
+        containers: Vec<String>,
+        grace: Duration,
+        farewell: Option<Farewell>,
+    ) -> Result<Outcome, Error> {
+        let begun = Instant::now();
+        if let Some(farewell) = &farewell {
+            self.say_farewell(farewell, grace).await;
+        }
         for container in &containers {
-            self.runtime.stop(container, grace).await?;
+            let left = match &farewell {
+                Some(farewell) if farewell.container == *container => {
+                    grace.saturating_sub(begun.elapsed()).max(LAST_MOMENT)
+                }
+                _ => grace,
+            };
+            self.runtime.stop(container, left).await?;
         }
         self.remove(containers).await
+    }
+
+    /// What comes of it changes nothing: the container is stopped either way.
+    async fn say_farewell(&self, farewell: &Farewell, grace: Duration) {
+        let Farewell {
+            container,
+            hook,
+            at,
+        } = farewell;
+        let check = match hook {
+            PreStop::Exec(command) => Check::Exec(command.clone()),
+            PreStop::Http(path) => Check::Http(path.clone()),
+        };
+        let question = health::Question {
+            check: &check,
+            at: *at,
+            limit: grace,
+        };
+        if let Err(why) = question.ask(&self.runtime, container).await {
+            let why = question.explain(&why);
+            tracing::warn!(container, why, "what was asked before a stop went wrong");
+        }
     }
 
     async fn remove(&self, containers: Vec<String>) -> Result<Outcome, Error> {
@@ -199,6 +297,10 @@ impl Executor {
         }
         Ok(Outcome::Examined(container, seen))
     }
+}
+
+fn not_wanted() -> Problem {
+    Problem::new(Code::Canceled, "not wanted any more")
 }
 
 fn failure(problem: Problem, counted: bool) -> Failure {

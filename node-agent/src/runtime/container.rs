@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use bollard::models::{
     ContainerCreateBody, DeviceMapping, HostConfig, HostConfigLogConfig, PortBinding,
-    RestartPolicy, RestartPolicyNameEnum, SystemInfo,
+    ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum, SystemInfo,
 };
 use skep_model::assignment::Assignment;
+use skep_model::container::Ulimit;
 use skep_model::id::{AllocationId, ClusterId, NodeId};
 
 use crate::plan::Grant;
@@ -32,12 +33,13 @@ pub(crate) const LABEL_ATTEMPT: &str = "sh.skep.attempt";
 /// What of the node it has for itself, as JSON.
 pub(crate) const LABEL_GRANT: &str = "sh.skep.grant";
 
+/// Which of the commands before an app's own it runs.
+pub(crate) const LABEL_INIT: &str = "sh.skep.init";
+
 /// Docker's unit: shares of one core.
 const SHARES_PER_CORE: i64 = 1_024;
 /// The kernel's smallest.
 const SHARES_MIN: i64 = 2;
-/// A fork bomb ends here.
-const PIDS_MAX: i64 = 4_096;
 /// Longest part of a service's label in a container's name.
 const NAME_LABEL_MAX: usize = 40;
 /// Docker's log files: what `skep logs` can reach back to.
@@ -106,6 +108,8 @@ pub(crate) fn body(
         exposed_ports: (!grant.ports.is_empty()).then(|| published(grant).collect()),
         // For whoever stops it by hand, and for Docker's own end.
         stop_timeout: i64::try_from(grace_s).ok(),
+        stop_signal: assignment.container.stop_signal.clone(),
+        user: assignment.container.user.clone(),
         host_config: Some(host_config(assignment, grant, init)),
         ..Default::default()
     }
@@ -180,19 +184,41 @@ fn host_config(assignment: &Assignment, grant: &Grant, init: bool) -> HostConfig
             cgroup_permissions: Some("rwm".to_owned()),
         }
     });
+    let confined = &assignment.container;
+    let swap = i64::try_from(confined.swap_bytes).unwrap_or(i64::MAX);
+    let ulimit = |(name, limit): (&String, &Ulimit)| ResourcesUlimits {
+        name: Some(name.clone()),
+        soft: i64::try_from(limit.soft).ok(),
+        hard: i64::try_from(limit.hard).ok(),
+    };
+    let ulimits = confined.ulimits.iter().map(ulimit);
+    // Whatever user it has may write to it, and only it is in the container.
+    let tmpfs = confined.tmpfs.iter();
+    let tmpfs = tmpfs.map(|(path, size)| (path.clone(), format!("size={size},mode=1777")));
+    let sysctls = confined.sysctls.clone().into_iter();
+    let kept = confined.capabilities().into_iter().map(str::to_owned);
     let log_options = [("max-size", LOG_SIZE), ("max-file", LOG_FILES)];
     HostConfig {
         cpu_shares: Some(shares.max(SHARES_MIN)),
         nano_cpus: (limit > 0).then_some(limit * 1_000_000),
         memory: Some(memory),
-        // The same: no swap beyond the limit.
-        memory_swap: Some(memory),
-        pids_limit: Some(PIDS_MAX),
+        // Memory and swap together: with none the same.
+        memory_swap: Some(memory.saturating_add(swap)),
+        pids_limit: Some(i64::from(confined.pids)),
+        readonly_rootfs: Some(confined.read_only),
+        cap_drop: Some(vec!["ALL".to_owned()]),
+        cap_add: Some(kept.collect()),
+        ulimits: (!confined.ulimits.is_empty()).then(|| ulimits.collect()),
+        tmpfs: (!confined.tmpfs.is_empty()).then(|| tmpfs.collect()),
+        shm_size: i64::try_from(confined.shm_bytes)
+            .ok()
+            .filter(|size| *size > 0),
+        sysctls: (!confined.sysctls.is_empty()).then(|| sysctls.collect()),
         port_bindings: (!grant.ports.is_empty()).then(|| published(grant).map(here).collect()),
         devices: (!grant.devices.is_empty()).then(|| devices.collect()),
         // A first process without a handler ignores SIGTERM: an init passes it on to one that
         // does not.
-        init: Some(init),
+        init: Some(init && confined.init),
         security_opt: Some(vec!["no-new-privileges".to_owned()]),
         restart_policy: Some(RestartPolicy {
             name: Some(RestartPolicyNameEnum::NO),

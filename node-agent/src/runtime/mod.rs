@@ -3,7 +3,9 @@
 
 pub(crate) mod container;
 pub(crate) mod events;
+pub(crate) mod exec;
 pub(crate) mod image;
+mod init;
 pub(crate) mod inspect;
 pub(crate) mod tail;
 pub(crate) mod transport;
@@ -14,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bollard::Docker;
+use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{
     CreateContainerOptions, ListContainersOptions, RemoveContainerOptions, StopContainerOptions,
 };
@@ -23,7 +26,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::metrics::Metrics;
-use crate::plan::{Grant, Seen};
+use crate::plan::{Grant, Phase, Seen};
 
 use transport::Socket;
 
@@ -237,10 +240,9 @@ impl Runtime {
         (attempt, grant): (u32, &Grant),
         image: &str,
     ) -> Result<Option<Seen>, Error> {
-        let init = self.init.load(Relaxed);
         let slot = self.changes.acquire().await.expect("never closed");
         let name = container::name(assignment, attempt);
-        let body = container::body(assignment, (attempt, grant), &self.labels, (image, init));
+        let body = self.body(assignment, (attempt, grant), image);
         let options = CreateContainerOptions {
             name: Some(name),
             ..Default::default()
@@ -254,6 +256,26 @@ impl Runtime {
             .await?;
         drop(slot);
         self.inspect(&created.id).await
+    }
+
+    /// What Docker is asked to make of an assignment.
+    fn body(
+        &self,
+        assignment: &Assignment,
+        numbered: (u32, &Grant),
+        image: &str,
+    ) -> ContainerCreateBody {
+        let init = self.init.load(Relaxed);
+        container::body(assignment, numbered, &self.labels, (image, init))
+    }
+
+    /// How a container that ran before an app's own is.
+    async fn inspect_init(&self, id: &str) -> Result<Phase, Error> {
+        let asked = self.docker.inspect_container(id, None);
+        let response = self
+            .call("inspect a container", READ_TIMEOUT, asked)
+            .await?;
+        inspect::state(&response)
     }
 
     /// SIGTERM (or the image's own signal), then `grace`, then SIGKILL. One that is gone or has
