@@ -166,6 +166,17 @@ impl Cluster {
         self.image_of(&app, version).await
     }
 
+    /// Builds an image of the test app with a shell beside it and no entry point, so that other commands
+    /// can run in it; answers its reference.
+    ///
+    /// # Errors
+    /// There is no static busybox, or the build failed.
+    pub async fn shell_image(&self, version: &str) -> Result<String> {
+        let app = self.app(&format!("shell-{version}"), version)?;
+        app.set_shell(version)?;
+        self.image_of(&app, version).await
+    }
+
     /// Builds an image of a folder with Docker alone; answers its reference.
     ///
     /// # Errors

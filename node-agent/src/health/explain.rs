@@ -109,7 +109,9 @@ fn advice(question: &Question<'_>, fault: &Fault, heard: Option<&[SocketAddr]>) 
         (Fault::Exit(126 | 127, _), _) => {
             "the command has to be an executable file of the image: without a shell there is none"
         }
-        (Fault::NoLine, _) => "`skep logs` shows what it writes instead",
+        (Fault::NoLine | Fault::Unprobed, Check::Log(_)) => {
+            "`skep logs` shows what it writes instead"
+        }
         (Fault::Exit(..) | Fault::Runtime(_), _) => return None,
         _ => return listening(question.at?.port(), heard?),
     };

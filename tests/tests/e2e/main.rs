@@ -2,9 +2,11 @@
 //! and `SKEP_TEST_APP`, which `make test` sets; fails, and is never skipped, where something is
 //! missing. `SKEP_CHAOS=full` does the full number of faults.
 
+mod around;
 mod autoscale;
 mod backup;
 mod builds;
+mod confine;
 mod crash;
 mod daemon;
 mod dev;
