@@ -24,6 +24,9 @@ use tonic_health::pb::health_client::HealthClient;
 use super::tls;
 use crate::runtime::Runtime;
 
+/// Most of one line of a log that is looked at.
+const LINE_MAX: usize = 64 << 10;
+
 /// Why a probe failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -205,7 +208,7 @@ async fn find_line(runtime: &Runtime, container: &str, text: &str) -> Result<(),
         ..Default::default()
     };
     let mut frames = std::pin::pin!(runtime.docker().logs(container, Some(options)));
-    // A line may come in several frames; of one that does not end, so much is looked at.
+    // A line may come in several frames.
     let mut line = Vec::new();
     while let Some(frame) = frames.next().await {
         let frame = frame.map_err(|error| Fault::Runtime(crate::error_chain(&error)))?;
@@ -213,22 +216,14 @@ async fn find_line(runtime: &Runtime, container: &str, text: &str) -> Result<(),
             if line.len() < LINE_MAX {
                 line.extend_from_slice(part);
             }
-            if part.ends_with(b"\n") || line.len() >= LINE_MAX {
-                if String::from_utf8_lossy(&line).contains(text) {
-                    return Ok(());
-                }
+            // A prompt without an end of line counts, too.
+            if String::from_utf8_lossy(&line).contains(text) {
+                return Ok(());
             }
             if part.ends_with(b"\n") {
                 line.clear();
             }
         }
-        // A prompt without an end of line counts, too.
-        if String::from_utf8_lossy(&line).contains(text) {
-            return Ok(());
-        }
     }
     Err(Fault::NoLine)
 }
-
-/// Most of one line that is looked at.
-const LINE_MAX: usize = 64 << 10;
