@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::allocation::Desired;
 use crate::deployment::Origin;
-use crate::id::{AllocationId, ClusterId, DeploymentId, ServiceId};
+use crate::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
 use crate::job::Attempt;
 use crate::service::{Image, Target};
 use crate::spec::{Builder, Health, Resources, Restart};
@@ -17,6 +17,18 @@ pub struct Generation {
     pub incarnation: u64,
     /// Raft index that the set shows.
     pub number: u64,
+}
+
+/// Most nodes that an assignment names as having its image.
+pub const MAX_IMAGE_PEERS: usize = 5;
+
+/// A node that has an image, and hands it to other nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImagePeer {
+    /// Which: its certificate must say so.
+    pub node: NodeId,
+    /// Where it serves: `host:port`.
+    pub address: String,
 }
 
 /// One allocation as its node is told of it.
@@ -58,6 +70,9 @@ pub struct Assignment {
     pub dynamic_ports: u32,
     /// Devices of the node for itself alone, by name and count.
     pub devices: BTreeMap<String, u32>,
+    /// Nodes that have the image, the one that built it first; empty where a registry has it. At most
+    /// [`MAX_IMAGE_PEERS`].
+    pub image_peers: Vec<ImagePeer>,
 }
 
 /// One build as its node is told of it.

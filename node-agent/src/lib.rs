@@ -14,6 +14,7 @@ pub mod credentials;
 mod executor;
 mod facts;
 mod health;
+mod images;
 mod keeper;
 pub mod ledger;
 mod logs;
@@ -30,6 +31,7 @@ mod session;
 mod testing;
 
 pub use agent::{Agent, Error, run};
+pub use images::{Budget, Options as ImageOptions};
 pub use options::Options;
 pub use plan::Devices;
 

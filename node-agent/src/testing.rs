@@ -21,6 +21,7 @@ pub(crate) fn assignment(id: u128) -> Assignment {
             reference: "app:1".into(),
             digest: format!("sha256:{id:064}"),
             node: None,
+            shared: false,
         },
         port: None,
         environment: vec![("A".into(), "secret".into())],
@@ -34,6 +35,7 @@ pub(crate) fn assignment(id: u128) -> Assignment {
         ports: Vec::new(),
         dynamic_ports: 0,
         devices: Default::default(),
+        image_peers: Vec::new(),
     }
 }
 
@@ -50,6 +52,7 @@ pub(crate) fn options() -> crate::Options {
         stop_on_exit: false,
         builder: true,
         meta: Default::default(),
+        images: Default::default(),
         devices: Default::default(),
     }
 }

@@ -255,6 +255,7 @@ impl Server {
                 reference: "app:1".into(),
                 digest: "sha256:00".into(),
                 node: None,
+                shared: false,
             },
             kind: service.spec.kind,
             port: Some(8080),

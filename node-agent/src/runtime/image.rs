@@ -23,7 +23,8 @@ impl Runtime {
         self.image_id(&by_digest(image)).await
     }
 
-    async fn image_id(&self, name: &str) -> Result<Option<String>, Error> {
+    /// The id of an image that is here under this name or id.
+    pub(crate) async fn image_id(&self, name: &str) -> Result<Option<String>, Error> {
         let asked = self.docker.inspect_image(name);
         match self.call("inspect an image", READ_TIMEOUT, asked).await {
             Ok(found) => Ok(found.id),
@@ -130,6 +131,7 @@ mod tests {
                 reference: reference.into(),
                 digest: "sha256:x".into(),
                 node: None,
+                shared: false,
             };
             assert_eq!(by_digest(&image), expected);
         }

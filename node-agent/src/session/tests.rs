@@ -587,6 +587,7 @@ async fn a_node_joins_once_and_is_itself_ever_after() {
         stop_on_exit: false,
         builder: false,
         meta: Default::default(),
+        images: Default::default(),
         devices: Default::default(),
     };
     let start = |options| async { crate::Agent::start(options, &stop).await };

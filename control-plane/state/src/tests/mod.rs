@@ -279,6 +279,7 @@ pub(crate) fn release(number: u64, deployment: DeploymentId) -> Release {
             reference: "app".into(),
             digest: "sha256:0".into(),
             node: None,
+            shared: false,
         },
         kind: ServiceType::Web,
         port: Some(8080),

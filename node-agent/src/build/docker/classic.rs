@@ -26,7 +26,7 @@ pub(super) async fn build(
 ) -> Result<String, Problem> {
     let options = BuildImageOptions {
         dockerfile: build.dockerfile.clone(),
-        t: Some(build.tag.clone()),
+        t: Some(build.name.full()),
         rm: true,
         forcerm: true,
         labels: Some(build.labels()),
@@ -52,7 +52,7 @@ pub(super) async fn build(
     }
     match failed {
         Some(error) => Err(explain(&error, progress.failed())),
-        None => Ok(id.unwrap_or_else(|| build.tag.clone())),
+        None => Ok(id.unwrap_or_else(|| build.name.full())),
     }
 }
 
