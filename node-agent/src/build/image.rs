@@ -12,12 +12,14 @@ use skep_model::problem::{Code, Problem};
 use skep_model::service::Image;
 use skep_model::spec::check_image;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::folder::chain;
 use super::progress::Progress;
 use super::{Env, say};
-use crate::images::Unshared;
+use crate::backoff::Backoff;
+use crate::images::{Unshared, full, says_full};
+use crate::runtime::image::{PULLS_MAX, RETRY, is_passing};
 
 /// One question to the daemon on this machine.
 const INSPECT_LIMIT: Duration = Duration::from_secs(30);
@@ -202,6 +204,24 @@ fn tcp_ports(exposed: Vec<String>) -> Vec<u16> {
 }
 
 async fn pull(env: &Env, reference: &str, lines: &mpsc::Sender<String>) -> Result<(), Problem> {
+    let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+    for _ in 1..PULLS_MAX {
+        match pull_once(env, reference, lines).await {
+            Err(problem) if is_passing(&problem.to_string()) => {
+                say(lines, format!("image: asking again: {}", problem.message)).await;
+            }
+            ended => return ended,
+        }
+        sleep(backoff.next()).await;
+    }
+    pull_once(env, reference, lines).await
+}
+
+async fn pull_once(
+    env: &Env,
+    reference: &str,
+    lines: &mpsc::Sender<String>,
+) -> Result<(), Problem> {
     if reference.starts_with("sha256:") {
         return Err(Problem::new(
             Code::ImageFailed,
@@ -244,10 +264,13 @@ fn explain(reference: &str, error: &Error) -> Problem {
     let said = match error {
         Error::DockerStreamError { error } => error,
         Error::DockerResponseServerError { message, .. } => message,
-        Error::RequestTimeoutError => "its registry does not answer",
+        Error::RequestTimeoutError => "its registry does not answer: timeout",
         other => return unreachable(other),
     };
     let said = said.trim();
+    if says_full(said) {
+        return full(reference);
+    }
     let is_refusal = [
         "not found",
         "does not exist",

@@ -43,7 +43,7 @@ use budget::Disk;
 use digest::Digest;
 use fetch::{Fetcher, Peers};
 use registry::Registry;
-pub(crate) use share::Unshared;
+pub(crate) use share::{Unshared, full, says_full};
 use store::Store;
 
 /// The folder of all of it, under the agent's own.

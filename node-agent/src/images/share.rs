@@ -91,7 +91,7 @@ pub(super) fn words(error: &Error) -> String {
 }
 
 /// A disk that is full is said so, in whatever words it was said.
-pub(super) fn says_full(text: &str) -> bool {
+pub(crate) fn says_full(text: &str) -> bool {
     [
         "no space left",
         "disk is full",
@@ -103,7 +103,7 @@ pub(super) fn says_full(text: &str) -> bool {
 }
 
 /// The problem of a disk without room.
-pub(super) fn full(reference: &str) -> Problem {
+pub(crate) fn full(reference: &str) -> Problem {
     let text = format!("image `{reference}`: this node's disk is full");
     Problem::new(Code::ImageFailed, text).hint(
         "what runs there runs on; free space on the node (docker system df), or give its agent a \
