@@ -201,6 +201,7 @@ impl Agent {
             cluster,
             outbox: outbox.clone(),
             down,
+            logins: runtime.logins().clone(),
             logs: Logs::new(runtime.clone(), places_now, servers.clone()),
             held,
             metrics: metrics.clone(),
@@ -225,6 +226,7 @@ impl Agent {
             work_dir: options.data_dir.join("builds"),
             uploads: Arc::new(ServerUploads { servers }),
             images: Some(images.clone()),
+            logins: runtime.logins().clone(),
         };
         let parts = Parts {
             node,

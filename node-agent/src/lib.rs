@@ -17,6 +17,7 @@ mod health;
 mod images;
 mod keeper;
 pub mod ledger;
+mod logins;
 mod logs;
 mod metrics;
 pub mod net;

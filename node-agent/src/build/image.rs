@@ -230,6 +230,7 @@ async fn pull_once(
         .at("image")
         .hint("an image id can only be found where the image is: name it by name[:tag]"));
     }
+    let login = env.logins.of(reference);
     say(lines, format!("image: pulling {reference}")).await;
     let options = CreateImageOptions {
         from_image: Some(reference.to_owned()),
@@ -237,7 +238,7 @@ async fn pull_once(
         tag: (!is_exact(reference)).then(|| "latest".to_owned()),
         ..Default::default()
     };
-    let mut answers = std::pin::pin!(env.docker.create_image(Some(options), None, None));
+    let mut answers = std::pin::pin!(env.docker.create_image(Some(options), None, login));
     let mut progress = Progress::default();
     loop {
         let answer = match timeout(PULL_PAUSE, answers.next()).await {
@@ -285,7 +286,9 @@ fn explain(reference: &str, error: &Error) -> Problem {
         return failed(format!(
             "image `{reference}` does not exist, or needs a login"
         ))
-        .hint(format!("check its name and tag; Docker says: {said}"));
+        .hint(format!(
+            "check its name and tag, or `skep registry login HOST --user USER`; Docker says: {said}"
+        ));
     }
     failed(format!(
         "image `{reference}` is not on this node and cannot be pulled: {said}"

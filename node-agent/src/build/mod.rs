@@ -35,6 +35,7 @@ use folder::WorkFolder;
 use source::Source;
 
 use crate::images::Images;
+use crate::logins::Logins;
 use crate::runtime::transport::Socket;
 
 /// Label on every image built here: the cluster.
@@ -68,6 +69,8 @@ pub struct Env {
     pub uploads: Arc<dyn Uploads>,
     /// Keeps what was built for other nodes; none: it stays in this node's Docker alone.
     pub(crate) images: Option<Images>,
+    /// As whom to pull from registries.
+    pub(crate) logins: Logins,
 }
 
 /// Carries `order` out, writing what a person should see to `lines` as it happens; a full queue

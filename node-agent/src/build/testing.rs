@@ -47,6 +47,7 @@ pub(super) fn env(work_dir: &Path, uploads: Arc<dyn Uploads>) -> Env {
         work_dir: work_dir.to_owned(),
         uploads,
         images: None,
+        logins: Default::default(),
     }
 }
 

@@ -53,8 +53,9 @@ impl Runtime {
             .hint("it was built here and exists nowhere else: deploy again"));
         }
         let failed = |why: String| {
-            Problem::new(Code::ImageFailed, format!("image `{reference}`: {why}"))
-                .hint("check its name and tag, and whether it needs a login")
+            Problem::new(Code::ImageFailed, format!("image `{reference}`: {why}")).hint(
+                "check its name and tag; if it needs a login: skep registry login HOST --user USER",
+            )
         };
         // The id of a local image is no name in a registry: then the tag is asked for, and its
         // content judged.
@@ -97,11 +98,12 @@ impl Runtime {
 
     async fn pull_once(&self, name: &str) -> Result<(), Error> {
         let action = "pull an image";
+        let login = self.logins.of(name);
         let options = CreateImageOptions {
             from_image: Some(name.to_owned()),
             ..Default::default()
         };
-        let mut progress = std::pin::pin!(self.docker.create_image(Some(options), None, None));
+        let mut progress = std::pin::pin!(self.docker.create_image(Some(options), None, login));
         loop {
             match timeout(PULL_SILENCE, progress.next()).await {
                 Ok(None) => return Ok(()),

@@ -22,6 +22,7 @@ use skep_model::id::{AllocationId, ClusterId, NodeId};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::logins::Logins;
 use crate::metrics::Metrics;
 use crate::plan::{Grant, Seen};
 
@@ -110,6 +111,7 @@ pub(crate) struct Runtime {
     stops: Arc<Semaphore>,
     metrics: Metrics,
     init: Arc<AtomicBool>,
+    logins: Logins,
 }
 
 impl Runtime {
@@ -135,12 +137,18 @@ impl Runtime {
             stops: Arc::new(Semaphore::new(STOPS_MAX)),
             metrics,
             init: Arc::new(AtomicBool::new(false)),
+            logins: Logins::default(),
         })
     }
 
     /// The client underneath, for builds.
     pub(crate) fn docker(&self) -> &Docker {
         &self.docker
+    }
+
+    /// As whom it pulls from registries.
+    pub(crate) fn logins(&self) -> &Logins {
+        &self.logins
     }
 
     /// The daemon's socket, for builds.

@@ -53,6 +53,8 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::SetScope(_) => ("set scope", LEVEL_SCHEDULING),
         Kind::PutPool(_) => ("put pool", LEVEL_SCHEDULING),
         Kind::RemovePool(_) => ("remove pool", LEVEL_SCHEDULING),
+        Kind::PutRegistry(_) => ("put registry", LEVEL_SCHEDULING),
+        Kind::RemoveRegistry(_) => ("remove registry", LEVEL_SCHEDULING),
     }
 }
 

@@ -34,7 +34,8 @@ pub(super) async fn build(
     };
     let docker = build.env.docker.clone().with_timeout(ANSWER_LIMIT);
     let body = bollard::body_try_stream(ReceiverStream::new(context));
-    let mut answers = std::pin::pin!(docker.build_image(options, None, Some(body)));
+    let mut answers =
+        std::pin::pin!(docker.build_image(options, Some(build.env.logins.all()), Some(body)));
     let mut progress = Progress::default();
     let mut id = None;
     let mut failed = None;
