@@ -10,6 +10,7 @@ mod hooks;
 mod jobs;
 mod logs;
 mod rebalance;
+mod registries;
 mod rollouts;
 mod samples;
 mod servers;

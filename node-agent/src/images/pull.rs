@@ -188,7 +188,11 @@ impl Images {
         loop {
             match timeout(SILENCE, said.next()).await {
                 Ok(None) => return Ok(()),
-                Ok(Some(Ok(_))) => {}
+                Ok(Some(Ok(line))) => {
+                    if let Some(error) = line.error_detail.and_then(|detail| detail.message) {
+                        return Err(Error::DockerStreamError { error });
+                    }
+                }
                 Ok(Some(Err(error))) => return Err(error),
                 Err(_) => return Err(Error::RequestTimeoutError),
             }

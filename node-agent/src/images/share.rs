@@ -68,7 +68,10 @@ impl Images {
         loop {
             let error = match timeout(SILENCE, said.next()).await {
                 Ok(None) => return Ok(()),
-                Ok(Some(Ok(_))) => continue,
+                Ok(Some(Ok(line))) => match line.error_detail.and_then(|detail| detail.message) {
+                    None => continue,
+                    Some(error) => Error::DockerStreamError { error },
+                },
                 Ok(Some(Err(error))) => error,
                 Err(_) => Error::RequestTimeoutError,
             };

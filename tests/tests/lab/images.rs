@@ -1,6 +1,7 @@
 //! Images without a registry: built on one node, run on others; a node that lies, a disk that is full, and
 //! a standard client.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +12,9 @@ use skep_tests::api::{Api, Name};
 use skep_tests::app::App;
 use skep_tests::http;
 use skep_tests::lab::cluster::{LabCluster, with_servers};
+use skep_tests::lab::faulty::{Fault, Faulty};
 use skep_tests::lab::node::Node;
+use skep_tests::lab::registry::{self, Registry};
 use skep_tests::random::Random;
 use skep_tests::wait;
 
@@ -274,7 +277,11 @@ async fn a_full_disk_is_said_so_and_the_node_serves_on() {
         let large = format!("skep-lab/{}:2", nodes[0].name);
         nodes[0].containers.build(app.dir(), &large).await?;
         let request = json!({ "type": "image", "reference": large });
-        let made = api.deploy(&name, &request).await?;
+        let big = Name::of("big");
+        let mut spec = spread(1);
+        spec["placement"] = json!({ "constraints": [format!("node.name = {}", nodes[2].name)] });
+        api.put_service(&big, spec).await?;
+        let made = api.deploy(&big, &request).await?;
         let ended = api.ended(&made.id).await?;
         ensure!(ended.status == "failed", "{}", ended.told());
         let problem = format!("{:?}", ended.problem);
@@ -283,6 +290,76 @@ async fn a_full_disk_is_said_so_and_the_node_serves_on() {
             answers(node, &name, "1").await?;
         }
         Ok(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registry_wants_a_login_is_busy_and_lies() {
+    with_nodes("a bad registry", None, async |api, cluster, nodes| {
+        let registry = Registry::start_closed(cluster.host(0)).await?;
+        let daemon = format!("unix://{}", nodes[0].path("docker.sock").display());
+        let credentials = format!("{}:{}", registry::USER, registry::PASSWORD);
+        for version in ["1", "2"] {
+            let from = format!("docker-daemon:{}", nodes[0].image(version).await?);
+            let to = format!("docker://{}", registry.reference("app", version));
+            let copy = [
+                "copy",
+                "--src-daemon-host",
+                &daemon,
+                "--dest-tls-verify=false",
+            ];
+            let push = [&copy[..], &["--dest-creds", &credentials, &from, &to]].concat();
+            cluster.host(1).run("skopeo", &push).await?;
+        }
+        let name = Name::of("web");
+        let spec = json!({
+            "placement": { "constraints": [format!("node.name = {}", nodes[1].name)] },
+            "resources": { "cpu_millis": 10, "memory_bytes": 16 << 20 },
+        });
+        api.put_service(&name, spec).await?;
+        let deploy = async |host: SocketAddr, version: &str| {
+            let reference = format!("{host}/app:{version}");
+            let request = json!({ "type": "image", "reference": reference });
+            let made = api.deploy(&name, &request).await?;
+            api.ended(&made.id).await
+        };
+        let login = json!({ "user": registry::USER, "password": registry::PASSWORD });
+        let set = async |host: SocketAddr| api.put(&format!("/v1/registries/{host}"), &login).await;
+        let bad = async |fault| Faulty::start(cluster.machine(), registry.address(), fault).await;
+
+        // Without a login: a refusal that says what to do.
+        let refused = deploy(registry.address(), "1").await?;
+        let problem = format!("{:?}", refused.problem);
+        let is_advised = problem.contains("skep registry login");
+        ensure!(refused.status == "failed" && is_advised, "{problem}");
+
+        // With one, through a registry that is busy at first.
+        let busy = bad(Fault::Busy(2)).await?;
+        set(busy.address).await?;
+        let shown = api.get("/v1/registries").await?;
+        ensure!(shown["registries"][0]["user"] == registry::USER, "{shown}");
+        ensure!(!shown.to_string().contains(registry::PASSWORD), "{shown}");
+        let live = deploy(busy.address, "1").await?;
+        let faults = busy.faults();
+        ensure!(
+            live.status == "live" && faults == 2,
+            "{:?} {faults}",
+            live.problem
+        );
+        answers(&nodes[1], &name, "1").await?;
+
+        // What is not what its digest says is never run.
+        let lying = bad(Fault::Lie(u32::MAX)).await?;
+        set(lying.address).await?;
+        let failed = deploy(lying.address, "2").await?;
+        let is_refused = failed.status == "failed" && lying.faults() > 0;
+        ensure!(is_refused, "{}", failed.told());
+        answers(&nodes[1], &name, "1").await?;
+        for node in nodes {
+            ensure!(!node.agent.log().contains(registry::PASSWORD), "in a log");
+        }
+        registry.stop().await
     })
     .await;
 }

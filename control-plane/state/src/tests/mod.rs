@@ -9,6 +9,7 @@ mod levels;
 mod nodes;
 mod quarantine;
 mod rebalance;
+mod registries;
 mod rollouts;
 mod scale;
 mod servers;
