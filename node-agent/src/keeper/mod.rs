@@ -140,6 +140,7 @@ impl Keeper {
             shutdown,
         };
         keeper.tell_quarantine();
+        keeper.tell_images();
         keeper
     }
 

@@ -91,8 +91,8 @@ impl Registry {
         let is_read = matches!(method, Method::GET | Method::HEAD);
         match target {
             Target::Base if is_read => Ok(Response::new(Body::from("{}"))),
-            Target::Manifest(_, name) if is_read => {
-                self.manifest(&method, name, request.uri().path()).await
+            Target::Manifest(repository, name) if is_read => {
+                self.manifest(&method, (&repository, name)).await
             }
             Target::Blob(_, digest) if is_read => {
                 self.blob(&method, request.headers(), digest).await

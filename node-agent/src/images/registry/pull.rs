@@ -30,17 +30,13 @@ impl Registry {
     pub(super) async fn manifest(
         &self,
         method: &Method,
-        name: Name,
-        path: &str,
+        (repository, name): (&str, Name),
     ) -> Result<Response<Body>, Refused> {
-        let unknown = || Refused::new(ErrorCode::ManifestUnknown, format!("{path} is not here"));
+        let text = format!("`{repository}` has no such manifest here");
+        let unknown = || Refused::new(ErrorCode::ManifestUnknown, text.clone());
         let digest = match name {
             Name::Digest(digest) => digest,
-            Name::Tag(tag) => {
-                let repository = path.trim_start_matches("/v2/");
-                let repository = repository.rsplit_once("/manifests/").ok_or_else(unknown)?.0;
-                self.store.tagged(repository, &tag).ok_or_else(unknown)?
-            }
+            Name::Tag(tag) => self.store.tagged(repository, &tag).ok_or_else(unknown)?,
         };
         let bytes = self.store.read_small(digest).await?.ok_or_else(unknown)?;
         // A blob that is no manifest is not served as one.

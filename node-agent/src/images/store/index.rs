@@ -16,6 +16,9 @@ const REPOSITORY: &str = "sh.skep.repository";
 /// When it came, ms since the epoch.
 const ADDED: &str = "sh.skep.added-ms";
 
+/// Names of one manifest in one repository.
+const NAMES_MAX: usize = 8;
+
 /// One manifest under one name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
@@ -50,6 +53,16 @@ impl Index {
                 }
         };
         self.entries.retain(|old| !is_replaced(old));
+        // The same image deployed again and again: its oldest names there go, not the image.
+        let is_same =
+            |old: &Entry| (old.digest, &old.repository) == (entry.digest, &entry.repository);
+        let mut more =
+            (self.entries.iter().filter(|old| is_same(old)).count() + 1).saturating_sub(NAMES_MAX);
+        self.entries.retain(|old| {
+            let goes = more > 0 && is_same(old);
+            more -= usize::from(goes);
+            !goes
+        });
         self.entries.push(entry);
     }
 
@@ -154,6 +167,18 @@ mod tests {
         let text = index.encode().expect("written");
         assert_eq!(Index::decode(text.as_bytes()), Ok(index));
         assert!(Index::decode(b"{}").is_err());
+    }
+
+    #[test]
+    fn an_image_that_is_deployed_for_ever_has_few_names() {
+        let mut index = Index::default();
+        index.add(entry(2, Some("other")));
+        for number in 0..100 {
+            index.add(entry(1, Some(&format!("t{number:03}"))));
+        }
+        assert_eq!(index.entries.len(), NAMES_MAX + 1);
+        assert!(index.tagged("skep/web", "t099").is_some());
+        assert!(index.tagged("skep/web", "t000").is_none());
     }
 
     #[test]
