@@ -114,6 +114,9 @@ pub(crate) enum Command {
     /// Pools of nodes: how they are filled, and what their nodes have in common
     #[command(subcommand)]
     Pool(commands::pool::Command),
+    /// Registries that ask for a login
+    #[command(subcommand)]
+    Registry(commands::registry::Command),
     /// What workspaces and environments may have
     #[command(subcommand)]
     Quota(commands::quota::Command),

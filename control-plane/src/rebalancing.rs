@@ -214,7 +214,7 @@ fn movable<'a>(view: &'a State, service: &Service) -> Option<&'a Release> {
         || !matches!(placement.strategy, None | Some(Strategy::Binpack))
         || placement.max_unavailable == Some(0)
         || placement.cut_off != CutOff::Keep
-        || release.image.node.is_some();
+        || release.image.only_on().is_some();
     let allocations = view.allocations_of(service.id).filter(|a| a.is_live());
     let (well, others): (Vec<_>, Vec<_>) = allocations
         .partition(|a| a.desired == Desired::Run && a.is_routable() && a.target == target);

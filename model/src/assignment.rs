@@ -8,7 +8,7 @@ use crate::container::Container;
 use crate::deployment::Origin;
 use crate::health::Health;
 use crate::hooks::Hooks;
-use crate::id::{AllocationId, ClusterId, DeploymentId, ServiceId};
+use crate::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
 use crate::job::Attempt;
 use crate::service::{Image, Target};
 use crate::spec::{Builder, Resources, Restart};
@@ -20,6 +20,18 @@ pub struct Generation {
     pub incarnation: u64,
     /// Raft index that the set shows.
     pub number: u64,
+}
+
+/// Most nodes that an assignment names as having its image.
+pub const MAX_IMAGE_PEERS: usize = 5;
+
+/// A node that has an image, and hands it to other nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImagePeer {
+    /// Which: its certificate must say so.
+    pub node: NodeId,
+    /// Where it serves: `host:port`.
+    pub address: String,
 }
 
 /// One allocation as its node is told of it.
@@ -65,6 +77,9 @@ pub struct Assignment {
     pub container: Container,
     /// What runs before it and before its end; the release phase is a job's.
     pub hooks: Hooks,
+    /// Nodes that have the image, the one that built it first; empty where a registry has it. At most
+    /// [`MAX_IMAGE_PEERS`].
+    pub image_peers: Vec<ImagePeer>,
 }
 
 /// One build as its node is told of it.

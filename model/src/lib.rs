@@ -17,6 +17,7 @@ pub mod placement;
 pub mod problem;
 pub mod quarantine;
 pub mod rebalance;
+pub mod registry;
 pub mod rollout;
 pub mod route;
 pub mod run;

@@ -47,7 +47,13 @@ pub struct Facts {
     /// Metadata that its agent was started with; what operators set of the same key comes first.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub meta: BTreeMap<String, String>,
+    /// Where it hands images to other nodes, `host:port`; none: it keeps none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_address: Option<String>,
 }
+
+/// Longest address at which a node hands out images, in bytes.
+pub const MAX_IMAGE_ADDRESS: usize = 300;
 
 /// Whether a node can be relied on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -134,6 +140,14 @@ impl Facts {
             return Err(Problem::invalid("meta", text).hint(format!(
                 "at most {MAX_META} metadata keys and kinds of devices"
             )));
+        }
+        if let Some(address) = &self.image_address {
+            let is_sane = address.len() <= MAX_IMAGE_ADDRESS
+                && address.bytes().all(|byte| byte.is_ascii_graphic());
+            if !is_sane {
+                let text = "the node's address for images is not host:port";
+                return Err(Problem::invalid("image_address", text));
+            }
         }
         let mut meta = self.meta.iter();
         meta.try_for_each(|(key, value)| check_meta(key, value))?;

@@ -143,8 +143,18 @@ pub struct Image {
     pub reference: String,
     /// What it is: `sha256:...`. What runs is this, whatever the reference means by then.
     pub digest: String,
-    /// The node that alone has it (a local build); none: any node can pull it.
+    /// The node that built it or had it first; none: a registry has it.
     pub node: Option<NodeId>,
+    /// Nodes hand it to each other: `digest` is its manifest's, and any node with a store gets it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
+}
+
+impl Image {
+    /// The node that alone has it; none: others can get it.
+    pub fn only_on(&self) -> Option<NodeId> {
+        self.node.filter(|_| !self.shared)
+    }
 }
 
 /// Immutable: an image and the configuration it runs with, numbered within its service.

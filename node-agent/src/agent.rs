@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::build;
 use crate::builds::Builds;
 use crate::executor::Executor;
+use crate::images::{self, Images};
 use crate::keeper::{Events, Keeper, Parts};
 use crate::ledger::{self, Contents, SledLedger, Writer};
 use crate::logs::Logs;
@@ -59,6 +60,9 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// The images.
+    #[error(transparent)]
+    Images(#[from] crate::images::Error),
     /// The operating system gives no thread.
     #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
@@ -151,8 +155,18 @@ impl Agent {
             servers.clone(),
             shutdown.clone(),
         ));
+        let around = images::Around {
+            data_dir: &options.data_dir,
+            server: &servers.address(),
+            credentials: own.clone(),
+            cluster,
+            docker: runtime.docker().clone(),
+            socket: runtime.socket().clone(),
+            metrics: metrics.clone(),
+        };
+        let images = Images::start(&options.images, around, (&tasks, &shutdown)).await?;
         let keep_facts = facts::keep(
-            runtime.clone(),
+            (runtime.clone(), images.address().to_owned()),
             status.clone(),
             outbox.clone(),
             options.clone(),
@@ -187,6 +201,7 @@ impl Agent {
             cluster,
             outbox: outbox.clone(),
             down,
+            logins: runtime.logins().clone(),
             logs: Logs::new(runtime.clone(), places_now, servers.clone()),
             held,
             metrics: metrics.clone(),
@@ -210,17 +225,21 @@ impl Agent {
             node,
             work_dir: options.data_dir.join("builds"),
             uploads: Arc::new(ServerUploads { servers }),
+            images: Some(images.clone()),
+            logins: runtime.logins().clone(),
         };
         let parts = Parts {
             node,
             executor: Executor {
                 runtime: runtime.clone(),
+                images: images.clone(),
                 writer: writer.clone(),
                 done,
                 tasks: TaskTracker::new(),
             },
             builds: Builds::new(env, outbox.clone(), metrics.clone(), finished),
             runtime,
+            images,
             writer,
             outbox,
             metrics,

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock;
 use crate::health;
+use crate::images::Images;
 use crate::ledger::{Change, Writer};
 use crate::plan::{Failure, Grant, Local, Phase, Seen, explain_exit};
 use crate::runtime::{Error, Runtime};
@@ -97,6 +98,8 @@ pub(crate) struct Done {
 pub(crate) struct Executor {
     /// Docker.
     pub(crate) runtime: Runtime,
+    /// Images that nodes share.
+    pub(crate) images: Images,
     /// What must be remembered before acting.
     pub(crate) writer: Writer,
     /// Where the outcomes go.
@@ -170,11 +173,11 @@ impl Executor {
             let message = format!("the node cannot write its ledger: {why}");
             return Err(failure(Problem::new(Code::Runtime, message), false));
         }
-        let image = match self.runtime.find_image(&assignment.image).await {
+        let image = match self.find_image(assignment).await {
             Ok(Some(image)) => image,
             Ok(None) => {
                 self.tell(id, Outcome::Pulling).await;
-                let pulled = self.runtime.pull_image(&assignment.image);
+                let pulled = self.get_image(assignment);
                 let Some(pulled) = cancel.run_until_cancelled(pulled).await else {
                     return Err(failure(not_wanted(), false));
                 };
@@ -236,6 +239,29 @@ impl Executor {
             return Err(failure(problem, true));
         }
         Ok(())
+    }
+
+    /// Docker's id of an assignment's image, where Docker has it.
+    async fn find_image(&self, assignment: &Assignment) -> Result<Option<String>, Error> {
+        if let Some(found) = self.runtime.find_image(&assignment.image).await? {
+            return Ok(Some(found));
+        }
+        match self.images.docker_id(&assignment.image).await {
+            Some(id) => self.runtime.image_id(&id).await,
+            None => Ok(None),
+        }
+    }
+
+    /// From the nodes that have it, or from its registry.
+    async fn get_image(&self, assignment: &Assignment) -> Result<String, Problem> {
+        match assignment.image.shared {
+            true => {
+                self.images
+                    .bring(&assignment.image, &assignment.image_peers)
+                    .await
+            }
+            false => self.runtime.pull_image(&assignment.image).await,
+        }
     }
 
     async fn stop(

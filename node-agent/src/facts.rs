@@ -69,13 +69,14 @@ async fn add_docker(facts: &mut Facts, info: SystemInfo) {
 
 /// Keeps the facts that a server is greeted with true, until `cancel`.
 pub(crate) async fn keep(
-    runtime: Runtime,
+    (runtime, image_address): (Runtime, String),
     mut net: watch::Receiver<Option<NetStatusLocal>>,
     outbox: Arc<Outbox>,
     options: Options,
     cancel: CancellationToken,
 ) {
     let mut facts = machine(&options);
+    facts.image_address = Some(image_address);
     let keep = async {
         // Not there in time: then it is told when it comes.
         let _ = timeout(PATIENCE, net.wait_for(Option::is_some)).await;

@@ -14,8 +14,10 @@ pub mod credentials;
 mod executor;
 mod facts;
 mod health;
+mod images;
 mod keeper;
 pub mod ledger;
+mod logins;
 mod logs;
 mod metrics;
 pub mod net;
@@ -30,6 +32,7 @@ mod session;
 mod testing;
 
 pub use agent::{Agent, Error, run};
+pub use images::{Budget, Options as ImageOptions};
 pub use options::Options;
 pub use plan::Devices;
 

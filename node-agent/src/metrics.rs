@@ -37,6 +37,8 @@ struct Counts {
     session: AtomicBool,
     runtime_ok: AtomicBool,
     builds: AtomicU64,
+    image_bytes: Mutex<BTreeMap<&'static str, u64>>,
+    image_liars: AtomicU64,
 }
 
 /// The agent's counters; cheap to clone.
@@ -80,6 +82,16 @@ impl Metrics {
     /// A build began.
     pub(crate) fn build(&self) {
         self.counts.builds.fetch_add(1, Relaxed);
+    }
+
+    /// Bytes of images moved: taken from a `peer`, or `given` to one.
+    pub(crate) fn image_bytes(&self, way: &'static str, bytes: u64) {
+        *self.counts.image_bytes.lock().entry(way).or_default() += bytes;
+    }
+
+    /// Another node gave something else than it was asked for.
+    pub(crate) fn image_liar(&self) {
+        self.counts.image_liars.fetch_add(1, Relaxed);
     }
 
     /// Whether there is a session with a server.
@@ -156,6 +168,20 @@ impl Metrics {
             "counter",
             "Builds begun.",
             &builds,
+        );
+        let moved = labelled("way", &counts.image_bytes.lock());
+        family(
+            "skep_agent_image_bytes_total",
+            "counter",
+            "Bytes of images taken from other nodes (peer) and given to them (given).",
+            &moved,
+        );
+        let liars = plain(counts.image_liars.load(Relaxed));
+        family(
+            "skep_agent_image_liars_total",
+            "counter",
+            "Blobs from other nodes that were not what they should be.",
+            &liars,
         );
         text
     }

@@ -30,6 +30,8 @@ pub struct Options {
     pub builder: bool,
     /// What the node says of itself for constraints, key to value; operators may say otherwise.
     pub meta: BTreeMap<String, String>,
+    /// How it keeps images, and hands them to other nodes.
+    pub images: crate::images::Options,
     /// Devices that containers may be given, each to one at a time.
     pub devices: Devices,
 }

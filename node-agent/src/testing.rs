@@ -24,6 +24,7 @@ pub(crate) fn assignment(id: u128) -> Assignment {
             reference: "app:1".into(),
             digest: format!("sha256:{id:064}"),
             node: None,
+            shared: false,
         },
         port: None,
         environment: vec![("A".into(), "secret".into())],
@@ -39,6 +40,7 @@ pub(crate) fn assignment(id: u128) -> Assignment {
         devices: Default::default(),
         container: Container::default(),
         hooks: Hooks::default(),
+        image_peers: Vec::new(),
     }
 }
 
@@ -55,6 +57,7 @@ pub(crate) fn options() -> crate::Options {
         stop_on_exit: false,
         builder: true,
         meta: Default::default(),
+        images: Default::default(),
         devices: Default::default(),
     }
 }

@@ -180,6 +180,14 @@ fn attributes_of(node: &Node) -> BTreeMap<&str, &str> {
             "node.private-network",
             if facts.private_network { "true" } else { "" },
         ),
+        (
+            "node.images",
+            if facts.image_address.is_some() {
+                "true"
+            } else {
+                ""
+            },
+        ),
     ];
     for (key, value) in built_in {
         if value.is_empty() {

@@ -41,6 +41,8 @@ pub struct Ask {
     pub placement: Placement,
     /// The node that alone has the image; none: any node can pull it.
     pub only_on: Option<NodeId>,
+    /// Nodes hand its image to each other: one that keeps no images cannot get it.
+    pub shares_image: bool,
     /// What its release does not say.
     pub around: Surroundings,
     /// Where those allocations of the service are that are to stay, one entry each: only these are
@@ -58,7 +60,8 @@ impl Ask {
                 relaxed: release.placement.relaxed || around.relaxed,
                 ..release.placement.clone()
             },
-            only_on: release.image.node,
+            only_on: release.image.only_on(),
+            shares_image: release.image.shared,
             around: around.clone(),
             staying: None,
         }

@@ -134,6 +134,9 @@ impl<'a, 'q> Lens<'a, 'q> {
             let key = "node.private-network";
             rules.push(self.rule(Reason::PrivateNetwork, key, |value| value.is_some()));
         }
+        if self.ask.shares_image {
+            rules.push(self.rule(Reason::Image, "node.images", |value| value.is_some()));
+        }
         if self.cluster.columns().get(WORKSPACES).is_some() {
             let own = self.ask.around.workspace.as_deref();
             rules.push(self.rule(Reason::Workspace, WORKSPACES, |value| {

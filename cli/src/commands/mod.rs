@@ -23,6 +23,7 @@ pub(crate) mod pool;
 pub(crate) mod ps;
 pub(crate) mod quota;
 pub(crate) mod rebalance;
+pub(crate) mod registry;
 pub(crate) mod relax;
 pub(crate) mod releases;
 pub(crate) mod restore;
@@ -113,6 +114,7 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Rebalance(args) => rebalance::run(args, session).await,
         Command::Audit(args) => audit::run(args, session).await,
         Command::Pool(command) => pool::run(command, session).await,
+        Command::Registry(command) => registry::run(command, session).await,
         Command::Quota(command) => quota::run(command, session).await,
         Command::Relax(args) => relax::run(args, session).await,
         Command::Node(command) => node::run(command, session).await,

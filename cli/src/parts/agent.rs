@@ -7,7 +7,7 @@ use serde_json::json;
 use skep_model::name;
 use skep_model::node::check_meta;
 use skep_model::problem::Problem;
-use skep_node_agent::{Agent, Devices};
+use skep_node_agent::{Agent, Budget, Devices, ImageOptions};
 
 use super::Common;
 use crate::failure::{Failure, chain};
@@ -67,6 +67,28 @@ pub(crate) struct Args {
     /// A device that apps may ask for by name, such as `gpu=/dev/dri/renderD128`; once for each
     #[arg(long, value_name = "NAME=PATH", env = "SKEP_AGENT_DEVICES", value_delimiter = ',', value_parser = device)]
     pub(crate) device: Vec<(String, PathBuf)>,
+    /// Port of the image registry for this node's Docker, on the loopback; 0: any
+    #[arg(
+        long,
+        value_name = "PORT",
+        env = "SKEP_REGISTRY_PORT",
+        default_value_t = 0
+    )]
+    pub(crate) registry_port: u16,
+    /// Where other nodes get images from this one, under mTLS; port 0: any
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "SKEP_PEER_LISTEN",
+        default_value = "0.0.0.0:0"
+    )]
+    pub(crate) peer_listen: SocketAddr,
+    /// What other nodes dial for that [default: the address that leads to the server]
+    #[arg(long, value_name = "HOST[:PORT]", env = "SKEP_ADVERTISE_ADDRESS")]
+    pub(crate) advertise_address: Option<String>,
+    /// Disk for images, in the store and in Docker each: bytes such as 10GiB, or a share such as 10%
+    #[arg(long, value_name = "SIZE", env = "SKEP_IMAGE_BUDGET", default_value_t)]
+    pub(crate) image_budget: Budget,
     /// Stop the containers at the end, and start them again at the next start
     #[arg(long)]
     pub(crate) stop_on_exit: bool,
@@ -90,6 +112,12 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         stop_on_exit: args.stop_on_exit,
         builder: !args.no_builds,
         meta: args.meta.into_iter().collect(),
+        images: ImageOptions {
+            registry_port: args.registry_port,
+            peer_listen: args.peer_listen,
+            advertise: args.advertise_address,
+            budget: args.image_budget,
+        },
         devices: devices(args.device),
     };
     super::run(&args.common, async |shutdown| {

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 
 use skep_model::allocation::Allocation;
-use skep_model::assignment::{Assignment, BuildOrder, DesiredSet, Generation};
+use skep_model::assignment::{
+    Assignment, BuildOrder, DesiredSet, Generation, ImagePeer, MAX_IMAGE_PEERS,
+};
 use skep_model::deployment::{Deployment, Origin};
 use skep_model::hooks::Hooks;
 use skep_model::id::NodeId;
 use skep_model::job::{Attempt, Cause, Job};
+use skep_model::node::NodeStatus;
 use skep_model::problem::Problem;
 use skep_model::service::{Release, Service};
 use skep_state::{Cluster, State};
@@ -102,8 +105,36 @@ pub fn assignment(
             release: Vec::new(),
             ..release.hooks.clone()
         },
+        image_peers: image_peers(view, release, allocation.node),
         job: attempt,
     }))
+}
+
+/// Which nodes have the image of a release for `to`: the one that built it, then those where it runs, the
+/// same ones for every server that is asked.
+fn image_peers(view: &State, release: &Release, to: NodeId) -> Vec<ImagePeer> {
+    if !release.image.shared {
+        return Vec::new();
+    }
+    let runs = view.allocations_of(release.service).filter(|other| {
+        let theirs = view.release(other.service, other.target.release);
+        other.is_routable() && theirs.is_some_and(|it| it.image.digest == release.image.digest)
+    });
+    let mut nodes: Vec<NodeId> = release.image.node.into_iter().collect();
+    nodes.extend(runs.map(|other| other.node));
+    let mut peers: Vec<ImagePeer> = Vec::new();
+    for id in nodes {
+        let is_known = id == to || peers.iter().any(|peer| peer.node == id);
+        let node = view
+            .node(id)
+            .filter(|node| !is_known && node.status != NodeStatus::Lost);
+        let address = node.and_then(|node| node.facts.image_address.clone());
+        peers.extend(address.map(|address| ImagePeer { node: id, address }));
+        if peers.len() == MAX_IMAGE_PEERS {
+            break;
+        }
+    }
+    peers
 }
 
 /// What is left of a job's time when this attempt of it is made; at least a moment, since 0 is no

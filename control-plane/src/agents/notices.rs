@@ -25,6 +25,8 @@ pub(super) struct Concern {
     pub(super) routes: bool,
     /// The servers and the CAs.
     pub(super) servers: bool,
+    /// The logins at registries.
+    pub(super) registries: bool,
 }
 
 impl Concern {
@@ -33,12 +35,14 @@ impl Concern {
         work: true,
         routes: true,
         servers: true,
+        registries: true,
     };
     /// Nothing.
     pub(super) const NONE: Self = Self {
         work: false,
         routes: false,
         servers: false,
+        registries: false,
     };
     /// What the node itself is to do.
     const WORK: Self = Self {
@@ -51,6 +55,7 @@ impl Concern {
             work: self.work || other.work,
             routes: self.routes || other.routes,
             servers: self.servers || other.servers,
+            registries: self.registries || other.registries,
         }
     }
 }
@@ -152,6 +157,7 @@ impl Notices {
                     }
                     Change::Routes => for_all.routes = true,
                     Change::Server(_) => for_all.servers = true,
+                    Change::Registries => for_all.registries = true,
                     Change::Cluster => for_all = Concern::ALL,
                     _ => {}
                 }

@@ -77,8 +77,26 @@ impl Shared {
             devices: Default::default(),
             private_network: false,
             meta: Default::default(),
+            image_address: None,
             ..facts
         })
+    }
+}
+
+impl Shared {
+    /// Before the last server is new, an image that nodes would share stays on the node that built it.
+    pub(super) fn keep_images_local(&self, builds: &mut [v1::BuildObservation]) {
+        if self.store.view().feature_level() >= LEVEL_SCHEDULING {
+            return;
+        }
+        for build in builds {
+            let outcome = build.outcome.as_mut().and_then(|it| it.kind.as_mut());
+            if let Some(v1::build_outcome::Kind::Built(built)) = outcome
+                && let Some(image) = &mut built.image
+            {
+                image.shared = false;
+            }
+        }
     }
 }
 

@@ -277,10 +277,11 @@ impl Session {
         let v1::ObservedSet {
             sequence,
             allocations,
-            builds,
+            mut builds,
             quarantine,
             ..
         } = observed;
+        self.shared.keep_images_local(&mut builds);
         let is_news = is_whole && self.is_news(&quarantine);
         let quarantine = is_news.then_some(v1::QuarantineList {
             entries: quarantine,

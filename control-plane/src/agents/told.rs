@@ -2,11 +2,13 @@
 //! differences after. Decides only; sending is the session's.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use skep_identity::key_id::KeyId;
 use skep_model::allocation::Desired;
 use skep_model::assignment::{DesiredSet, Generation};
 use skep_model::id::{AllocationId, DeploymentId, NodeId};
+use skep_model::registry::RegistryLogin;
 use skep_proto::convert::id_bytes;
 use skep_proto::v1;
 use skep_proto::v1::to_agent::Kind;
@@ -29,6 +31,8 @@ pub(super) struct Told {
     dismissed: Vec<AllocationId>,
     routes: Option<u64>,
     servers: Option<v1::ServerList>,
+    /// When the logins at registries were said, as the state had them.
+    registries: Option<Vec<Arc<RegistryLogin>>>,
 }
 
 impl Told {
@@ -44,6 +48,7 @@ impl Told {
             dismissed: Vec::new(),
             routes: None,
             servers: None,
+            registries: None,
         }
     }
 
@@ -67,6 +72,10 @@ impl Told {
         self.is_waiting = self.held.is_some_and(|held| now < held);
         if self.is_waiting {
             return all;
+        }
+        // Before the work, which may need them.
+        if concern.registries {
+            all.extend(self.tell_registries(view, &shared.secrets));
         }
         // Before the work: an allocation is out of the routes before its container hears of it.
         if concern.routes && self.routes != Some(view.routes_revision()) {
@@ -95,6 +104,35 @@ impl Told {
         }
         self.servers = Some(servers.clone());
         Some(Kind::Servers(servers))
+    }
+
+    /// All logins, where they are others than before. One that cannot be opened is left out: images that need
+    /// it say that a login is missing.
+    fn tell_registries(&mut self, view: &State, secrets: &Secrets) -> Option<Kind> {
+        let logins: Vec<_> = view.registries().cloned().collect();
+        let is_same = match &self.registries {
+            None => logins.is_empty(),
+            Some(told) => *told == logins,
+        };
+        if is_same {
+            return None;
+        }
+        let opened = logins.iter().filter_map(|login| {
+            let password = secrets.open_registry(&login.host, &login.password);
+            let password = password.inspect_err(|problem| {
+                tracing::error!(host = %login.host, %problem, "a login cannot be sent to a node");
+            });
+            Some(v1::RegistryAccess {
+                host: login.host.clone(),
+                user: login.user.clone(),
+                password: password.ok()?,
+            })
+        });
+        let list = v1::RegistryList {
+            registries: opened.collect(),
+        };
+        self.registries = Some(logins);
+        Some(Kind::Registries(list))
     }
 
     fn tell_work(&mut self, view: &State, cluster: &Cluster, secrets: &Secrets) -> Option<Kind> {

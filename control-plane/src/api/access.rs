@@ -156,6 +156,8 @@ actions! {
     SetRelaxed = "set_relaxed" write,
     /// Change the policy of a pool.
     SetPool = "set_pool" write,
+    /// Change as whom nodes pull from a registry.
+    SetRegistry = "set_registry" write,
     /// Remove a server.
     RemoveServer = "remove_server" write,
     /// Hand leadership to another server.

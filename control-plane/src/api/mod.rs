@@ -24,6 +24,7 @@ mod nodes;
 mod placement;
 mod prepare;
 mod rebalance;
+mod registries;
 mod rollouts;
 mod samples;
 mod servers;
@@ -448,6 +449,21 @@ fn settings_routes(app: &App) -> OpenApiRouter<App> {
             app,
             Action::SetPool,
             routes!(settings::remove_pool),
+        ))
+        .routes(protected(
+            app,
+            Action::ReadCluster,
+            routes!(registries::list),
+        ))
+        .routes(protected(
+            app,
+            Action::SetRegistry,
+            routes!(registries::put),
+        ))
+        .routes(protected(
+            app,
+            Action::SetRegistry,
+            routes!(registries::remove),
         ))
 }
 

@@ -10,6 +10,7 @@ mod hooks;
 mod jobs;
 mod logs;
 mod rebalance;
+mod registries;
 mod rollouts;
 mod samples;
 mod servers;
@@ -255,6 +256,7 @@ impl Server {
                 reference: "app:1".into(),
                 digest: "sha256:00".into(),
                 node: None,
+                shared: false,
             },
             kind: service.spec.kind,
             port: Some(8080),

@@ -411,6 +411,7 @@ fn built(exposed: &[u16]) -> Built {
         reference: "app".into(),
         digest: "sha256:0".into(),
         node: None,
+        shared: false,
     };
     Built {
         image,

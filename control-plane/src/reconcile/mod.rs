@@ -202,6 +202,7 @@ impl Duties {
                 | Change::Quarantine(_)
                 | Change::Build(_)
                 | Change::Settings
+                | Change::Registries
                 | Change::Routes => {}
             }
         }

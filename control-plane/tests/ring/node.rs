@@ -177,6 +177,7 @@ impl Node {
             reference: "app".into(),
             digest: "sha256:abc".into(),
             node: Some(self.id),
+            shared: false,
         };
         let built = Built {
             image,

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::builds::{Builds, Finished};
 use crate::executor::{Done, Executor};
 use crate::health::Report;
+use crate::images::Images;
 use crate::ledger::{Change, Contents, Routes, Writer};
 use crate::logs::Places;
 use crate::metrics::Metrics;
@@ -43,6 +44,8 @@ pub(crate) struct Parts {
     pub(crate) node: NodeId,
     /// Docker.
     pub(crate) runtime: Runtime,
+    /// Images, which must know what is used.
+    pub(crate) images: Images,
     /// The ledger.
     pub(crate) writer: Writer,
     /// The way up.
@@ -137,6 +140,7 @@ impl Keeper {
             shutdown,
         };
         keeper.tell_quarantine();
+        keeper.tell_images();
         keeper
     }
 

@@ -25,6 +25,7 @@ use skep_model::id::{AllocationId, ClusterId, NodeId};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::logins::Logins;
 use crate::metrics::Metrics;
 use crate::plan::{Grant, Phase, Seen};
 
@@ -113,6 +114,7 @@ pub(crate) struct Runtime {
     stops: Arc<Semaphore>,
     metrics: Metrics,
     init: Arc<AtomicBool>,
+    logins: Logins,
 }
 
 impl Runtime {
@@ -138,12 +140,18 @@ impl Runtime {
             stops: Arc::new(Semaphore::new(STOPS_MAX)),
             metrics,
             init: Arc::new(AtomicBool::new(false)),
+            logins: Logins::default(),
         })
     }
 
     /// The client underneath, for builds.
     pub(crate) fn docker(&self) -> &Docker {
         &self.docker
+    }
+
+    /// As whom it pulls from registries.
+    pub(crate) fn logins(&self) -> &Logins {
+        &self.logins
     }
 
     /// The daemon's socket, for builds.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use skep_model::assignment::Generation;
 use skep_model::id::{AllocationId, DeploymentId};
+use skep_model::registry::MAX_REGISTRIES;
 use skep_model::route::RouteTable;
 use skep_proto::convert::{self, id_bits};
 use skep_proto::v1;
@@ -172,6 +173,10 @@ async fn take(session: &Session, message: v1::ToAgent) -> Result<Option<Storing>
         Some(Kind::LogRequest(message)) => {
             let request = log_request(message).map_err(desired::Refused::from)?;
             session.logs.open(request);
+        }
+        Some(Kind::Registries(list)) => {
+            let all = list.registries.into_iter().take(MAX_REGISTRIES);
+            session.logins.replace(all.map(Into::into));
         }
         Some(Kind::Servers(list)) => session.servers.hear(list),
         Some(Kind::LogCancel(cancel)) => session.logs.cancel(cancel.request),

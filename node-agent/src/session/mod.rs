@@ -26,6 +26,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
+use crate::logins::Logins;
 use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::servers::Servers;
@@ -110,6 +111,8 @@ pub(crate) struct Session {
     pub(crate) down: mpsc::Sender<Down>,
     /// Serves requests for logs.
     pub(crate) logs: Logs,
+    /// As whom to pull from registries.
+    pub(crate) logins: Logins,
     /// Generation of the desired set on disk.
     pub(crate) held: Option<Generation>,
     /// Whether it is connected.

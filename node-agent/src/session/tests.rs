@@ -213,6 +213,7 @@ fn world(held: Option<Generation>) -> World {
     let (down, events) = mpsc::channel(8);
     let logs = Logs::new(runtime, places, servers.clone());
     let session = Session {
+        logins: Default::default(),
         servers: servers.clone(),
         cluster: CLUSTER,
         outbox: outbox.clone(),
@@ -457,6 +458,7 @@ async fn a_server_that_is_gone_is_left_for_the_next_one() {
     let stop = CancellationToken::new();
     let _guard = stop.clone().drop_guard();
     let session = Session {
+        logins: Default::default(),
         servers: chosen.clone(),
         cluster: CLUSTER,
         outbox: outbox.clone(),
@@ -587,6 +589,7 @@ async fn a_node_joins_once_and_is_itself_ever_after() {
         stop_on_exit: false,
         builder: false,
         meta: Default::default(),
+        images: Default::default(),
         devices: Default::default(),
     };
     let start = |options| async { crate::Agent::start(options, &stop).await };

@@ -198,6 +198,7 @@ impl From<&Image> for v1::Image {
                 .node
                 .map(|node| id_bytes(node.as_u128()))
                 .unwrap_or_default(),
+            shared: image.shared,
         }
     }
 }
@@ -212,6 +213,7 @@ impl TryFrom<v1::Image> for Image {
             reference: message.reference,
             digest: message.digest,
             node: node.transpose()?,
+            shared: message.shared,
         })
     }
 }
@@ -501,6 +503,7 @@ impl From<&Facts> for v1::Facts {
             devices: facts.devices.clone(),
             private_network: facts.private_network,
             meta: facts.meta.clone(),
+            image_address: facts.image_address.clone().unwrap_or_default(),
         }
     }
 }
@@ -523,6 +526,7 @@ impl TryFrom<v1::Facts> for Facts {
             devices: message.devices,
             private_network: message.private_network,
             meta: message.meta,
+            image_address: (!message.image_address.is_empty()).then_some(message.image_address),
         })
     }
 }

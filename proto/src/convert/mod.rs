@@ -7,6 +7,7 @@ mod entity;
 mod job;
 mod placement;
 mod rebalance;
+mod registry;
 mod rollout;
 mod sample;
 mod server;

@@ -1,7 +1,9 @@
 //! What goes to nodes: routes and assignments.
 
 use skep_model::allocation::Desired;
-use skep_model::assignment::{Assignment, BuildOrder, DesiredSet, Generation};
+use skep_model::assignment::{
+    Assignment, BuildOrder, DesiredSet, Generation, ImagePeer, MAX_IMAGE_PEERS,
+};
 use skep_model::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
 use skep_model::route::{Backend, Route, RouteTable};
 
@@ -96,6 +98,25 @@ impl From<v1::Generation> for Generation {
     }
 }
 
+fn image_peer(peer: &ImagePeer) -> v1::ImagePeer {
+    v1::ImagePeer {
+        node: id_bytes(peer.node.as_u128()),
+        address: peer.address.clone(),
+    }
+}
+
+/// More than there may be are left out: they are a choice, not a truth.
+fn image_peers(messages: Vec<v1::ImagePeer>) -> Result<Vec<ImagePeer>, Error> {
+    let peers = messages.into_iter().take(MAX_IMAGE_PEERS);
+    let peers = peers.map(|message| {
+        Ok(ImagePeer {
+            node: id!(NodeId, message.node),
+            address: message.address,
+        })
+    });
+    peers.collect()
+}
+
 impl From<&Assignment> for v1::Assignment {
     fn from(assignment: &Assignment) -> Self {
         let entry = |(name, value): &(String, String)| v1::EnvironmentEntry {
@@ -123,6 +144,7 @@ impl From<&Assignment> for v1::Assignment {
             devices: assignment.devices.clone(),
             container: container::container_out(&assignment.container),
             hooks: container::hooks_out(&assignment.hooks),
+            image_peers: assignment.image_peers.iter().map(image_peer).collect(),
         }
     }
 }
@@ -156,6 +178,7 @@ impl TryFrom<v1::Assignment> for Assignment {
             devices: message.devices,
             container: container::container_in(message.container)?,
             hooks: container::hooks_in(message.hooks),
+            image_peers: image_peers(message.image_peers)?,
         })
     }
 }

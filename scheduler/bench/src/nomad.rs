@@ -256,6 +256,7 @@ impl Job {
                 reference: "job".into(),
                 digest: "sha256:0".into(),
                 node: None,
+                shared: false,
             },
             kind: ServiceType::Worker,
             port: None,

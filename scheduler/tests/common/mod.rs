@@ -98,6 +98,7 @@ pub(crate) fn release(service: &Service, number: u64, resources: Resources) -> R
             reference: "web".into(),
             digest: "sha256:0".into(),
             node: None,
+            shared: false,
         },
         kind: service.spec.kind,
         port: (service.spec.kind == ServiceType::Web).then_some(8080),
@@ -183,6 +184,7 @@ impl World {
             resources: self.needs,
             placement: self.service.spec.placement.clone(),
             only_on: self.only_on,
+            shares_image: false,
             around: self.around.clone(),
             staying: None,
         }

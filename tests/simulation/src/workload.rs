@@ -265,6 +265,7 @@ fn start_rollout(state: &State) -> Option<Kind> {
             reference: "app".to_owned(),
             digest: "sha256:0".to_owned(),
             node: None,
+            shared: false,
         },
         kind: ServiceType::Web,
         port: Some(8080),

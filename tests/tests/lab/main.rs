@@ -10,6 +10,7 @@ mod exclusive;
 mod group;
 mod growth;
 mod history;
+mod images;
 mod network;
 mod places;
 mod rebalance;

@@ -8,6 +8,7 @@ mod job;
 mod log;
 mod placement;
 mod rebalance;
+mod registry;
 mod rollout;
 mod sample;
 mod server;
@@ -43,6 +44,7 @@ pub use service::{
     ServicesView, VariableView, VariablesView,
 };
 
+pub use registry::{RegistriesView, RegistryRequest};
 pub use settings::{PoolRequest, PoolsView, QuotaView, QuotasView, RelaxedRequest, UsedView};
 
 use serde::{Deserialize, Serialize};

@@ -53,6 +53,8 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::SetScope(_) => ("set scope", LEVEL_SCHEDULING),
         Kind::PutPool(_) => ("put pool", LEVEL_SCHEDULING),
         Kind::RemovePool(_) => ("remove pool", LEVEL_SCHEDULING),
+        Kind::PutRegistry(_) => ("put registry", LEVEL_SCHEDULING),
+        Kind::RemoveRegistry(_) => ("remove registry", LEVEL_SCHEDULING),
     }
 }
 
@@ -60,7 +62,10 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
 pub(crate) fn needed(kind: &Kind) -> u32 {
     let of_fields = match kind {
         Kind::InitCluster(message) => servers_if(message.server.is_some()),
-        Kind::Observe(message) => servers_if(message.quarantine.is_some()),
+        Kind::Observe(message) => {
+            let images = message.builds.iter().filter_map(built_image);
+            of_images(images).max(servers_if(message.quarantine.is_some()))
+        }
         Kind::PutToken(message) => {
             let token = message.token.as_ref();
             servers_if(token.is_some_and(|token| token.role != 0 || !token.note.is_empty()))
@@ -72,7 +77,9 @@ pub(crate) fn needed(kind: &Kind) -> u32 {
         Kind::StartRollout(message) => {
             let spec = message.spec.as_ref().map_or(FIRST, of_spec);
             let release = message.release.as_ref();
-            spec.max(release.map_or(FIRST, of_release))
+            let image = release.and_then(|release| release.image.as_ref());
+            spec.max(of_images(image.into_iter()))
+                .max(release.map_or(FIRST, of_release))
         }
         Kind::JoinNode(message) => {
             let facts = message.node.as_ref().and_then(|it| it.facts.as_ref());
@@ -130,8 +137,24 @@ fn of_placing(placement: Option<&v1::Placement>, resources: Option<&v1::Resource
     }
 }
 
+/// Older versions know images as a registry's, or as one node's alone.
+fn of_images<'a>(mut images: impl Iterator<Item = &'a v1::Image>) -> u32 {
+    match images.any(|image| image.shared) {
+        true => LEVEL_SCHEDULING,
+        false => FIRST,
+    }
+}
+
+fn built_image(build: &v1::BuildObservation) -> Option<&v1::Image> {
+    match build.outcome.as_ref()?.kind.as_ref()? {
+        v1::build_outcome::Kind::Built(built) => built.image.as_ref(),
+        v1::build_outcome::Kind::Failed(_) => None,
+    }
+}
+
 fn of_facts(facts: &v1::Facts) -> u32 {
-    if facts.private_network || !facts.devices.is_empty() || !facts.meta.is_empty() {
+    let says_more = !facts.devices.is_empty() || !facts.meta.is_empty();
+    if facts.private_network || says_more || !facts.image_address.is_empty() {
         LEVEL_SCHEDULING
     } else {
         FIRST

@@ -9,6 +9,7 @@ mod node;
 mod plan;
 mod quarantine;
 mod rebalance;
+mod registry;
 mod rollout;
 mod server;
 mod service;
@@ -270,6 +271,8 @@ impl Context<'_> {
             Kind::SetScope(message) => self.set_scope(message),
             Kind::PutPool(message) => self.put_pool(message),
             Kind::RemovePool(message) => self.remove_pool(&message),
+            Kind::PutRegistry(message) => self.put_registry(message),
+            Kind::RemoveRegistry(message) => self.remove_registry(&message),
         }
     }
 

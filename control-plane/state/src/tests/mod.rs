@@ -9,6 +9,7 @@ mod levels;
 mod nodes;
 mod quarantine;
 mod rebalance;
+mod registries;
 mod rollouts;
 mod scale;
 mod servers;
@@ -279,6 +280,7 @@ pub(crate) fn release(number: u64, deployment: DeploymentId) -> Release {
             reference: "app".into(),
             digest: "sha256:0".into(),
             node: None,
+            shared: false,
         },
         kind: ServiceType::Web,
         port: Some(8080),
