@@ -29,6 +29,7 @@ use crate::backoff::Backoff;
 use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::servers::Servers;
+use crate::shell::Shells;
 
 pub(crate) use outbox::Outbox;
 pub(crate) use upload::ServerUploads;
@@ -110,6 +111,8 @@ pub(crate) struct Session {
     pub(crate) down: mpsc::Sender<Down>,
     /// Serves requests for logs.
     pub(crate) logs: Logs,
+    /// Serves shells.
+    pub(crate) shells: Shells,
     /// Generation of the desired set on disk.
     pub(crate) held: Option<Generation>,
     /// Whether it is connected.
