@@ -125,16 +125,16 @@ impl Exec {
     fn check(&self) -> Result<(), Problem> {
         let refused = |text: &str| Problem::invalid("command", text);
         if self.command.first().is_none_or(String::is_empty) {
-            return Err(refused("there is no command")
-                .hint("program and arguments, as `[\"ls\",\"-l\"]`"));
+            return Err(
+                refused("there is no command").hint("program and arguments, as `[\"ls\",\"-l\"]`")
+            );
         }
         if self.command.iter().any(|word| word.contains('\0')) {
             return Err(refused("no word of a command can hold a NUL"));
         }
         let bytes: usize = self.command.iter().map(String::len).sum();
         if bytes > COMMAND_MAX_BYTES || self.command.len() > COMMAND_MAX_WORDS {
-            let limits =
-                format!("at most {COMMAND_MAX_BYTES} bytes in {COMMAND_MAX_WORDS} words");
+            let limits = format!("at most {COMMAND_MAX_BYTES} bytes in {COMMAND_MAX_WORDS} words");
             return Err(refused("the command is too long").hint(limits));
         }
         let Some(terminal) = &self.terminal else {
@@ -150,7 +150,10 @@ impl Exec {
 
 fn check_path(path: &str) -> Result<(), Problem> {
     if !path.starts_with('/') || path.contains('\0') {
-        return Err(Problem::invalid("path", "a path in a container begins with /"));
+        return Err(Problem::invalid(
+            "path",
+            "a path in a container begins with /",
+        ));
     }
     if path.len() > PATH_MAX_BYTES {
         let text = format!("the path is longer than {PATH_MAX_BYTES} bytes");
@@ -289,7 +292,10 @@ mod tests {
             (Wish::Attach, None),
         ] {
             let field = field.map(str::to_owned);
-            let found = wish.check().err().map(|problem| problem.field.expect("named"));
+            let found = wish
+                .check()
+                .err()
+                .map(|problem| problem.field.expect("named"));
             assert_eq!(found, field, "{wish:?}");
         }
     }

@@ -149,7 +149,10 @@ pub(crate) async fn begin(mut line: Line) -> Result<Shell, Problem> {
             "the node went away before it opened the shell",
         )),
         Err(_) => {
-            let text = format!("the node did not begin within {} s", BEGIN_DEADLINE.as_secs());
+            let text = format!(
+                "the node did not begin within {} s",
+                BEGIN_DEADLINE.as_secs()
+            );
             Err(Problem::new(Code::Timeout, text).hint("does Docker answer there? `skep node ls`"))
         }
     }
@@ -282,7 +285,8 @@ mod tests {
             tokio::spawn(async move { relay.open_shell(ask(node)).await })
         };
         let problem = |done: Result<Result<Shell, Problem>, _>| {
-            let done: Result<Shell, Problem> = done.unwrap_or_else(|_: tokio::task::JoinError| panic!());
+            let done: Result<Shell, Problem> =
+                done.unwrap_or_else(|_: tokio::task::JoinError| panic!());
             done.err().expect("refused")
         };
         let away = problem(opened(&relay).await);
@@ -299,7 +303,10 @@ mod tests {
         let opening = opened(&relay);
         let ours = dial(&relay, node, request(told.recv().await)).expect("waits");
         let refusal = Problem::new(Code::NotFound, "no container");
-        ours.up.send(Frame::Problem(refusal.clone())).await.expect("read");
+        ours.up
+            .send(Frame::Problem(refusal.clone()))
+            .await
+            .expect("read");
         assert_eq!(problem(opening.await), refusal);
 
         // Given up: what the node then dials for finds nobody.

@@ -25,8 +25,8 @@ use super::find::{self, ServiceKey};
 use super::types::shell::MESSAGE_MAX_BYTES;
 use super::{App, Here};
 use crate::agents::shells::{Ask, Shell};
-use trail::Trail;
 pub(super) use trail::Refusals;
+use trail::Trail;
 
 /// Shells that may be open at one server at once: each may hold two windows.
 pub(super) const MAX_SHELLS: usize = 256;
@@ -155,7 +155,13 @@ pub(super) async fn copy_out(
     upgrade: Upgrade,
 ) -> Result<Response, Failure> {
     let who = (principal, Action::CopyOut, uri);
-    open(&app, who, (&key, allocation, Wish::CopyOut { path }), upgrade).await
+    open(
+        &app,
+        who,
+        (&key, allocation, Wish::CopyOut { path }),
+        upgrade,
+    )
+    .await
 }
 
 /// Writes files into a running container: a WebSocket of frames (docs/shells.md) whose data is a tar.
@@ -172,7 +178,13 @@ pub(super) async fn copy_in(
     upgrade: Upgrade,
 ) -> Result<Response, Failure> {
     let who = (principal, Action::CopyIn, uri);
-    open(&app, who, (&key, allocation, Wish::CopyIn { path }), upgrade).await
+    open(
+        &app,
+        who,
+        (&key, allocation, Wish::CopyIn { path }),
+        upgrade,
+    )
+    .await
 }
 
 /// One connection to a port of a running container: a WebSocket of frames (docs/shells.md).
@@ -189,7 +201,13 @@ pub(super) async fn forward(
     upgrade: Upgrade,
 ) -> Result<Response, Failure> {
     let who = (principal, Action::ForwardPort, uri);
-    open(&app, who, (&key, allocation, Wish::Forward { port }), upgrade).await
+    open(
+        &app,
+        who,
+        (&key, allocation, Wish::Forward { port }),
+        upgrade,
+    )
+    .await
 }
 
 /// Opens a shell and answers with its WebSocket. Dropped when the caller hangs up: then the node is

@@ -71,7 +71,11 @@ pub(super) async fn serve(
 ) -> Result<(), Status> {
     let ask = match messages.message().await?.and_then(|message| message.kind) {
         Some(Kind::Open(open)) => asked(open),
-        _ => return Err(Status::invalid_argument("a shell begins with what it is for")),
+        _ => {
+            return Err(Status::invalid_argument(
+                "a shell begins with what it is for",
+            ));
+        }
     };
     let ask = ask.map_err(|error| Status::invalid_argument(error.to_string()))?;
     let say = |frame: Frame| replies.send(Ok(frame.into()));

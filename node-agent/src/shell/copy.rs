@@ -110,12 +110,18 @@ async fn target(
         .is_some_and(|found| found.file_mode & GO_MODE_DIR != 0);
     // A link may lead to a folder: with a slash behind it, Docker follows it.
     let is_folder = is_folder
-        || (found.is_some() && look(runtime, container, &format!("{path}/")).await?.is_some());
+        || (found.is_some()
+            && look(runtime, container, &format!("{path}/"))
+                .await?
+                .is_some());
     if is_folder {
         return Ok((path.to_owned(), None));
     }
     let absent = |path: &str| {
-        let text = format!("there is no folder `{}` in the container", path.escape_debug());
+        let text = format!(
+            "there is no folder `{}` in the container",
+            path.escape_debug()
+        );
         Problem::new(Code::NotFound, text)
             .at("path")
             .hint("copy into a folder that exists, or name a file in one")

@@ -119,7 +119,9 @@ async fn look(leader: u32, init: u32) -> Result<Vec<OwnedFd>, &'static str> {
         }
         Ok(members(leader))
     });
-    looked.await.unwrap_or(Err("the look for its processes failed"))
+    looked
+        .await
+        .unwrap_or(Err("the look for its processes failed"))
 }
 
 /// The processes of a session, held so that their numbers cannot become other processes'.
@@ -129,8 +131,10 @@ fn members(leader: u32) -> Vec<OwnedFd> {
     };
     let of_session = |pid: i32| {
         let process = procfs::process::Process::new(pid).ok()?;
-        let session = process.stat().ok()?.session;
-        (u32::try_from(session) == Ok(leader)).then_some(())
+        let stat = process.stat().ok()?;
+        // One that has ended and is still to be collected needs no signal.
+        let is_alive = !matches!(stat.state, 'Z' | 'X');
+        (is_alive && u32::try_from(stat.session) == Ok(leader)).then_some(())
     };
     all.flatten()
         .filter_map(|process| {
@@ -179,7 +183,11 @@ mod tests {
     async fn a_session_is_signalled_whole_and_no_other() {
         // `setsid` makes the shell a leader; the sleeps are of its session, though one ignores SIGHUP.
         let mut shell = Command::new("setsid")
-            .args(["sh", "-c", "trap '' HUP; sleep 987 & sleep 986 & echo on; wait"])
+            .args([
+                "sh",
+                "-c",
+                "trap '' HUP; sleep 987 & sleep 986 & echo on; wait",
+            ])
             .stdout(Stdio::piped())
             .spawn()
             .expect("setsid");
@@ -189,7 +197,10 @@ mod tests {
         let leader = shell.id();
         assert_eq!(members(leader).len(), 3);
         // In this process' own namespace: it could be anybody.
-        assert_eq!(look(leader, std::process::id()).await.expect("seen").len(), 0);
+        assert_eq!(
+            look(leader, std::process::id()).await.expect("seen").len(),
+            0
+        );
         signal(&members(leader), Signal::KILL);
         shell.wait().expect("ended");
         wait(members(leader), GRACE);

@@ -45,7 +45,12 @@ pub(super) async fn run(
     }
     begun(wire, None).await?;
     let write = async {
-        feed((runtime, &made.id), wanted.stdin.then_some(input), (wire, inbox)).await;
+        feed(
+            (runtime, &made.id),
+            wanted.stdin.then_some(input),
+            (wire, inbox),
+        )
+        .await;
         // The command goes on without input.
         std::future::pending::<()>().await;
     };
@@ -156,10 +161,22 @@ async fn call<T>(
 ) -> Result<T, Problem> {
     match timeout(CALL_TIMEOUT, asked).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(source)) => Err(refused(what, &runtime::Error::Docker { action: what, source })),
+        Ok(Err(source)) => Err(refused(
+            what,
+            &runtime::Error::Docker {
+                action: what,
+                source,
+            },
+        )),
         Err(_) => {
             let limit = CALL_TIMEOUT;
-            Err(refused(what, &runtime::Error::Timeout { action: what, limit }))
+            Err(refused(
+                what,
+                &runtime::Error::Timeout {
+                    action: what,
+                    limit,
+                },
+            ))
         }
     }
 }

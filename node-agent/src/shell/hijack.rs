@@ -82,7 +82,11 @@ impl Output {
     /// The connection broke.
     pub(super) async fn next(&mut self) -> std::io::Result<Option<(Bytes, bool)>> {
         loop {
-            if let Some(part) = self.frames.as_mut().and_then(|frames| frames.ready.pop_front()) {
+            if let Some(part) = self
+                .frames
+                .as_mut()
+                .and_then(|frames| frames.ready.pop_front())
+            {
                 return Ok(Some(part));
             }
             self.buffer.reserve(READ_BYTES);

@@ -196,7 +196,10 @@ impl Shells {
             _ => None,
         });
         running.ok_or_else(|| {
-            let text = format!("no container of allocation {} runs just now", allocation.short());
+            let text = format!(
+                "no container of allocation {} runs just now",
+                allocation.short()
+            );
             Problem::new(Code::Conflict, text).hint("`skep ps` shows its state; try again")
         })
     }
@@ -209,7 +212,9 @@ async fn begun(wire: &Wire, name: Option<String>) -> Result<(), Problem> {
         node: String::new(),
         name,
     };
-    wire.send(Frame::Opened(opened)).await.map_err(Problem::from)
+    wire.send(Frame::Opened(opened))
+        .await
+        .map_err(Problem::from)
 }
 
 /// Docker did not do what it was asked.

@@ -19,9 +19,12 @@ pub(super) fn choose<'a>(
     if let Some(id) = asked {
         let mut all = all;
         let found = all.find(|one| one.id == id).ok_or_else(|| {
-            Problem::new(Code::NotFound, format!("{id} is no allocation of the service"))
-                .at("allocation")
-                .hint("`skep ps` lists them")
+            Problem::new(
+                Code::NotFound,
+                format!("{id} is no allocation of the service"),
+            )
+            .at("allocation")
+            .hint("`skep ps` lists them")
         })?;
         // One that is on its way may have a container already, and one on its way out still: the
         // node knows.
@@ -94,16 +97,24 @@ mod tests {
     fn chosen(all: &[Arc<Allocation>], asked: Option<u128>) -> Result<u128, Code> {
         let asked = asked.map(AllocationId::from_u128);
         let found = choose(all.iter(), Some(LIVE), asked);
-        found.map(|one| one.id.as_u128()).map_err(|problem| problem.code)
+        found
+            .map(|one| one.id.as_u128())
+            .map_err(|problem| problem.code)
     }
 
     #[test]
     fn the_healthiest_of_the_live_release_and_of_those_the_oldest() {
         use State::{Failed, Healthy, Pending, Running, Starting, Unhealthy};
         for (all, expected) in [
-            (vec![one(1, 1, Healthy), one(3, 2, Healthy), one(2, 2, Healthy)], 2),
+            (
+                vec![one(1, 1, Healthy), one(3, 2, Healthy), one(2, 2, Healthy)],
+                2,
+            ),
             (vec![one(1, 2, Running), one(2, 1, Healthy)], 2),
-            (vec![one(1, 2, Unhealthy), one(2, 2, Running), one(3, 2, Pending)], 2),
+            (
+                vec![one(1, 2, Unhealthy), one(2, 2, Running), one(3, 2, Pending)],
+                2,
+            ),
             (vec![one(1, 2, Failed), one(2, 2, Unhealthy)], 2),
         ] {
             assert_eq!(chosen(&all, None), Ok(expected), "{all:#?}");

@@ -147,7 +147,11 @@ mod tests {
             &[8, 1],
             &long,
         ] {
-            assert!(decode(message).is_err(), "{:?}", &message[..message.len().min(9)]);
+            assert!(
+                decode(message).is_err(),
+                "{:?}",
+                &message[..message.len().min(9)]
+            );
         }
     }
 }
