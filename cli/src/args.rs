@@ -24,7 +24,8 @@ Exit codes:
   2  wrong usage, or an input that is not accepted
   3  the server is not reachable, cannot answer now, or does not know you
   130  Ctrl-C while following something that goes on without you
-`skep run` exits with what the command exited with.";
+`skep run` and `skep exec` exit with what the command exited with, `skep attach` with what the
+container did.";
 
 /// A self-hosted platform in one binary
 #[derive(Debug, Parser)]
@@ -89,6 +90,14 @@ pub(crate) enum Command {
     Top(commands::top::Args),
     /// Show what an app writes
     Logs(commands::logs::Args),
+    /// Run a command in a running container
+    Exec(commands::exec::Args),
+    /// Watch what a running container writes, until it ends
+    Attach(commands::attach::Args),
+    /// Copy files into and out of a running container
+    Cp(commands::cp::Args),
+    /// Reach ports of a running container from this machine
+    PortForward(commands::port_forward::Args),
     /// Run one command with a service's release
     Run(commands::run::Args),
     /// Show jobs: what runs to completion

@@ -26,6 +26,7 @@ pub mod schedule;
 pub mod server;
 pub mod service;
 pub mod settings;
+pub mod shell;
 pub mod spec;
 pub mod tenancy;
 pub mod variable;

@@ -25,6 +25,7 @@ use crate::options::Options;
 use crate::routes::Publisher;
 use crate::runtime::{self, Runtime};
 use crate::session::{Outbox, ServerUploads, Session};
+use crate::shell::Shells;
 use crate::{credentials, facts, metrics, samples, servers};
 
 /// Events that wait for the keeper, of each kind.
@@ -196,6 +197,12 @@ impl Agent {
             outbox: outbox.clone(),
         };
         tasks.spawn(publisher.run(shutdown.clone()));
+        let shells = Shells::new(
+            runtime.clone(),
+            servers.clone(),
+            tasks.clone(),
+            shutdown.clone(),
+        );
         let session = Session {
             servers: servers.clone(),
             cluster,
@@ -203,6 +210,7 @@ impl Agent {
             down,
             logins: runtime.logins().clone(),
             logs: Logs::new(runtime.clone(), places_now, servers.clone()),
+            shells,
             held,
             metrics: metrics.clone(),
             credentials: own,

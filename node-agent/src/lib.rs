@@ -28,6 +28,7 @@ mod runtime;
 mod samples;
 mod servers;
 mod session;
+mod shell;
 #[cfg(test)]
 mod testing;
 

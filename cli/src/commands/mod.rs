@@ -3,15 +3,18 @@
 
 pub(crate) mod again;
 pub(crate) mod alloc;
+pub(crate) mod attach;
 pub(crate) mod audit;
 pub(crate) mod autoscale;
 pub(crate) mod backup;
 pub(crate) mod ca;
 pub(crate) mod context;
+pub(crate) mod cp;
 pub(crate) mod cron;
 pub(crate) mod deploy;
 pub(crate) mod deployments;
 pub(crate) mod env;
+pub(crate) mod exec;
 pub(crate) mod history;
 pub(crate) mod jobs;
 pub(crate) mod login;
@@ -20,6 +23,7 @@ pub(crate) mod node;
 pub(crate) mod operator;
 pub(crate) mod plan;
 pub(crate) mod pool;
+pub(crate) mod port_forward;
 pub(crate) mod ps;
 pub(crate) mod quota;
 pub(crate) mod rebalance;
@@ -104,6 +108,10 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Plan(args) => plan::run(args, session).await,
         Command::Top(args) => top::run(args, session).await,
         Command::Logs(args) => logs::run(args, session).await,
+        Command::Exec(args) => exec::run(args, session).await,
+        Command::Attach(args) => attach::run(args, session).await,
+        Command::Cp(args) => cp::run(args, session).await,
+        Command::PortForward(args) => port_forward::run(args, session).await,
         Command::Run(args) => run::run(args, session).await,
         Command::Jobs(args) => jobs::run(args, session).await,
         Command::Cron(command) => cron::run(command, session).await,

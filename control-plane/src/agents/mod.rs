@@ -7,6 +7,7 @@ pub mod notices;
 pub mod relay;
 pub mod service;
 mod session;
+pub mod shells;
 mod told;
 pub mod uploads;
 

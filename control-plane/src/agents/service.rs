@@ -26,6 +26,7 @@ use super::fleet::Fleet;
 use super::notices::Notices;
 use super::relay::Relay;
 use super::session::{Session, is_member, status};
+use super::shells;
 use super::uploads::Uploads;
 use crate::history::History;
 use crate::pki::Authority;
@@ -53,7 +54,7 @@ pub struct Shared {
     pub samples: Samples,
     /// Wakes the sessions that a change concerns.
     pub notices: Notices,
-    /// App logs passing through.
+    /// App logs and shells passing through.
     pub relay: Relay,
     /// Folders passing through.
     pub uploads: Uploads,
@@ -173,6 +174,7 @@ type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Agents for AgentsService {
     type SessionStream = Messages<v1::ToAgent>;
     type FetchUploadStream = Messages<v1::Chunk>;
+    type ShellStream = Messages<v1::ShellFrame>;
 
     async fn join(
         &self,
@@ -320,5 +322,22 @@ impl Agents for AgentsService {
             self.shared.relay.finish(node, request);
         }
         Ok(Response::new(v1::LogsDone {}))
+    }
+
+    async fn shell(
+        &self,
+        request: Request<Streaming<v1::ShellFrame>>,
+    ) -> Result<Response<Self::ShellStream>, Status> {
+        let node = self.caller(&request).await?;
+        let (removed, shutdown) = (self.removal(node), self.shared.shutdown.clone());
+        let over = async move {
+            tokio::select! {
+                () = removed => Problem::new(Code::Forbidden, "the node was removed from the cluster"),
+                () = shutdown.cancelled() => Problem::new(Code::Unavailable, "the server is stopping"),
+            }
+        };
+        let met = shells::meet(&self.shared.relay, node, request.into_inner(), over);
+        let frames = met.await?.map(|frame| Ok(frame.into()));
+        Ok(Response::new(Box::pin(frames)))
     }
 }

@@ -30,6 +30,7 @@ mod samples;
 mod servers;
 mod services;
 mod settings;
+mod shells;
 mod stream;
 mod tokens;
 pub mod types;
@@ -96,7 +97,7 @@ pub struct Context {
     pub elsewhere: Arc<dyn Elsewhere>,
     /// Folders passing through.
     pub uploads: Uploads,
-    /// App logs passing through.
+    /// App logs and shells passing through.
     pub relay: Relay,
     /// Who is connected here.
     pub fleet: Fleet,
@@ -130,6 +131,8 @@ struct App {
     streams: Arc<Semaphore>,
     hooks: Arc<Semaphore>,
     backups: Arc<Semaphore>,
+    shells: Arc<Semaphore>,
+    refusals: Arc<shells::Refusals>,
     document: Arc<OnceLock<OpenApi>>,
 }
 
@@ -164,6 +167,8 @@ impl From<Context> for App {
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             hooks: Arc::new(Semaphore::new(MAX_HOOKS)),
             backups: Arc::new(Semaphore::new(backup::MAX_BACKUPS)),
+            shells: Arc::new(Semaphore::new(shells::MAX_SHELLS)),
+            refusals: Arc::default(),
             document: Arc::new(OnceLock::new()),
         }
     }
@@ -228,6 +233,7 @@ fn assemble(app: &App) -> OpenApiRouter<App> {
         .merge(autoscale_routes(app))
         .merge(job_routes(app))
         .merge(settings_routes(app))
+        .merge(shell_routes(app))
         .routes(public(routes!(openapi_json)))
         .routes(public(routes!(health::healthz)))
         .routes(public(routes!(health::health)))
@@ -464,6 +470,19 @@ fn settings_routes(app: &App) -> OpenApiRouter<App> {
             app,
             Action::SetRegistry,
             routes!(registries::remove),
+        ))
+}
+
+fn shell_routes(app: &App) -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(protected(app, Action::Exec, routes!(shells::exec)))
+        .routes(protected(app, Action::Attach, routes!(shells::attach)))
+        .routes(protected(app, Action::CopyOut, routes!(shells::copy_out)))
+        .routes(protected(app, Action::CopyIn, routes!(shells::copy_in)))
+        .routes(protected(
+            app,
+            Action::ForwardPort,
+            routes!(shells::forward),
         ))
 }
 

@@ -1,4 +1,4 @@
-//! Logs, histories and uploads that are at another server: asked for there, passed through here, stored nowhere.
+//! Logs, shells, histories and uploads that are at another server: asked for there, passed through here, stored nowhere.
 
 use std::time::Duration;
 
@@ -17,9 +17,11 @@ use tonic::{Status, Streaming};
 use super::directory::Contact;
 use super::history::{WAIT, ask_message, page};
 use super::links::{Lane, Links};
+use super::shells;
 use super::transport::reason;
 use crate::agents::elsewhere::{Chunks, Elsewhere};
 use crate::agents::relay::Ask;
+use crate::agents::shells::{Ask as ShellAsk, Shell};
 use crate::agents::uploads::{CHUNKS, STALL_DEADLINE};
 use crate::history;
 
@@ -137,6 +139,10 @@ impl Elsewhere for Fetcher {
             }
         });
         chunks
+    }
+
+    fn shell(&self, server: ServerId, ask: ShellAsk) -> BoxFuture<'_, Result<Shell, Problem>> {
+        Box::pin(shells::open(&self.links, server, ask))
     }
 
     fn upload(&self, upload: UploadId) -> BoxFuture<'_, Result<Chunks, Problem>> {

@@ -178,6 +178,13 @@ async fn take(session: &Session, message: v1::ToAgent) -> Result<Option<Storing>
             let all = list.registries.into_iter().take(MAX_REGISTRIES);
             session.logins.replace(all.map(Into::into));
         }
+        Some(Kind::OpenShell(message)) => {
+            // One that a newer server knows and this agent does not is no reason to end a session.
+            match message.try_into() {
+                Ok(request) => session.shells.open(request),
+                Err(error) => tracing::warn!(%error, "a shell of a kind that is not known here"),
+            }
+        }
         Some(Kind::Servers(list)) => session.servers.hear(list),
         Some(Kind::LogCancel(cancel)) => session.logs.cancel(cancel.request),
         // A newer server's word: it must not matter to an agent that does not know it.

@@ -30,6 +30,7 @@ use crate::logins::Logins;
 use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::servers::Servers;
+use crate::shell::Shells;
 
 pub(crate) use outbox::Outbox;
 pub(crate) use upload::ServerUploads;
@@ -113,6 +114,8 @@ pub(crate) struct Session {
     pub(crate) logs: Logs,
     /// As whom to pull from registries.
     pub(crate) logins: Logins,
+    /// Serves shells.
+    pub(crate) shells: Shells,
     /// Generation of the desired set on disk.
     pub(crate) held: Option<Generation>,
     /// Whether it is connected.

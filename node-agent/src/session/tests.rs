@@ -24,6 +24,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::*;
 use crate::runtime::Runtime;
 use crate::testing::assignment;
+use tokio_util::task::TaskTracker;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const CLUSTER: ClusterId = ClusterId::from_u128(1);
@@ -102,6 +103,7 @@ impl Server {
 impl Agents for Server {
     type SessionStream = ReceiverStream<Result<v1::ToAgent, Status>>;
     type FetchUploadStream = Out<v1::Chunk>;
+    type ShellStream = Out<v1::ShellFrame>;
 
     async fn join(
         &self,
@@ -157,6 +159,13 @@ impl Agents for Server {
     ) -> Result<Response<v1::LogsDone>, Status> {
         Ok(Response::new(v1::LogsDone {}))
     }
+
+    async fn shell(
+        &self,
+        _: Request<Streaming<v1::ShellFrame>>,
+    ) -> Result<Response<Self::ShellStream>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
 }
 
 struct World {
@@ -165,6 +174,7 @@ struct World {
     down: mpsc::Receiver<Down>,
     servers: Servers,
     logs: Logs,
+    shells: Shells,
     _stop: tokio_util::sync::DropGuard,
     _dir: tempfile::TempDir,
 }
@@ -211,6 +221,12 @@ fn world(held: Option<Generation>) -> World {
     let (_, places) = watch::channel(Default::default());
     let outbox = Arc::new(Outbox::default());
     let (down, events) = mpsc::channel(8);
+    let shells = Shells::new(
+        runtime.clone(),
+        servers.clone(),
+        TaskTracker::new(),
+        stop.clone(),
+    );
     let logs = Logs::new(runtime, places, servers.clone());
     let session = Session {
         logins: Default::default(),
@@ -219,6 +235,7 @@ fn world(held: Option<Generation>) -> World {
         outbox: outbox.clone(),
         down,
         logs: logs.clone(),
+        shells: shells.clone(),
         held,
         metrics,
         credentials: credentials(),
@@ -230,6 +247,7 @@ fn world(held: Option<Generation>) -> World {
         down: events,
         servers,
         logs,
+        shells,
         _stop: stop.drop_guard(),
         _dir: dir,
     }
@@ -464,6 +482,7 @@ async fn a_server_that_is_gone_is_left_for_the_next_one() {
         outbox: outbox.clone(),
         down: mpsc::channel(8).0,
         logs: world.logs.clone(),
+        shells: world.shells.clone(),
         held: None,
         metrics: Metrics::default(),
         credentials: credentials(),

@@ -12,6 +12,7 @@ mod rollout;
 mod sample;
 mod server;
 mod settings;
+mod shell;
 mod spec;
 mod work;
 

@@ -14,6 +14,7 @@ mod sample;
 mod server;
 mod service;
 mod settings;
+pub mod shell;
 
 pub use crate::history::{AuditEntry, Event, EventKind};
 pub use autoscale::{AdviceView, AutoscaleView, MeasuredTarget, PushRequest, PushView};
