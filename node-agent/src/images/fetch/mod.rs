@@ -197,6 +197,7 @@ impl Fetcher {
         let (told, progress) = watch::channel(Progress::default());
         let coming = Coming {
             path: self.store.partial_path(digest),
+            kept: self.store.path(digest),
             progress,
             size: offer.size,
         };
