@@ -148,6 +148,8 @@ pub(super) fn launch(
         Part::Agent => {
             options.push(("--data-dir", path(&folders.node().join("agent"))));
             options.push(("--net-socket", path(&folders.socket())));
+            // There are no other machines.
+            options.push(("--peer-listen", "127.0.0.1:0".into()));
             if let Some(joining) = joining {
                 options.push(("--server", joining.agents.clone().into()));
                 environment.push(("SKEP_JOIN_TOKEN", joining.join_token.clone()));

@@ -278,6 +278,7 @@ fn explain(reference: &str, error: &Error) -> Problem {
         "manifest unknown",
         "denied",
         "unauthorized",
+        "no basic auth credentials",
         "manifest for",
     ]
     .iter()
@@ -369,6 +370,14 @@ mod tests {
         assert_eq!(
             missing.message,
             "image `a:1` does not exist, or needs a login"
+        );
+        let closed = explain(
+            "a:1",
+            &said("Head \"http://r/v2/\": no basic auth credentials"),
+        );
+        assert!(
+            closed.to_string().contains("skep registry login"),
+            "{closed}"
         );
         let away = explain(
             "a:1",

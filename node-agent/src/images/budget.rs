@@ -4,8 +4,6 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-use sysinfo::Disks;
-
 /// Most of the disk that may be said.
 const PERCENT_MAX: u64 = 90;
 /// Free space below which images go before their budget says so, as a share of the disk.
@@ -84,18 +82,14 @@ pub(crate) struct Disk {
 impl Disk {
     /// Of the filesystem that holds `path`. Blocks on the disk.
     pub(crate) fn of(path: &Path) -> Self {
-        let Ok(disks) = Disks::new_with_refreshed_list() else {
+        // Of whatever kind it is: lists of disks leave out what lies in memory.
+        let Ok(about) = rustix::fs::statvfs(path) else {
             return Self::default();
         };
-        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let holds = disks
-            .iter()
-            .filter(|disk| path.starts_with(disk.mount_point()));
-        let nearest = holds.max_by_key(|disk| disk.mount_point().as_os_str().len());
-        nearest.map_or_else(Self::default, |disk| Self {
-            total_bytes: disk.total_space(),
-            free_bytes: disk.available_space(),
-        })
+        Self {
+            total_bytes: about.f_blocks * about.f_frsize,
+            free_bytes: about.f_bavail * about.f_frsize,
+        }
     }
 
     /// Bytes that must be freed for the disk not to fill up; `incoming_bytes` are about to be written.
@@ -122,6 +116,13 @@ mod tests {
         assert_eq!(Budget::default().to_string(), "10%");
         assert_eq!(Budget::Percent(10).bytes(1_000), 100);
         assert!(Budget::default().bytes(0) > 0);
+    }
+
+    #[test]
+    fn this_machine_has_a_disk_and_nowhere_has_none() {
+        let disk = Disk::of(Path::new("/"));
+        assert!(disk.total_bytes >= disk.free_bytes && disk.total_bytes > 0);
+        assert_eq!(Disk::of(Path::new("/no/such/folder")), Disk::default());
     }
 
     #[test]

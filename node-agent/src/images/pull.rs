@@ -158,8 +158,14 @@ impl Images {
     async fn pull(&self, name: &str, reference: &str) -> Result<(), Problem> {
         let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
         let mut attempt = 1;
+        // Docker hears only that its answer ends too early, and would ask for a while.
+        let mut no_room = self.inner.fetcher.full();
         loop {
-            let Err(error) = self.pull_once(name).await else {
+            let pulled = tokio::select! {
+                pulled = self.pull_once(name) => pulled,
+                Ok(()) = no_room.changed() => return Err(full(reference)),
+            };
+            let Err(error) = pulled else {
                 return Ok(());
             };
             let said = words(&error);

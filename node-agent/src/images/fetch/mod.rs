@@ -123,6 +123,8 @@ pub(crate) struct Fetcher {
     running: Mutex<HashMap<Digest, Coming>>,
     troubles: Mutex<Troubles>,
     slots: Semaphore,
+    /// How often the disk had no room.
+    full: watch::Sender<u64>,
     metrics: Metrics,
 }
 
@@ -156,6 +158,7 @@ impl Fetcher {
             running: Mutex::default(),
             troubles: Mutex::default(),
             slots: Semaphore::new(FETCHES_MAX),
+            full: watch::Sender::new(0),
             metrics,
         })
     }
@@ -184,6 +187,11 @@ impl Fetcher {
         }
     }
 
+    /// Changes when a blob finds no room on the disk.
+    pub(crate) fn full(&self) -> watch::Receiver<u64> {
+        self.full.subscribe()
+    }
+
     /// The blob that is coming, or begins to; none: it is here, or nobody is said to have it.
     pub(crate) fn start(self: &Arc<Self>, digest: Digest) -> Option<Coming> {
         let mut running = self.running.lock();
@@ -197,6 +205,7 @@ impl Fetcher {
         let (told, progress) = watch::channel(Progress::default());
         let coming = Coming {
             path: self.store.partial_path(digest),
+            kept: self.store.path(digest),
             progress,
             size: offer.size,
         };
@@ -207,6 +216,9 @@ impl Fetcher {
             if let Err(error) = &ended {
                 let why = crate::error_chain(error);
                 tracing::warn!(%digest, %why, "a blob could not be fetched");
+                if error.is_full() {
+                    fetcher.full.send_modify(|times| *times += 1);
+                }
             }
             // The store has it before nobody is said to fetch it.
             fetcher.running.lock().remove(&digest);

@@ -1,6 +1,6 @@
 //! One blob on its way, for those who read it meanwhile.
 
-use std::io::SeekFrom;
+use std::io::{ErrorKind, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -30,6 +30,8 @@ pub(super) struct Progress {
 pub(crate) struct Coming {
     /// Where it grows.
     pub(super) path: PathBuf,
+    /// Where it is once it is whole.
+    pub(super) kept: PathBuf,
     /// How far it is.
     pub(super) progress: watch::Receiver<Progress>,
     /// Its size, where its manifest has said it.
@@ -98,7 +100,13 @@ impl Reader {
             return Ok(None);
         }
         if self.file.is_none() {
-            let mut file = File::open(&self.coming.path).await?;
+            let mut file = match File::open(&self.coming.path).await {
+                // It became whole before this reader began.
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    File::open(&self.coming.kept).await?
+                }
+                opened => opened?,
+            };
             file.seek(SeekFrom::Start(position)).await?;
             self.file = Some((file, now.epoch));
         }

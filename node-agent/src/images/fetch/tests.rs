@@ -225,3 +225,17 @@ async fn a_reader_follows_while_it_comes() {
     let parts: Result<Vec<Bytes>, _> = parts.into_iter().collect();
     assert_eq!(parts.expect("read").concat(), world.peers.content[20..]);
 }
+
+#[tokio::test]
+async fn a_reader_that_begins_late_reads_what_is_whole_by_then() {
+    let world = world(&[(1, &[Act::Give])]);
+    let _offer = world
+        .fetcher
+        .offer(&[(world.digest, Some(100))], &world.peers());
+    let coming = world.fetcher.start(world.digest).expect("offered");
+    coming.clone().whole().await.expect("fetched");
+    assert!(!world.store.partial_path(world.digest).exists());
+    let parts: Vec<_> = coming.bytes(0).collect().await;
+    let parts: Result<Vec<Bytes>, _> = parts.into_iter().collect();
+    assert_eq!(parts.expect("read").concat(), world.peers.content);
+}

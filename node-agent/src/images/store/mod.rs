@@ -123,7 +123,8 @@ impl Store {
         Ok(store)
     }
 
-    fn path(&self, digest: Digest) -> PathBuf {
+    /// Where a blob is once it is whole.
+    pub(crate) fn path(&self, digest: Digest) -> PathBuf {
         self.folder.join("blobs/sha256").join(digest.hex())
     }
 
