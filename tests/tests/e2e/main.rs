@@ -22,6 +22,7 @@ mod restart;
 mod rolling;
 mod rollouts;
 mod samples;
+mod shells;
 mod surface;
 mod traefik;
 mod traefik_rolling;

@@ -14,5 +14,6 @@ mod network;
 mod places;
 mod rebalance;
 mod samples;
+mod shells;
 mod troubles;
 mod versions;
