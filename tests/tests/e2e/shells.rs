@@ -32,7 +32,9 @@ async fn deploy(cluster: &Cluster, name: &str, settings: &[(&str, &str)]) -> Res
     let app = cluster.app(name, "1")?;
     std::fs::copy(BUSYBOX, app.dir().join("busybox"))
         .context("a static busybox is needed: apt install busybox-static")?;
-    let set = settings.iter().map(|(name, value)| format!("ENV {name}=\"{value}\"\n"));
+    let set = settings
+        .iter()
+        .map(|(name, value)| format!("ENV {name}=\"{value}\"\n"));
     app.write(
         "Dockerfile",
         &format!(
@@ -75,7 +77,13 @@ async fn audited(cluster: &Cluster, action: &str) -> Result<Vec<(String, String,
     let entries = all["entries"].as_array().context("entries")?;
     let found = entries.iter().filter(|entry| entry["action"] == action);
     Ok(found
-        .map(|entry| (text(entry, "principal"), text(entry, "resource"), text(entry, "outcome")))
+        .map(|entry| {
+            (
+                text(entry, "principal"),
+                text(entry, "resource"),
+                text(entry, "outcome"),
+            )
+        })
         .collect())
 }
 
@@ -85,9 +93,15 @@ async fn commands_have_their_input_output_and_exit_code_and_are_audited() {
         let name = deploy(cluster, "box", &[]).await?;
         let skep = &cluster.skep;
         let mixed = "echo out; echo err >&2; exit 7";
-        let ended = skep.run(&["exec", "box", "--", "sh", "-c", mixed]).await?.code(7)?;
+        let ended = skep
+            .run(&["exec", "box", "--", "sh", "-c", mixed])
+            .await?
+            .code(7)?;
         assert_eq!(ended.stdout, "out\n");
-        assert!(ended.stderr.contains("err\n") && ended.stderr.contains("allocation "), "{ended}");
+        assert!(
+            ended.stderr.contains("err\n") && ended.stderr.contains("allocation "),
+            "{ended}"
+        );
         assert!(!ended.stderr.contains("error:"), "{ended}");
         // Without input there is none, and what is no program says so.
         assert_eq!(skep.run(&["exec", "box", "cat"]).await?.ok()?.stdout, "");
@@ -98,7 +112,12 @@ async fn commands_have_their_input_output_and_exit_code_and_are_audited() {
         let sent = large();
         let (ended, got) = skep.feed(&["exec", "-i", "box", "cat"], &sent).await?;
         ended.ok()?;
-        assert!(got == sent, "{} of {} bytes came back", got.len(), sent.len());
+        assert!(
+            got == sent,
+            "{} of {} bytes came back",
+            got.len(),
+            sent.len()
+        );
         // A command that reads nothing more ends all the same.
         let (ended, got) = skep.feed(&["exec", "-i", "box", "true"], &sent).await?;
         assert_eq!((ended.ok()?.code, got.len()), (Some(0), 0));
@@ -106,7 +125,13 @@ async fn commands_have_their_input_output_and_exit_code_and_are_audited() {
         // What the trail has: who, where, what, and how it ended; never what was sent.
         let trail = wait::until_ok("the audit trail", SEEN, async || {
             let trail = audited(cluster, "exec").await?;
-            ensure!(trail.iter().filter(|(.., outcome)| outcome.contains("exit 0")).count() >= 3);
+            ensure!(
+                trail
+                    .iter()
+                    .filter(|(.., outcome)| outcome.contains("exit 0"))
+                    .count()
+                    >= 3
+            );
             Ok(trail)
         })
         .await?;
@@ -114,8 +139,14 @@ async fn commands_have_their_input_output_and_exit_code_and_are_audited() {
             .iter()
             .find(|(.., outcome)| outcome.contains("exit 7"))
             .context("its end")?;
-        assert!(who == "admin" && outcome.starts_with("exit 7, after"), "{outcome}");
-        assert!(what.contains(r#""sh" "-c" "echo out"#) && what.contains(" on "), "{what}");
+        assert!(
+            who == "admin" && outcome.starts_with("exit 7, after"),
+            "{outcome}"
+        );
+        assert!(
+            what.contains(r#""sh" "-c" "echo out"#) && what.contains(" on "),
+            "{what}"
+        );
         let begun = |entry: &&(String, String, String)| entry.1 == *what && entry.2 == "101";
         assert_eq!(trail.iter().filter(begun).count(), 1, "{trail:#?}");
 
@@ -126,7 +157,11 @@ async fn commands_have_their_input_output_and_exit_code_and_are_audited() {
         assert_eq!(answer.status, 401);
         wait::until_ok("the refusal", SEEN, async || {
             let refused = audited(cluster, "exec").await?;
-            ensure!(refused.iter().any(|(who, _, outcome)| who == "nobody" && outcome == "401"));
+            ensure!(
+                refused
+                    .iter()
+                    .any(|(who, _, outcome)| who == "nobody" && outcome == "401")
+            );
             Ok(())
         })
         .await
@@ -152,9 +187,20 @@ async fn a_command_ends_with_whoever_asked_and_says_what_became_of_it() {
         let ended = timeout(SEEN, asker.wait_with_output()).await??;
         let told = String::from_utf8_lossy(&ended.stderr);
         assert_eq!(ended.status.code(), Some(3), "{told}");
-        assert!(told.contains("the node") && told.contains("hint:"), "{told}");
+        assert!(
+            told.contains("the node") && told.contains("hint:"),
+            "{told}"
+        );
         cluster.agent.start().await?;
-        cluster.node_ready().await?;
+        wait::until_ok("a session of the agent", SEEN, async || {
+            cluster
+                .skep
+                .run(&["exec", "gone", "true"])
+                .await?
+                .ok()
+                .map(drop)
+        })
+        .await?;
 
         // The container ends, and everything in it.
         let asker = cluster.skep.spawn(&arguments("47113"))?;
@@ -164,7 +210,11 @@ async fn a_command_ends_with_whoever_asked_and_says_what_became_of_it() {
         cluster.containers.kill(&running.id).await?;
         let ended = timeout(SEEN, asker.wait_with_output()).await??;
         let told = String::from_utf8_lossy(&ended.stderr);
-        assert!(matches!(ended.status.code(), Some(137 | 1)), "{:?} {told}", ended.status);
+        assert!(
+            matches!(ended.status.code(), Some(137 | 1)),
+            "{:?} {told}",
+            ended.status
+        );
         Ok(())
     })
     .await;
@@ -175,8 +225,9 @@ async fn a_terminal_has_its_size_and_follows_it() {
     with_cluster("tty", async |cluster| {
         deploy(cluster, "tty", &[]).await?;
         // `script` gives the command line a terminal; its size changes while the command looks.
-        let there = "stty size; i=0; while [ $i -lt 300 ]; do i=$((i+1)); \
-                     [ \"$(stty size)\" = '22 77' ] && echo changed && exit 5; sleep 0.1; done";
+        let there = "i=0; first=; while [ $i -lt 300 ]; do i=$((i+1)); size=$(stty size 2>&1); \
+                     [ \"$size\" = '40 100' ] && first=seen; \
+                     [ \"$first $size\" = 'seen 22 77' ] && echo changed && exit 5; sleep 0.1; done";
         let here = format!(
             "stty cols 100 rows 40; (sleep 2; stty cols 77 rows 22 < /dev/tty) & \
              {} exec -it tty -- sh -c \"$THERE\"; code=$?; stty -a; exit $code",
@@ -196,7 +247,7 @@ async fn a_terminal_has_its_size_and_follows_it() {
         let ended = timeout(SEEN, child.wait_with_output()).await??;
         drop(stdin);
         let text = String::from_utf8_lossy(&ended.stdout);
-        assert!(text.contains("40 100") && text.contains("changed"), "{text}");
+        assert!(text.contains("changed"), "{text}");
         assert_eq!(ended.status.code(), Some(5), "{text}");
         // Given back as it was: lines and echo.
         assert!(text.contains(" icanon") && text.contains(" echo "), "{text}");
@@ -216,31 +267,53 @@ async fn files_go_in_and_out_as_they_are() {
         let sent = large();
         std::fs::write(from.join("sub/large"), &sent)?;
         std::fs::write(from.join("run.sh"), "#!/bin/sh\necho ran\n")?;
-        Command::new("chmod").args(["750", &text(&from.join("run.sh"))?]).status().await?;
+        Command::new("chmod")
+            .args(["750", &text(&from.join("run.sh"))?])
+            .status()
+            .await?;
         std::os::unix::fs::symlink("sub/large", from.join("link"))?;
 
-        skep.run(&["cp", &text(&from)?, "files:/tmp"]).await?.code(1)?.says(&["no folder"])?;
+        skep.run(&["cp", &text(&from)?, "files:/tmp"])
+            .await?
+            .code(1)?
+            .says(&["no folder"])?;
         skep.run(&["exec", "files", "mkdir", "/tmp"]).await?.ok()?;
         skep.run(&["cp", &text(&from)?, "files:/tmp"]).await?.ok()?;
-        let ran = skep.run(&["exec", "files", "sh", "/tmp/tree/run.sh"]).await?.ok()?;
+        let ran = skep
+            .run(&["exec", "files", "sh", "/tmp/tree/run.sh"])
+            .await?
+            .ok()?;
         assert_eq!(ran.stdout, "ran\n");
-        skep.run(&["cp", "files:/tmp/tree", &text(&to)?]).await?.ok()?;
+        skep.run(&["cp", "files:/tmp/tree", &text(&to)?])
+            .await?
+            .ok()?;
         let back = to.join("tree");
         assert!(std::fs::read(back.join("sub/large"))? == sent);
-        assert_eq!(std::fs::read_link(back.join("link"))?.to_str(), Some("sub/large"));
+        assert_eq!(
+            std::fs::read_link(back.join("link"))?.to_str(),
+            Some("sub/large")
+        );
         let names: BTreeSet<_> = std::fs::read_dir(&back)?
             .map(|entry| entry.map(|entry| entry.file_name()))
             .collect::<Result<_, _>>()?;
         assert_eq!(names.len(), 3, "{names:?}");
         // One file under another name, and as a tar from one to the other.
         let renamed = text(&to.join("renamed"))?;
-        skep.run(&["cp", "files:/tmp/tree/run.sh", &renamed]).await?.ok()?;
+        skep.run(&["cp", "files:/tmp/tree/run.sh", &renamed])
+            .await?
+            .ok()?;
         assert_eq!(std::fs::read_to_string(&renamed)?, "#!/bin/sh\necho ran\n");
         let (ended, tar) = skep.feed(&["cp", "files:/tmp/tree", "-"], &[]).await?;
         ended.ok()?;
         skep.run(&["exec", "files", "mkdir", "/two"]).await?.ok()?;
         skep.feed(&["cp", "-", "files:/two"], &tar).await?.0.ok()?;
-        let sum = ["exec", "files", "cmp", "/tmp/tree/sub/large", "/two/tree/sub/large"];
+        let sum = [
+            "exec",
+            "files",
+            "cmp",
+            "/tmp/tree/sub/large",
+            "/two/tree/sub/large",
+        ];
         skep.run(&sum).await?.ok()?;
 
         // What the container makes up stays where it belongs.
@@ -250,7 +323,9 @@ async fn files_go_in_and_out_as_they_are() {
             "mkdir -p /evil && cd /evil && ln -s {outside} a && mkdir /evil2 && mkdir /evil2/a \
              && echo x > /evil2/a/stolen"
         );
-        skep.run(&["exec", "files", "sh", "-c", &evil]).await?.ok()?;
+        skep.run(&["exec", "files", "sh", "-c", &evil])
+            .await?
+            .ok()?;
         let target = text(&to.join("evil"))?;
         skep.run(&["cp", "files:/evil", &target]).await?.ok()?;
         // The same place again, now with something below what is a link here.
@@ -263,7 +338,10 @@ async fn files_go_in_and_out_as_they_are() {
             .says(&["is no folder here"])?;
         assert_eq!(std::fs::read_dir(&outside)?.count(), 0);
 
-        skep.run(&["cp", "files:/nowhere", &target]).await?.code(1)?.says(&["no `/nowhere`"])?;
+        skep.run(&["cp", "files:/nowhere", &target])
+            .await?
+            .code(1)?
+            .says(&["no `/nowhere`"])?;
         Ok(())
     })
     .await;
@@ -277,18 +355,25 @@ fn text(path: &std::path::Path) -> Result<String> {
 async fn ports_and_output_are_there_while_they_are_wanted() {
     with_cluster("ports", async |cluster| {
         deploy(cluster, "web", &[("LOG_LINES_PER_S", "20")]).await?;
-        let mut forwarding = cluster.skep.spawn(&["port-forward", "web", "0:8080", "0:9"])?;
+        let mut forwarding = cluster
+            .skep
+            .spawn(&["port-forward", "web", "0:8080", "0:9"])?;
         let mut lines = BufReader::new(forwarding.stdout.take().context("a pipe")?).lines();
         let mut told = Vec::new();
         for _ in 0..2 {
-            let line = timeout(SEEN, lines.next_line()).await??.context("it ended")?;
+            let line = timeout(SEEN, lines.next_line())
+                .await??
+                .context("it ended")?;
             told.push(line.split(' ').next().context("an address")?.to_owned());
         }
         // Many at once, each with its own answer.
         let asked = (0..40).map(|_| ask(&told[0]));
         for answer in futures_util::future::join_all(asked).await {
             let answer = answer?;
-            ensure!(answer.contains("200 OK") && answer.contains("version=1 "), "{answer}");
+            ensure!(
+                answer.contains("200 OK") && answer.contains("version=1 "),
+                "{answer}"
+            );
         }
         // Nobody listens there: the connection ends, the others do not.
         assert_eq!(ask(&told[1]).await?, "");
@@ -300,7 +385,9 @@ async fn ports_and_output_are_there_while_they_are_wanted() {
         let mut lines = BufReader::new(attached.stdout.take().context("a pipe")?).lines();
         let mut numbers = Vec::new();
         while numbers.len() < 10 {
-            let line = timeout(SEEN, lines.next_line()).await??.context("it ended")?;
+            let line = timeout(SEEN, lines.next_line())
+                .await??
+                .context("it ended")?;
             if let Some(number) = line.strip_prefix("line ") {
                 numbers.push(number.parse::<u64>()?);
             }

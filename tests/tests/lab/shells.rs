@@ -49,12 +49,21 @@ async fn copy_through_each(cluster: &LabCluster, node: &Node) -> Result<()> {
         let folder = tempfile::tempdir()?;
         let skep = Skep::new(&place::skep_binary()?, folder.path());
         let url = format!("https://{}", cluster.servers.server(at).site.api);
-        let login = ["login", "--server", &url, "--fingerprint", &bootstrap.ca_fingerprint];
+        let login = [
+            "login",
+            "--server",
+            &url,
+            "--fingerprint",
+            &bootstrap.ca_fingerprint,
+        ];
         skep.run_with_token(&bootstrap.token, &login).await?.ok()?;
         let copied = folder.path().join("app");
         let to = copied.to_string_lossy();
         skep.run(&["cp", "web:/skep-test-app", &*to]).await?.ok()?;
-        ensure!(std::fs::read(&copied)? == app, "through server {at}: other bytes");
+        ensure!(
+            std::fs::read(&copied)? == app,
+            "through server {at}: other bytes"
+        );
         let refused = skep.run(&["cp", "web:/nowhere", &*to]).await?;
         refused.code(1)?.says(&["no `/nowhere`"])?;
     }
