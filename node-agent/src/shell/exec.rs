@@ -7,7 +7,7 @@ use bollard::exec::ResizeExecOptions;
 use bollard::models::ExecConfig;
 use serde_json::json;
 use skep_model::problem::{Code, Problem};
-use skep_model::shell::{Exec, Size};
+use skep_model::shell::{Exec, Size, Terminal};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::{sleep, timeout};
 
@@ -18,6 +18,9 @@ use crate::runtime::{self, Runtime};
 
 /// Docker's calls around a command.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// For a command to run, so that its terminal can have a size.
+const SIZE_TRIES: u32 = 20;
+const SIZE_PAUSE: Duration = Duration::from_millis(25);
 /// A command's output may end a moment before Docker knows its exit code, and nothing tells when.
 const CODE_TRIES: u32 = 100;
 const CODE_PAUSE: Duration = Duration::from_millis(50);
@@ -32,7 +35,11 @@ pub(super) async fn run(
     let asked = runtime.docker().create_exec(container, config(wanted));
     let made = call("run a command", asked).await?;
     ender.arm(made.id.clone());
-    let start = json!({ "Detach": false, "Tty": wanted.terminal.is_some() });
+    let mut start = json!({ "Detach": false, "Tty": wanted.terminal.is_some() });
+    if let Some(Terminal { size, .. }) = &wanted.terminal {
+        // Docker before 23 does not know it, and lets it be.
+        start["ConsoleSize"] = json!([size.rows, size.columns]);
+    }
     let path = format!("/exec/{}/start", made.id);
     let asked = hijack::open(
         runtime.socket(),
@@ -40,11 +47,11 @@ pub(super) async fn run(
         wanted.terminal.is_some(),
     );
     let (mut output, input) = call("start the command", asked).await?;
-    if let Some(terminal) = &wanted.terminal {
-        resize(runtime, &made.id, terminal.size).await;
-    }
     begun(wire, None).await?;
     let write = async {
+        if let Some(terminal) = &wanted.terminal {
+            begin_with(runtime, &made.id, terminal.size).await;
+        }
         feed(
             (runtime, &made.id),
             wanted.stdin.then_some(input),
@@ -108,20 +115,35 @@ async fn feed(
                     let _ = open.shutdown().await;
                 }
             }
-            Input::Resize(size) => resize(runtime, id, size).await,
+            Input::Resize(size) => drop(resize(runtime, id, size).await),
         }
     }
 }
 
-/// A terminal without its size is still one: what fails here is not told.
-async fn resize(runtime: &Runtime, id: &str, size: Size) {
+/// The first size: an older Docker refuses it until the command runs, and nothing tells when.
+async fn begin_with(runtime: &Runtime, id: &str, size: Size) {
+    for _ in 0..SIZE_TRIES {
+        if resize(runtime, id, size).await {
+            return;
+        }
+        sleep(SIZE_PAUSE).await;
+    }
+}
+
+/// Whether Docker took it. A terminal without its size is still one: what fails here is not told.
+async fn resize(runtime: &Runtime, id: &str, size: Size) -> bool {
     let size = ResizeExecOptions {
         height: size.rows,
         width: size.columns,
     };
     let asked = runtime.docker().resize_exec(id, size);
-    if let Ok(Err(error)) = timeout(CALL_TIMEOUT, asked).await {
-        tracing::debug!(%error, "a terminal could not be resized");
+    match timeout(CALL_TIMEOUT, asked).await {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a terminal could not be resized");
+            false
+        }
+        Err(_) => false,
     }
 }
 

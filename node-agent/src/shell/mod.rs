@@ -126,14 +126,21 @@ impl Shells {
         let dialed = dialed.await;
         let inbound = dialed.map_err(|_| tonic::Status::deadline_exceeded("no answer"))??;
         let (wire, inbox, listening) = wire::new(frames, inbound.into_inner());
+        let mut listening = std::pin::pin!(listening);
         let last = tokio::select! {
             last = self.work(allocation, wish, &wire, inbox) => last,
             // The asker has gone, or does not keep to the rules: nobody to say anything to.
-            () = listening => return Ok(()),
+            () = &mut listening => return Ok(()),
         };
         let last = last.unwrap_or_else(Frame::Problem);
-        // Fails only when nobody waits for it any more.
-        let _ = timeout(LAST_WORDS, wire.send(last)).await;
+        let say = async {
+            // Fails only when nobody waits for it any more.
+            let _ = wire.send(last).await;
+            drop(wire);
+            // Giving the stream up before the server has ended it would take back what is under way.
+            listening.await;
+        };
+        let _ = timeout(LAST_WORDS, say).await;
         Ok(())
     }
 

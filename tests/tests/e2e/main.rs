@@ -24,6 +24,7 @@ mod restart;
 mod rolling;
 mod rollouts;
 mod samples;
+mod shells;
 mod surface;
 mod traefik;
 mod traefik_rolling;

@@ -15,5 +15,6 @@ mod network;
 mod places;
 mod rebalance;
 mod samples;
+mod shells;
 mod troubles;
 mod versions;
