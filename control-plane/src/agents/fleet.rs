@@ -333,8 +333,10 @@ impl Fleet {
     /// Whether every live ingress has stopped sending requests to a withdrawn allocation, and those
     /// under way have ended.
     pub fn is_drained(&self, view: &State, allocation: &Allocation) -> bool {
+        // Where withdrawing it changed no table (a worker has no routes), the newest table is without it.
+        let without = allocation.desired_index.min(view.routes_revision());
         self.ingresses(view, |status| {
-            status.applied.min(status.drained) >= allocation.desired_index
+            status.applied.min(status.drained) >= without
         })
     }
 
