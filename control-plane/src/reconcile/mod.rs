@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use skep_model::id::{DeploymentId, ServiceId};
 use skep_model::problem::{Code, Problem};
 use skep_proto::v1::command::Kind;
-use skep_state::{Change, State};
+use skep_state::Change;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 

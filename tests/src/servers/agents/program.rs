@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncReadExt as _;
 
 use super::{Agents, Behavior, join_all};
 use crate::process::Process;
@@ -95,8 +94,14 @@ pub async fn main(arguments: impl Iterator<Item = OsString>) -> Result<()> {
 }
 
 async fn end_of_input() {
-    // Whatever comes, it is the end that matters.
-    let _ = tokio::io::stdin().read_to_end(&mut Vec::new()).await;
+    let (ended, end) = tokio::sync::oneshot::channel();
+    // A thread of its own: the program does not wait for it when it ends otherwise.
+    std::thread::spawn(move || {
+        // Whatever comes, it is the end that matters.
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = ended.send(());
+    });
+    let _ = end.await;
 }
 
 async fn tell(agents: &Agents, began: Instant, period: Duration) -> Result<()> {
