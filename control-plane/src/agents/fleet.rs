@@ -335,9 +335,7 @@ impl Fleet {
     pub fn is_drained(&self, view: &State, allocation: &Allocation) -> bool {
         // Where withdrawing it changed no table (a worker has no routes), the newest table is without it.
         let without = allocation.desired_index.min(view.routes_revision());
-        self.ingresses(view, |status| {
-            status.applied.min(status.drained) >= without
-        })
+        self.ingresses(view, |status| status.applied.min(status.drained) >= without)
     }
 
     /// Whether every live ingress serves a table at least as new as `revision`.

@@ -283,7 +283,9 @@ mod tests {
     fn a_session_that_sleeps_long_looks_at_everything() {
         let mut touched = Touched::NONE;
         for number in 0..TOUCHED_MAX {
-            touched.add(Touched::These([AllocationId::from_u128(number as u128)].into()));
+            touched.add(Touched::These(
+                [AllocationId::from_u128(number as u128)].into(),
+            ));
         }
         assert!(matches!(&touched, Touched::These(ids) if ids.len() == TOUCHED_MAX));
         touched.add(Touched::These([AllocationId::from_u128(u128::MAX)].into()));

@@ -1,8 +1,9 @@
 //! `make bench-fleet`: one server with 5,000 simulated agents. `steady`: 100,000 allocations that run
 //! and are sampled, what the server uses for them. `million`: 1,000,000 allocations from the first
-//! call of the API until the server has committed and acknowledged the last one's health. Prints a
-//! table, writes `target/bench/fleet.json` and the section of docs/benchmarks.md; with names of parts
-//! runs only these, with a number makes everything that many times smaller; both write nothing.
+//! call of the API until the server has committed and acknowledged the last one's health. `death`: an
+//! agent falls silent, until the last of its work is healthy elsewhere. Prints a table, writes
+//! `target/bench/fleet.json` and the section of docs/benchmarks.md; with names of parts runs only
+//! these, with a number makes the first two that many times smaller; both write nothing.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,8 +13,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::json;
 use skep_tests::api::{Api, Name};
-use skep_tests::figures::{Figure, publish, table};
-use skep_tests::process::Process;
+use skep_tests::figures::{Figure, p50, publish, table};
+use skep_tests::process::{Process, signal};
 use skep_tests::servers::agents::program::{self, TOKEN_USES, progress};
 use skep_tests::servers::{Servers, Site};
 use skep_tests::{place, wait};
@@ -31,6 +32,11 @@ const PATIENCE: Duration = Duration::from_secs(1_200);
 /// After the last allocation is healthy, before the server's use is measured, and for how long.
 const REST: Duration = Duration::from_secs(15);
 const WATCH: Duration = Duration::from_secs(30);
+/// Nodes that stay, nodes that die at once, allocations on all of them, and how often it is done.
+const SURVIVORS: usize = 4;
+const DOOMED: usize = 2;
+const SPREAD: usize = 60;
+const DEATHS: usize = 5;
 /// A million on five thousand nodes has to fit: of 8 cores and 16 GiB each.
 const CPU_MILLIS: u32 = 20;
 const MEMORY_BYTES: u64 = 32 << 20;
@@ -57,6 +63,9 @@ async fn main() -> Result<()> {
     }
     if wants("million") {
         on_fleet(divisor.unwrap_or(1), false, MILLION, &mut figures).await?;
+    }
+    if wants("death") {
+        death(&mut figures).await?;
     }
     println!("{}", table(&figures));
     if !words.is_empty() {
@@ -125,8 +134,33 @@ impl Fleet {
             size,
         };
         fleet.all_ready().await?;
-        println!("{size} nodes joined and ready after {:.0?}", begun.elapsed());
+        println!(
+            "{size} nodes joined and ready after {:.0?}",
+            begun.elapsed()
+        );
         Ok(fleet)
+    }
+
+    /// More agents, in a process of their own.
+    async fn more(&self, dir: &Path, first: usize, count: usize) -> Result<Process> {
+        let server = self.servers.server(0);
+        let request = json!({ "role": "node", "uses": count });
+        let token = server.api.post("/v1/tokens", &request).await?;
+        let token = token["token"].as_str().context("a token")?;
+        let arguments = vec![
+            format!("--server={}", server.site.cluster),
+            format!("--agents={count}"),
+            format!("--first={first}"),
+            format!("--token={token}"),
+        ];
+        let agents = program::apart(dir.join("more.log"), &dir.join("ca.pem"), arguments)?;
+        agents.start().await?;
+        wait::until_ok("their sessions", PATIENCE, async || {
+            ensure!(progress(&agents)?.connected == count);
+            Ok(())
+        })
+        .await?;
+        Ok(agents)
     }
 
     async fn all_ready(&self) -> Result<()> {
@@ -168,7 +202,10 @@ impl Fleet {
         let used = process.cpu_time().await? - cpu;
         let cores = used.as_secs_f64() / begun.elapsed().as_secs_f64();
         let rss = process.rss_bytes().await? as f64 / MIB;
-        ensure!(progress(&self.agents)?.connected == self.size, "all are in session");
+        ensure!(
+            progress(&self.agents)?.connected == self.size,
+            "all are in session"
+        );
         figures.extend([
             Figure::alone("cluster.place_100k_s", took.as_secs_f64(), "s"),
             Figure::alone("cluster.server_cores_100k", cores, "cores"),
@@ -186,6 +223,38 @@ impl Fleet {
         ]);
         Ok(())
     }
+}
+
+/// A fleet of a few nodes, of which some fall silent at once, again and again.
+async fn death(figures: &mut Vec<Figure>) -> Result<()> {
+    let mut took = Vec::new();
+    for _ in 0..DEATHS {
+        let dir = tempfile::tempdir()?;
+        let fleet = Fleet::start(dir.path(), SURVIVORS, true).await?;
+        let doomed = fleet.more(dir.path(), SURVIVORS, DOOMED).await?;
+        deploy(&fleet.servers.server(0).api, 0, SPREAD).await?;
+        let healthy = async || {
+            let (here, there) = (progress(&fleet.agents)?.healthy, progress(&doomed)?.healthy);
+            Ok((here + there >= SPREAD).then_some(here))
+        };
+        let here = wait::until("all to be healthy", PATIENCE, healthy).await?;
+        ensure!(here < SPREAD, "nothing was placed on the nodes that die");
+        let pid = doomed.pid().await.context("they run")?;
+        signal(pid, "STOP").await?;
+        let begun = Instant::now();
+        wait::until("its work elsewhere", PATIENCE, async || {
+            Ok((progress(&fleet.agents)?.healthy >= SPREAD).then_some(()))
+        })
+        .await?;
+        took.push(begun.elapsed().as_secs_f64());
+    }
+    println!("dead nodes' work replaced after s: {took:.1?}");
+    let worst = took.iter().copied().fold(0.0, f64::max);
+    figures.extend([
+        Figure::alone("cluster.node_death_s", p50(&mut took), "s"),
+        Figure::alone("cluster.node_death_s_max", worst, "s"),
+    ]);
+    Ok(())
 }
 
 /// Services of so many allocations together, each deployed.

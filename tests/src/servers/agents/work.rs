@@ -254,7 +254,10 @@ mod tests {
         let mut work = Work::new(start);
         work.obey(told(true, &[1], Desired::Run), now);
         let first = work.next().expect("full");
-        assert_eq!((first.full, states(&first)), (true, vec![number(State::Starting)]));
+        assert_eq!(
+            (first.full, states(&first)),
+            (true, vec![number(State::Starting)])
+        );
         assert_eq!(work.acknowledge(first.sequence), 0);
         work.start_due(now);
         assert_eq!(work.next(), None);
