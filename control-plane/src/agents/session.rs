@@ -32,7 +32,7 @@ const WORK_QUEUE: usize = 64;
 const GATHERED_MAX_BYTES: usize = 64 << 10;
 /// Pause after a proposal that nobody could take: the store has waited for a leader already.
 const RETRY: Duration = Duration::from_millis(200);
-/// An election takes 2 s at most, and a node is lost after 10.
+/// An election takes 2 s at most, and a node is lost after 8.
 const LEADERLESS: Duration = Duration::from_secs(5);
 
 /// What a node says and that has to be written down, in order.
