@@ -22,8 +22,9 @@ use super::notices::Concern;
 use super::service::Shared;
 use super::told::Told;
 
-/// What goes down to the node.
-pub(super) type Down = mpsc::Sender<Result<v1::ToAgent, Status>>;
+/// What goes down to the node. Boxed, as all that waits in a session's queues: a queue has room for 32
+/// things from its first one on, in each of thousands of sessions.
+pub(super) type Down = mpsc::Sender<Result<Box<v1::ToAgent>, Status>>;
 
 /// Words of the node that wait to be written down. What finds no room is not acknowledged, and the
 /// agent says it again.
@@ -37,9 +38,9 @@ const LEADERLESS: Duration = Duration::from_secs(5);
 
 /// What a node says and that has to be written down, in order.
 enum Work {
-    Facts(v1::Facts),
-    Observed(v1::ObservedSet),
-    Lines(v1::BuildLog),
+    Facts(Box<v1::Facts>),
+    Observed(Box<v1::ObservedSet>),
+    Lines(Box<v1::BuildLog>),
 }
 
 /// One running session.
@@ -79,7 +80,7 @@ impl Session {
         let (queue, work) = mpsc::channel(WORK_QUEUE);
         let has_routes = facts.ingress_port.is_some();
         // The first word finds an empty queue.
-        let _ = queue.try_send(Work::Facts(facts));
+        let _ = queue.try_send(Work::Facts(Box::new(facts)));
         let told = Told::new(self.node, held, has_routes);
         tokio::select! {
             ended = self.listen(up, queue) => ended,
@@ -153,14 +154,14 @@ impl Session {
                     continue;
                 }
                 Up::Hello(hello) => match hello.facts {
-                    Some(facts) => Work::Facts(facts),
+                    Some(facts) => Work::Facts(Box::new(facts)),
                     None => continue,
                 },
                 Up::Observed(observed) => {
                     fleet.runtime(node, self.id, observed.runtime_ok);
-                    Work::Observed(observed)
+                    Work::Observed(Box::new(observed))
                 }
-                Up::BuildLog(log) => Work::Lines(log),
+                Up::BuildLog(log) => Work::Lines(Box::new(log)),
             };
             if queue.try_send(work).is_err() {
                 tracing::debug!(%node, "a node's word found no room: it will be said again");
@@ -208,13 +209,13 @@ impl Session {
                 },
             };
             match next {
-                Work::Facts(facts) => self.learn(facts).await?,
+                Work::Facts(facts) => self.learn(*facts).await?,
                 Work::Observed(mut observed) => {
                     waiting = gather(&mut observed, &mut work);
                     is_whole |= observed.full;
-                    self.observe(observed, is_whole).await?;
+                    self.observe(*observed, is_whole).await?;
                 }
-                Work::Lines(lines) => self.keep_lines(lines).await?,
+                Work::Lines(lines) => self.keep_lines(*lines).await?,
             }
         }
     }
@@ -265,7 +266,7 @@ impl Session {
     async fn send(&self, kind: v1::to_agent::Kind) -> Result<(), Status> {
         let message = v1::ToAgent { kind: Some(kind) };
         self.down
-            .send(Ok(message))
+            .send(Ok(Box::new(message)))
             .await
             .map_err(|_| Status::cancelled("the agent is gone"))
     }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use skep_model::id::{DeploymentId, ServiceId};
 use skep_model::problem::{Code, Problem};
 use skep_proto::v1::command::Kind;
-use skep_state::Change;
+use skep_state::{Change, Reply};
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
@@ -237,7 +237,12 @@ impl Duties {
     /// Proposes; false: not accepted. A conflict means that the state moved on: its change has
     /// woken us already. Anything else is tried again in a moment.
     async fn propose(&mut self, kind: Kind) -> bool {
-        match self.parts.store.propose(kind).await {
+        let outcome = self.parts.store.propose(kind).await;
+        self.is_accepted(outcome)
+    }
+
+    fn is_accepted(&mut self, outcome: Result<Reply, Problem>) -> bool {
+        match outcome {
             Ok(_) => true,
             Err(problem) => {
                 if !matches!(problem.code, Code::Conflict | Code::NotFound) {
