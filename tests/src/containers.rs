@@ -166,6 +166,20 @@ impl Containers {
         }
     }
 
+    /// The main process of a container; none: it does not run, or is gone.
+    ///
+    /// # Errors
+    /// Docker's, other than that it is gone.
+    pub async fn pid(&self, id: &str) -> Result<Option<i64>> {
+        match self.docker.inspect_container(id, None).await {
+            Ok(found) => {
+                let pid = found.state.and_then(|state| state.pid);
+                Ok(pid.filter(|pid| *pid != 0))
+            }
+            Err(error) => gone_is_fine(Err(error)).map(|()| None),
+        }
+    }
+
     /// The limits of a container: memory in bytes, CPU in billionths of a core.
     ///
     /// # Errors

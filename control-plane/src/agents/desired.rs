@@ -44,16 +44,20 @@ pub fn desired_set(view: &State, cluster: &Cluster, node: NodeId, secrets: &Secr
             }
         }
     }
-    let builds = view
-        .builds_on(node)
-        .filter_map(|deployment| build_order(view, deployment))
-        .collect();
     DesiredSet {
         cluster: cluster.id,
         generation: generation(cluster, view),
         assignments,
-        builds,
+        builds: build_orders(view, node),
     }
+}
+
+/// The builds that `node` is to do.
+pub fn build_orders(view: &State, node: NodeId) -> Vec<BuildOrder> {
+    let builds = view.builds_on(node);
+    builds
+        .filter_map(|deployment| build_order(view, deployment))
+        .collect()
 }
 
 /// One allocation as its node is told of it; none when its service or release is gone.

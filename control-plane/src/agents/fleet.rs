@@ -14,8 +14,9 @@ use skep_model::node::{Node, NodeStatus};
 use skep_state::State;
 use tokio::sync::watch;
 
-/// A node that says nothing for so long is lost: five heartbeats.
-pub const LOST_AFTER: Duration = Duration::from_secs(10);
+/// A node that says nothing for so long is lost: four heartbeats. What ran there is replaced at once then,
+/// and a session whose server is gone has begun anew long before.
+pub const LOST_AFTER: Duration = Duration::from_secs(8);
 /// Nodes known before the first look for those that are gone for good.
 const PRUNE_FROM: usize = 64;
 
@@ -333,9 +334,9 @@ impl Fleet {
     /// Whether every live ingress has stopped sending requests to a withdrawn allocation, and those
     /// under way have ended.
     pub fn is_drained(&self, view: &State, allocation: &Allocation) -> bool {
-        self.ingresses(view, |status| {
-            status.applied.min(status.drained) >= allocation.desired_index
-        })
+        // Where withdrawing it changed no table (a worker has no routes), the newest table is without it.
+        let without = allocation.desired_index.min(view.routes_revision());
+        self.ingresses(view, |status| status.applied.min(status.drained) >= without)
     }
 
     /// Whether every live ingress serves a table at least as new as `revision`.

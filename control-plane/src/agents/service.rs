@@ -264,7 +264,8 @@ impl Agents for AgentsService {
             down,
         };
         tokio::spawn(session.run(request.into_inner()));
-        Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
+        let messages = ReceiverStream::new(messages).map(|message| message.map(|boxed| *boxed));
+        Ok(Response::new(Box::pin(messages)))
     }
 
     async fn fetch_upload(

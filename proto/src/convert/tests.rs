@@ -271,6 +271,7 @@ fn a_deployment_survives_the_bytes() {
         reference: "a:b".into(),
         digest: "sha256:c".into(),
         node: Some(NodeId::from_u128(5)),
+        shared: true,
     };
     for outcome in [
         None,

@@ -397,13 +397,16 @@ impl Context<'_> {
     }
 
     pub(super) fn put_changed_service(&mut self, service: Service) {
-        self.changes.push(Change::Service(service.id));
+        let id = service.id;
+        self.changes.push(Change::Service(id));
         let generation = service.generation + 1;
+        // Before and after: a service may cease to have routes.
+        self.touch_routes_of(id);
         self.state.put_service(Service {
             generation,
             ..service
         });
-        self.touch_routes();
+        self.touch_routes_of(id);
     }
 
     pub(super) fn step(&self, deployment: &mut Deployment, text: String) {
