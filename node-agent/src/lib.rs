@@ -24,6 +24,7 @@ mod plan;
 mod routes;
 mod runtime;
 mod samples;
+mod seat;
 mod servers;
 mod session;
 #[cfg(test)]

@@ -344,6 +344,7 @@ const fn node_status(status: NodeStatus) -> &'static str {
     match status {
         NodeStatus::Ready => "ready",
         NodeStatus::RuntimeDown => "runtime down",
+        NodeStatus::RuntimeWedged => "runtime wedged",
         NodeStatus::Lost => "lost",
     }
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde_json::json;
+use skep_model::manifest::parse_bytes;
 use skep_model::name;
 use skep_model::node::check_meta;
 use skep_model::problem::Problem;
@@ -67,6 +68,13 @@ pub(crate) struct Args {
     /// A device that apps may ask for by name, such as `gpu=/dev/dri/renderD128`; once for each
     #[arg(long, value_name = "NAME=PATH", env = "SKEP_AGENT_DEVICES", value_delimiter = ',', value_parser = device)]
     pub(crate) device: Vec<(String, PathBuf)>,
+    /// Memory that apps may be placed on, such as `8GiB`, where the machine does not tell [default: all of
+    /// it]
+    #[arg(long, value_name = "SIZE", env = "SKEP_AGENT_MEMORY", value_parser = bytes)]
+    pub(crate) memory: Option<u64>,
+    /// The data folder was moved here from another machine for good: use it
+    #[arg(long)]
+    pub(crate) moved: bool,
     /// Stop the containers at the end, and start them again at the next start
     #[arg(long)]
     pub(crate) stop_on_exit: bool,
@@ -91,6 +99,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         builder: !args.no_builds,
         meta: args.meta.into_iter().collect(),
         devices: devices(args.device),
+        memory_bytes: args.memory,
+        moved: args.moved,
     };
     super::run(&args.common, async |shutdown| {
         let stop = |error: &skep_node_agent::Error| Failure::failed(chain(error));
@@ -113,6 +123,10 @@ fn pair(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("KEY=VALUE is accepted")?;
     check_meta(key, value).map_err(|problem| problem.message)?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+fn bytes(text: &str) -> Result<u64, String> {
+    parse_bytes("--memory", text).map_err(|problem| problem.to_string())
 }
 
 fn device(text: &str) -> Result<(String, PathBuf), String> {
