@@ -118,6 +118,11 @@ impl Agent {
         })
     }
 
+    /// Whether the agent of this data folder has joined already.
+    pub fn has_identity(data_dir: &std::path::Path) -> bool {
+        credentials::is_there(data_dir)
+    }
+
     /// Where `/metrics` is served.
     pub fn metrics_addr(&self) -> Option<std::net::SocketAddr> {
         self.metrics_listener.local_addr().ok()

@@ -11,6 +11,7 @@ pub mod build;
 mod builds;
 mod clock;
 pub mod credentials;
+pub mod doctor;
 mod executor;
 mod facts;
 mod health;

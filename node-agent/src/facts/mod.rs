@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::models::SystemInfo;
+use skep_model::machine::Machine;
 use skep_model::node::Facts;
 use sysinfo::{Disks, System};
 use tokio::sync::watch;
@@ -30,7 +31,7 @@ pub(crate) fn machine(options: &Options) -> Facts {
     let devices = options.devices.iter();
     let devices = devices.map(|(name, paths)| (name.clone(), paths.len() as u32));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let (machine, memory) = machine::machine(&read::read(), options.memory_bytes);
+    let (machine, memory) = this_machine(options.memory_bytes);
     Facts {
         hostname: System::host_name().unwrap_or_default(),
         architecture: std::env::consts::ARCH.to_owned(),
@@ -49,16 +50,30 @@ pub(crate) fn machine(options: &Options) -> Facts {
     }
 }
 
+/// What this machine is, and its memory in bytes: found out, or as an operator says.
+pub(crate) fn this_machine(said_bytes: Option<u64>) -> (Machine, u64) {
+    machine::machine(&read::read(), said_bytes)
+}
+
+/// Adds what is wrong with a storage driver.
+pub(crate) fn judge_storage(machine: &mut Machine, driver: &str) {
+    machine::add_docker(machine, driver, 0);
+}
+
+/// Size of the filesystem that holds `path` and what of it is free, in bytes; 0: not known. Blocks on
+/// the disk.
+pub(crate) fn disk_room(path: &Path) -> (u64, u64) {
+    let Ok(disks) = Disks::new_with_refreshed_list() else {
+        return (0, 0);
+    };
+    let holds = disks.iter().filter(|it| path.starts_with(it.mount_point()));
+    let nearest = holds.max_by_key(|it| it.mount_point().as_os_str().len());
+    nearest.map_or((0, 0), |it| (it.total_space(), it.available_space()))
+}
+
 /// Size of the filesystem that holds `path`; 0: not known. Blocks on the disk.
 fn disk_bytes(path: &Path) -> u64 {
-    let Ok(disks) = Disks::new_with_refreshed_list() else {
-        return 0;
-    };
-    let holds = disks
-        .iter()
-        .filter(|disk| path.starts_with(disk.mount_point()));
-    let nearest = holds.max_by_key(|disk| disk.mount_point().as_os_str().len());
-    nearest.map_or(0, sysinfo::Disk::total_space)
+    disk_room(path).0
 }
 
 async fn add_docker(facts: &mut Facts, info: SystemInfo) {
