@@ -84,7 +84,7 @@ impl Context<'_> {
         if node.seat == seat {
             return Ok(Reply::Done);
         }
-        if node.seat != expected || seat == 0 {
+        if node.seat != expected {
             let text = format!("another agent speaks for node `{}`", node.name);
             return Err(Problem::new(Code::Conflict, text).at("seat"));
         }
