@@ -118,7 +118,10 @@ impl Dockerd {
         self.process.kill().await?;
         let file = self.dir.path().join("exec/containerd/containerd.pid");
         let pid = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-        signal(pid.trim().parse()?, "KILL").await
+        signal(pid.trim().parse()?, "KILL").await?;
+        // After a power cut /run is empty: without it the next daemon waits for a process that only its
+        // parent, long gone, could have buried.
+        std::fs::remove_file(&file).with_context(|| file.display().to_string())
     }
 
     /// Its socket.
