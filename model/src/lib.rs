@@ -10,6 +10,7 @@ pub mod health;
 pub mod hooks;
 pub mod id;
 pub mod job;
+pub mod machine;
 pub mod manifest;
 pub mod name;
 pub mod node;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::NodeId;
+use crate::machine::Machine;
 use crate::problem::Problem;
 
 /// Most keys of metadata on a node.
@@ -50,6 +51,9 @@ pub struct Facts {
     /// Where it hands images to other nodes, `host:port`; none: it keeps none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_address: Option<String>,
+    /// What the machine is.
+    #[serde(default, skip_serializing_if = "Machine::is_silent")]
+    pub machine: Machine,
 }
 
 /// Longest address at which a node hands out images, in bytes.
@@ -66,11 +70,18 @@ pub enum NodeStatus {
     RuntimeDown,
     /// Its agent has been silent for too long.
     Lost,
+    /// Its agent says that the runtime answers a ping and does nothing else.
+    RuntimeWedged,
 }
 
 impl NodeStatus {
     /// Every status, in the order of the stored format: append only.
-    pub const ALL: [Self; 3] = [Self::Ready, Self::RuntimeDown, Self::Lost];
+    pub const ALL: [Self; 4] = [
+        Self::Ready,
+        Self::RuntimeDown,
+        Self::Lost,
+        Self::RuntimeWedged,
+    ];
 }
 
 /// What operators want of a node, whatever its status.
@@ -112,6 +123,8 @@ pub struct Node {
     pub meta: BTreeMap<String, String>,
     /// What operators want of it.
     pub admin: Admin,
+    /// Held by the one agent that speaks for it: drawn anew by each life of the agent; 0: nobody's yet.
+    pub seat: u128,
 }
 
 impl Node {
@@ -149,6 +162,7 @@ impl Facts {
                 return Err(Problem::invalid("image_address", text));
             }
         }
+        self.machine.check()?;
         let mut meta = self.meta.iter();
         meta.try_for_each(|(key, value)| check_meta(key, value))?;
         let mut devices = self.devices.keys();

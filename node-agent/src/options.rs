@@ -32,6 +32,10 @@ pub struct Options {
     pub meta: BTreeMap<String, String>,
     /// How it keeps images, and hands them to other nodes.
     pub images: crate::images::Options,
+    /// The data folder is this machine's from now on, whoever's it was.
+    pub moved: bool,
+    /// An operator's word on the node's memory, in bytes; none: as found out.
+    pub memory_bytes: Option<u64>,
     /// Devices that containers may be given, each to one at a time.
     pub devices: Devices,
 }

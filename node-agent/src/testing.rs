@@ -58,6 +58,8 @@ pub(crate) fn options() -> crate::Options {
         builder: true,
         meta: Default::default(),
         images: Default::default(),
+        memory_bytes: None,
+        moved: false,
         devices: Default::default(),
     }
 }

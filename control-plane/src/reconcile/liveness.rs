@@ -2,6 +2,7 @@
 
 use futures_util::StreamExt as _;
 use skep_model::node::NodeStatus;
+use skep_proto::LEVEL_SCHEDULING;
 use skep_proto::convert::{enum_number, id_bytes};
 use skep_proto::v1::SetNodeStatus;
 use skep_proto::v1::command::Kind;
@@ -17,7 +18,11 @@ impl Duties {
         let view = self.parts.store.view();
         let mut judged = Vec::new();
         for node in view.nodes() {
-            let (status, look_again) = self.parts.fleet.judge(node);
+            let (mut status, look_again) = self.parts.fleet.judge(node);
+            // Older servers know of no third way to be down.
+            if status == NodeStatus::RuntimeWedged && view.feature_level() < LEVEL_SCHEDULING {
+                status = NodeStatus::RuntimeDown;
+            }
             if let Some(at) = look_again {
                 self.wake_at_instant(at);
             }

@@ -504,6 +504,7 @@ impl From<&Facts> for v1::Facts {
             private_network: facts.private_network,
             meta: facts.meta.clone(),
             image_address: facts.image_address.clone().unwrap_or_default(),
+            machine: (!facts.machine.is_silent()).then(|| (&facts.machine).into()),
         }
     }
 }
@@ -527,6 +528,10 @@ impl TryFrom<v1::Facts> for Facts {
             private_network: message.private_network,
             meta: message.meta,
             image_address: (!message.image_address.is_empty()).then_some(message.image_address),
+            machine: match message.machine {
+                Some(machine) => machine.try_into()?,
+                None => Default::default(),
+            },
         })
     }
 }
@@ -547,6 +552,7 @@ impl From<&Node> for v1::Node {
                 Admin::Draining { deadline_ms } => Some(deadline_ms),
                 Admin::Eligible | Admin::Cordoned => None,
             },
+            seat: super::optional_id_bytes(node.seat),
         }
     }
 }
@@ -569,6 +575,7 @@ impl TryFrom<v1::Node> for Node {
                 None if message.cordoned => Admin::Cordoned,
                 None => Admin::Eligible,
             },
+            seat: super::optional_id_bits("seat", &message.seat)?,
         })
     }
 }

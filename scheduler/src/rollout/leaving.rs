@@ -1,5 +1,5 @@
 //! Which nodes a service's allocations have to leave, and which are given up: drained by an
-//! operator, or silent for too long. Reads nodes and the time; decides nothing of allocations.
+//! operator, or silent or with a Docker that hangs for too long. Reads nodes and the time; decides nothing of allocations.
 //!
 //! What runs on a silent node runs on (an app outlives the control plane), and nobody can know; so others
 //! are started in its place, at once: silence was waited for already when the node was judged lost. Where
@@ -69,6 +69,12 @@ impl Leaving {
                 (Standing::Lost, Some((_, status_ms))) => Fate::Silent {
                     until_ms: status_ms.saturating_add(patience_ms()),
                 },
+                // What runs there runs on and cannot be stopped, so what may not run twice stays.
+                (Standing::RuntimeWedged, Some((_, status_ms))) if cut_off == CutOff::Keep => {
+                    Fate::Silent {
+                        until_ms: status_ms.saturating_add(GIVE_UP_MS),
+                    }
+                }
                 _ => continue,
             };
             fates.insert(node.id, fate);

@@ -18,6 +18,7 @@ mod identity;
 mod images;
 mod jobs;
 mod logs;
+mod node;
 mod ports;
 mod ready;
 mod restart;

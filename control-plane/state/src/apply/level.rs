@@ -12,6 +12,9 @@ use crate::state::State;
 /// The first level; whatever has no number of its own is of it.
 pub(crate) const FIRST: u32 = 1;
 
+/// Statuses of nodes that every version knows.
+const STATUSES_BEFORE: u32 = 3;
+
 /// A command's name, for people and for keys, and the level at which its kind came to be.
 pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
     match kind {
@@ -55,6 +58,7 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::RemovePool(_) => ("remove pool", LEVEL_SCHEDULING),
         Kind::PutRegistry(_) => ("put registry", LEVEL_SCHEDULING),
         Kind::RemoveRegistry(_) => ("remove registry", LEVEL_SCHEDULING),
+        Kind::TakeSeat(_) => ("take seat", LEVEL_SCHEDULING),
     }
 }
 
@@ -85,6 +89,10 @@ pub(crate) fn needed(kind: &Kind) -> u32 {
             let facts = message.node.as_ref().and_then(|it| it.facts.as_ref());
             facts.map_or(FIRST, of_facts)
         }
+        Kind::SetNodeStatus(message) => match message.status <= STATUSES_BEFORE {
+            true => FIRST,
+            false => LEVEL_SCHEDULING,
+        },
         Kind::UpdateNode(message) => message.facts.as_ref().map_or(FIRST, of_facts),
         _ => FIRST,
     };
@@ -153,8 +161,9 @@ fn built_image(build: &v1::BuildObservation) -> Option<&v1::Image> {
 }
 
 fn of_facts(facts: &v1::Facts) -> u32 {
-    let says_more = !facts.devices.is_empty() || !facts.meta.is_empty();
-    if facts.private_network || says_more || !facts.image_address.is_empty() {
+    let says_more = facts.private_network || facts.machine.is_some();
+    let offers_more = !facts.devices.is_empty() || !facts.image_address.is_empty();
+    if says_more || offers_more || !facts.meta.is_empty() {
         LEVEL_SCHEDULING
     } else {
         FIRST

@@ -274,6 +274,7 @@ impl Context<'_> {
             Kind::RemovePool(message) => self.remove_pool(&message),
             Kind::PutRegistry(message) => self.put_registry(message),
             Kind::RemoveRegistry(message) => self.remove_registry(&message),
+            Kind::TakeSeat(message) => self.take_seat(&message),
         }
     }
 
