@@ -273,7 +273,7 @@ async fn files_go_in_and_out_as_they_are() {
             .await?;
         std::os::unix::fs::symlink("sub/large", from.join("link"))?;
 
-        skep.run(&["cp", &text(&from)?, "files:/tmp"])
+        skep.run(&["cp", &text(&from)?, "files:/none/tmp"])
             .await?
             .code(1)?
             .says(&["no folder"])?;
