@@ -100,6 +100,24 @@ fn ends_are_final_and_desired_never_goes_back() {
 }
 
 #[test]
+fn a_worker_changes_no_table_and_what_ceases_to_have_routes_does() {
+    let (mut world, allocation) = World::with_live_release();
+    let mut worker = world.service().clone();
+    worker.spec.kind = ServiceType::Worker;
+    world.ok(put_service(&worker, worker.generation));
+    let revision = world.state.routes_revision();
+    assert_eq!(revision, world.index, "its routes are gone");
+    world.observe(allocation, Seen::Unhealthy);
+    world.observe(allocation, Seen::Healthy);
+    world.desire(allocation, Desired::Drain);
+    assert_eq!(world.state.routes_revision(), revision);
+    let mut back = world.service().clone();
+    back.spec = service().spec;
+    world.ok(put_service(&back, back.generation));
+    assert_eq!(world.state.routes_revision(), world.index, "they are back");
+}
+
+#[test]
 fn an_observation_says_what_it_changed_once() {
     let (mut world, allocation) = World::with_live_release();
     let first = world
