@@ -28,6 +28,8 @@ pub struct Assignment {
     pub service: ServiceId,
     /// For names and labels: `service-environment-project`.
     pub service_label: String,
+    /// The same, for the labels of its logs.
+    pub names: Names,
     /// What it runs.
     pub target: Target,
     /// Run, drain or stop.
@@ -58,6 +60,17 @@ pub struct Assignment {
     pub dynamic_ports: u32,
     /// Devices of the node for itself alone, by name and count.
     pub devices: BTreeMap<String, u32>,
+}
+
+/// Whose logs they are, in the words of people. Empty: an older server, which does not say.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Names {
+    /// The project.
+    pub project: String,
+    /// The environment.
+    pub environment: String,
+    /// The service.
+    pub service: String,
 }
 
 /// One build as its node is told of it.

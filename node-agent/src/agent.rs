@@ -17,7 +17,7 @@ use crate::builds::Builds;
 use crate::executor::Executor;
 use crate::keeper::{Events, Keeper, Parts};
 use crate::ledger::{self, Contents, SledLedger, Writer};
-use crate::logs::Logs;
+use crate::logs::{Logs, Watcher};
 use crate::metrics::Metrics;
 use crate::net::client::Client;
 use crate::options::Options;
@@ -182,12 +182,13 @@ impl Agent {
             outbox: outbox.clone(),
         };
         tasks.spawn(publisher.run(shutdown.clone()));
+        let watcher = Watcher::start(shutdown.clone());
         let session = Session {
             servers: servers.clone(),
             cluster,
             outbox: outbox.clone(),
             down,
-            logs: Logs::new(runtime.clone(), places_now, servers.clone()),
+            logs: Logs::new(runtime.clone(), places_now, servers.clone(), watcher),
             held,
             metrics: metrics.clone(),
             credentials: own,

@@ -1,7 +1,7 @@
 //! Values for tests.
 
 use skep_model::allocation::Desired;
-use skep_model::assignment::Assignment;
+use skep_model::assignment::{Assignment, Names};
 use skep_model::id::{AllocationId, DeploymentId, ServiceId};
 use skep_model::service::{Image, Target};
 use skep_model::spec::{Health, Resources, Restart};
@@ -12,6 +12,11 @@ pub(crate) fn assignment(id: u128) -> Assignment {
         allocation: AllocationId::from_u128(id),
         service: ServiceId::from_u128(1),
         service_label: "web-production-shop".into(),
+        names: Names {
+            project: "shop".into(),
+            environment: "production".into(),
+            service: "web".into(),
+        },
         target: Target {
             release: 1,
             deployment: DeploymentId::from_u128(2),

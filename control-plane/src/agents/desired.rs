@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use skep_model::allocation::Allocation;
-use skep_model::assignment::{Assignment, BuildOrder, DesiredSet, Generation};
+use skep_model::assignment::{Assignment, BuildOrder, DesiredSet, Generation, Names};
 use skep_model::deployment::{Deployment, Origin};
 use skep_model::id::NodeId;
 use skep_model::job::{Attempt, Cause, Job};
@@ -79,6 +79,7 @@ pub fn assignment(
         allocation: allocation.id,
         service: service.id,
         service_label: view.label_of(service),
+        names: names(view, service),
         target: allocation.target,
         desired: allocation.desired,
         image: release.image.clone(),
@@ -96,6 +97,15 @@ pub fn assignment(
         devices: release.placement.devices.clone(),
         job: attempt,
     }))
+}
+
+fn names(view: &State, service: &Service) -> Names {
+    let path = view.path_of(service);
+    path.map_or_else(Names::default, |path| Names {
+        project: path.project.to_string(),
+        environment: path.environment.to_string(),
+        service: path.service.to_string(),
+    })
 }
 
 /// What is left of a job's time when this attempt of it is made; at least a moment, since 0 is no

@@ -5,6 +5,7 @@ pub(crate) mod container;
 pub(crate) mod events;
 pub(crate) mod image;
 pub(crate) mod inspect;
+mod spool;
 pub(crate) mod tail;
 pub(crate) mod transport;
 
@@ -110,6 +111,7 @@ pub(crate) struct Runtime {
     stops: Arc<Semaphore>,
     metrics: Metrics,
     init: Arc<AtomicBool>,
+    told_no_spool: Arc<AtomicBool>,
 }
 
 impl Runtime {
@@ -135,6 +137,7 @@ impl Runtime {
             stops: Arc::new(Semaphore::new(STOPS_MAX)),
             metrics,
             init: Arc::new(AtomicBool::new(false)),
+            told_no_spool: Arc::default(),
         })
     }
 

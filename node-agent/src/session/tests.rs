@@ -211,7 +211,12 @@ fn world(held: Option<Generation>) -> World {
     let (_, places) = watch::channel(Default::default());
     let outbox = Arc::new(Outbox::default());
     let (down, events) = mpsc::channel(8);
-    let logs = Logs::new(runtime, places, servers.clone());
+    let logs = Logs::new(
+        runtime,
+        places,
+        servers.clone(),
+        crate::logs::Watcher::start(stop.clone()),
+    );
     let session = Session {
         servers: servers.clone(),
         cluster: CLUSTER,

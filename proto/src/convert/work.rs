@@ -1,7 +1,7 @@
 //! What goes to nodes: routes and assignments.
 
 use skep_model::allocation::Desired;
-use skep_model::assignment::{Assignment, BuildOrder, DesiredSet, Generation};
+use skep_model::assignment::{Assignment, BuildOrder, DesiredSet, Generation, Names};
 use skep_model::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
 use skep_model::route::{Backend, Route, RouteTable};
 
@@ -121,6 +121,9 @@ impl From<&Assignment> for v1::Assignment {
             ports: assignment.ports.iter().copied().map(u32::from).collect(),
             dynamic_ports: assignment.dynamic_ports,
             devices: assignment.devices.clone(),
+            project_name: assignment.names.project.clone(),
+            environment_name: assignment.names.environment.clone(),
+            service_name: assignment.names.service.clone(),
         }
     }
 }
@@ -133,6 +136,11 @@ impl TryFrom<v1::Assignment> for Assignment {
             allocation: id!(AllocationId, message.allocation),
             service: id!(ServiceId, message.service),
             service_label: message.service_label,
+            names: Names {
+                project: message.project_name,
+                environment: message.environment_name,
+                service: message.service_name,
+            },
             target: need!(message.target),
             desired: enum_value("desired", &Desired::ALL, message.desired)?,
             image: need!(message.image),
