@@ -30,6 +30,7 @@ mod session;
 mod testing;
 
 pub use agent::{Agent, Error, run};
+pub use logs::ship::Destination as LogDestination;
 pub use options::Options;
 pub use plan::Devices;
 

@@ -56,5 +56,7 @@ pub(crate) fn options() -> crate::Options {
         builder: true,
         meta: Default::default(),
         devices: Default::default(),
+        log_budget_bytes: crate::options::LOG_BUDGET_BYTES,
+        ship_logs_to: Vec::new(),
     }
 }

@@ -51,6 +51,7 @@ async fn logs_come_through_the_server_that_has_the_node() {
             at_ns: 1,
             stderr: false,
             text: "hello".into(),
+            lost: None,
         }],
         problem: None,
     };

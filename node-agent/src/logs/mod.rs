@@ -8,6 +8,7 @@ mod filter;
 mod lines;
 mod places;
 mod read;
+pub(crate) mod ship;
 mod spooled;
 #[cfg(test)]
 mod tests;

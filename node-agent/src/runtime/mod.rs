@@ -24,6 +24,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::metrics::Metrics;
+use crate::options::LOG_BUDGET_BYTES;
 use crate::plan::{Grant, Seen};
 
 use transport::Socket;
@@ -112,6 +113,7 @@ pub(crate) struct Runtime {
     metrics: Metrics,
     init: Arc<AtomicBool>,
     told_no_spool: Arc<AtomicBool>,
+    log_size: u64,
 }
 
 impl Runtime {
@@ -138,7 +140,14 @@ impl Runtime {
             metrics,
             init: Arc::new(AtomicBool::new(false)),
             told_no_spool: Arc::default(),
+            log_size: container::log_size(LOG_BUDGET_BYTES),
         })
+    }
+
+    /// The same, with containers whose logs may take `budget` bytes of the node together.
+    pub(crate) fn with_log_budget(mut self, budget: u64) -> Self {
+        self.log_size = container::log_size(budget);
+        self
     }
 
     /// The client underneath, for builds.
@@ -243,7 +252,12 @@ impl Runtime {
         let init = self.init.load(Relaxed);
         let slot = self.changes.acquire().await.expect("never closed");
         let name = container::name(assignment, attempt);
-        let body = container::body(assignment, (attempt, grant), &self.labels, (image, init));
+        let body = container::body(
+            assignment,
+            (attempt, grant),
+            &self.labels,
+            (image, init, self.log_size),
+        );
         let options = CreateContainerOptions {
             name: Some(name),
             ..Default::default()

@@ -46,20 +46,20 @@ impl Runtime {
     }
 }
 
-/// Docker's way of writing sizes: `10m`.
+/// Docker's way of writing sizes: `10m`, where m is a million.
 fn bytes(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let shift = match text[digits.len()..]
+    let unit = match text[digits.len()..]
         .to_ascii_lowercase()
         .trim_end_matches('b')
     {
-        "" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
+        "" => 1,
+        "k" => 1_000,
+        "m" => 1_000_000,
+        "g" => 1_000_000_000,
         _ => return None,
     };
-    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+    digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
 #[cfg(test)]
@@ -68,9 +68,9 @@ mod tests {
 
     #[test]
     fn dockers_sizes() {
-        assert_eq!(bytes("10m"), Some(10 << 20));
+        assert_eq!(bytes("10m"), Some(10_000_000));
         assert_eq!(bytes("123"), Some(123));
-        assert_eq!(bytes("4kB"), Some(4 << 10));
+        assert_eq!(bytes("4kB"), Some(4_000));
         assert_eq!(bytes("-1"), None);
         assert_eq!(bytes("ten"), None);
     }

@@ -593,6 +593,8 @@ async fn a_node_joins_once_and_is_itself_ever_after() {
         builder: false,
         meta: Default::default(),
         devices: Default::default(),
+        log_budget_bytes: 0,
+        ship_logs_to: Vec::new(),
     };
     let start = |options| async { crate::Agent::start(options, &stop).await };
     let text = || Some(token.to_text().to_string());

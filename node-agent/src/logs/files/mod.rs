@@ -8,10 +8,10 @@ mod tail;
 mod tests;
 mod watch;
 
-pub(crate) use held::Lost;
+pub(crate) use held::{FileId, Lost};
 pub(in crate::logs) use tail::missing;
 pub(crate) use tail::{Position, Step, Tail};
-pub(crate) use watch::Watcher;
+pub(crate) use watch::{Watch, Watcher};
 
 use std::path::{Path, PathBuf};
 

@@ -33,7 +33,7 @@ pub(crate) struct Position {
 pub(crate) enum Step {
     /// There is more.
     More,
-    /// That is all for now.
+    /// That is all there is yet.
     End,
     /// That is all, and the files are gone.
     Gone,
@@ -143,6 +143,14 @@ impl Tail {
         Ok(true)
     }
 
+    /// Holds on to the files that are there, without reading.
+    ///
+    /// # Errors
+    /// The files cannot be read.
+    pub(crate) fn hold(&mut self, turns: u64) -> io::Result<()> {
+        self.refresh(turns)
+    }
+
     /// Where this reading has come to.
     pub(crate) fn position(&self) -> Position {
         self.safe
@@ -223,7 +231,9 @@ impl Tail {
         self.mark_here();
     }
 
-    fn end(&self) -> Step {
+    fn end(&mut self) -> Step {
+        // Of many that wait for more none needs one.
+        self.buffer = Vec::new();
         match self.held.is_gone() {
             true => Step::Gone,
             false => Step::End,

@@ -125,6 +125,16 @@ impl Watch {
         folder.map_or(0, |(_, turns, _)| *turns.borrow())
     }
 
+    /// Whether something was written, or may have been, since the last call.
+    pub(crate) fn has_news(&mut self) -> bool {
+        let Some((_, turns, _)) = &mut self.folder else {
+            return true;
+        };
+        let has_news = turns.has_changed().unwrap_or(true);
+        turns.mark_unchanged();
+        has_news
+    }
+
     /// Waits until something was written, or may have been, since the last call.
     pub(crate) async fn changed(&mut self) {
         let told = match &mut self.folder {
