@@ -43,6 +43,8 @@ pub struct Assignment {
     pub service: ServiceId,
     /// For names and labels: `service-environment-project`.
     pub service_label: String,
+    /// The same, for the labels of its logs.
+    pub names: Names,
     /// What it runs.
     pub target: Target,
     /// Run, drain or stop.
@@ -80,6 +82,17 @@ pub struct Assignment {
     /// Nodes that have the image, the one that built it first; empty where a registry has it. At most
     /// [`MAX_IMAGE_PEERS`].
     pub image_peers: Vec<ImagePeer>,
+}
+
+/// Whose logs they are, in the words of people. Empty: an older server, which does not say.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Names {
+    /// The project.
+    pub project: String,
+    /// The environment.
+    pub environment: String,
+    /// The service.
+    pub service: String,
 }
 
 /// One build as its node is told of it.

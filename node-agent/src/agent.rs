@@ -18,7 +18,8 @@ use crate::executor::Executor;
 use crate::images::{self, Images};
 use crate::keeper::{Events, Keeper, Parts};
 use crate::ledger::{self, Contents, SledLedger, Writer};
-use crate::logs::Logs;
+use crate::logs::ship::Shipper;
+use crate::logs::{Logs, Watcher};
 use crate::metrics::Metrics;
 use crate::net::client::Client;
 use crate::options::Options;
@@ -157,17 +158,13 @@ impl Agent {
         let (ledger, contents) = open_ledger(&options).await?;
         let (writer, thread) = Writer::start(ledger, metrics.clone()).map_err(Error::Thread)?;
         let runtime = Runtime::new(&options.docker_socket, (cluster, node), metrics.clone())
-            .map_err(|error| Error::Docker(crate::error_chain(&error)))?;
+            .map_err(|error| Error::Docker(crate::error_chain(&error)))?
+            .with_log_budget(options.log_budget_bytes);
         let servers = credentials::servers(&options, &credentials).await?;
         let outbox = Arc::new(Outbox::default());
         let net = Client::new(options.net_socket.clone());
         let status = net.watch(shutdown.child_token());
         let tasks = TaskTracker::new();
-        tasks.spawn(metrics::serve(
-            metrics_listener,
-            metrics.clone(),
-            shutdown.clone(),
-        ));
         tasks.spawn(servers::keep(
             servers.clone(),
             credentials.clone(),
@@ -214,6 +211,17 @@ impl Agent {
         let (wanted, wanted_now) = watch::channel(None);
         let (places, places_now) = watch::channel(Default::default());
         let (down, down_events) = mpsc::channel(EVENTS_MAX);
+        let scrape = samples::Scrape::new(
+            running.clone(),
+            places_now.clone(),
+            options.data_dir.clone(),
+        );
+        tasks.spawn(metrics::serve(
+            metrics_listener,
+            metrics.clone(),
+            scrape,
+            shutdown.clone(),
+        ));
         let publisher = Publisher {
             client: net,
             status,
@@ -227,14 +235,28 @@ impl Agent {
             tasks.clone(),
             shutdown.clone(),
         );
+        let watcher = Watcher::start(shutdown.clone());
+        for destination in &options.ship_logs_to {
+            let shipper = Shipper {
+                destination: destination.clone(),
+                node: options.name.clone(),
+                runtime: runtime.clone(),
+                places: places_now.clone(),
+                watcher: watcher.clone(),
+                writer: writer.clone(),
+                metrics: metrics.clone(),
+                positions: contents.shipped.clone(),
+            };
+            tasks.spawn(shipper.run(shutdown.clone()));
+        }
         let session = Session {
             servers: servers.clone(),
             cluster,
             outbox: outbox.clone(),
             down,
             logins: runtime.logins().clone(),
-            logs: Logs::new(runtime.clone(), places_now, servers.clone()),
             shells,
+            logs: Logs::new(runtime.clone(), places_now, servers.clone(), watcher),
             held,
             metrics: metrics.clone(),
             credentials: own,

@@ -36,6 +36,7 @@ mod testing;
 
 pub use agent::{Agent, Error, run};
 pub use images::{Budget, Options as ImageOptions};
+pub use logs::ship::Destination as LogDestination;
 pub use options::Options;
 pub use plan::Devices;
 

@@ -1,7 +1,7 @@
 //! Values for tests.
 
 use skep_model::allocation::Desired;
-use skep_model::assignment::Assignment;
+use skep_model::assignment::{Assignment, Names};
 use skep_model::container::Container;
 use skep_model::health::Health;
 use skep_model::hooks::Hooks;
@@ -15,6 +15,11 @@ pub(crate) fn assignment(id: u128) -> Assignment {
         allocation: AllocationId::from_u128(id),
         service: ServiceId::from_u128(1),
         service_label: "web-production-shop".into(),
+        names: Names {
+            project: "shop".into(),
+            environment: "production".into(),
+            service: "web".into(),
+        },
         target: Target {
             release: 1,
             deployment: DeploymentId::from_u128(2),
@@ -61,5 +66,7 @@ pub(crate) fn options() -> crate::Options {
         memory_bytes: None,
         moved: false,
         devices: Default::default(),
+        log_budget_bytes: crate::options::LOG_BUDGET_BYTES,
+        ship_logs_to: Vec::new(),
     }
 }

@@ -19,6 +19,7 @@ pub mod place;
 pub mod postgres;
 pub mod process;
 pub mod random;
+pub mod receiver;
 pub mod register;
 pub mod servers;
 pub mod skep;

@@ -8,7 +8,7 @@ use skep_model::manifest::parse_bytes;
 use skep_model::name;
 use skep_model::node::check_meta;
 use skep_model::problem::Problem;
-use skep_node_agent::{Agent, Budget, Devices, ImageOptions};
+use skep_node_agent::{Agent, Budget, Devices, ImageOptions, LogDestination};
 
 use super::{Common, doctor};
 use crate::failure::{Failure, chain};
@@ -109,6 +109,24 @@ pub(crate) struct Args {
     /// The data folder was moved here from another machine for good: use it
     #[arg(long)]
     pub(crate) moved: bool,
+    /// What the logs of all containers may take on this node, in MiB; a hundredth of it for each
+    #[arg(
+        long,
+        value_name = "MIB",
+        env = "SKEP_AGENT_LOG_BUDGET",
+        default_value_t = 3_000
+    )]
+    pub(crate) log_budget: u64,
+    /// Where the logs of apps are shipped to, such as `loki=http://10.0.0.9:3100` or
+    /// `otlp=https://collector:4318`; may be given several times
+    #[arg(
+        long,
+        value_name = "KIND=URL",
+        env = "SKEP_AGENT_SHIP_LOGS_TO",
+        hide_env_values = true,
+        value_delimiter = ','
+    )]
+    pub(crate) ship_logs_to: Vec<LogDestination>,
     /// Stop the containers at the end, and start them again at the next start
     #[arg(long)]
     pub(crate) stop_on_exit: bool,
@@ -148,6 +166,8 @@ fn run_agent(args: Args) -> Result<(), Failure> {
         devices: devices(args.device),
         memory_bytes: args.memory,
         moved: args.moved,
+        log_budget_bytes: args.log_budget.saturating_mul(1 << 20),
+        ship_logs_to: args.ship_logs_to,
     };
     super::run(&args.common, async |shutdown| {
         let stop = |error: &skep_node_agent::Error| Failure::failed(chain(error));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use skep_model::allocation::Allocation;
 use skep_model::assignment::{
-    Assignment, BuildOrder, DesiredSet, Generation, ImagePeer, MAX_IMAGE_PEERS,
+    Assignment, BuildOrder, DesiredSet, Generation, ImagePeer, MAX_IMAGE_PEERS, Names,
 };
 use skep_model::deployment::{Deployment, Origin};
 use skep_model::hooks::Hooks;
@@ -88,6 +88,7 @@ pub fn assignment(
         allocation: allocation.id,
         service: service.id,
         service_label: view.label_of(service),
+        names: names(view, service),
         target: allocation.target,
         desired: allocation.desired,
         image: release.image.clone(),
@@ -139,6 +140,15 @@ fn image_peers(view: &State, release: &Release, to: NodeId) -> Vec<ImagePeer> {
         }
     }
     peers
+}
+
+fn names(view: &State, service: &Service) -> Names {
+    let path = view.path_of(service);
+    path.map_or_else(Names::default, |path| Names {
+        project: path.project.to_string(),
+        environment: path.environment.to_string(),
+        service: path.service.to_string(),
+    })
 }
 
 /// What is left of a job's time when this attempt of it is made; at least a moment, since 0 is no

@@ -23,7 +23,7 @@ const CHUNKS: usize = 16;
 const NODE_QUEUE: usize = 64;
 
 /// What somebody wants to read.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Ask {
     /// Whose log.
     pub allocation: AllocationId,
@@ -35,6 +35,12 @@ pub struct Ask {
     pub tail: u32,
     /// Only lines after this cursor, ns since the epoch; 0: all.
     pub after_ns: u64,
+    /// Only lines before this, ns since the epoch; 0: all.
+    pub until_ns: u64,
+    /// Only lines that this regular expression is found in; empty: all.
+    pub grep: Arc<str>,
+    /// `after_ns` is a line that somebody has got: what is missing behind it is to be said.
+    pub resumed: bool,
 }
 
 #[derive(Default)]
@@ -172,6 +178,9 @@ impl Relay {
             follow: ask.follow,
             tail: ask.tail,
             after_ns: ask.after_ns,
+            until_ns: ask.until_ns,
+            grep: ask.grep.to_string(),
+            resumed: ask.resumed,
         };
         self.inner.askers.lock().insert(request, (ask.node, sender));
         let asked = Asked {

@@ -18,6 +18,7 @@ mod hooks;
 mod jobs;
 mod leader;
 mod log_source;
+mod merge;
 mod metrics;
 pub mod neighbours;
 mod nodes;

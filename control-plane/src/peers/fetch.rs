@@ -61,6 +61,9 @@ impl Fetcher {
             follow: ask.follow,
             tail: ask.tail,
             after_ns: ask.after_ns,
+            until_ns: ask.until_ns,
+            grep: ask.grep.to_string(),
+            resumed: ask.resumed,
         };
         let mut client =
             (self.links.shared(&contact, Lane::Bulk)).map_err(|status| away(&reason(&status)))?;
@@ -118,13 +121,14 @@ impl Elsewhere for Fetcher {
         let (sender, chunks) = mpsc::channel(LOG_CHUNKS);
         let fetcher = self.clone();
         tokio::spawn(async move {
+            let allocation = ask.allocation;
             let pass = async {
                 let problem = match fetcher.open_logs(server, ask).await {
                     Ok(lines) => pass_logs(lines, &sender).await,
                     Err(problem) => Some(problem),
                 };
                 let last = problem.map(|problem| v1::LogChunk {
-                    allocation: id_bytes(ask.allocation.as_u128()),
+                    allocation: id_bytes(allocation.as_u128()),
                     problem: Some((&problem).into()),
                     ..v1::LogChunk::default()
                 });

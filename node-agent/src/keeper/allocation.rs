@@ -380,6 +380,7 @@ impl Keeper {
 
     /// Says how an allocation is, where that changed.
     pub(super) fn say(&mut self, id: AllocationId) {
+        self.publish_places(id);
         let assignment = self.assignments.get(&id);
         let Some(entry) = self.entries.get_mut(&id) else {
             return;

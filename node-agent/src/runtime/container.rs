@@ -42,9 +42,12 @@ const SHARES_PER_CORE: i64 = 1_024;
 const SHARES_MIN: i64 = 2;
 /// Longest part of a service's label in a container's name.
 const NAME_LABEL_MAX: usize = 40;
-/// Docker's log files: what `skep logs` can reach back to.
-const LOG_SIZE: &str = "10m";
-const LOG_FILES: &str = "3";
+/// Docker's log files: with fewer a reader that is late loses half of what is kept at each turn.
+const LOG_FILES: u64 = 3;
+/// Containers that share a node's budget for logs.
+const LOG_SHARES: u64 = 100;
+/// Smallest file: turned over more often, Docker does little else.
+const LOG_SIZE_MIN: u64 = 1 << 20;
 
 /// Whose containers they are.
 #[derive(Debug, Clone, Copy)]
@@ -89,7 +92,7 @@ pub(crate) fn body(
     assignment: &Assignment,
     (attempt, grant): (u32, &Grant),
     labels: &Labels,
-    (image, init): (&str, bool),
+    (image, init, log_size): (&str, bool, u64),
 ) -> ContainerCreateBody {
     let mut env: Vec<String> = assignment
         .environment
@@ -110,7 +113,7 @@ pub(crate) fn body(
         stop_timeout: i64::try_from(grace_s).ok(),
         stop_signal: assignment.container.stop_signal.clone(),
         user: assignment.container.user.clone(),
-        host_config: Some(host_config(assignment, grant, init)),
+        host_config: Some(host_config(assignment, grant, (init, log_size))),
         ..Default::default()
     }
 }
@@ -163,7 +166,17 @@ fn label_map(
     .collect()
 }
 
-fn host_config(assignment: &Assignment, grant: &Grant, init: bool) -> HostConfig {
+/// From which size on a container's log file is turned over, in bytes, where all logs of a node may take
+/// `budget`.
+pub(super) fn log_size(budget: u64) -> u64 {
+    (budget / LOG_SHARES / LOG_FILES).max(LOG_SIZE_MIN)
+}
+
+fn host_config(
+    assignment: &Assignment,
+    grant: &Grant,
+    (init, log_size): (bool, u64),
+) -> HostConfig {
     let resources = &assignment.resources;
     let memory = i64::try_from(resources.memory_ceiling_bytes()).unwrap_or(i64::MAX);
     let shares = i64::from(resources.cpu_millis) * SHARES_PER_CORE / 1_000;
@@ -197,7 +210,7 @@ fn host_config(assignment: &Assignment, grant: &Grant, init: bool) -> HostConfig
     let tmpfs = tmpfs.map(|(path, size)| (path.clone(), format!("size={size},mode=1777")));
     let sysctls = confined.sysctls.clone().into_iter();
     let kept = confined.capabilities().into_iter().map(str::to_owned);
-    let log_options = [("max-size", LOG_SIZE), ("max-file", LOG_FILES)];
+    let log_options = [("max-size", log_size), ("max-file", LOG_FILES)];
     HostConfig {
         cpu_shares: Some(shares.max(SHARES_MIN)),
         nano_cpus: (limit > 0).then_some(limit * 1_000_000),
@@ -228,7 +241,7 @@ fn host_config(assignment: &Assignment, grant: &Grant, init: bool) -> HostConfig
             typ: Some("json-file".to_owned()),
             config: Some(
                 log_options
-                    .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                    .map(|(name, value)| (name.to_owned(), value.to_string()))
                     .into(),
             ),
         }),
@@ -276,7 +289,7 @@ mod tests {
             node: NodeId::from_u128(2),
         };
         let nothing = Grant::default();
-        let body = body(&wanted, (3, &nothing), &labels, ("sha256:x", true));
+        let body = body(&wanted, (3, &nothing), &labels, ("sha256:x", true, 5 << 20));
         assert_eq!(body.env, Some(vec!["A=b=c".into(), "PORT=8080".into()]));
         let host = body.host_config.expect("limits");
         assert_eq!(
@@ -284,6 +297,12 @@ mod tests {
             (Some(512), Some(1_500_000_000))
         );
         assert_eq!(host.memory, host.memory_swap);
+        let log = host.log_config.and_then(|log| log.config).expect("options");
+        assert_eq!(
+            (log["max-size"].as_str(), log["max-file"].as_str()),
+            ("5242880", "3")
+        );
+        assert_eq!((log_size(3_000 << 20), log_size(0)), (10 << 20, 1 << 20));
         assert_eq!(host.port_bindings, None);
         let made = body.labels.expect("labels");
         for wanted in labels.filter_of(wanted.allocation) {
@@ -310,7 +329,7 @@ mod tests {
             node: NodeId::from_u128(2),
         };
         let wanted = assignment(7);
-        let body = body(&wanted, (1, &grant), &labels, ("sha256:x", true));
+        let body = body(&wanted, (1, &grant), &labels, ("sha256:x", true, 5 << 20));
         let env = body.env.expect("variables");
         assert!(
             env.contains(&"SKEP_DYNAMIC_PORTS=20001".to_owned()),

@@ -7,6 +7,7 @@ pub(crate) mod exec;
 pub(crate) mod image;
 mod init;
 pub(crate) mod inspect;
+mod spool;
 pub(crate) mod tail;
 pub(crate) mod transport;
 
@@ -27,6 +28,7 @@ use tokio::time::timeout;
 
 use crate::logins::Logins;
 use crate::metrics::Metrics;
+use crate::options::LOG_BUDGET_BYTES;
 use crate::plan::{Grant, Phase, Seen};
 
 use transport::Socket;
@@ -123,6 +125,8 @@ pub(crate) struct Runtime {
     metrics: Metrics,
     init: Arc<AtomicBool>,
     logins: Logins,
+    told_no_spool: Arc<AtomicBool>,
+    log_size: u64,
 }
 
 impl Runtime {
@@ -149,7 +153,15 @@ impl Runtime {
             metrics,
             init: Arc::new(AtomicBool::new(false)),
             logins: Logins::default(),
+            told_no_spool: Arc::default(),
+            log_size: container::log_size(LOG_BUDGET_BYTES),
         })
+    }
+
+    /// The same, with containers whose logs may take `budget` bytes of the node together.
+    pub(crate) fn with_log_budget(mut self, budget: u64) -> Self {
+        self.log_size = container::log_size(budget);
+        self
     }
 
     /// The client underneath, for builds.
@@ -308,7 +320,8 @@ impl Runtime {
         image: &str,
     ) -> ContainerCreateBody {
         let init = self.init.load(Relaxed);
-        container::body(assignment, numbered, &self.labels, (image, init))
+        let own = (image, init, self.log_size);
+        container::body(assignment, numbered, &self.labels, own)
     }
 
     /// How a container that ran before an app's own is.

@@ -210,5 +210,8 @@ fn log_request(message: v1::LogRequest) -> Result<logs::Request, convert::Error>
         follow: message.follow,
         tail: message.tail,
         after_ns: message.after_ns,
+        until_ns: message.until_ns,
+        grep: message.grep,
+        resumed: message.resumed,
     })
 }

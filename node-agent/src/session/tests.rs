@@ -227,7 +227,12 @@ fn world(held: Option<Generation>) -> World {
         TaskTracker::new(),
         stop.clone(),
     );
-    let logs = Logs::new(runtime, places, servers.clone());
+    let logs = Logs::new(
+        runtime,
+        places,
+        servers.clone(),
+        crate::logs::Watcher::start(stop.clone()),
+    );
     let session = Session {
         logins: Default::default(),
         servers: servers.clone(),
@@ -619,6 +624,8 @@ async fn a_node_joins_once_and_is_itself_ever_after() {
         memory_bytes: None,
         moved: false,
         devices: Default::default(),
+        log_budget_bytes: 0,
+        ship_logs_to: Vec::new(),
     };
     let start = |options| async { crate::Agent::start(options, &stop).await };
     let text = || Some(token.to_text().to_string());

@@ -2,7 +2,7 @@
 
 use skep_model::allocation::Desired;
 use skep_model::assignment::{
-    Assignment, BuildOrder, DesiredSet, Generation, ImagePeer, MAX_IMAGE_PEERS,
+    Assignment, BuildOrder, DesiredSet, Generation, ImagePeer, MAX_IMAGE_PEERS, Names,
 };
 use skep_model::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
 use skep_model::route::{Backend, Route, RouteTable};
@@ -145,6 +145,9 @@ impl From<&Assignment> for v1::Assignment {
             container: container::container_out(&assignment.container),
             hooks: container::hooks_out(&assignment.hooks),
             image_peers: assignment.image_peers.iter().map(image_peer).collect(),
+            project_name: assignment.names.project.clone(),
+            environment_name: assignment.names.environment.clone(),
+            service_name: assignment.names.service.clone(),
         }
     }
 }
@@ -157,6 +160,11 @@ impl TryFrom<v1::Assignment> for Assignment {
             allocation: id!(AllocationId, message.allocation),
             service: id!(ServiceId, message.service),
             service_label: message.service_label,
+            names: Names {
+                project: message.project_name,
+                environment: message.environment_name,
+                service: message.service_name,
+            },
             target: need!(message.target),
             desired: enum_value("desired", &Desired::ALL, message.desired)?,
             image: need!(message.image),

@@ -35,6 +35,21 @@ pub(crate) fn start(settings: &Arc<Settings>) {
         let rate = settings.log_lines_per_s;
         thread::spawn(move || talk(rate));
     }
+    if settings.log_flood_lines > 0 {
+        let lines = settings.log_flood_lines;
+        thread::spawn(move || flood(lines));
+    }
+}
+
+fn flood(lines: u64) {
+    let mut out = std::io::BufWriter::with_capacity(64 << 10, std::io::stdout().lock());
+    for line in 1..=lines {
+        if writeln!(out, "flood {line} {:.<980}", "").is_err() {
+            return;
+        }
+    }
+    let _ = writeln!(out, "flood over");
+    let _ = out.flush();
 }
 
 /// Ends the process at once, in the middle of whatever it was doing.

@@ -11,6 +11,7 @@ mod crash;
 mod daemon;
 mod dev;
 mod faults;
+mod flood;
 mod git;
 mod history;
 mod hooks;

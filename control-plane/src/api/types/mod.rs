@@ -28,7 +28,7 @@ pub use deployment::{
     QuarantinedView, ReleaseView, ReleasesView,
 };
 pub use job::{CauseView, JobView, JobsView, RunRequest, ScheduleRequest, ScheduleView};
-pub use log::{AppLine, EndView, HookReply, LogPage, UploadView, WebhookView};
+pub use log::{AppLine, EndView, HookReply, LogPage, LostLines, UploadView, WebhookView};
 pub use placement::{
     AllocationReason, NodeAnswer, PlanRequest, PlanView, PlannedEnd, PlannedStart, PlannedStep,
     WhyView,
