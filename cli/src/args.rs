@@ -149,7 +149,8 @@ pub(crate) enum Command {
     /// List the servers of the control plane, like `server ls`
     Servers,
     /// Run the agent of this node
-    Agent(Box<parts::agent::Args>),
+    #[command(subcommand)]
+    Agent(parts::agent::Part),
     /// Run the data plane of this node: ingress and Traefik's endpoint
     Net(parts::net::Args),
 }
@@ -171,21 +172,22 @@ pub(crate) enum PartCommand {
     #[command(subcommand)]
     Server(parts::server::Part),
     /// Run the agent of this node
-    Agent(Box<parts::agent::Args>),
+    #[command(subcommand)]
+    Agent(parts::agent::Part),
     /// Run the data plane of this node: ingress and Traefik's endpoint
     Net(parts::net::Args),
 }
 
-/// `skep server` alone, and with nothing but options, runs one: the word that says so is put in.
+/// `skep server` or `skep agent` alone, and with nothing but options, runs one: the word that says so is put in.
 pub(crate) fn spelled_out(mut line: Vec<OsString>) -> Vec<OsString> {
-    let is_server = line.get(1).is_some_and(|first| first == "server");
+    let is_either = (line.get(1)).is_some_and(|first| first == "server" || first == "agent");
     let says_more = line.get(2).and_then(|second| second.to_str());
     let is_run = match says_more {
         None => line.len() == 2,
         Some("-h" | "--help" | "-V" | "--version") => false,
         Some(second) => second.starts_with('-'),
     };
-    if is_server && is_run {
+    if is_either && is_run {
         line.insert(2, "run".into());
     }
     line
@@ -247,6 +249,8 @@ mod tests {
             ("skep server --help", false),
             ("skep servers", false),
             ("skep agent --help", true),
+            ("skep agent --data-dir d", true),
+            ("skep agent doctor --json", true),
             ("skep net", true),
             ("skep up", false),
         ] {

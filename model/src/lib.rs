@@ -7,6 +7,7 @@ pub mod autoscale;
 pub mod deployment;
 pub mod id;
 pub mod job;
+pub mod machine;
 pub mod manifest;
 pub mod name;
 pub mod node;

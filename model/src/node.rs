@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::NodeId;
+use crate::machine::Machine;
 use crate::problem::Problem;
 
 /// Most keys of metadata on a node.
@@ -47,6 +48,9 @@ pub struct Facts {
     /// Metadata that its agent was started with; what operators set of the same key comes first.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub meta: BTreeMap<String, String>,
+    /// What the machine is.
+    #[serde(default, skip_serializing_if = "Machine::is_silent")]
+    pub machine: Machine,
 }
 
 /// Whether a node can be relied on.
@@ -60,11 +64,18 @@ pub enum NodeStatus {
     RuntimeDown,
     /// Its agent has been silent for too long.
     Lost,
+    /// Its agent says that the runtime answers a ping and does nothing else.
+    RuntimeWedged,
 }
 
 impl NodeStatus {
     /// Every status, in the order of the stored format: append only.
-    pub const ALL: [Self; 3] = [Self::Ready, Self::RuntimeDown, Self::Lost];
+    pub const ALL: [Self; 4] = [
+        Self::Ready,
+        Self::RuntimeDown,
+        Self::Lost,
+        Self::RuntimeWedged,
+    ];
 }
 
 /// What operators want of a node, whatever its status.
@@ -106,6 +117,8 @@ pub struct Node {
     pub meta: BTreeMap<String, String>,
     /// What operators want of it.
     pub admin: Admin,
+    /// Held by the one agent that speaks for it: drawn anew by each life of the agent; 0: nobody's yet.
+    pub seat: u128,
 }
 
 impl Node {
@@ -135,6 +148,7 @@ impl Facts {
                 "at most {MAX_META} metadata keys and kinds of devices"
             )));
         }
+        self.machine.check()?;
         let mut meta = self.meta.iter();
         meta.try_for_each(|(key, value)| check_meta(key, value))?;
         let mut devices = self.devices.keys();

@@ -23,6 +23,7 @@ use crate::net::client::Client;
 use crate::options::Options;
 use crate::routes::Publisher;
 use crate::runtime::{self, Runtime};
+use crate::seat::{self, Seat};
 use crate::session::{Outbox, ServerUploads, Session};
 use crate::{credentials, facts, metrics, samples, servers};
 
@@ -48,6 +49,12 @@ pub enum Error {
         /// What is wrong.
         source: ledger::Error,
     },
+    /// The folder is another machine's.
+    #[error(transparent)]
+    Seat(#[from] seat::Error),
+    /// Another agent speaks for this node.
+    #[error("this agent keeps its hands off the containers: {0}")]
+    Doubled(String),
     /// Docker's socket.
     #[error("docker: {0}")]
     Docker(String),
@@ -71,6 +78,7 @@ pub struct Agent {
     metrics: Metrics,
     metrics_listener: tokio::net::TcpListener,
     credentials: credentials::Own,
+    seat: Arc<Seat>,
     identity: (ClusterId, NodeId),
 }
 
@@ -90,6 +98,13 @@ impl Agent {
             .await
             .map_err(|source| Error::Metrics { address, source })?;
         let facts = facts::machine(&options);
+        let (folder, machine, moved) = (
+            options.data_dir.clone(),
+            facts.machine.clone(),
+            options.moved,
+        );
+        let drawn = spawn_blocking(move || Seat::draw(&folder, &machine, moved)).await;
+        let seat = drawn.map_err(|_| credentials::Error::Closing)??;
         let credentials = credentials::ensure(&options, &facts, shutdown).await?;
         let identity = credentials.reloadable().identity();
         let node = identity.node_id().ok_or(credentials::Error::NotANode)?;
@@ -98,8 +113,14 @@ impl Agent {
             metrics: Metrics::default(),
             metrics_listener,
             credentials,
+            seat: Arc::new(seat),
             identity: (identity.cluster, node),
         })
+    }
+
+    /// Whether the agent of this data folder has joined already.
+    pub fn has_identity(data_dir: &std::path::Path) -> bool {
+        credentials::is_there(data_dir)
     }
 
     /// Where `/metrics` is served.
@@ -123,8 +144,11 @@ impl Agent {
             metrics,
             metrics_listener,
             credentials,
+            seat,
             identity: (cluster, node),
         } = self;
+        // Another agent's word ends this one, not whoever runs it.
+        let shutdown = shutdown.child_token();
         let (ledger, contents) = open_ledger(&options).await?;
         let (writer, thread) = Writer::start(ledger, metrics.clone()).map_err(Error::Thread)?;
         let runtime = Runtime::new(&options.docker_socket, (cluster, node), metrics.clone())
@@ -191,8 +215,9 @@ impl Agent {
             held,
             metrics: metrics.clone(),
             credentials: own,
+            seat: seat.clone(),
         };
-        tasks.spawn(session.run(shutdown.clone()));
+        let session = tokio::spawn(speak(session, seat.clone(), shutdown.clone()));
 
         let (told, told_events) = mpsc::channel(EVENTS_MAX);
         tasks.spawn(runtime::events::watch(
@@ -230,6 +255,7 @@ impl Agent {
             reports,
             stop_on_exit: options.stop_on_exit,
             devices: options.devices,
+            seat: seat.clone(),
         };
         let events = Events {
             down: down_events,
@@ -238,11 +264,33 @@ impl Agent {
             reports: report_events,
             finished: finished_events,
         };
-        Keeper::new(parts, contents, shutdown).run(events).await;
+        if seat.is_refused() {
+            tracing::warn!(
+                "a server has said that another agent speaks for this node: nothing is touched before a \
+                 server takes this one"
+            );
+            shutdown.run_until_cancelled(seat.admitted()).await;
+        }
+        Keeper::new(parts, contents, shutdown.clone())
+            .run(events)
+            .await;
+        shutdown.cancel();
+        let refusal = session.await.unwrap_or_default();
         tasks.close();
         close(thread, tasks).await;
-        Ok(())
+        refusal.map_or(Ok(()), |why| Err(Error::Doubled(why)))
     }
+}
+
+/// Keeps the session; where another agent speaks for this node everything ends, with what was said.
+async fn speak(session: Session, seat: Arc<Seat>, shutdown: CancellationToken) -> Option<String> {
+    let refusal = session.run(shutdown.clone()).await;
+    if let Some(why) = &refusal {
+        tracing::error!(%why, "another agent speaks for this node: this one ends");
+        let _ = spawn_blocking(move || seat.refuse()).await;
+        shutdown.cancel();
+    }
+    refusal
 }
 
 /// Lets the parts end and the ledger write what it was given.

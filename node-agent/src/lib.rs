@@ -11,6 +11,7 @@ pub mod build;
 mod builds;
 mod clock;
 pub mod credentials;
+pub mod doctor;
 mod executor;
 mod facts;
 mod health;
@@ -24,6 +25,7 @@ mod plan;
 mod routes;
 mod runtime;
 mod samples;
+mod seat;
 mod servers;
 mod session;
 #[cfg(test)]

@@ -30,6 +30,10 @@ pub struct Options {
     pub builder: bool,
     /// What the node says of itself for constraints, key to value; operators may say otherwise.
     pub meta: BTreeMap<String, String>,
+    /// The data folder is this machine's from now on, whoever's it was.
+    pub moved: bool,
+    /// An operator's word on the node's memory, in bytes; none: as found out.
+    pub memory_bytes: Option<u64>,
     /// Devices that containers may be given, each to one at a time.
     pub devices: Devices,
 }

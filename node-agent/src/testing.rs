@@ -50,6 +50,8 @@ pub(crate) fn options() -> crate::Options {
         stop_on_exit: false,
         builder: true,
         meta: Default::default(),
+        memory_bytes: None,
+        moved: false,
         devices: Default::default(),
     }
 }

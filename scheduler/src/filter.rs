@@ -121,6 +121,10 @@ pub enum Reason {
     Draining,
     /// Its runtime does not answer.
     RuntimeDown,
+    /// Its runtime answers a ping, and does nothing else.
+    RuntimeWedged,
+    /// Nobody knows how much memory it has.
+    MemoryUnknown,
     /// Its agent is silent.
     Lost,
 }

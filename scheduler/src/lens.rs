@@ -328,6 +328,8 @@ impl<'a, 'q> Lens<'a, 'q> {
             Standing::Cordoned => Some(Reason::Cordoned),
             Standing::Draining => Some(Reason::Draining),
             Standing::RuntimeDown => Some(Reason::RuntimeDown),
+            Standing::RuntimeWedged => Some(Reason::RuntimeWedged),
+            Standing::Unmeasured => Some(Reason::MemoryUnknown),
             Standing::Lost | Standing::Absent => Some(Reason::Lost),
         };
         // What has its image or data elsewhere cannot run here, whatever becomes of the node.

@@ -125,6 +125,7 @@ fn parse_node(world: &mut World, words: &[&str]) -> Option<()> {
         None => NodeStatus::Ready,
         Some("lost") => NodeStatus::Lost,
         Some("runtime-down") => NodeStatus::RuntimeDown,
+        Some("runtime-wedged") => NodeStatus::RuntimeWedged,
         Some("cordoned" | "drain") => NodeStatus::Ready,
         Some(_) => return None,
     };

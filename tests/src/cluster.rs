@@ -44,6 +44,8 @@ pub struct Bootstrap {
     pub token: String,
     /// A token to join with.
     pub join_token: String,
+    /// `host:port` where agents are taken.
+    pub agents: String,
 }
 
 /// A running cluster.

@@ -241,6 +241,17 @@ impl Containers {
         Ok(())
     }
 
+    /// References of images whose name begins so.
+    ///
+    /// # Errors
+    /// Docker's.
+    pub async fn images_named(&self, prefix: &str) -> Result<Vec<String>> {
+        let options = ListImagesOptionsBuilder::default().all(true).build();
+        let images = self.docker.list_images(Some(options)).await?;
+        let tags = images.into_iter().flat_map(|image| image.repo_tags);
+        Ok(tags.filter(|tag| tag.starts_with(prefix)).collect())
+    }
+
     /// Removes a container, running or not.
     ///
     /// # Errors

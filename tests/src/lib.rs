@@ -7,6 +7,7 @@ pub mod chaos;
 pub mod cluster;
 pub mod containers;
 pub mod crash;
+pub mod docker_proxy;
 pub mod dockerd;
 pub mod etcd;
 pub mod figures;

@@ -60,7 +60,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Server(server::Command::History(command)) => wait(history::run(&command, session)),
         Command::Backup(command) if command.is_offline() => backup::look(&command, session),
         Command::Restore(args) => restore::run(&args, session),
-        Command::Agent(args) => parts::agent::run(*args),
+        Command::Agent(part) => parts::agent::run(part),
         Command::Net(args) => parts::net::run(args),
         Command::Login(args) => login::run(&args, session),
         Command::Context(command) => context::run(&command, session),
@@ -79,7 +79,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
 pub(crate) fn run_part(command: PartCommand) -> Result<(), Failure> {
     match command {
         PartCommand::Server(part) => parts::server::run(part),
-        PartCommand::Agent(args) => parts::agent::run(*args),
+        PartCommand::Agent(part) => parts::agent::run(part),
         PartCommand::Net(args) => parts::net::run(args),
     }
 }

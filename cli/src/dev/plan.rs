@@ -155,7 +155,7 @@ pub(super) fn launch(
         }
     }
     let mut arguments: Vec<OsString> = vec![part.name().into()];
-    if part == Part::Server {
+    if part != Part::Net {
         arguments.push("run".into());
     }
     arguments.push("--exit-with-parent".into());
@@ -165,6 +165,8 @@ pub(super) fn launch(
     }
     if part == Part::Agent {
         arguments.push("--stop-on-exit".into());
+        // Whether Docker answers is told by the node's status here.
+        arguments.push("--unexamined".into());
     }
     for (name, value) in options {
         arguments.push(name.into());

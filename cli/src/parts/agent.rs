@@ -4,18 +4,28 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde_json::json;
+use skep_model::manifest::parse_bytes;
 use skep_model::name;
 use skep_model::node::check_meta;
 use skep_model::problem::Problem;
 use skep_node_agent::{Agent, Devices};
 
-use super::Common;
+use super::{Common, doctor};
 use crate::failure::{Failure, chain};
 
 /// Where Docker listens if nobody says otherwise.
 const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 /// The name of a node whose machine's name suggests none.
 const NODE: &str = "node";
+
+/// The agent, and what goes before it.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub(crate) enum Part {
+    /// Run the agent (what `skep agent` alone does)
+    Run(Box<Args>),
+    /// Examine whether this machine can be a node, and say what to fix
+    Doctor(Box<doctor::Args>),
+}
 
 /// Run the agent of this node
 #[derive(Debug, Clone, clap::Args)]
@@ -67,6 +77,16 @@ pub(crate) struct Args {
     /// A device that apps may ask for by name, such as `gpu=/dev/dri/renderD128`; once for each
     #[arg(long, value_name = "NAME=PATH", env = "SKEP_AGENT_DEVICES", value_delimiter = ',', value_parser = device)]
     pub(crate) device: Vec<(String, PathBuf)>,
+    /// Memory that apps may be placed on, such as `8GiB`, where the machine does not tell [default: all of
+    /// it]
+    #[arg(long, value_name = "SIZE", env = "SKEP_AGENT_MEMORY", value_parser = bytes)]
+    pub(crate) memory: Option<u64>,
+    /// Join without examining the machine (`skep dev` tells by other means)
+    #[arg(long, hide = true)]
+    pub(crate) unexamined: bool,
+    /// The data folder was moved here from another machine for good: use it
+    #[arg(long)]
+    pub(crate) moved: bool,
     /// Stop the containers at the end, and start them again at the next start
     #[arg(long)]
     pub(crate) stop_on_exit: bool,
@@ -74,11 +94,18 @@ pub(crate) struct Args {
     pub(crate) common: Common,
 }
 
-/// Runs the agent until it is asked to end.
+/// Runs the agent until it is asked to end, or examines the machine.
 ///
 /// # Errors
-/// It cannot start or go on.
-pub(crate) fn run(args: Args) -> Result<(), Failure> {
+/// It cannot start or go on; the machine cannot be a node.
+pub(crate) fn run(part: Part) -> Result<(), Failure> {
+    match part {
+        Part::Run(args) => run_agent(*args),
+        Part::Doctor(args) => doctor::run(*args),
+    }
+}
+
+fn run_agent(args: Args) -> Result<(), Failure> {
     let options = skep_node_agent::Options {
         data_dir: args.data_dir,
         server: args.server,
@@ -91,9 +118,14 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         builder: !args.no_builds,
         meta: args.meta.into_iter().collect(),
         devices: devices(args.device),
+        memory_bytes: args.memory,
+        moved: args.moved,
     };
     super::run(&args.common, async |shutdown| {
         let stop = |error: &skep_node_agent::Error| Failure::failed(chain(error));
+        if !args.unexamined && !Agent::has_identity(&options.data_dir) {
+            doctor::admit(&examined(&options), &shutdown).await?;
+        }
         let agent = match Agent::start(options, &shutdown).await {
             Ok(agent) => agent,
             // Asked to end while it waited for a server to join.
@@ -109,10 +141,25 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     })
 }
 
+fn examined(options: &skep_node_agent::Options) -> skep_node_agent::doctor::Options {
+    skep_node_agent::doctor::Options {
+        docker_socket: options.docker_socket.clone(),
+        net_socket: Some(options.net_socket.clone()),
+        data_dir: Some(options.data_dir.clone()),
+        server: Some(options.server.clone()),
+        join_token: options.join_token.clone(),
+        memory_bytes: options.memory_bytes,
+    }
+}
+
 fn pair(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("KEY=VALUE is accepted")?;
     check_meta(key, value).map_err(|problem| problem.message)?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
+    parse_bytes("--memory", text).map_err(|problem| problem.to_string())
 }
 
 fn device(text: &str) -> Result<(String, PathBuf), String> {
@@ -147,7 +194,10 @@ fn node_name(given: Option<String>) -> Result<String, Problem> {
     Ok(name::suggest(host.trim()).unwrap_or_else(|| NODE.to_owned()))
 }
 
-fn docker_socket(given: Option<PathBuf>, docker_host: Option<String>) -> Result<PathBuf, Problem> {
+pub(super) fn docker_socket(
+    given: Option<PathBuf>,
+    docker_host: Option<String>,
+) -> Result<PathBuf, Problem> {
     if let Some(given) = given {
         return Ok(given);
     }

@@ -5,6 +5,7 @@ pub mod elsewhere;
 pub mod fleet;
 pub mod notices;
 pub mod relay;
+mod seat;
 pub mod service;
 mod session;
 mod told;

@@ -77,6 +77,7 @@ impl Shared {
             devices: Default::default(),
             private_network: false,
             meta: Default::default(),
+            machine: Default::default(),
             ..facts
         })
     }
@@ -183,6 +184,7 @@ impl Agents for AgentsService {
             joined_ms: 0,
             meta: std::collections::BTreeMap::new(),
             admin: Default::default(),
+            seat: 0,
         };
         let command = v1::JoinNode {
             token: id_bytes(token.as_u128()),
@@ -231,6 +233,7 @@ impl Agents for AgentsService {
         let node = self.caller(&request).await?;
         let id = NEXT_SESSION.fetch_add(1, Ordering::Relaxed);
         if !self.shared.fleet.connect(node, id) {
+            super::seat::tell(&self.shared, node);
             return Err(Status::already_exists(
                 "another agent with this node's identity is connected",
             ));

@@ -16,7 +16,7 @@ use skep_state::State;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
-use super::fleet::RouteStatus;
+use super::fleet::{RouteStatus, Runtime};
 use super::notices::Concern;
 use super::service::Shared;
 use super::told::Told;
@@ -121,6 +121,7 @@ impl Session {
         let facts = hello
             .facts
             .ok_or_else(|| Status::invalid_argument("Hello lacks facts"))?;
+        self.seat(&hello.seat, &hello.next_seat).await?;
         Ok((facts, hello.held.map(Generation::from)))
     }
 
@@ -153,7 +154,8 @@ impl Session {
                     None => continue,
                 },
                 Up::Observed(observed) => {
-                    fleet.runtime(node, self.id, observed.runtime_ok);
+                    let runtime = Runtime::of(observed.runtime_ok, observed.runtime_wedged);
+                    fleet.runtime(node, self.id, runtime);
                     Work::Observed(observed)
                 }
                 Up::BuildLog(log) => Work::Lines(log),
@@ -360,7 +362,7 @@ impl Session {
     }
 
     /// Until it is taken or refused: while nobody leads, the node's word waits here.
-    async fn propose(&self, kind: Kind) -> Result<(), Status> {
+    pub(super) async fn propose(&self, kind: Kind) -> Result<(), Status> {
         loop {
             match self.shared.store.propose(kind.clone()).await {
                 Ok(_) => return Ok(()),

@@ -163,6 +163,7 @@ impl Server {
             joined_ms: 0,
             meta: std::collections::BTreeMap::new(),
             admin: Default::default(),
+            seat: 0,
         };
         self.propose(Kind::JoinNode(v1::JoinNode {
             token: id_bytes(token.id.as_u128()),

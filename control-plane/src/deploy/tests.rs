@@ -152,6 +152,7 @@ impl World {
             joined_ms: 0,
             meta: std::collections::BTreeMap::new(),
             admin: Default::default(),
+            seat: 0,
         };
         let join = v1::JoinNode {
             token: id_bytes(1),

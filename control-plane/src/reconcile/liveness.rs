@@ -1,6 +1,7 @@
 //! Who is there: the leader's judgement of nodes, from what their sessions say.
 
 use skep_model::node::NodeStatus;
+use skep_proto::LEVEL_SCHEDULING;
 use skep_proto::convert::{enum_number, id_bytes};
 use skep_proto::v1::SetNodeStatus;
 use skep_proto::v1::command::Kind;
@@ -11,7 +12,11 @@ impl Duties {
     pub(super) async fn judge_nodes(&mut self) {
         let view = self.parts.store.view();
         for node in view.nodes() {
-            let (status, look_again) = self.parts.fleet.judge(node);
+            let (mut status, look_again) = self.parts.fleet.judge(node);
+            // Older servers know of no third way to be down.
+            if status == NodeStatus::RuntimeWedged && view.feature_level() < LEVEL_SCHEDULING {
+                status = NodeStatus::RuntimeDown;
+            }
             if let Some(at) = look_again {
                 self.wake_at_instant(at);
             }

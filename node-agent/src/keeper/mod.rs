@@ -32,6 +32,7 @@ use crate::routes::Content;
 use crate::runtime::Runtime;
 use crate::runtime::events::Told;
 use crate::samples;
+use crate::seat::Seat;
 use crate::session::{Down, Outbox};
 
 use contact::Contact;
@@ -65,6 +66,8 @@ pub(crate) struct Parts {
     pub(crate) stop_on_exit: bool,
     /// What containers may be given.
     pub(crate) devices: Devices,
+    /// Whether this agent may speak for the node.
+    pub(crate) seat: Arc<Seat>,
 }
 
 /// What happens around it.

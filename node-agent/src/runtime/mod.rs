@@ -33,6 +33,11 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 /// `GET /info` is what a wedged daemon does not answer, unlike ping.
 const INFO_TIMEOUT: Duration = Duration::from_secs(5);
+/// A daemon under load may be that slow; one that takes longer, twice, while it answers a ping at once,
+/// is wedged.
+const SLOW_INFO_TIMEOUT: Duration = Duration::from_secs(15);
+/// A wedged daemon answers this at once.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// Added to a stop's grace for Docker's own work.
 const STOP_MARGIN: Duration = Duration::from_secs(20);
 /// Starts and removes in flight: measured, more gain nothing and may wedge the daemon.
@@ -59,6 +64,9 @@ pub(crate) enum Error {
         /// How long it was waited for.
         limit: Duration,
     },
+    /// It answers a ping, and twice nothing else.
+    #[error("docker answers a ping, and hangs with everything else: restart it")]
+    Wedged,
     /// Its answer lacks something.
     #[error("docker's answer lacks {what}")]
     Answer {
@@ -173,11 +181,37 @@ impl Runtime {
 
     /// What the daemon says of itself: the one call that shows whether it works.
     pub(crate) async fn info(&self) -> Result<bollard::models::SystemInfo, Error> {
-        let info = self
-            .call("answer", INFO_TIMEOUT, self.docker.info())
-            .await?;
+        self.info_within(INFO_TIMEOUT).await
+    }
+
+    async fn info_within(&self, limit: Duration) -> Result<bollard::models::SystemInfo, Error> {
+        let info = self.call("answer", limit, self.docker.info()).await?;
         self.init.store(container::has_init(&info), Relaxed);
         Ok(info)
+    }
+
+    /// Whether the daemon works. One that is slow gets a second, longer chance.
+    ///
+    /// # Errors
+    /// [`Error::Wedged`]: it had both, and still answers a ping. Else it is away.
+    pub(crate) async fn check(&self) -> Result<(), Error> {
+        match self.info().await {
+            Ok(_) => return Ok(()),
+            Err(Error::Timeout { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        tracing::warn!(
+            "docker is slow: it did not answer within {} s",
+            INFO_TIMEOUT.as_secs()
+        );
+        match self.info_within(SLOW_INFO_TIMEOUT).await {
+            Ok(_) => Ok(()),
+            Err(error @ Error::Timeout { .. }) => {
+                let ping = self.call("answer a ping", PING_TIMEOUT, self.docker.ping());
+                Err(ping.await.map_or(error, |_| Error::Wedged))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Every container of this node, by allocation and attempt; what is known of those that run is

@@ -60,9 +60,12 @@ async fn begin(session: &Session) -> Result<(mpsc::Sender<v1::FromAgent>, Inboun
         }
     };
     let (up, queue) = mpsc::channel(SEND_QUEUE);
+    let (before, mine) = session.seat.shown();
     let hello = v1::Hello {
         facts: Some((&facts).into()),
         held: session.held.map(Into::into),
+        seat: convert::optional_id_bytes(before),
+        next_seat: convert::optional_id_bytes(mine),
     };
     let hello = v1::FromAgent {
         kind: Some(Up::Hello(hello)),
@@ -89,6 +92,7 @@ async fn serve(
     resend.set_missed_tick_behavior(MissedTickBehavior::Delay);
     resend.reset();
     let mut moved = session.servers.moved();
+    let mut is_admitted = false;
     let mut storing: Option<Storing> = None;
     let mut outgoing: Option<Up> = None;
     loop {
@@ -121,6 +125,12 @@ async fn serve(
             // One desired set at a time: the next is judged by what is on disk then.
             message = inbound.message(), if storing.is_none() => {
                 let message = message?.ok_or(Error::Ended)?;
+                if !is_admitted {
+                    // Before anything is acted upon: it costs one write in each life.
+                    let seat = session.seat.clone();
+                    let _ = tokio::task::spawn_blocking(move || seat.admit()).await;
+                    is_admitted = true;
+                }
                 if matches!(message.kind, Some(Kind::ObservedAck(_) | Kind::BuildLogAck(_))) {
                     resend.reset();
                 }

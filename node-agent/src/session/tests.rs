@@ -221,6 +221,9 @@ fn world(held: Option<Generation>) -> World {
         held,
         metrics,
         credentials: credentials(),
+        seat: Arc::new(
+            crate::seat::Seat::draw(dir.path(), &Default::default(), false).expect("seat"),
+        ),
     };
     tokio::spawn(session.run(stop.clone()));
     World {
@@ -332,14 +335,15 @@ async fn observations_are_full_first_then_deltas_until_acknowledged() {
     assert_eq!(seat.hello().await.held, None);
     // Nothing is said before the containers are known, but that Docker is away.
     world.outbox.observe(one, healthy());
-    world.outbox.set_runtime(false);
+    world.outbox.set_runtime(Condition::Wedged);
     let away = seat.observed().await;
     assert_eq!(
         (away.full, away.runtime_ok, away.allocations.len()),
         (false, false, 0)
     );
+    assert!(away.runtime_wedged);
     world.outbox.set_ready();
-    world.outbox.set_runtime(true);
+    world.outbox.set_runtime(Condition::Works);
     let full = seat.observed().await;
     assert!(full.full && full.runtime_ok && full.allocations.len() == 1);
 
@@ -375,7 +379,7 @@ async fn build_lines_come_before_the_outcome_and_again_until_kept() {
         .outbox
         .finish_build(deployment, BuildOutcome::Failed(problem));
     world.outbox.set_ready();
-    world.outbox.set_runtime(true);
+    world.outbox.set_runtime(Condition::Works);
     world.outbox.set_facts(facts());
     let mut seat = world.seat().await;
     seat.hello().await;
@@ -464,6 +468,9 @@ async fn a_server_that_is_gone_is_left_for_the_next_one() {
         logs: world.logs.clone(),
         held: None,
         metrics: Metrics::default(),
+        seat: Arc::new(
+            crate::seat::Seat::draw(dir.path(), &Default::default(), false).expect("seat"),
+        ),
         credentials: credentials(),
     };
     tokio::spawn(session.run(stop));
@@ -587,6 +594,8 @@ async fn a_node_joins_once_and_is_itself_ever_after() {
         stop_on_exit: false,
         builder: false,
         meta: Default::default(),
+        memory_bytes: None,
+        moved: false,
         devices: Default::default(),
     };
     let start = |options| async { crate::Agent::start(options, &stop).await };

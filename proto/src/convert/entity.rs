@@ -497,6 +497,7 @@ impl From<&Facts> for v1::Facts {
             devices: facts.devices.clone(),
             private_network: facts.private_network,
             meta: facts.meta.clone(),
+            machine: (!facts.machine.is_silent()).then(|| (&facts.machine).into()),
         }
     }
 }
@@ -519,6 +520,10 @@ impl TryFrom<v1::Facts> for Facts {
             devices: message.devices,
             private_network: message.private_network,
             meta: message.meta,
+            machine: match message.machine {
+                Some(machine) => machine.try_into()?,
+                None => Default::default(),
+            },
         })
     }
 }
@@ -539,6 +544,7 @@ impl From<&Node> for v1::Node {
                 Admin::Draining { deadline_ms } => Some(deadline_ms),
                 Admin::Eligible | Admin::Cordoned => None,
             },
+            seat: super::optional_id_bytes(node.seat),
         }
     }
 }
@@ -561,6 +567,7 @@ impl TryFrom<v1::Node> for Node {
                 None if message.cordoned => Admin::Cordoned,
                 None => Admin::Eligible,
             },
+            seat: super::optional_id_bits("seat", &message.seat)?,
         })
     }
 }

@@ -59,6 +59,7 @@ fn a_node_survives_the_bytes_in_every_state() {
             status_ms: 1,
             generation: 2,
             joined_ms: 3,
+            seat: 77,
             meta: [("zone".to_owned(), "a".to_owned())].into(),
             admin,
         };

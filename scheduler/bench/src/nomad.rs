@@ -125,6 +125,7 @@ impl Case {
             joined_ms: 0,
             meta: meta.map(|(key, value)| (key.to_owned(), value)).into(),
             admin: Admin::Eligible,
+            seat: 0,
         }
     }
 

@@ -201,6 +201,10 @@ fn rule_hint(holder: Option<(NodeId, Option<Candidate<'_>>)>, reasons: &[Count])
     let (best, rule) = (&count.best, &count.rule);
     match count.reason {
         Reason::RuntimeDown => format!("start Docker on `{best}`"),
+        Reason::RuntimeWedged => format!("restart Docker on `{best}`"),
+        Reason::MemoryUnknown => {
+            format!("start the agent on `{best}` with --memory, or mount lxcfs there")
+        }
         Reason::Lost => format!("start the agent on `{best}`"),
         Reason::Cordoned => format!("make `{best}` eligible again: `skep node uncordon {best}`"),
         Reason::Draining => format!("end the drain of `{best}`, or add a node"),

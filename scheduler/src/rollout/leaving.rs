@@ -1,5 +1,5 @@
 //! Which nodes a service's allocations have to leave, and which are given up: drained by an
-//! operator, or silent for too long. Reads nodes and the time; decides nothing of allocations.
+//! operator, or silent or with a Docker that hangs for too long. Reads nodes and the time; decides nothing of allocations.
 //!
 //! A silent node's allocations run on (an app outlives the control plane), so they count for a
 //! while; then others are started in their place. Should the node come back, there are more than
@@ -62,6 +62,12 @@ impl Leaving {
                 (Standing::Lost, Some((_, status_ms))) => Fate::Silent {
                     until_ms: status_ms.saturating_add(patience_ms),
                 },
+                // What runs there runs on and cannot be stopped, so what may not run twice stays.
+                (Standing::RuntimeWedged, Some((_, status_ms))) if cut_off == CutOff::Keep => {
+                    Fate::Silent {
+                        until_ms: status_ms.saturating_add(GIVE_UP_MS),
+                    }
+                }
                 _ => continue,
             };
             fates.insert(node.id, fate);

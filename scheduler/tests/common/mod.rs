@@ -48,6 +48,7 @@ pub(crate) fn node(id: u128, cpu_millis: u32, memory_mib: u64) -> Node {
         joined_ms: 0,
         meta: std::collections::BTreeMap::new(),
         admin: Admin::Eligible,
+        seat: 0,
     }
 }
 

@@ -181,6 +181,7 @@ fn join_node() -> Kind {
         joined_ms: 0,
         meta: Default::default(),
         admin: Default::default(),
+        seat: 0,
     };
     Kind::JoinNode(v1::JoinNode {
         token: id_bytes(TOKEN.as_u128()),

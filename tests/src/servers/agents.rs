@@ -174,6 +174,7 @@ impl Agent {
         let hello = v1::Hello {
             facts: Some(facts(&self.member.name)),
             held: None,
+            ..Default::default()
         };
         send(&up, Up::Hello(hello)).await?;
         let mut inbound = client

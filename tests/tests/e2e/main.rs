@@ -16,6 +16,7 @@ mod identity;
 mod images;
 mod jobs;
 mod logs;
+mod node;
 mod ports;
 mod ready;
 mod restart;

@@ -12,6 +12,9 @@ use crate::state::State;
 /// The first level; whatever has no number of its own is of it.
 pub(crate) const FIRST: u32 = 1;
 
+/// Statuses of nodes that every version knows.
+const STATUSES_BEFORE: u32 = 3;
+
 /// A command's name, for people and for keys, and the level at which its kind came to be.
 pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
     match kind {
@@ -53,6 +56,7 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::SetScope(_) => ("set scope", LEVEL_SCHEDULING),
         Kind::PutPool(_) => ("put pool", LEVEL_SCHEDULING),
         Kind::RemovePool(_) => ("remove pool", LEVEL_SCHEDULING),
+        Kind::TakeSeat(_) => ("take seat", LEVEL_SCHEDULING),
     }
 }
 
@@ -80,6 +84,10 @@ pub(crate) fn needed(kind: &Kind) -> u32 {
             let facts = message.node.as_ref().and_then(|it| it.facts.as_ref());
             facts.map_or(FIRST, of_facts)
         }
+        Kind::SetNodeStatus(message) => match message.status <= STATUSES_BEFORE {
+            true => FIRST,
+            false => LEVEL_SCHEDULING,
+        },
         Kind::UpdateNode(message) => message.facts.as_ref().map_or(FIRST, of_facts),
         _ => FIRST,
     };
@@ -111,7 +119,8 @@ fn of_placing(placement: Option<&v1::Placement>, resources: Option<&v1::Resource
 }
 
 fn of_facts(facts: &v1::Facts) -> u32 {
-    if facts.private_network || !facts.devices.is_empty() || !facts.meta.is_empty() {
+    let says_more = facts.private_network || facts.machine.is_some();
+    if says_more || !facts.devices.is_empty() || !facts.meta.is_empty() {
         LEVEL_SCHEDULING
     } else {
         FIRST

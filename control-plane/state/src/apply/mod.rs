@@ -270,6 +270,7 @@ impl Context<'_> {
             Kind::SetScope(message) => self.set_scope(message),
             Kind::PutPool(message) => self.put_pool(message),
             Kind::RemovePool(message) => self.remove_pool(&message),
+            Kind::TakeSeat(message) => self.take_seat(&message),
         }
     }
 

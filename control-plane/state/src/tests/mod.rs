@@ -223,6 +223,7 @@ pub(crate) fn join(token: TokenId, secret_hash: Vec<u8>, id: NodeId, name: &str)
         joined_ms: 0,
         meta: std::collections::BTreeMap::new(),
         admin: Default::default(),
+        seat: 0,
     };
     Kind::JoinNode(v1::JoinNode {
         token: id_bytes(token.as_u128()),
