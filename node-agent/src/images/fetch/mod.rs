@@ -34,7 +34,7 @@ use trouble::Troubles;
 
 /// Blobs fetched at a time: more share the same network and disk.
 const FETCHES_MAX: usize = 4;
-/// A peer that says nothing for so long is given up, for now.
+/// A peer that says nothing for so long is left; the next round asks it again.
 const SILENCE: Duration = Duration::from_secs(20);
 /// How often all peers are asked.
 const ROUNDS: u32 = 5;
