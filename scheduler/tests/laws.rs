@@ -135,7 +135,9 @@ fn after(world: &World, plan: &Plan) -> World {
 /// Meant to run, not over, and not on a node that is given up: at once, or after a minute where more than
 /// half of those that were there in the last minute are lost.
 fn running(world: &World) -> impl Iterator<Item = &Allocation> {
-    let is_lost = |node: &&Node| node.status == NodeStatus::Lost;
+    fn is_lost(node: &&Node) -> bool {
+        node.status == NodeStatus::Lost
+    }
     let is_old = move |node: &&Node| is_lost(node) && world.now_ms >= node.status_ms + 60_000;
     let old = world.nodes.values().filter(is_old).count();
     let lost = world.nodes.values().filter(is_lost).count() - old;
