@@ -1,5 +1,6 @@
-//! Which nodes a service's allocations have to leave, and which are given up: drained by an
-//! operator, or silent or with a Docker that hangs for too long. Reads nodes and the time; decides nothing of allocations.
+//! Which nodes a service's allocations have to leave, and which are given up: drained by an operator, or
+//! silent, or with a Docker that hangs for too long. Reads nodes and the time; decides nothing of
+//! allocations.
 //!
 //! What runs on a silent node runs on (an app outlives the control plane), and nobody can know; so others
 //! are started in its place, at once: silence was waited for already when the node was judged lost. Where
@@ -19,6 +20,8 @@ use crate::cluster::{Cluster, Standing};
 
 /// How long what runs on lost nodes is left alone where most nodes were lost together.
 const OUTAGE_MS: u64 = 60_000;
+/// How long a Docker that hangs may come back before others take the place of what it ran.
+const WEDGED_MS: u64 = 60_000;
 /// Beyond the time after which an agent stops what it may not keep: clocks differ, and stopping
 /// takes a while.
 const MARGIN_MS: u64 = 30_000;
@@ -72,7 +75,7 @@ impl Leaving {
                 // What runs there runs on and cannot be stopped, so what may not run twice stays.
                 (Standing::RuntimeWedged, Some((_, status_ms))) if cut_off == CutOff::Keep => {
                     Fate::Silent {
-                        until_ms: status_ms.saturating_add(GIVE_UP_MS),
+                        until_ms: status_ms.saturating_add(WEDGED_MS),
                     }
                 }
                 _ => continue,
