@@ -117,8 +117,8 @@ impl Copy<'_> {
         match (is_out, from, to) {
             (true, _, "-") => self.to_stdout().await,
             (true, _, to) => self.to_files(Path::new(to)).await,
-            (false, "-", _) => self.from_stdin().await,
-            (false, from, _) => self.from_files(Path::new(from)).await,
+            (false, "-", _) => self.send_stdin().await,
+            (false, from, _) => self.send_files(Path::new(from)).await,
         }
     }
 
@@ -137,7 +137,7 @@ impl Copy<'_> {
         outcome(self.open("copy-out").await?).await.map(drop)
     }
 
-    async fn from_stdin(&self) -> Result<(), Failure> {
+    async fn send_stdin(&self) -> Result<(), Failure> {
         self.send(self.open("copy-in").await?, stdio::input()).await
     }
 
@@ -196,7 +196,7 @@ impl Copy<'_> {
         Ok(())
     }
 
-    async fn from_files(&self, from: &Path) -> Result<(), Failure> {
+    async fn send_files(&self, from: &Path) -> Result<(), Failure> {
         let unreadable = |error: std::io::Error| {
             Failure::usage(format!("`{}` cannot be copied: {error}", from.display()))
         };

@@ -7,9 +7,12 @@ mod choose;
 mod trail;
 
 use axum::Extension;
+use axum::extract::FromRequestParts;
+use axum::extract::rejection::ExtensionRejection;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::http::Uri;
+use axum::http::request::Parts;
 use axum::response::Response;
 use serde::Deserialize;
 use skep_model::id::AllocationId;
@@ -30,6 +33,22 @@ use trail::Trail;
 
 /// Shells that may be open at one server at once: each may hold two windows.
 pub(super) const MAX_SHELLS: usize = 256;
+
+/// Who asks, and in which words: for the trail.
+pub(super) struct Asker {
+    principal: Principal,
+    uri: Uri,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Asker {
+    type Rejection = ExtensionRejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let Extension(principal) = Extension::from_request_parts(parts, state).await?;
+        let uri = parts.uri.clone();
+        Ok(Self { principal, uri })
+    }
+}
 
 type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
@@ -97,8 +116,7 @@ pub(super) struct ForwardQuery {
     responses((status = 101, description = "The command runs")))]
 pub(super) async fn exec(
     Here(app): Here,
-    Extension(principal): Extension<Principal>,
-    uri: Uri,
+    asker: Asker,
     Path(key): Path<ServiceKey>,
     Query(query): Query<ExecQuery>,
     upgrade: Upgrade,
@@ -118,7 +136,7 @@ pub(super) async fn exec(
         stdin: query.stdin,
         terminal,
     });
-    let who = (principal, Action::Exec, uri);
+    let who = (asker.principal, Action::Exec, asker.uri);
     open(&app, who, (&key, query.allocation, wish), upgrade).await
 }
 
@@ -130,13 +148,12 @@ pub(super) async fn exec(
     responses((status = 101, description = "What it writes follows")))]
 pub(super) async fn attach(
     Here(app): Here,
-    Extension(principal): Extension<Principal>,
-    uri: Uri,
+    asker: Asker,
     Path(key): Path<ServiceKey>,
     Query(query): Query<AttachQuery>,
     upgrade: Upgrade,
 ) -> Result<Response, Failure> {
-    let who = (principal, Action::Attach, uri);
+    let who = (asker.principal, Action::Attach, asker.uri);
     open(&app, who, (&key, query.allocation, Wish::Attach), upgrade).await
 }
 
@@ -148,13 +165,12 @@ pub(super) async fn attach(
     responses((status = 101, description = "The tar follows")))]
 pub(super) async fn copy_out(
     Here(app): Here,
-    Extension(principal): Extension<Principal>,
-    uri: Uri,
+    asker: Asker,
     Path(key): Path<ServiceKey>,
     Query(CopyQuery { allocation, path }): Query<CopyQuery>,
     upgrade: Upgrade,
 ) -> Result<Response, Failure> {
-    let who = (principal, Action::CopyOut, uri);
+    let who = (asker.principal, Action::CopyOut, asker.uri);
     open(
         &app,
         who,
@@ -171,13 +187,12 @@ pub(super) async fn copy_out(
     responses((status = 101, description = "The tar is awaited")))]
 pub(super) async fn copy_in(
     Here(app): Here,
-    Extension(principal): Extension<Principal>,
-    uri: Uri,
+    asker: Asker,
     Path(key): Path<ServiceKey>,
     Query(CopyQuery { allocation, path }): Query<CopyQuery>,
     upgrade: Upgrade,
 ) -> Result<Response, Failure> {
-    let who = (principal, Action::CopyIn, uri);
+    let who = (asker.principal, Action::CopyIn, asker.uri);
     open(
         &app,
         who,
@@ -194,13 +209,12 @@ pub(super) async fn copy_in(
     responses((status = 101, description = "Connected")))]
 pub(super) async fn forward(
     Here(app): Here,
-    Extension(principal): Extension<Principal>,
-    uri: Uri,
+    asker: Asker,
     Path(key): Path<ServiceKey>,
     Query(ForwardQuery { allocation, port }): Query<ForwardQuery>,
     upgrade: Upgrade,
 ) -> Result<Response, Failure> {
-    let who = (principal, Action::ForwardPort, uri);
+    let who = (asker.principal, Action::ForwardPort, asker.uri);
     open(
         &app,
         who,

@@ -224,8 +224,8 @@ pub(super) fn clock(clock: &Clock, server: &str) -> Finding {
             let way = if *seconds > 0 { "behind" } else { "ahead of" };
             let text = format!("this machine's clock is {apart} s {way} the server's");
             match apart {
-                0..=SKEW_WARN_S => Finding::ok("clock", text),
-                ..=SKEW_FAIL_S => Finding::warn("clock", text, fix),
+                apart if apart <= SKEW_WARN_S => Finding::ok("clock", text),
+                apart if apart <= SKEW_FAIL_S => Finding::warn("clock", text, fix),
                 _ => Finding::fail("clock", text, fix),
             }
         }

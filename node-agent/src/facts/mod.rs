@@ -87,10 +87,10 @@ async fn add_docker(facts: &mut Facts, info: SystemInfo) {
 }
 
 fn cgroup_version(info: &SystemInfo) -> u32 {
-    use bollard::models::SystemInfoCgroupVersionEnum::{_1, _2};
+    use bollard::models::SystemInfoCgroupVersionEnum as Version;
     match info.cgroup_version {
-        Some(_1) => 1,
-        Some(_2) => 2,
+        Some(Version::_1) => 1,
+        Some(Version::_2) => 2,
         _ => 0,
     }
 }

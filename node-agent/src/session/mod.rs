@@ -193,13 +193,7 @@ impl Session {
                     self.servers.move_on();
                 }
             }
-            if cancel
-                .run_until_cancelled(sleep(backoff.next()))
-                .await
-                .is_none()
-            {
-                return None;
-            }
+            cancel.run_until_cancelled(sleep(backoff.next())).await?;
         }
     }
 }

@@ -61,7 +61,7 @@ impl Work {
     pub(super) fn obey(&mut self, desired: v1::Desired, now: Instant) {
         let stop = enum_number(&Desired::ALL, &Desired::Stop);
         let set = desired.set.unwrap_or_default();
-        for id in desired.removed_allocations.iter().filter_map(bits) {
+        for id in desired.removed_allocations.iter().filter_map(|id| bits(id)) {
             self.known.remove(&id);
         }
         for assignment in set.assignments {
@@ -194,7 +194,7 @@ impl Work {
     }
 }
 
-fn bits(id: &Vec<u8>) -> Option<u128> {
+fn bits(id: &[u8]) -> Option<u128> {
     id_bits("allocation", id).ok()
 }
 
@@ -242,7 +242,7 @@ mod tests {
         }
     }
 
-    fn states(word: &v1::ObservedSet) -> Vec<i32> {
+    fn states(word: &v1::ObservedSet) -> Vec<u32> {
         let of = |it: &v1::AllocationObservation| it.observed.as_ref().expect("it").state;
         word.allocations.iter().map(of).collect()
     }
