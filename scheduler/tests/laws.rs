@@ -11,7 +11,7 @@ use common::{OTHER, World, allocation, node, oracle, resources, service, target}
 use proptest::prelude::*;
 use skep_model::allocation::{Allocation, Desired, State};
 use skep_model::id::{AllocationId, NodeId, ServiceId};
-use skep_model::node::{Admin, Node, NodeStatus};
+use skep_model::node::{Admin, NodeStatus};
 use skep_model::problem::Code;
 use skep_model::service::Target;
 use skep_model::spec::{Resources, ServiceType};
@@ -132,24 +132,14 @@ fn after(world: &World, plan: &Plan) -> World {
     after
 }
 
-/// Meant to run, not over, and not on a node that is given up: at once, or after a minute where more than
-/// half of those that were there in the last minute are lost.
+/// Meant to run, not over, and not on a node that is given up.
 fn running(world: &World) -> impl Iterator<Item = &Allocation> {
-    fn is_lost(node: &&Node) -> bool {
-        node.status == NodeStatus::Lost
-    }
-    let is_old = move |node: &&Node| is_lost(node) && world.now_ms >= node.status_ms + 60_000;
-    let old = world.nodes.values().filter(is_old).count();
-    let lost = world.nodes.values().filter(is_lost).count() - old;
-    let is_outage = 2 * lost > world.nodes.len() - old;
-    let is_given_up = move |a: &Allocation| {
+    let is_given_up = |a: &Allocation| {
         let node = world.nodes.get(&a.node);
-        node.is_some_and(|node| is_old(&node) || (is_lost(&node) && !is_outage))
+        node.is_some_and(|node| world.is_given_up(node))
     };
-    world
-        .allocations
-        .values()
-        .filter(move |a| a.desired == Desired::Run && a.is_live() && !is_given_up(a))
+    let all = world.allocations.values();
+    all.filter(move |a| a.desired == Desired::Run && a.is_live() && !is_given_up(a))
 }
 
 /// Of the target, and where it may stay.
