@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use skep_tests::api::Name;
 use skep_tests::load::Load;
 use skep_tests::receiver::Receiver;
-use skep_tests::{Cluster, wait, with_cluster};
+use skep_tests::{Cluster, wait, with_cluster, with_cluster_alone};
 
 /// For a flood to be over and read, on a busy machine.
 const LONG: Duration = Duration::from_secs(120);
@@ -83,7 +83,7 @@ async fn follow(cluster: &Cluster, name: &Name) -> Result<Seen> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_loses_nothing_of_what_is_kept_and_disturbs_nobody() {
-    with_cluster("flood", async |cluster| {
+    with_cluster_alone("flood", async |cluster| {
         let (quiet, _) = cluster.service("quiet", "1", json!({})).await?;
         let status = cluster.api.get("/v1/status").await?;
         let port = status["ingress_port"].as_u64().context("a port")?;
