@@ -1,5 +1,6 @@
 //! Shells through a server that is not the one of the node's session.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -46,7 +47,8 @@ async fn copy_through_each(cluster: &LabCluster, node: &Node) -> Result<()> {
     let bootstrap = cluster.servers.bootstrap();
     for at in 0..3 {
         // Only one of them has the node's session.
-        let folder = tempfile::tempdir()?;
+        let private = std::fs::Permissions::from_mode(0o700);
+        let folder = tempfile::Builder::new().permissions(private).tempdir()?;
         let skep = Skep::new(&place::skep_binary()?, folder.path());
         let url = format!("https://{}", cluster.servers.server(at).site.api);
         let login = [
