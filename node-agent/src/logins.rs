@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bollard::auth::DockerCredentials;
-use oci_spec::distribution::Reference;
 use parking_lot::Mutex;
 use skep_model::registry::RegistryAccess;
 use zeroize::Zeroizing;
 
-/// What Docker calls the registry of references without a host.
-const DOCKER_HUB: &str = "docker.io";
+use crate::images::{DOCKER_HUB, Reference};
+
 /// As it is written in credentials.
 const DOCKER_HUB_SERVER: &str = "https://index.docker.io/v1/";
 
@@ -33,8 +32,7 @@ impl Logins {
 
     /// What Docker is given to pull `reference`; none: nothing is known of its registry.
     pub(crate) fn of(&self, reference: &str) -> Option<DockerCredentials> {
-        let parsed = Reference::try_from(reference).ok()?;
-        let host = parsed.registry();
+        let host = &Reference::parse(reference)?.host;
         let logins = self.0.lock();
         let (user, password) = logins.get(host)?;
         Some(credentials(host, user, password))

@@ -147,9 +147,9 @@ impl Dockerd {
 
 /// A private network of its own for each run: several may be at it.
 async fn make_bridge(name: &str, number: u32) -> Result<()> {
-    // Sixteen addresses for each.
-    let [_, _, high, low] = (number << 4).to_be_bytes();
-    let address = format!("{}/28", Ipv4Addr::new(10, 213, high, low | 1));
+    // 10.192.0.0/10 in 4,096 networks of a thousand addresses, as many as a bridge has ports.
+    let first = u32::from(Ipv4Addr::new(10, 192, 0, 1)) + (number << 10);
+    let address = format!("{}/22", Ipv4Addr::from(first));
     run("ip", &["link", "add", name, "type", "bridge"]).await?;
     run("ip", &["address", "add", &address, "dev", name]).await?;
     run("ip", &["link", "set", name, "up"]).await

@@ -9,6 +9,7 @@ mod fetch;
 mod manifest;
 mod peers;
 mod pull;
+mod reference;
 mod registry;
 mod serve;
 mod share;
@@ -43,6 +44,7 @@ use budget::Disk;
 use digest::Digest;
 use fetch::{Fetcher, Peers};
 use registry::Registry;
+pub(crate) use reference::{DOCKER_HUB, Reference};
 pub(crate) use share::{Unshared, full, says_full};
 use store::Store;
 

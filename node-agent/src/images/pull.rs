@@ -8,7 +8,6 @@ use std::time::Duration;
 use bollard::errors::Error;
 use bollard::query_parameters::{CreateImageOptions, TagImageOptions};
 use futures_util::StreamExt as _;
-use oci_spec::distribution::Reference;
 use skep_model::assignment::ImagePeer;
 use skep_model::problem::{Code, Problem};
 use skep_model::service::Image;
@@ -246,8 +245,8 @@ async fn disk_now_of(folder: &std::path::Path) -> Disk {
 
 /// The repository in this node's registry: the reference's, without its host.
 pub(super) fn name_of(reference: &str) -> String {
-    let parsed = Reference::try_from(reference);
-    parsed.map_or_else(|_| "unnamed".to_owned(), |it| it.repository().to_owned())
+    let parsed = super::Reference::parse(reference);
+    parsed.map_or_else(|| "unnamed".to_owned(), |it| it.repository)
 }
 
 /// Name and tag of a reference that has both.

@@ -1,9 +1,10 @@
 //! What a request of the OCI distribution API is about, by its path. Names and references are checked by
-//! the OCI library's grammar. Pure.
+//! the grammar of references. Pure.
 
-use oci_spec::distribution::{ErrorCode, Reference};
+use oci_spec::distribution::ErrorCode;
 
 use super::super::digest::Digest;
+use super::super::reference::Reference;
 
 /// Longest id of an upload: this registry makes them.
 const UPLOAD_MAX: usize = 64;
@@ -88,17 +89,17 @@ pub(super) fn parse(path: &str) -> Result<Target, Option<ErrorCode>> {
 /// # Errors
 /// It is none.
 fn repository(name: &str) -> Result<String, Option<ErrorCode>> {
-    let parsed = Reference::try_from(format!("localhost/{name}:tag"));
+    let parsed = Reference::parse(&format!("localhost/{name}"));
     match parsed {
-        Ok(parsed) if parsed.repository() == name => Ok(name.to_owned()),
+        Some(parsed) if parsed.repository == name => Ok(parsed.repository),
         _ => Err(Some(ErrorCode::NameInvalid)),
     }
 }
 
 fn tag(name: &str, tag: &str) -> Result<String, Option<ErrorCode>> {
-    let parsed = Reference::try_from(format!("localhost/{name}:{tag}"));
-    match parsed {
-        Ok(parsed) if parsed.tag() == Some(tag) => Ok(tag.to_owned()),
+    let parsed = Reference::parse(&format!("localhost/{name}:{tag}"));
+    match parsed.and_then(|parsed| parsed.tag) {
+        Some(parsed) if parsed == tag => Ok(parsed),
         _ => Err(Some(ErrorCode::ManifestUnknown)),
     }
 }
