@@ -174,7 +174,10 @@ impl Executor {
             return Err(failure(Problem::new(Code::Runtime, message), false));
         }
         let image = match self.find_image(assignment).await {
-            Ok(Some(image)) => image,
+            Ok(Some(image)) => {
+                self.images.note((&image, assignment.service), None).await;
+                image
+            }
             Ok(None) => {
                 self.tell(id, Outcome::Pulling).await;
                 let pulled = self.get_image(assignment);
@@ -254,14 +257,20 @@ impl Executor {
 
     /// From the nodes that have it, or from its registry.
     async fn get_image(&self, assignment: &Assignment) -> Result<String, Problem> {
-        match assignment.image.shared {
-            true => {
-                self.images
-                    .bring(&assignment.image, &assignment.image_peers)
-                    .await
+        let (image, service) = (&assignment.image, assignment.service);
+        let pull = async {
+            if image.shared {
+                let brought = self.images.bring(image, &assignment.image_peers).await?;
+                return Ok((brought, None));
             }
-            false => self.runtime.pull_image(&assignment.image).await,
-        }
+            let pulled = self.runtime.pull_image(image).await?;
+            Ok((pulled, Some(image.reference.as_str())))
+        };
+        let what = format!("image `{}`", image.reference);
+        let had = self.images.with_room((&what, Code::ImageFailed), pull);
+        let (id, pulled_as) = had.await?;
+        self.images.note((&id, service), pulled_as).await;
+        Ok(id)
     }
 
     async fn stop(

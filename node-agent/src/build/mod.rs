@@ -30,8 +30,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use choose::Choice;
-pub(crate) use docker::cache::trim_short as trim_cache_short;
+pub(crate) use docker::cache::trim_now as trim_cache;
 use folder::WorkFolder;
+pub(crate) use image::repository as image_repository;
 use source::Source;
 
 use crate::images::Images;
@@ -83,7 +84,17 @@ pub async fn run(
     cancel: CancellationToken,
 ) -> BuildOutcome {
     let limit = Duration::from_millis(order.timeout_ms);
-    let work = build(&order, &env, &lines);
+    let work = async {
+        let work = build(&order, &env, &lines);
+        match &env.images {
+            Some(images) => {
+                images
+                    .with_room(("the build", Code::BuildFailed), work)
+                    .await
+            }
+            None => work.await,
+        }
+    };
     let ended = tokio::select! {
         biased;
         () = cancel.cancelled() => Err(Problem::new(Code::Canceled, "the build was canceled")),
@@ -122,7 +133,7 @@ async fn build(
             let choice = choose::for_image(order.builder);
             say(lines, choice.line()).await;
             let name = image::Name::of(order);
-            image::resolve(env, (reference, &name), lines).await
+            image::resolve(env, (order, &name), (reference, lines)).await
         }
         Origin::Release { .. } => Err(Problem::new(
             Code::Internal,
