@@ -288,6 +288,7 @@ impl Agent {
             executor: Executor {
                 runtime: runtime.clone(),
                 images: images.clone(),
+                running: running.clone(),
                 writer: writer.clone(),
                 done,
                 tasks: TaskTracker::new(),

@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use super::folder::chain;
 use super::progress::Progress;
-use super::{Env, say};
+use super::{Env, say, with_room};
 use crate::backoff::Backoff;
 use crate::images::{Unshared, full, says_full};
 use crate::runtime::image::{PULLS_MAX, RETRY, is_passing};
@@ -72,7 +72,9 @@ pub(super) async fn resolve(
         }
         (Pull::Never, None) => Err(not_pulled(reference)),
         (Pull::Missing | Pull::Always, here) => {
-            pull(env, reference, lines).await?;
+            let what = format!("image `{reference}`");
+            let pulled = pull(env, reference, lines);
+            with_room(env, (&what, Code::ImageFailed), pulled).await?;
             let found = there(env, reference).await?;
             // What was here before is whoever's it was.
             let id = found.id.as_deref().unwrap_or_default();

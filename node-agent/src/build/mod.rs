@@ -84,17 +84,7 @@ pub async fn run(
     cancel: CancellationToken,
 ) -> BuildOutcome {
     let limit = Duration::from_millis(order.timeout_ms);
-    let work = async {
-        let work = build(&order, &env, &lines);
-        match &env.images {
-            Some(images) => {
-                images
-                    .with_room(("the build", Code::BuildFailed), work)
-                    .await
-            }
-            None => work.await,
-        }
-    };
+    let work = build(&order, &env, &lines);
     let ended = tokio::select! {
         biased;
         () = cancel.cancelled() => Err(Problem::new(Code::Canceled, "the build was canceled")),
@@ -141,7 +131,8 @@ async fn build(
         )),
         Origin::Upload { .. } | Origin::Git { .. } => {
             let work = WorkFolder::create(&env.work_dir, order.deployment).await?;
-            let built = from_folder(order, env, &work, lines).await;
+            let building = from_folder(order, env, &work, lines);
+            let built = with_room(env, ("the build", Code::BuildFailed), building).await;
             work.remove().await;
             built
         }
@@ -188,6 +179,18 @@ async fn from_folder(
         manifest,
         ..made
     })
+}
+
+/// Brings something in as long as the node's disk has room.
+async fn with_room<T>(
+    env: &Env,
+    what: (&str, Code),
+    work: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
+    match &env.images {
+        Some(images) => images.with_room(what, work).await,
+        None => work.await,
+    }
 }
 
 /// A line for whoever watches. Nobody watching is no reason to stop.
