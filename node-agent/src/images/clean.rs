@@ -102,6 +102,7 @@ impl Images {
             .filter_map(|container| container.image_id?.parse().ok())
             .collect();
         used.extend(self.ids(in_use).await);
+        used.extend(pulled_ids(&found, in_use));
         let info = ask(docker.info()).await?;
         let root = PathBuf::from(info.docker_root_dir.unwrap_or_default());
         self.inner.room.learn(root.clone());
@@ -264,6 +265,18 @@ fn ours(found: &[ImageSummary], book: &Book, cluster: &str) -> Vec<(Blob, Image)
     found.iter().filter_map(one).collect()
 }
 
+/// Those that a registry knows by a manifest which is in use: the store has none of it.
+fn pulled_ids(found: &[ImageSummary], in_use: &BTreeSet<Digest>) -> BTreeSet<Digest> {
+    let is_used = |name: &String| {
+        let digest = name.rsplit_once('@').and_then(|(_, it)| it.parse().ok());
+        digest.is_some_and(|digest| in_use.contains(&digest))
+    };
+    let used = found
+        .iter()
+        .filter(|it| it.repo_digests.iter().any(is_used));
+    used.filter_map(|it| it.id.parse().ok()).collect()
+}
+
 /// The same decision as the store's.
 fn plan(ours: Vec<(Blob, Image)>, used: &BTreeSet<Digest>, limits: Limits, lacks: u64) -> Plan {
     let (blobs, images): (Vec<Blob>, Vec<Image>) = ours.into_iter().unzip();
@@ -356,6 +369,20 @@ mod tests {
             .map(|it| it.0.digest)
             .collect();
         assert_eq!(own, [Digest::of(&[0]), Digest::of(&[3])]);
+    }
+
+    #[test]
+    fn a_pulled_image_is_in_use_by_the_manifest_that_is_assigned() {
+        let manifest = Digest::of(b"manifest");
+        let found = [
+            ImageSummary {
+                repo_digests: vec![format!("nginx@{manifest}")],
+                ..image(3, &[], 900)
+            },
+            image(4, &[], 900),
+        ];
+        let used = pulled_ids(&found, &BTreeSet::from([manifest]));
+        assert_eq!(used, BTreeSet::from([Digest::of(&[3])]));
     }
 
     #[test]
