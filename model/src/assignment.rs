@@ -11,7 +11,7 @@ use crate::hooks::Hooks;
 use crate::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
 use crate::job::Attempt;
 use crate::service::{Image, Target};
-use crate::spec::{Builder, Resources, Restart};
+use crate::spec::{Builder, Pull, Resources, Restart};
 
 /// Which desired set is newer: a restored backup raises the incarnation, commands the number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -110,6 +110,8 @@ pub struct BuildOrder {
     pub builder: Option<Builder>,
     /// Path of the Dockerfile inside the app's folder.
     pub dockerfile: Option<String>,
+    /// Whether a ready image is asked for at its registry.
+    pub pull: Pull,
     /// When to give up, in ms from its start.
     pub timeout_ms: u64,
 }

@@ -14,7 +14,7 @@ use crate::placement::Placement;
 use crate::problem::Problem;
 use crate::rollout::{CanaryStep, Policy, Promote, Strategy};
 use crate::run::{Mode, Overlap};
-use crate::spec::{Builder, ServiceSpec, ServiceType};
+use crate::spec::{Builder, Pull, ServiceSpec, ServiceType};
 use crate::{name, variable};
 
 pub use autoscale::{AutoscaleTable, SizingTable};
@@ -41,6 +41,8 @@ pub struct Manifest {
     pub builder: Option<Builder>,
     /// Path of the Dockerfile.
     pub dockerfile: Option<String>,
+    /// How a ready image is had.
+    pub image: ImageTable,
     /// Port that the app listens on.
     pub port: Option<u16>,
     /// Replaces the image's command.
@@ -72,6 +74,14 @@ pub struct Manifest {
     pub hooks: HooksTable,
     /// Plain variables. Secrets do not belong into a repository: `skep env set --secret`.
     pub env: BTreeMap<String, String>,
+}
+
+/// `[image]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ImageTable {
+    /// `missing`, `always` or `never`.
+    pub pull: Option<Pull>,
 }
 
 /// `[resources]`.
@@ -242,6 +252,7 @@ impl Manifest {
         set(&mut spec.kind, self.kind);
         spec.builder = self.builder.or(spec.builder);
         spec.dockerfile = self.dockerfile.clone().or(spec.dockerfile);
+        set(&mut spec.image.pull, self.image.pull);
         spec.port = self.port.or(spec.port);
         set(&mut spec.command, self.command.clone());
         set(&mut spec.replicas, self.replicas);

@@ -68,6 +68,35 @@ pub enum Source {
     },
 }
 
+/// Whether a deployment of a ready image asks its registry. A release names the image's digest: only a
+/// deployment asks, and nodes fetch by digest what they lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Pull {
+    /// Where the node that is asked has no image of that name.
+    #[default]
+    Missing,
+    /// Each time: a tag that has moved is noticed.
+    Always,
+    /// Never: it is on the node that is asked, and the others get it from there.
+    Never,
+}
+
+impl Pull {
+    /// In the order of the stored format: append only.
+    pub const ALL: [Self; 3] = [Self::Missing, Self::Always, Self::Never];
+}
+
+/// How a ready image is had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct ImagePolicy {
+    /// Whether its registry is asked.
+    pub pull: Pull,
+}
+
 /// What one allocation needs and may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -170,6 +199,8 @@ pub struct ServiceSpec {
     pub builder: Option<Builder>,
     /// Path of the Dockerfile inside the app's folder; none: `Dockerfile`.
     pub dockerfile: Option<String>,
+    /// How a ready image is had.
+    pub image: ImagePolicy,
     /// The port that a web service listens on; none: the image's single EXPOSE, else 8080.
     pub port: Option<u16>,
     /// Replaces the image's command; empty: the image's own.
@@ -210,6 +241,7 @@ impl Default for ServiceSpec {
             source: None,
             builder: None,
             dockerfile: None,
+            image: ImagePolicy::default(),
             port: None,
             command: Vec::new(),
             replicas: 1,

@@ -188,7 +188,7 @@ impl Agent {
         };
         let images = Images::start(&options.images, around, (&tasks, &shutdown)).await?;
         let keep_facts = facts::keep(
-            (runtime.clone(), images.address().to_owned()),
+            (runtime.clone(), images.clone()),
             status.clone(),
             outbox.clone(),
             options.clone(),
@@ -288,6 +288,7 @@ impl Agent {
             executor: Executor {
                 runtime: runtime.clone(),
                 images: images.clone(),
+                running: running.clone(),
                 writer: writer.clone(),
                 done,
                 tasks: TaskTracker::new(),

@@ -19,6 +19,7 @@ use crate::images::Images;
 use crate::ledger::{Change, Writer};
 use crate::plan::{Failure, Grant, Local, Phase, Seen, explain_exit};
 use crate::runtime::{Error, Runtime};
+use crate::samples;
 
 /// Left for the stop signal where what was asked before has taken all the grace.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
@@ -100,6 +101,8 @@ pub(crate) struct Executor {
     pub(crate) runtime: Runtime,
     /// Images that nodes share.
     pub(crate) images: Images,
+    /// What containers used.
+    pub(crate) running: samples::Board,
     /// What must be remembered before acting.
     pub(crate) writer: Writer,
     /// Where the outcomes go.
@@ -149,7 +152,7 @@ impl Executor {
                 farewell,
             } => self.stop(containers, grace, farewell).await,
             Op::Remove(containers) => self.remove(containers).await,
-            Op::Examine(container) => self.examine(container).await,
+            Op::Examine(container) => self.examine(allocation, container).await,
             Op::List => self.runtime.list_of(allocation).await.map(Outcome::Listed),
         };
         match result {
@@ -174,7 +177,10 @@ impl Executor {
             return Err(failure(Problem::new(Code::Runtime, message), false));
         }
         let image = match self.find_image(assignment).await {
-            Ok(Some(image)) => image,
+            Ok(Some(image)) => {
+                self.images.note((&image, assignment.service), None).await;
+                image
+            }
             Ok(None) => {
                 self.tell(id, Outcome::Pulling).await;
                 let pulled = self.get_image(assignment);
@@ -254,14 +260,20 @@ impl Executor {
 
     /// From the nodes that have it, or from its registry.
     async fn get_image(&self, assignment: &Assignment) -> Result<String, Problem> {
-        match assignment.image.shared {
-            true => {
-                self.images
-                    .bring(&assignment.image, &assignment.image_peers)
-                    .await
+        let (image, service) = (&assignment.image, assignment.service);
+        let pull = async {
+            if image.shared {
+                let brought = self.images.bring(image, &assignment.image_peers).await?;
+                return Ok((brought, None));
             }
-            false => self.runtime.pull_image(&assignment.image).await,
-        }
+            let pulled = self.runtime.pull_image(image).await?;
+            Ok((pulled, Some(image.reference.as_str())))
+        };
+        let what = format!("image `{}`", image.reference);
+        let had = self.images.with_room((&what, Code::ImageFailed), pull);
+        let (id, pulled_as) = had.await?;
+        self.images.note((&id, service), pulled_as).await;
+        Ok(id)
     }
 
     async fn stop(
@@ -315,11 +327,12 @@ impl Executor {
         Ok(Outcome::Gone(containers))
     }
 
-    async fn examine(&self, container: String) -> Result<Outcome, Error> {
+    async fn examine(&self, allocation: AllocationId, container: String) -> Result<Outcome, Error> {
         let mut seen = self.runtime.inspect(&container).await?;
         if let Some(Phase::Exited(exit)) = seen.as_mut().map(|seen| &mut seen.phase) {
             exit.witnessed = true;
             exit.tail = self.runtime.tail(&container).await;
+            exit.usual = self.running.usual(allocation, &container);
         }
         Ok(Outcome::Examined(container, seen))
     }

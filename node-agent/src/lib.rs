@@ -35,7 +35,7 @@ mod shell;
 mod testing;
 
 pub use agent::{Agent, Error, run};
-pub use images::{Budget, Options as ImageOptions};
+pub use images::{Budget, LowWater, Options as ImageOptions};
 pub use logs::ship::Destination as LogDestination;
 pub use options::Options;
 pub use plan::Devices;

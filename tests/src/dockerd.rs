@@ -2,7 +2,7 @@
 //! that it can be stopped without hurting anybody.
 
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -46,6 +46,18 @@ impl Dockerd {
     /// # Errors
     /// As `start`.
     pub async fn start_with(config: &serde_json::Value) -> Result<Self> {
+        Self::start_in(config, None).await
+    }
+
+    /// Its data lies on a disk of its own, of this size: in memory.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub async fn start_small(mib: u32) -> Result<Self> {
+        Self::start_in(&serde_json::json!({}), Some(mib)).await
+    }
+
+    async fn start_in(config: &serde_json::Value, disk_mib: Option<u32>) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("skepd-").tempdir()?;
         let file = dir.path().join("daemon.json");
         std::fs::write(&file, config.to_string())?;
@@ -54,6 +66,12 @@ impl Dockerd {
         let number = (std::process::id().wrapping_mul(DAEMONS) + started) % 4_096;
         let bridge = format!("{BRIDGE_PREFIX}{number}");
         make_bridge(&bridge, number).await?;
+        let root = text(&dir.path().join("root"))?;
+        if let Some(mib) = disk_mib {
+            std::fs::create_dir(&root)?;
+            let size = format!("size={mib}m");
+            run("mount", &["-t", "tmpfs", "-o", &size, "tmpfs", &root]).await?;
+        }
         let socket = text(&dir.path().join("sock"))?;
         let process = Process::new(
             "dockerd",
@@ -64,7 +82,7 @@ impl Dockerd {
             "--config-file",
             &text(&file)?,
             "--data-root",
-            &text(&dir.path().join("root"))?,
+            &root,
             "--exec-root",
             &text(&dir.path().join("exec"))?,
             "--pidfile",
@@ -129,6 +147,11 @@ impl Dockerd {
         &self.socket
     }
 
+    /// A file in its data.
+    pub fn data(&self, name: &str) -> PathBuf {
+        self.dir.path().join("root").join(name)
+    }
+
     /// Stops it and removes its bridge and what it mounted.
     ///
     /// # Errors
@@ -157,7 +180,9 @@ async fn make_bridge(name: &str, number: u32) -> Result<()> {
 
 async fn unmount_below(dir: &Path) -> Result<()> {
     let mounts = std::fs::read_to_string("/proc/self/mounts")?;
-    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+    // What was mounted last is on top.
+    let points = mounts.lines().rev();
+    let points = points.filter_map(|line| line.split(' ').nth(1));
     for point in points.filter(|point| Path::new(point).starts_with(dir)) {
         run("umount", &[point]).await?;
     }

@@ -19,9 +19,14 @@ const LOOK: Duration = Duration::from_secs(2);
 CPU is in thousandths of a core. Both CPU and memory are shown as used of requested. Requests are those
 through Skep's own ingress; a dash means that it is not known.
 
+--wide shows each allocation: restarts, the most memory its container used, how many of 100 periods its CPU
+limit held it back, how many of 100 moments it waited for CPU, memory and disks (the kernel's PSI; control
+groups of version 2 alone), and what it reads and writes a second on disks and network.
+
 Examples:
   skep top
   skep top web -w
+  skep top web --wide
   skep top --nodes --json")]
 pub(crate) struct Args {
     /// Only this service, with each of its allocations
@@ -32,6 +37,9 @@ pub(crate) struct Args {
     /// The nodes instead of the services
     #[arg(long, conflicts_with = "service")]
     nodes: bool,
+    /// All allocations, and everything that is known of them
+    #[arg(long, conflicts_with = "nodes")]
+    wide: bool,
     /// Again every two seconds, until Ctrl-C
     #[arg(long, short)]
     watch: bool,
@@ -60,7 +68,7 @@ async fn path(args: &Args, client: &Client) -> Result<String, Failure> {
         let target = target::find(client, Some(text), &args.scope).await?;
         return Ok(format!("/v1/samples?{}&allocations=true", target.query()));
     }
-    let mut path = format!("/v1/samples?nodes={}", args.nodes);
+    let mut path = format!("/v1/samples?nodes={}&allocations={}", args.nodes, args.wide);
     let scope = [
         ("project", &args.scope.project),
         ("environment", &args.scope.environment),
@@ -78,6 +86,9 @@ fn text(args: &Args, found: &SamplesView) -> String {
         return samples::nodes(found.nodes.as_deref().unwrap_or_default());
     }
     let services = samples::services(&found.services);
+    if args.wide {
+        return format!("{services}\n\n{}", samples::wide(&found.services));
+    }
     let allocations = found
         .services
         .iter()

@@ -8,7 +8,7 @@ use skep_model::manifest::parse_bytes;
 use skep_model::name;
 use skep_model::node::check_meta;
 use skep_model::problem::Problem;
-use skep_node_agent::{Agent, Budget, Devices, ImageOptions, LogDestination};
+use skep_node_agent::{Agent, Budget, Devices, ImageOptions, LogDestination, LowWater};
 
 use super::{Common, doctor};
 use crate::failure::{Failure, chain};
@@ -99,6 +99,10 @@ pub(crate) struct Args {
     /// Disk for images, in the store and in Docker each: bytes such as 10GiB, or a share such as 10%
     #[arg(long, value_name = "SIZE", env = "SKEP_IMAGE_BUDGET", default_value_t)]
     pub(crate) image_budget: Budget,
+    /// Free space on the disk of images below which what nobody needs is removed and the node warns; below half
+    /// of it nothing is pulled or built. Bytes or a share [default: 10%, at most 10GiB]
+    #[arg(long, value_name = "SIZE", env = "SKEP_DISK_LOW_WATER")]
+    pub(crate) disk_low_water: Option<Budget>,
     /// Memory that apps may be placed on, such as `8GiB`, where the machine does not tell [default: all of
     /// it]
     #[arg(long, value_name = "SIZE", env = "SKEP_AGENT_MEMORY", value_parser = bytes)]
@@ -162,6 +166,7 @@ fn run_agent(args: Args) -> Result<(), Failure> {
             peer_listen: args.peer_listen,
             advertise: args.advertise_address,
             budget: args.image_budget,
+            low_water: LowWater(args.disk_low_water),
         },
         devices: devices(args.device),
         memory_bytes: args.memory,

@@ -220,6 +220,7 @@ fn build_order(view: &State, deployment: &Deployment) -> Option<BuildOrder> {
         origin: deployment.origin.clone(),
         builder: service.spec.builder,
         dockerfile: service.spec.dockerfile.clone(),
+        pull: service.spec.image.pull,
         timeout_ms: BUILD_TIMEOUT_MS,
     })
 }

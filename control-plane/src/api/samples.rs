@@ -165,6 +165,8 @@ fn allocations(
             cpu_millis_requested: requested.cpu_millis.into(),
             memory_bytes: used.and_then(|used| used.memory_bytes),
             memory_bytes_requested: requested.memory_bytes,
+            restarts: allocation.observed.restarts,
+            detail: used.map_or_else(Default::default, |used| used.detail.into()),
         }
     });
     each.collect()

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use skep_model::id::{AllocationId, NodeId, ServiceId};
 use skep_model::sample::{
-    AllocationReading, IngressReading, NodeReading, Samples, ServiceCounters,
+    AllocationReading, Extras, IngressReading, NodeReading, Samples, ServiceCounters,
 };
 
 use super::STALE_AFTER;
@@ -47,6 +47,8 @@ struct Told {
     node: NodeReading,
     /// With the time at which each was read.
     allocations: BTreeMap<AllocationId, Versioned<(u64, AllocationReading)>>,
+    /// All that is known of the rest of each, with the time at which it was read and of which container.
+    extras: BTreeMap<AllocationId, Versioned<(u64, u64, Extras)>>,
     ingress: Option<Ingress>,
 }
 
@@ -74,8 +76,11 @@ impl Board {
         };
         (told.version, told.heard, told.at_ms) = (version, now, said.at_ms);
         told.node = said.node;
-        for reading in said.allocations {
+        for mut reading in said.allocations {
             let read_ms = said.at_ms.saturating_sub(reading.age_ms);
+            if let Some(extras) = reading.extras.take() {
+                told.add(version, (read_ms, &reading), extras);
+            }
             let fresh = (version, (read_ms, reading));
             let replaced = told.allocations.insert(reading.allocation, fresh);
             let is_lost = replaced.is_some_and(|(version, _)| version > told.relayed);
@@ -85,6 +90,8 @@ impl Board {
         let oldest_ms = told.at_ms.saturating_sub(stale_ms);
         told.allocations
             .retain(|_, (_, (read_ms, _))| *read_ms >= oldest_ms);
+        let live = &told.allocations;
+        told.extras.retain(|id, _| live.contains_key(id));
         told.count(version, said.ingress);
     }
 
@@ -163,8 +170,26 @@ impl Told {
             at_ms: 0,
             node: NodeReading::default(),
             allocations: BTreeMap::new(),
+            extras: BTreeMap::new(),
             ingress: None,
         }
+    }
+
+    /// What is not said has not changed, as long as it is the same container.
+    fn add(&mut self, version: u64, (read_ms, of): (u64, &AllocationReading), news: Extras) {
+        let at_ms = read_ms.saturating_sub(news.age_ms);
+        let known = self.extras.get(&of.allocation);
+        let known = known.filter(|(_, (_, container, _))| *container == of.container);
+        let extras = known.map_or(news, |(_, (.., known))| known.overlaid(&news));
+        let fresh = (version, (at_ms, of.container, extras));
+        self.extras.insert(of.allocation, fresh);
+    }
+
+    /// The rest of a reading, where it is newer than what was told.
+    fn extras(&self, since: u64, (read_ms, of): (u64, &AllocationReading)) -> Option<Extras> {
+        let (version, (at_ms, container, extras)) = self.extras.get(&of.allocation)?;
+        let is_news = *version > since && *container == of.container;
+        is_news.then(|| extras.aged(read_ms.saturating_sub(*at_ms)))
     }
 
     fn count(&mut self, version: u64, reading: Option<IngressReading>) {
@@ -195,6 +220,7 @@ impl Told {
                 .filter(|(version, _)| *version > since)
                 .map(|(_, (read_ms, reading))| AllocationReading {
                     age_ms: self.at_ms.saturating_sub(*read_ms),
+                    extras: self.extras(since, (*read_ms, reading)),
                     ..*reading
                 });
         let ingress = self.ingress.as_ref().map(|ingress| IngressReading {

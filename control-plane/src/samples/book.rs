@@ -9,16 +9,19 @@ use skep_model::sample::{AllocationReading, IngressReading, Samples, ServiceCoun
 use skep_state::State;
 
 use super::STALE_AFTER;
+use super::pace::Pace;
 use super::ring::{Requests, Ring};
 use super::track::Track;
 
 /// The container of one allocation, or a node as a whole.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Usage {
     container: u64,
     pub(super) cpu: Track,
     pub(super) memory_bytes: Option<u64>,
     pub(super) heard_ms: u64,
+    /// None: nothing of it was heard.
+    pub(super) pace: Option<Box<Pace>>,
 }
 
 /// One life of a node's ingress.
@@ -267,10 +270,13 @@ impl Book {
 
 impl NodeBook {
     fn read(&mut self, reading: &AllocationReading, (at_ms, heard_ms): (u64, u64)) {
-        let fresh = Usage::new(reading.container);
-        let usage = self.allocations.entry(reading.allocation).or_insert(fresh);
+        let fresh = || Usage::new(reading.container);
+        let usage = self
+            .allocations
+            .entry(reading.allocation)
+            .or_insert_with(fresh);
         if usage.container != reading.container {
-            *usage = fresh;
+            *usage = fresh();
         }
         let age_ms = reading.age_ms;
         let what = (reading.cpu_us, reading.memory_bytes);
@@ -279,6 +285,10 @@ impl NodeBook {
             heard_ms.saturating_sub(age_ms),
         );
         usage.learn(at_ms, what, heard_ms);
+        if let Some(extras) = reading.extras {
+            let pace = usage.pace.get_or_insert_default();
+            pace.learn(at_ms.saturating_sub(extras.age_ms), extras);
+        }
     }
 
     fn heard(&self, now_ms: u64) -> Option<&Ingress> {
@@ -294,6 +304,7 @@ impl Usage {
             cpu: Track::default(),
             memory_bytes: None,
             heard_ms: 0,
+            pace: None,
         }
     }
 

@@ -10,6 +10,7 @@ mod admit;
 mod board;
 mod book;
 mod latency;
+mod pace;
 mod read;
 mod ring;
 mod track;
@@ -29,7 +30,7 @@ use skep_state::State;
 use board::Board;
 pub use board::Word;
 use book::Book;
-pub use read::{AllocationSample, NodeSample, ServiceSample};
+pub use read::{AllocationSample, Detail, NodeSample, ServiceSample};
 
 /// What was said last by somebody silent for so long counts no more: five periods.
 pub const STALE_AFTER: Duration = Duration::from_secs(10);

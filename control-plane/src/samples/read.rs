@@ -4,16 +4,18 @@
 use std::time::Duration;
 
 use skep_model::id::{AllocationId, NodeId, ServiceId};
+use skep_model::sample::Counter;
 use skep_state::State;
 
 use super::book::{Book, Heard, Usage};
+use super::pace::Pace;
 use super::{MAX_WINDOW, Samples, latency};
 
 /// What is told of latency.
 const SHARE: f64 = 0.95;
 
 /// What one allocation uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AllocationSample {
     /// Which.
     pub allocation: AllocationId,
@@ -21,6 +23,56 @@ pub struct AllocationSample {
     pub cpu_millis: Option<u64>,
     /// Working set in bytes; none: not known.
     pub memory_bytes: Option<u64>,
+    /// The rest.
+    pub detail: Detail,
+}
+
+/// What else is known of one allocation's container, over the last ten seconds. None: not (yet), or its kernel does
+/// not count it.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Detail {
+    /// Of 100 periods of its CPU limit those in which it was held back; none, too, where it has no limit.
+    pub throttled_percent: Option<f64>,
+    /// How long it was held back, ms a second; more than one thread may be.
+    pub throttled_ms_per_s: Option<f64>,
+    /// Of 100 moments those in which something of it waited for a CPU (PSI, some).
+    pub cpu_wait_percent: Option<f64>,
+    /// For memory.
+    pub memory_wait_percent: Option<f64>,
+    /// For disks.
+    pub io_wait_percent: Option<f64>,
+    /// Bytes a second read from disks.
+    pub disk_read_per_s: Option<f64>,
+    /// Bytes a second written to disks.
+    pub disk_written_per_s: Option<f64>,
+    /// Bytes a second received.
+    pub network_received_per_s: Option<f64>,
+    /// Bytes a second sent.
+    pub network_sent_per_s: Option<f64>,
+    /// The largest working set that its agent saw, in bytes.
+    pub memory_peak_bytes: Option<u64>,
+}
+
+impl Detail {
+    fn of(pace: &Pace) -> Self {
+        const US_PER_MS: f64 = 1_000.0;
+        // Of a second's microseconds.
+        const US_PER_PERCENT: f64 = 10_000.0;
+        let rate = |counter| pace.per_second(counter);
+        let percent = |counter| rate(counter).map(|us| us / US_PER_PERCENT);
+        Self {
+            throttled_percent: pace.percent(Counter::ThrottledPeriods, Counter::Periods),
+            throttled_ms_per_s: rate(Counter::ThrottledUs).map(|us| us / US_PER_MS),
+            cpu_wait_percent: percent(Counter::CpuWaitUs),
+            memory_wait_percent: percent(Counter::MemoryWaitUs),
+            io_wait_percent: percent(Counter::IoWaitUs),
+            disk_read_per_s: rate(Counter::DiskRead),
+            disk_written_per_s: rate(Counter::DiskWritten),
+            network_received_per_s: rate(Counter::NetworkReceived),
+            network_sent_per_s: rate(Counter::NetworkSent),
+            memory_peak_bytes: pace.value(Counter::MemoryPeak),
+        }
+    }
 }
 
 /// What one service does, at the moment of asking.
@@ -160,6 +212,10 @@ fn allocation_sample(id: AllocationId, usage: &Usage, window_ms: u64) -> Allocat
         allocation: id,
         cpu_millis: usage.cpu.millis(window_ms),
         memory_bytes: usage.memory_bytes,
+        detail: usage
+            .pace
+            .as_deref()
+            .map_or_else(Detail::default, Detail::of),
     }
 }
 

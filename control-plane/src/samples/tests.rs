@@ -56,6 +56,7 @@ fn with_app(mut samples: Samples, container: u64, cpu_us: u64) -> Samples {
         cpu_us: Some(cpu_us),
         memory_bytes: Some(cpu_us),
         age_ms: 0,
+        extras: None,
     });
     samples
 }

@@ -31,6 +31,7 @@ fn reading(at_ms: u64) -> Up {
             cpu_us: Some(1),
             ..Default::default()
         }],
+        extras: Vec::new(),
         ingress: None,
     })
 }

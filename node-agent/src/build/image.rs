@@ -10,13 +10,13 @@ use skep_model::assignment::BuildOrder;
 use skep_model::deployment::Built;
 use skep_model::problem::{Code, Problem};
 use skep_model::service::Image;
-use skep_model::spec::check_image;
+use skep_model::spec::{Pull, check_image};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::folder::chain;
 use super::progress::Progress;
-use super::{Env, say};
+use super::{Env, say, with_room};
 use crate::backoff::Backoff;
 use crate::images::{Unshared, full, says_full};
 use crate::runtime::image::{PULLS_MAX, RETRY, is_passing};
@@ -48,14 +48,14 @@ impl Name {
     }
 }
 
-/// Finds the image on this node, else pulls it.
+/// Finds the image on this node or pulls it, as the service's pull policy says.
 ///
 /// # Errors
 /// [`Code::ImageFailed`] where the image is at fault, [`Code::Runtime`] where Docker is.
 pub(super) async fn resolve(
     env: &Env,
-    (reference, name): (&str, &Name),
-    lines: &mpsc::Sender<String>,
+    (order, name): (&BuildOrder, &Name),
+    (reference, lines): (&str, &mpsc::Sender<String>),
 ) -> Result<Built, Problem> {
     check_image("image", reference)?;
     if reference.contains("..") {
@@ -64,16 +64,36 @@ pub(super) async fn resolve(
             format!("`{reference}` is not an image"),
         ));
     }
-    match inspect(env, reference).await? {
-        Some(found) => {
+    let here = inspect(env, reference).await?;
+    match (order.pull, here) {
+        (Pull::Missing | Pull::Never, Some(found)) => {
             say(lines, format!("image: {reference} is on this node")).await;
-            describe(env, (reference, name), found, lines).await
+            describe(env, (reference, name, order.pull), found, lines).await
         }
-        None => {
-            pull(env, reference, lines).await?;
-            built(env, (reference, Some(reference)), name, lines).await
+        (Pull::Never, None) => Err(not_pulled(reference)),
+        (Pull::Missing | Pull::Always, here) => {
+            let what = format!("image `{reference}`");
+            let pulled = pull(env, reference, lines);
+            with_room(env, (&what, Code::ImageFailed), pulled).await?;
+            let found = there(env, reference).await?;
+            // What was here before is whoever's it was.
+            let id = found.id.as_deref().unwrap_or_default();
+            let is_new = here.is_none_or(|here| here.id != found.id);
+            if let Some(images) = env.images.as_ref().filter(|_| is_new) {
+                images.note((id, order.service), Some(reference)).await;
+            }
+            describe(env, (reference, name, order.pull), found, lines).await
         }
     }
+}
+
+fn not_pulled(reference: &str) -> Problem {
+    let text = format!(
+        "image `{reference}` is not on this node, and `image.pull = \"never\"` forbids to pull it"
+    );
+    Problem::new(Code::ImageFailed, text)
+        .at("image.pull")
+        .hint("load it into the node's Docker (docker load), or say `image.pull = \"missing\"`")
 }
 
 /// The image that is there now under `id`, called `reference` by people, or after its service.
@@ -83,12 +103,18 @@ pub(super) async fn built(
     name: &Name,
     lines: &mpsc::Sender<String>,
 ) -> Result<Built, Problem> {
-    let found = inspect(env, id).await?.ok_or_else(|| {
+    let found = there(env, id).await?;
+    let full = name.full();
+    let reference = reference.unwrap_or(&full);
+    describe(env, (reference, name, Pull::Missing), found, lines).await
+}
+
+/// An image that has just come.
+async fn there(env: &Env, id: &str) -> Result<ImageInspect, Problem> {
+    inspect(env, id).await?.ok_or_else(|| {
         Problem::new(Code::Runtime, format!("Docker has lost the image `{id}`"))
             .hint("does something on this node remove images? deploy again")
-    })?;
-    let full = name.full();
-    describe(env, (reference.unwrap_or(&full), name), found, lines).await
+    })
 }
 
 async fn inspect(env: &Env, name: &str) -> Result<Option<ImageInspect>, Problem> {
@@ -107,7 +133,7 @@ async fn inspect(env: &Env, name: &str) -> Result<Option<ImageInspect>, Problem>
 
 async fn describe(
     env: &Env,
-    (reference, name): (&str, &Name),
+    (reference, name, pull): (&str, &Name, Pull),
     found: ImageInspect,
     lines: &mpsc::Sender<String>,
 ) -> Result<Built, Problem> {
@@ -121,6 +147,8 @@ async fn describe(
     // Only what its registry has can be pulled by other nodes, and they ask for it by the digest of
     // its manifest: Docker's own id of an image means nothing elsewhere.
     let of_registry = manifest_digest(reference, &found.repo_digests.unwrap_or_default());
+    // Nobody asks a registry: the others get it from this node.
+    let of_registry = of_registry.filter(|_| pull != Pull::Never);
     let node = of_registry.is_none().then_some(env.node);
     let exposed = found.config.and_then(|config| config.exposed_ports);
     let (digest, shared) = match of_registry {
@@ -180,7 +208,7 @@ fn manifest_digest(reference: &str, known: &[String]) -> Option<String> {
 }
 
 /// Without tag and digest, and without what Docker adds to names of its own registry.
-fn repository(reference: &str) -> &str {
+pub(crate) fn repository(reference: &str) -> &str {
     let name = reference.split('@').next().unwrap_or_default();
     let name = match name.rsplit_once(':') {
         // A colon before a slash belongs to the registry's port.

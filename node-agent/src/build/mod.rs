@@ -30,8 +30,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use choose::Choice;
-pub(crate) use docker::cache::trim_short as trim_cache_short;
+pub(crate) use docker::cache::trim_now as trim_cache;
 use folder::WorkFolder;
+pub(crate) use image::repository as image_repository;
 use source::Source;
 
 use crate::images::Images;
@@ -122,7 +123,7 @@ async fn build(
             let choice = choose::for_image(order.builder);
             say(lines, choice.line()).await;
             let name = image::Name::of(order);
-            image::resolve(env, (reference, &name), lines).await
+            image::resolve(env, (order, &name), (reference, lines)).await
         }
         Origin::Release { .. } => Err(Problem::new(
             Code::Internal,
@@ -130,7 +131,8 @@ async fn build(
         )),
         Origin::Upload { .. } | Origin::Git { .. } => {
             let work = WorkFolder::create(&env.work_dir, order.deployment).await?;
-            let built = from_folder(order, env, &work, lines).await;
+            let building = from_folder(order, env, &work, lines);
+            let built = with_room(env, ("the build", Code::BuildFailed), building).await;
             work.remove().await;
             built
         }
@@ -177,6 +179,18 @@ async fn from_folder(
         manifest,
         ..made
     })
+}
+
+/// Brings something in as long as the node's disk has room.
+async fn with_room<T>(
+    env: &Env,
+    what: (&str, Code),
+    work: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
+    match &env.images {
+        Some(images) => images.with_room(what, work).await,
+        None => work.await,
+    }
 }
 
 /// A line for whoever watches. Nobody watching is no reason to stop.

@@ -10,6 +10,7 @@ use skep_model::assignment::BuildOrder;
 use skep_model::deployment::{BuildOutcome, Origin};
 use skep_model::id::{DeploymentId, ServiceId, UploadId};
 use skep_model::problem::{Code, Problem};
+use skep_model::spec::Pull;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +25,7 @@ fn order(origin: Origin) -> BuildOrder {
         origin,
         builder: None,
         dockerfile: None,
+        pull: Pull::Missing,
         timeout_ms: 20_000,
     }
 }

@@ -16,6 +16,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::images::Images;
 use crate::net::client::NetStatusLocal;
 use crate::options::Options;
 use crate::runtime::Runtime;
@@ -97,14 +98,15 @@ fn cgroup_version(info: &SystemInfo) -> u32 {
 
 /// Keeps the facts that a server is greeted with true, until `cancel`.
 pub(crate) async fn keep(
-    (runtime, image_address): (Runtime, String),
+    (runtime, images): (Runtime, Images),
     mut net: watch::Receiver<Option<NetStatusLocal>>,
     outbox: Arc<Outbox>,
     options: Options,
     cancel: CancellationToken,
 ) {
     let mut facts = machine(&options);
-    facts.image_address = Some(image_address);
+    facts.image_address = Some(images.address().to_owned());
+    let mut room = images.warning();
     let keep = async {
         // Not there in time: then it is told when it comes.
         let _ = timeout(PATIENCE, net.wait_for(Option::is_some)).await;
@@ -112,7 +114,13 @@ pub(crate) async fn keep(
         loop {
             tokio::select! {
                 changed = net.changed() => if changed.is_err() { return },
-                _ = again.tick() => {
+                () = async {
+                    tokio::select! {
+                        _ = again.tick() => {}
+                        // The sender lives as long as the images that are held here.
+                        _ = room.changed() => {}
+                    }
+                } => {
                     let machine = machine(&options);
                     facts.cpu_millis = machine.cpu_millis;
                     facts.memory_bytes = machine.memory_bytes;
@@ -126,6 +134,7 @@ pub(crate) async fn keep(
                             said.cgroup_version,
                         ),
                     }
+                    facts.machine.warnings.extend(room.borrow_and_update().clone());
                 }
             }
             // A data plane that restarts comes back on its port: no word about the gap.

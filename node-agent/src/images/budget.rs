@@ -70,6 +70,26 @@ impl fmt::Display for Budget {
     }
 }
 
+/// What `--disk-low-water` says: free space below which images go before their budget says so. None: a tenth of
+/// the disk, at most 10 GiB.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LowWater(pub Option<Budget>);
+
+impl LowWater {
+    /// In bytes, on a disk of this size.
+    pub(crate) fn bytes(self, disk_bytes: u64) -> u64 {
+        match self.0 {
+            Some(said) => said.bytes(disk_bytes),
+            None => (disk_bytes / 100 * FREE_PERCENT).min(FREE_MAX_BYTES),
+        }
+    }
+
+    /// Half of it: what runs gets the rest, and nothing new.
+    pub(crate) fn floor_bytes(self, disk_bytes: u64) -> u64 {
+        self.bytes(disk_bytes) / 2
+    }
+}
+
 /// The filesystem under a folder.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Disk {
@@ -92,13 +112,14 @@ impl Disk {
         }
     }
 
-    /// Bytes that must be freed for the disk not to fill up; `incoming_bytes` are about to be written.
-    pub(crate) fn lacks(self, incoming_bytes: u64) -> u64 {
-        if self.total_bytes == 0 {
+    /// Bytes that must be freed for the disk not to fill up; `incoming_bytes` are about to be written. A disk
+    /// below the mark is brought a tenth above it, so that the next byte does not begin all of it again.
+    pub(crate) fn lacks(self, incoming_bytes: u64, low: LowWater) -> u64 {
+        let reserve = low.bytes(self.total_bytes);
+        if self.total_bytes == 0 || self.free_bytes >= reserve + incoming_bytes {
             return 0;
         }
-        let reserve = (self.total_bytes / 100 * FREE_PERCENT).min(FREE_MAX_BYTES);
-        (reserve + incoming_bytes).saturating_sub(self.free_bytes)
+        reserve + reserve / 10 + incoming_bytes - self.free_bytes
     }
 }
 
@@ -134,20 +155,25 @@ mod tests {
         let cases = [
             (500, 0, 0),
             (100, 0, 0),
-            (99, 0, 1),
-            (150, 100, 50),
-            (0, 0, 100),
+            (99, 0, 11),
+            (150, 100, 60),
+            (200, 100, 0),
+            (0, 0, 110),
         ];
+        let low = LowWater::default();
         for (free, incoming, lacks) in cases {
-            assert_eq!(disk(free).lacks(incoming), lacks, "{free} {incoming}");
+            assert_eq!(disk(free).lacks(incoming, low), lacks, "{free} {incoming}");
         }
+        let said = LowWater(Some(Budget::Bytes(500)));
+        assert_eq!(disk(499).lacks(0, said), 51);
+        assert_eq!(said.floor_bytes(1_000), 250);
         let large = Disk {
             total_bytes: 1 << 50,
             free_bytes: 11 << 30,
         };
-        assert_eq!(large.lacks(0), 0);
+        assert_eq!(large.lacks(0, low), 0);
         assert_eq!(
-            Disk::default().lacks(9),
+            Disk::default().lacks(9, low),
             0,
             "of an unknown disk nothing is said"
         );

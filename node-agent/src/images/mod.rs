@@ -2,6 +2,7 @@
 //! Docker, and the same blobs for the other nodes of the cluster. A release names the digest of a manifest,
 //! and any node that is told who has it gets it, with no registry anywhere.
 
+mod book;
 mod budget;
 mod clean;
 mod digest;
@@ -11,6 +12,7 @@ mod peers;
 mod pull;
 mod reference;
 mod registry;
+mod room;
 mod serve;
 mod share;
 mod store;
@@ -39,12 +41,14 @@ use zeroize::Zeroizing;
 
 use crate::metrics::Metrics;
 use crate::runtime::transport::Socket;
-pub use budget::Budget;
+use book::Book;
 use budget::Disk;
+pub use budget::{Budget, LowWater};
 use digest::Digest;
 use fetch::{Fetcher, Peers};
 use registry::Registry;
 pub(crate) use reference::{DOCKER_HUB, Reference};
+use room::Room;
 pub(crate) use share::{Unshared, full, says_full};
 use store::Store;
 
@@ -94,6 +98,8 @@ pub struct Options {
     pub advertise: Option<String>,
     /// How much of the disk images may take.
     pub budget: Budget,
+    /// How much of the disk is to stay free.
+    pub low_water: LowWater,
 }
 
 impl Default for Options {
@@ -103,6 +109,7 @@ impl Default for Options {
             peer_listen: (Ipv4Addr::UNSPECIFIED, 0).into(),
             advertise: None,
             budget: Budget::default(),
+            low_water: LowWater::default(),
         }
     }
 }
@@ -127,6 +134,11 @@ struct Inner {
     in_use: Mutex<BTreeSet<Digest>>,
     /// Something came: the budgets may be exceeded.
     grown: Notify,
+    /// One cleans at a time.
+    cleaning: tokio::sync::Mutex<()>,
+    room: Room,
+    /// What is known of Docker's images.
+    book: Mutex<Book>,
 }
 
 /// What the store is given by the rest of the agent.
@@ -158,7 +170,7 @@ impl Images {
         (tasks, shutdown): (&TaskTracker, &CancellationToken),
     ) -> Result<Self, Error> {
         let folder = around.data_dir.join(FOLDER);
-        let (store, secret) = open(folder.clone(), options.budget).await?;
+        let (store, secret, book) = open(folder.clone(), options.budget).await?;
         let store = Arc::new(store);
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, options.registry_port));
         let what = "the node's image registry";
@@ -195,6 +207,9 @@ impl Images {
                 budget: options.budget,
                 in_use: Mutex::default(),
                 grown: Notify::new(),
+                cleaning: tokio::sync::Mutex::default(),
+                room: Room::new(options.low_water, folder),
+                book: Mutex::new(book),
             }),
         };
         tasks.spawn(clean::keep(images.clone(), shutdown));
@@ -227,7 +242,7 @@ impl Images {
     }
 }
 
-async fn open(folder: PathBuf, budget: Budget) -> Result<(Store, Zeroizing<String>), Error> {
+async fn open(folder: PathBuf, budget: Budget) -> Result<(Store, Zeroizing<String>, Book), Error> {
     let opened = spawn_blocking(move || {
         secret_file::ensure_private_dir(&folder)?;
         let file = folder.join(SECRET_FILE);
@@ -235,12 +250,13 @@ async fn open(folder: PathBuf, budget: Budget) -> Result<(Store, Zeroizing<Strin
         let secret = secret_file::read_private(&file)?;
         let secret = Zeroizing::new(String::from_utf8_lossy(&secret).trim().to_owned());
         let budget_bytes = budget.bytes(Disk::of(&folder).total_bytes);
+        let book = Book::read(&folder);
         let opened = Store::open(&folder, budget_bytes);
         let store = opened.map_err(|source| Error::Store {
             path: folder,
             source,
         })?;
-        Ok((store, secret))
+        Ok((store, secret, book))
     });
     opened.await.unwrap_or_else(|_| {
         Err(Error::Store {

@@ -14,10 +14,10 @@ use skep_model::service::Image;
 use tokio::time::{sleep, timeout};
 
 use super::Images;
-use super::budget::Disk;
 use super::digest::Digest;
 use super::fetch::{self, Offer};
 use super::manifest::{self, Content, MANIFEST_MAX_BYTES, Manifest, Part};
+use super::room::look_at;
 use super::share::{full, says_full, words};
 use super::store::PutError;
 use crate::backoff::Backoff;
@@ -141,14 +141,15 @@ impl Images {
             return Ok(());
         }
         let folder = store.folder().to_owned();
-        let disk_now = tokio::task::spawn_blocking(move || Disk::of(&folder)).await;
-        let lacks = disk_now.unwrap_or_default().lacks(incoming);
+        let low = self.inner.room.low();
+        let lacks = look_at(&folder).await.lacks(incoming, low);
         let budget = (lacks > 0).then(|| (store.used_bytes() + incoming).saturating_sub(lacks));
         let in_use = self.inner.in_use.lock().clone();
         let made = store.make_room(&in_use, incoming, budget).await;
         made.map_err(|error| disk(reference, &error))?;
-        let disk_now = disk_now_of(store.folder()).await;
-        match disk_now.total_bytes > 0 && disk_now.free_bytes < incoming {
+        let disk_now = look_at(store.folder()).await;
+        let least = incoming + low.floor_bytes(disk_now.total_bytes);
+        match disk_now.total_bytes > 0 && disk_now.free_bytes < least {
             true => Err(full(reference)),
             false => Ok(()),
         }
@@ -235,12 +236,6 @@ impl Images {
         }
         Ok(())
     }
-}
-
-async fn disk_now_of(folder: &std::path::Path) -> Disk {
-    let folder = folder.to_owned();
-    let asked = tokio::task::spawn_blocking(move || Disk::of(&folder)).await;
-    asked.unwrap_or_default()
 }
 
 /// The repository in this node's registry: the reference's, without its host.

@@ -5,6 +5,7 @@ use skep_model::allocation::{Observed, State};
 use skep_model::deployment::Origin;
 use skep_model::id::{ServiceId, UploadId};
 use skep_model::problem::{Code, Problem};
+use skep_model::spec::Pull;
 
 use super::*;
 use crate::logs::files::FileId;
@@ -41,6 +42,7 @@ fn order(id: u128) -> BuildOrder {
         },
         builder: None,
         dockerfile: None,
+        pull: Pull::Missing,
         timeout_ms: 1_000,
     }
 }

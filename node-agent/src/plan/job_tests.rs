@@ -44,6 +44,7 @@ fn exit(code: i64, witnessed: bool) -> Phase {
         at_ms: NOW - 5,
         witnessed,
         tail: "last".into(),
+        usual: None,
     })
 }
 

@@ -14,6 +14,8 @@ use skep_model::assignment::Assignment;
 use skep_model::problem::{Code, Problem};
 use skep_model::spec::Restart;
 
+use crate::samples::Usual;
+
 pub use grant::Devices;
 pub(crate) use grant::{Grant, asks, grant};
 pub(crate) use observe::{Fitness, Work, observe};
@@ -54,6 +56,8 @@ pub(crate) struct Exit {
     pub(crate) witnessed: bool,
     /// The last lines it wrote.
     pub(crate) tail: String,
+    /// The memory that it used in its last minutes; none: not known.
+    pub(crate) usual: Option<Usual>,
 }
 
 /// Where a container is.
@@ -342,9 +346,13 @@ pub(crate) fn ended(
 pub(crate) fn explain_exit(exit: &Exit, assignment: &Assignment) -> Problem {
     if exit.oom {
         let limit_mib = assignment.resources.memory_ceiling_bytes() >> 20;
+        let usual = exit.usual.map_or(String::new(), |usual| {
+            let (p95, peak) = (usual.p95_bytes >> 20, usual.peak_bytes >> 20);
+            format!("; p95 was {p95} MiB, the most {peak} MiB")
+        });
         return Problem::new(
             Code::Crashed,
-            format!("killed: out of memory at {limit_mib} MiB"),
+            format!("killed: out of memory at {limit_mib} MiB{usual}"),
         )
         .hint("raise resources.memory_bytes, or make the app use less");
     }

@@ -1,6 +1,7 @@
 use std::net::Ipv4Addr;
 
 use super::*;
+use crate::samples::Usual;
 use crate::testing::assignment;
 
 const NOW: u64 = 1_000_000;
@@ -30,6 +31,7 @@ fn exited(code: i64, at_ms: u64) -> Exit {
         at_ms,
         witnessed: true,
         tail: "boom".into(),
+        usual: None,
     }
 }
 
@@ -281,7 +283,18 @@ fn exits_are_explained() {
         oom: true,
         ..exited(137, 0)
     };
-    assert_eq!(say(oom), "killed: out of memory at 256 MiB");
+    assert_eq!(say(oom.clone()), "killed: out of memory at 256 MiB");
+    let known = Exit {
+        usual: Some(Usual {
+            p95_bytes: 250 << 20,
+            peak_bytes: 255 << 20,
+        }),
+        ..oom
+    };
+    assert_eq!(
+        say(known),
+        "killed: out of memory at 256 MiB; p95 was 250 MiB, the most 255 MiB"
+    );
     assert_eq!(
         say(exited(139, 0)),
         "ended by signal 11 (SIGSEGV) after 1.2 s"

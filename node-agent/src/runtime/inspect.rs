@@ -125,6 +125,7 @@ fn unseen_exit() -> Exit {
         at_ms: 0,
         witnessed: false,
         tail: String::new(),
+        usual: None,
     }
 }
 

@@ -1,11 +1,12 @@
 //! What this node uses: reads the CPU time and memory of its containers and of the machine every
-//! period, and gathers what the data plane has counted. Owns how it is read; says it through the
+//! period, the rest more rarely, and gathers what the data plane has counted. Owns how it is read; says it through the
 //! outbox, and judges nothing. Asks Docker for nothing: that takes seconds.
 
 mod cgroup;
 mod extra;
 mod ingress;
 mod machine;
+mod memory;
 mod reader;
 mod running;
 mod scrape;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::session::Outbox;
 
 pub(crate) use ingress::follow;
+pub(crate) use memory::Usual;
 use reader::Reader;
 pub(crate) use running::Board;
 pub(crate) use scrape::Scrape;
@@ -29,11 +31,16 @@ pub(crate) use scrape::Scrape;
 /// one container costs some tens of microseconds.
 pub(crate) const PERIOD: Duration = Duration::from_secs(2);
 
-/// Reads and says it until `cancel`. While there is no session nothing is read: nobody hears it.
+/// Periods from one reading of the rest to the next: people are shown it over ten seconds, and it takes five more
+/// files of each container.
+const EXTRA_PERIODS: u64 = 5;
+
+/// Reads and says it until `cancel`. Without a session it is read for the agent's own memory alone.
 pub(crate) async fn keep(board: Board, outbox: Arc<Outbox>, cancel: CancellationToken) {
     let life = u64::from_be_bytes(random::bytes());
     let began = Instant::now();
     let mut reader = Reader::default();
+    let mut turns = 0_u64;
     let mut tick = interval(PERIOD);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -41,21 +48,24 @@ pub(crate) async fn keep(board: Board, outbox: Arc<Outbox>, cancel: Cancellation
             () = cancel.cancelled() => return,
             _ = tick.tick() => {}
         }
-        if !outbox.wants_samples() {
-            continue;
-        }
+        let with_extras = turns.is_multiple_of(EXTRA_PERIODS) && outbox.wants_samples();
+        turns += 1;
         let turn = board.turn();
         let at_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         // The kernel may take its time to sum up a large group's memory.
         let read = spawn_blocking(move || {
-            let (node, allocations) = (reader.machine(), reader.containers(&turn));
+            let (node, mut allocations) = (reader.machine(), reader.containers(&turn));
+            if with_extras {
+                reader.extras(&mut allocations);
+            }
             (reader, node, allocations)
         });
-        let Ok((same, node, allocations)) = read.await else {
+        let Ok((same, node, mut allocations)) = read.await else {
             tracing::error!("reading samples panicked: there will be none");
             return;
         };
         reader = same;
+        board.remember(&mut allocations);
         outbox.sample((life, at_ms), node, allocations);
     }
 }

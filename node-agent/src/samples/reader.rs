@@ -10,7 +10,7 @@ use skep_model::id::AllocationId;
 use skep_model::sample::{AllocationReading, NodeReading};
 
 use super::cgroup::{self, CpuFile, Files, Mounts};
-use super::extra::ExtraFiles;
+use super::extra::{self, ExtraFiles};
 use super::machine;
 use super::running::Running;
 
@@ -88,10 +88,22 @@ impl Reader {
             cpu_us,
             memory_bytes,
             age_ms: 0,
+            extras: None,
         })
     }
 
-    /// The files of a container that are read on a scrape alone; none: it was not read before.
+    /// The rest of these readings.
+    pub(super) fn extras(&mut self, readings: &mut [AllocationReading]) {
+        for reading in readings {
+            let Some(place) = self.places.get(&reading.allocation) else {
+                continue;
+            };
+            let files = ExtraFiles::beside(&place.files);
+            reading.extras = Some(extra::read_all(&files, place.running.pid, &mut self.first));
+        }
+    }
+
+    /// The files of a container that are read more rarely; none: it was not read before.
     pub(super) fn extra_files(&self, id: AllocationId) -> Option<ExtraFiles> {
         let place = self.places.get(&id)?;
         Some(ExtraFiles::beside(&place.files))

@@ -6,6 +6,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use skep_model::id::AllocationId;
+use skep_model::sample::{AllocationReading, Counter};
+
+use super::memory::{Memory, Usual};
 
 /// Containers that are read in one period; on a node with more they take turns.
 const TURN_MAX: usize = 1_024;
@@ -24,6 +27,7 @@ struct State {
     running: BTreeMap<AllocationId, Running>,
     /// Where the next turn begins.
     after: Option<AllocationId>,
+    memory: Memory,
 }
 
 /// The containers that run. Cheap to clone.
@@ -45,6 +49,30 @@ impl Board {
             let container = container.into();
             state.running.insert(id, Running { container, pid });
         }
+    }
+
+    /// These were read: keeps how much memory each used, and adds the largest of its life.
+    pub(super) fn remember(&self, readings: &mut [AllocationReading]) {
+        let State {
+            running, memory, ..
+        } = &mut *self.state.lock();
+        for reading in readings {
+            let of = running.get(&reading.allocation);
+            let Some((of, bytes)) = of.zip(reading.memory_bytes) else {
+                continue;
+            };
+            let peak = memory.read(reading.allocation, &of.container, bytes);
+            if let Some(extras) = &mut reading.extras {
+                extras.set(Counter::MemoryPeak, Some(peak));
+            }
+        }
+        memory.retain(|id| running.contains_key(&id));
+    }
+
+    /// How much memory a container used in its last minutes; none: it was not read often enough. It may have
+    /// ended.
+    pub(crate) fn usual(&self, id: AllocationId, container: &str) -> Option<Usual> {
+        self.state.lock().memory.usual(id, container)
     }
 
     /// All of them.

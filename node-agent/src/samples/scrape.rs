@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use skep_model::id::AllocationId;
+use skep_model::sample::Counter;
 use tokio::sync::watch;
 
-use super::extra::{self, ExtraFiles};
+use super::extra;
 use super::reader::{Reader, read};
 use super::running::{Board, Running};
 use crate::logs::Places;
@@ -141,7 +142,12 @@ impl Scrape {
         families
     }
 
-    fn extras(&self, all: &[(AllocationId, Running)]) -> [Family; 7] {
+    fn extras(&self, all: &[(AllocationId, Running)]) -> [Family; 8] {
+        let mut periods = counter(
+            "skep_container_cpu_periods_total",
+            "Periods in which its CPU limit was looked at.",
+            vec![],
+        );
         let mut throttles = counter(
             "skep_container_cpu_throttled_total",
             "Times it was held back for its CPU limit.",
@@ -184,36 +190,31 @@ impl Scrape {
             let Some(files) = self.reader.lock().extra_files(*id) else {
                 continue;
             };
-            let ExtraFiles {
-                cpu_stat,
-                is_v1,
-                pressure: waits,
-                io,
-            } = &files;
-            let stat = cpu_stat.as_ref().and_then(|path| read(path, &mut buffer));
-            if let Some((times, us)) = stat.and_then(|text| extra::throttled(text, *is_v1)) {
-                throttles.values.push((labels.clone(), times));
-                throttled.values.push((labels.clone(), us));
+            let found = extra::read_all(&files, running.pid, &mut buffer);
+            let families = [
+                (Counter::Periods, &mut periods),
+                (Counter::ThrottledPeriods, &mut throttles),
+                (Counter::ThrottledUs, &mut throttled),
+                (Counter::DiskRead, &mut reads),
+                (Counter::DiskWritten, &mut writes),
+                (Counter::NetworkReceived, &mut received),
+                (Counter::NetworkSent, &mut sent),
+            ];
+            for (counter, family) in families {
+                let value = found.get(counter);
+                family
+                    .values
+                    .extend(value.map(|value| (labels.clone(), value)));
             }
-            for (of, path) in RESOURCES.into_iter().zip(waits) {
-                let text = path.as_ref().and_then(|path| read(path, &mut buffer));
-                let total = text.and_then(extra::pressure_us);
+            let waits = [Counter::CpuWaitUs, Counter::MemoryWaitUs, Counter::IoWaitUs];
+            for (of, counter) in RESOURCES.into_iter().zip(waits) {
                 let labels = format!("{{{names},resource=\"{of}\"}}");
+                let total = found.get(counter);
                 pressure.values.extend(total.map(|total| (labels, total)));
-            }
-            if let Some(text) = io.as_ref().and_then(|path| read(path, &mut buffer)) {
-                let (read, written) = extra::disk_bytes(text, *is_v1);
-                reads.values.push((labels.clone(), read));
-                writes.values.push((labels.clone(), written));
-            }
-            let path = PathBuf::from(format!("/proc/{}/net/dev", running.pid));
-            if let Some(bytes) = read(&path, &mut buffer).and_then(extra::network_bytes) {
-                received.values.push((labels.clone(), bytes.0));
-                sent.values.push((labels, bytes.1));
             }
         }
         [
-            throttles, throttled, pressure, reads, writes, received, sent,
+            periods, throttles, throttled, pressure, reads, writes, received, sent,
         ]
     }
 

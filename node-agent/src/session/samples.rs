@@ -4,11 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use skep_model::id::AllocationId;
-use skep_model::sample::{AllocationReading, NodeReading};
+use skep_model::sample::{AllocationReading, Extras, NodeReading};
+use skep_proto::convert::sample::extras_out;
 use skep_proto::v1;
 
 /// Services of which counters are kept: as many as routes in a table that Traefik can bear.
 const SERVICES_MAX: usize = 10_000;
+
+/// Containers of which is known what was told: of more all is told again now and then.
+const TOLD_MAX: usize = 8_192;
 
 #[derive(Debug, Default)]
 struct Ingress {
@@ -28,6 +32,8 @@ pub(super) struct Samples {
     node: NodeReading,
     /// With the time each was read at.
     allocations: BTreeMap<AllocationId, (u64, AllocationReading)>,
+    /// What the session was told of each, and of which container.
+    told: BTreeMap<AllocationId, (u64, Extras)>,
     ingress: Option<Ingress>,
     is_due: bool,
 }
@@ -38,6 +44,7 @@ impl Samples {
         self.has_session = true;
         self.is_due = false;
         self.allocations.clear();
+        self.told.clear();
         if let Some(ingress) = &mut self.ingress {
             ingress.unsent = ingress.services.keys().cloned().collect();
         }
@@ -62,10 +69,20 @@ impl Samples {
             return;
         }
         (self.life, self.at_ms, self.node) = (life, at_ms, node);
-        let fresh = allocations
-            .into_iter()
-            .map(|it| (it.allocation, (at_ms, it)));
-        self.allocations.extend(fresh);
+        for mut reading in allocations {
+            let before = self.allocations.remove(&reading.allocation);
+            let same = before.filter(|(_, it)| it.container == reading.container);
+            if let (None, Some((read_ms, before))) = (reading.extras, same) {
+                // Not sent yet, and not read again.
+                reading.extras = {
+                    let since_ms = at_ms.saturating_sub(read_ms);
+                    let extras = before.extras;
+                    extras.map(|extras| extras.aged(extras.age_ms + since_ms))
+                };
+            }
+            self.allocations
+                .insert(reading.allocation, (at_ms, reading));
+        }
         self.is_due = true;
     }
 
@@ -98,10 +115,14 @@ impl Samples {
             return None;
         }
         let at_ms = self.at_ms;
-        let allocations = std::mem::take(&mut self.allocations).into_values();
-        let allocations = allocations.map(|(read_ms, it)| v1::AllocationReading {
-            age_ms: at_ms.saturating_sub(read_ms),
-            ..(&it).into()
+        let readings: Vec<_> = std::mem::take(&mut self.allocations)
+            .into_values()
+            .collect();
+        let news: Vec<_> = readings.iter().map(|(_, it)| self.news(it)).collect();
+        let extras = extras_out(news.iter().map(Option::as_ref));
+        let allocations = readings.iter().map(|(read_ms, it)| v1::AllocationReading {
+            age_ms: at_ms.saturating_sub(*read_ms),
+            ..it.into()
         });
         let ingress = self.ingress.as_mut().map(|ingress| {
             let unsent = std::mem::take(&mut ingress.unsent);
@@ -127,12 +148,27 @@ impl Samples {
             }),
             allocations: allocations.collect(),
             ingress,
+            extras,
         })
+    }
+
+    /// What the session does not know of the rest of a reading.
+    fn news(&mut self, reading: &AllocationReading) -> Option<Extras> {
+        let extras = reading.extras?;
+        if self.told.len() >= TOLD_MAX && !self.told.contains_key(&reading.allocation) {
+            self.told.clear();
+        }
+        let told = (reading.container, extras);
+        let before = self.told.insert(reading.allocation, told);
+        let same = before.filter(|(container, _)| *container == reading.container);
+        Some(same.map_or(extras, |(_, before)| extras.changed_since(&before)))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use skep_model::sample::Counter;
+
     use super::*;
 
     fn counters(service: u8, requests: u64) -> v1::ServiceCounters {
@@ -158,6 +194,7 @@ mod tests {
             cpu_us: Some(cpu_us),
             memory_bytes: None,
             age_ms: 0,
+            extras: None,
         }
     }
 
@@ -221,5 +258,47 @@ mod tests {
         samples.read((9, 1_000), NodeReading::default(), vec![container(1)]);
         samples.read((9, 3_000), NodeReading::default(), vec![]);
         assert_eq!(samples.next().expect("due").allocations[0].age_ms, 2_000);
+    }
+
+    #[test]
+    fn of_the_rest_only_what_changed_is_said_and_all_of_it_to_a_new_session() {
+        let node = NodeReading::default();
+        let with = |sent: u64| {
+            let mut extras = Extras::default();
+            extras.set(Counter::NetworkSent, Some(sent));
+            extras.set(Counter::DiskRead, Some(5));
+            AllocationReading {
+                extras: Some(extras),
+                ..container(1)
+            }
+        };
+        let said = |samples: &mut Samples| {
+            let said = samples.next().expect("due").extras;
+            said.into_iter()
+                .map(|it| (it.age_ms, it.values))
+                .collect::<Vec<_>>()
+        };
+        let mut samples = Samples::default();
+        samples.begin();
+        samples.read((9, 0), node, vec![with(1)]);
+        assert_eq!(said(&mut samples), [(0, vec![5, 1])]);
+        samples.read((9, 2_000), node, vec![container(1)]);
+        assert_eq!(said(&mut samples), [], "not read");
+        samples.read((9, 4_000), node, vec![with(2)]);
+        // The line is slow: it goes with the next, and says when it was read.
+        samples.read((9, 6_000), node, vec![container(1)]);
+        assert_eq!(said(&mut samples), [(2_000, vec![2])]);
+        samples.read((9, 8_000), node, vec![with(2)]);
+        assert_eq!(said(&mut samples), [(0, vec![])], "read, and the same");
+        // Another container counts from the beginning.
+        let other = AllocationReading {
+            container: 2,
+            ..with(2)
+        };
+        samples.read((9, 9_000), node, vec![other]);
+        assert_eq!(said(&mut samples), [(0, vec![5, 2])]);
+        samples.begin();
+        samples.read((9, 9_500), node, vec![other]);
+        assert_eq!(said(&mut samples), [(0, vec![5, 2])]);
     }
 }

@@ -10,7 +10,7 @@ mod placement;
 mod rebalance;
 mod registry;
 mod rollout;
-mod sample;
+pub mod sample;
 mod server;
 mod settings;
 mod shell;

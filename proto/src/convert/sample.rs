@@ -2,7 +2,7 @@
 
 use skep_model::id::{AllocationId, ServiceId};
 use skep_model::sample::{
-    AllocationReading, IngressReading, NodeReading, Samples, ServiceCounters,
+    AllocationReading, Counter, Extras, IngressReading, NodeReading, Samples, ServiceCounters,
 };
 
 use super::{Error, error, id, id_bytes};
@@ -19,6 +19,7 @@ impl From<&Samples> for v1::Samples {
             }),
             allocations: samples.allocations.iter().map(Into::into).collect(),
             ingress: samples.ingress.as_ref().map(Into::into),
+            extras: extras_out(samples.allocations.iter().map(|it| it.extras.as_ref())),
         }
     }
 }
@@ -29,6 +30,11 @@ impl TryFrom<v1::Samples> for Samples {
     fn try_from(message: v1::Samples) -> Result<Self, Error> {
         let node = message.node.unwrap_or_default();
         let allocations = message.allocations.into_iter().map(TryInto::try_into);
+        let mut allocations: Vec<AllocationReading> = allocations.collect::<Result<_, _>>()?;
+        for extras in &message.extras {
+            let place = allocations.get_mut(extras.at as usize);
+            place.ok_or(error("extras"))?.extras = Some(extras_in(extras)?);
+        }
         Ok(Self {
             life: message.life,
             at_ms: message.at_ms,
@@ -36,7 +42,7 @@ impl TryFrom<v1::Samples> for Samples {
                 cpu_us: node.cpu_us,
                 memory_bytes: node.memory_bytes,
             },
-            allocations: allocations.collect::<Result<_, _>>()?,
+            allocations,
             ingress: message.ingress.map(TryInto::try_into).transpose()?,
         })
     }
@@ -64,8 +70,38 @@ impl TryFrom<v1::AllocationReading> for AllocationReading {
             cpu_us: message.cpu_us,
             memory_bytes: message.memory_bytes,
             age_ms: message.age_ms,
+            extras: None,
         })
     }
+}
+
+/// The rest of those readings, in order, that have one.
+pub fn extras_out<'a>(readings: impl Iterator<Item = Option<&'a Extras>>) -> Vec<v1::Extras> {
+    let placed = readings.enumerate();
+    let each = placed.filter_map(|(at, extras)| {
+        let extras = extras?;
+        let known = || extras.known();
+        Some(v1::Extras {
+            at: u32::try_from(at).ok()?,
+            age_ms: u32::try_from(extras.age_ms).unwrap_or(u32::MAX),
+            which: known().fold(0, |bits, (counter, _)| bits | 1 << counter as u32),
+            values: known().map(|(_, value)| value).collect(),
+        })
+    });
+    each.collect()
+}
+
+fn extras_in(message: &v1::Extras) -> Result<Extras, Error> {
+    if message.which.count_ones() as usize != message.values.len() {
+        return Err(error("extras"));
+    }
+    let mut extras = Extras::default().aged(message.age_ms.into());
+    let known = Counter::ALL.into_iter();
+    let named = known.filter(|counter| message.which & 1 << *counter as u32 != 0);
+    for (counter, value) in named.zip(&message.values) {
+        extras.set(counter, Some(*value));
+    }
+    Ok(extras)
 }
 
 impl From<&IngressReading> for v1::IngressReading {
@@ -125,6 +161,59 @@ fn buckets<const N: usize>(field: &'static str, given: &[u64]) -> Result<[u64; N
 mod tests {
     use super::*;
 
+    fn reading(at: u128, extras: Option<Extras>) -> AllocationReading {
+        AllocationReading {
+            allocation: AllocationId::from_u128(at),
+            container: u64::MAX,
+            cpu_us: None,
+            memory_bytes: Some(0),
+            age_ms: 9,
+            extras,
+        }
+    }
+
+    #[test]
+    fn extras_name_their_reading_and_take_few_bytes() {
+        use prost::Message as _;
+        let mut busy = Extras::default().aged(2_000);
+        busy.set(Counter::NetworkReceived, Some(900_000));
+        busy.set(Counter::NetworkSent, Some(0));
+        busy.set(Counter::MemoryPeak, Some(200 << 20));
+        let nothing = Some(Extras::default());
+        let samples = Samples {
+            allocations: vec![
+                reading(1, None),
+                reading(2, Some(busy)),
+                reading(3, nothing),
+            ],
+            ..Samples::default()
+        };
+        let mut message = v1::Samples::from(&samples);
+        assert_eq!(Samples::try_from(message.clone()), Ok(samples.clone()));
+        let bytes: Vec<usize> = message.extras.iter().map(|it| it.encoded_len()).collect();
+        assert_eq!(bytes, [18, 2], "nothing changed is nearly nothing said");
+
+        // A newer agent counts more; one that cannot count is refused.
+        message.extras[0].which |= 1 << 31;
+        message.extras[0].values.push(7);
+        assert_eq!(Samples::try_from(message.clone()), Ok(samples));
+        message.extras[0].values.pop();
+        assert_eq!(
+            Samples::try_from(message.clone())
+                .expect_err("refused")
+                .field,
+            "extras"
+        );
+        message.extras[0] = v1::Extras {
+            at: 3,
+            ..v1::Extras::default()
+        };
+        assert_eq!(
+            Samples::try_from(message).expect_err("nobody's").field,
+            "extras"
+        );
+    }
+
     #[test]
     fn samples_survive_the_wire_and_other_buckets_are_refused() {
         let samples = Samples {
@@ -134,13 +223,7 @@ mod tests {
                 cpu_us: Some(5),
                 memory_bytes: None,
             },
-            allocations: vec![AllocationReading {
-                allocation: AllocationId::from_u128(1),
-                container: u64::MAX,
-                cpu_us: None,
-                memory_bytes: Some(0),
-                age_ms: 9,
-            }],
+            allocations: vec![reading(1, None)],
             ingress: Some(IngressReading {
                 life: 8,
                 at_ms: 1,

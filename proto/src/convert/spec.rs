@@ -2,7 +2,9 @@
 
 use skep_model::autoscale::Autoscale;
 use skep_model::run::{Mode, Overlap, Run};
-use skep_model::spec::{Builder, Resources, Restart, ServiceSpec, ServiceType, Source, Update};
+use skep_model::spec::{
+    Builder, ImagePolicy, Pull, Resources, Restart, ServiceSpec, ServiceType, Source, Update,
+};
 
 use super::{Error, container, enum_number, enum_value, error, need, placement, port, rollout};
 use crate::v1;
@@ -22,6 +24,15 @@ pub(crate) fn builder(number: u32) -> Result<Option<Builder>, Error> {
     } else {
         enum_value("builder", &BUILDERS, number).map(Some)
     }
+}
+
+/// The default is 0, as from a version that does not know of it.
+pub(crate) fn pull_number(pull: Pull) -> u32 {
+    enum_number(&Pull::ALL, &pull).saturating_sub(1)
+}
+
+pub(crate) fn pull(number: u32) -> Result<Pull, Error> {
+    enum_value("pull", &Pull::ALL, number.saturating_add(1))
 }
 
 impl From<&Source> for v1::Source {
@@ -186,6 +197,7 @@ impl From<&ServiceSpec> for v1::ServiceSpec {
             rollout: rollout::policy_out(&spec.rollout),
             container: container::container_out(&spec.container),
             hooks: container::hooks_out(&spec.hooks),
+            pull: pull_number(spec.image.pull),
         }
     }
 }
@@ -218,6 +230,9 @@ impl TryFrom<v1::ServiceSpec> for ServiceSpec {
             rollout: rollout::policy_in(message.rollout)?,
             container: container::container_in(message.container)?,
             hooks: container::hooks_in(message.hooks),
+            image: ImagePolicy {
+                pull: pull(message.pull)?,
+            },
         })
     }
 }

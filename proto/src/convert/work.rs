@@ -7,7 +7,7 @@ use skep_model::assignment::{
 use skep_model::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
 use skep_model::route::{Backend, Route, RouteTable};
 
-use super::spec::{builder, builder_number};
+use super::spec::{builder, builder_number, pull, pull_number};
 use super::{Error, container, enum_number, enum_value, error, id, id_bytes, need, port, ports};
 use crate::v1;
 
@@ -201,6 +201,7 @@ impl From<&BuildOrder> for v1::BuildOrder {
             builder: builder_number(order.builder),
             dockerfile: order.dockerfile.clone(),
             timeout_ms: order.timeout_ms,
+            pull: pull_number(order.pull),
         }
     }
 }
@@ -217,6 +218,7 @@ impl TryFrom<v1::BuildOrder> for BuildOrder {
             builder: builder(message.builder)?,
             dockerfile: message.dockerfile,
             timeout_ms: message.timeout_ms,
+            pull: pull(message.pull)?,
         })
     }
 }

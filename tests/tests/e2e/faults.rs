@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use http::Method;
 use serde_json::{Value, json};
 use skep_tests::api::{Api, Deployment, Name, Problem};
@@ -13,6 +13,8 @@ use skep_tests::{Cluster, wait, with_cluster};
 /// Enough to notice a gap, little enough to leave the machine to the others.
 const RATE: u32 = 50;
 const HEALS: Duration = Duration::from_secs(30);
+/// For a leak of 2 MiB a second to reach 32 MiB, on a busy machine.
+const LEAKED: Duration = Duration::from_secs(90);
 
 /// Deploys the test app told to misbehave, and wants a failure.
 async fn fails(
@@ -147,12 +149,13 @@ async fn limits_hold_and_who_exceeds_them_is_told_so() {
             (32 << 20, 500_000_000)
         );
 
-        let leaks = cluster.image("leaks", &[("LEAK_MIB_PER_S", "40")]).await?;
+        // Slowly enough for its agent to know what is usual.
+        let leaks = cluster.image("leaks", &[("LEAK_MIB_PER_S", "2")]).await?;
         cluster
             .api
             .deploy(&name, &json!({ "type": "image", "reference": leaks }))
             .await?;
-        wait::until("the leak to be told", HEALS, async || {
+        let told = wait::until("the leak to be told", LEAKED, async || {
             let all = cluster.api.allocations().await?;
             let mut problems = all.iter().filter_map(|one| one.problem.as_ref());
             Ok(problems
@@ -160,6 +163,7 @@ async fn limits_hold_and_who_exceeds_them_is_told_so() {
                 .map(Problem::told))
         })
         .await?;
+        ensure!(told.contains("out of memory at 32 MiB; p95 was "), "{told}");
         Ok(())
     })
     .await;

@@ -4,82 +4,28 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use http::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 use skep_tests::api::Name;
+use skep_tests::flood;
 use skep_tests::load::Load;
 use skep_tests::receiver::Receiver;
-use skep_tests::{Cluster, wait, with_cluster, with_cluster_alone};
+use skep_tests::{wait, with_cluster, with_cluster_alone};
 
 /// For a flood to be over and read, on a busy machine.
 const LONG: Duration = Duration::from_secs(120);
-/// Lines of about 1.1 KB in Docker's files: 22 MB of the 30 that are kept.
-const WITHIN: u64 = 20_000;
-/// Ten times what is kept.
+/// Apps that flood at once.
+const APPS: usize = 10;
+/// Lines of each, of about 1.1 KB in Docker's files: what is kept of each is ten times that.
+const WITHIN: u64 = 2_000;
+/// Ten times what is kept, of one.
 const BEYOND: u64 = 270_000;
 /// Two files of the three are always full.
 const KEPT: u64 = 19_000;
 /// What the agent may hold: a reader's buffers, whatever is written.
 const AGENT_RSS_MAX: u64 = 160 << 20;
 const RATE: u32 = 50;
-
-async fn flooding(cluster: &Cluster, name: &str, lines: u64) -> Result<Name> {
-    let service = Name::of(name);
-    let image = cluster
-        .image(name, &[("LOG_FLOOD_LINES", &lines.to_string())])
-        .await?;
-    cluster.api.put_service(&service, json!({})).await?;
-    let image = json!({ "type": "image", "reference": image });
-    cluster.api.live(&service, &image).await?;
-    Ok(service)
-}
-
-/// What a follower saw of a flood.
-#[derive(Debug, Default)]
-struct Seen {
-    lines: u64,
-    /// Numbers that did not follow on the one before, without a word on it.
-    unsaid: Vec<(u64, u64)>,
-    /// Marks, and the bytes that they say are missing.
-    marks: u64,
-    lost_bytes: u64,
-}
-
-async fn follow(cluster: &Cluster, name: &Name) -> Result<Seen> {
-    let mut events = cluster
-        .api
-        .events(&name.path("/logs?follow=true&tail=0"), None)
-        .await?;
-    let (mut seen, mut last, mut is_said) = (Seen::default(), None, true);
-    loop {
-        let Some(event) = events.next().await? else {
-            bail!("the stream ended: {seen:?}")
-        };
-        let line: Value = serde_json::from_str(&event.data)?;
-        if let Some(bytes) = line["lost"]["bytes"].as_u64() {
-            (seen.marks, seen.lost_bytes) = (seen.marks + 1, seen.lost_bytes + bytes);
-            is_said = true;
-            continue;
-        }
-        let text = line["text"].as_str().unwrap_or_default();
-        if text == "flood over" {
-            return Ok(seen);
-        }
-        let number = text
-            .split(' ')
-            .nth(1)
-            .filter(|_| text.starts_with("flood "));
-        let Some(number) = number.and_then(|number| number.parse::<u64>().ok()) else {
-            continue;
-        };
-        seen.lines += 1;
-        if let Some(last) = last.filter(|last| last + 1 != number && !is_said) {
-            seen.unsaid.push((last, number));
-        }
-        (last, is_said) = (Some(number), false);
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_loses_nothing_of_what_is_kept_and_disturbs_nobody() {
@@ -90,30 +36,26 @@ async fn a_flood_loses_nothing_of_what_is_kept_and_disturbs_nobody() {
         let ingress = ([127, 0, 0, 1], u16::try_from(port)?).into();
         let load = Load::start(ingress, &cluster.host(&quiet), RATE);
 
-        // Within what is kept, whoever reads gets every line.
-        let name = flooding(cluster, "within", WITHIN).await?;
-        let seen = tokio::time::timeout(LONG, follow(cluster, &name)).await??;
-        ensure!(seen.lines == WITHIN && seen.marks == 0, "{seen:?}");
-        ensure!(seen.unsaid.is_empty(), "{seen:?}");
-        // Found where it is, and nothing else sent.
-        let path = name.path("/logs?tail=0&grep=flood%20(7%7C19999)%20");
+        // Within what is kept, whoever reads gets every line of everybody.
+        let size = (APPS, WITHIN);
+        let name = flood::begin(cluster, "within", size).await?;
+        let seen = flood::follow(cluster, &name, size).await?;
+        ensure!(seen.len() == APPS, "{} of {APPS}", seen.len());
+        flood::ensure_whole(&seen, WITHIN)?;
+        // Found where it is, and nothing else sent: two lines of each.
+        let path = name.path("/logs?tail=0&grep=flood%20(7%7C1999)%20");
         let found = cluster.api.call(Method::GET, &path, None).await?.text();
-        ensure!(found.lines().count() == 2, "{found}");
+        ensure!(found.lines().count() == 2 * APPS, "{found}");
 
-        // Beyond it lines are missing, and in their place stands that they are.
-        let name = Name::of("beyond");
-        cluster.api.put_service(&name, json!({})).await?;
-        let deployed = flooding(cluster, "beyond", BEYOND);
-        let (deployed, seen) =
-            tokio::join!(deployed, tokio::time::timeout(LONG, follow(cluster, &name)));
-        deployed?;
-        let seen = seen??;
-        println!(
-            "beyond: {} of {BEYOND} lines, {} marks for {} bytes",
-            seen.lines, seen.marks, seen.lost_bytes
-        );
-        ensure!(seen.unsaid.is_empty(), "{seen:?}");
-        ensure!(seen.lines >= KEPT, "{seen:?}");
+        // Beyond it lines are missing, and in their place stands how much of them.
+        let size = (1, BEYOND);
+        let name = flood::begin(cluster, "beyond", size).await?;
+        let seen = flood::follow(cluster, &name, size).await?;
+        flood::ensure_said(&seen, BEYOND)?;
+        for seen in seen.values() {
+            println!("beyond: {} of {BEYOND} lines, {:?}", seen.lines, seen.gaps);
+            ensure!(seen.lines >= KEPT, "{seen:?}");
+        }
 
         let report = load.stop().await;
         println!("quiet: {report:?}");

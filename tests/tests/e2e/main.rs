@@ -10,6 +10,7 @@ mod confine;
 mod crash;
 mod daemon;
 mod dev;
+mod disk;
 mod faults;
 mod flood;
 mod git;

@@ -11,6 +11,8 @@ use skep_tests::{Cluster, wait, with_cluster};
 /// Several periods, on a busy machine.
 const SEEN: Duration = Duration::from_secs(60);
 const RATE: u32 = 40;
+/// What the one that burns CPU may have of a core: it wants all of it.
+const BURNER_MILLIS: u32 = 400;
 
 async fn top(cluster: &Cluster, name: &Name) -> Result<Value> {
     let arguments = ["top", "--json", &name.service, "--project", &name.project];
@@ -28,7 +30,8 @@ async fn load_is_seen_as_requests_and_burned_cpu_as_cpu() {
             .await?;
         let burner = Name::of("burner");
         let image = cluster.image("2", &[("BURN_CPU", "1")]).await?;
-        cluster.api.put_service(&burner, json!({})).await?;
+        let limit = json!({ "resources": { "cpu_limit_millis": BURNER_MILLIS } });
+        cluster.api.put_service(&burner, limit).await?;
         let image = json!({ "type": "image", "reference": image });
         cluster.api.live(&burner, &image).await?;
 
@@ -70,6 +73,21 @@ async fn load_is_seen_as_requests_and_burned_cpu_as_cpu() {
             Ok(())
         })
         .await?;
+        wait::until_ok("what is read less often to be seen", SEEN, async || {
+            let (web, busy) = (top(cluster, &web).await?, top(cluster, &burner).await?);
+            let detail = |of: &Value, name: &str| of["allocations"][0]["detail"][name].as_f64();
+            let throttled = detail(&busy, "throttled_percent");
+            ensure!(throttled > Some(20.0), "{busy}");
+            ensure!(detail(&busy, "throttled_ms_per_s") > Some(10.0), "{busy}");
+            ensure!(detail(&busy, "memory_peak_bytes") > Some(1_000.0), "{busy}");
+            ensure!(detail(&web, "network_received_per_s") > Some(100.0), "{web}");
+            ensure!(detail(&web, "network_sent_per_s") > Some(100.0), "{web}");
+            ensure!(busy["allocations"][0]["restarts"] == 0, "{busy}");
+            Ok(())
+        })
+        .await?;
+        let wide = cluster.skep.run(&["top", "--wide"]).await?.ok()?;
+        wide.says(&["THROTTLED", "NET IN/OUT", "burner", "%", "/s"])?;
         load.stop().await;
         let (held, seen) = tokio::join!(cluster.get(&web, "/hold?ms=12000"), async {
             wait::until_ok("a held request to be seen", SEEN, async || {

@@ -35,7 +35,9 @@ pub use placement::{
 };
 pub use rebalance::{BegunView, MoveView, RebalanceRequest, RebalanceView};
 pub use rollout::{ReleaseCounts, RolloutProgressView, RolloutRequest, RolloutView};
-pub use sample::{AllocationSampleView, NodeSampleView, SamplesView, ServiceSampleView};
+pub use sample::{
+    AllocationSampleView, DetailView, NodeSampleView, SamplesView, ServiceSampleView,
+};
 pub use server::{
     GivenToken, OperatorRequest, OperatorView, ServerReport, ServerRole, ServerView, ServersView,
     TokenRequest, TokenView, TokensView,

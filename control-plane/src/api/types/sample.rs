@@ -5,6 +5,8 @@ use skep_model::allocation::State;
 use skep_model::id::{AllocationId, NodeId, ServiceId};
 use utoipa::ToSchema;
 
+use crate::samples::Detail;
+
 /// What is measured, as the leader knows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SamplesView {
@@ -57,7 +59,7 @@ pub struct ServiceSampleView {
 }
 
 /// What one allocation uses.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AllocationSampleView {
     /// Identity.
     pub id: AllocationId,
@@ -73,8 +75,67 @@ pub struct AllocationSampleView {
     pub cpu_millis_requested: u64,
     /// Memory in use, bytes.
     pub memory_bytes: Option<u64>,
-    /// Memory that it requested.
+    /// Memory that it requested, bytes.
     pub memory_bytes_requested: u64,
+    /// How often its container was begun again.
+    #[serde(default)]
+    pub restarts: u32,
+    /// The rest.
+    #[serde(default)]
+    pub detail: DetailView,
+}
+
+/// What else is known of an allocation's container, over the last ten seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct DetailView {
+    /// Of 100 periods of its CPU limit those in which it was held back; left out without a limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub throttled_percent: Option<f64>,
+    /// How long it was held back, ms a second, all its threads together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub throttled_ms_per_s: Option<f64>,
+    /// Of 100 moments those in which something of it waited for a CPU; control groups of version 2 alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_wait_percent: Option<f64>,
+    /// For memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_wait_percent: Option<f64>,
+    /// For disks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub io_wait_percent: Option<f64>,
+    /// Bytes a second read from disks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_read_per_s: Option<f64>,
+    /// Bytes a second written to disks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_written_per_s: Option<f64>,
+    /// Bytes a second received, but for the loopback.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network_received_per_s: Option<f64>,
+    /// Bytes a second sent, but for the loopback.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network_sent_per_s: Option<f64>,
+    /// The largest working set that its agent saw, bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_peak_bytes: Option<u64>,
+}
+
+impl From<Detail> for DetailView {
+    fn from(detail: Detail) -> Self {
+        Self {
+            throttled_percent: detail.throttled_percent,
+            throttled_ms_per_s: detail.throttled_ms_per_s,
+            cpu_wait_percent: detail.cpu_wait_percent,
+            memory_wait_percent: detail.memory_wait_percent,
+            io_wait_percent: detail.io_wait_percent,
+            disk_read_per_s: detail.disk_read_per_s,
+            disk_written_per_s: detail.disk_written_per_s,
+            network_received_per_s: detail.network_received_per_s,
+            network_sent_per_s: detail.network_sent_per_s,
+            memory_peak_bytes: detail.memory_peak_bytes,
+        }
+    }
 }
 
 /// What one node uses, containers and all else together.

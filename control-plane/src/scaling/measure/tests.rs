@@ -7,7 +7,7 @@ use skep_model::id::{AllocationId, DeploymentId, NodeId, ServiceId};
 use skep_model::service::Target;
 
 use super::*;
-use crate::samples::AllocationSample;
+use crate::samples::{AllocationSample, Detail};
 
 const NOW: Moment = Moment {
     now_ms: 100_000,
@@ -57,6 +57,7 @@ fn used(id: u128, cpu_millis: u64) -> AllocationSample {
         allocation: AllocationId::from_u128(id),
         cpu_millis: Some(cpu_millis),
         memory_bytes: Some(50 << 20),
+        detail: Detail::default(),
     }
 }
 

@@ -108,7 +108,7 @@ fn servers_if(has_new_field: bool) -> u32 {
 fn of_spec(spec: &v1::ServiceSpec) -> u32 {
     // Older versions refuse a surge of none, and know one way for a release to take over.
     let stops_first = spec.update.is_some_and(|update| update.max_surge == 0);
-    let confines = spec.container.is_some() || spec.hooks.is_some();
+    let confines = spec.container.is_some() || spec.hooks.is_some() || spec.pull != 0;
     if spec.autoscale.is_some() || spec.rollout.is_some() || stops_first || confines {
         return LEVEL_SCHEDULING;
     }

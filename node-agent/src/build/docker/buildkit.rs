@@ -50,7 +50,7 @@ pub(super) async fn build(
         built = carry_out(build, context, (&base, &id), lines) => built,
         never = session.serve() => match never {},
     };
-    cache::trim(&build.env.socket, &base);
+    cache::trim(build.env, &base);
     built
 }
 

@@ -10,24 +10,29 @@ use http_body_util::BodyExt as _;
 use hyper::{Request, StatusCode};
 use tokio::time::timeout;
 
+use crate::build::Env;
 use crate::runtime::transport::Socket;
 
-/// What may stay: the newest of it. What is in use is never touched.
+/// What may stay of it after a build that knows no budget.
 const KEPT_BYTES: u64 = 10 << 30;
-/// What may stay of it where the disk is about to fill up.
-const KEPT_SHORT_BYTES: u64 = 1 << 30;
 /// Deleting that much takes a slow disk a while.
 const TRIM_LIMIT: Duration = Duration::from_secs(300);
 
 /// Trims it beside whatever else happens: nobody waits for it, and the next build tries again.
-pub(super) fn trim(socket: &Socket, base: &str) {
-    let (socket, base) = (socket.clone(), base.to_owned());
-    tokio::spawn(async move { trim_to(&socket, &base, KEPT_BYTES).await });
+pub(super) fn trim(env: &Env, base: &str) {
+    let (socket, base, images) = (env.socket.clone(), base.to_owned(), env.images.clone());
+    tokio::spawn(async move {
+        let kept_bytes = match images {
+            Some(images) => images.cache_bytes().await,
+            None => KEPT_BYTES,
+        };
+        trim_to(&socket, &base, kept_bytes).await;
+    });
 }
 
-/// Trims it further, because the disk is short.
-pub(crate) async fn trim_short(socket: &Socket) {
-    trim_to(socket, "", KEPT_SHORT_BYTES).await;
+/// Trims it to its newest `kept_bytes`; what is in use is never touched.
+pub(crate) async fn trim_now(socket: &Socket, kept_bytes: u64) {
+    trim_to(socket, "", kept_bytes).await;
 }
 
 async fn trim_to(socket: &Socket, base: &str, kept_bytes: u64) {

@@ -10,6 +10,9 @@ use crate::images::says_full;
 /// How BuildKit calls looking up the image that FROM names.
 const BASE: &str = "load metadata for ";
 
+/// ENOSPC, as every libc words it.
+const NO_SPACE: &str = "no space left on device";
+
 /// What Docker's error means for whoever wrote the Dockerfile.
 pub(super) fn explain(error: &Error, failed: (Option<&str>, &Tail)) -> Problem {
     let said = match error {
@@ -27,13 +30,15 @@ pub(super) fn explain(error: &Error, failed: (Option<&str>, &Tail)) -> Problem {
         message.push_str("\n  ");
         message.push_str(line);
     }
+    // A step that found no room says so in its own words.
+    let is_full = says_full(said) || message.to_ascii_lowercase().contains(NO_SPACE);
     let problem = Problem::new(Code::BuildFailed, message);
     let has = |parts: &[&str]| parts.iter().any(|part| said.contains(part));
     if has(&["requires BuildKit", "--mount option", "--chmod option"]) {
         return problem
             .hint("this Dockerfile needs BuildKit, which the node's daemon does not offer: upgrade Docker, or remove `buildkit: false` from its daemon.json");
     }
-    if says_full(said) {
+    if is_full {
         return problem.hint(
             "the building node's disk is full; what runs there runs on: free space on it (docker \
              system df), then deploy again",

@@ -30,8 +30,8 @@ pub(crate) struct Image {
     pub(crate) digest: Digest,
     /// All it is made of, itself among them where it is a blob.
     pub(crate) needs: Vec<Digest>,
-    /// Whose it is: of each repository the newest stay.
-    pub(crate) repository: String,
+    /// Whose it is, repositories or services: of each the newest stay.
+    pub(crate) owners: Vec<String>,
     /// When it came, ms since the epoch.
     pub(crate) added_ms: u64,
 }
@@ -58,8 +58,8 @@ pub(crate) struct Plan {
     pub(crate) short_bytes: u64,
 }
 
-/// Removes nothing that is `in_use`, nor the newest [`RELEASES_KEPT`] images of a repository unless
-/// all of it has been idle for [`FORGOTTEN_MS`]. First what no image needs, then what was used longest
+/// Removes nothing that is `in_use`, nor the newest [`RELEASES_KEPT`] images of an owner unless
+/// all of them has been idle for [`FORGOTTEN_MS`]. First what no image needs, then what was used longest
 /// ago, and only as much as must be.
 pub(crate) fn plan(
     blobs: &[Blob],
@@ -120,17 +120,16 @@ fn last_use(image: &Image, sizes: &BTreeMap<Digest, &Blob>) -> u64 {
         .max(image.added_ms)
 }
 
-/// The newest of each repository that anybody still uses.
+/// The newest of each owner that anybody still uses.
 fn kept(images: &[Image], sizes: &BTreeMap<Digest, &Blob>, now_ms: u64) -> BTreeSet<Digest> {
-    let mut repositories: BTreeMap<&str, Vec<&Image>> = BTreeMap::new();
+    let mut owners: BTreeMap<&str, Vec<&Image>> = BTreeMap::new();
     for image in images {
-        repositories
-            .entry(&image.repository)
-            .or_default()
-            .push(image);
+        for owner in &image.owners {
+            owners.entry(owner).or_default().push(image);
+        }
     }
     let mut kept = BTreeSet::new();
-    for mut images in repositories.into_values() {
+    for mut images in owners.into_values() {
         let newest_use = images.iter().map(|image| last_use(image, sizes)).max();
         if newest_use.is_none_or(|used| now_ms.saturating_sub(used) >= FORGOTTEN_MS) {
             continue;
@@ -170,7 +169,7 @@ mod tests {
             images.push(Image {
                 digest: manifest,
                 needs: vec![manifest, layer],
-                repository: (*repository).to_owned(),
+                owners: vec![(*repository).to_owned()],
                 added_ms: used_ms,
             });
         }
@@ -250,6 +249,17 @@ mod tests {
     }
 
     #[test]
+    fn an_image_of_several_owners_stays_for_each_of_them() {
+        let (blobs, mut images) = world(&[(1, "a", 9), (2, "b", 3), (3, "b", 2), (4, "b", 1)]);
+        images[0].owners.push("b".to_owned());
+        let gone = plan(&blobs, &images, &BTreeSet::new(), limits(0));
+        assert_eq!(gone.images, Vec::<Digest>::new(), "the newest of `a`");
+        images[0].owners.remove(0);
+        let gone = plan(&blobs, &images, &BTreeSet::new(), limits(0));
+        assert_eq!(gone.images, [digest(1)], "the fourth of `b`");
+    }
+
+    #[test]
     fn what_no_image_needs_goes_once_it_is_old() {
         let orphan = |n, used_ms| Blob {
             digest: digest(n),
@@ -295,6 +305,18 @@ mod tests {
             let after: Vec<Blob> = blobs.iter().filter(|b| !gone.blobs.contains(&b.digest)).copied().collect();
             let rest: Vec<Image> = images.iter().filter(|i| !gone.images.contains(&i.digest)).cloned().collect();
             let again = plan(&after, &rest, &in_use, limits(budget));
+            // Nothing that stays and may go was used longer ago than what went.
+            let free = |image: &&Image| !in_use.contains(&image.digest);
+            let kept = kept(&images, &blobs.iter().map(|b| (b.digest, b)).collect(), NOW);
+            let newest_gone = images.iter().filter(|it| gone.images.contains(&it.digest)).map(|it| it.added_ms).max();
+            let oldest_left = images
+                .iter()
+                .filter(|it| !gone.images.contains(&it.digest) && !kept.contains(&it.digest))
+                .filter(free)
+                .map(|it| it.added_ms)
+                .min();
+            prop_assert!(oldest_left.zip(newest_gone).is_none_or(|(left, gone)| left >= gone));
+            prop_assert!(gone.images.iter().all(|image| !kept.contains(image)), "pinned");
             // Planning again after the first finds nothing, unless others have moved up into what is kept.
             prop_assert!(again.images.is_empty(), "{:?}", again);
         }

@@ -408,11 +408,11 @@ impl State {
             let image = images.entry(entry.digest).or_insert_with(|| Image {
                 digest: entry.digest,
                 needs: self.all_needs(entry.digest),
-                repository: entry.repository.clone(),
+                owners: vec![entry.repository.clone()],
                 added_ms: entry.added_ms,
             });
             if entry.added_ms > image.added_ms {
-                (image.added_ms, image.repository) = (entry.added_ms, entry.repository.clone());
+                (image.added_ms, image.owners) = (entry.added_ms, vec![entry.repository.clone()]);
             }
         }
         (blobs.collect(), images.into_values().collect())

@@ -1,3 +1,6 @@
+use std::collections::BTreeMap;
+
+use prost_reflect::{DescriptorPool, DynamicMessage, Value as ReflectValue};
 use serde_json::Value;
 use skep_model::assignment::Names;
 use skep_model::id::AllocationId;
@@ -54,22 +57,94 @@ fn loki_gets_a_stream_for_each_set_of_labels() {
     assert_eq!(streams[1]["stream"]["stream"], "stderr");
 }
 
+/// OTLP's own definitions, and protobuf's own rules for JSON: what a receiver would not understand is refused.
+fn as_a_receiver(body: &[u8]) -> Result<DynamicMessage, serde_json::Error> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/otlp");
+    let service = "opentelemetry/proto/collector/logs/v1/logs_service.proto";
+    let files = protox::compile([service], [folder]).expect("OTLP's definitions");
+    let pool = DescriptorPool::from_file_descriptor_set(files).expect("they are whole");
+    let name = "opentelemetry.proto.collector.logs.v1.ExportLogsServiceRequest";
+    let request = pool.get_message_by_name(name).expect("it is there");
+    DynamicMessage::deserialize(request, &mut serde_json::Deserializer::from_slice(body))
+}
+
+fn field(message: &DynamicMessage, name: &str) -> ReflectValue {
+    message.get_field_by_name(name).expect(name).into_owned()
+}
+
+fn messages(message: &DynamicMessage, name: &str) -> Vec<DynamicMessage> {
+    let value = field(message, name);
+    let list = value.as_list().expect(name).iter();
+    list.map(|one| one.as_message().expect(name).clone())
+        .collect()
+}
+
+/// Keys and values, whatever type each value has.
+fn attributes(message: &DynamicMessage) -> BTreeMap<String, ReflectValue> {
+    let each = messages(message, "attributes").into_iter();
+    each.map(|pair| {
+        let key = field(&pair, "key").as_str().expect("a key").to_owned();
+        let value = field(&pair, "value");
+        let fields: Vec<_> = value.as_message().expect("any").fields().collect();
+        assert_eq!(fields.len(), 1, "{key}");
+        (key, fields[0].1.clone())
+    })
+    .collect()
+}
+
 #[test]
-fn otlp_gets_a_resource_for_each_allocation() {
-    let body: Value = serde_json::from_slice(&batch().encode(Kind::Otlp)).expect("JSON");
-    let resource = &body["resourceLogs"][0];
-    let attributes = resource["resource"]["attributes"].as_array().expect("list");
-    let service = attributes.iter().find(|one| one["key"] == "service.name");
-    assert_eq!(service.expect("there")["value"]["stringValue"], "web");
-    let records = resource["scopeLogs"][0]["logRecords"].as_array();
-    let records = records.expect("records");
-    assert_eq!(records.len(), 3);
-    assert_eq!(records[1]["timeUnixNano"], "6");
+fn otlp_is_understood_by_its_own_definitions() {
+    let request = as_a_receiver(&batch().encode(Kind::Otlp)).expect("OTLP");
+    let resources = messages(&request, "resource_logs");
+    assert_eq!(resources.len(), 1, "one allocation");
+    let resource = field(&resources[0], "resource");
+    let text = |value: &str| ReflectValue::String(value.to_owned());
+    let expected = [
+        ("deployment.environment.name", text("production")),
+        ("host.name", text("n1")),
+        (
+            "service.instance.id",
+            text(&AllocationId::from_u128(7).to_string()),
+        ),
+        ("service.name", text("web")),
+        ("service.namespace", text("shop")),
+    ];
+    let expected: BTreeMap<_, _> = expected.map(|(key, value)| (key.to_owned(), value)).into();
+    assert_eq!(attributes(resource.as_message().expect("there")), expected);
+
+    let scopes = messages(&resources[0], "scope_logs");
+    let records = messages(&scopes[0], "log_records");
+    let times: Vec<_> = records
+        .iter()
+        .map(|it| field(it, "time_unix_nano").as_u64())
+        .collect();
+    assert_eq!(times, [Some(5), Some(6), Some(7)]);
+    let body = field(&records[0], "body");
+    let body = field(body.as_message().expect("any"), "string_value");
+    assert_eq!(body, text("line \"5\""));
+    let streams: Vec<_> = records
+        .iter()
+        .map(|it| attributes(it)["log.iostream"].clone())
+        .collect();
+    assert_eq!(streams, [text("stdout"), text("stderr"), text("stdout")]);
     assert_eq!(
-        records[1]["attributes"][0]["value"]["stringValue"],
-        "stderr"
+        attributes(&records[2])["skep.log.lost_bytes"],
+        ReflectValue::I64(99)
     );
-    assert_eq!(records[2]["attributes"][1]["value"]["intValue"], "99");
+}
+
+#[test]
+fn what_otlp_does_not_define_is_refused_by_the_same_judge() {
+    let good = String::from_utf8(batch().encode(Kind::Otlp).to_vec()).expect("text");
+    for (was, wrong) in [
+        ("timeUnixNano", "timeNano"),
+        ("stringValue", "text"),
+        ("\"99\"", "\"many\""),
+    ] {
+        assert!(good.contains(was), "{was}");
+        let bad = good.replace(was, wrong);
+        assert!(as_a_receiver(bad.as_bytes()).is_err(), "{wrong}");
+    }
 }
 
 #[test]

@@ -189,6 +189,7 @@ impl Work {
                 memory_bytes: Some(count * MEMORY_BYTES),
             }),
             allocations,
+            extras: Vec::new(),
             ingress: None,
         }
     }
