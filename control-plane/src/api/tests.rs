@@ -165,6 +165,7 @@ impl Server {
             meta: std::collections::BTreeMap::new(),
             admin: Default::default(),
             seat: 0,
+            witnesses: Vec::new(),
         };
         self.propose(Kind::JoinNode(v1::JoinNode {
             token: id_bytes(token.id.as_u128()),

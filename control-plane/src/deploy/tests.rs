@@ -153,6 +153,7 @@ impl World {
             meta: std::collections::BTreeMap::new(),
             admin: Default::default(),
             seat: 0,
+            witnesses: Vec::new(),
         };
         let join = v1::JoinNode {
             token: id_bytes(1),

@@ -427,6 +427,7 @@ impl World {
             meta: BTreeMap::new(),
             admin: Default::default(),
             seat: 0,
+            witnesses: Vec::new(),
         };
         let join = v1::JoinNode {
             token: id_bytes(1),

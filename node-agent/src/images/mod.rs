@@ -42,6 +42,7 @@ pub use budget::Budget;
 use budget::Disk;
 use digest::Digest;
 use fetch::{Fetcher, Peers};
+pub(crate) use peers::ALPN as PEER_ALPN;
 use registry::Registry;
 pub(crate) use share::{Unshared, full, says_full};
 use store::Store;
