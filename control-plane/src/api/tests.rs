@@ -100,6 +100,7 @@ impl Server {
             fleet: Fleet::default(),
             samples: Samples::default(),
             scaling: Default::default(),
+            witnesses: Default::default(),
             own: own(&ca, dir.path()),
             shutdown,
         };
@@ -181,6 +182,7 @@ impl Server {
         self.propose(Kind::SetNodeStatus(v1::SetNodeStatus {
             node: id_bytes(node.as_u128()),
             status: enum_number(&NodeStatus::ALL, &status),
+            witnesses: Vec::new(),
         }))
         .await;
     }

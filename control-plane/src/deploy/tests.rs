@@ -170,6 +170,7 @@ impl World {
         self.apply(Kind::SetNodeStatus(v1::SetNodeStatus {
             node: id_bytes(NODE.as_u128()),
             status,
+            witnesses: Vec::new(),
         }));
     }
 

@@ -268,6 +268,8 @@ impl World {
             secrets: self.secrets.clone(),
             samples: Default::default(),
             scaling: Default::default(),
+            relay: parts.relay.clone(),
+            witnesses: Default::default(),
         };
         let stop = parts.shutdown.clone();
         tokio::spawn(reconcile::run(duties, stop.clone()));
