@@ -30,7 +30,10 @@ pub(super) fn machine(facts: &Facts) -> String {
 fn judged_by(view: &NodeView) -> String {
     match (view.status, &view.witnesses[..]) {
         (NodeStatus::Lost, []) => "nothing was heard of it for too long".to_owned(),
-        (NodeStatus::Lost, by) => format!("{}: its machine does not answer them any more", by.join(", ")),
+        (NodeStatus::Lost, by) => format!(
+            "{}: its machine does not answer them any more",
+            by.join(", ")
+        ),
         _ => "its agent".to_owned(),
     }
 }

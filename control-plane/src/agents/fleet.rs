@@ -19,7 +19,7 @@ use skep_model::node::{Node, NodeStatus};
 use skep_state::State;
 use tokio::sync::watch;
 
-use presence::{Conclusion, Presence, conclude};
+use presence::{ASKED_AFTER, Conclusion, Presence, conclude};
 
 /// A node that says nothing for so long is lost: four heartbeats. What ran there is replaced at once then,
 /// and a session whose server is gone has begun anew long before.
@@ -329,9 +329,12 @@ impl Fleet {
         let Some(presence) = presence.filter(|presence| presence.session == session) else {
             return;
         };
-        presence.last_heard = Instant::now();
+        let now = Instant::now();
+        // Whoever was silent may have been taken for lost.
+        let is_back = presence.silence(now) >= ASKED_AFTER;
+        presence.last_heard = now;
         presence.version = version;
-        let changed = change(presence);
+        let changed = change(presence) || is_back;
         drop(books);
         if changed {
             self.wake();
@@ -380,8 +383,9 @@ impl Fleet {
                 version: 0,
             };
             changed |= heard.nodes.get(&word.node).is_none_or(|old| {
-                (old.is_connected, old.runtime, old.routes)
-                    != (fresh.is_connected, fresh.runtime, fresh.routes)
+                let is_back = old.silence(now) >= ASKED_AFTER && fresh.silence(now) < ASKED_AFTER;
+                let said = |of: &Presence| (of.is_connected, of.broke, of.runtime, of.routes);
+                is_back || said(old) != said(&fresh)
             });
             heard.put(word.node, fresh);
         }
@@ -508,4 +512,3 @@ impl Fleet {
             })
     }
 }
-

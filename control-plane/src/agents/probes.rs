@@ -74,7 +74,9 @@ impl Relay {
     /// A node has answered.
     pub(super) fn probed(&self, node: NodeId, message: &v1::Probed) {
         let mut askers = self.probes().askers.lock();
-        let is_its_own = askers.get(&message.request).is_some_and(|(of, _)| *of == node);
+        let is_its_own = askers
+            .get(&message.request)
+            .is_some_and(|(of, _)| *of == node);
         if is_its_own && let Some((_, asker)) = askers.remove(&message.request) {
             // Whoever asked may have gone.
             let _ = asker.send(reaches_of(&message.found));

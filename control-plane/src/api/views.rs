@@ -252,7 +252,10 @@ pub(super) fn node(view: &State, node: &Node) -> NodeView {
         meta: node.all_meta(),
         admin: node.admin,
         witnesses: (node.witnesses.iter())
-            .map(|id| view.node(*id).map_or_else(|| id.to_string(), |of| of.name.clone()))
+            .map(|id| {
+                view.node(*id)
+                    .map_or_else(|| id.to_string(), |of| of.name.clone())
+            })
             .collect(),
     }
 }

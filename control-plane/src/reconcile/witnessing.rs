@@ -11,7 +11,7 @@ use skep_model::node::NodeStatus;
 use skep_model::probe::Reach;
 use skep_state::State;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 use super::Parts;
 use crate::agents::fleet::{Suspect, Suspicion};
@@ -21,8 +21,12 @@ use crate::witness::decide::{Verdict, verdict};
 use crate::witness::round::{self, Round};
 
 /// How often the book is looked at for visits that are due.
+const VISITS_EVERY: Duration = Duration::from_secs(2);
+/// How often at least it is looked for suspects.
 const LOOK: Duration = Duration::from_secs(1);
-/// Visits under way: a second's worth of them takes two at most.
+/// Least time from one look to the next: many nodes that come or go together are a few looks.
+const GAP: Duration = Duration::from_millis(50);
+/// Visits under way: each takes two seconds at most.
 const VISITS_MAX: usize = 1_024;
 /// What a round may take: a knock's patience, a name's, and the ways there and back.
 const ROUND: Duration = Duration::from_millis(1_500);
@@ -41,7 +45,7 @@ fn doors(view: &State, node: NodeId) -> Option<Doors> {
 
 /// Keeps the book of who has reached whom.
 async fn visit(parts: &Parts) {
-    let mut look = interval(LOOK);
+    let mut look = interval(VISITS_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut visits: JoinSet<(Visit, Option<Vec<Reach>>)> = JoinSet::new();
     loop {
@@ -112,7 +116,7 @@ async fn watch(parts: &Parts) {
         let wake_at = rounds.begin(parts);
         tokio::select! {
             // An end means that the fleet is gone, and this task with it.
-            _ = changed.changed() => {}
+            _ = changed.changed() => sleep(GAP).await,
             () = sleep_until(wake_at.into()) => {}
             Some(done) = rounds.running.join_next() => {
                 if let Ok((suspect, verdict)) = done {
@@ -142,7 +146,11 @@ impl Rounds {
         let is_outage = round::is_outage(suspects.len(), recent, sound.len());
         if is_outage && !self.is_outage {
             let suspects = suspects.len();
-            tracing::warn!(suspects, recent, "too many nodes fail at once to ask for each: silence decides");
+            tracing::warn!(
+                suspects,
+                recent,
+                "too many nodes fail at once to ask for each: silence decides"
+            );
         }
         self.is_outage = is_outage;
         for suspect in suspects.into_iter().filter(|_| !is_outage) {
@@ -167,7 +175,10 @@ impl Rounds {
             }
         }
         let rests = self.rests.values().copied();
-        rests.chain(look_again).min().map_or(now + LOOK, |at| at.min(now + LOOK))
+        rests
+            .chain(look_again)
+            .min()
+            .map_or(now + LOOK, |at| at.min(now + LOOK))
     }
 
     fn end(&mut self, parts: &Parts, suspect: &Suspect, verdict: Verdict) {

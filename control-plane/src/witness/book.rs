@@ -16,7 +16,7 @@ const AGAIN: Duration = Duration::from_secs(10);
 /// For how long having reached a node counts: two attempts may be missed.
 const VALID: Duration = Duration::from_secs(90);
 /// Nodes that are asked in one look at the book; the others wait for the next.
-const ASKS_MAX: usize = 256;
+const ASKS_MAX: usize = 512;
 
 /// Where a node's host takes connections.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,7 +58,8 @@ struct Way {
 impl Way {
     fn is_due(&self, now: Instant) -> bool {
         let pause = if self.reached.is_some() { EVERY } else { AGAIN };
-        self.asked.is_none_or(|asked| now.saturating_duration_since(asked) >= pause)
+        self.asked
+            .is_none_or(|asked| now.saturating_duration_since(asked) >= pause)
     }
 
     fn is_good(&self, now: Instant) -> bool {
@@ -80,6 +81,8 @@ pub struct Visit {
 #[derive(Debug, Default)]
 pub struct Book {
     ways: BTreeMap<(NodeId, NodeId), Way>,
+    /// The same pairs, by the witness.
+    met: BTreeSet<(NodeId, NodeId)>,
 }
 
 /// Neighbours stand beside each other by the random half of their ids: in the order of joining they might
@@ -114,11 +117,21 @@ impl Book {
             }
             visits.push(Visit {
                 witness: *witness,
-                targets: others.iter().map(|of| nodes[of].target(*of, true)).collect(),
+                targets: others
+                    .iter()
+                    .map(|of| nodes[of].target(*of, true))
+                    .collect(),
             });
         }
         // A way to who is gone just now is what it will be asked by.
-        self.ways.retain(|pair, way| kept.contains(pair) || way.is_good(now));
+        let met = &mut self.met;
+        self.ways.retain(|pair, way| {
+            let stays = kept.contains(pair) || way.is_good(now);
+            if !stays {
+                met.remove(&(pair.1, pair.0));
+            }
+            stays
+        });
         visits
     }
 
@@ -128,6 +141,7 @@ impl Book {
             asked: None,
             reached: None,
         };
+        self.met.insert((witness, of));
         let way = self.ways.entry((of, witness)).or_insert_with(fresh);
         if way.address != address {
             *way = fresh();
@@ -152,10 +166,18 @@ impl Book {
             .collect()
     }
 
-    /// Whether a witness has reached a node at its address lately.
-    pub fn knows(&self, witness: NodeId, of: NodeId, doors: &Doors, now: Instant) -> bool {
-        let way = self.ways.get(&(of, witness));
-        way.is_some_and(|way| way.address == doors.address && way.is_good(now))
+    /// Whom a witness has reached lately, and at which address.
+    pub fn reached_by(
+        &self,
+        witness: NodeId,
+        now: Instant,
+    ) -> impl Iterator<Item = (NodeId, &str)> {
+        let all = self.met.range((witness, NodeId::from_u128(0))..);
+        let its = all.take_while(move |(by, _)| *by == witness);
+        its.filter_map(move |(_, of)| {
+            let way = self.ways.get(&(*of, witness))?;
+            way.is_good(now).then_some((*of, way.address.as_str()))
+        })
     }
 }
 
@@ -198,7 +220,11 @@ mod tests {
         }
         let nodes = nodes(9);
         assert_eq!(visit_all(&mut book, &nodes, start), 9);
-        assert_eq!(visit_all(&mut book, &nodes, start + EVERY / 2), 0, "not yet");
+        assert_eq!(
+            visit_all(&mut book, &nodes, start + EVERY / 2),
+            0,
+            "not yet"
+        );
         assert_eq!(visit_all(&mut book, &nodes, start + EVERY), 9);
     }
 
@@ -208,16 +234,20 @@ mod tests {
         let all = nodes(4);
         visit_all(&mut book, &all, start);
         let (one, two) = (NodeId::from_u128(1), NodeId::from_u128(2));
-        assert!(book.knows(one, two, &doors(2), start));
-        assert!(!book.knows(one, two, &doors(7), start), "it has moved");
-        assert!(!book.knows(one, two, &doors(2), start + VALID));
+        assert_eq!(book.witnesses(two, &doors(2), start).len(), 3);
+        assert_eq!(book.witnesses(two, &doors(7), start), [], "it has moved");
+        assert_eq!(book.reached_by(one, start).count(), 3);
+        assert_eq!(book.reached_by(one, start + VALID).count(), 0);
         // Who is gone is still known by those who reached it.
         let mut left = all.clone();
         left.remove(&two);
         book.plan(&left, start + EVERY);
         assert_eq!(book.witnesses(two, &doors(2), start + EVERY).len(), 3);
         book.plan(&left, start + VALID);
-        assert!(book.ways.keys().all(|(of, _)| *of != two), "and is forgotten");
+        assert!(
+            book.ways.keys().all(|(of, _)| *of != two),
+            "and is forgotten"
+        );
     }
 
     #[test]

@@ -56,13 +56,19 @@ impl World {
             Some(node) => self.hears(from, at(node)),
             None => !self.off.contains(&from),
         };
-        if heard { Reach::Answered } else { Reach::Silent }
+        if heard {
+            Reach::Answered
+        } else {
+            Reach::Silent
+        }
     }
 
     /// What the leader knows of the time before anything went wrong.
     fn book(&self, now: Instant) -> Book {
         let mut book = Book::default();
-        let nodes: BTreeMap<_, _> = (0..self.lives.len()).map(|n| (id(n), doors(id(n)))).collect();
+        let nodes: BTreeMap<_, _> = (0..self.lives.len())
+            .map(|n| (id(n), doors(id(n))))
+            .collect();
         for visit in book.plan(&nodes, now) {
             for target in &visit.targets {
                 let pair = (at(visit.witness), at(target.node.expect("a node")));
@@ -97,7 +103,10 @@ impl World {
         };
         let said = round.asks.iter().filter_map(|ask| {
             let from = at(ask.witness);
-            let found = [self.knock(from, &ask.suspect), self.knock(from, &ask.control)];
+            let found = [
+                self.knock(from, &ask.suspect),
+                self.knock(from, &ask.control),
+            ];
             ask.testimony(Some(&found))
         });
         verdict(round.needed, &said.collect::<Vec<_>>())
@@ -111,16 +120,18 @@ fn pairs() -> impl Strategy<Value = BTreeSet<(usize, usize)>> {
 fn world() -> impl Strategy<Value = World> {
     let flags = |likely| proptest::collection::vec(proptest::bool::weighted(likely), 2..=NODES);
     let off = proptest::collection::btree_set(0..NODES, 0..3);
-    (flags(0.7), flags(0.7), pairs(), off, pairs()).prop_map(|(lives, agents, cut, off, strangers)| {
-        let agents = agents.into_iter().chain(std::iter::repeat(true));
-        World {
-            agent: agents.take(lives.len()).collect(),
-            lives,
-            cut,
-            off,
-            strangers,
-        }
-    })
+    (flags(0.7), flags(0.7), pairs(), off, pairs()).prop_map(
+        |(lives, agents, cut, off, strangers)| {
+            let agents = agents.into_iter().chain(std::iter::repeat(true));
+            World {
+                agent: agents.take(lives.len()).collect(),
+                lives,
+                cut,
+                off,
+                strangers,
+            }
+        },
+    )
 }
 
 proptest! {

@@ -65,7 +65,7 @@ pub fn plan(
     now: Instant,
 ) -> Option<Round> {
     let (node, at) = suspect;
-    let others = sound.iter().filter(|other| **other != node).count();
+    let others = sound.len() - usize::from(sound.contains(&node));
     let control = |witness: NodeId| match others {
         // With nobody else there, that it reaches its server has to do.
         1 => Some(Target {
@@ -74,11 +74,10 @@ pub fn plan(
             also_port: None,
             identify: false,
         }),
-        _ => sound.iter().find_map(|other| {
-            let is_third = *other != witness && *other != node;
-            let at = doors(*other).filter(|_| is_third)?;
-            let is_known = book.knows(witness, *other, &at, now);
-            is_known.then(|| at.target(*other, false))
+        _ => book.reached_by(witness, now).find_map(|(other, address)| {
+            let is_third = other != node && sound.contains(&other);
+            let at = doors(other).filter(|at| is_third && at.address == address)?;
+            Some(at.target(other, false))
         }),
     };
     let asks = book
@@ -110,7 +109,9 @@ mod tests {
             address: format!("10.0.0.{n}:1"),
             also_port: None,
         };
-        let nodes: BTreeMap<_, _> = (1..=count).map(|n| (NodeId::from_u128(n), doors(n))).collect();
+        let nodes: BTreeMap<_, _> = (1..=count)
+            .map(|n| (NodeId::from_u128(n), doors(n)))
+            .collect();
         for visit in book.plan(&nodes, now) {
             for target in &visit.targets {
                 book.reached(visit.witness, target, now);
@@ -131,7 +132,10 @@ mod tests {
         assert_eq!(round(1, &[]), None, "nobody to ask");
         let of_two = round(2, &[2]).expect("the only other");
         assert_eq!((of_two.needed, of_two.asks.len()), (1, 1));
-        assert_eq!(of_two.asks[0].control.node, None, "checked against its server");
+        assert_eq!(
+            of_two.asks[0].control.node, None,
+            "checked against its server"
+        );
         let of_three = round(3, &[2, 3]).expect("two others");
         assert_eq!((of_three.needed, of_three.asks.len()), (2, 2));
         let many = round(9, &[2, 3, 4, 5, 6, 7, 8, 9]).expect("many");
@@ -149,7 +153,11 @@ mod tests {
         assert_eq!(round(9, &[2, 3, 4, 5, 6, 9]), None);
         // All of its witnesses are there, and nobody else that they have reached.
         let few = round(9, &[7, 8, 9]).expect("they know each other");
-        assert!(few.asks.iter().all(|ask| ask.control.node > Some(NodeId::from_u128(6))));
+        assert!(
+            few.asks
+                .iter()
+                .all(|ask| ask.control.node > Some(NodeId::from_u128(6)))
+        );
     }
 
     #[test]
@@ -164,7 +172,11 @@ mod tests {
             (9, 0, 100, true),
             (1, 8, 100, true),
         ] {
-            assert_eq!(is_outage(suspects, recent, sound), outage, "{suspects} {recent} {sound}");
+            assert_eq!(
+                is_outage(suspects, recent, sound),
+                outage,
+                "{suspects} {recent} {sound}"
+            );
         }
     }
 }

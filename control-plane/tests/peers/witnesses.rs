@@ -105,18 +105,30 @@ async fn nodes_at_other_servers_testify_and_a_broken_stream_alone_does_not() {
     dying.abort();
     let is_lost = |view: &skep_state::State| view.node(first).unwrap().status == NodeStatus::Lost;
     world.until(leader, "lost", is_lost).await;
-    let witnesses = world.store(leader).view().node(first).unwrap().witnesses.clone();
+    let witnesses = world
+        .store(leader)
+        .view()
+        .node(first)
+        .unwrap()
+        .witnesses
+        .clone();
     let witnesses: BTreeSet<NodeId> = witnesses.into_iter().collect();
     assert_eq!(witnesses, nodes[1..].iter().copied().collect());
 
     // It is back: nothing is held against it.
     let again = agent(&world, &land, first, member).await;
     world.until(leader, "back", &all_ready).await;
-    assert_eq!(world.store(leader).view().node(first).unwrap().witnesses, []);
+    assert_eq!(
+        world.store(leader).view().node(first).unwrap().witnesses,
+        []
+    );
 
     // Its stream breaks, and its machine answers: its silence is waited for, and nobody testifies.
     land.found.lock().insert(first, Reach::Answered);
     again.abort();
     world.until(leader, "lost", is_lost).await;
-    assert_eq!(world.store(leader).view().node(first).unwrap().witnesses, []);
+    assert_eq!(
+        world.store(leader).view().node(first).unwrap().witnesses,
+        []
+    );
 }

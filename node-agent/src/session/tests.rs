@@ -670,7 +670,11 @@ async fn whoever_asks_it_to_knock_hears_what_it_found_in_the_same_session() {
         identify,
     };
     let closed = closed.to_string();
-    let targets = vec![target(&closed, false), target(&closed, true), target("nowhere", false)];
+    let targets = vec![
+        target(&closed, false),
+        target(&closed, true),
+        target("nowhere", false),
+    ];
     let request = 7;
     seat.say(Said::Probe(v1::Probe { request, targets })).await;
     let probed = loop {
@@ -699,7 +703,13 @@ async fn an_agent_that_ends_ends_its_session_in_order() {
     let end = async {
         loop {
             // A stream that broke would be an error.
-            if seat.up.message().await.expect("ended, not broken").is_none() {
+            if seat
+                .up
+                .message()
+                .await
+                .expect("ended, not broken")
+                .is_none()
+            {
                 return;
             }
         }

@@ -63,7 +63,9 @@ async fn knock(doors: &[SocketAddr]) -> Reach {
 fn told(error: &io::Error) -> Reach {
     use io::ErrorKind as Kind;
     match error.kind() {
-        Kind::ConnectionRefused | Kind::ConnectionReset | Kind::ConnectionAborted => Reach::Answered,
+        Kind::ConnectionRefused | Kind::ConnectionReset | Kind::ConnectionAborted => {
+            Reach::Answered
+        }
         Kind::HostUnreachable | Kind::TimedOut => Reach::Silent,
         _ => Reach::Unknown,
     }

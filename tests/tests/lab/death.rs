@@ -75,11 +75,19 @@ async fn play(world: &World<'_>, registry: &Registry) -> Result<()> {
         world.api().live(&name, &image).await?;
     }
 
-    killed_agent(world).await.context("an agent that is killed")?;
-    cut_off(world, false).await.context("a machine that is cut off")?;
+    killed_agent(world)
+        .await
+        .context("an agent that is killed")?;
+    cut_off(world, false)
+        .await
+        .context("a machine that is cut off")?;
     cut_off(world, true).await.context("a machine that dies")?;
-    cut_from_server(world).await.context("a link to the server that is cut")?;
-    blind_witnesses(world).await.context("witnesses that are cut off")
+    cut_from_server(world)
+        .await
+        .context("a link to the server that is cut")?;
+    blind_witnesses(world)
+        .await
+        .context("witnesses that are cut off")
 }
 
 /// Its machine lives and its container runs on: silence is waited for, and nobody testifies.
@@ -88,8 +96,14 @@ async fn killed_agent(world: &World<'_>) -> Result<()> {
     world.nodes[victim].agent.kill().await?;
     let begun = Instant::now();
     let by = world.lost(victim).await?;
-    println!("agent killed, machine alive: lost after {:.1?}", begun.elapsed());
-    ensure!(by.is_empty(), "{by:?} testified against a machine that lives");
+    println!(
+        "agent killed, machine alive: lost after {:.1?}",
+        begun.elapsed()
+    );
+    ensure!(
+        by.is_empty(),
+        "{by:?} testified against a machine that lives"
+    );
     world.replaced(victim).await?;
     world.nodes[victim].agent.start().await?;
     world.whole().await
@@ -106,10 +120,19 @@ async fn cut_off(world: &World<'_>, dies: bool) -> Result<()> {
     let by = world.lost(victim).await?;
     let lost = begun.elapsed();
     world.replaced(victim).await?;
-    let what = if dies { "stream closed, machine gone" } else { "machine gone" };
-    println!("{what}: lost after {lost:.1?}, replaced after {:.1?}", begun.elapsed());
+    let what = if dies {
+        "stream closed, machine gone"
+    } else {
+        "machine gone"
+    };
+    println!(
+        "{what}: lost after {lost:.1?}, replaced after {:.1?}",
+        begun.elapsed()
+    );
     let others = world.nodes.iter().map(|node| node.name.clone());
-    let others: BTreeSet<String> = others.filter(|name| *name != world.nodes[victim].name).collect();
+    let others: BTreeSet<String> = others
+        .filter(|name| *name != world.nodes[victim].name)
+        .collect();
     ensure!(by == others, "{by:?} testified, not {others:?}");
     world.host(victim).mend().await?;
     if dies {
@@ -124,7 +147,10 @@ async fn cut_from_server(world: &World<'_>) -> Result<()> {
     let server = world.cluster.host(0).address();
     world.host(victim).cut_from(server).await?;
     let by = world.lost(victim).await?;
-    ensure!(by.is_empty(), "{by:?} testified against a machine that they reach");
+    ensure!(
+        by.is_empty(),
+        "{by:?} testified against a machine that they reach"
+    );
     world.replaced(victim).await?;
     world.host(victim).mend().await?;
     world.whole().await
@@ -166,7 +192,10 @@ impl World<'_> {
             ensure!(status["nodes"]["ready"] == NODES, "{status}");
             let page = self.api().call(Method::GET, "/metrics", None).await?;
             let wanted = format!("\nskep_nodes_witnessed {NODES}\n");
-            ensure!(page.text().contains(&wanted), "not all can be testified for");
+            ensure!(
+                page.text().contains(&wanted),
+                "not all can be testified for"
+            );
             let running = self.running().await?;
             ensure!(running.iter().sum::<usize>() <= 1, "{running:?} run");
             Ok(())
@@ -204,7 +233,11 @@ impl World<'_> {
             let node = node.context("it is there")?;
             ensure!(node["status"] == "lost", "{}", node["status"]);
             let by = node["witnesses"].as_array().cloned().unwrap_or_default();
-            Ok(by.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+            Ok(by
+                .iter()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect())
         })
         .await
     }

@@ -35,7 +35,11 @@ fn what_broke_and_what_is_silent_is_suspect_and_what_left_is_not() {
         (ended(false), 200, false),
         (ended(false), 7_999, false),
     ] {
-        assert_eq!(presence.is_suspect(start, at(ms)), suspect, "{presence:?} {ms}");
+        assert_eq!(
+            presence.is_suspect(start, at(ms)),
+            suspect,
+            "{presence:?} {ms}"
+        );
     }
     // A leader that has just begun holds no silence from before against anybody.
     assert!(!connected.is_suspect(at(3_000), at(5_000)));

@@ -88,7 +88,10 @@ fn a_new_leader_gives_everybody_time() {
     let fleet = Fleet::default();
     let long_ago = Instant::now().checked_sub(2 * LOST_AFTER);
     fleet.inner.books.lock().judged_from = long_ago.expect("a machine that is up for a while");
-    assert_eq!(fleet.judge(&node(NodeStatus::Ready)).status, NodeStatus::Lost);
+    assert_eq!(
+        fleet.judge(&node(NodeStatus::Ready)).status,
+        NodeStatus::Lost
+    );
     fleet.begin_judging();
     let judged = fleet.judge(&node(NodeStatus::Ready));
     assert_eq!(judged.status, NodeStatus::Ready);

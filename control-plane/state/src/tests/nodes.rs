@@ -224,9 +224,17 @@ fn who_testified_is_kept_while_the_node_is_lost() {
     };
     let witnesses = |world: &World| world.state.node(NODE).expect("there").witnesses.clone();
     world.ok(judge(NodeStatus::Ready, &[8]));
-    assert_eq!(witnesses(&world), [], "of a node that lives there is nothing to testify");
+    assert_eq!(
+        witnesses(&world),
+        [],
+        "of a node that lives there is nothing to testify"
+    );
     world.ok(judge(NodeStatus::Lost, &[8, 9, 10, 11]));
-    assert_eq!(witnesses(&world), [8, 9, 10].map(NodeId::from_u128), "so many at most");
+    assert_eq!(
+        witnesses(&world),
+        [8, 9, 10].map(NodeId::from_u128),
+        "so many at most"
+    );
     let read = State::decode(&world.state.encode()).expect("decodes");
     assert_eq!(read, world.state);
     world.ok(judge(NodeStatus::Ready, &[]));
