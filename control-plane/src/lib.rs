@@ -19,6 +19,7 @@ pub mod scaling;
 pub mod secrets;
 pub mod server;
 pub mod store;
+pub mod witness;
 
 /// This server's version, as it tells it to others.
 pub const VERSION: &str = if skep_state::IS_NEXT {

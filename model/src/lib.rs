@@ -15,6 +15,7 @@ pub mod manifest;
 pub mod name;
 pub mod node;
 pub mod placement;
+pub mod probe;
 pub mod problem;
 pub mod quarantine;
 pub mod rebalance;

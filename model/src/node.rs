@@ -15,6 +15,9 @@ pub const MAX_META_KEY: usize = 63;
 /// Longest value, in bytes.
 pub const MAX_META_VALUE: usize = 256;
 
+/// Most nodes that are asked for one that seems to be gone.
+pub const MAX_WITNESSES: usize = 3;
+
 /// What an agent reports of its machine.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -125,6 +128,9 @@ pub struct Node {
     pub admin: Admin,
     /// Held by the one agent that speaks for it: drawn anew by each life of the agent; 0: nobody's yet.
     pub seat: u128,
+    /// Nodes that testified that its machine is gone, where it is lost for that; at most
+    /// [`MAX_WITNESSES`]. None: it is not lost, or by its silence alone.
+    pub witnesses: Vec<NodeId>,
 }
 
 impl Node {

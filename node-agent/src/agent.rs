@@ -28,6 +28,7 @@ use crate::runtime::{self, Runtime};
 use crate::seat::{self, Seat};
 use crate::session::{Outbox, ServerUploads, Session};
 use crate::shell::Shells;
+use crate::witness::Witness;
 use crate::{credentials, facts, metrics, samples, servers};
 
 /// Events that wait for the keeper, of each kind.
@@ -235,6 +236,12 @@ impl Agent {
             tasks.clone(),
             shutdown.clone(),
         );
+        let witness = Witness::new(
+            own.clone(),
+            servers.clone(),
+            outbox.clone(),
+            (tasks.clone(), shutdown.clone()),
+        );
         let watcher = Watcher::start(shutdown.clone());
         for destination in &options.ship_logs_to {
             let shipper = Shipper {
@@ -256,6 +263,7 @@ impl Agent {
             down,
             logins: runtime.logins().clone(),
             shells,
+            witness,
             logs: Logs::new(runtime.clone(), places_now, servers.clone(), watcher),
             held,
             metrics: metrics.clone(),

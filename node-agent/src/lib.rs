@@ -33,6 +33,7 @@ mod session;
 mod shell;
 #[cfg(test)]
 mod testing;
+mod witness;
 
 pub use agent::{Agent, Error, run};
 pub use images::{Budget, LowWater, Options as ImageOptions};

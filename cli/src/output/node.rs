@@ -2,7 +2,7 @@
 
 use skep_control_plane::api::types::NodeView;
 use skep_model::machine::Guest;
-use skep_model::node::Facts;
+use skep_model::node::{Facts, NodeStatus};
 
 use super::table;
 use super::time::bytes;
@@ -26,6 +26,18 @@ pub(super) fn machine(facts: &Facts) -> String {
     }
 }
 
+/// Which path told that it is lost: its own silence, or other nodes.
+fn judged_by(view: &NodeView) -> String {
+    match (view.status, &view.witnesses[..]) {
+        (NodeStatus::Lost, []) => "nothing was heard of it for too long".to_owned(),
+        (NodeStatus::Lost, by) => format!(
+            "{}: its machine does not answer them any more",
+            by.join(", ")
+        ),
+        _ => "its agent".to_owned(),
+    }
+}
+
 /// A fact a line, then the warnings with what to do.
 pub(crate) fn show(view: &NodeView) -> String {
     let (facts, machine) = (&view.facts, &view.facts.machine);
@@ -41,6 +53,7 @@ pub(crate) fn show(view: &NodeView) -> String {
         ("node", view.name.clone()),
         ("id", view.id.to_string()),
         ("status", node_state(view)),
+        ("judged by", judged_by(view)),
         ("host name", some(&facts.hostname)),
         (
             "runs in",

@@ -3,7 +3,8 @@
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use skep_model::id::{ServerId, UploadId};
+use skep_model::id::{NodeId, ServerId, UploadId};
+use skep_model::probe::{Reach, Target};
 use skep_model::problem::Problem;
 use skep_proto::v1;
 use tokio::sync::mpsc;
@@ -22,6 +23,14 @@ pub trait Elsewhere: Send + Sync + 'static {
 
     /// A shell on a node that is connected to `server`.
     fn shell(&self, server: ServerId, ask: shells::Ask) -> BoxFuture<'_, Result<Shell, Problem>>;
+
+    /// What a node that is connected to `server` finds when it knocks at others; none: no answer.
+    fn probe(
+        &self,
+        server: ServerId,
+        node: NodeId,
+        targets: Vec<Target>,
+    ) -> BoxFuture<'_, Option<Vec<Reach>>>;
 
     /// The chunks of `upload`, as soon as its client is at one of the other servers. An error of the
     /// code `SourceFailed` is final; any other says only that it was not found there.

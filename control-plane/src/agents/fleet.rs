@@ -1,8 +1,13 @@
 //! What is heard from the nodes and never written into the log: who is connected and where, when it
 //! last spoke, which route table its ingress serves. Owns what this server's own sessions say and
-//! what the other servers report of theirs; judges silence, and only on behalf of the leader.
+//! what the other servers report of theirs; judges silence, and what witnesses say, and only on behalf
+//! of the leader.
 
-use std::collections::BTreeMap;
+mod presence;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,11 +19,17 @@ use skep_model::node::{Node, NodeStatus};
 use skep_state::State;
 use tokio::sync::watch;
 
+use presence::{ASKED_AFTER, Conclusion, Presence, conclude};
+
 /// A node that says nothing for so long is lost: four heartbeats. What ran there is replaced at once then,
 /// and a session whose server is gone has begun anew long before.
 pub const LOST_AFTER: Duration = Duration::from_secs(8);
 /// Between two words on the same node's second agent.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
+/// The same word told again by another server seems as much younger as the way between servers took.
+const TELLING: Duration = Duration::from_millis(250);
+/// How long testimony against a node counts among the recent ones.
+const RECENT: Duration = Duration::from_secs(60);
 /// Nodes known before the first look for those that are gone for good.
 const PRUNE_FROM: usize = 64;
 
@@ -77,6 +88,50 @@ pub struct Word {
     pub silent: Duration,
     /// The CA that signed its certificate, where it says so.
     pub ca: Option<KeyId>,
+    /// Its session broke: neither side had ended it.
+    pub broke: bool,
+}
+
+/// A node whose machine may be gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Suspect {
+    /// Which.
+    pub node: NodeId,
+    /// When it was last heard.
+    pub last_heard: Instant,
+    /// Its session broke; else it is silent.
+    pub broke: bool,
+}
+
+/// What is suspected, and by how many others it can be measured.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Suspicion {
+    /// Whom to ask for, in the order of their ids.
+    pub suspects: Vec<Suspect>,
+    /// Nodes in session and above suspicion.
+    pub sound: BTreeSet<NodeId>,
+    /// Nodes that peers testified against in the last minute.
+    pub recent: usize,
+    /// When there may be more, if nothing is heard.
+    pub look_again: Option<Instant>,
+}
+
+/// What the leader should judge of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judgement {
+    /// Its status.
+    pub status: NodeStatus,
+    /// Who testified, where that is why it is lost.
+    pub witnesses: Vec<NodeId>,
+    /// When to look again if silence goes on.
+    pub look_again: Option<Instant>,
+}
+
+/// What peers testified, and when.
+#[derive(Debug, Clone)]
+struct Condemned {
+    at: Instant,
+    witnesses: Vec<NodeId>,
 }
 
 /// Where a node's session is.
@@ -86,30 +141,6 @@ pub enum Place {
     Here,
     /// At that one.
     At(ServerId),
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Presence {
-    session: u64,
-    is_connected: bool,
-    last_heard: Instant,
-    runtime: Runtime,
-    routes: RouteStatus,
-    ca: Option<KeyId>,
-    /// When it was last touched, in the fleet's own counting.
-    version: u64,
-}
-
-impl Presence {
-    fn is_live(&self) -> bool {
-        self.is_connected && self.last_heard.elapsed() < LOST_AFTER
-    }
-
-    /// Two servers may speak of one node: whoever has it connected knows better than who lost it,
-    /// and who heard it last knows better than a session that nobody has noticed to be dead.
-    fn rank(&self) -> (bool, Instant) {
-        (self.is_live(), self.last_heard)
-    }
 }
 
 /// The nodes that one server speaks of.
@@ -140,6 +171,8 @@ struct Books {
     judged_from: Instant,
     /// Nodes whose second agent was refused, and when that was last told.
     doubled: BTreeMap<NodeId, Instant>,
+    /// Nodes that peers have testified against.
+    condemned: BTreeMap<NodeId, Condemned>,
 }
 
 impl Books {
@@ -149,9 +182,16 @@ impl Books {
             .there
             .iter()
             .filter_map(|(server, heard)| Some((Place::At(*server), heard.nodes.get(&node)?)));
+        let now = Instant::now();
         here.into_iter()
             .chain(there)
-            .max_by_key(|(_, presence)| presence.rank())
+            .max_by_key(|(_, presence)| presence.rank(now))
+    }
+
+    /// Every node that anybody speaks of.
+    fn known(&self) -> BTreeSet<NodeId> {
+        let there = self.there.values().flat_map(|heard| heard.nodes.keys());
+        self.here.nodes.keys().chain(there).copied().collect()
     }
 }
 
@@ -174,6 +214,7 @@ impl Default for Fleet {
             version: 0,
             judged_from: Instant::now(),
             doubled: BTreeMap::new(),
+            condemned: BTreeMap::new(),
         };
         Self {
             inner: Arc::new(Inner {
@@ -201,7 +242,7 @@ impl Fleet {
     pub fn place_of(&self, node: NodeId) -> Option<Place> {
         let books = self.inner.books.lock();
         let (place, presence) = books.best(node)?;
-        presence.is_live().then_some(place)
+        presence.is_live(Instant::now()).then_some(place)
     }
 
     /// A session begins. False: the node has another one here that is alive, the second is refused.
@@ -216,6 +257,7 @@ impl Fleet {
         let fresh = Presence {
             session,
             is_connected: true,
+            broke: false,
             last_heard: Instant::now(),
             runtime: Runtime::Ok,
             routes: RouteStatus::default(),
@@ -237,10 +279,11 @@ impl Fleet {
         is_news
     }
 
-    /// A session ended.
-    pub fn disconnect(&self, node: NodeId, session: u64) {
+    /// A session ended; `broke`: neither side had ended it.
+    pub fn disconnect(&self, node: NodeId, session: u64, broke: bool) {
         self.update(node, session, |presence| {
             presence.is_connected = false;
+            presence.broke = broke;
             true
         });
     }
@@ -286,9 +329,12 @@ impl Fleet {
         let Some(presence) = presence.filter(|presence| presence.session == session) else {
             return;
         };
-        presence.last_heard = Instant::now();
+        let now = Instant::now();
+        // Whoever was silent may have been taken for lost.
+        let is_back = presence.silence(now) >= ASKED_AFTER;
+        presence.last_heard = now;
         presence.version = version;
-        let changed = change(presence);
+        let changed = change(presence) || is_back;
         drop(books);
         if changed {
             self.wake();
@@ -311,6 +357,7 @@ impl Fleet {
             routes: presence.routes,
             silent: presence.last_heard.elapsed(),
             ca: presence.ca,
+            broke: presence.broke,
         });
         (words.collect(), books.version)
     }
@@ -328,6 +375,7 @@ impl Fleet {
             let fresh = Presence {
                 session: 0,
                 is_connected: word.connected,
+                broke: word.broke && !word.connected,
                 last_heard: now.checked_sub(word.silent).unwrap_or(now),
                 runtime: word.runtime,
                 routes: word.routes,
@@ -335,8 +383,9 @@ impl Fleet {
                 version: 0,
             };
             changed |= heard.nodes.get(&word.node).is_none_or(|old| {
-                (old.is_connected, old.runtime, old.routes)
-                    != (fresh.is_connected, fresh.runtime, fresh.routes)
+                let is_back = old.silence(now) >= ASKED_AFTER && fresh.silence(now) < ASKED_AFTER;
+                let said = |of: &Presence| (of.is_connected, of.broke, of.runtime, of.routes);
+                is_back || said(old) != said(&fresh)
             });
             heard.put(word.node, fresh);
         }
@@ -358,18 +407,86 @@ impl Fleet {
         self.inner.books.lock().judged_from = Instant::now();
     }
 
-    /// What the leader should judge of a node, and when to look again if silence goes on. A leader
-    /// that has just begun gives every node the full time to come back.
-    pub fn judge(&self, node: &Node) -> (NodeStatus, Option<Instant>) {
+    /// What the leader should judge of a node. A leader that has just begun gives every node the full
+    /// time to come back.
+    pub fn judge(&self, node: &Node) -> Judgement {
         let books = self.inner.books.lock();
-        match books.best(node.id) {
-            Some((_, presence)) if presence.is_live() => {
-                let status = presence.runtime.status();
-                (status, Some(presence.last_heard + LOST_AFTER))
-            }
-            Some((_, presence)) => silent(node, presence.last_heard.max(books.judged_from)),
-            None => silent(node, books.judged_from),
+        let best = books.best(node.id).map(|(_, presence)| presence);
+        let condemned = books.condemned.get(&node.id);
+        let concluded = conclude(
+            best,
+            condemned.map(|condemned| condemned.at),
+            node.status == NodeStatus::Lost,
+            (books.judged_from, Instant::now()),
+        );
+        let (status, look_again) = match concluded {
+            Conclusion::There(status, until) => (status, Some(until)),
+            Conclusion::Unchanged(until) => (node.status, Some(until)),
+            Conclusion::Silent | Conclusion::Witnessed => (NodeStatus::Lost, None),
+        };
+        let testimony = condemned.filter(|_| concluded == Conclusion::Witnessed);
+        Judgement {
+            status,
+            witnesses: testimony.map_or_else(Vec::new, |of| of.witnesses.clone()),
+            look_again,
         }
+    }
+
+    /// Whose machines may be gone: whose sessions broke and did not come back, and who is silent for
+    /// longer than a heartbeat may be late.
+    pub fn suspicion(&self) -> Suspicion {
+        let now = Instant::now();
+        let books = self.inner.books.lock();
+        let mut found = Suspicion {
+            recent: (books.condemned.values())
+                .filter(|of| now.saturating_duration_since(of.at) < RECENT)
+                .count(),
+            ..Suspicion::default()
+        };
+        for node in books.known() {
+            let Some((_, presence)) = books.best(node) else {
+                continue;
+            };
+            let condemned = books.condemned.get(&node);
+            if condemned.is_some_and(|of| presence.last_heard <= of.at) {
+                // They have spoken.
+                continue;
+            }
+            if presence.is_suspect(books.judged_from, now) {
+                found.suspects.push(Suspect {
+                    node,
+                    last_heard: presence.last_heard,
+                    broke: !presence.is_connected,
+                });
+            } else if presence.is_live(now) {
+                found.sound.insert(node);
+            }
+            let from = presence.suspect_from(books.judged_from);
+            let next = from.filter(|from| *from > now);
+            found.look_again = next.into_iter().chain(found.look_again).min();
+        }
+        found
+    }
+
+    /// Its peers have testified that the suspect's machine is gone. False: it was heard of since, and
+    /// what they said does not count.
+    pub fn condemn(&self, suspect: &Suspect, witnesses: Vec<NodeId>) -> bool {
+        let now = Instant::now();
+        let mut books = self.inner.books.lock();
+        let best = books.best(suspect.node).map(|(_, presence)| *presence);
+        let is_same = best.is_some_and(|presence| {
+            presence.is_suspect(books.judged_from, now)
+                && presence.last_heard <= suspect.last_heard + TELLING
+        });
+        if !is_same {
+            return false;
+        }
+        let condemned = &mut books.condemned;
+        condemned.retain(|_, of| now.saturating_duration_since(of.at) < RECENT);
+        condemned.insert(suspect.node, Condemned { at: now, witnesses });
+        drop(books);
+        self.wake();
+        true
     }
 
     /// Whether every live ingress has stopped sending requests to a withdrawn allocation, and those
@@ -393,129 +510,5 @@ impl Fleet {
                 let best = books.best(node.id);
                 best.is_some_and(|(_, presence)| check(presence.routes))
             })
-    }
-}
-
-fn silent(node: &Node, since: Instant) -> (NodeStatus, Option<Instant>) {
-    let lost_at = since + LOST_AFTER;
-    if node.status == NodeStatus::Lost || lost_at <= Instant::now() {
-        return (NodeStatus::Lost, None);
-    }
-    (node.status, Some(lost_at))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use skep_model::node::Facts;
-
-    const NODE: NodeId = NodeId::from_u128(1);
-    const OTHER: ServerId = ServerId::from_u128(2);
-
-    fn node(status: NodeStatus) -> Node {
-        Node {
-            id: NODE,
-            name: "one".into(),
-            facts: Facts::default(),
-            status,
-            status_ms: 0,
-            generation: 0,
-            joined_ms: 0,
-            meta: BTreeMap::new(),
-            admin: Default::default(),
-            seat: 0,
-        }
-    }
-
-    fn word(connected: bool, silent: Duration) -> Word {
-        Word {
-            node: NODE,
-            connected,
-            runtime: Runtime::Ok,
-            routes: RouteStatus::default(),
-            silent,
-            ca: None,
-        }
-    }
-
-    #[test]
-    fn another_servers_word_counts_until_it_is_too_old() {
-        let fleet = Fleet::default();
-        fleet.learn(OTHER, true, vec![word(true, Duration::ZERO)]);
-        assert_eq!(fleet.place_of(NODE), Some(Place::At(OTHER)));
-        assert_eq!(
-            fleet.judge(&node(NodeStatus::Lost)).0,
-            NodeStatus::Ready,
-            "heard of through the other server"
-        );
-        fleet.learn(OTHER, false, vec![word(true, LOST_AFTER)]);
-        assert_eq!(fleet.place_of(NODE), None);
-        assert_eq!(
-            fleet.judge(&node(NodeStatus::Lost)).0,
-            NodeStatus::Lost,
-            "a dead server's word has run out"
-        );
-    }
-
-    #[test]
-    fn a_node_that_moved_is_where_it_was_heard_last() {
-        let fleet = Fleet::default();
-        assert!(fleet.connect(NODE, 1));
-        fleet.learn(OTHER, true, vec![word(false, Duration::ZERO)]);
-        assert_eq!(fleet.place_of(NODE), Some(Place::Here), "connected wins");
-        fleet.disconnect(NODE, 1);
-        assert_eq!(fleet.place_of(NODE), None);
-        fleet.learn(OTHER, false, vec![word(true, Duration::from_secs(3))]);
-        assert_eq!(fleet.place_of(NODE), Some(Place::At(OTHER)));
-        fleet.learn(OTHER, true, vec![]);
-        assert_eq!(fleet.place_of(NODE), None, "a full report replaces");
-    }
-
-    #[test]
-    fn the_ca_of_a_nodes_certificate_is_what_the_node_said_last() {
-        let fleet = Fleet::default();
-        let (old, new) = (KeyId::from_bytes(&[1; 20]), KeyId::from_bytes(&[2; 20]));
-        let told = |ca| Word {
-            ca,
-            ..word(true, Duration::ZERO)
-        };
-        assert_eq!(fleet.ca_of(NODE), None);
-        fleet.learn(OTHER, true, vec![told(old)]);
-        assert_eq!(fleet.ca_of(NODE), old);
-        fleet.connect(NODE, 1);
-        assert_eq!(fleet.ca_of(NODE), None, "a new session has not said yet");
-        fleet.certified(NODE, 1, new);
-        assert_eq!(fleet.ca_of(NODE), new);
-        assert_eq!(fleet.words_since(0).0[0].ca, new);
-    }
-
-    #[test]
-    fn a_new_leader_gives_everybody_time() {
-        let fleet = Fleet::default();
-        let long_ago = Instant::now().checked_sub(2 * LOST_AFTER);
-        fleet.inner.books.lock().judged_from = long_ago.expect("a machine that is up for a while");
-        assert_eq!(fleet.judge(&node(NodeStatus::Ready)).0, NodeStatus::Lost);
-        fleet.begin_judging();
-        let (status, look_again) = fleet.judge(&node(NodeStatus::Ready));
-        assert_eq!(status, NodeStatus::Ready);
-        assert!(look_again.is_some());
-    }
-
-    #[test]
-    fn words_are_told_once_and_again_when_there_is_news() {
-        let fleet = Fleet::default();
-        fleet.connect(NODE, 1);
-        let (all, upto) = fleet.words_since(0);
-        assert_eq!(all.len(), 1);
-        assert_eq!(fleet.words_since(upto).0, vec![]);
-        fleet.heard(NODE, 1);
-        assert_eq!(fleet.words_since(upto).0.len(), 1);
-        fleet.heard(NODE, 2);
-        let (_, upto) = fleet.words_since(upto);
-        assert_eq!(
-            fleet.words_since(upto).0,
-            vec![],
-            "an older session is mute"
-        );
     }
 }

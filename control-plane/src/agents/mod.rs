@@ -4,6 +4,7 @@ pub mod desired;
 pub mod elsewhere;
 pub mod fleet;
 pub mod notices;
+pub mod probes;
 pub mod relay;
 mod seat;
 pub mod service;

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use super::elsewhere::Elsewhere;
 use super::fleet::{Fleet, Place};
+use super::probes;
 use super::shells::Waiting;
 
 /// Chunks under way to one asker: back-pressure reaches Docker through gRPC's flow control.
@@ -52,6 +53,8 @@ struct Inner {
     askers: Mutex<BTreeMap<u64, (NodeId, mpsc::Sender<v1::LogChunk>)>>,
     /// Those who asked for a shell and wait for the node to dial.
     shells: Waiting,
+    /// Those who wait for what a node finds when it knocks at others.
+    probes: probes::Waiting,
 }
 
 /// Where log streams meet. Cheap to clone.
@@ -129,12 +132,18 @@ impl Relay {
             nodes.remove(&node);
             self.inner.askers.lock().retain(|_, (of, _)| *of != node);
             self.inner.shells.leave(node);
+            self.inner.probes.leave(node);
         }
     }
 
     /// Those who wait for a shell.
     pub(super) fn shells(&self) -> &Waiting {
         &self.inner.shells
+    }
+
+    /// Those who wait for what nodes find.
+    pub(super) fn probes(&self) -> &probes::Waiting {
+        &self.inner.probes
     }
 
     /// A number that no other request of this server has.

@@ -205,6 +205,7 @@ impl Agents for AgentsService {
             meta: std::collections::BTreeMap::new(),
             admin: Default::default(),
             seat: 0,
+            witnesses: Vec::new(),
         };
         let command = v1::JoinNode {
             token: id_bytes(token.as_u128()),

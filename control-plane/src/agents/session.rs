@@ -56,10 +56,11 @@ impl Session {
     /// begin with full sets.
     pub(super) async fn run(self, mut up: Streaming<v1::FromAgent>) {
         let (relayed, to_node) = self.shared.relay.connect(self.node);
-        let result = self.exchange(&mut up, to_node).await;
+        let mut broke = false;
+        let result = self.exchange(&mut up, to_node, &mut broke).await;
         self.shared.relay.disconnect(self.node, relayed);
         self.shared.samples.disconnect(self.node, self.id);
-        self.shared.fleet.disconnect(self.node, self.id);
+        self.shared.fleet.disconnect(self.node, self.id, broke);
         match result {
             Ok(()) => tracing::info!(node = %self.node, "session ended"),
             Err(status) => {
@@ -70,11 +71,13 @@ impl Session {
     }
 
     /// Three things at once, so that none waits for another: a node is heard while its last word is
-    /// still being committed, and hears while there is nobody to commit it.
+    /// still being committed, and hears while there is nobody to commit it. `broke` is set where the
+    /// stream ended and neither side had ended it.
     async fn exchange(
         &self,
         up: &mut Streaming<v1::FromAgent>,
         to_node: mpsc::Receiver<v1::to_agent::Kind>,
+        broke: &mut bool,
     ) -> Result<(), Status> {
         let (facts, held) = self.hello(up).await?;
         let (queue, work) = mpsc::channel(WORK_QUEUE);
@@ -83,7 +86,10 @@ impl Session {
         let _ = queue.try_send(Work::Facts(Box::new(facts)));
         let told = Told::new(self.node, held, has_routes);
         tokio::select! {
-            ended = self.listen(up, queue) => ended,
+            ended = self.listen(up, queue) => {
+                *broke = ended.is_err();
+                ended
+            }
             ended = self.write_down(work) => ended,
             ended = self.talk(told, has_routes, to_node) => ended,
             ended = self.until_leaderless() => Err(ended),
@@ -164,6 +170,10 @@ impl Session {
                     Work::Observed(Box::new(observed))
                 }
                 Up::BuildLog(log) => Work::Lines(Box::new(log)),
+                Up::Probed(found) => {
+                    self.shared.relay.probed(node, &found);
+                    continue;
+                }
             };
             if queue.try_send(work).is_err() {
                 tracing::debug!(%node, "a node's word found no room: it will be said again");

@@ -113,6 +113,12 @@ fn text(app: &App, view: &View) -> String {
         "Agents connected to this server.",
         app.fleet.connected(),
     );
+    page.one(
+        "skep_nodes_witnessed",
+        "gauge",
+        "Nodes whose death enough others could testify to; 0 where this server does not lead.",
+        app.witnesses.witnessed(),
+    );
     samples(&mut page, app);
     let streams = MAX_STREAMS - app.streams.available_permits().min(MAX_STREAMS);
     page.one(

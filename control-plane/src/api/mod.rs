@@ -73,6 +73,7 @@ use crate::samples::Samples;
 use crate::scaling::Scaling;
 use crate::secrets::Secrets;
 use crate::store::Store;
+use crate::witness::Witnesses;
 use access::{TokenScheme, protected, public};
 use error::Failure;
 use prepare::RequestKey;
@@ -106,6 +107,8 @@ pub struct Context {
     pub samples: Samples,
     /// What autoscaling thinks.
     pub scaling: Scaling,
+    /// Which nodes can testify for whom.
+    pub witnesses: Witnesses,
     /// The server that this API is part of.
     pub own: Own,
     /// Ends streams.
@@ -127,6 +130,7 @@ struct App {
     fleet: Fleet,
     samples: Samples,
     scaling: Scaling,
+    witnesses: Witnesses,
     own: Own,
     shutdown: CancellationToken,
     streams: Arc<Semaphore>,
@@ -149,6 +153,7 @@ impl From<Context> for App {
             fleet,
             samples,
             scaling,
+            witnesses,
             own,
             shutdown,
         } = context;
@@ -163,6 +168,7 @@ impl From<Context> for App {
             fleet,
             samples,
             scaling,
+            witnesses,
             own,
             shutdown,
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),

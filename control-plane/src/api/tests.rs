@@ -100,6 +100,7 @@ impl Server {
             fleet: Fleet::default(),
             samples: Samples::default(),
             scaling: Default::default(),
+            witnesses: Default::default(),
             own: own(&ca, dir.path()),
             shutdown,
         };
@@ -165,6 +166,7 @@ impl Server {
             meta: std::collections::BTreeMap::new(),
             admin: Default::default(),
             seat: 0,
+            witnesses: Vec::new(),
         };
         self.propose(Kind::JoinNode(v1::JoinNode {
             token: id_bytes(token.id.as_u128()),
@@ -180,6 +182,7 @@ impl Server {
         self.propose(Kind::SetNodeStatus(v1::SetNodeStatus {
             node: id_bytes(node.as_u128()),
             status: enum_number(&NodeStatus::ALL, &status),
+            witnesses: Vec::new(),
         }))
         .await;
     }

@@ -251,6 +251,12 @@ pub(super) fn node(view: &State, node: &Node) -> NodeView {
         memory_bytes_requested: requests().map(|r| r.resources.memory_bytes).sum(),
         meta: node.all_meta(),
         admin: node.admin,
+        witnesses: (node.witnesses.iter())
+            .map(|id| {
+                view.node(*id)
+                    .map_or_else(|| id.to_string(), |of| of.name.clone())
+            })
+            .collect(),
     }
 }
 

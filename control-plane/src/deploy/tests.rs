@@ -153,6 +153,7 @@ impl World {
             meta: std::collections::BTreeMap::new(),
             admin: Default::default(),
             seat: 0,
+            witnesses: Vec::new(),
         };
         let join = v1::JoinNode {
             token: id_bytes(1),
@@ -169,6 +170,7 @@ impl World {
         self.apply(Kind::SetNodeStatus(v1::SetNodeStatus {
             node: id_bytes(NODE.as_u128()),
             status,
+            witnesses: Vec::new(),
         }));
     }
 

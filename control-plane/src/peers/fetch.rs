@@ -6,7 +6,8 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use skep_model::id::{ServerId, UploadId};
+use skep_model::id::{NodeId, ServerId, UploadId};
+use skep_model::probe::{Reach, Target};
 use skep_model::problem::{Code, Problem};
 use skep_proto::convert::id_bytes;
 use skep_proto::v1;
@@ -17,8 +18,8 @@ use tonic::{Status, Streaming};
 use super::directory::Contact;
 use super::history::{WAIT, ask_message, page};
 use super::links::{Lane, Links};
-use super::shells;
 use super::transport::reason;
+use super::{probes, shells};
 use crate::agents::elsewhere::{Chunks, Elsewhere};
 use crate::agents::relay::Ask;
 use crate::agents::shells::{Ask as ShellAsk, Shell};
@@ -147,6 +148,15 @@ impl Elsewhere for Fetcher {
 
     fn shell(&self, server: ServerId, ask: ShellAsk) -> BoxFuture<'_, Result<Shell, Problem>> {
         Box::pin(shells::open(&self.links, server, ask))
+    }
+
+    fn probe(
+        &self,
+        server: ServerId,
+        node: NodeId,
+        targets: Vec<Target>,
+    ) -> BoxFuture<'_, Option<Vec<Reach>>> {
+        Box::pin(probes::ask(&self.links, server, (node, targets)))
     }
 
     fn upload(&self, upload: UploadId) -> BoxFuture<'_, Result<Chunks, Problem>> {

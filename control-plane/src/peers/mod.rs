@@ -11,7 +11,7 @@
 //! API       ─► Fetcher       ─(FetchEvents)─────────────────► PeersService ─► History
 //! Samples   ─► samples       ─(Samples, to the leader)──────► PeersService ─► Samples
 //! Relay, Uploads ─► Fetcher  ─(FetchLogs, FetchUpload)──────► PeersService ─► Relay, Uploads
-//! Relay     ─► Fetcher       ─(Shell, both ways)────────────► PeersService ─► Relay
+//! Relay     ─► Fetcher       ─(Shell, both ways; Probe)─────► PeersService ─► Relay
 //! ```
 
 mod backoff;
@@ -25,6 +25,7 @@ pub mod links;
 mod mailbox;
 pub mod metrics;
 pub mod presence;
+mod probes;
 mod proposals;
 mod receive;
 pub mod samples;

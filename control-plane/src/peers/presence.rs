@@ -154,6 +154,7 @@ fn message(word: &Word) -> v1::NodePresence {
         drained_revision: word.routes.drained,
         silent_ms: u64::try_from(word.silent.as_millis()).unwrap_or(u64::MAX),
         ca: word.ca.map_or_else(Vec::new, |ca| ca.as_bytes().to_vec()),
+        broke: word.broke,
     }
 }
 
@@ -172,6 +173,7 @@ pub(super) fn word(message: &v1::NodePresence) -> Result<Word, skep_proto::conve
         },
         silent: Duration::from_millis(message.silent_ms),
         ca: KeyId::from_bytes(&message.ca),
+        broke: message.broke,
     })
 }
 
@@ -200,10 +202,10 @@ mod tests {
         assert!(begun.elapsed() > SUMMARY / 2, "a heartbeat waits");
 
         let begun = Instant::now();
-        fleet.disconnect(nodes[1], 1);
+        fleet.disconnect(nodes[1], 1, true);
         let change = reports.next().await.expect("endless");
         assert!(begun.elapsed() < SUMMARY, "a change does not wait");
         assert_eq!(word(&change.nodes[0]).expect("sound").node, nodes[1]);
-        assert!(!change.nodes[0].connected);
+        assert!(!change.nodes[0].connected && change.nodes[0].broke);
     }
 }

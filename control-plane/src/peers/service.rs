@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::directory::{Contact, Directory, Standing, is_beyond};
 use super::transport::{ADDRESS_HEADER, Outbox};
-use super::{MAX_WIRE_BYTES, history, presence, proposals, receive, samples, shells};
+use super::{MAX_WIRE_BYTES, history, presence, probes, proposals, receive, samples, shells};
 use crate::agents::fleet::Fleet;
 use crate::agents::relay::{Ask, Lines, Relay};
 use crate::agents::status;
@@ -306,6 +306,20 @@ impl Servers for PeersService {
             })
         });
         Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn probe(
+        &self,
+        request: Request<v1::ProbeThere>,
+    ) -> Result<Response<v1::Probed>, Status> {
+        let contact = self.caller(&request)?;
+        let message = request.into_inner();
+        let probing = async {
+            let probed = probes::serve(&self.parts.relay, message).await;
+            probed.map_err(malformed)
+        };
+        let probed = Self::while_member(&self.parts, &contact, probing).await?;
+        Ok(Response::new(probed))
     }
 
     async fn fetch_history(

@@ -9,6 +9,7 @@ mod liveness;
 mod members;
 mod rebalancing;
 mod scheduling;
+mod witnessing;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -21,11 +22,13 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use crate::agents::fleet::Fleet;
+use crate::agents::relay::Relay;
 use crate::history::History;
 use crate::samples::Samples;
 use crate::scaling::Scaling;
 use crate::secrets::Secrets;
 use crate::store::{Store, now_ms};
+use crate::witness::Witnesses;
 use jobs::Jobs;
 use scheduling::Scheduling;
 
@@ -49,6 +52,10 @@ pub struct Parts {
     pub samples: Samples,
     /// What autoscaling thinks.
     pub scaling: Scaling,
+    /// Asks nodes to knock at others.
+    pub relay: Relay,
+    /// Which of them can testify for whom.
+    pub witnesses: Witnesses,
 }
 
 /// Runs the duties whenever this server leads, until `shutdown`.
@@ -66,8 +73,10 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) {
                 () = members::run(&parts.store, &term) => {}
                 () = autoscaling::run(&parts, &term) => {}
                 () = rebalancing::run(&parts, &term) => {}
+                () = witnessing::run(&parts) => {}
                 _ = leadership.wait_for(|now| !now.is_leader) => tracing::info!("leadership lost: duties dropped"),
             }
+            parts.witnesses.begin();
             continue;
         }
         tokio::select! {

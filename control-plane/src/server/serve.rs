@@ -36,6 +36,7 @@ use crate::samples::Samples;
 use crate::scaling::Scaling;
 use crate::secrets::Secrets;
 use crate::store::Store;
+use crate::witness::Witnesses;
 use crate::{api, reconcile};
 
 /// Calls at once on one connection: automation has hundreds of writes under way.
@@ -304,6 +305,7 @@ async fn start(
         None => None,
     };
     let scaling = Scaling::default();
+    let witnesses = Witnesses::default();
     let context = api::Context {
         store: passing.store.clone(),
         secrets: passing.secrets.clone(),
@@ -314,6 +316,7 @@ async fn start(
         fleet: shared.fleet.clone(),
         samples: shared.samples.clone(),
         scaling: scaling.clone(),
+        witnesses: witnesses.clone(),
         own: api::Own {
             neighbours,
             data_dir: Arc::new(options.data_dir.clone()),
@@ -337,6 +340,8 @@ async fn start(
         secrets: passing.secrets.clone(),
         samples: passing.peers.samples.clone(),
         scaling,
+        relay: passing.peers.relay.clone(),
+        witnesses,
     };
     parts.spawn(named("duties", reconcile::run(duties, shutdown.clone())));
     if let (Some(path), Some(bootstrap)) = (&options.bootstrap, bootstrap) {

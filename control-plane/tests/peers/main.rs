@@ -13,4 +13,5 @@ mod presence;
 mod refusals;
 mod samples;
 mod snapshots;
+mod witnesses;
 mod writes;

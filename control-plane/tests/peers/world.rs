@@ -268,6 +268,8 @@ impl World {
             secrets: self.secrets.clone(),
             samples: Default::default(),
             scaling: Default::default(),
+            relay: parts.relay.clone(),
+            witnesses: Default::default(),
         };
         let stop = parts.shutdown.clone();
         tokio::spawn(reconcile::run(duties, stop.clone()));
@@ -427,6 +429,7 @@ impl World {
             meta: BTreeMap::new(),
             admin: Default::default(),
             seat: 0,
+            witnesses: Vec::new(),
         };
         let join = v1::JoinNode {
             token: id_bytes(1),

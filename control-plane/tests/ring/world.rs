@@ -95,6 +95,8 @@ impl Server {
             secrets: secrets.clone(),
             samples: Default::default(),
             scaling: Default::default(),
+            relay: shared.relay.clone(),
+            witnesses: Default::default(),
         };
         tokio::spawn(reconcile::run(parts, stop.clone()));
         let fleet = shared.fleet.clone();

@@ -46,6 +46,7 @@ use budget::Disk;
 pub use budget::{Budget, LowWater};
 use digest::Digest;
 use fetch::{Fetcher, Peers};
+pub(crate) use peers::ALPN as PEER_ALPN;
 use registry::Registry;
 pub(crate) use reference::{DOCKER_HUB, Reference};
 use room::Room;

@@ -22,7 +22,7 @@ use super::store::Store;
 use crate::metrics::Metrics;
 
 /// One connection for one blob: what HTTP/2 adds costs more than it gives.
-pub(super) const ALPN: &[&[u8]] = &[b"http/1.1"];
+pub(crate) const ALPN: &[&[u8]] = &[b"http/1.1"];
 
 #[derive(Clone)]
 struct Shared {

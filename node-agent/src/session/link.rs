@@ -14,6 +14,7 @@ use skep_proto::v1::to_agent::Kind;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
 use super::{Down, Error, MESSAGE_MAX_BYTES, Session, desired};
@@ -26,6 +27,8 @@ const BEGIN_TIMEOUT: Duration = Duration::from_secs(10);
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Without an acknowledgement for this long it is sent again.
 const RESEND: Duration = Duration::from_secs(10);
+/// For the server to see the end of a session; an agent that ends waits no longer for it.
+const LEAVE: Duration = Duration::from_millis(500);
 /// Messages that wait for the connection.
 const SEND_QUEUE: usize = 4;
 
@@ -35,16 +38,28 @@ struct Storing {
     stored: oneshot::Receiver<bool>,
 }
 
-/// Keeps one session until it breaks.
-pub(super) async fn keep(session: &mut Session, backoff: &mut Backoff) -> Error {
-    match begin(session).await {
-        Ok((up, inbound)) => {
+/// Keeps one session until it breaks, or `cancel`.
+pub(super) async fn keep(
+    session: &mut Session,
+    backoff: &mut Backoff,
+    cancel: &CancellationToken,
+) -> Error {
+    let Some(begun) = cancel.run_until_cancelled(begin(session)).await else {
+        return Error::Closing;
+    };
+    match begun {
+        Ok((up, mut inbound)) => {
             tracing::info!(server = %session.servers.address(), "in session with a server");
             session.metrics.session(true);
             backoff.reset();
-            match serve(session, up, inbound).await {
-                Ok(never) => match never {},
-                Err(error) => error,
+            let served = serve(session, &up, &mut inbound);
+            match cancel.run_until_cancelled(served).await {
+                Some(Ok(never)) => match never {},
+                Some(Err(error)) => error,
+                None => {
+                    leave(up, inbound).await;
+                    Error::Closing
+                }
             }
         }
         Err(error) => error,
@@ -52,6 +67,15 @@ pub(super) async fn keep(session: &mut Session, backoff: &mut Backoff) -> Error 
 }
 
 type Inbound = Streaming<v1::ToAgent>;
+
+/// Ends the session in order, so that the server knows: this agent goes, its node does not. The server
+/// answers by ending its side.
+async fn leave(up: mpsc::Sender<v1::FromAgent>, mut inbound: Inbound) {
+    drop(up);
+    let ended = async { while let Ok(Some(_)) = inbound.message().await {} };
+    // A server that does not answer hears of the node by other ways.
+    let _ = timeout(LEAVE, ended).await;
+}
 
 async fn begin(session: &Session) -> Result<(mpsc::Sender<v1::FromAgent>, Inbound), Error> {
     let facts = loop {
@@ -84,8 +108,8 @@ async fn begin(session: &Session) -> Result<(mpsc::Sender<v1::FromAgent>, Inboun
 
 async fn serve(
     session: &mut Session,
-    up: mpsc::Sender<v1::FromAgent>,
-    mut inbound: Inbound,
+    up: &mpsc::Sender<v1::FromAgent>,
+    inbound: &mut Inbound,
 ) -> Result<std::convert::Infallible, Error> {
     let mut heartbeat = interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -195,6 +219,7 @@ async fn take(session: &Session, message: v1::ToAgent) -> Result<Option<Storing>
                 Err(error) => tracing::warn!(%error, "a shell of a kind that is not known here"),
             }
         }
+        Some(Kind::Probe(request)) => session.witness.open(request),
         Some(Kind::Servers(list)) => session.servers.hear(list),
         Some(Kind::LogCancel(cancel)) => session.logs.cancel(cancel.request),
         // A newer server's word: it must not matter to an agent that does not know it.

@@ -32,6 +32,7 @@ use crate::metrics::Metrics;
 use crate::seat::Seat;
 use crate::servers::Servers;
 use crate::shell::Shells;
+use crate::witness::Witness;
 
 pub(crate) use observations::Condition;
 pub(crate) use outbox::Outbox;
@@ -121,6 +122,8 @@ pub(crate) struct Session {
     pub(crate) logins: Logins,
     /// Serves shells.
     pub(crate) shells: Shells,
+    /// Knocks at other nodes.
+    pub(crate) witness: Witness,
     /// Generation of the desired set on disk.
     pub(crate) held: Option<Generation>,
     /// Whether it is connected.
@@ -158,21 +161,20 @@ impl Session {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         let mut doubled_since: Option<Instant> = None;
         loop {
-            let kept = cancel
-                .run_until_cancelled(link::keep(&mut self, &mut backoff))
-                .await;
+            let kept = link::keep(&mut self, &mut backoff, &cancel).await;
             self.metrics.session(false);
             // Fails only when the agent ends.
             let _ = self.down.send(Down::Ended).await;
+            self.witness.cancel_all();
             self.outbox.end();
             self.logs.cancel_all();
             match kept {
-                None | Some(Error::Closing) => return None,
-                Some(Error::Facts | Error::Moved) => {
+                Error::Closing => return None,
+                Error::Facts | Error::Moved => {
                     doubled_since = None;
                     continue;
                 }
-                Some(error) => {
+                error => {
                     doubled_since = match is_doubled(&error) {
                         None => None,
                         Some(may_pass) => {

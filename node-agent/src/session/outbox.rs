@@ -24,6 +24,8 @@ struct State {
     facts: Option<Facts>,
     facts_changed: bool,
     samples: Samples,
+    /// Somebody waits for these.
+    probed: Vec<v1::Probed>,
 }
 
 /// The way up.
@@ -135,9 +137,16 @@ impl Outbox {
         self.state.lock().samples.ingress_away();
     }
 
+    /// What was found where a server asked to knock; no more than requests that may be under way.
+    pub(crate) fn probed(&self, found: v1::Probed) {
+        self.change(|state| state.probed.push(found));
+    }
+
     /// The session is over.
     pub(super) fn end(&self) {
-        self.state.lock().samples.end();
+        let state = &mut *self.state.lock();
+        state.samples.end();
+        state.probed.clear();
     }
 
     /// A new session: the facts to greet with, and everything is due. None: not known yet.
@@ -165,6 +174,9 @@ impl Outbox {
     pub(super) fn next(&self) -> Option<v1::from_agent::Kind> {
         use v1::from_agent::Kind;
         let state = &mut *self.state.lock();
+        if let Some(found) = state.probed.pop() {
+            return Some(Kind::Probed(found));
+        }
         if std::mem::take(&mut state.routes_unsent) {
             return Some(Kind::Routes(state.routes));
         }

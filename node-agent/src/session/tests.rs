@@ -175,6 +175,7 @@ struct World {
     servers: Servers,
     logs: Logs,
     shells: Shells,
+    stop: CancellationToken,
     _stop: tokio_util::sync::DropGuard,
     _dir: tempfile::TempDir,
 }
@@ -197,6 +198,15 @@ fn credentials() -> Arc<Reloadable> {
     };
     let certificate = ca.issue(&key.csr_pem, &grant, now).expect("issue");
     Reloadable::new(&key.certified(certificate, ca.cert_pem().to_owned())).expect("sound")
+}
+
+fn witness(servers: &Servers, outbox: &Arc<Outbox>, stop: &CancellationToken) -> Witness {
+    Witness::new(
+        credentials(),
+        servers.clone(),
+        outbox.clone(),
+        (TaskTracker::new(), stop.clone()),
+    )
 }
 
 /// A server and an agent's session with it.
@@ -241,6 +251,7 @@ fn world(held: Option<Generation>) -> World {
         down,
         logs: logs.clone(),
         shells: shells.clone(),
+        witness: witness(&servers, &outbox, &stop),
         held,
         metrics,
         credentials: credentials(),
@@ -256,6 +267,7 @@ fn world(held: Option<Generation>) -> World {
         servers,
         logs,
         shells,
+        stop: stop.clone(),
         _stop: stop.drop_guard(),
         _dir: dir,
     }
@@ -492,6 +504,7 @@ async fn a_server_that_is_gone_is_left_for_the_next_one() {
         down: mpsc::channel(8).0,
         logs: world.logs.clone(),
         shells: world.shells.clone(),
+        witness: witness(&chosen, &outbox, &stop),
         held: None,
         metrics: Metrics::default(),
         seat: Arc::new(
@@ -638,4 +651,68 @@ async fn a_node_joins_once_and_is_itself_ever_after() {
     drop(joined);
     let again = start(options("n1", None)).await.expect("has its identity");
     assert_eq!(again.node(), NodeId::from_u128(5));
+}
+
+#[tokio::test]
+async fn whoever_asks_it_to_knock_hears_what_it_found_in_the_same_session() {
+    let mut world = world(None);
+    world.outbox.set_facts(facts());
+    let mut seat = world.seat().await;
+    seat.hello().await;
+    let closed = {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        listener.expect("a port").local_addr().expect("an address")
+    };
+    let target = |address: &str, identify| v1::ProbeTarget {
+        node: id_bytes(9),
+        address: address.to_owned(),
+        also_port: 0,
+        identify,
+    };
+    let closed = closed.to_string();
+    let targets = vec![
+        target(&closed, false),
+        target(&closed, true),
+        target("nowhere", false),
+    ];
+    let request = 7;
+    seat.say(Said::Probe(v1::Probe { request, targets })).await;
+    let probed = loop {
+        match seat.hear().await {
+            Up::Probed(probed) => break probed,
+            Up::Observed(_) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    use skep_model::probe::Reach;
+    assert_eq!(probed.request, request);
+    assert_eq!(
+        skep_proto::convert::reaches_of(&probed.found),
+        [Reach::Answered, Reach::Unknown, Reach::Unknown],
+        "a refusal is a sign of life, and nobody's identity"
+    );
+}
+
+#[tokio::test]
+async fn an_agent_that_ends_ends_its_session_in_order() {
+    let mut world = world(None);
+    world.outbox.set_facts(facts());
+    let mut seat = world.seat().await;
+    seat.hello().await;
+    world.stop.cancel();
+    let end = async {
+        loop {
+            // A stream that broke would be an error.
+            if seat
+                .up
+                .message()
+                .await
+                .expect("ended, not broken")
+                .is_none()
+            {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, end).await.expect("in time");
 }

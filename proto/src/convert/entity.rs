@@ -553,6 +553,9 @@ impl From<&Node> for v1::Node {
                 Admin::Eligible | Admin::Cordoned => None,
             },
             seat: super::optional_id_bytes(node.seat),
+            witnesses: (node.witnesses.iter())
+                .map(|witness| id_bytes(witness.as_u128()))
+                .collect(),
         }
     }
 }
@@ -576,6 +579,7 @@ impl TryFrom<v1::Node> for Node {
                 None => Admin::Eligible,
             },
             seat: super::optional_id_bits("seat", &message.seat)?,
+            witnesses: super::node_ids(&message.witnesses)?,
         })
     }
 }

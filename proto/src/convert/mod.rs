@@ -7,6 +7,7 @@ mod entity;
 mod job;
 mod machine;
 mod placement;
+mod probe;
 mod rebalance;
 mod registry;
 mod rollout;
@@ -17,7 +18,10 @@ mod shell;
 mod spec;
 mod work;
 
+use skep_model::id::NodeId;
 use skep_model::problem::{Code, Problem};
+
+pub use probe::{reaches, reaches_of};
 
 use crate::v1;
 
@@ -46,6 +50,15 @@ pub fn id_bits(field: &'static str, bytes: &[u8]) -> Result<u128, Error> {
     <[u8; 16]>::try_from(bytes)
         .map(u128::from_be_bytes)
         .map_err(|_| error(field))
+}
+
+/// Ids of nodes.
+///
+/// # Errors
+/// One of them is not 16 bytes.
+pub fn node_ids(messages: &[Vec<u8>]) -> Result<Vec<NodeId>, Error> {
+    let ids = messages.iter().map(|bytes| id_bits("witnesses", bytes));
+    ids.map(|bits| bits.map(NodeId::from_u128)).collect()
 }
 
 /// The same where 0 stands for none: empty.

@@ -63,6 +63,7 @@ fn a_node_survives_the_bytes_in_every_state() {
             generation: 2,
             joined_ms: 3,
             seat: 77,
+            witnesses: vec![NodeId::from_u128(8), NodeId::from_u128(9)],
             meta: [("zone".to_owned(), "a".to_owned())].into(),
             admin,
         };

@@ -75,6 +75,7 @@ pub fn node(index: usize, nodes: usize) -> Node {
         meta: meta.map(|(key, value)| (key.to_owned(), value)).into(),
         admin: Admin::Eligible,
         seat: 0,
+        witnesses: Vec::new(),
     }
 }
 

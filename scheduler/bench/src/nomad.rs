@@ -126,6 +126,7 @@ impl Case {
             meta: meta.map(|(key, value)| (key.to_owned(), value)).into(),
             admin: Admin::Eligible,
             seat: 0,
+            witnesses: Vec::new(),
         }
     }
 

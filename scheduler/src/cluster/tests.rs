@@ -23,6 +23,7 @@ fn node(id: u128, cpu_millis: u32, memory_bytes: u64) -> Node {
         meta: BTreeMap::new(),
         admin: Admin::Eligible,
         seat: 0,
+        witnesses: Vec::new(),
     }
 }
 

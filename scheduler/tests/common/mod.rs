@@ -49,6 +49,7 @@ pub(crate) fn node(id: u128, cpu_millis: u32, memory_mib: u64) -> Node {
         meta: std::collections::BTreeMap::new(),
         admin: Admin::Eligible,
         seat: 0,
+        witnesses: Vec::new(),
     }
 }
 

@@ -182,6 +182,7 @@ fn join_node() -> Kind {
         meta: Default::default(),
         admin: Default::default(),
         seat: 0,
+        witnesses: Vec::new(),
     };
     Kind::JoinNode(v1::JoinNode {
         token: id_bytes(TOKEN.as_u128()),

@@ -6,6 +6,7 @@ mod apps;
 mod asleep;
 mod autoscale;
 mod chaos;
+mod death;
 mod exclusive;
 mod group;
 mod growth;

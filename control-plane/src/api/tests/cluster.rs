@@ -30,6 +30,7 @@ async fn status_and_nodes_tell_what_is_there() {
         routes: RouteStatus::default(),
         silent: std::time::Duration::ZERO,
         ca: None,
+        broke: false,
     };
     fleet.learn(ServerId::from_u128(2), true, vec![word(here), word(there)]);
     let status = server.get("/v1/status").await;

@@ -34,6 +34,10 @@ pub struct NodeView {
     pub meta: BTreeMap<String, String>,
     /// What operators want of it.
     pub admin: Admin,
+    /// While it is lost: the nodes that had reached it and testified that its machine is gone. None: it
+    /// was silent for too long.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub witnesses: Vec<String>,
 }
 
 /// Nodes.

@@ -89,10 +89,13 @@ pub(crate) fn needed(kind: &Kind) -> u32 {
             let facts = message.node.as_ref().and_then(|it| it.facts.as_ref());
             facts.map_or(FIRST, of_facts)
         }
-        Kind::SetNodeStatus(message) => match message.status <= STATUSES_BEFORE {
-            true => FIRST,
-            false => LEVEL_SCHEDULING,
-        },
+        Kind::SetNodeStatus(message) => {
+            let is_old = message.status <= STATUSES_BEFORE && message.witnesses.is_empty();
+            match is_old {
+                true => FIRST,
+                false => LEVEL_SCHEDULING,
+            }
+        }
         Kind::UpdateNode(message) => message.facts.as_ref().map_or(FIRST, of_facts),
         _ => FIRST,
     };

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use skep_model::id::NodeId;
 use skep_model::name;
-use skep_model::node::{Admin, Facts, MAX_META, Node, NodeStatus, check_meta};
+use skep_model::node::{Admin, Facts, MAX_META, MAX_WITNESSES, Node, NodeStatus, check_meta};
 use skep_model::problem::{Code, Problem};
 use skep_model::server::Role;
-use skep_proto::convert::{enum_value, id_bits, optional_id_bits};
+use skep_proto::convert::{enum_value, id_bits, node_ids, optional_id_bits};
 use skep_proto::v1;
 
 use super::{Context, Outcome, Reply, bits, missing, not_found, understood};
@@ -36,6 +36,7 @@ impl Context<'_> {
             meta: BTreeMap::new(),
             admin: Default::default(),
             seat: 0,
+            witnesses: Vec::new(),
             ..node
         });
         self.changes.push(Change::Node(joined));
@@ -60,12 +61,18 @@ impl Context<'_> {
         let node = self.node(&message.node)?;
         let status = enum_value("status", &NodeStatus::ALL, message.status)
             .map_err(|_| missing("status"))?;
+        let mut witnesses = node_ids(&message.witnesses).map_err(|_| missing("witnesses"))?;
+        witnesses.truncate(MAX_WITNESSES);
+        if status != NodeStatus::Lost {
+            witnesses.clear();
+        }
         if node.status != status {
             self.changes.push(Change::Node(node.id));
             let status_ms = self.state.time_ms;
             self.state.put_node(Node {
                 status,
                 status_ms,
+                witnesses,
                 generation: node.generation + 1,
                 ..(*node).clone()
             });

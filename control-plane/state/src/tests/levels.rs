@@ -44,6 +44,11 @@ fn a_cluster_of_level_1_refuses_what_is_newer_and_rises_by_itself() {
     assert!(problem.message.contains("feature level 2"), "{problem}");
     let newer_fields = [
         super::quarantine::report(NODE, &[]),
+        Kind::SetNodeStatus(v1::SetNodeStatus {
+            node: id_bytes(NODE.as_u128()),
+            status: 3,
+            witnesses: vec![id_bytes(8)],
+        }),
         Kind::PutToken(v1::PutToken {
             token: Some(v1::JoinToken {
                 id: id_bytes(3),

@@ -225,6 +225,7 @@ pub(crate) fn join(token: TokenId, secret_hash: Vec<u8>, id: NodeId, name: &str)
         meta: std::collections::BTreeMap::new(),
         admin: Default::default(),
         seat: 0,
+        witnesses: Vec::new(),
     };
     Kind::JoinNode(v1::JoinNode {
         token: id_bytes(token.as_u128()),

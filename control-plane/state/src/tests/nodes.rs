@@ -213,6 +213,41 @@ fn a_removed_node_loses_its_allocations() {
 }
 
 #[test]
+fn who_testified_is_kept_while_the_node_is_lost() {
+    let mut world = World::with_service();
+    let judge = |status, by: &[u128]| {
+        Kind::SetNodeStatus(v1::SetNodeStatus {
+            node: id_bytes(NODE.as_u128()),
+            status: enum_number(&NodeStatus::ALL, &status),
+            witnesses: by.iter().map(|id| id_bytes(*id)).collect(),
+        })
+    };
+    let witnesses = |world: &World| world.state.node(NODE).expect("there").witnesses.clone();
+    world.ok(judge(NodeStatus::Ready, &[8]));
+    assert_eq!(
+        witnesses(&world),
+        [],
+        "of a node that lives there is nothing to testify"
+    );
+    world.ok(judge(NodeStatus::Lost, &[8, 9, 10, 11]));
+    assert_eq!(
+        witnesses(&world),
+        [8, 9, 10].map(NodeId::from_u128),
+        "so many at most"
+    );
+    let read = State::decode(&world.state.encode()).expect("decodes");
+    assert_eq!(read, world.state);
+    world.ok(judge(NodeStatus::Ready, &[]));
+    world.ok(judge(NodeStatus::Lost, &[]));
+    assert_eq!(witnesses(&world), [], "by its silence alone");
+    let mut odd = judge(NodeStatus::Ready, &[]);
+    if let Kind::SetNodeStatus(message) = &mut odd {
+        message.witnesses = vec![vec![1]];
+    }
+    assert_eq!(world.refused(odd), Code::Invalid);
+}
+
+#[test]
 fn what_operators_want_of_a_node_is_told_to_placement_once() {
     let mut world = World::with_service();
     let set = |cordoned, drain_deadline_ms| {
