@@ -1,8 +1,6 @@
 //! A node with no server in sight for an hour and for a week, its apps ending all the while and its agent now
 //! and then: the real plan and the real ledger, a model of Docker, and a clock that is turned.
 
-use std::path::Path;
-
 use proptest::prelude::*;
 use skep_identity::seal::SealingKey;
 use skep_model::allocation::State;
@@ -30,9 +28,8 @@ struct Alone {
     failure: Option<Failure>,
     /// The longest that was ever waited for a start.
     waited_ms: u64,
-    ledger: Option<SledLedger>,
-    key: SealingKey,
-    folder: TempDir,
+    ledger: SledLedger,
+    _folder: TempDir,
 }
 
 impl Alone {
@@ -42,7 +39,8 @@ impl Alone {
             tempfile::tempdir().expect("a folder"),
             SealingKey::generate(),
         );
-        let (mut ledger, _) = open(folder.path(), &key);
+        let opened = SledLedger::open_or_rebuild(&folder.path().join("ledger"), &key);
+        let (mut ledger, _) = opened.expect("opens");
         let assignment = assignment(1);
         let generation = Generation {
             incarnation: 1,
@@ -60,9 +58,8 @@ impl Alone {
             containers: Vec::new(),
             failure: None,
             waited_ms: 0,
-            ledger: Some(ledger),
-            key,
-            folder,
+            ledger,
+            _folder: folder,
         };
         alone.settle();
         alone
@@ -70,8 +67,7 @@ impl Alone {
 
     fn remember(&mut self) {
         let change = Change::Local(AllocationId::from_u128(1), self.local.clone());
-        let ledger = self.ledger.as_mut().expect("the agent runs");
-        ledger.apply(&[change]).expect("written");
+        self.ledger.apply(&[change]).expect("written");
     }
 
     /// Does what is planned until there is nothing to do; waiting is done by turning the clock.
@@ -147,9 +143,7 @@ impl Alone {
                 exit.witnessed = false;
             }
         }
-        self.ledger = None;
-        let (ledger, contents) = open(self.folder.path(), &self.key);
-        self.ledger = Some(ledger);
+        let contents = self.ledger.load().expect("readable");
         let known = contents.locals.get(&AllocationId::from_u128(1)).cloned();
         self.local = known.expect("remembered");
         contents
@@ -161,10 +155,6 @@ impl Alone {
             && self.local.verdict.is_none()
             && self.containers.len() <= CONTAINERS_MAX
     }
-}
-
-fn open(folder: &Path, key: &SealingKey) -> (SledLedger, Contents) {
-    SledLedger::open_or_rebuild(&folder.join("ledger"), key).expect("opens")
 }
 
 #[derive(Debug, Clone, Copy)]
