@@ -199,8 +199,9 @@ async fn upgrade_all(cluster: &mut LabCluster, node: &mut Node, registers: &str)
     let net = versions.upgrade(node.net.like(Path::new(""), Path::new("")));
     let successor = net.args(["--takeover"]);
     successor.start().await?;
-    let status = std::mem::replace(&mut node.net, successor).ended(SEEN);
-    ensure!(status.await?.success(), "the older data plane failed");
+    let older = std::mem::replace(&mut node.net, successor);
+    let status = older.ended(SEEN).await?;
+    ensure!(status.success(), "the older data plane: {status}");
     node.agent
         .restart_as(STOP, |agent| versions.upgrade(agent))
         .await?;
