@@ -10,6 +10,7 @@ use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
 use super::{Clock, Host, Lab};
+use crate::room::Room;
 use crate::servers::{Servers, Site, join_node};
 
 /// Enough that a server calls it healthy, small enough to be filled in a moment.
@@ -59,8 +60,9 @@ pub async fn with_servers_set(
 /// # Panics
 /// When the test fails.
 pub async fn with_lab(name: &str, test: impl AsyncFnOnce(&mut Lab) -> Result<()>) {
-    let _room = ROOM.lock().await;
+    let _own = ROOM.lock().await;
     let outcome = async {
+        let _room = Room::shared().await?;
         let mut lab = Lab::new().await?;
         test(&mut lab).await
     };
@@ -85,7 +87,8 @@ async fn run(
     variables: Vec<(&'static str, String)>,
     test: impl AsyncFnOnce(&mut LabCluster) -> Result<()>,
 ) -> Result<()> {
-    let _room = ROOM.lock().await;
+    let _own = ROOM.lock().await;
+    let _room = Room::shared().await?;
     let mut cluster = LabCluster::start(count, variables).await?;
     let outcome = AssertUnwindSafe(test(&mut cluster)).catch_unwind().await;
     let outcome = outcome.unwrap_or_else(|panic| {

@@ -139,7 +139,7 @@ async fn limits_hold_and_who_exceeds_them_is_told_so() {
     with_cluster("limits", async |cluster| {
         let spec = json!({
             "resources": { "memory_bytes": 32 << 20, "cpu_millis": 50, "cpu_limit_millis": 500 },
-            "restart": { "attempts": 0 },
+            "restart": { "attempts": 1, "delay_ms": 50, "max_delay_ms": 1000 },
         });
         let (name, _) = cluster.service("web", "1", spec).await?;
         let all = cluster.containers.of_cluster(&cluster.id).await?;
@@ -150,21 +150,24 @@ async fn limits_hold_and_who_exceeds_them_is_told_so() {
         );
 
         // Slowly enough for its agent to know what is usual.
-        let leaks = cluster.image("leaks", &[("LEAK_MIB_PER_S", "2")]).await?;
+        let leaks = cluster.image("leaks", &[("LEAK_MIB_PER_S", "4")]).await?;
         cluster
             .api
             .deploy(&name, &json!({ "type": "image", "reference": leaks }))
             .await?;
-        let told = wait::until("the leak to be told", LEAKED, async || {
+        // Tried again as often as was said, then given up, with the reason.
+        wait::until_ok("the leak to be told", LEAKED, async || {
             let all = cluster.api.allocations().await?;
-            let mut problems = all.iter().filter_map(|one| one.problem.as_ref());
-            Ok(problems
-                .find(|problem| problem.message.contains("out of memory"))
-                .map(Problem::told))
+            let failed = all.iter().find(|one| one.state == "failed");
+            let failed = failed.context("none has failed")?;
+            let problem = failed.problem.as_ref().context("no reason")?;
+            let told = problem.told();
+            assert!(told.contains("out of memory at 32 MiB; p95 was "), "{failed:?}");
+            assert_eq!(failed.restarts, 1, "{failed:?}");
+            Ok(())
         })
         .await?;
-        ensure!(told.contains("out of memory at 32 MiB; p95 was "), "{told}");
-        Ok(())
+        cluster.answers(&name, "1").await
     })
     .await;
 }

@@ -2,7 +2,7 @@
 //! understands one feature level more. Servers and agents are replaced one at a time under writes and
 //! requests, and nothing is lost; what is older stops before it does harm.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -191,10 +191,17 @@ async fn upgrade_all(cluster: &mut LabCluster, node: &mut Node, registers: &str)
         ensure!(read == "b2", "server {at} answers {read}");
     }
 
-    // An agent of the version before is served by the new servers; then it is replaced, too.
+    // An agent of the version before is served by the new servers; then it is replaced, too, after its data
+    // plane, which hands over.
     deploy(cluster, node, &name, "2").await?;
     ensure!(running(node).await? != container);
     let container = running(node).await?;
+    let net = versions.upgrade(node.net.like(Path::new(""), Path::new("")));
+    let successor = net.args(["--takeover"]);
+    successor.start().await?;
+    let older = std::mem::replace(&mut node.net, successor);
+    let status = older.ended(SEEN).await?;
+    ensure!(status.success(), "the older data plane: {status}");
     node.agent
         .restart_as(STOP, |agent| versions.upgrade(agent))
         .await?;
