@@ -55,9 +55,11 @@ async fn main() -> Result<()> {
                 used(cluster, &mut figures).await
             })
             .await?;
+            println!("{}", table(&figures));
         }
         if wants("start") {
             start(&daemon, &mut figures).await?;
+            println!("{}", table(&figures));
         }
         if wants("heal") {
             with_cluster_on(daemon.socket(), "heal", async |cluster| {
@@ -194,7 +196,8 @@ async fn raw_one(docker: &Docker, tag: &str) -> Result<String> {
         image: Some(tag.to_owned()),
         host_config: Some(HostConfig {
             memory: Some(i64::try_from(MEMORY_BYTES)?),
-            nano_cpus: Some(i64::from(CPU_MILLIS) * 1_000_000),
+            // As Skep does: a share, and no ceiling.
+            cpu_shares: Some(i64::from(CPU_MILLIS)),
             ..HostConfig::default()
         }),
         ..ContainerCreateBody::default()
@@ -209,7 +212,6 @@ async fn swarm(daemon: &Dockerd, containers: &Containers, tag: &str) -> Result<f
     docker(daemon, &["swarm", "init", "--advertise-addr", "127.0.0.1"]).await?;
     let count = CROWD.to_string();
     let memory = format!("{MEMORY_BYTES}b");
-    let cpus = format!("{}", f64::from(CPU_MILLIS) / 1_000.0);
     let begun = Instant::now();
     docker(
         daemon,
@@ -224,8 +226,6 @@ async fn swarm(daemon: &Dockerd, containers: &Containers, tag: &str) -> Result<f
             &count,
             "--limit-memory",
             &memory,
-            "--limit-cpu",
-            &cpus,
             tag,
         ],
     )

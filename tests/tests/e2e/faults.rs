@@ -162,7 +162,10 @@ async fn limits_hold_and_who_exceeds_them_is_told_so() {
             let failed = failed.context("none has failed")?;
             let problem = failed.problem.as_ref().context("no reason")?;
             let told = problem.told();
-            assert!(told.contains("out of memory at 32 MiB; p95 was "), "{failed:?}");
+            assert!(
+                told.contains("out of memory at 32 MiB; p95 was "),
+                "{failed:?}"
+            );
             assert_eq!(failed.restarts, 1, "{failed:?}");
             Ok(())
         })
