@@ -110,7 +110,7 @@ pub struct Suspicion {
     pub suspects: Vec<Suspect>,
     /// Nodes in session and above suspicion.
     pub sound: BTreeSet<NodeId>,
-    /// Nodes that peers testified against in the last minute.
+    /// Nodes that peers testified against in the last minute, and that were not heard since.
     pub recent: usize,
     /// When there may be more, if nothing is heard.
     pub look_again: Option<Instant>,
@@ -437,12 +437,7 @@ impl Fleet {
     pub fn suspicion(&self) -> Suspicion {
         let now = Instant::now();
         let books = self.inner.books.lock();
-        let mut found = Suspicion {
-            recent: (books.condemned.values())
-                .filter(|of| now.saturating_duration_since(of.at) < RECENT)
-                .count(),
-            ..Suspicion::default()
-        };
+        let mut found = Suspicion::default();
         for node in books.known() {
             let Some((_, presence)) = books.best(node) else {
                 continue;
@@ -450,6 +445,8 @@ impl Fleet {
             let condemned = books.condemned.get(&node);
             if condemned.is_some_and(|of| presence.last_heard <= of.at) {
                 // They have spoken.
+                let is_recent = |of: &Condemned| now.saturating_duration_since(of.at) < RECENT;
+                found.recent += usize::from(condemned.is_some_and(is_recent));
                 continue;
             }
             if presence.is_suspect(books.judged_from, now) {

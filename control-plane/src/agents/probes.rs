@@ -20,10 +20,13 @@ use super::relay::Relay;
 /// knock.
 pub(crate) const ANSWER: Duration = Duration::from_secs(2);
 
+/// Hears what was found.
+type Asker = oneshot::Sender<Vec<Reach>>;
+
 /// Those who wait for an answer; no more than the leader's witness has under way.
 #[derive(Default)]
 pub(super) struct Waiting {
-    askers: Mutex<BTreeMap<u64, (NodeId, oneshot::Sender<Vec<Reach>>)>>,
+    askers: Mutex<BTreeMap<u64, (NodeId, Asker)>>,
 }
 
 impl Waiting {
