@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use http::Method;
 use serde_json::{Value, json};
 use skep_tests::api::{Api, Deployment, Name, Problem};
@@ -152,18 +152,16 @@ async fn limits_hold_and_who_exceeds_them_is_told_so() {
             .api
             .deploy(&name, &json!({ "type": "image", "reference": leaks }))
             .await?;
-        // Tried again as often as was said, then given up, with the reason.
+        // Begun anew, and each time it is said why.
         wait::until_ok("the leak to be told", HEALS, async || {
             let all = cluster.api.allocations().await?;
-            let failed = all.iter().find(|one| one.state == "failed");
-            let failed = failed.context("none has failed")?;
-            let problem = failed.problem.as_ref().context("no reason")?;
-            assert!(problem.message.contains("out of memory"), "{failed:?}");
-            assert_eq!(failed.restarts, 2, "{failed:?}");
+            let again = all.iter().find(|one| one.restarts > 0);
+            let again = again.context("none was begun anew")?;
+            let problem = again.problem.as_ref().context("no reason")?;
+            ensure!(problem.message.contains("out of memory"), "{again:?}");
             Ok(())
         })
-        .await?;
-        cluster.answers(&name, "1").await
+        .await
     })
     .await;
 }
