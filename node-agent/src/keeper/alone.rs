@@ -131,6 +131,7 @@ impl Alone {
             ran_ms: None,
             at_ms: self.now_ms,
             witnessed,
+            usual: None,
             tail: String::new(),
         });
     }

@@ -102,12 +102,17 @@ async fn a_clock_that_is_set_stops_nothing() {
 
         clock.step(0)?;
         cluster.node_ready().await?;
-        cluster
-            .converged(&[(&web, 1), (&unlucky, 1), (&job, 1)])
-            .await?;
         let path = format!("/v1/jobs?project={}&service={}", job.project, job.service);
         let jobs = cluster.api.get(&path).await?;
         ensure!(jobs["jobs"][0]["status"] == "running", "{jobs}");
+        wait::until_ok("both to be healthy", BACK, async || {
+            for name in [&web, &unlucky] {
+                let live = cluster.api.live_allocations(name).await?;
+                ensure!(live.len() == 1 && live[0].state == "healthy", "{live:?}");
+            }
+            Ok(())
+        })
+        .await?;
         let report = load.stop().await;
         ensure!(report.failed() == 0 && report.served > 0, "{report:?}");
         agent.kill().await
