@@ -80,7 +80,10 @@ async fn load_is_seen_as_requests_and_burned_cpu_as_cpu() {
             ensure!(throttled > Some(20.0), "{busy}");
             ensure!(detail(&busy, "throttled_ms_per_s") > Some(10.0), "{busy}");
             ensure!(detail(&busy, "memory_peak_bytes") > Some(1_000.0), "{busy}");
-            ensure!(detail(&web, "network_received_per_s") > Some(100.0), "{web}");
+            ensure!(
+                detail(&web, "network_received_per_s") > Some(100.0),
+                "{web}"
+            );
             ensure!(detail(&web, "network_sent_per_s") > Some(100.0), "{web}");
             ensure!(busy["allocations"][0]["restarts"] == 0, "{busy}");
             Ok(())
