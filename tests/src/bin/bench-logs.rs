@@ -4,6 +4,7 @@
 //! another app's requests take, with and without. Prints a table, writes `target/bench/logs.json` and the section of
 //! docs/benchmarks.md; with `within` or `beyond` runs only that and writes nothing.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -74,7 +75,7 @@ async fn within(cluster: &Cluster, figures: &mut Vec<Figure>) -> Result<()> {
     let (seen, rss, took) = flooded(cluster, "within", size).await?;
     let mut busy = busy.stop().await?;
     flood::ensure_whole(&seen, WITHIN)?;
-    let lines: u64 = seen.iter().map(|(_, seen)| seen.lines).sum();
+    let lines: u64 = seen.values().map(|seen| seen.lines).sum();
     let alone = Figure::alone;
     figures.extend([
         alone("containers that flood", CONTAINERS as f64, ""),
@@ -110,8 +111,8 @@ async fn within(cluster: &Cluster, figures: &mut Vec<Figure>) -> Result<()> {
 async fn beyond(cluster: &Cluster, figures: &mut Vec<Figure>) -> Result<()> {
     let (seen, rss, _) = flooded(cluster, "beyond", (CONTAINERS, BEYOND)).await?;
     flood::ensure_said(&seen, BEYOND)?;
-    let lines: u64 = seen.iter().map(|(_, seen)| seen.lines).sum();
-    let gaps: Vec<&Gap> = seen.iter().flat_map(|(_, seen)| &seen.gaps).collect();
+    let lines: u64 = seen.values().map(|seen| seen.lines).sum();
+    let gaps: Vec<&Gap> = seen.values().flat_map(|seen| &seen.gaps).collect();
     let exact = gaps.iter().filter(|gap| !gap.at_least);
     let alone = Figure::alone;
     figures.extend([
@@ -134,7 +135,7 @@ async fn flooded(
     cluster: &Cluster,
     name: &str,
     size: (usize, u64),
-) -> Result<(Vec<(String, Seen)>, u64, Duration)> {
+) -> Result<(BTreeMap<String, Seen>, u64, Duration)> {
     let begun = Instant::now();
     let over = CancellationToken::new();
     let followed = async {
@@ -144,7 +145,7 @@ async fn flooded(
         flood::follow(cluster, &name, size).await
     };
     let (seen, most) = tokio::join!(followed, most_memory(&cluster.agent, &over));
-    Ok((seen?.into_iter().collect(), most?, begun.elapsed()))
+    Ok((seen?, most?, begun.elapsed()))
 }
 
 /// Looks until it is over.
