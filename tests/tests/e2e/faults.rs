@@ -162,7 +162,10 @@ async fn limits_hold_and_who_exceeds_them_is_told_so() {
             let again = again.context("none was begun anew")?;
             let problem = again.problem.as_ref().context("no reason")?;
             let told = problem.told();
-            ensure!(told.contains("out of memory at 32 MiB; p95 was "), "{again:?}");
+            ensure!(
+                told.contains("out of memory at 32 MiB; p95 was "),
+                "{again:?}"
+            );
             Ok(())
         })
         .await

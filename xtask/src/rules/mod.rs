@@ -13,7 +13,7 @@ use crate::repository::SourceFile;
 
 /// Third-party samples and recordings are kept as they came.
 fn is_foreign(path: &str) -> bool {
-    path.starts_with("tests/fixtures/")
+    path.contains("/fixtures/")
 }
 
 /// A Rust file that is a test as a whole.
