@@ -244,7 +244,7 @@ fn who_testified_is_kept_while_the_node_is_lost() {
     if let Kind::SetNodeStatus(message) = &mut odd {
         message.witnesses = vec![vec![1]];
     }
-    assert_eq!(world.refused(odd), Code::Invalid);
+    assert_eq!(world.refused(odd), Code::Internal);
 }
 
 #[test]
