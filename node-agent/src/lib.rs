@@ -5,6 +5,7 @@
 //! ([`net`]) is a process of its own and serves what it was last told, whatever becomes of the
 //! agent.
 
+mod age;
 pub mod agent;
 mod backoff;
 pub mod build;

@@ -17,8 +17,8 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock;
 use crate::runtime::Runtime;
+use crate::{age, clock};
 use checks::Asked;
 use explain::{never_healthy, unhealthy};
 use probe::Fault;
@@ -230,7 +230,10 @@ impl Watch {
 
     async fn until_deadline(&self, asked: &Asked) -> Result<(), Fault> {
         // By the container's own start, so that a restart of the agent gives it no more time.
-        let age = Duration::from_millis(clock::now_ms().saturating_sub(self.target.started_ms));
+        let by_wall =
+            || Duration::from_millis(clock::now_ms().saturating_sub(self.target.started_ms));
+        let age =
+            age::of_container(&self.target.container, self.target.pid).unwrap_or_else(by_wall);
         let deadline = sleep(self.target.deadline.saturating_sub(age));
         let mut deadline = std::pin::pin!(deadline);
         let mut pause = QUICK.0;

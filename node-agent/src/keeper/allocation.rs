@@ -78,6 +78,9 @@ impl Keeper {
         if entry.unknown {
             return Step::List;
         }
+        // Jobs alone have a time to be over.
+        let timed = assignment.filter(|wanted| wanted.job.is_some());
+        let ran = timed.and_then(|_| entry.ran());
         plan::plan(&View {
             assignment,
             authoritative: self.generation.is_some(),
@@ -86,6 +89,7 @@ impl Keeper {
             failure: entry.failure.as_ref(),
             is_dead: matches!(entry.fitness, Fitness::Dead(_)),
             is_cut_off: assignment.is_some_and(|wanted| contact.is_cut_off(wanted, Instant::now())),
+            ran_ms: ran.map(|ran| u64::try_from(ran.as_millis()).unwrap_or(u64::MAX)),
             now_ms: clock::now_ms(),
         })
     }

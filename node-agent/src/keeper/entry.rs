@@ -1,12 +1,14 @@
 //! What is known of one allocation while the agent runs.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use skep_model::allocation::Observed;
 use skep_model::assignment::Assignment;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::age;
 use crate::executor::Farewell;
 use crate::plan::{Failure, Fitness, Grant, Local, Phase, Seen, Work};
 
@@ -67,6 +69,15 @@ impl Entry {
                 started_ms,
                 ..
             } => Some((seen, address, started_ms)),
+            _ => None,
+        }
+    }
+
+    /// How long its running container has run; none: not known.
+    pub(super) fn ran(&self) -> Option<Duration> {
+        let seen = self.containers.last()?;
+        match seen.phase {
+            Phase::Running { pid, .. } => age::of_container(&seen.id, pid),
             _ => None,
         }
     }

@@ -2,6 +2,8 @@
 //! allocation that each concerns, and hands the work out; costs O(changes).
 
 mod allocation;
+#[cfg(test)]
+mod alone;
 mod contact;
 mod desired;
 mod diff;

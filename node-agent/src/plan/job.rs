@@ -59,9 +59,13 @@ fn plan_running(view: &View<'_>, attempt: &Attempt, started_ms: u64) -> Step {
     if attempt.limit_ms == 0 {
         return Step::Rest;
     }
-    let due_ms = started_ms.saturating_add(attempt.limit_ms);
-    if view.now_ms < due_ms {
-        return Step::Wait(due_ms);
+    // By the wall clock alone where nothing better is known.
+    let by_wall = || view.now_ms.saturating_sub(started_ms);
+    let left_ms = attempt
+        .limit_ms
+        .saturating_sub(view.ran_ms.unwrap_or_else(by_wall));
+    if left_ms > 0 {
+        return Step::Wait(view.now_ms.saturating_add(left_ms));
     }
     // The leader says the same; this holds where it cannot be heard.
     let problem = Problem::new(Code::Timeout, "stopped: the job's deadline has passed");

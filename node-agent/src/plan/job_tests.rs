@@ -79,6 +79,7 @@ fn step_in_reach(
         failure,
         is_cut_off,
         is_dead: false,
+        ran_ms: None,
         now_ms: NOW,
     });
     match step {
@@ -190,6 +191,7 @@ fn what_ended_stays_for_its_log_until_it_is_to_stop() {
             failure: None,
             is_cut_off: false,
             is_dead: false,
+            ran_ms: None,
             now_ms: NOW,
         });
         let how = (None, &Fitness::Unknown, None);
@@ -210,4 +212,32 @@ fn cut_off_it_ends_and_is_never_begun() {
         ended.starts_with("failed: stopped: no server was in reach"),
         "{ended}"
     );
+}
+
+#[test]
+fn a_job_has_its_time_whatever_the_wall_clock_says() {
+    let assignment = attempt(Desired::Run);
+    let local = Local {
+        attempt: 1,
+        ..Local::default()
+    };
+    // Started now, a day ago or in a day, as the wall clock has it.
+    for started_ms in [NOW, NOW - 900_000, NOW + 86_400_000] {
+        let containers = seen(running(started_ms));
+        let step = |ran_ms| {
+            super::super::plan(&View {
+                assignment: Some(&assignment),
+                authoritative: true,
+                local: &local,
+                containers: &containers,
+                failure: None,
+                is_cut_off: false,
+                is_dead: false,
+                ran_ms: Some(ran_ms),
+                now_ms: NOW,
+            })
+        };
+        assert_eq!(step(20_000), Step::Wait(NOW + 40_000));
+        assert!(matches!(step(60_000), Step::Conclude(_)));
+    }
 }

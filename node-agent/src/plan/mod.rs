@@ -8,6 +8,7 @@ mod observe;
 mod tests;
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use skep_model::allocation::{Desired, Observed, State};
 use skep_model::assignment::Assignment;
@@ -124,7 +125,9 @@ pub(crate) struct View<'a> {
     pub(crate) is_cut_off: bool,
     /// The container that runs is not alive, says its liveness check.
     pub(crate) is_dead: bool,
-    /// The wall clock, ms since the epoch.
+    /// How long the newest container has run, in ms, by a clock that nobody sets; none: not known.
+    pub(crate) ran_ms: Option<u64>,
+    /// The wall clock, ms since the epoch. It may be set at any moment, back and forth.
     pub(crate) now_ms: u64,
 }
 
@@ -219,7 +222,7 @@ fn plan_absent(view: &View<'_>, assignment: &Assignment) -> Step {
             let over = || (failure.problem.clone(), String::new());
             retry(view, &assignment.restart, failure.at_ms, over)
         }
-        Some(failure) => start_at(view, failure.at_ms.saturating_add(RETRY_MS), false),
+        Some(failure) => start_after(view, failure.at_ms, RETRY_MS, false),
     }
 }
 
@@ -227,13 +230,15 @@ fn plan_exited(view: &View<'_>, assignment: &Assignment, exit: &Exit) -> Step {
     if assignment.desired == Desired::Drain {
         return Step::Conclude(ended(view.local, State::Stopped, None, String::new()));
     }
-    if let Some(failure) = view.failure.filter(|failure| failure.at_ms >= exit.at_ms) {
+    // An exit in the future is one before the clock was set back: what failed since is later.
+    let is_later = |failure: &&Failure| failure.at_ms >= exit.at_ms || exit.at_ms > view.now_ms;
+    if let Some(failure) = view.failure.filter(is_later) {
         // The start after this exit failed in its turn.
         if failure.counted {
             let over = || (failure.problem.clone(), exit.tail.clone());
             return retry(view, &assignment.restart, failure.at_ms, over);
         }
-        return start_at(view, failure.at_ms.saturating_add(RETRY_MS), false);
+        return start_after(view, failure.at_ms, RETRY_MS, false);
     }
     if !exit.witnessed {
         return next_start(view, false);
@@ -254,20 +259,23 @@ fn retry(
         let (problem, tail) = over();
         return Step::Conclude(ended(view.local, State::Failed, Some(problem), tail));
     }
-    start_at(view, at_ms.saturating_add(delay_ms(restart, spent)), true)
+    start_after(view, at_ms, delay_ms(restart, spent), true)
 }
 
-fn start_at(view: &View<'_>, due_ms: u64, counted: bool) -> Step {
-    // A clock that was set back must not postpone a start by more than a delay.
-    let far = due_ms.saturating_sub(view.now_ms) > MAX_WAIT_MS;
-    if view.now_ms < due_ms && !far {
+/// A start so long after a fault at `at_ms`.
+fn start_after(view: &View<'_>, at_ms: u64, delay_ms: u64, counted: bool) -> Step {
+    let due_ms = at_ms.saturating_add(delay_ms);
+    // A clock that was set back must not postpone a start by more than its delay.
+    let is_far = due_ms.saturating_sub(view.now_ms) > delay_ms.saturating_add(CLOCKS_APART_MS);
+    if view.now_ms < due_ms && !is_far {
         return Step::Wait(due_ms);
     }
     next_start(view, counted)
 }
 
-/// Longest delay that a specification may ask for, in ms.
-const MAX_WAIT_MS: u64 = 3_600_000;
+/// A fault that is so much in the future happened now, as Docker rounds its times; one that is further was
+/// told before the clock was set back.
+const CLOCKS_APART_MS: u64 = 1_000;
 
 fn next_start(view: &View<'_>, counted: bool) -> Step {
     let newest = view.containers.last().map_or(0, |seen| seen.attempt);
@@ -285,9 +293,15 @@ fn stop_all<'a>(seen: impl IntoIterator<Item = &'a Seen>, grace_ms: u64) -> Step
 
 /// Restarts that count, at `now_ms`.
 fn counted_in_window(local: &Local, restart: &Restart, now_ms: u64) -> u32 {
-    let start = now_ms.saturating_sub(restart.window_ms);
-    let counted = local.counted_ms.iter().filter(|at| **at >= start).count();
-    u32::try_from(counted).unwrap_or(u32::MAX)
+    let window = window(restart, now_ms);
+    let counted = local.counted_ms.iter().filter(|at| window.contains(at));
+    u32::try_from(counted.count()).unwrap_or(u32::MAX)
+}
+
+/// What lies in the future was counted before the clock was set back: it would count until the clock is there
+/// again.
+fn window(restart: &Restart, now_ms: u64) -> RangeInclusive<u64> {
+    now_ms.saturating_sub(restart.window_ms)..=now_ms
 }
 
 /// Exponential: `delay_ms`, then twice as long each time, at most `max_delay_ms`.
@@ -308,8 +322,8 @@ pub(crate) fn apply_start(
 ) -> Local {
     let (restart, now_ms) = view;
     let mut next = local.clone();
-    let start = now_ms.saturating_sub(restart.window_ms);
-    next.counted_ms.retain(|at| *at >= start);
+    let window = window(restart, now_ms);
+    next.counted_ms.retain(|at| window.contains(at));
     if counted {
         next.counted_ms.push(now_ms);
     }

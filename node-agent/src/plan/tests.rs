@@ -72,6 +72,7 @@ impl Case {
             failure: self.failure.as_ref(),
             is_cut_off: self.is_cut_off,
             is_dead: self.is_dead,
+            ran_ms: None,
             now_ms: NOW,
         })
     }
@@ -249,9 +250,32 @@ fn starts_that_fail_are_counted_unless_docker_is_to_blame() {
         observed.problem.map(|problem| problem.code),
         Some(Code::ImageFailed)
     );
-    // The clock was set back by a day: no day of waiting.
-    failing.failure = fail(NOW + 86_400_000, false);
-    assert_eq!(failing.plan(), start(2, false));
+    // The clock was set back by a day, or by minutes: no day and no minutes of waiting.
+    for back_ms in [86_400_000, 120_000] {
+        failing.failure = fail(NOW + back_ms, false);
+        assert_eq!(failing.plan(), start(2, false));
+    }
+}
+
+#[test]
+fn a_clock_that_was_set_back_holds_nothing_against_an_app() {
+    // Counted before: three of them would be the end.
+    let mut crashed = case(Desired::Run, vec![seen(1, Phase::Exited(exited(1, NOW)))]);
+    crashed.local.counted_ms = vec![NOW + 60_000; 3];
+    assert_eq!(crashed.plan(), Step::Wait(NOW + 250));
+    let next = apply_start(&crashed.local, 2, true, (&Restart::default(), NOW));
+    assert_eq!(next.counted_ms, [NOW]);
+    // The start after an end failed, and the clock was set back between the two: nobody's fault still.
+    let mut failed = case(
+        Desired::Run,
+        vec![seen(1, Phase::Exited(exited(1, NOW + 86_400_000)))],
+    );
+    failed.failure = Some(Failure {
+        problem: Problem::new(Code::Runtime, "docker is away"),
+        at_ms: NOW,
+        counted: false,
+    });
+    assert_eq!(failed.plan(), Step::Wait(NOW + RETRY_MS));
 }
 
 #[test]
