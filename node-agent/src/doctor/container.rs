@@ -46,23 +46,19 @@ pub(super) struct Ran {
 
 /// Runs one, and leaves nothing.
 pub(super) async fn run(docker: &Docker) -> Result<Ran, Error> {
-    let tag = skep_identity::random::hex(8);
-    let image = format!("{IMAGE}:{tag}");
-    let ran = match import(docker, &tag).await {
-        Ok(()) => with_image(docker, &image).await,
-        Err(error) => Err(error),
-    };
+    let image = import(docker, &skep_identity::random::hex(8)).await?;
+    let ran = with_image(docker, &image).await;
     let options = RemoveImageOptions {
         force: true,
         ..Default::default()
     };
     let asked = docker.remove_image(&image, Some(options), None);
-    // What could not be imported is not there.
     let _ = call("remove the image", CHANGE_TIMEOUT, asked).await;
     ran
 }
 
-async fn import(docker: &Docker, tag: &str) -> Result<(), Error> {
+/// The image's id: Podman gives an imported image another tag than was said.
+async fn import(docker: &Docker, tag: &str) -> Result<String, Error> {
     let program = program().ok_or_else(|| Error("no program for this architecture".into()))?;
     let root = root(&program).map_err(|error| Error(error.to_string()))?;
     let options = CreateImageOptions {
@@ -73,12 +69,18 @@ async fn import(docker: &Docker, tag: &str) -> Result<(), Error> {
     };
     let mut lines = docker.create_image(Some(options), Some(body_full(Bytes::from(root))), None);
     let all = async {
+        let mut id = None;
         while let Some(line) = lines.next().await {
-            line?;
+            // The last word on an import is what came of it.
+            id = line?
+                .status
+                .filter(|said| said.starts_with("sha256:"))
+                .or(id);
         }
-        Ok(())
+        Ok(id)
     };
-    call("import an image", CHANGE_TIMEOUT, all).await
+    let id = call("import an image", CHANGE_TIMEOUT, all).await?;
+    id.ok_or_else(|| Error("Docker imported an image and does not say its id".into()))
 }
 
 async fn with_image(docker: &Docker, image: &str) -> Result<Ran, Error> {

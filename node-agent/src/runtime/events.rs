@@ -21,7 +21,8 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// How often the daemon is asked whether it works.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// Actions that matter; `oom` comes before the end that it causes.
-const ACTIONS: [&str; 3] = ["die", "oom", "destroy"];
+/// Podman asks its own names of a filter, and tells Docker's.
+const ACTIONS: [&str; 5] = ["die", "died", "oom", "destroy", "remove"];
 
 /// What Docker tells.
 #[derive(Debug)]
