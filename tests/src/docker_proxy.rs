@@ -1,6 +1,6 @@
 //! A socket in front of a Docker daemon that passes everything on, until it is told to misbehave: to
-//! answer pings alone, as a wedged daemon does; to be slow; or to hold the n-th change, before or after
-//! the daemon has made it, so that a client can be killed at exactly that step.
+//! answer pings alone, as a wedged daemon does; to be slow; to start nothing; or to hold a change, before
+//! or after the daemon has made it, so that a client can be killed at exactly that step.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -23,6 +23,44 @@ pub enum Mood {
     Wedged,
     /// Slow: each request waits so long before it is passed on.
     Slow(Duration),
+    /// Unable to start a container, in these words.
+    Unable(&'static str),
+}
+
+/// A change that is asked of the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// A container is made.
+    Create,
+    /// A container is started.
+    Start,
+    /// A command in a container is made.
+    ExecCreate,
+    /// A command in a container is started.
+    ExecStart,
+    /// A container is stopped.
+    Stop,
+    /// A container is removed.
+    Remove,
+}
+
+impl Change {
+    /// Whether the first line of a request asks for it.
+    fn is_asked_by(self, line: &str) -> bool {
+        let (method, rest) = line.split_once(' ').unwrap_or_default();
+        let target = rest.split(' ').next().unwrap_or_default();
+        let path = target.split('?').next().unwrap_or_default();
+        let of = |what: &str| path.contains(what);
+        let (wanted, is_path) = match self {
+            Self::Create => ("POST", path.ends_with("/containers/create")),
+            Self::Start => ("POST", of("/containers/") && path.ends_with("/start")),
+            Self::ExecCreate => ("POST", of("/containers/") && path.ends_with("/exec")),
+            Self::ExecStart => ("POST", of("/exec/") && path.ends_with("/start")),
+            Self::Stop => ("POST", of("/containers/") && path.ends_with("/stop")),
+            Self::Remove => ("DELETE", of("/containers/")),
+        };
+        method == wanted && is_path
+    }
 }
 
 /// Where a change is held.
@@ -35,9 +73,10 @@ pub enum Hold {
 }
 
 struct Trap {
+    change: Change,
     left: u32,
     hold: Hold,
-    sprung: oneshot::Sender<String>,
+    sprung: oneshot::Sender<()>,
 }
 
 struct Shared {
@@ -103,11 +142,16 @@ impl DockerProxy {
         self.shared.mood.send_replace(mood);
     }
 
-    /// Holds the `nth` change from now on, counted from 1; the receiver is told which it was.
-    pub fn trap(&self, nth: u32, hold: Hold) -> oneshot::Receiver<String> {
+    /// Holds the `nth` such change from now on, counted from 1; the receiver hears of it.
+    pub fn trap(&self, (change, nth): (Change, u32), hold: Hold) -> oneshot::Receiver<()> {
         let (sprung, told) = oneshot::channel();
-        let left = nth;
-        *self.shared.trap.lock().expect("no holder panics") = Some(Trap { left, hold, sprung });
+        let trap = Trap {
+            change,
+            left: nth,
+            hold,
+            sprung,
+        };
+        *self.shared.trap.lock().expect("no holder panics") = Some(trap);
         told
     }
 
@@ -134,6 +178,16 @@ impl Shared {
             Mood::Wedged if line.contains("/_ping ") || line.contains("/version ") => {}
             // Hangs until somebody restarts the daemon, and then the connection is gone.
             Mood::Wedged => return Ok(mood.changed().await?),
+            Mood::Unable(why) if Change::Start.is_asked_by(&line) => {
+                let body = serde_json::json!({ "message": why }).to_string();
+                let answer = format!(
+                    "HTTP/1.1 500 Internal Server Error\r\ncontent-type: application/json\r\n\
+                     content-length: {}\r\nconnection: close\r\n\r\n{body}",
+                    body.len()
+                );
+                return Ok(client.write_all(answer.as_bytes()).await?);
+            }
+            Mood::Unable(_) => {}
         }
         let mut upstream = UnixStream::connect(&self.upstream)
             .await
@@ -146,7 +200,7 @@ impl Shared {
                 let mut answer = [0; 1];
                 upstream.read_exact(&mut answer).await?;
             }
-            let _ = sprung.send(line);
+            let _ = sprung.send(());
             released.await;
             return Ok(());
         }
@@ -155,13 +209,9 @@ impl Shared {
         Ok(())
     }
 
-    fn springs(&self, line: &str) -> Option<(Hold, oneshot::Sender<String>)> {
-        let is_change = ["/containers/create", "/start ", "/stop", "/stop?"]
-            .iter()
-            .any(|word| line.starts_with("POST ") && line.contains(word))
-            || line.starts_with("DELETE ") && line.contains("/containers/");
+    fn springs(&self, line: &str) -> Option<(Hold, oneshot::Sender<()>)> {
         let mut trap = self.trap.lock().expect("no holder panics");
-        let set = trap.as_mut().filter(|_| is_change)?;
+        let set = trap.as_mut().filter(|trap| trap.change.is_asked_by(line))?;
         set.left -= 1;
         if set.left > 0 {
             return None;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -18,6 +18,7 @@ use crate::wait;
 const START: Duration = Duration::from_secs(60);
 /// Stopping its containers first.
 const STOP: Duration = Duration::from_secs(60);
+const CONFIG: &str = "daemon.json";
 /// Longest name of a network interface: 15 bytes.
 const BRIDGE_PREFIX: &str = "skep";
 /// Daemons that one process of tests starts, at most.
@@ -47,7 +48,7 @@ impl Dockerd {
     /// As `start`.
     pub async fn start_with(config: &serde_json::Value) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("skepd-").tempdir()?;
-        let file = dir.path().join("daemon.json");
+        let file = dir.path().join(CONFIG);
         std::fs::write(&file, config.to_string())?;
         // Several in one process, and several processes, are beside each other.
         let started = STARTED.fetch_add(1, Ordering::Relaxed);
@@ -101,7 +102,29 @@ impl Dockerd {
         answers.await.map(drop).with_context(|| self.process.log())
     }
 
-    /// Stops it as an administrator would; its containers stop with it.
+    /// Restarts of the daemon leave its containers running from now on, or no longer.
+    ///
+    /// # Errors
+    /// It does not take this up.
+    pub async fn set_live_restore(&self, on: bool) -> Result<()> {
+        let config = serde_json::json!({ "live-restore": on });
+        std::fs::write(self.dir.path().join(CONFIG), config.to_string())?;
+        let pid = self
+            .process
+            .pid()
+            .await
+            .context("the daemon does not run")?;
+        signal(pid, "HUP").await?;
+        wait::until_ok("the daemon to take it up", START, async || {
+            let containers = Containers::connect(&self.socket).await?;
+            let info = containers.docker().info().await?;
+            ensure!(info.live_restore_enabled == Some(on), "not yet");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Stops it as an administrator would; its containers stop with it, unless it restores them.
     ///
     /// # Errors
     /// It does not end.

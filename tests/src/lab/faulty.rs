@@ -24,6 +24,8 @@ pub enum Fault {
     Busy(u32),
     /// Another content of the same length, for blobs alone.
     Lie(u32),
+    /// No answer at all, for ever.
+    Hang,
 }
 
 /// A running proxy.
@@ -87,11 +89,16 @@ async fn answer(
     let (count, concerns) = match fault {
         Fault::Busy(count) => (count, is_content),
         Fault::Lie(count) => (count, is_blob),
+        Fault::Hang => (u32::MAX, is_content),
     };
     let is_bad = concerns
         && counted
             .fetch_update(Relaxed, Relaxed, |done| (done < count).then_some(done + 1))
             .is_ok();
+    if is_bad && fault == Fault::Hang {
+        // Until whoever asked breaks off.
+        return std::future::pending().await;
+    }
     if is_bad && matches!(fault, Fault::Busy(_)) {
         let mut busy = Response::new(Full::new(Bytes::from(
             r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"too many requests"}]}"#,

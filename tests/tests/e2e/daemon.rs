@@ -1,17 +1,20 @@
-//! The Docker daemon itself goes away and comes back under a running agent. On a daemon of the
-//! test's own: the machine's is everybody's.
+//! The Docker daemon itself goes away and comes back under a running agent, with its containers and without
+//! (live-restore). On a daemon of the test's own: the machine's is everybody's.
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use serde_json::json;
+use skep_tests::api::Name;
 use skep_tests::dockerd::Dockerd;
+use skep_tests::load::Load;
 use skep_tests::{Cluster, wait, with_cluster_on};
 
 /// A health check of the daemon and its deadline, and what a busy machine adds.
 const NOTICED: Duration = Duration::from_secs(40);
 /// Containers are started again.
 const HEALED: Duration = Duration::from_secs(60);
+const RATE: u32 = 40;
 
 async fn node_is(cluster: &Cluster, status: &str) -> Result<()> {
     wait::until_ok(&format!("the node to be {status}"), NOTICED, async || {
@@ -22,6 +25,32 @@ async fn node_is(cluster: &Cluster, status: &str) -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// With live-restore apps outlive their daemon, and the agent takes them up as they are.
+async fn restored_alive(cluster: &Cluster, daemon: &Dockerd, name: &Name) -> Result<()> {
+    daemon.set_live_restore(true).await?;
+    let now = async || {
+        let all = cluster.containers.of_cluster(&cluster.id).await?;
+        let running = all.into_iter().filter(|one| one.runs).map(|one| one.id);
+        let restarts = cluster.api.live_allocations(name).await?[0].restarts;
+        Ok::<_, anyhow::Error>((running.collect::<Vec<_>>(), restarts))
+    };
+    let before = now().await?;
+    let load = Load::start(cluster.ingress, &cluster.host(name), RATE);
+    daemon.stop().await?;
+    node_is(cluster, "runtime_down").await?;
+    daemon.start_again().await?;
+    node_is(cluster, "ready").await?;
+    cluster.converged(&[(name, 1)]).await?;
+    let report = load.stop().await;
+    ensure!(report.failed() == 0 && report.served > 0, "{report:?}");
+    let after = now().await?;
+    ensure!(
+        after == before && after.0.len() == 1,
+        "{before:?} {after:?}"
+    );
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -62,7 +91,8 @@ async fn a_daemon_that_was_stopped_is_told_and_healed() {
             cluster.answers(&name, "1").await
         })
         .await?;
-        cluster.converged(&[(&name, 1)]).await
+        cluster.converged(&[(&name, 1)]).await?;
+        restored_alive(cluster, &daemon, &name).await
     })
     .await;
     daemon

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use http::Method;
 use serde_json::{Value, json};
 use skep_tests::api::{Api, Deployment, Name, Problem};
@@ -137,7 +137,7 @@ async fn limits_hold_and_who_exceeds_them_is_told_so() {
     with_cluster("limits", async |cluster| {
         let spec = json!({
             "resources": { "memory_bytes": 32 << 20, "cpu_millis": 50, "cpu_limit_millis": 500 },
-            "restart": { "attempts": 0 },
+            "restart": { "attempts": 2, "delay_ms": 50, "max_delay_ms": 1000 },
         });
         let (name, _) = cluster.service("web", "1", spec).await?;
         let all = cluster.containers.of_cluster(&cluster.id).await?;
@@ -152,15 +152,16 @@ async fn limits_hold_and_who_exceeds_them_is_told_so() {
             .api
             .deploy(&name, &json!({ "type": "image", "reference": leaks }))
             .await?;
-        wait::until("the leak to be told", HEALS, async || {
+        // Begun anew, and each time it is said why.
+        wait::until_ok("the leak to be told", HEALS, async || {
             let all = cluster.api.allocations().await?;
-            let mut problems = all.iter().filter_map(|one| one.problem.as_ref());
-            Ok(problems
-                .find(|problem| problem.message.contains("out of memory"))
-                .map(Problem::told))
+            let again = all.iter().find(|one| one.restarts > 0);
+            let again = again.context("none was begun anew")?;
+            let problem = again.problem.as_ref().context("no reason")?;
+            ensure!(problem.message.contains("out of memory"), "{again:?}");
+            Ok(())
         })
-        .await?;
-        Ok(())
+        .await
     })
     .await;
 }

@@ -1,16 +1,16 @@
-//! A node under bad luck: its Docker hangs or is slow, its agent is killed at each step or has a double,
-//! its machine loses power, its data plane is replaced, an app forks without end.
+//! A node under bad luck: its Docker hangs or is slow, its agent has a double, its machine loses power, its
+//! data plane is replaced, an app forks without end, and it cannot even be a node.
 
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::json;
-use skep_tests::docker_proxy::{DockerProxy, Hold, Mood};
+use skep_tests::docker_proxy::{DockerProxy, Mood};
 use skep_tests::dockerd::Dockerd;
 use skep_tests::load::Load;
 use skep_tests::process::Process;
-use skep_tests::{Cluster, containers, wait, with_cluster, with_cluster_on};
+use skep_tests::{Cluster, containers, place, wait, with_cluster, with_cluster_on};
 
 /// Two deadlines of a health check, the pause between two of them, and what a busy machine adds.
 const NOTICED: Duration = Duration::from_secs(90);
@@ -69,39 +69,6 @@ async fn a_docker_that_hangs_is_told_and_one_that_is_slow_is_not() {
     })
     .await;
     outcome.expect("a Docker that hangs");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_at_each_step_of_a_start_and_of_a_stop_the_agent_goes_on() {
-    let proxy = proxied();
-    let outcome = with_cluster_on(&path(&proxy), "steps", async |cluster| {
-        let spec = json!({ "update": { "drain_ms": 500 }, "stop_grace_ms": 2000 });
-        let (name, _) = cluster.service("web", "1", spec).await?;
-        let load = Load::start(cluster.ingress, &cluster.host(&name), RATE);
-        // Of each deployment: create, start; then stop, remove.
-        for (nth, what) in [(1, "/create"), (2, "/start"), (3, "/stop"), (4, "DELETE")] {
-            for hold in [Hold::Before, Hold::After] {
-                let sprung = proxy.trap(nth, hold);
-                let restart = json!({ "type": "restart" });
-                let made = cluster.api.deploy(&name, &restart).await?;
-                let step = tokio::time::timeout(BACK, sprung).await;
-                let step = step.with_context(|| format!("no {what} in time"))??;
-                ensure!(step.contains(what), "step {nth} is {step}");
-                cluster.agent.kill().await?;
-                proxy.release();
-                cluster.agent.start().await?;
-                let ended = cluster.api.ended(&made.id).await?;
-                ensure!(ended.status == "live", "{hold:?} {what}: {}", ended.told());
-                let settled = cluster.converged(&[(&name, 1)]).await;
-                settled.with_context(|| format!("{hold:?} {what}"))?;
-            }
-        }
-        let report = load.stop().await;
-        ensure!(report.failed() == 0, "{report:?}");
-        Ok(())
-    })
-    .await;
-    outcome.expect("an agent that is killed at each step");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -217,10 +184,11 @@ async fn a_data_plane_is_replaced_and_no_request_notices() {
         let spec = json!({ "update": { "drain_ms": 30000 } });
         let (name, _) = cluster.service("web", "1", spec).await?;
         let load = Load::start(cluster.ingress, &cluster.host(&name), 4 * RATE);
-        let nothing = Path::new("");
-        // One after the other: the third takes over from a successor.
-        let next = || cluster.net.like(nothing, nothing).args(["--takeover"]);
-        let (second, third) = (next(), next());
+        let (nothing, now) = (Path::new(""), place::skep_binary()?);
+        let newer = place::next_binary()?;
+        // One after the other: the third takes over from a successor, which is of the next version.
+        let second = cluster.net.like(&now, &newer).args(["--takeover"]);
+        let third = cluster.net.like(nothing, nothing).args(["--takeover"]);
         let held = async {
             let answer = cluster.get(&name, "/hold?ms=4000").await?;
             ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
@@ -238,6 +206,18 @@ async fn a_data_plane_is_replaced_and_no_request_notices() {
             Ok::<_, anyhow::Error>(())
         };
         tokio::try_join!(held, replaced)?;
+        // And the agent, whose containers are left alone.
+        let ids = async || {
+            let all = cluster.containers.of_cluster(&cluster.id).await?;
+            let running = all.into_iter().filter(|one| one.runs);
+            Ok::<_, anyhow::Error>(running.map(|one| one.id).collect::<Vec<_>>())
+        };
+        let before = ids().await?;
+        cluster.agent.terminate(BACK).await?;
+        let agent = cluster.agent.like(&now, &newer);
+        agent.start().await?;
+        cluster.node_ready().await?;
+        ensure!(ids().await? == before && before.len() == 1, "{before:?}");
         // The agent found the new one: routes follow.
         let image = cluster.image("2", &[]).await?;
         let request = json!({ "type": "image", "reference": image });
@@ -246,6 +226,7 @@ async fn a_data_plane_is_replaced_and_no_request_notices() {
         cluster.converged(&[(&name, 1)]).await?;
         let report = load.stop().await;
         ensure!(report.failed() == 0, "{report:?}");
+        agent.kill().await?;
         third.terminate(BACK).await.map(drop)
     })
     .await;
@@ -327,6 +308,30 @@ async fn the_doctor_runs_a_container_and_leaves_nothing() {
             "systemctl start docker",
             "cannot be a node yet",
         ])?;
+
+        // Nor does an agent join with a Docker that runs no container: it says why and ends.
+        let proxy = proxied();
+        proxy.set(Mood::Unable(
+            "OCI runtime create failed: open sysctl net.ipv4.ip_unprivileged_port_start: permission denied",
+        ));
+        let own = Path::new("one");
+        let folder = cluster.path("node/agent");
+        let (socket, admin) = (containers::default_socket(), cluster.agent_admin.to_string());
+        let barred = cluster.agent.like(own, Path::new("barred"));
+        let barred = barred.like(&folder, &cluster.path("node/barred"));
+        let barred = barred.like(Path::new(&socket), proxy.socket());
+        let barred = barred.like(Path::new(&admin), Path::new("127.0.0.1:0"));
+        barred.start().await?;
+        let status = barred.ended(REFUSED).await?;
+        ensure!(!status.success(), "{status}");
+        let log = barred.log();
+        for said in ["FAIL  container", "lxc-pve", "cannot be a node yet"] {
+            ensure!(log.contains(said), "{said} is not said");
+        }
+        let nodes = cluster.api.get("/v1/nodes").await?;
+        ensure!(nodes["nodes"].as_array().is_some_and(|all| all.len() == 1), "{nodes}");
+        let left = cluster.containers.images_named("skep-doctor").await?;
+        ensure!(left.is_empty(), "{left:?}");
         Ok(())
     })
     .await;

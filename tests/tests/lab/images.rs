@@ -295,7 +295,7 @@ async fn a_full_disk_is_said_so_and_the_node_serves_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_registry_wants_a_login_is_busy_and_lies() {
+async fn a_registry_wants_a_login_is_busy_hangs_and_lies() {
     with_nodes("a bad registry", None, async |api, cluster, nodes| {
         let registry = Registry::start_closed(cluster.host(0)).await?;
         let daemon = format!("unix://{}", nodes[0].path("docker.sock").display());
@@ -348,6 +348,23 @@ async fn a_registry_wants_a_login_is_busy_and_lies() {
             live.problem
         );
         answers(&nodes[1], &name, "1").await?;
+
+        // One that hangs holds up nobody else, and who deploys again waits for it no more.
+        let hung = bad(Fault::Hang).await?;
+        set(hung.address).await?;
+        let reference = format!("{}/app:2", hung.address);
+        let request = json!({ "type": "image", "reference": reference });
+        let waits = api.deploy(&name, &request).await?;
+        wait::until_ok("the registry to hang", SEEN, async || {
+            ensure!(hung.faults() > 0, "not asked");
+            Ok(())
+        })
+        .await?;
+        answers(&nodes[1], &name, "1").await?;
+        let live = deploy(busy.address, "1").await?;
+        ensure!(live.status == "live", "{:?}", live.problem);
+        let waited = api.ended(&waits.id).await?;
+        ensure!(waited.status == "superseded", "{}", waited.status);
 
         // What is not what its digest says is never run.
         let lying = bad(Fault::Lie(u32::MAX)).await?;

@@ -1,5 +1,5 @@
-//! Where work goes when nodes come, are emptied and die: two nodes with Docker of their own and a
-//! registry from which both can pull.
+//! Where work goes when nodes come, are emptied and die, or their Docker hangs: two nodes with Docker of their
+//! own and a registry from which both can pull.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use hyper::Method;
 use serde_json::{Value, json};
 use skep_tests::api::Name;
+use skep_tests::docker_proxy::{DockerProxy, Mood};
 use skep_tests::lab::cluster::{LabCluster, with_servers};
 use skep_tests::lab::node::Node;
 use skep_tests::lab::registry::Registry;
@@ -16,6 +17,8 @@ use skep_tests::wait;
 const SEEN: Duration = Duration::from_secs(60);
 /// A silent node is lost after 8 s, and what ran there is replaced at once.
 const GIVEN_UP: Duration = Duration::from_secs(60);
+/// Found wedged after 20 s, and what may be replaced is after a minute more.
+const MOVED: Duration = Duration::from_secs(180);
 const RATE: u32 = 300;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -49,13 +52,8 @@ async fn replicas_keep_apart_a_drain_loses_no_request_and_a_dead_node_is_replace
 }
 
 async fn play(cluster: &LabCluster, registry: &Registry, nodes: &[Node]) -> Result<()> {
+    both_ready(cluster).await?;
     let api = &cluster.servers.server(0).api;
-    wait::until_ok("both nodes to be ready", SEEN, async || {
-        let status = api.get("/v1/status").await?;
-        ensure!(status["nodes"]["ready"] == 2, "{status}");
-        Ok(())
-    })
-    .await?;
     for (node, host) in nodes.iter().zip(["a", "b"]) {
         put(cluster, &node.name, "meta", &json!({"set": {"host": host}})).await?;
     }
@@ -109,6 +107,79 @@ async fn play(cluster: &LabCluster, registry: &Registry, nodes: &[Node]) -> Resu
             Ok(())
         },
     )
+    .await?;
+    wedged(cluster, nodes, &host).await
+}
+
+/// The second node's Docker hangs, and answers pings alone: what runs there serves on until the first node has
+/// taken its place.
+async fn wedged(cluster: &LabCluster, nodes: &[Node], host: &str) -> Result<()> {
+    let daemon = nodes[1].path("docker.sock");
+    let proxy = DockerProxy::start(daemon.to_str().context("a path")?)?;
+    let agent = nodes[1].agent.like(&daemon, proxy.socket());
+    agent.start().await?;
+    both_ready(cluster).await?;
+    let admin = async |state: &str| {
+        let body = json!({ "state": state, "deadline_ms": 60_000 });
+        put(cluster, &nodes[0].name, "admin", &body).await
+    };
+    admin("draining").await?;
+    counts(cluster, [0, 2], SEEN).await?;
+    put(
+        cluster,
+        &nodes[0].name,
+        "admin",
+        &json!({ "state": "eligible" }),
+    )
+    .await?;
+
+    let load = Load::balanced(&[nodes[0].ingress, nodes[1].ingress], host, RATE);
+    proxy.set(Mood::Wedged);
+    wait::until_ok("both to be replaced", MOVED, async || {
+        let now = healthy_on(cluster, &nodes[0].name).await?;
+        ensure!(now == 2, "{now} run on the node that works");
+        Ok(())
+    })
+    .await?;
+    let status = cluster.servers.server(0).api.get("/v1/nodes").await?;
+    ensure!(status["nodes"][1]["status"] == "runtime_wedged", "{status}");
+    // Nobody could stop what runs there: as soon as somebody can, there are as many as are wanted.
+    proxy.set(Mood::Well);
+    wait::until_ok("two altogether", SEEN, async || {
+        let mut running = 0;
+        for node in nodes {
+            let all = node.containers.all().await?;
+            running += all.iter().filter(|container| container.runs).count();
+        }
+        let healthy: usize = healthy(cluster).await?.iter().sum();
+        ensure!(
+            (running, healthy) == (2, 2),
+            "{running} run, {healthy} are healthy"
+        );
+        Ok(())
+    })
+    .await?;
+    let report = load.stop().await;
+    ensure!(report.failed() == 0 && report.served > 0, "{report:?}");
+    agent.kill().await
+}
+
+/// Waits until so many are healthy on each node.
+async fn counts(cluster: &LabCluster, wanted: [usize; 2], within: Duration) -> Result<()> {
+    wait::until_ok(&format!("{wanted:?} on the nodes"), within, async || {
+        let now = healthy(cluster).await?;
+        ensure!(now == wanted, "{now:?}");
+        Ok(())
+    })
+    .await
+}
+
+async fn both_ready(cluster: &LabCluster) -> Result<()> {
+    wait::until_ok("both nodes to be ready", SEEN, async || {
+        let status = cluster.servers.server(0).api.get("/v1/status").await?;
+        ensure!(status["nodes"]["ready"] == 2, "{status}");
+        Ok(())
+    })
     .await
 }
 
