@@ -15,6 +15,8 @@ TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 LOCKED := --locked
 # All of the workspace each time, else features unify differently and crates are built twice.
 WORKSPACE := $(LOCKED) --workspace
+# The end-to-end tests, which run by name alone: `--all-targets` leaves them out.
+SUITES := --test e2e --test lab
 
 DENY_VERSION := 0.20.2
 DENY_ROOT := $(TARGET)/tools/cargo-deny-$(DENY_VERSION)
@@ -36,12 +38,12 @@ run: setup-docker skep ## deploy the example with skep dev, stay until Ctrl-C (O
 check: setup-check fmt-check clippy deny tidy unit ## read-only: format, lints, licences, house style, unit and simulation tests
 
 test: setup-tests check skep-next skep test-app ## check, then end-to-end on real Docker with a fixed sample of each fault
-	$(E2E) $(CARGO) test $(LOCKED) -p skep-tests
+	$(E2E) scripts/suites.sh $(CARGO) test $(WORKSPACE)
 	$(MAKE) run ONCE=1
 
 chaos: setup-tests skep-next skep-release test-app-release ## simulation and end-to-end tests with the full number of seeds and faults, on a release build
 	SKEP_CHAOS=full $(CARGO) test $(LOCKED) -p skep-simulation -- --nocapture
-	SKEP_CHAOS=full $(E2E_RELEASE) $(CARGO) test $(LOCKED) -p skep-tests
+	SKEP_CHAOS=full $(E2E_RELEASE) $(CARGO) test $(WORKSPACE) $(SUITES)
 
 bench: bench-ring bench-consensus bench-server bench-fleet bench-agent bench-images bench-scheduler bench-autoscale bench-packing ## every benchmark; results in target/bench/
 
@@ -59,6 +61,7 @@ bench-packing: setup-build ## nodes that placement needs beside classic heuristi
 
 fix: setup-build ## rewrite what can be rewritten: format, lints with a mechanical answer
 	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+	$(CARGO) clippy --workspace $(SUITES) --fix --allow-dirty --allow-staged
 	$(CARGO) fmt --all
 	$(CARGO) fmt $(HELLO)
 
@@ -73,6 +76,7 @@ fmt-check:
 
 clippy:
 	$(CARGO) clippy $(WORKSPACE) --all-targets -- -D warnings
+	$(CARGO) clippy $(WORKSPACE) $(SUITES) -- -D warnings
 	$(CARGO) clippy $(LOCKED) --quiet $(HELLO) $(HELLO_TARGET) --all-targets -- -D warnings
 
 deny: $(DENY)
@@ -82,7 +86,7 @@ tidy:
 	$(CARGO) run $(LOCKED) --quiet -p xtask -- tidy
 
 unit:
-	$(CARGO) test $(WORKSPACE) --exclude skep-tests
+	$(CARGO) test $(WORKSPACE)
 	$(CARGO) test $(LOCKED) --quiet $(HELLO) $(HELLO_TARGET)
 
 # What the others need.

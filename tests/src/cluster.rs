@@ -18,6 +18,7 @@ use crate::app::App;
 use crate::containers::{Containers, default_socket};
 use crate::http::{self, Answer};
 use crate::process::Process;
+use crate::room::Room;
 use crate::skep::Skep;
 use crate::{chaos, wait};
 
@@ -130,7 +131,11 @@ async fn run(
 ) -> Result<()> {
     // With the full numbers nothing runs beside: what is counted is Skep, not the neighbours.
     let permits = if chaos::is_full() { CLUSTERS } else { room };
-    let _room = ROOM.acquire_many(permits).await.expect("never closed");
+    let _own = ROOM.acquire_many(permits).await.expect("never closed");
+    let _room = match permits {
+        CLUSTERS => Room::alone().await?,
+        _ => Room::shared().await?,
+    };
     let dir = tempfile::Builder::new().prefix("skep-").tempdir()?;
     let plan = Plan::make(name, dir.path(), docker_socket)?.with_server(server);
     let outcome = plan.run(test).await;

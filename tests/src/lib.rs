@@ -21,6 +21,7 @@ pub mod process;
 pub mod random;
 pub mod receiver;
 pub mod register;
+pub mod room;
 pub mod servers;
 pub mod skep;
 pub mod tls;

@@ -6,16 +6,20 @@ use std::panic::AssertUnwindSafe;
 
 use anyhow::{Result, anyhow};
 use futures_util::FutureExt as _;
-use tokio::sync::Mutex;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::spawn_blocking;
 
 use super::{Clock, Host, Lab};
+use crate::chaos;
+use crate::room::Room;
 use crate::servers::{Servers, Site, join_node};
 
 /// Enough that a server calls it healthy, small enough to be filled in a moment.
 const DISK_MIB: u32 = 640;
-/// One such cluster at a time: elections are about time, and the machine is small.
-static ROOM: Mutex<()> = Mutex::const_new(());
+/// Labs at once: with one server they mostly wait for Docker and for nodes to be given up. Several servers
+/// have all of it: elections are about time, and the machine is small.
+const LABS: u32 = 2;
+static ROOM: Semaphore = Semaphore::const_new(LABS as usize);
 
 /// Servers on hosts.
 pub struct LabCluster {
@@ -54,13 +58,15 @@ pub async fn with_servers_set(
     }
 }
 
-/// Runs a test on an empty lab, beside no other cluster.
+/// Runs a test on an empty lab.
 ///
 /// # Panics
 /// When the test fails.
 pub async fn with_lab(name: &str, test: impl AsyncFnOnce(&mut Lab) -> Result<()>) {
-    let _room = ROOM.lock().await;
+    // Whoever asks for an empty lab puts several servers there.
+    let _own = own_room(true).await;
     let outcome = async {
+        let _room = Room::shared().await?;
         let mut lab = Lab::new().await?;
         test(&mut lab).await
     };
@@ -80,12 +86,19 @@ pub async fn try_with_servers(
     run(count, Vec::new(), test).await
 }
 
+/// A place in this process for a lab, of several servers or not.
+async fn own_room(several: bool) -> SemaphorePermit<'static> {
+    let permits = if several || chaos::is_full() { LABS } else { 1 };
+    ROOM.acquire_many(permits).await.expect("never closed")
+}
+
 async fn run(
     count: usize,
     variables: Vec<(&'static str, String)>,
     test: impl AsyncFnOnce(&mut LabCluster) -> Result<()>,
 ) -> Result<()> {
-    let _room = ROOM.lock().await;
+    let _own = own_room(count > 1).await;
+    let _room = Room::shared().await?;
     let mut cluster = LabCluster::start(count, variables).await?;
     let outcome = AssertUnwindSafe(test(&mut cluster)).catch_unwind().await;
     let outcome = outcome.unwrap_or_else(|panic| {

@@ -37,8 +37,10 @@ async fn a_lost_upload_says_upload_again() {
         let upload = made.origin["upload"].as_str().context("an upload")?;
         let gzip_magic = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
         let sending = cluster.api.begin_upload(upload, &gzip_magic).await?;
-        wait::until("a node to build", BACK, async || {
-            Ok((cluster.api.deployment(&made.id).await?.status == "building").then_some(()))
+        // Where it unpacks what comes: made once the two have met.
+        let folder = cluster.path(&format!("node/agent/builds/build-{}/src", made.id));
+        wait::until("a node to receive", BACK, async || {
+            Ok(folder.is_dir().then_some(()))
         })
         .await?;
         cluster.agent.kill().await?;
