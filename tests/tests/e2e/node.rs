@@ -10,7 +10,7 @@ use skep_tests::docker_proxy::{DockerProxy, Mood};
 use skep_tests::dockerd::Dockerd;
 use skep_tests::load::Load;
 use skep_tests::process::Process;
-use skep_tests::{Cluster, containers, wait, with_cluster, with_cluster_on};
+use skep_tests::{Cluster, containers, place, wait, with_cluster, with_cluster_on};
 
 /// Two deadlines of a health check, the pause between two of them, and what a busy machine adds.
 const NOTICED: Duration = Duration::from_secs(90);
@@ -184,10 +184,11 @@ async fn a_data_plane_is_replaced_and_no_request_notices() {
         let spec = json!({ "update": { "drain_ms": 30000 } });
         let (name, _) = cluster.service("web", "1", spec).await?;
         let load = Load::start(cluster.ingress, &cluster.host(&name), 4 * RATE);
-        let nothing = Path::new("");
-        // One after the other: the third takes over from a successor.
-        let next = || cluster.net.like(nothing, nothing).args(["--takeover"]);
-        let (second, third) = (next(), next());
+        let (nothing, now) = (Path::new(""), place::skep_binary()?);
+        let newer = place::next_binary()?;
+        // One after the other: the third takes over from a successor, which is of the next version.
+        let second = cluster.net.like(&now, &newer).args(["--takeover"]);
+        let third = cluster.net.like(nothing, nothing).args(["--takeover"]);
         let held = async {
             let answer = cluster.get(&name, "/hold?ms=4000").await?;
             ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
@@ -205,6 +206,18 @@ async fn a_data_plane_is_replaced_and_no_request_notices() {
             Ok::<_, anyhow::Error>(())
         };
         tokio::try_join!(held, replaced)?;
+        // And the agent, whose containers are left alone.
+        let ids = async || {
+            let all = cluster.containers.of_cluster(&cluster.id).await?;
+            let running = all.into_iter().filter(|one| one.runs);
+            Ok::<_, anyhow::Error>(running.map(|one| one.id).collect::<Vec<_>>())
+        };
+        let before = ids().await?;
+        cluster.agent.terminate(BACK).await?;
+        let agent = cluster.agent.like(&now, &newer);
+        agent.start().await?;
+        cluster.node_ready().await?;
+        ensure!(ids().await? == before && before.len() == 1, "{before:?}");
         // The agent found the new one: routes follow.
         let image = cluster.image("2", &[]).await?;
         let request = json!({ "type": "image", "reference": image });
@@ -213,6 +226,7 @@ async fn a_data_plane_is_replaced_and_no_request_notices() {
         cluster.converged(&[(&name, 1)]).await?;
         let report = load.stop().await;
         ensure!(report.failed() == 0, "{report:?}");
+        agent.kill().await?;
         third.terminate(BACK).await.map(drop)
     })
     .await;
