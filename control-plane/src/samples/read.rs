@@ -208,14 +208,16 @@ fn service_sample(
 }
 
 fn allocation_sample(id: AllocationId, usage: &Usage, window_ms: u64) -> AllocationSample {
+    let pace = usage.pace.as_deref();
+    let mut detail = pace.map_or_else(Detail::default, Detail::of);
+    // Memory is heard of more often than the rest.
+    let peak = &mut detail.memory_peak_bytes;
+    *peak = peak.map(|peak| peak.max(usage.memory_bytes.unwrap_or(0)));
     AllocationSample {
         allocation: id,
         cpu_millis: usage.cpu.millis(window_ms),
         memory_bytes: usage.memory_bytes,
-        detail: usage
-            .pace
-            .as_deref()
-            .map_or_else(Detail::default, Detail::of),
+        detail,
     }
 }
 
