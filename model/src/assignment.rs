@@ -9,6 +9,7 @@ use crate::id::{AllocationId, ClusterId, DeploymentId, ServiceId};
 use crate::job::Attempt;
 use crate::service::{Image, Target};
 use crate::spec::{Builder, Health, Resources, Restart};
+use crate::storage::Storage;
 
 /// Which desired set is newer: a restored backup raises the incarnation, commands the number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -58,6 +59,8 @@ pub struct Assignment {
     pub dynamic_ports: u32,
     /// Devices of the node for itself alone, by name and count.
     pub devices: BTreeMap<String, u32>,
+    /// What is mounted into it.
+    pub storage: Storage,
 }
 
 /// One build as its node is told of it.

@@ -23,5 +23,6 @@ pub mod server;
 pub mod service;
 pub mod settings;
 pub mod spec;
+pub mod storage;
 pub mod tenancy;
 pub mod variable;

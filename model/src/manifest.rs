@@ -1,6 +1,7 @@
 //! `skep.toml`: an app's own file, in the units that people write.
 
 mod autoscale;
+mod storage;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,9 +14,11 @@ use crate::problem::Problem;
 use crate::rollout::{CanaryStep, Policy, Promote, Strategy};
 use crate::run::{Mode, Overlap};
 use crate::spec::{Builder, ServiceSpec, ServiceType};
+use crate::storage::{HostPath, SecretFile};
 use crate::{name, variable};
 
 pub use autoscale::{AutoscaleTable, SizingTable};
+pub use storage::VolumeTable;
 
 /// The file's name.
 pub const FILE: &str = "skep.toml";
@@ -62,6 +65,12 @@ pub struct Manifest {
     pub autoscale: Option<AutoscaleTable>,
     /// How a release takes over from another.
     pub rollout: RolloutTable,
+    /// Folders that outlive containers: replaces all that were said.
+    pub volumes: Option<Vec<VolumeTable>>,
+    /// Folders and files of the node: replaces all that were said.
+    pub host_paths: Option<Vec<HostPath>>,
+    /// Variables as files: replaces all that were said.
+    pub secrets: Option<Vec<SecretFile>>,
     /// Plain variables. Secrets do not belong into a repository: `skep env set --secret`.
     pub env: BTreeMap<String, String>,
 }
@@ -295,6 +304,11 @@ impl Manifest {
             spec.autoscale = Some(table.read()?);
         }
         self.rollout.apply(&mut spec.rollout);
+        let volumes = self.volumes.as_ref();
+        let volumes = volumes.map(|all| all.iter().map(VolumeTable::read).collect());
+        set(&mut spec.storage.volumes, volumes);
+        set(&mut spec.storage.host_paths, self.host_paths.clone());
+        set(&mut spec.storage.secrets, self.secrets.clone());
         Ok(spec)
     }
 }

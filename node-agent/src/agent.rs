@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use skep_identity::secret_file;
 use skep_model::id::{ClusterId, NodeId};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,7 @@ use crate::options::Options;
 use crate::routes::Publisher;
 use crate::runtime::{self, Runtime};
 use crate::session::{Outbox, ServerUploads, Session};
+use crate::storage::Shelf;
 use crate::{credentials, facts, metrics, samples, servers};
 
 /// Events that wait for the keeper, of each kind.
@@ -151,11 +152,12 @@ impl Agent {
             servers.clone(),
             shutdown.clone(),
         ));
+        let volumes_made = Arc::new(Notify::new());
         let keep_facts = facts::keep(
             runtime.clone(),
             status.clone(),
             outbox.clone(),
-            options.clone(),
+            (options.clone(), volumes_made.clone()),
             shutdown.clone(),
         );
         tasks.spawn(keep_facts);
@@ -218,6 +220,7 @@ impl Agent {
                 writer: writer.clone(),
                 done,
                 tasks: TaskTracker::new(),
+                shelf: Arc::new(Shelf::new(&options, node, volumes_made)),
             },
             builds: Builds::new(env, outbox.clone(), metrics.clone(), finished),
             runtime,

@@ -1,6 +1,7 @@
 //! Does what was planned: each piece of work in a task of its own, its calls bounded and timed by
 //! the runtime. Tells how it went; decides nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use skep_model::assignment::Assignment;
@@ -14,6 +15,7 @@ use crate::clock;
 use crate::ledger::{Change, Writer};
 use crate::plan::{Failure, Grant, Local, Phase, Seen};
 use crate::runtime::{Error, Runtime};
+use crate::storage::Shelf;
 
 /// One piece of work for one allocation.
 #[derive(Debug)]
@@ -83,6 +85,8 @@ pub(crate) struct Executor {
     pub(crate) done: mpsc::Sender<Done>,
     /// The tasks, so that the end can wait for them.
     pub(crate) tasks: TaskTracker,
+    /// What is mounted into containers.
+    pub(crate) shelf: Arc<Shelf>,
 }
 
 impl Executor {
@@ -120,8 +124,8 @@ impl Executor {
                     }
                 };
             }
-            Op::Stop { containers, grace } => self.stop(containers, grace).await,
-            Op::Remove(containers) => self.remove(containers).await,
+            Op::Stop { containers, grace } => self.stop(allocation, containers, grace).await,
+            Op::Remove(containers) => self.remove(allocation, containers).await,
             Op::Examine(container) => self.examine(container).await,
             Op::List => self.runtime.list_of(allocation).await.map(Outcome::Listed),
         };
@@ -161,9 +165,11 @@ impl Executor {
             }
             Err(error) => return Err(refused(&error)),
         };
+        let mounts = self.shelf.prepare(assignment, attempt).await;
+        let mounts = mounts.map_err(|problem| failure(problem, true))?;
         let started = self
             .runtime
-            .start(assignment, (attempt, grant), &image)
+            .start(assignment, (attempt, grant), (&image, mounts))
             .await;
         let seen = started.map_err(|error| refused(&error))?;
         let mut seen = seen.ok_or_else(|| {
@@ -177,16 +183,30 @@ impl Executor {
         Ok(seen)
     }
 
-    async fn stop(&self, containers: Vec<String>, grace: Duration) -> Result<Outcome, Error> {
+    async fn stop(
+        &self,
+        allocation: AllocationId,
+        containers: Vec<String>,
+        grace: Duration,
+    ) -> Result<Outcome, Error> {
         for container in &containers {
             self.runtime.stop(container, grace).await?;
         }
-        self.remove(containers).await
+        self.remove(allocation, containers).await
     }
 
-    async fn remove(&self, containers: Vec<String>) -> Result<Outcome, Error> {
+    async fn remove(
+        &self,
+        allocation: AllocationId,
+        containers: Vec<String>,
+    ) -> Result<Outcome, Error> {
         for container in &containers {
             self.runtime.remove(container).await?;
+        }
+        if self.shelf.has_secrets(allocation) {
+            let left = self.runtime.list_of(allocation).await?;
+            let left = left.iter().map(|seen| seen.attempt).collect();
+            self.shelf.sweep(allocation, left).await;
         }
         Ok(Outcome::Gone(containers))
     }

@@ -8,7 +8,7 @@ use bollard::models::SystemInfo;
 use procfs::Current;
 use skep_model::node::Facts;
 use sysinfo::{Disks, System};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,7 @@ use crate::net::client::NetStatusLocal;
 use crate::options::Options;
 use crate::runtime::Runtime;
 use crate::session::Outbox;
+use crate::storage::volumes;
 
 /// How long the first word waits for the data plane.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -43,6 +44,13 @@ pub(crate) fn machine(options: &Options) -> Facts {
         builder: options.builder,
         devices: devices.collect(),
         meta: options.meta.clone(),
+        storage: true,
+        volumes: volumes::held(&options.data_dir),
+        host_paths: options
+            .host_paths
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect(),
         ..Facts::default()
     }
 }
@@ -72,7 +80,7 @@ pub(crate) async fn keep(
     runtime: Runtime,
     mut net: watch::Receiver<Option<NetStatusLocal>>,
     outbox: Arc<Outbox>,
-    options: Options,
+    (options, volumes_made): (Options, Arc<Notify>),
     cancel: CancellationToken,
 ) {
     let mut facts = machine(&options);
@@ -83,10 +91,12 @@ pub(crate) async fn keep(
         loop {
             tokio::select! {
                 changed = net.changed() => if changed.is_err() { return },
+                () = volumes_made.notified() => facts.volumes = volumes::held(&options.data_dir),
                 _ = again.tick() => {
                     let machine = machine(&options);
                     facts.cpu_millis = machine.cpu_millis;
                     facts.memory_bytes = machine.memory_bytes;
+                    facts.volumes = machine.volumes;
                     // While Docker is away what it said last stays.
                     if let Ok(info) = runtime.info().await {
                         add_docker(&mut facts, info).await;

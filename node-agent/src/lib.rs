@@ -26,6 +26,7 @@ mod runtime;
 mod samples;
 mod servers;
 mod session;
+mod storage;
 #[cfg(test)]
 mod testing;
 

@@ -32,6 +32,10 @@ pub struct Options {
     pub meta: BTreeMap<String, String>,
     /// Devices that containers may be given, each to one at a time.
     pub devices: Devices,
+    /// Folders of the node that apps may be given, with all within them.
+    pub host_paths: Vec<PathBuf>,
+    /// Where secrets are files while containers use them: in memory, never on a disk.
+    pub secrets_dir: PathBuf,
 }
 
 impl Options {

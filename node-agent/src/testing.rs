@@ -34,6 +34,7 @@ pub(crate) fn assignment(id: u128) -> Assignment {
         ports: Vec::new(),
         dynamic_ports: 0,
         devices: Default::default(),
+        storage: Default::default(),
     }
 }
 
@@ -51,5 +52,7 @@ pub(crate) fn options() -> crate::Options {
         builder: true,
         meta: Default::default(),
         devices: Default::default(),
+        host_paths: Vec::new(),
+        secrets_dir: "/nonexistent".into(),
     }
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 use skep_model::name;
 use skep_model::node::check_meta;
 use skep_model::problem::Problem;
+use skep_model::storage::check_path;
 use skep_node_agent::{Agent, Devices};
 
 use super::Common;
@@ -67,6 +68,17 @@ pub(crate) struct Args {
     /// A device that apps may ask for by name, such as `gpu=/dev/dri/renderD128`; once for each
     #[arg(long, value_name = "NAME=PATH", env = "SKEP_AGENT_DEVICES", value_delimiter = ',', value_parser = device)]
     pub(crate) device: Vec<(String, PathBuf)>,
+    /// A folder of this machine that apps may be given, with all within it; may be given several times
+    #[arg(long, value_name = "DIR", env = "SKEP_AGENT_ALLOW_HOST_PATHS", value_delimiter = ',', value_parser = host_path)]
+    pub(crate) allow_host_path: Vec<PathBuf>,
+    /// Where secrets are files while apps use them: must be in memory (tmpfs)
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "SKEP_AGENT_SECRETS_DIR",
+        default_value = "/run/skep/secrets"
+    )]
+    pub(crate) secrets_dir: PathBuf,
     /// Stop the containers at the end, and start them again at the next start
     #[arg(long)]
     pub(crate) stop_on_exit: bool,
@@ -91,6 +103,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         builder: !args.no_builds,
         meta: args.meta.into_iter().collect(),
         devices: devices(args.device),
+        host_paths: args.allow_host_path,
+        secrets_dir: args.secrets_dir,
     };
     super::run(&args.common, async |shutdown| {
         let stop = |error: &skep_node_agent::Error| Failure::failed(chain(error));
@@ -125,6 +139,11 @@ fn device(text: &str) -> Result<(String, PathBuf), String> {
             path.display()
         )),
     }
+}
+
+fn host_path(text: &str) -> Result<PathBuf, String> {
+    check_path("allow-host-path", text).map_err(|problem| problem.message)?;
+    Ok(PathBuf::from(text))
 }
 
 fn devices(given: Vec<(String, PathBuf)>) -> Devices {

@@ -94,6 +94,7 @@ pub fn assignment(
         ports: release.placement.ports.clone(),
         dynamic_ports: release.placement.dynamic_ports,
         devices: release.placement.devices.clone(),
+        storage: release.storage.clone(),
         job: attempt,
     }))
 }

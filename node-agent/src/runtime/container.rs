@@ -93,6 +93,13 @@ pub(crate) fn body(
         .environment
         .iter()
         .filter(|(name, _)| name != "PORT" || assignment.port.is_none())
+        .filter(|(name, _)| {
+            !assignment
+                .storage
+                .secrets
+                .iter()
+                .any(|it| it.variable == *name)
+        })
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
     env.extend(assignment.port.map(|port| format!("PORT={port}")));

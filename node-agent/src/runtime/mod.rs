@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bollard::Docker;
+use bollard::models::Mount;
 use bollard::query_parameters::{
     CreateContainerOptions, ListContainersOptions, RemoveContainerOptions, StopContainerOptions,
 };
@@ -235,12 +236,15 @@ impl Runtime {
         &self,
         assignment: &Assignment,
         (attempt, grant): (u32, &Grant),
-        image: &str,
+        (image, mounts): (&str, Vec<Mount>),
     ) -> Result<Option<Seen>, Error> {
         let init = self.init.load(Relaxed);
         let slot = self.changes.acquire().await.expect("never closed");
         let name = container::name(assignment, attempt);
-        let body = container::body(assignment, (attempt, grant), &self.labels, (image, init));
+        let mut body = container::body(assignment, (attempt, grant), &self.labels, (image, init));
+        if let Some(host) = body.host_config.as_mut().filter(|_| !mounts.is_empty()) {
+            host.mounts = Some(mounts);
+        }
         let options = CreateContainerOptions {
             name: Some(name),
             ..Default::default()

@@ -11,6 +11,7 @@ mod sample;
 mod server;
 mod settings;
 mod spec;
+mod storage;
 mod work;
 
 use skep_model::problem::{Code, Problem};

@@ -212,6 +212,7 @@ impl From<&ServiceSpec> for v1::ServiceSpec {
             run: (spec.run != Run::default()).then(|| (&spec.run).into()),
             autoscale: spec.autoscale.as_ref().map(Into::into),
             rollout: rollout::policy_out(&spec.rollout),
+            storage: super::storage::optional(&spec.storage),
         }
     }
 }
@@ -242,6 +243,7 @@ impl TryFrom<v1::ServiceSpec> for ServiceSpec {
                 .unwrap_or_default(),
             autoscale: message.autoscale.map(Autoscale::try_from).transpose()?,
             rollout: rollout::policy_in(message.rollout)?,
+            storage: super::storage::or_empty(message.storage)?,
         })
     }
 }

@@ -121,6 +121,7 @@ impl From<&Assignment> for v1::Assignment {
             ports: assignment.ports.iter().copied().map(u32::from).collect(),
             dynamic_ports: assignment.dynamic_ports,
             devices: assignment.devices.clone(),
+            storage: super::storage::optional(&assignment.storage),
         }
     }
 }
@@ -152,6 +153,7 @@ impl TryFrom<v1::Assignment> for Assignment {
             ports: ports(&message.ports)?,
             dynamic_ports: message.dynamic_ports,
             devices: message.devices,
+            storage: super::storage::or_empty(message.storage)?,
         })
     }
 }

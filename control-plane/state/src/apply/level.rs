@@ -72,9 +72,12 @@ pub(crate) fn needed(kind: &Kind) -> u32 {
         Kind::StartRollout(message) => {
             let spec = message.spec.as_ref().map_or(FIRST, of_spec);
             let release = message.release.as_ref();
-            spec.max(release.map_or(FIRST, |release| {
-                of_placing(release.placement.as_ref(), release.resources.as_ref())
-            }))
+            spec.max(
+                release.map_or(FIRST, |release| match release.storage.is_some() {
+                    true => LEVEL_SCHEDULING,
+                    false => of_placing(release.placement.as_ref(), release.resources.as_ref()),
+                }),
+            )
         }
         Kind::JoinNode(message) => {
             let facts = message.node.as_ref().and_then(|it| it.facts.as_ref());
@@ -95,7 +98,8 @@ fn servers_if(has_new_field: bool) -> u32 {
 fn of_spec(spec: &v1::ServiceSpec) -> u32 {
     // Older versions refuse a surge of none, and know one way for a release to take over.
     let stops_first = spec.update.is_some_and(|update| update.max_surge == 0);
-    if spec.autoscale.is_some() || spec.rollout.is_some() || stops_first {
+    let is_new = spec.autoscale.is_some() || spec.rollout.is_some() || spec.storage.is_some();
+    if is_new || stops_first {
         return LEVEL_SCHEDULING;
     }
     of_placing(spec.placement.as_ref(), spec.resources.as_ref())
@@ -111,7 +115,8 @@ fn of_placing(placement: Option<&v1::Placement>, resources: Option<&v1::Resource
 }
 
 fn of_facts(facts: &v1::Facts) -> u32 {
-    if facts.private_network || !facts.devices.is_empty() || !facts.meta.is_empty() {
+    let is_new = facts.storage || !facts.volumes.is_empty() || !facts.host_paths.is_empty();
+    if is_new || facts.private_network || !facts.devices.is_empty() || !facts.meta.is_empty() {
         LEVEL_SCHEDULING
     } else {
         FIRST
