@@ -265,6 +265,7 @@ impl Server {
             health: service.spec.health.clone(),
             restart: service.spec.restart,
             stop_grace_ms: service.spec.stop_grace_ms,
+            storage: service.spec.storage.clone(),
             commit: None,
             created_ms: 0,
         };

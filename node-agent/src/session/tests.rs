@@ -588,6 +588,8 @@ async fn a_node_joins_once_and_is_itself_ever_after() {
         builder: false,
         meta: Default::default(),
         devices: Default::default(),
+        host_paths: Vec::new(),
+        secrets_dir: "/none".into(),
     };
     let start = |options| async { crate::Agent::start(options, &stop).await };
     let text = || Some(token.to_text().to_string());
