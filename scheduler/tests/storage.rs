@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{MIB, World, node, resources};
+use common::{MIB, World, node, service};
 use skep_model::id::NodeId;
 use skep_model::node::NodeStatus;
 use skep_model::storage::{HostPath, Volume};
@@ -15,7 +15,7 @@ fn id(number: u128) -> NodeId {
 
 /// Three equal nodes whose agents know volumes, and a service with one.
 fn world() -> World {
-    let mut world = World::new(1, resources(100, 64));
+    let mut world = World::new(service(1, 1));
     for number in 1..=3 {
         let mut node = node(number, 1_000, 1_024);
         node.facts.storage = true;
