@@ -483,4 +483,37 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn what_is_mounted_is_read_and_replaced_as_a_list() {
+        let text = r#"
+            [[volumes]]
+            name = "data"
+            path = "/data"
+            owner = "1000:1000"
+            size = "1GiB"
+            [[host_paths]]
+            host = "/srv/media"
+            path = "/media"
+            [[secrets]]
+            variable = "KEY"
+            path = "/run/secrets/key"
+        "#;
+        let manifest = Manifest::parse(text).expect("accepted");
+        let spec = manifest.apply(&ServiceSpec::default()).expect("read");
+        let storage = &spec.storage;
+        assert_eq!(storage.size_bytes(), 1 << 30);
+        assert!(storage.host_paths[0].read_only);
+        assert_eq!(storage.secrets[0].mode.0, 0o444);
+        let kept = Manifest::default().apply(&spec).expect("read");
+        assert_eq!(kept.storage, spec.storage);
+        let none = Manifest::parse("volumes = []").expect("accepted");
+        let none = none.apply(&spec).expect("read").storage;
+        assert_eq!((none.volumes.len(), none.secrets.len()), (0, 1));
+        let problem = Manifest::parse("replicas = 2\n[[volumes]]\nname = \"a\"\npath = \"/a\"");
+        assert_eq!(
+            problem.expect_err("one writer").field.as_deref(),
+            Some("replicas")
+        );
+    }
 }

@@ -90,7 +90,7 @@ pub(super) async fn remove(
     let make = |view: &View| {
         let node = find_node(view, &key.node)?;
         if !query.lose_volumes {
-            keeps_volumes(view, node)?;
+            keeps_volumes(view, &node)?;
         }
         Ok(Kind::RemoveNode(v1::RemoveNode {
             node: id_bytes(node.id.as_u128()),

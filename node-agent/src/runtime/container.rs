@@ -280,6 +280,27 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_that_is_a_file_is_nowhere_in_what_docker_is_told() {
+        let mut wanted = assignment(7);
+        wanted.environment = vec![("KEY".into(), "s3cret".into()), ("A".into(), "b".into())];
+        wanted.storage.secrets = vec![skep_model::storage::SecretFile {
+            variable: "KEY".into(),
+            path: "/run/secrets/key".into(),
+            mode: Default::default(),
+            owner: None,
+        }];
+        let labels = Labels {
+            cluster: ClusterId::from_u128(1),
+            node: NodeId::from_u128(2),
+        };
+        let nothing = Grant::default();
+        let body = body(&wanted, (1, &nothing), &labels, ("sha256:x", true));
+        assert_eq!(body.env, Some(vec!["A=b".into()]));
+        let told = serde_json::to_string(&body).expect("as Docker gets it");
+        assert!(!told.contains("s3cret"), "{told}");
+    }
+
+    #[test]
     fn ports_and_devices_are_handed_through_and_told() {
         let grant = Grant {
             ports: vec![8_443, 20_001],
