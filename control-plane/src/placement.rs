@@ -112,13 +112,13 @@ fn data_on(view: &State, service: &Service) -> Option<NodeId> {
     if !service.spec.storage.is_bound() && !release.is_some_and(is_bound) {
         return None;
     }
-    let has_some = |node: &Node| {
+    let has_some = |node: &&std::sync::Arc<Node>| {
         let mut held = node.facts.volumes.iter();
         held.any(|held| held.service == service.id)
     };
     let holders: Vec<NodeId> = view
         .nodes()
-        .filter(|node| has_some(node))
+        .filter(has_some)
         .map(|node| node.id)
         .collect();
     if let [only] = holders[..] {
