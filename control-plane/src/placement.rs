@@ -108,7 +108,7 @@ fn data_on(view: &State, service: &Service) -> Option<NodeId> {
     let release = service
         .target()
         .and_then(|it| view.release(service.id, it.release));
-    let is_bound = |release: &Release| release.storage.is_bound();
+    let is_bound = |release: &std::sync::Arc<Release>| release.storage.is_bound();
     if !service.spec.storage.is_bound() && !release.is_some_and(is_bound) {
         return None;
     }
