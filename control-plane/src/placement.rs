@@ -116,11 +116,7 @@ fn data_on(view: &State, service: &Service) -> Option<NodeId> {
         let mut held = node.facts.volumes.iter();
         held.any(|held| held.service == service.id)
     };
-    let holders: Vec<NodeId> = view
-        .nodes()
-        .filter(has_some)
-        .map(|node| node.id)
-        .collect();
+    let holders: Vec<NodeId> = view.nodes().filter(has_some).map(|node| node.id).collect();
     if let [only] = holders[..] {
         return Some(only);
     }
