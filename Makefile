@@ -43,9 +43,9 @@ chaos: setup-tests skep-next skep-release test-app-release ## simulation and end
 	SKEP_CHAOS=full $(CARGO) test $(LOCKED) -p skep-simulation -- --nocapture
 	SKEP_CHAOS=full $(E2E_RELEASE) $(CARGO) test $(LOCKED) -p skep-tests
 
-bench: bench-ring bench-consensus bench-server bench-scheduler bench-autoscale bench-packing ## every benchmark; results in target/bench/
+bench: bench-ring bench-consensus bench-server bench-fleet bench-agent bench-images bench-scheduler bench-autoscale bench-packing ## every benchmark; results in target/bench/
 
-bench-%: setup-tests skep-release test-app-release ## one benchmark: bench-ring, bench-consensus, bench-server
+bench-%: setup-tests skep-release test-app-release ## one benchmark: bench-ring, bench-consensus, bench-server, bench-fleet, bench-agent, bench-images
 	$(E2E_RELEASE) $(CARGO) run $(LOCKED) --release -p skep-tests --bin bench-$*
 
 bench-scheduler: setup-build ## placement on Nomad's inputs, a million allocations, churn; target/bench/scheduler.json

@@ -60,6 +60,10 @@ find_missing_test_packages() {
   need etcd etcd-server
   # Gives images to several nodes of a lab.
   need docker-registry docker-registry
+  # A client of image registries that is not Docker.
+  need skopeo skopeo
+  # A terminal for a command that asks for one.
+  need script bsdutils
   if ! compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null; then
     missing+=(libfaketime)
   fi

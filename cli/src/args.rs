@@ -24,7 +24,8 @@ Exit codes:
   2  wrong usage, or an input that is not accepted
   3  the server is not reachable, cannot answer now, or does not know you
   130  Ctrl-C while following something that goes on without you
-`skep run` exits with what the command exited with.";
+`skep run` and `skep exec` exit with what the command exited with, `skep attach` with what the
+container did.";
 
 /// A self-hosted platform in one binary
 #[derive(Debug, Parser)]
@@ -89,6 +90,14 @@ pub(crate) enum Command {
     Top(commands::top::Args),
     /// Show what an app writes
     Logs(commands::logs::Args),
+    /// Run a command in a running container
+    Exec(commands::exec::Args),
+    /// Watch what a running container writes, until it ends
+    Attach(commands::attach::Args),
+    /// Copy files into and out of a running container
+    Cp(commands::cp::Args),
+    /// Reach ports of a running container from this machine
+    PortForward(commands::port_forward::Args),
     /// Run one command with a service's release
     Run(commands::run::Args),
     /// Show jobs: what runs to completion
@@ -114,6 +123,9 @@ pub(crate) enum Command {
     /// Pools of nodes: how they are filled, and what their nodes have in common
     #[command(subcommand)]
     Pool(commands::pool::Command),
+    /// Registries that ask for a login
+    #[command(subcommand)]
+    Registry(commands::registry::Command),
     /// What workspaces and environments may have
     #[command(subcommand)]
     Quota(commands::quota::Command),
@@ -149,7 +161,8 @@ pub(crate) enum Command {
     /// List the servers of the control plane, like `server ls`
     Servers,
     /// Run the agent of this node
-    Agent(Box<parts::agent::Args>),
+    #[command(subcommand)]
+    Agent(parts::agent::Part),
     /// Run the data plane of this node: ingress and Traefik's endpoint
     Net(parts::net::Args),
 }
@@ -171,21 +184,22 @@ pub(crate) enum PartCommand {
     #[command(subcommand)]
     Server(parts::server::Part),
     /// Run the agent of this node
-    Agent(Box<parts::agent::Args>),
+    #[command(subcommand)]
+    Agent(parts::agent::Part),
     /// Run the data plane of this node: ingress and Traefik's endpoint
     Net(parts::net::Args),
 }
 
-/// `skep server` alone, and with nothing but options, runs one: the word that says so is put in.
+/// `skep server` or `skep agent` alone, and with nothing but options, runs one: the word that says so is put in.
 pub(crate) fn spelled_out(mut line: Vec<OsString>) -> Vec<OsString> {
-    let is_server = line.get(1).is_some_and(|first| first == "server");
+    let is_either = (line.get(1)).is_some_and(|first| first == "server" || first == "agent");
     let says_more = line.get(2).and_then(|second| second.to_str());
     let is_run = match says_more {
         None => line.len() == 2,
         Some("-h" | "--help" | "-V" | "--version") => false,
         Some(second) => second.starts_with('-'),
     };
-    if is_server && is_run {
+    if is_either && is_run {
         line.insert(2, "run".into());
     }
     line
@@ -247,6 +261,8 @@ mod tests {
             ("skep server --help", false),
             ("skep servers", false),
             ("skep agent --help", true),
+            ("skep agent --data-dir d", true),
+            ("skep agent doctor --json", true),
             ("skep net", true),
             ("skep up", false),
         ] {

@@ -41,6 +41,8 @@ pub(crate) struct Failure {
     pub(crate) exit: Exit,
     /// What a command that was run for the user exited with: ours, too.
     pub(crate) own: Option<u8>,
+    /// The command that was run has said itself what is to be said: nothing more is printed.
+    pub(crate) is_told: bool,
     /// What to print.
     pub(crate) problem: Problem,
     /// Lines that help to understand it (the end of a log), printed before the problem.
@@ -58,6 +60,7 @@ impl Failure {
         Self {
             exit,
             own: None,
+            is_told: false,
             problem,
             context: Vec::new(),
         }
@@ -78,6 +81,13 @@ impl Failure {
     pub(crate) fn exiting(mut self, code: u8) -> Self {
         self.own = Some(code);
         self
+    }
+
+    /// A command that was run for the user ended with this code, and has said why.
+    pub(crate) fn exited(code: u8) -> Self {
+        let mut failure = Self::failed(format!("exit code {code}")).exiting(code);
+        failure.is_told = true;
+        failure
     }
 
     /// The same, with advice.

@@ -13,6 +13,7 @@ mod output;
 mod parts;
 mod probe;
 mod session;
+mod shell;
 mod target;
 mod upload;
 
@@ -32,7 +33,9 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            output::Output::new(json).failure(&failure);
+            if !failure.is_told {
+                output::Output::new(json).failure(&failure);
+            }
             failure
                 .own
                 .map_or_else(|| failure.exit.into(), ExitCode::from)

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use skep_model::allocation::{Desired, State as Observation};
 use skep_model::id::{AllocationId, NodeId};
+use skep_model::job::{Cause, Job, Status};
 use skep_model::node::Node;
 use skep_model::placement::Toward;
 use skep_model::service::{Release, Service};
@@ -99,6 +100,7 @@ pub fn surroundings(view: &State, service: &Service) -> Surroundings {
         data_on: data_on(view, service),
         moving: moving(view, service),
         relaxed: view.relaxed_by(service).is_some(),
+        prepared: release_phase(view, service).is_some_and(|job| job.status == Status::Succeeded),
     }
 }
 
@@ -133,6 +135,13 @@ fn data_on(view: &State, service: &Service) -> Option<NodeId> {
     youngest
         .map(|allocation| allocation.node)
         .or(holders.first().copied())
+}
+
+/// The job that is the release phase of what is rolled out; none: there is none, or not yet.
+pub fn release_phase<'a>(view: &'a State, service: &Service) -> Option<&'a Job> {
+    let deployment = service.rollout?.deployment;
+    let mut jobs = view.jobs_of(service.id).map(|job| &**job);
+    jobs.find(|job| job.cause == Cause::Release(deployment))
 }
 
 /// What the environment and the workspace of a service may have, and have. Counts what is there only where

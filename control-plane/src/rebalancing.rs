@@ -215,7 +215,7 @@ fn movable<'a>(view: &'a State, service: &Service) -> Option<&'a Release> {
         || placement.max_unavailable == Some(0)
         || release.cut_off() != CutOff::Keep
         || !release.storage.host_paths.is_empty()
-        || release.image.node.is_some();
+        || release.image.only_on().is_some();
     let allocations = view.allocations_of(service.id).filter(|a| a.is_live());
     let (well, others): (Vec<_>, Vec<_>) = allocations
         .partition(|a| a.desired == Desired::Run && a.is_routable() && a.target == target);

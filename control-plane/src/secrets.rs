@@ -62,6 +62,19 @@ impl Secrets {
         self.open(&webhook_context(service), sealed)
     }
 
+    /// Seals the password of a login at a registry; it opens again only for the same host.
+    pub fn seal_registry(&self, host: &str, password: &str) -> Sealed {
+        Sealed(self.key.seal(&registry_context(host), password.as_bytes()))
+    }
+
+    /// The password of a login at a registry.
+    ///
+    /// # Errors
+    /// It was sealed under another key, or for another host.
+    pub fn open_registry(&self, host: &str, sealed: &Sealed) -> Result<String, Problem> {
+        self.open(&registry_context(host), sealed)
+    }
+
     /// Seals the CA's key, as the cluster keeps it.
     pub fn seal_ca_key(&self, key_pem: &str) -> Vec<u8> {
         self.key.seal(CA_KEY_CONTEXT, key_pem.as_bytes())
@@ -113,4 +126,8 @@ fn variable_context(service: ServiceId, name: &str) -> String {
 
 fn webhook_context(service: ServiceId) -> String {
     format!("webhook/{service}")
+}
+
+fn registry_context(host: &str) -> String {
+    format!("registry/{host}")
 }

@@ -14,6 +14,35 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
     hex::encode(sha256(bytes))
 }
 
+/// SHA-256 of what comes in pieces.
+pub struct Sha256(digest::Context);
+
+impl Default for Sha256 {
+    fn default() -> Self {
+        Self(digest::Context::new(&digest::SHA256))
+    }
+}
+
+impl std::fmt::Debug for Sha256 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sha256")
+    }
+}
+
+impl Sha256 {
+    /// The next piece.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The sum of all of them.
+    pub fn finish(self) -> [u8; 32] {
+        let mut sum = [0; 32];
+        sum.copy_from_slice(self.0.finish().as_ref());
+        sum
+    }
+}
+
 /// HMAC-SHA-256 of `body` under `secret`.
 pub fn hmac_sha256(secret: &[u8], body: &[u8]) -> [u8; 32] {
     let mut tag = [0; 32];
@@ -54,6 +83,14 @@ mod tests {
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
         );
         assert_eq!(hex::encode(hmac_sha256(b"Jefe", BODY)), TAG);
+    }
+
+    #[test]
+    fn pieces_have_the_sum_of_the_whole() {
+        let mut pieces = Sha256::default();
+        pieces.update(b"a");
+        pieces.update(b"bc");
+        assert_eq!(pieces.finish(), sha256(b"abc"));
     }
 
     #[test]

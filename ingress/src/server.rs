@@ -7,7 +7,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, StatusCode, Version};
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -15,7 +17,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::connection::{Activity, Verdict, Watched};
@@ -30,6 +32,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// The pause after the kernel could not give a connection (no file descriptors left): nothing
 /// tells when it can again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// After a handover a connection without a request may have one on its way for so long: whoever uses
+/// it later than that has to expect its end, as ever.
+const LAST_CALL: Duration = Duration::from_secs(10);
 /// A silent peer is asked after this time whether it is still there, and again at this
 /// distance; the kernel gives up after `PROBES`.
 const PROBE_AFTER: Duration = Duration::from_secs(60);
@@ -52,6 +57,20 @@ impl Ingress {
     /// [`Options::drain_timeout`] for requests and upgraded connections to end. Several
     /// listeners may be served at the same time.
     pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> Closed {
+        let never = CancellationToken::new();
+        self.serve_or_hand_over(listener, shutdown, (never, Duration::ZERO))
+            .await
+    }
+
+    /// The same; where another process takes the listener over (`handed`) as much as `limit` is waited.
+    /// Until then nobody is turned away: a connection without a request stays for
+    /// 10 s in case one is on its way, and each answer of HTTP/1 says that it is the last.
+    pub async fn serve_or_hand_over(
+        &self,
+        listener: TcpListener,
+        shutdown: CancellationToken,
+        (handed, limit): (CancellationToken, Duration),
+    ) -> Closed {
         let shared = &self.shared;
         let builder = Arc::new(http_builder(&shared.options));
         let tunnels = Tunnels::default();
@@ -63,12 +82,13 @@ impl Ingress {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
+                () = handed.cancelled() => break,
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
                 accepted = listener.accept(), if has_room => match accepted {
                     Ok((stream, peer)) => {
                         tune(&stream);
                         let tunnels = tunnels.clone();
-                        let connection = Connection { shared: Arc::clone(shared), peer, tunnels, shutdown: shutdown.clone() };
+                        let connection = Connection { shared: Arc::clone(shared), peer, tunnels, shutdown: shutdown.clone(), handed: handed.clone() };
                         connections.spawn(connection.run(stream, Arc::clone(&builder)));
                     }
                     Err(error) => pause_after(&error).await,
@@ -77,20 +97,38 @@ impl Ingress {
             }
         }
         drop(listener);
-        drain(connections, tunnels, shared.options.drain_timeout).await
+        let drain_timeout = shared.options.drain_timeout;
+        if shutdown.is_cancelled() {
+            return drain(connections, tunnels, drain_timeout).await;
+        }
+        let deadline = async {
+            tokio::select! {
+                () = sleep(limit) => {}
+                () = async { shutdown.cancelled().await; sleep(drain_timeout).await } => {}
+            }
+        };
+        drain_until(connections, tunnels, deadline).await
     }
 }
 
-async fn drain(mut connections: JoinSet<()>, tunnels: Tunnels, limit: Duration) -> Closed {
-    let deadline = Instant::now() + limit;
+async fn drain(connections: JoinSet<()>, tunnels: Tunnels, limit: Duration) -> Closed {
+    drain_until(connections, tunnels, sleep(limit)).await
+}
+
+async fn drain_until(
+    mut connections: JoinSet<()>,
+    tunnels: Tunnels,
+    deadline: impl Future<Output = ()>,
+) -> Closed {
     tunnels.tracker.close();
     let all = async {
         while connections.join_next().await.is_some() {}
         tunnels.tracker.wait().await;
     };
-    let in_time = timeout_at(deadline, all).await.is_ok();
-    if in_time {
-        return Closed { cut: 0 };
+    tokio::select! {
+        biased;
+        () = all => return Closed { cut: 0 },
+        () = deadline => {}
     }
     let cut = connections.len() + tunnels.tracker.len();
     connections.shutdown().await;
@@ -149,6 +187,8 @@ struct Connection {
     peer: SocketAddr,
     tunnels: Tunnels,
     shutdown: CancellationToken,
+    /// Another process accepts in this one's place.
+    handed: CancellationToken,
 }
 
 impl Connection {
@@ -164,15 +204,30 @@ impl Connection {
             origin: origin(self.peer),
             tunnels: self.tunnels,
         });
-        let service = service_fn(move |request| {
-            let client = Arc::clone(&client);
-            async move { Ok::<_, Infallible>(proxy::handle(client, request).await) }
+        let handed = self.handed.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (client, handed) = (Arc::clone(&client), handed.clone());
+            async move {
+                let is_http1 = request.version() <= Version::HTTP_11;
+                let mut answer = proxy::handle(client, request).await;
+                let is_upgrade = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+                if handed.is_cancelled() && is_http1 && !is_upgrade {
+                    let close = HeaderValue::from_static("close");
+                    answer.headers_mut().insert(CONNECTION, close);
+                }
+                Ok::<_, Infallible>(answer)
+            }
         });
         let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
         let mut connection = std::pin::pin!(builder.serve_connection_with_upgrades(io, service));
         let mut checks = interval(Activity::check_every(&self.shared.options));
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut draining, mut closing) = (false, false);
+        let last_call = async {
+            self.handed.cancelled().await;
+            sleep(LAST_CALL).await;
+        };
+        let mut last_call = std::pin::pin!(last_call);
         loop {
             tokio::select! {
                 biased;
@@ -183,6 +238,10 @@ impl Connection {
                     return;
                 }
                 () = self.shutdown.cancelled(), if !draining => {
+                    draining = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = last_call.as_mut(), if !draining => {
                     draining = true;
                     connection.as_mut().graceful_shutdown();
                 }

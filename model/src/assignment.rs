@@ -4,11 +4,14 @@
 use std::collections::BTreeMap;
 
 use crate::allocation::Desired;
+use crate::container::Container;
 use crate::deployment::Origin;
-use crate::id::{AllocationId, ClusterId, DeploymentId, ServiceId};
+use crate::health::Health;
+use crate::hooks::Hooks;
+use crate::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
 use crate::job::Attempt;
 use crate::service::{Image, Target};
-use crate::spec::{Builder, Health, Resources, Restart};
+use crate::spec::{Builder, Resources, Restart};
 use crate::storage::Storage;
 
 /// Which desired set is newer: a restored backup raises the incarnation, commands the number.
@@ -20,6 +23,18 @@ pub struct Generation {
     pub number: u64,
 }
 
+/// Most nodes that an assignment names as having its image.
+pub const MAX_IMAGE_PEERS: usize = 5;
+
+/// A node that has an image, and hands it to other nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImagePeer {
+    /// Which: its certificate must say so.
+    pub node: NodeId,
+    /// Where it serves: `host:port`.
+    pub address: String,
+}
+
 /// One allocation as its node is told of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assignment {
@@ -29,6 +44,8 @@ pub struct Assignment {
     pub service: ServiceId,
     /// For names and labels: `service-environment-project`.
     pub service_label: String,
+    /// The same, for the labels of its logs.
+    pub names: Names,
     /// What it runs.
     pub target: Target,
     /// Run, drain or stop.
@@ -61,6 +78,24 @@ pub struct Assignment {
     pub devices: BTreeMap<String, u32>,
     /// What is mounted into it.
     pub storage: Storage,
+    /// How it is confined.
+    pub container: Container,
+    /// What runs before it and before its end; the release phase is a job's.
+    pub hooks: Hooks,
+    /// Nodes that have the image, the one that built it first; empty where a registry has it. At most
+    /// [`MAX_IMAGE_PEERS`].
+    pub image_peers: Vec<ImagePeer>,
+}
+
+/// Whose logs they are, in the words of people. Empty: an older server, which does not say.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Names {
+    /// The project.
+    pub project: String,
+    /// The environment.
+    pub environment: String,
+    /// The service.
+    pub service: String,
 }
 
 /// One build as its node is told of it.

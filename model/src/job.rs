@@ -77,6 +77,8 @@ pub enum Cause {
         /// The time that was due, ms since the epoch: with the service, the name of this run.
         at_ms: u64,
     },
+    /// The release phase of a deployment: before its release takes over.
+    Release(DeploymentId),
     /// Somebody asked for it.
     Request {
         /// Who.
@@ -91,7 +93,11 @@ pub enum Cause {
 impl Cause {
     /// A command of its own, beside what the service is for: overlap does not concern it.
     pub fn is_aside(&self) -> bool {
-        matches!(self, Self::Request { command, .. } if !command.is_empty())
+        match self {
+            Self::Request { command, .. } => !command.is_empty(),
+            Self::Release(_) => true,
+            Self::Deployment(_) | Self::Schedule { .. } => false,
+        }
     }
 }
 

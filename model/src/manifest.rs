@@ -1,6 +1,8 @@
 //! `skep.toml`: an app's own file, in the units that people write.
 
 mod autoscale;
+mod container;
+mod health;
 mod storage;
 
 use std::collections::BTreeMap;
@@ -18,6 +20,8 @@ use crate::storage::{HostPath, SecretFile};
 use crate::{name, variable};
 
 pub use autoscale::{AutoscaleTable, SizingTable};
+pub use container::{ContainerTable, HooksTable, InitTable};
+pub use health::{HealthTable, ProbeTable};
 pub use storage::VolumeTable;
 
 /// The file's name.
@@ -71,6 +75,10 @@ pub struct Manifest {
     pub host_paths: Option<Vec<HostPath>>,
     /// Variables as files: replaces all that were said.
     pub secrets: Option<Vec<SecretFile>>,
+    /// How its containers are confined.
+    pub container: ContainerTable,
+    /// What runs around them.
+    pub hooks: HooksTable,
     /// Plain variables. Secrets do not belong into a repository: `skep env set --secret`.
     pub env: BTreeMap<String, String>,
 }
@@ -89,25 +97,6 @@ pub struct ResourcesTable {
     pub memory_limit: Option<ByteSize>,
     /// Requested disk.
     pub disk: Option<ByteSize>,
-}
-
-/// `[health]`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct HealthTable {
-    /// GET this path.
-    pub path: Option<String>,
-    /// Pause between checks.
-    #[serde(with = "humantime_serde")]
-    pub interval: Option<Duration>,
-    /// Longest wait for one answer.
-    #[serde(with = "humantime_serde")]
-    pub timeout: Option<Duration>,
-    /// How long a new allocation may take to become healthy.
-    #[serde(with = "humantime_serde")]
-    pub deadline: Option<Duration>,
-    /// Failed checks in a row that make it unhealthy.
-    pub failures: Option<u32>,
 }
 
 /// `[update]`.
@@ -286,17 +275,7 @@ impl Manifest {
             self.resources.disk.map(|size| size.as_u64()),
         );
         set(&mut spec.placement, self.placement.clone());
-        spec.health.path = self.health.path.clone().or(spec.health.path);
-        set(
-            &mut spec.health.interval_ms,
-            self.health.interval.map(millis),
-        );
-        set(&mut spec.health.timeout_ms, self.health.timeout.map(millis));
-        set(
-            &mut spec.health.deadline_ms,
-            self.health.deadline.map(millis),
-        );
-        set(&mut spec.health.failures, self.health.failures);
+        self.health.apply(&mut spec.health);
         set(&mut spec.update.max_surge, self.update.max_surge);
         set(&mut spec.update.drain_ms, self.update.drain.map(millis));
         self.run.apply(&mut spec.run);
@@ -309,6 +288,8 @@ impl Manifest {
         set(&mut spec.storage.volumes, volumes);
         set(&mut spec.storage.host_paths, self.host_paths.clone());
         set(&mut spec.storage.secrets, self.secrets.clone());
+        self.container.apply(&mut spec.container);
+        self.hooks.apply(&mut spec.hooks);
         Ok(spec)
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::NodeId;
+use crate::machine::Machine;
 use crate::name;
 use crate::problem::Problem;
 use crate::storage::{HeldVolume, check_path};
@@ -58,10 +59,19 @@ pub struct Facts {
     /// What its operator lets apps have of it: these folders and all within them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_paths: Vec<String>,
+    /// Where it hands images to other nodes, `host:port`; none: it keeps none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_address: Option<String>,
+    /// What the machine is.
+    #[serde(default, skip_serializing_if = "Machine::is_silent")]
+    pub machine: Machine,
 }
 
 /// Most volumes on a node.
 pub const MAX_HELD: usize = 1_024;
+
+/// Longest address at which a node hands out images, in bytes.
+pub const MAX_IMAGE_ADDRESS: usize = 300;
 
 /// Whether a node can be relied on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -74,11 +84,18 @@ pub enum NodeStatus {
     RuntimeDown,
     /// Its agent has been silent for too long.
     Lost,
+    /// Its agent says that the runtime answers a ping and does nothing else.
+    RuntimeWedged,
 }
 
 impl NodeStatus {
     /// Every status, in the order of the stored format: append only.
-    pub const ALL: [Self; 3] = [Self::Ready, Self::RuntimeDown, Self::Lost];
+    pub const ALL: [Self; 4] = [
+        Self::Ready,
+        Self::RuntimeDown,
+        Self::Lost,
+        Self::RuntimeWedged,
+    ];
 }
 
 /// What operators want of a node, whatever its status.
@@ -120,6 +137,8 @@ pub struct Node {
     pub meta: BTreeMap<String, String>,
     /// What operators want of it.
     pub admin: Admin,
+    /// Held by the one agent that speaks for it: drawn anew by each life of the agent; 0: nobody's yet.
+    pub seat: u128,
 }
 
 impl Node {
@@ -149,6 +168,15 @@ impl Facts {
                 "at most {MAX_META} metadata keys and kinds of devices"
             )));
         }
+        if let Some(address) = &self.image_address {
+            let is_sane = address.len() <= MAX_IMAGE_ADDRESS
+                && address.bytes().all(|byte| byte.is_ascii_graphic());
+            if !is_sane {
+                let text = "the node's address for images is not host:port";
+                return Err(Problem::invalid("image_address", text));
+            }
+        }
+        self.machine.check()?;
         let mut meta = self.meta.iter();
         meta.try_for_each(|(key, value)| check_meta(key, value))?;
         let mut devices = self.devices.keys();

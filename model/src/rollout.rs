@@ -137,7 +137,7 @@ impl Policy {
         Ok(())
     }
 
-    /// What a rollout begins with. Where nothing serves yet there is nothing to try a release beside.
+    /// What a rollout begins with, its release phase apart. Where nothing serves yet there is nothing to try a release beside.
     pub fn first_phase(&self, has_live: bool) -> Phase {
         match self.strategy {
             Strategy::BlueGreen if has_live => Phase::Trial,
@@ -146,9 +146,11 @@ impl Policy {
         }
     }
 
-    /// What follows a phase, begun at `now_ms` (cluster time); none: the end of the rollout.
-    pub fn next_phase(&self, phase: Phase, now_ms: u64) -> Option<Phase> {
+    /// What follows a phase, begun at `now_ms` (cluster time), beside a live release or with none; none:
+    /// the end of the rollout.
+    pub fn next_phase(&self, phase: Phase, (has_live, now_ms): (bool, u64)) -> Option<Phase> {
         match phase {
+            Phase::Before => Some(self.first_phase(has_live)),
             Phase::Canary { step } => Some(match self.steps.get(step as usize + 1) {
                 Some(_) => Phase::Canary { step: step + 1 },
                 None => Phase::Rolling,
@@ -162,8 +164,10 @@ impl Policy {
 
     /// How many allocations of the new release a phase works towards, of so many that are wanted.
     pub fn share(&self, phase: Phase, wanted: u32) -> u32 {
-        let Phase::Canary { step } = phase else {
-            return wanted;
+        let step = match phase {
+            Phase::Before => return 0,
+            Phase::Canary { step } => step,
+            Phase::Rolling | Phase::Trial | Phase::Kept { .. } => return wanted,
         };
         let step = self.steps.get(step as usize);
         step.map_or(wanted, |step| {
@@ -194,6 +198,8 @@ pub enum Phase {
         /// Until this cluster time, ms since the epoch.
         until_ms: u64,
     },
+    /// The release phase runs, and nothing of the new release beside it.
+    Before,
 }
 
 /// A rollout's phase, and whether it goes on.
@@ -302,7 +308,7 @@ mod tests {
         };
         let all = |policy: &Policy| {
             let first = policy.first_phase(true);
-            std::iter::successors(Some(first), |phase| policy.next_phase(*phase, 100))
+            std::iter::successors(Some(first), |phase| policy.next_phase(*phase, (true, 100)))
                 .collect::<Vec<_>>()
         };
         let canary = |step| Phase::Canary { step };
@@ -312,6 +318,11 @@ mod tests {
             [Phase::Trial, Phase::Kept { until_ms: 105 }]
         );
         assert_eq!(all(&Policy::default()), [Phase::Rolling]);
+        let after = |has_live| two.next_phase(Phase::Before, (has_live, 100));
+        assert_eq!(
+            (after(true), after(false)),
+            (Some(canary(0)), Some(Phase::Rolling))
+        );
         assert_eq!(two.first_phase(false), Phase::Rolling);
         assert_eq!(blue_green.first_phase(false), Phase::Rolling);
     }
@@ -324,5 +335,6 @@ mod tests {
         assert_eq!(shares(100), [10, 34, 100, 100]);
         assert_eq!(shares(0), [0, 0, 0, 0]);
         assert_eq!(policy.share(Phase::Trial, 7), 7);
+        assert_eq!(policy.share(Phase::Before, 7), 0);
     }
 }

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::container::Container;
+use crate::health::Health;
+use crate::hooks::Hooks;
 use crate::id::{DeploymentId, EnvironmentId, NodeId, ServiceId};
 use crate::placement::{CutOff, Placement};
 use crate::rollout::{Phase, Progress};
 use crate::run::Mode;
-use crate::spec::{Health, Resources, Restart, ServiceType};
+use crate::spec::{Resources, Restart, ServiceType};
 use crate::storage::{Storage, VOLUME_STOP_AFTER_MS};
 use crate::variable::{Sealed, Variable};
 
@@ -119,7 +122,7 @@ impl Service {
     /// to no other than one that has taken over.
     pub fn serves(&self, target: Target) -> bool {
         match (self.rollout, self.progress.phase) {
-            (Some(new), Phase::Trial) => target != new,
+            (Some(new), Phase::Before | Phase::Trial) => target != new,
             (Some(new), Phase::Kept { .. }) => target == new,
             _ => true,
         }
@@ -161,8 +164,18 @@ pub struct Image {
     pub reference: String,
     /// What it is: `sha256:...`. What runs is this, whatever the reference means by then.
     pub digest: String,
-    /// The node that alone has it (a local build); none: any node can pull it.
+    /// The node that built it or had it first; none: a registry has it.
     pub node: Option<NodeId>,
+    /// Nodes hand it to each other: `digest` is its manifest's, and any node with a store gets it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
+}
+
+impl Image {
+    /// The node that alone has it; none: others can get it.
+    pub fn only_on(&self) -> Option<NodeId> {
+        self.node.filter(|_| !self.shared)
+    }
 }
 
 /// Immutable: an image and the configuration it runs with, numbered within its service.
@@ -196,6 +209,10 @@ pub struct Release {
     pub stop_grace_ms: u64,
     /// What is mounted into it.
     pub storage: Storage,
+    /// How its containers are confined.
+    pub container: Container,
+    /// What runs around them.
+    pub hooks: Hooks,
     /// The commit it was built from.
     pub commit: Option<String>,
     /// Cluster time of creation, ms since the epoch.

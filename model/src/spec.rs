@@ -3,6 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::autoscale::{Autoscale, Metric};
+use crate::container::Container;
+use crate::health::Health;
+use crate::hooks::Hooks;
 use crate::name;
 use crate::placement::Placement;
 use crate::problem::Problem;
@@ -107,35 +110,6 @@ impl Default for Resources {
     }
 }
 
-/// How the agent finds out that an allocation may get traffic.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields, default)]
-pub struct Health {
-    /// GET this path and want 2xx or 3xx; none: a TCP connection is enough.
-    pub path: Option<String>,
-    /// Pause between checks once healthy, in ms.
-    pub interval_ms: u64,
-    /// Longest wait for one answer, in ms.
-    pub timeout_ms: u64,
-    /// How long a new allocation may take to become healthy, in ms.
-    pub deadline_ms: u64,
-    /// Failed checks in a row that make a healthy allocation unhealthy.
-    pub failures: u32,
-}
-
-impl Default for Health {
-    fn default() -> Self {
-        Self {
-            path: None,
-            interval_ms: 2_000,
-            timeout_ms: 2_000,
-            deadline_ms: 60_000,
-            failures: 3,
-        }
-    }
-}
-
 /// How a release replaces another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -227,6 +201,10 @@ pub struct ServiceSpec {
     /// Volumes, paths of the node, and secrets as files.
     #[serde(skip_serializing_if = "Storage::is_empty")]
     pub storage: Storage,
+    /// How its containers are confined.
+    pub container: Container,
+    /// What runs around them.
+    pub hooks: Hooks,
 }
 
 impl Default for ServiceSpec {
@@ -250,6 +228,8 @@ impl Default for ServiceSpec {
             autoscale: None,
             rollout: rollout::Policy::default(),
             storage: Storage::default(),
+            container: Container::default(),
+            hooks: Hooks::default(),
         }
     }
 }
@@ -314,20 +294,6 @@ impl ServiceSpec {
             1 << 60,
         )?;
         between(
-            "health.interval_ms",
-            self.health.interval_ms,
-            100,
-            3_600_000,
-        )?;
-        between("health.timeout_ms", self.health.timeout_ms, 10, 60_000)?;
-        between(
-            "health.deadline_ms",
-            self.health.deadline_ms,
-            1_000,
-            3_600_000,
-        )?;
-        between("health.failures", u64::from(self.health.failures), 1, 100)?;
-        between(
             "update.max_surge",
             u64::from(self.update.max_surge),
             0,
@@ -362,12 +328,9 @@ impl ServiceSpec {
         if self.port == Some(0) {
             return Err(Problem::invalid("port", "0 is not a port").hint("1 to 65535"));
         }
-        if let Some(path) = &self.health.path
-            && (!path.starts_with('/') || path.chars().any(|c| c.is_control() || c == ' '))
-        {
-            return Err(Problem::invalid("health.path", "not an absolute path")
-                .hint("for example /healthz"));
-        }
+        self.health.check(self.is_routed())?;
+        self.container.check()?;
+        self.check_hooks()?;
         if let Some(path) = &self.dockerfile {
             inside("dockerfile", path)?;
         }
@@ -425,6 +388,20 @@ impl ServiceSpec {
         Ok(())
     }
 
+    fn check_hooks(&self) -> Result<(), Problem> {
+        self.hooks.check(self.is_routed())?;
+        let mode = self.run.mode;
+        if mode != Mode::Service && !self.hooks.release.is_empty() {
+            let text = format!(
+                "a service of the mode `{}` has no release phase",
+                mode.as_str()
+            );
+            return Err(Problem::invalid("hooks.release", text)
+                .hint("begin its own command with it, or make it a service of the mode `batch`"));
+        }
+        Ok(())
+    }
+
     fn check_rollout(&self) -> Result<(), Problem> {
         self.rollout.check()?;
         let mode = self.run.mode;
@@ -448,6 +425,14 @@ impl ServiceSpec {
             }
             Some(Source::Image { reference }) => check_image("source.reference", reference),
             None => Ok(()),
+        }
+    }
+
+    /// What the rollout of a new release begins with.
+    pub fn first_phase(&self, has_live: bool) -> rollout::Phase {
+        match self.hooks.release.is_empty() {
+            true => self.rollout.first_phase(has_live),
+            false => rollout::Phase::Before,
         }
     }
 

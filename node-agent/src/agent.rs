@@ -15,15 +15,19 @@ use tokio_util::task::TaskTracker;
 use crate::build;
 use crate::builds::Builds;
 use crate::executor::Executor;
+use crate::images::{self, Images};
 use crate::keeper::{Events, Keeper, Parts};
 use crate::ledger::{self, Contents, SledLedger, Writer};
-use crate::logs::Logs;
+use crate::logs::ship::Shipper;
+use crate::logs::{Logs, Watcher};
 use crate::metrics::Metrics;
 use crate::net::client::Client;
 use crate::options::Options;
 use crate::routes::Publisher;
 use crate::runtime::{self, Runtime};
+use crate::seat::{self, Seat};
 use crate::session::{Outbox, ServerUploads, Session};
+use crate::shell::Shells;
 use crate::storage::Shelf;
 use crate::{credentials, facts, metrics, samples, servers};
 
@@ -49,6 +53,12 @@ pub enum Error {
         /// What is wrong.
         source: ledger::Error,
     },
+    /// The folder is another machine's.
+    #[error(transparent)]
+    Seat(#[from] seat::Error),
+    /// Another agent speaks for this node.
+    #[error("this agent keeps its hands off the containers: {0}")]
+    Doubled(String),
     /// Docker's socket.
     #[error("docker: {0}")]
     Docker(String),
@@ -60,6 +70,9 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// The images.
+    #[error(transparent)]
+    Images(#[from] crate::images::Error),
     /// The operating system gives no thread.
     #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
@@ -72,6 +85,7 @@ pub struct Agent {
     metrics: Metrics,
     metrics_listener: tokio::net::TcpListener,
     credentials: credentials::Own,
+    seat: Arc<Seat>,
     identity: (ClusterId, NodeId),
 }
 
@@ -91,6 +105,13 @@ impl Agent {
             .await
             .map_err(|source| Error::Metrics { address, source })?;
         let facts = facts::machine(&options);
+        let (folder, machine, moved) = (
+            options.data_dir.clone(),
+            facts.machine.clone(),
+            options.moved,
+        );
+        let drawn = spawn_blocking(move || Seat::draw(&folder, &machine, moved)).await;
+        let seat = drawn.map_err(|_| credentials::Error::Closing)??;
         let credentials = credentials::ensure(&options, &facts, shutdown).await?;
         let identity = credentials.reloadable().identity();
         let node = identity.node_id().ok_or(credentials::Error::NotANode)?;
@@ -99,8 +120,14 @@ impl Agent {
             metrics: Metrics::default(),
             metrics_listener,
             credentials,
+            seat: Arc::new(seat),
             identity: (identity.cluster, node),
         })
+    }
+
+    /// Whether the agent of this data folder has joined already.
+    pub fn has_identity(data_dir: &std::path::Path) -> bool {
+        credentials::is_there(data_dir)
     }
 
     /// Where `/metrics` is served.
@@ -124,22 +151,21 @@ impl Agent {
             metrics,
             metrics_listener,
             credentials,
+            seat,
             identity: (cluster, node),
         } = self;
+        // Another agent's word ends this one, not whoever runs it.
+        let shutdown = shutdown.child_token();
         let (ledger, contents) = open_ledger(&options).await?;
         let (writer, thread) = Writer::start(ledger, metrics.clone()).map_err(Error::Thread)?;
         let runtime = Runtime::new(&options.docker_socket, (cluster, node), metrics.clone())
-            .map_err(|error| Error::Docker(crate::error_chain(&error)))?;
+            .map_err(|error| Error::Docker(crate::error_chain(&error)))?
+            .with_log_budget(options.log_budget_bytes);
         let servers = credentials::servers(&options, &credentials).await?;
         let outbox = Arc::new(Outbox::default());
         let net = Client::new(options.net_socket.clone());
         let status = net.watch(shutdown.child_token());
         let tasks = TaskTracker::new();
-        tasks.spawn(metrics::serve(
-            metrics_listener,
-            metrics.clone(),
-            shutdown.clone(),
-        ));
         tasks.spawn(servers::keep(
             servers.clone(),
             credentials.clone(),
@@ -153,8 +179,18 @@ impl Agent {
             shutdown.clone(),
         ));
         let volumes_made = Arc::new(Notify::new());
+        let around = images::Around {
+            data_dir: &options.data_dir,
+            server: &servers.address(),
+            credentials: own.clone(),
+            cluster,
+            docker: runtime.docker().clone(),
+            socket: runtime.socket().clone(),
+            metrics: metrics.clone(),
+        };
+        let images = Images::start(&options.images, around, (&tasks, &shutdown)).await?;
         let keep_facts = facts::keep(
-            runtime.clone(),
+            (runtime.clone(), images.address().to_owned()),
             status.clone(),
             outbox.clone(),
             (options.clone(), volumes_made.clone()),
@@ -177,6 +213,17 @@ impl Agent {
         let (wanted, wanted_now) = watch::channel(None);
         let (places, places_now) = watch::channel(Default::default());
         let (down, down_events) = mpsc::channel(EVENTS_MAX);
+        let scrape = samples::Scrape::new(
+            running.clone(),
+            places_now.clone(),
+            options.data_dir.clone(),
+        );
+        tasks.spawn(metrics::serve(
+            metrics_listener,
+            metrics.clone(),
+            scrape,
+            shutdown.clone(),
+        ));
         let publisher = Publisher {
             client: net,
             status,
@@ -184,17 +231,40 @@ impl Agent {
             outbox: outbox.clone(),
         };
         tasks.spawn(publisher.run(shutdown.clone()));
+        let shells = Shells::new(
+            runtime.clone(),
+            servers.clone(),
+            tasks.clone(),
+            shutdown.clone(),
+        );
+        let watcher = Watcher::start(shutdown.clone());
+        for destination in &options.ship_logs_to {
+            let shipper = Shipper {
+                destination: destination.clone(),
+                node: options.name.clone(),
+                runtime: runtime.clone(),
+                places: places_now.clone(),
+                watcher: watcher.clone(),
+                writer: writer.clone(),
+                metrics: metrics.clone(),
+                positions: contents.shipped.clone(),
+            };
+            tasks.spawn(shipper.run(shutdown.clone()));
+        }
         let session = Session {
             servers: servers.clone(),
             cluster,
             outbox: outbox.clone(),
             down,
-            logs: Logs::new(runtime.clone(), places_now, servers.clone()),
+            logins: runtime.logins().clone(),
+            shells,
+            logs: Logs::new(runtime.clone(), places_now, servers.clone(), watcher),
             held,
             metrics: metrics.clone(),
             credentials: own,
+            seat: seat.clone(),
         };
-        tasks.spawn(session.run(shutdown.clone()));
+        let session = tokio::spawn(speak(session, seat.clone(), shutdown.clone()));
 
         let (told, told_events) = mpsc::channel(EVENTS_MAX);
         tasks.spawn(runtime::events::watch(
@@ -212,11 +282,14 @@ impl Agent {
             node,
             work_dir: options.data_dir.join("builds"),
             uploads: Arc::new(ServerUploads { servers }),
+            images: Some(images.clone()),
+            logins: runtime.logins().clone(),
         };
         let parts = Parts {
             node,
             executor: Executor {
                 runtime: runtime.clone(),
+                images: images.clone(),
                 writer: writer.clone(),
                 done,
                 tasks: TaskTracker::new(),
@@ -224,6 +297,7 @@ impl Agent {
             },
             builds: Builds::new(env, outbox.clone(), metrics.clone(), finished),
             runtime,
+            images,
             writer,
             outbox,
             metrics,
@@ -233,6 +307,7 @@ impl Agent {
             reports,
             stop_on_exit: options.stop_on_exit,
             devices: options.devices,
+            seat: seat.clone(),
         };
         let events = Events {
             down: down_events,
@@ -241,11 +316,33 @@ impl Agent {
             reports: report_events,
             finished: finished_events,
         };
-        Keeper::new(parts, contents, shutdown).run(events).await;
+        if seat.is_refused() {
+            tracing::warn!(
+                "a server has said that another agent speaks for this node: nothing is touched before a \
+                 server takes this one"
+            );
+            shutdown.run_until_cancelled(seat.admitted()).await;
+        }
+        Keeper::new(parts, contents, shutdown.clone())
+            .run(events)
+            .await;
+        shutdown.cancel();
+        let refusal = session.await.unwrap_or_default();
         tasks.close();
         close(thread, tasks).await;
-        Ok(())
+        refusal.map_or(Ok(()), |why| Err(Error::Doubled(why)))
     }
+}
+
+/// Keeps the session; where another agent speaks for this node everything ends, with what was said.
+async fn speak(session: Session, seat: Arc<Seat>, shutdown: CancellationToken) -> Option<String> {
+    let refusal = session.run(shutdown.clone()).await;
+    if let Some(why) = &refusal {
+        tracing::error!(%why, "another agent speaks for this node: this one ends");
+        let _ = spawn_blocking(move || seat.refuse()).await;
+        shutdown.cancel();
+    }
+    refusal
 }
 
 /// Lets the parts end and the ledger write what it was given.

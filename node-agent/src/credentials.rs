@@ -131,6 +131,42 @@ pub(crate) async fn ensure(
     Ok(Own::new(loaded, folder))
 }
 
+/// Whether there are credentials in a data folder.
+pub(crate) fn is_there(data_dir: &Path) -> bool {
+    data_dir.join(FOLDER).exists()
+}
+
+/// Asks a server something that it refuses, for the sake of its answer; none: there is nothing by which
+/// a server could be trusted. Changes nothing on either side.
+///
+/// # Errors
+/// The token, the address or the credentials mean nothing.
+pub(crate) async fn ask_in_vain(
+    options: &crate::doctor::Options,
+    server: &str,
+) -> Result<Option<tonic::Status>, Error> {
+    let held = match &options.data_dir {
+        Some(folder) => load(folder.join(FOLDER)).await?,
+        None => None,
+    };
+    let config = match (held, &options.join_token) {
+        (Some(held), _) => {
+            let expected = Expected::Role(Role::Server);
+            tls::client_config(&use_as_node(&held)?, expected, ALPN_GRPC)
+        }
+        (None, Some(token)) => {
+            let token: JoinToken = token.parse()?;
+            tls::pinned_client_config(token.ca, ALPN_GRPC)
+        }
+        (None, None) => return Ok(None),
+    };
+    let address = server.split(',').next().unwrap_or_default().trim();
+    let mut client = AgentsClient::new(grpc::channel(address, config)?);
+    // No request to sign is in it.
+    let answer = call(client.renew(v1::RenewRequest::default())).await;
+    Ok(answer.err())
+}
+
 /// The node's credentials in use, and where they are kept. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Own {

@@ -1,10 +1,14 @@
 //! Does what was planned: each piece of work in a task of its own, its calls bounded and timed by
 //! the runtime. Tells how it went; decides nothing.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bollard::models::Mount;
 use skep_model::assignment::Assignment;
+use skep_model::health::Check;
+use skep_model::hooks::PreStop;
 use skep_model::id::AllocationId;
 use skep_model::problem::{Code, Problem};
 use tokio::sync::mpsc;
@@ -12,10 +16,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock;
+use crate::health;
+use crate::images::Images;
 use crate::ledger::{Change, Writer};
-use crate::plan::{Failure, Grant, Local, Phase, Seen};
+use crate::plan::{Failure, Grant, Local, Phase, Seen, explain_exit};
 use crate::runtime::{Error, Runtime};
 use crate::storage::Shelf;
+
+/// Left for the stop signal where what was asked before has taken all the grace.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// One piece of work for one allocation.
 #[derive(Debug)]
@@ -35,6 +44,8 @@ pub(crate) enum Op {
         containers: Vec<String>,
         /// Time between SIGTERM and SIGKILL.
         grace: Duration,
+        /// What one of them is asked before, in that time.
+        farewell: Option<Farewell>,
     },
     /// Remove these.
     Remove(Vec<String>),
@@ -42,6 +53,17 @@ pub(crate) enum Op {
     Examine(String),
     /// Find out what there is.
     List,
+}
+
+/// What a container is asked before its stop signal.
+#[derive(Debug)]
+pub(crate) struct Farewell {
+    /// Which.
+    pub(crate) container: String,
+    /// What.
+    pub(crate) hook: PreStop,
+    /// Where it answers.
+    pub(crate) at: Option<SocketAddr>,
 }
 
 /// How it went.
@@ -79,6 +101,8 @@ pub(crate) struct Done {
 pub(crate) struct Executor {
     /// Docker.
     pub(crate) runtime: Runtime,
+    /// Images that nodes share.
+    pub(crate) images: Images,
     /// What must be remembered before acting.
     pub(crate) writer: Writer,
     /// Where the outcomes go.
@@ -124,7 +148,11 @@ impl Executor {
                     }
                 };
             }
-            Op::Stop { containers, grace } => self.stop(allocation, containers, grace).await,
+            Op::Stop {
+                containers,
+                grace,
+                farewell,
+            } => self.stop(allocation, (containers, grace), farewell).await,
             Op::Remove(containers) => self.remove(allocation, containers).await,
             Op::Examine(container) => self.examine(container).await,
             Op::List => self.runtime.list_of(allocation).await.map(Outcome::Listed),
@@ -150,14 +178,13 @@ impl Executor {
             let message = format!("the node cannot write its ledger: {why}");
             return Err(failure(Problem::new(Code::Runtime, message), false));
         }
-        let image = match self.runtime.find_image(&assignment.image).await {
+        let image = match self.find_image(assignment).await {
             Ok(Some(image)) => image,
             Ok(None) => {
                 self.tell(id, Outcome::Pulling).await;
-                let pulled = self.runtime.pull_image(&assignment.image);
+                let pulled = self.get_image(assignment);
                 let Some(pulled) = cancel.run_until_cancelled(pulled).await else {
-                    let message = "not wanted any more";
-                    return Err(failure(Problem::new(Code::Canceled, message), false));
+                    return Err(failure(not_wanted(), false));
                 };
                 let image = pulled.map_err(|problem| failure(problem, true))?;
                 self.tell(id, Outcome::Pulled).await;
@@ -167,9 +194,14 @@ impl Executor {
         };
         let mounts = self.shelf.prepare(assignment, attempt).await;
         let mounts = mounts.map_err(|problem| failure(problem, true))?;
+        let prepared = self.prepare(assignment, attempt, (&image, &mounts));
+        let Some(prepared) = cancel.run_until_cancelled(prepared).await else {
+            return Err(failure(not_wanted(), false));
+        };
+        prepared?;
         let started = self
             .runtime
-            .start(assignment, (attempt, grant), (&image, mounts))
+            .start(assignment, (attempt, grant), (&image, &mounts))
             .await;
         let seen = started.map_err(|error| refused(&error))?;
         let mut seen = seen.ok_or_else(|| {
@@ -183,16 +215,106 @@ impl Executor {
         Ok(seen)
     }
 
+    /// Runs what has to end well before the app's own command begins.
+    async fn prepare(
+        &self,
+        assignment: &Assignment,
+        attempt: u32,
+        (image, mounts): (&str, &[Mount]),
+    ) -> Result<(), Failure> {
+        let all = &assignment.hooks.init;
+        for (index, init) in all.iter().enumerate() {
+            let ran = self
+                .runtime
+                .run_init(assignment, (attempt, index), (image, mounts));
+            let ended = ran.await.map_err(|error| refused(&error))?;
+            let why = match &ended {
+                Some(exit) if exit.code == 0 && !exit.oom => continue,
+                Some(exit) => explain_exit(exit, assignment).message,
+                None => format!("had not ended after {} s", init.timeout_ms / 1_000),
+            };
+            let mut text = format!(
+                "`{}`, command {} of {} before the app's own, {why}",
+                init.command.join(" "),
+                index + 1,
+                all.len()
+            );
+            let tail = ended.map_or(String::new(), |exit| exit.tail);
+            if let Some(last) = tail.lines().rev().find(|line| !line.trim().is_empty()) {
+                text.push_str(&format!(": {last}"));
+            }
+            let problem = Problem::new(Code::Crashed, text)
+                .hint("`hooks.init` names it; it has to exit with 0");
+            return Err(failure(problem, true));
+        }
+        Ok(())
+    }
+
+    /// Docker's id of an assignment's image, where Docker has it.
+    async fn find_image(&self, assignment: &Assignment) -> Result<Option<String>, Error> {
+        if let Some(found) = self.runtime.find_image(&assignment.image).await? {
+            return Ok(Some(found));
+        }
+        match self.images.docker_id(&assignment.image).await {
+            Some(id) => self.runtime.image_id(&id).await,
+            None => Ok(None),
+        }
+    }
+
+    /// From the nodes that have it, or from its registry.
+    async fn get_image(&self, assignment: &Assignment) -> Result<String, Problem> {
+        match assignment.image.shared {
+            true => {
+                self.images
+                    .bring(&assignment.image, &assignment.image_peers)
+                    .await
+            }
+            false => self.runtime.pull_image(&assignment.image).await,
+        }
+    }
+
     async fn stop(
         &self,
         allocation: AllocationId,
-        containers: Vec<String>,
-        grace: Duration,
+        (containers, grace): (Vec<String>, Duration),
+        farewell: Option<Farewell>,
     ) -> Result<Outcome, Error> {
+        let begun = Instant::now();
+        if let Some(farewell) = &farewell {
+            self.say_farewell(farewell, grace).await;
+        }
         for container in &containers {
-            self.runtime.stop(container, grace).await?;
+            let left = match &farewell {
+                Some(farewell) if farewell.container == *container => {
+                    grace.saturating_sub(begun.elapsed()).max(LAST_MOMENT)
+                }
+                _ => grace,
+            };
+            self.runtime.stop(container, left).await?;
         }
         self.remove(allocation, containers).await
+    }
+
+    /// What comes of it changes nothing: the container is stopped either way.
+    async fn say_farewell(&self, farewell: &Farewell, grace: Duration) {
+        let Farewell {
+            container,
+            hook,
+            at,
+        } = farewell;
+        let check = match hook {
+            PreStop::Exec(command) => Check::Exec(command.clone()),
+            PreStop::Http(path) => Check::Http(path.clone()),
+        };
+        let question = health::Question {
+            check: &check,
+            at: *at,
+            limit: grace,
+        };
+        if let Err(why) = question.ask(&self.runtime, container).await {
+            let why = question.explain(&why);
+            tracing::warn!(container, why, "what was asked before a stop went wrong");
+        }
     }
 
     async fn remove(
@@ -219,6 +341,10 @@ impl Executor {
         }
         Ok(Outcome::Examined(container, seen))
     }
+}
+
+fn not_wanted() -> Problem {
+    Problem::new(Code::Canceled, "not wanted any more")
 }
 
 fn failure(problem: Problem, counted: bool) -> Failure {

@@ -11,11 +11,14 @@ pub mod build;
 mod builds;
 mod clock;
 pub mod credentials;
+pub mod doctor;
 mod executor;
 mod facts;
 mod health;
+mod images;
 mod keeper;
 pub mod ledger;
+mod logins;
 mod logs;
 mod metrics;
 pub mod net;
@@ -24,13 +27,17 @@ mod plan;
 mod routes;
 mod runtime;
 mod samples;
+mod seat;
 mod servers;
 mod session;
+mod shell;
 mod storage;
 #[cfg(test)]
 mod testing;
 
 pub use agent::{Agent, Error, run};
+pub use images::{Budget, Options as ImageOptions};
+pub use logs::ship::Destination as LogDestination;
 pub use options::Options;
 pub use plan::Devices;
 

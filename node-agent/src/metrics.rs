@@ -19,8 +19,11 @@ use parking_lot::Mutex;
 use skep_model::allocation::State;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+
+use crate::samples::Scrape;
 
 /// Scrapes at a time.
 const CONNECTIONS_MAX: usize = 16;
@@ -37,6 +40,11 @@ struct Counts {
     session: AtomicBool,
     runtime_ok: AtomicBool,
     builds: AtomicU64,
+    image_bytes: Mutex<BTreeMap<&'static str, u64>>,
+    image_liars: AtomicU64,
+    lines_shipped: AtomicU64,
+    lines_refused: AtomicU64,
+    shipping_failures: AtomicU64,
 }
 
 /// The agent's counters; cheap to clone.
@@ -80,6 +88,27 @@ impl Metrics {
     /// A build began.
     pub(crate) fn build(&self) {
         self.counts.builds.fetch_add(1, Relaxed);
+    }
+
+    /// Bytes of images moved: taken from a `peer`, or `given` to one.
+    pub(crate) fn image_bytes(&self, way: &'static str, bytes: u64) {
+        *self.counts.image_bytes.lock().entry(way).or_default() += bytes;
+    }
+
+    /// Another node gave something else than it was asked for.
+    pub(crate) fn image_liar(&self) {
+        self.counts.image_liars.fetch_add(1, Relaxed);
+    }
+
+    /// Lines that receivers of logs took, and that they refused for good.
+    pub(crate) fn shipped(&self, taken: u64, refused: u64) {
+        self.counts.lines_shipped.fetch_add(taken, Relaxed);
+        self.counts.lines_refused.fetch_add(refused, Relaxed);
+    }
+
+    /// A receiver of logs did not take any just now.
+    pub(crate) fn shipping_failed(&self) {
+        self.counts.shipping_failures.fetch_add(1, Relaxed);
     }
 
     /// Whether there is a session with a server.
@@ -157,12 +186,50 @@ impl Metrics {
             "Builds begun.",
             &builds,
         );
+        let moved = labelled("way", &counts.image_bytes.lock());
+        family(
+            "skep_agent_image_bytes_total",
+            "counter",
+            "Bytes of images taken from other nodes (peer) and given to them (given).",
+            &moved,
+        );
+        let liars = plain(counts.image_liars.load(Relaxed));
+        family(
+            "skep_agent_image_liars_total",
+            "counter",
+            "Blobs from other nodes that were not what they should be.",
+            &liars,
+        );
+        for (name, count, help) in [
+            (
+                "skep_agent_log_lines_shipped_total",
+                &counts.lines_shipped,
+                "Lines that receivers of logs took.",
+            ),
+            (
+                "skep_agent_log_lines_refused_total",
+                &counts.lines_refused,
+                "Lines that receivers of logs refused for good.",
+            ),
+            (
+                "skep_agent_log_shipping_failures_total",
+                &counts.shipping_failures,
+                "Requests that receivers of logs did not take; they are made again.",
+            ),
+        ] {
+            family(name, "counter", help, &plain(count.load(Relaxed)));
+        }
         text
     }
 }
 
 /// Serves until `cancel`.
-pub(crate) async fn serve(listener: TcpListener, metrics: Metrics, cancel: CancellationToken) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    metrics: Metrics,
+    scrape: Scrape,
+    cancel: CancellationToken,
+) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let accept = async {
         loop {
@@ -176,10 +243,13 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Metrics, cancel: Cance
                     continue;
                 }
             };
-            let metrics = metrics.clone();
+            let (metrics, scrape) = (metrics.clone(), scrape.clone());
             let service = service_fn(move |request: Request<Incoming>| {
-                let answer = answer(&metrics, request.uri().path());
-                async move { Ok::<_, Infallible>(answer) }
+                let (metrics, scrape) = (metrics.clone(), scrape.clone());
+                async move {
+                    let path = request.uri().path();
+                    Ok::<_, Infallible>(answer(&metrics, scrape, path).await)
+                }
             });
             let served = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -195,9 +265,14 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Metrics, cancel: Cance
     cancel.run_until_cancelled(accept).await;
 }
 
-fn answer(metrics: &Metrics, path: &str) -> Response<Full<Bytes>> {
+async fn answer(metrics: &Metrics, scrape: Scrape, path: &str) -> Response<Full<Bytes>> {
     let (status, body) = match path {
-        "/metrics" => (StatusCode::OK, metrics.render()),
+        "/metrics" => {
+            // The kernel may take its time to sum up a large group's memory.
+            let read = spawn_blocking(move || scrape.render()).await;
+            let body = metrics.render() + &read.unwrap_or_default();
+            (StatusCode::OK, body)
+        }
         "/healthz" => (StatusCode::OK, "ok\n".to_owned()),
         _ => (
             StatusCode::NOT_FOUND,

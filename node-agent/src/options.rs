@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::logs::ship::Destination;
 use crate::plan::Devices;
+
+/// [`Options::log_budget_bytes`] where nobody says otherwise: 30 MiB for each of a hundred containers.
+pub(crate) const LOG_BUDGET_BYTES: u64 = 3_000 << 20;
 
 /// The options of one agent.
 #[derive(Debug, Clone)]
@@ -30,12 +34,23 @@ pub struct Options {
     pub builder: bool,
     /// What the node says of itself for constraints, key to value; operators may say otherwise.
     pub meta: BTreeMap<String, String>,
+    /// How it keeps images, and hands them to other nodes.
+    pub images: crate::images::Options,
+    /// The data folder is this machine's from now on, whoever's it was.
+    pub moved: bool,
+    /// An operator's word on the node's memory, in bytes; none: as found out.
+    pub memory_bytes: Option<u64>,
     /// Devices that containers may be given, each to one at a time.
     pub devices: Devices,
     /// Folders of the node that apps may be given, with all within them.
     pub host_paths: Vec<PathBuf>,
     /// Where secrets are files while containers use them: in memory, never on a disk.
     pub secrets_dir: PathBuf,
+    /// What the logs of all containers may take on this node, in bytes. Each gets a hundredth of it, in
+    /// three files, of at least 1 MiB each; one that exists keeps what it was made with.
+    pub log_budget_bytes: u64,
+    /// Where the logs of apps are shipped to.
+    pub ship_logs_to: Vec<Destination>,
 }
 
 impl Options {

@@ -1,10 +1,13 @@
 //! Values for tests.
 
 use skep_model::allocation::Desired;
-use skep_model::assignment::Assignment;
+use skep_model::assignment::{Assignment, Names};
+use skep_model::container::Container;
+use skep_model::health::Health;
+use skep_model::hooks::Hooks;
 use skep_model::id::{AllocationId, DeploymentId, ServiceId};
 use skep_model::service::{Image, Target};
-use skep_model::spec::{Health, Resources, Restart};
+use skep_model::spec::{Resources, Restart};
 
 /// An assignment that wants to run.
 pub(crate) fn assignment(id: u128) -> Assignment {
@@ -12,6 +15,11 @@ pub(crate) fn assignment(id: u128) -> Assignment {
         allocation: AllocationId::from_u128(id),
         service: ServiceId::from_u128(1),
         service_label: "web-production-shop".into(),
+        names: Names {
+            project: "shop".into(),
+            environment: "production".into(),
+            service: "web".into(),
+        },
         target: Target {
             release: 1,
             deployment: DeploymentId::from_u128(2),
@@ -21,6 +29,7 @@ pub(crate) fn assignment(id: u128) -> Assignment {
             reference: "app:1".into(),
             digest: format!("sha256:{id:064}"),
             node: None,
+            shared: false,
         },
         port: None,
         environment: vec![("A".into(), "secret".into())],
@@ -35,6 +44,9 @@ pub(crate) fn assignment(id: u128) -> Assignment {
         dynamic_ports: 0,
         devices: Default::default(),
         storage: Default::default(),
+        container: Container::default(),
+        hooks: Hooks::default(),
+        image_peers: Vec::new(),
     }
 }
 
@@ -51,8 +63,13 @@ pub(crate) fn options() -> crate::Options {
         stop_on_exit: false,
         builder: true,
         meta: Default::default(),
+        images: Default::default(),
+        memory_bytes: None,
+        moved: false,
         devices: Default::default(),
         host_paths: Vec::new(),
         secrets_dir: "/nonexistent".into(),
+        log_budget_bytes: crate::options::LOG_BUDGET_BYTES,
+        ship_logs_to: Vec::new(),
     }
 }

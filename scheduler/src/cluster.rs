@@ -30,6 +30,10 @@ pub enum Standing {
     Draining,
     /// Its runtime does not answer.
     RuntimeDown,
+    /// Its runtime answers a ping, and does nothing else.
+    RuntimeWedged,
+    /// Nobody knows how much memory it has.
+    Unmeasured,
     /// Its agent is silent.
     Lost,
 }
@@ -39,7 +43,11 @@ impl Standing {
         match (node.status, node.admin) {
             (NodeStatus::Lost, _) => Self::Lost,
             (NodeStatus::RuntimeDown, _) => Self::RuntimeDown,
-            (NodeStatus::Ready, Admin::Eligible) => Self::Ready,
+            (NodeStatus::RuntimeWedged, _) => Self::RuntimeWedged,
+            (NodeStatus::Ready, Admin::Eligible) => match node.facts.machine.memory_unknown {
+                true => Self::Unmeasured,
+                false => Self::Ready,
+            },
             (NodeStatus::Ready, Admin::Cordoned) => Self::Cordoned,
             (NodeStatus::Ready, Admin::Draining { .. }) => Self::Draining,
         }

@@ -186,6 +186,14 @@ fn attributes_of<'a>(node: &'a Node, host_paths: &'a str) -> BTreeMap<&'a str, &
         ),
         ("node.storage", if facts.storage { "true" } else { "" }),
         (HOST_PATHS, host_paths),
+        (
+            "node.images",
+            if facts.image_address.is_some() {
+                "true"
+            } else {
+                ""
+            },
+        ),
     ];
     for (key, value) in built_in {
         if value.is_empty() {

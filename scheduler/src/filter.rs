@@ -27,6 +27,8 @@ pub struct Surroundings {
     pub moving: BTreeMap<AllocationId, NodeId>,
     /// Constraints are preferences, whatever its release says.
     pub relaxed: bool,
+    /// The release phase of what is rolled out has ended well.
+    pub prepared: bool,
 }
 
 /// What one allocation needs of a node.
@@ -42,6 +44,8 @@ pub struct Ask {
     pub only_on: Option<NodeId>,
     /// What is mounted into it.
     pub storage: Storage,
+    /// Nodes hand its image to each other: one that keeps no images cannot get it.
+    pub shares_image: bool,
     /// What its release does not say.
     pub around: Surroundings,
     /// Where those allocations of the service are that are to stay, one entry each: only these are
@@ -59,8 +63,9 @@ impl Ask {
                 relaxed: release.placement.relaxed || around.relaxed,
                 ..release.placement.clone()
             },
-            only_on: release.image.node,
             storage: release.storage.clone(),
+            only_on: release.image.only_on(),
+            shares_image: release.image.shared,
             around: around.clone(),
             staying: None,
         }
@@ -129,6 +134,10 @@ pub enum Reason {
     Draining,
     /// Its runtime does not answer.
     RuntimeDown,
+    /// Its runtime answers a ping, and does nothing else.
+    RuntimeWedged,
+    /// Nobody knows how much memory it has.
+    MemoryUnknown,
     /// Its agent is silent.
     Lost,
 }

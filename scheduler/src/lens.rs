@@ -146,6 +146,9 @@ impl<'a, 'q> Lens<'a, 'q> {
                 offered.any(|prefix| Path::new(&wanted.host).starts_with(prefix))
             }));
         }
+        if self.ask.shares_image {
+            rules.push(self.rule(Reason::Image, "node.images", |value| value.is_some()));
+        }
         if self.cluster.columns().get(WORKSPACES).is_some() {
             let own = self.ask.around.workspace.as_deref();
             rules.push(self.rule(Reason::Workspace, WORKSPACES, |value| {
@@ -340,6 +343,8 @@ impl<'a, 'q> Lens<'a, 'q> {
             Standing::Cordoned => Some(Reason::Cordoned),
             Standing::Draining => Some(Reason::Draining),
             Standing::RuntimeDown => Some(Reason::RuntimeDown),
+            Standing::RuntimeWedged => Some(Reason::RuntimeWedged),
+            Standing::Unmeasured => Some(Reason::MemoryUnknown),
             Standing::Lost | Standing::Absent => Some(Reason::Lost),
         };
         // What has its image or data elsewhere cannot run here, whatever becomes of the node.

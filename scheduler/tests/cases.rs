@@ -125,6 +125,7 @@ fn parse_node(world: &mut World, words: &[&str]) -> Option<()> {
         None => NodeStatus::Ready,
         Some("lost") => NodeStatus::Lost,
         Some("runtime-down") => NodeStatus::RuntimeDown,
+        Some("runtime-wedged") => NodeStatus::RuntimeWedged,
         Some("cordoned" | "drain") => NodeStatus::Ready,
         Some(_) => return None,
     };
@@ -218,6 +219,7 @@ fn parse_service(world: &mut World, words: &[&str]) -> Option<()> {
             }
             "phase" => service.progress.phase = parse_phase(words.next()?)?,
             "since" => service.progress.since_ms = seconds(words.next()?)?,
+            "prepared" => world.around.prepared = true,
             "paused" => service.progress.paused = true,
             "stopped" => service.stopped = true,
             "removing" => service.removing = true,
@@ -241,9 +243,10 @@ fn parse_step(word: &str) -> Option<CanaryStep> {
     })
 }
 
-/// `step:0`, `trial` or `kept:90s`.
+/// `before`, `step:0`, `trial` or `kept:90s`.
 fn parse_phase(word: &str) -> Option<Phase> {
     match word.split_once(':') {
+        None if word == "before" => Some(Phase::Before),
         None => (word == "trial").then_some(Phase::Trial),
         Some(("step", step)) => Some(Phase::Canary {
             step: step.parse().ok()?,
@@ -368,6 +371,7 @@ fn print(world: &World, plan: &Plan) -> String {
             Phase::Rolling => "rolling".to_owned(),
             Phase::Canary { step } => format!("step:{step}"),
             Phase::Trial => "trial".to_owned(),
+            Phase::Before => "before".to_owned(),
             Phase::Kept { until_ms } => format!("kept:{}s", until_ms / 1_000),
         };
         lines.push(format!("advance to {phase}: {}", advance.reason));

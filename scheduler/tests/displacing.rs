@@ -267,3 +267,26 @@ fn every_node_answers_for_itself_and_the_first_answer_is_where_it_goes() {
     assert_eq!(both[0].1, "1 node does not fulfil `zone in b,c` (`c`)");
     assert_eq!(both[1].0, Reason::Cpu);
 }
+
+#[test]
+fn an_image_that_nodes_share_goes_to_nodes_that_keep_images() {
+    let mut world = World::new(service(1, 1));
+    for id in 1..=2 {
+        let node = node(id, 4_000, 8_192);
+        world.nodes.insert(node.id, node);
+    }
+    let ask = |shares_image| skep_scheduler::filter::Ask {
+        shares_image,
+        ..world.ask()
+    };
+    let (shared, pulled) = (ask(true), ask(false));
+    let cluster = world.cluster();
+    let refusal = place(&Draft::new(&cluster), &shared).unwrap_err();
+    assert_eq!(refusal.reasons[0].reason, Reason::Image);
+    assert!(place(&Draft::new(&cluster), &pulled).is_ok());
+    let keeps = world.nodes.get_mut(&NodeId::from_u128(2)).unwrap();
+    keeps.facts.image_address = Some("10.0.0.2:7074".into());
+    let cluster = world.cluster();
+    let choice = place(&Draft::new(&cluster), &shared).unwrap();
+    assert_eq!(choice.node, NodeId::from_u128(2));
+}

@@ -14,6 +14,7 @@ use skep_model::allocation::{Allocation, Desired, State};
 use skep_model::id::{AllocationId, DeploymentId, NodeId};
 use skep_model::job::{Cause, Job, Status};
 use skep_model::node::{Admin, NodeStatus};
+use skep_model::rollout::Phase;
 use skep_model::run::{Mode, Overlap};
 use skep_scheduler::jobs::Plan;
 
@@ -100,6 +101,10 @@ fn parse(given: &str) -> Jobs {
                     Some("replace") => Overlap::Replace,
                     _ => Overlap::Forbid,
                 };
+                if let Some(limit) = value("before") {
+                    world.service.progress.phase = Phase::Before;
+                    world.service.spec.hooks.release_timeout_ms = limit * 1_000;
+                }
                 world.service.stopped = has("stopped");
                 world.service.removing = has("removing");
             }
@@ -158,6 +163,7 @@ fn of_release(text: &str) -> skep_model::service::Target {
 fn job(words: &[&str], value: &dyn Fn(&str) -> Option<u64>, has: &dyn Fn(&str) -> bool) -> Job {
     let cause = match words[1] {
         "deploy" => Cause::Deployment(DeploymentId::from_u128(1)),
+        "before" => Cause::Release(DeploymentId::from_u128(1)),
         "asked" | "aside" => Cause::Request {
             by: "admin".into(),
             command: if words[1] == "aside" {
@@ -235,6 +241,7 @@ fn describe(plan: &Plan) -> String {
             Cause::Deployment(id) => format!("deployment {}", id.as_u128()),
             Cause::Schedule { at_ms } => format!("due@{}", at_ms / 1_000),
             Cause::Request { .. } => "asked".to_owned(),
+            Cause::Release(id) => format!("release phase {}", id.as_u128()),
         };
         let id = job.id.as_u128();
         let id = if id < 1_000 {

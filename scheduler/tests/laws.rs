@@ -132,17 +132,14 @@ fn after(world: &World, plan: &Plan) -> World {
     after
 }
 
-/// Meant to run, not over, and not on a node that has been silent for more than a minute.
+/// Meant to run, not over, and not on a node that is given up.
 fn running(world: &World) -> impl Iterator<Item = &Allocation> {
     let is_given_up = |a: &Allocation| {
         let node = world.nodes.get(&a.node);
-        let lost = node.filter(|node| node.status == NodeStatus::Lost);
-        lost.is_some_and(|node| world.now_ms >= node.status_ms + 60_000)
+        node.is_some_and(|node| world.is_given_up(node))
     };
-    world
-        .allocations
-        .values()
-        .filter(move |a| a.desired == Desired::Run && a.is_live() && !is_given_up(a))
+    let all = world.allocations.values();
+    all.filter(move |a| a.desired == Desired::Run && a.is_live() && !is_given_up(a))
 }
 
 /// Of the target, and where it may stay.

@@ -146,7 +146,7 @@ impl Simulation {
             (Control::Promote, Phase::Trial) if !is_whole => {}
             (Control::Promote, phase) => {
                 let now_ms = self.world.now_ms;
-                if let Some(next) = service.spec.rollout.next_phase(phase, now_ms) {
+                if let Some(next) = service.spec.rollout.next_phase(phase, (true, now_ms)) {
                     self.enter(next);
                 }
             }

@@ -8,6 +8,9 @@ use anyhow::{Context as _, Result};
 use crate::containers::TEST_LABEL;
 use crate::place;
 
+/// A shell that runs on an empty image.
+const BUSYBOX: &str = "/bin/busybox";
+
 /// A folder that can be built.
 pub struct App {
     dir: PathBuf,
@@ -55,6 +58,23 @@ impl App {
     /// The file cannot be written.
     pub fn set_lines(&self, lines: &str) -> Result<()> {
         self.write("Dockerfile", &self.dockerfile(lines))
+    }
+
+    /// Writes the Dockerfile anew: this version, with busybox, and a command where others have an entry
+    /// point.
+    ///
+    /// # Errors
+    /// There is no static busybox, or the file cannot be written.
+    pub fn set_shell(&self, version: &str) -> Result<()> {
+        std::fs::copy(BUSYBOX, self.dir.join("busybox"))
+            .context("a static busybox is needed: apt install busybox-static")?;
+        let text = format!(
+            "FROM scratch\nLABEL {TEST_LABEL}={}\nCOPY busybox /bin/busybox\n\
+             COPY skep-test-app /skep-test-app\nENV VERSION=\"{version}\"\nEXPOSE 8080\n\
+             CMD [\"/skep-test-app\"]\n",
+            self.run
+        );
+        self.write("Dockerfile", &text)
     }
 
     /// The label comes first: no layer is shared with other runs, so that removing this run's

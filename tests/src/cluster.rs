@@ -44,6 +44,8 @@ pub struct Bootstrap {
     pub token: String,
     /// A token to join with.
     pub join_token: String,
+    /// `host:port` where agents are taken.
+    pub agents: String,
 }
 
 /// A running cluster.
@@ -83,6 +85,17 @@ pub async fn with_cluster(name: &str, test: impl AsyncFnOnce(&Cluster) -> Result
     with_cluster_set(name, &[], test).await;
 }
 
+/// The same with no other cluster beside it: for what fills the machine, or would be misled by whoever
+/// does.
+///
+/// # Panics
+/// As `with_cluster`.
+pub async fn with_cluster_alone(name: &str, test: impl AsyncFnOnce(&Cluster) -> Result<()>) {
+    if let Err(error) = run((&default_socket(), CLUSTERS), name, &[], test).await {
+        panic!("{name}: {error:#}");
+    }
+}
+
 /// The same with these variables in the server's environment.
 ///
 /// # Panics
@@ -92,7 +105,7 @@ pub async fn with_cluster_set(
     server: &[(&str, String)],
     test: impl AsyncFnOnce(&Cluster) -> Result<()>,
 ) {
-    if let Err(error) = run(&default_socket(), name, server, test).await {
+    if let Err(error) = run((&default_socket(), 1), name, server, test).await {
         panic!("{name}: {error:#}");
     }
 }
@@ -106,17 +119,17 @@ pub async fn with_cluster_on(
     name: &str,
     test: impl AsyncFnOnce(&Cluster) -> Result<()>,
 ) -> Result<()> {
-    run(docker_socket, name, &[], test).await
+    run((docker_socket, 1), name, &[], test).await
 }
 
 async fn run(
-    docker_socket: &str,
+    (docker_socket, room): (&str, u32),
     name: &str,
     server: &[(&str, String)],
     test: impl AsyncFnOnce(&Cluster) -> Result<()>,
 ) -> Result<()> {
     // With the full numbers nothing runs beside: what is counted is Skep, not the neighbours.
-    let permits = if chaos::is_full() { CLUSTERS } else { 1 };
+    let permits = if chaos::is_full() { CLUSTERS } else { room };
     let _room = ROOM.acquire_many(permits).await.expect("never closed");
     let dir = tempfile::Builder::new().prefix("skep-").tempdir()?;
     let plan = Plan::make(name, dir.path(), docker_socket)?.with_server(server);
@@ -163,6 +176,17 @@ impl Cluster {
     pub async fn image(&self, version: &str, settings: &[(&str, &str)]) -> Result<String> {
         let app = self.app(&format!("image-{version}"), version)?;
         app.set(version, settings)?;
+        self.image_of(&app, version).await
+    }
+
+    /// Builds an image of the test app with a shell beside it and no entry point, so that other commands
+    /// can run in it; answers its reference.
+    ///
+    /// # Errors
+    /// There is no static busybox, or the build failed.
+    pub async fn shell_image(&self, version: &str) -> Result<String> {
+        let app = self.app(&format!("shell-{version}"), version)?;
+        app.set_shell(version)?;
         self.image_of(&app, version).await
     }
 

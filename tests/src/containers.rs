@@ -3,13 +3,17 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result, bail};
-use bollard::models::{ContainerCreateBody, ContainerSummary, ContainerSummaryStateEnum};
+use bollard::exec::StartExecResults;
+use bollard::models::{
+    ContainerCreateBody, ContainerSummary, ContainerSummaryStateEnum, ExecConfig,
+};
 use bollard::query_parameters::{
-    BuildImageOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
-    ListImagesOptionsBuilder, PushImageOptionsBuilder, RemoveContainerOptionsBuilder,
-    RemoveImageOptionsBuilder,
+    BuildImageOptionsBuilder, EventsOptionsBuilder, KillContainerOptionsBuilder,
+    ListContainersOptionsBuilder, ListImagesOptionsBuilder, PushImageOptionsBuilder,
+    RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
 };
 use bollard::{API_DEFAULT_VERSION, Docker, body_full};
 use bytes::Bytes;
@@ -19,6 +23,8 @@ use futures_util::StreamExt;
 pub const CLUSTER_LABEL: &str = "sh.skep.cluster";
 /// The label that names the allocation.
 pub const ALLOCATION_LABEL: &str = "sh.skep.allocation";
+/// The label of what runs before an app's own command, with its number.
+const INIT_LABEL: &str = "sh.skep.init";
 /// The label of images that the tests build themselves; its value is the prefix of the run.
 pub const TEST_LABEL: &str = "sh.skep.test";
 /// Docker on a busy machine takes its time; what takes longer hangs.
@@ -42,6 +48,17 @@ pub struct Container {
 #[derive(Clone)]
 pub struct Containers {
     docker: Docker,
+}
+
+/// What happened to the containers of a cluster.
+#[derive(Debug, Clone, Default)]
+pub struct Happened(Arc<Mutex<Vec<String>>>);
+
+impl Happened {
+    /// So far.
+    pub fn lines(&self) -> Vec<String> {
+        self.0.lock().expect("nobody panics").clone()
+    }
 }
 
 /// The socket of the machine's own daemon.
@@ -149,6 +166,20 @@ impl Containers {
         }
     }
 
+    /// The main process of a container; none: it does not run, or is gone.
+    ///
+    /// # Errors
+    /// Docker's, other than that it is gone.
+    pub async fn pid(&self, id: &str) -> Result<Option<i64>> {
+        match self.docker.inspect_container(id, None).await {
+            Ok(found) => {
+                let pid = found.state.and_then(|state| state.pid);
+                Ok(pid.filter(|pid| *pid != 0))
+            }
+            Err(error) => gone_is_fine(Err(error)).map(|()| None),
+        }
+    }
+
     /// The limits of a container: memory in bytes, CPU in billionths of a core.
     ///
     /// # Errors
@@ -159,6 +190,52 @@ impl Containers {
             .host_config
             .context("a container has a host configuration")?;
         Ok((host.memory.unwrap_or(0), host.nano_cpus.unwrap_or(0)))
+    }
+
+    /// Runs a command in a container: its exit code and what it wrote.
+    ///
+    /// # Errors
+    /// Docker's; it is gone.
+    pub async fn exec(&self, id: &str, command: &[&str]) -> Result<(i64, String)> {
+        let config = ExecConfig {
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            cmd: Some(command.iter().map(ToString::to_string).collect()),
+            ..ExecConfig::default()
+        };
+        let made = self.docker.create_exec(id, config).await?.id;
+        let started = self.docker.start_exec(&made, None).await?;
+        let mut text = String::new();
+        if let StartExecResults::Attached { mut output, .. } = started {
+            while let Some(frame) = output.next().await {
+                text.push_str(&String::from_utf8_lossy(&frame?.into_bytes()));
+            }
+        }
+        let code = self.docker.inspect_exec(&made).await?.exit_code;
+        Ok((code.context("an exit code")?, text))
+    }
+
+    /// Writes down what happens to the containers of a cluster from now on, in order: `start replica`,
+    /// `destroy init0`, `exec_start: ... replica`. An attempt of a job is a replica here.
+    pub fn follow(&self, cluster: &str) -> Happened {
+        let label = format!("{CLUSTER_LABEL}={cluster}");
+        let filters = HashMap::from([("label", vec![label]), ("type", vec!["container".into()])]);
+        let options = EventsOptionsBuilder::default().filters(&filters).build();
+        let happened = Happened::default();
+        let (docker, lines) = (self.docker.clone(), happened.0.clone());
+        tokio::spawn(async move {
+            let mut events = Box::pin(docker.events(Some(options)));
+            while let Some(Ok(event)) = events.next().await {
+                let labels = event.actor.and_then(|actor| actor.attributes);
+                let which = labels
+                    .unwrap_or_default()
+                    .get(INIT_LABEL)
+                    .map_or_else(|| "replica".to_owned(), |number| format!("init{number}"));
+                let line = format!("{} {which}", event.action.unwrap_or_default());
+                lines.lock().expect("nobody panics").push(line);
+            }
+        });
+        happened
     }
 
     /// SIGKILL to a container's process, behind Skep's back.
@@ -239,6 +316,17 @@ impl Containers {
             }
         }
         Ok(())
+    }
+
+    /// References of images whose name begins so.
+    ///
+    /// # Errors
+    /// Docker's.
+    pub async fn images_named(&self, prefix: &str) -> Result<Vec<String>> {
+        let options = ListImagesOptionsBuilder::default().all(true).build();
+        let images = self.docker.list_images(Some(options)).await?;
+        let tags = images.into_iter().flat_map(|image| image.repo_tags);
+        Ok(tags.filter(|tag| tag.starts_with(prefix)).collect())
     }
 
     /// Removes a container, running or not.

@@ -211,10 +211,41 @@ impl Process {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// CPU time so far, of all its threads (`utime` and `stime` of proc(5)).
+    ///
+    /// # Errors
+    /// It does not run.
+    pub async fn cpu_time(&self) -> Result<Duration> {
+        let Some(pid) = self.pid().await else {
+            bail!("{} does not run", self.name);
+        };
+        cpu_time_of(pid)
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
     }
+}
+
+/// CPU time of a process so far, of all its threads.
+///
+/// # Errors
+/// There is no such process.
+pub fn cpu_time_of(pid: u32) -> Result<Duration> {
+    /// `USER_HZ`: what Linux shows user space on every platform that Skep runs on.
+    const TICKS_PER_S: u64 = 100;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name, in parentheses, may hold anything; `utime` is the 14th field, the 12th behind it.
+    let (_, rest) = stat.rsplit_once(')').context("no name in /proc/PID/stat")?;
+    let ticks: Vec<u64> = rest
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(str::parse)
+        .collect::<Result<_, _>>()?;
+    let ms = ticks.iter().sum::<u64>() * 1_000 / TICKS_PER_S;
+    Ok(Duration::from_millis(ms))
 }
 
 /// Sends a signal to one process.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
@@ -129,6 +130,34 @@ impl Skep {
         let mut command = self.command(arguments);
         command.env("SKEP_TOKEN", token);
         self.finish(arguments, command).await
+    }
+
+    /// Runs a command to its end with this input; answers its output byte by byte, too.
+    ///
+    /// # Errors
+    /// As `run`.
+    pub async fn feed<A: AsRef<OsStr>>(
+        &self,
+        arguments: &[A],
+        input: &[u8],
+    ) -> Result<(Ended, Vec<u8>)> {
+        let mut child = self.command(arguments).stdin(Stdio::piped()).spawn()?;
+        let mut stdin = child.stdin.take().context("a pipe")?;
+        let write = async move {
+            // A command need not read all of it.
+            let _ = stdin.write_all(input).await;
+        };
+        let both = async { tokio::join!(write, child.wait_with_output()).1 };
+        let output = timeout(DEADLINE, both).await;
+        let output = output.context("the command hangs")??;
+        let words = arguments.iter().map(|word| word.as_ref().to_string_lossy());
+        let ended = Ended {
+            command: words.collect::<Vec<_>>().join(" "),
+            code: code_of(output.status),
+            stdout: format!("{} bytes", output.stdout.len()),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        };
+        Ok((ended, output.stdout))
     }
 
     async fn finish<A: AsRef<OsStr>>(

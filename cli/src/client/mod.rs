@@ -5,6 +5,7 @@
 mod bases;
 mod error;
 pub(crate) mod sse;
+mod upgrade;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use skep_identity::tls::pinned_client_config;
 use skep_model::problem::Problem;
 
 pub(crate) use error::Error;
+pub(crate) use upgrade::Socket;
 
 use crate::context::Context;
 use bases::Bases;

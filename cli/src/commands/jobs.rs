@@ -138,6 +138,7 @@ fn row(job: &JobView, now_ms: u64) -> Vec<String> {
     let cause = match &job.cause {
         CauseView::Deployment { .. } => "deployment".to_owned(),
         CauseView::Schedule { .. } => "schedule".to_owned(),
+        CauseView::Release { .. } => "release phase".to_owned(),
         CauseView::Request { by, .. } => by.clone(),
     };
     let took = job.started_ms.map_or("-".to_owned(), |started_ms| {

@@ -3,15 +3,18 @@
 
 pub(crate) mod again;
 pub(crate) mod alloc;
+pub(crate) mod attach;
 pub(crate) mod audit;
 pub(crate) mod autoscale;
 pub(crate) mod backup;
 pub(crate) mod ca;
 pub(crate) mod context;
+pub(crate) mod cp;
 pub(crate) mod cron;
 pub(crate) mod deploy;
 pub(crate) mod deployments;
 pub(crate) mod env;
+pub(crate) mod exec;
 pub(crate) mod history;
 pub(crate) mod jobs;
 pub(crate) mod login;
@@ -20,9 +23,11 @@ pub(crate) mod node;
 pub(crate) mod operator;
 pub(crate) mod plan;
 pub(crate) mod pool;
+pub(crate) mod port_forward;
 pub(crate) mod ps;
 pub(crate) mod quota;
 pub(crate) mod rebalance;
+pub(crate) mod registry;
 pub(crate) mod relax;
 pub(crate) mod releases;
 pub(crate) mod restore;
@@ -60,7 +65,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Server(server::Command::History(command)) => wait(history::run(&command, session)),
         Command::Backup(command) if command.is_offline() => backup::look(&command, session),
         Command::Restore(args) => restore::run(&args, session),
-        Command::Agent(args) => parts::agent::run(*args),
+        Command::Agent(part) => parts::agent::run(part),
         Command::Net(args) => parts::net::run(args),
         Command::Login(args) => login::run(&args, session),
         Command::Context(command) => context::run(&command, session),
@@ -79,7 +84,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
 pub(crate) fn run_part(command: PartCommand) -> Result<(), Failure> {
     match command {
         PartCommand::Server(part) => parts::server::run(part),
-        PartCommand::Agent(args) => parts::agent::run(*args),
+        PartCommand::Agent(part) => parts::agent::run(part),
         PartCommand::Net(args) => parts::net::run(args),
     }
 }
@@ -103,6 +108,10 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Plan(args) => plan::run(args, session).await,
         Command::Top(args) => top::run(args, session).await,
         Command::Logs(args) => logs::run(args, session).await,
+        Command::Exec(args) => exec::run(args, session).await,
+        Command::Attach(args) => attach::run(args, session).await,
+        Command::Cp(args) => cp::run(args, session).await,
+        Command::PortForward(args) => port_forward::run(args, session).await,
         Command::Run(args) => run::run(args, session).await,
         Command::Jobs(args) => jobs::run(args, session).await,
         Command::Cron(command) => cron::run(command, session).await,
@@ -113,6 +122,7 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Rebalance(args) => rebalance::run(args, session).await,
         Command::Audit(args) => audit::run(args, session).await,
         Command::Pool(command) => pool::run(command, session).await,
+        Command::Registry(command) => registry::run(command, session).await,
         Command::Quota(command) => quota::run(command, session).await,
         Command::Relax(args) => relax::run(args, session).await,
         Command::Node(command) => node::run(command, session).await,

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::client::{Client, escape};
 use crate::failure::Failure;
-use crate::output::{confirm, table, time, view};
+use crate::output::{confirm, node, table, time, view};
 use crate::session::Session;
 
 /// Between two looks at a node that is drained: the API has no event for nodes.
@@ -26,6 +26,12 @@ const STOP_MARGIN: Duration = Duration::from_secs(90);
 pub(crate) enum Command {
     /// List them
     Ls,
+    /// Show one: its machine, what its agent reports, and what to fix
+    Show {
+        /// Its name or id
+        #[arg(value_name = "NODE")]
+        node: String,
+    },
     /// Remove one; what runs there is placed elsewhere
     Rm {
         /// Its name or id
@@ -109,18 +115,20 @@ fn pair(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
+async fn find(client: &Client, node: &str) -> Result<NodeView, Failure> {
+    let found: NodesView = client.get("/v1/nodes").await?;
+    let mut nodes = found.nodes.into_iter();
+    let found = nodes.find(|view| view.name == node || view.id.to_string() == node);
+    Ok(found.ok_or_else(|| {
+        let message = format!("there is no node `{}`", node.escape_debug());
+        Problem::new(Code::NotFound, message).hint("`skep node ls` lists the nodes")
+    })?)
+}
+
 async fn meta(command: Meta, client: &Client, session: &Session) -> Result<(), Failure> {
     let (node, request) = match command {
         Meta::Ls { node } => {
-            let found: NodesView = client.get("/v1/nodes").await?;
-            let found = found
-                .nodes
-                .into_iter()
-                .find(|view| view.name == node || view.id.to_string() == node);
-            let found = found.ok_or_else(|| {
-                let message = format!("there is no node `{}`", node.escape_debug());
-                Problem::new(Code::NotFound, message).hint("`skep node ls` lists the nodes")
-            })?;
+            let found = find(client, &node).await?;
             show(&found.meta, session);
             return Ok(());
         }
@@ -221,6 +229,10 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
             session
                 .out
                 .result(&found.nodes, || view::nodes(&found.nodes, time::now_ms()));
+        }
+        Command::Show { node } => {
+            let found = find(&client, &node).await?;
+            session.out.result(&found, || node::show(&found));
         }
         Command::Cordon { node } => {
             let view = administer(&client, &node, AdminState::Cordoned, None).await?;

@@ -126,6 +126,7 @@ fn phase(view: &RolloutView, rollout: &RolloutProgressView, now_ms: u64) -> Stri
             format!("canary, step {} of {steps}", step + 1)
         }
         Phase::Trial => "on trial beside the live release".to_owned(),
+        Phase::Before => "in its release phase".to_owned(),
         Phase::Kept { until_ms } => {
             let left = time::age(until_ms.max(now_ms), now_ms);
             format!("has taken over, the old release is kept for {left}")

@@ -146,6 +146,9 @@ pub(super) async fn wait_for_node(addresses: &Addresses, out: Output) {
                 "Docker does not answer: apps start as soon as it does (is dockerd running?)",
             );
         }
+        Some(NodeStatus::RuntimeWedged) => {
+            out.warning("Docker answers a ping and hangs with everything else: restart it");
+        }
         _ => out.warning("the node has not reported yet: see `skep node ls` and logs/agent.log"),
     }
 }

@@ -148,6 +148,8 @@ pub(super) fn launch(
         Part::Agent => {
             options.push(("--data-dir", path(&folders.node().join("agent"))));
             options.push(("--net-socket", path(&folders.socket())));
+            // There are no other machines.
+            options.push(("--peer-listen", "127.0.0.1:0".into()));
             if let Some(joining) = joining {
                 options.push(("--server", joining.agents.clone().into()));
                 environment.push(("SKEP_JOIN_TOKEN", joining.join_token.clone()));
@@ -155,7 +157,7 @@ pub(super) fn launch(
         }
     }
     let mut arguments: Vec<OsString> = vec![part.name().into()];
-    if part == Part::Server {
+    if part != Part::Net {
         arguments.push("run".into());
     }
     arguments.push("--exit-with-parent".into());
@@ -165,6 +167,8 @@ pub(super) fn launch(
     }
     if part == Part::Agent {
         arguments.push("--stop-on-exit".into());
+        // Whether Docker answers is told by the node's status here.
+        arguments.push("--unexamined".into());
     }
     for (name, value) in options {
         arguments.push(name.into());

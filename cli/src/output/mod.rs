@@ -2,6 +2,7 @@
 //! (as tables, or as the API's own JSON with `--json`), problems to stderr. Text for people passes
 //! [`safe`]: apps and builds have written parts of it. Decides nothing.
 
+pub(crate) mod node;
 mod safe;
 pub(crate) mod samples;
 pub(crate) mod table;

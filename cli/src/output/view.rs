@@ -9,6 +9,7 @@ use skep_model::deployment::Origin;
 use skep_model::node::{Admin, NodeStatus};
 use skep_model::spec::{ServiceType, Source};
 
+use super::node;
 use super::table::{facts, render};
 use super::time::{age, bytes};
 
@@ -213,8 +214,9 @@ pub(crate) fn nodes(views: &[NodeView], now_ms: u64) -> String {
             format!(
                 "{} of {}",
                 bytes(view.memory_bytes_requested),
-                bytes(facts.memory_bytes)
+                node::memory(facts)
             ),
+            node::machine(facts),
             facts.docker_version.clone(),
             facts.agent_version.clone(),
         ]
@@ -227,6 +229,7 @@ pub(crate) fn nodes(views: &[NodeView], now_ms: u64) -> String {
             "ALLOCATIONS",
             "CPU",
             "MEMORY",
+            "MACHINE",
             "DOCKER",
             "AGENT",
         ],
@@ -331,7 +334,7 @@ const fn service_type(kind: ServiceType) -> &'static str {
 }
 
 /// Whether it can be relied on, and what operators want of it.
-fn node_state(view: &NodeView) -> String {
+pub(super) fn node_state(view: &NodeView) -> String {
     let status = node_status(view.status);
     match view.admin {
         Admin::Eligible => status.to_owned(),
@@ -344,6 +347,7 @@ const fn node_status(status: NodeStatus) -> &'static str {
     match status {
         NodeStatus::Ready => "ready",
         NodeStatus::RuntimeDown => "runtime down",
+        NodeStatus::RuntimeWedged => "runtime wedged",
         NodeStatus::Lost => "lost",
     }
 }

@@ -4,19 +4,29 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde_json::json;
+use skep_model::manifest::parse_bytes;
 use skep_model::name;
 use skep_model::node::check_meta;
 use skep_model::problem::Problem;
 use skep_model::storage::check_path;
-use skep_node_agent::{Agent, Devices};
+use skep_node_agent::{Agent, Budget, Devices, ImageOptions, LogDestination};
 
-use super::Common;
+use super::{Common, doctor};
 use crate::failure::{Failure, chain};
 
 /// Where Docker listens if nobody says otherwise.
 const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 /// The name of a node whose machine's name suggests none.
 const NODE: &str = "node";
+
+/// The agent, and what goes before it.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub(crate) enum Part {
+    /// Run the agent (what `skep agent` alone does)
+    Run(Box<Args>),
+    /// Examine whether this machine can be a node, and say what to fix
+    Doctor(Box<doctor::Args>),
+}
 
 /// Run the agent of this node
 #[derive(Debug, Clone, clap::Args)]
@@ -79,6 +89,56 @@ pub(crate) struct Args {
         default_value = "/run/skep/secrets"
     )]
     pub(crate) secrets_dir: PathBuf,
+    /// Port of the image registry for this node's Docker, on the loopback; 0: any
+    #[arg(
+        long,
+        value_name = "PORT",
+        env = "SKEP_REGISTRY_PORT",
+        default_value_t = 0
+    )]
+    pub(crate) registry_port: u16,
+    /// Where other nodes get images from this one, under mTLS; port 0: any
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "SKEP_PEER_LISTEN",
+        default_value = "0.0.0.0:0"
+    )]
+    pub(crate) peer_listen: SocketAddr,
+    /// What other nodes dial for that [default: the address that leads to the server]
+    #[arg(long, value_name = "HOST[:PORT]", env = "SKEP_ADVERTISE_ADDRESS")]
+    pub(crate) advertise_address: Option<String>,
+    /// Disk for images, in the store and in Docker each: bytes such as 10GiB, or a share such as 10%
+    #[arg(long, value_name = "SIZE", env = "SKEP_IMAGE_BUDGET", default_value_t)]
+    pub(crate) image_budget: Budget,
+    /// Memory that apps may be placed on, such as `8GiB`, where the machine does not tell [default: all of
+    /// it]
+    #[arg(long, value_name = "SIZE", env = "SKEP_AGENT_MEMORY", value_parser = bytes)]
+    pub(crate) memory: Option<u64>,
+    /// Join without examining the machine (`skep dev` tells by other means)
+    #[arg(long, hide = true)]
+    pub(crate) unexamined: bool,
+    /// The data folder was moved here from another machine for good: use it
+    #[arg(long)]
+    pub(crate) moved: bool,
+    /// What the logs of all containers may take on this node, in MiB; a hundredth of it for each
+    #[arg(
+        long,
+        value_name = "MIB",
+        env = "SKEP_AGENT_LOG_BUDGET",
+        default_value_t = 3_000
+    )]
+    pub(crate) log_budget: u64,
+    /// Where the logs of apps are shipped to, such as `loki=http://10.0.0.9:3100` or
+    /// `otlp=https://collector:4318`; may be given several times
+    #[arg(
+        long,
+        value_name = "KIND=URL",
+        env = "SKEP_AGENT_SHIP_LOGS_TO",
+        hide_env_values = true,
+        value_delimiter = ','
+    )]
+    pub(crate) ship_logs_to: Vec<LogDestination>,
     /// Stop the containers at the end, and start them again at the next start
     #[arg(long)]
     pub(crate) stop_on_exit: bool,
@@ -86,11 +146,18 @@ pub(crate) struct Args {
     pub(crate) common: Common,
 }
 
-/// Runs the agent until it is asked to end.
+/// Runs the agent until it is asked to end, or examines the machine.
 ///
 /// # Errors
-/// It cannot start or go on.
-pub(crate) fn run(args: Args) -> Result<(), Failure> {
+/// It cannot start or go on; the machine cannot be a node.
+pub(crate) fn run(part: Part) -> Result<(), Failure> {
+    match part {
+        Part::Run(args) => run_agent(*args),
+        Part::Doctor(args) => doctor::run(*args),
+    }
+}
+
+fn run_agent(args: Args) -> Result<(), Failure> {
     let options = skep_node_agent::Options {
         data_dir: args.data_dir,
         server: args.server,
@@ -102,12 +169,25 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         stop_on_exit: args.stop_on_exit,
         builder: !args.no_builds,
         meta: args.meta.into_iter().collect(),
+        images: ImageOptions {
+            registry_port: args.registry_port,
+            peer_listen: args.peer_listen,
+            advertise: args.advertise_address,
+            budget: args.image_budget,
+        },
         devices: devices(args.device),
         host_paths: args.allow_host_path,
         secrets_dir: args.secrets_dir,
+        memory_bytes: args.memory,
+        moved: args.moved,
+        log_budget_bytes: args.log_budget.saturating_mul(1 << 20),
+        ship_logs_to: args.ship_logs_to,
     };
     super::run(&args.common, async |shutdown| {
         let stop = |error: &skep_node_agent::Error| Failure::failed(chain(error));
+        if !args.unexamined && !Agent::has_identity(&options.data_dir) {
+            doctor::admit(&examined(&options), &shutdown).await?;
+        }
         let agent = match Agent::start(options, &shutdown).await {
             Ok(agent) => agent,
             // Asked to end while it waited for a server to join.
@@ -123,10 +203,25 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     })
 }
 
+fn examined(options: &skep_node_agent::Options) -> skep_node_agent::doctor::Options {
+    skep_node_agent::doctor::Options {
+        docker_socket: options.docker_socket.clone(),
+        net_socket: Some(options.net_socket.clone()),
+        data_dir: Some(options.data_dir.clone()),
+        server: Some(options.server.clone()),
+        join_token: options.join_token.clone(),
+        memory_bytes: options.memory_bytes,
+    }
+}
+
 fn pair(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("KEY=VALUE is accepted")?;
     check_meta(key, value).map_err(|problem| problem.message)?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
+    parse_bytes("--memory", text).map_err(|problem| problem.to_string())
 }
 
 fn device(text: &str) -> Result<(String, PathBuf), String> {
@@ -166,7 +261,10 @@ fn node_name(given: Option<String>) -> Result<String, Problem> {
     Ok(name::suggest(host.trim()).unwrap_or_else(|| NODE.to_owned()))
 }
 
-fn docker_socket(given: Option<PathBuf>, docker_host: Option<String>) -> Result<PathBuf, Problem> {
+pub(super) fn docker_socket(
+    given: Option<PathBuf>,
+    docker_host: Option<String>,
+) -> Result<PathBuf, Problem> {
     if let Some(given) = given {
         return Ok(given);
     }

@@ -3,6 +3,7 @@
 //! that code which is no longer used leaves the memory.
 
 pub(crate) mod agent;
+pub(crate) mod doctor;
 mod memory;
 pub(crate) mod net;
 pub(crate) mod server;

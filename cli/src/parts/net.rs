@@ -48,6 +48,10 @@ pub(crate) struct Args {
         hide_env_values = true
     )]
     pub(crate) admin_token: Option<String>,
+    /// Take over from the data plane that runs, without a connection lost; it ends when it has finished
+    /// what it has begun
+    #[arg(long)]
+    pub(crate) takeover: bool,
     #[command(flatten)]
     pub(crate) common: Common,
 }
@@ -64,6 +68,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         ingress_addr: args.ingress_addr,
         admin_addr: args.admin_addr,
         admin_token: args.admin_token,
+        takeover: args.takeover,
     };
     super::run(&common, async |shutdown| {
         let ready = |addresses: net::Addresses| {

@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 
 use skep_model::allocation::Allocation;
-use skep_model::assignment::{Assignment, BuildOrder, DesiredSet, Generation};
+use skep_model::assignment::{
+    Assignment, BuildOrder, DesiredSet, Generation, ImagePeer, MAX_IMAGE_PEERS, Names,
+};
 use skep_model::deployment::{Deployment, Origin};
+use skep_model::hooks::Hooks;
 use skep_model::id::NodeId;
 use skep_model::job::{Attempt, Cause, Job};
+use skep_model::node::NodeStatus;
 use skep_model::problem::Problem;
 use skep_model::service::{Release, Service};
 use skep_state::{Cluster, State};
@@ -40,16 +44,20 @@ pub fn desired_set(view: &State, cluster: &Cluster, node: NodeId, secrets: &Secr
             }
         }
     }
-    let builds = view
-        .builds_on(node)
-        .filter_map(|deployment| build_order(view, deployment))
-        .collect();
     DesiredSet {
         cluster: cluster.id,
         generation: generation(cluster, view),
         assignments,
-        builds,
+        builds: build_orders(view, node),
     }
+}
+
+/// The builds that `node` is to do.
+pub fn build_orders(view: &State, node: NodeId) -> Vec<BuildOrder> {
+    let builds = view.builds_on(node);
+    builds
+        .filter_map(|deployment| build_order(view, deployment))
+        .collect()
 }
 
 /// One allocation as its node is told of it; none when its service or release is gone.
@@ -73,12 +81,14 @@ pub fn assignment(
     });
     let own_command = match job.map(|job| &job.cause) {
         Some(Cause::Request { command, .. }) if !command.is_empty() => Some(command),
+        Some(Cause::Release(_)) => Some(&release.hooks.release),
         _ => None,
     };
     Ok(Some(Assignment {
         allocation: allocation.id,
         service: service.id,
         service_label: view.label_of(service),
+        names: names(view, service),
         target: allocation.target,
         desired: allocation.desired,
         image: release.image.clone(),
@@ -95,8 +105,51 @@ pub fn assignment(
         dynamic_ports: release.placement.dynamic_ports,
         devices: release.placement.devices.clone(),
         storage: release.storage.clone(),
+        container: release.container.clone(),
+        hooks: Hooks {
+            // The leader's to run.
+            release: Vec::new(),
+            ..release.hooks.clone()
+        },
+        image_peers: image_peers(view, release, allocation.node),
         job: attempt,
     }))
+}
+
+/// Which nodes have the image of a release for `to`: the one that built it, then those where it runs, the
+/// same ones for every server that is asked.
+fn image_peers(view: &State, release: &Release, to: NodeId) -> Vec<ImagePeer> {
+    if !release.image.shared {
+        return Vec::new();
+    }
+    let runs = view.allocations_of(release.service).filter(|other| {
+        let theirs = view.release(other.service, other.target.release);
+        other.is_routable() && theirs.is_some_and(|it| it.image.digest == release.image.digest)
+    });
+    let mut nodes: Vec<NodeId> = release.image.node.into_iter().collect();
+    nodes.extend(runs.map(|other| other.node));
+    let mut peers: Vec<ImagePeer> = Vec::new();
+    for id in nodes {
+        let is_known = id == to || peers.iter().any(|peer| peer.node == id);
+        let node = view
+            .node(id)
+            .filter(|node| !is_known && node.status != NodeStatus::Lost);
+        let address = node.and_then(|node| node.facts.image_address.clone());
+        peers.extend(address.map(|address| ImagePeer { node: id, address }));
+        if peers.len() == MAX_IMAGE_PEERS {
+            break;
+        }
+    }
+    peers
+}
+
+fn names(view: &State, service: &Service) -> Names {
+    let path = view.path_of(service);
+    path.map_or_else(Names::default, |path| Names {
+        project: path.project.to_string(),
+        environment: path.environment.to_string(),
+        service: path.service.to_string(),
+    })
 }
 
 /// What is left of a job's time when this attempt of it is made; at least a moment, since 0 is no

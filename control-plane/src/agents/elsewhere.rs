@@ -9,6 +9,7 @@ use skep_proto::v1;
 use tokio::sync::mpsc;
 
 use super::relay::Ask;
+use super::shells::{self, Shell};
 
 /// The chunks of an upload; an error ends them.
 pub type Chunks = mpsc::Receiver<Result<Bytes, Problem>>;
@@ -18,6 +19,9 @@ pub trait Elsewhere: Send + Sync + 'static {
     /// The lines that `ask` is about, from the node's session at `server`. Never waits: what goes
     /// wrong comes as the problem of a last chunk. Dropping the receiver ends the stream there.
     fn logs(&self, server: ServerId, ask: Ask) -> mpsc::Receiver<v1::LogChunk>;
+
+    /// A shell on a node that is connected to `server`.
+    fn shell(&self, server: ServerId, ask: shells::Ask) -> BoxFuture<'_, Result<Shell, Problem>>;
 
     /// The chunks of `upload`, as soon as its client is at one of the other servers. An error of the
     /// code `SourceFailed` is final; any other says only that it was not found there.

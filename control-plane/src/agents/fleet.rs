@@ -14,8 +14,11 @@ use skep_model::node::{Node, NodeStatus};
 use skep_state::State;
 use tokio::sync::watch;
 
-/// A node that says nothing for so long is lost: five heartbeats.
-pub const LOST_AFTER: Duration = Duration::from_secs(10);
+/// A node that says nothing for so long is lost: four heartbeats. What ran there is replaced at once then,
+/// and a session whose server is gone has begun anew long before.
+pub const LOST_AFTER: Duration = Duration::from_secs(8);
+/// Between two words on the same node's second agent.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 /// Nodes known before the first look for those that are gone for good.
 const PRUNE_FROM: usize = 64;
 
@@ -28,6 +31,37 @@ pub struct RouteStatus {
     pub drained: u64,
 }
 
+/// How a node's runtime is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Runtime {
+    /// It answers.
+    #[default]
+    Ok,
+    /// It does not answer.
+    Down,
+    /// It answers a ping, and does nothing else.
+    Wedged,
+}
+
+impl Runtime {
+    /// As messages say it.
+    pub fn of(ok: bool, wedged: bool) -> Self {
+        match (ok, wedged) {
+            (true, _) => Self::Ok,
+            (false, true) => Self::Wedged,
+            (false, false) => Self::Down,
+        }
+    }
+
+    const fn status(self) -> NodeStatus {
+        match self {
+            Self::Ok => NodeStatus::Ready,
+            Self::Down => NodeStatus::RuntimeDown,
+            Self::Wedged => NodeStatus::RuntimeWedged,
+        }
+    }
+}
+
 /// What one server says of one node that is, or was, connected to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Word {
@@ -36,7 +70,7 @@ pub struct Word {
     /// Whether its session lives.
     pub connected: bool,
     /// Whether its runtime answers.
-    pub runtime_ok: bool,
+    pub runtime: Runtime,
     /// What its ingress serves.
     pub routes: RouteStatus,
     /// How long ago it last spoke.
@@ -59,7 +93,7 @@ struct Presence {
     session: u64,
     is_connected: bool,
     last_heard: Instant,
-    runtime_ok: bool,
+    runtime: Runtime,
     routes: RouteStatus,
     ca: Option<KeyId>,
     /// When it was last touched, in the fleet's own counting.
@@ -104,6 +138,8 @@ struct Books {
     version: u64,
     /// Silence before this is not held against anybody.
     judged_from: Instant,
+    /// Nodes whose second agent was refused, and when that was last told.
+    doubled: BTreeMap<NodeId, Instant>,
 }
 
 impl Books {
@@ -137,6 +173,7 @@ impl Default for Fleet {
             there: BTreeMap::new(),
             version: 0,
             judged_from: Instant::now(),
+            doubled: BTreeMap::new(),
         };
         Self {
             inner: Arc::new(Inner {
@@ -180,7 +217,7 @@ impl Fleet {
             session,
             is_connected: true,
             last_heard: Instant::now(),
-            runtime_ok: true,
+            runtime: Runtime::Ok,
             routes: RouteStatus::default(),
             ca: None,
             version: books.version,
@@ -189,6 +226,15 @@ impl Fleet {
         drop(books);
         self.wake();
         true
+    }
+
+    /// A second agent of a node is refused. Whether that is worth telling: once a minute is.
+    pub fn is_doubling_news(&self, node: NodeId) -> bool {
+        let doubled = &mut self.inner.books.lock().doubled;
+        doubled.retain(|_, told| told.elapsed() < TELL_AGAIN);
+        let is_news = !doubled.contains_key(&node);
+        doubled.entry(node).or_insert_with(Instant::now);
+        is_news
     }
 
     /// A session ended.
@@ -205,9 +251,9 @@ impl Fleet {
     }
 
     /// The node's runtime answers, or does not.
-    pub fn runtime(&self, node: NodeId, session: u64, ok: bool) {
+    pub fn runtime(&self, node: NodeId, session: u64, runtime: Runtime) {
         self.update(node, session, |presence| {
-            std::mem::replace(&mut presence.runtime_ok, ok) != ok
+            std::mem::replace(&mut presence.runtime, runtime) != runtime
         });
     }
 
@@ -261,7 +307,7 @@ impl Fleet {
         let words = fresh.map(|(node, presence)| Word {
             node: *node,
             connected: presence.is_connected,
-            runtime_ok: presence.runtime_ok,
+            runtime: presence.runtime,
             routes: presence.routes,
             silent: presence.last_heard.elapsed(),
             ca: presence.ca,
@@ -283,14 +329,14 @@ impl Fleet {
                 session: 0,
                 is_connected: word.connected,
                 last_heard: now.checked_sub(word.silent).unwrap_or(now),
-                runtime_ok: word.runtime_ok,
+                runtime: word.runtime,
                 routes: word.routes,
                 ca: word.ca,
                 version: 0,
             };
             changed |= heard.nodes.get(&word.node).is_none_or(|old| {
-                (old.is_connected, old.runtime_ok, old.routes)
-                    != (fresh.is_connected, fresh.runtime_ok, fresh.routes)
+                (old.is_connected, old.runtime, old.routes)
+                    != (fresh.is_connected, fresh.runtime, fresh.routes)
             });
             heard.put(word.node, fresh);
         }
@@ -318,11 +364,7 @@ impl Fleet {
         let books = self.inner.books.lock();
         match books.best(node.id) {
             Some((_, presence)) if presence.is_live() => {
-                let status = if presence.runtime_ok {
-                    NodeStatus::Ready
-                } else {
-                    NodeStatus::RuntimeDown
-                };
+                let status = presence.runtime.status();
                 (status, Some(presence.last_heard + LOST_AFTER))
             }
             Some((_, presence)) => silent(node, presence.last_heard.max(books.judged_from)),
@@ -333,9 +375,9 @@ impl Fleet {
     /// Whether every live ingress has stopped sending requests to a withdrawn allocation, and those
     /// under way have ended.
     pub fn is_drained(&self, view: &State, allocation: &Allocation) -> bool {
-        self.ingresses(view, |status| {
-            status.applied.min(status.drained) >= allocation.desired_index
-        })
+        // Where withdrawing it changed no table (a worker has no routes), the newest table is without it.
+        let without = allocation.desired_index.min(view.routes_revision());
+        self.ingresses(view, |status| status.applied.min(status.drained) >= without)
     }
 
     /// Whether every live ingress serves a table at least as new as `revision`.
@@ -381,6 +423,7 @@ mod tests {
             joined_ms: 0,
             meta: BTreeMap::new(),
             admin: Default::default(),
+            seat: 0,
         }
     }
 
@@ -388,7 +431,7 @@ mod tests {
         Word {
             node: NODE,
             connected,
-            runtime_ok: true,
+            runtime: Runtime::Ok,
             routes: RouteStatus::default(),
             silent,
             ca: None,

@@ -5,8 +5,10 @@ pub mod elsewhere;
 pub mod fleet;
 pub mod notices;
 pub mod relay;
+mod seat;
 pub mod service;
 mod session;
+pub mod shells;
 mod told;
 pub mod uploads;
 

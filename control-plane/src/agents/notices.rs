@@ -2,11 +2,11 @@
 //! them: with ten thousand nodes a change of one wakes one session. Never says what changed for
 //! whom beyond [`Concern`]; each session reads that from a view.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use skep_model::id::NodeId;
+use skep_model::id::{AllocationId, NodeId};
 use skep_proto::v1;
 use skep_state::{Change, State};
 use tokio::sync::Notify;
@@ -16,47 +16,89 @@ use tokio_util::sync::CancellationToken;
 use crate::consensus::Batch;
 use crate::store::Store;
 
+/// Allocations that a session keeps apart; with more it looks at all that the node has.
+const TOUCHED_MAX: usize = 64;
+
+/// Allocations that may have changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Touched {
+    /// Any that the node has, or had.
+    All,
+    /// These alone.
+    These(BTreeSet<AllocationId>),
+}
+
+impl Touched {
+    const NONE: Self = Self::These(BTreeSet::new());
+
+    fn add(&mut self, other: Self) {
+        match (&mut *self, other) {
+            (Self::These(these), Self::These(those)) => {
+                these.extend(those);
+                if these.len() > TOUCHED_MAX {
+                    *self = Self::All;
+                }
+            }
+            _ => *self = Self::All,
+        }
+    }
+}
+
 /// What of a node's picture may have changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Concern {
-    /// Its allocations and builds.
+    /// Its builds, and what it is to end of what it has in quarantine.
     pub(super) work: bool,
+    /// Its allocations.
+    pub(super) allocations: Touched,
     /// The route table.
     pub(super) routes: bool,
     /// The servers and the CAs.
     pub(super) servers: bool,
+    /// The logins at registries.
+    pub(super) registries: bool,
 }
 
 impl Concern {
     /// Everything.
     pub(super) const ALL: Self = Self {
         work: true,
+        allocations: Touched::All,
         routes: true,
         servers: true,
+        registries: true,
     };
     /// Nothing.
     pub(super) const NONE: Self = Self {
         work: false,
+        allocations: Touched::NONE,
         routes: false,
         servers: false,
-    };
-    /// What the node itself is to do.
-    const WORK: Self = Self {
-        work: true,
-        ..Self::NONE
+        registries: false,
     };
 
-    fn and(self, other: Self) -> Self {
+    /// What the node itself is to do: this allocation, or what is not an allocation.
+    fn work(allocation: Option<AllocationId>) -> Self {
         Self {
-            work: self.work || other.work,
-            routes: self.routes || other.routes,
-            servers: self.servers || other.servers,
+            work: true,
+            allocations: Touched::These(allocation.into_iter().collect()),
+            ..Self::NONE
         }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.work |= other.work;
+        self.allocations.add(other.allocations);
+        self.routes |= other.routes;
+        self.servers |= other.servers;
+        self.registries |= other.registries;
     }
 }
 
 /// What one session has not looked at yet.
 struct Slot {
+    /// The node has an ingress; else the table is nothing to it.
+    has_routes: bool,
     concern: Mutex<Concern>,
     wake: Notify,
 }
@@ -102,8 +144,10 @@ impl Notices {
     }
 
     /// A session's place in the list. Everything concerns it at first; it leaves with what it holds.
-    pub(super) fn listen(&self, node: NodeId, session: u64) -> Listener {
+    /// `has_routes`: the route table, too.
+    pub(super) fn listen(&self, node: NodeId, session: u64, has_routes: bool) -> Listener {
         let slot = Arc::new(Slot {
+            has_routes,
             concern: Mutex::new(Concern::ALL),
             wake: Notify::new(),
         });
@@ -143,15 +187,15 @@ impl Notices {
             let slots = self.inner.slots.lock();
             for change in &batch.changes {
                 match change {
-                    Change::Allocation { node, .. }
-                    | Change::Build(node)
-                    | Change::Node(node)
-                    | Change::Quarantine(node) => {
-                        let sessions = slots.range((*node, 0)..=(*node, u64::MAX));
-                        sessions.for_each(|(_, slot)| slot.wake(Concern::WORK));
+                    Change::Allocation {
+                        node, allocation, ..
+                    } => wake(&slots, *node, Some(*allocation)),
+                    Change::Build(node) | Change::Node(node) | Change::Quarantine(node) => {
+                        wake(&slots, *node, None);
                     }
                     Change::Routes => for_all.routes = true,
                     Change::Server(_) => for_all.servers = true,
+                    Change::Registries => for_all.registries = true,
                     Change::Cluster => for_all = Concern::ALL,
                     _ => {}
                 }
@@ -164,14 +208,26 @@ impl Notices {
 
     fn wake_all(&self, concern: Concern) {
         let slots = self.inner.slots.lock();
-        slots.values().for_each(|slot| slot.wake(concern));
+        slots.values().for_each(|slot| slot.wake(concern.clone()));
     }
+}
+
+/// Wakes the sessions of one node for its work.
+fn wake(slots: &BTreeMap<Key, Arc<Slot>>, node: NodeId, allocation: Option<AllocationId>) {
+    let sessions = slots.range((node, 0)..=(node, u64::MAX));
+    sessions.for_each(|(_, slot)| slot.wake(Concern::work(allocation)));
 }
 
 impl Slot {
     fn wake(&self, concern: Concern) {
-        let mut now = self.concern.lock();
-        *now = now.and(concern);
+        let concern = Concern {
+            routes: concern.routes && self.has_routes,
+            ..concern
+        };
+        if concern == Concern::NONE {
+            return;
+        }
+        self.concern.lock().add(concern);
         self.wake.notify_one();
     }
 }
@@ -205,7 +261,7 @@ impl Drop for Listener {
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt as _;
-    use skep_model::id::{AllocationId, ServiceId};
+    use skep_model::id::ServiceId;
 
     use super::*;
 
@@ -225,15 +281,34 @@ mod tests {
         }
     }
 
+    fn work() -> Concern {
+        Concern::work(Some(AllocationId::from_u128(1)))
+    }
+
+    #[test]
+    fn a_session_that_sleeps_long_looks_at_everything() {
+        let mut touched = Touched::NONE;
+        for number in 0..TOUCHED_MAX {
+            touched.add(Touched::These(
+                [AllocationId::from_u128(number as u128)].into(),
+            ));
+        }
+        assert!(matches!(&touched, Touched::These(ids) if ids.len() == TOUCHED_MAX));
+        touched.add(Touched::These([AllocationId::from_u128(u128::MAX)].into()));
+        assert_eq!(touched, Touched::All);
+        touched.add(Touched::NONE);
+        assert_eq!(touched, Touched::All);
+    }
+
     #[test]
     fn a_change_wakes_whom_it_concerns_once_and_nobody_else() {
         let notices = Notices::default();
-        let [one, two] = [1, 2].map(|id| notices.listen(NodeId::from_u128(id), 7));
+        let [one, two] = [1, 2].map(|id| notices.listen(NodeId::from_u128(id), 7, true));
         assert_eq!(one.next().now_or_never(), Some(Concern::ALL));
         assert_eq!(two.next().now_or_never(), Some(Concern::ALL));
 
         notices.pass_on(&batch(vec![on(1), on(1), on(3)]));
-        assert_eq!(one.next().now_or_never(), Some(Concern::WORK));
+        assert_eq!(one.next().now_or_never(), Some(work()));
         assert_eq!(one.next().now_or_never(), None);
         assert_eq!(two.next().now_or_never(), None);
 
@@ -244,20 +319,35 @@ mod tests {
             ..Concern::NONE
         };
         assert_eq!(one.next().now_or_never(), Some(routes));
-        assert_eq!(two.next().now_or_never(), Some(routes.and(Concern::WORK)));
+        let both = Concern {
+            routes: true,
+            ..work()
+        };
+        assert_eq!(two.next().now_or_never(), Some(both));
         assert_eq!(two.next().now_or_never(), None);
+    }
+
+    #[test]
+    fn a_node_without_an_ingress_sleeps_through_the_tables() {
+        let notices = Notices::default();
+        let one = notices.listen(NodeId::from_u128(1), 7, false);
+        assert_eq!(one.next().now_or_never(), Some(Concern::ALL));
+        notices.pass_on(&batch(vec![Change::Routes]));
+        assert_eq!(one.next().now_or_never(), None);
+        notices.pass_on(&batch(vec![Change::Routes, on(1)]));
+        assert_eq!(one.next().now_or_never(), Some(work()));
     }
 
     #[test]
     fn the_next_session_of_a_node_hears_beside_the_one_that_ends() {
         let notices = Notices::default();
         let node = NodeId::from_u128(1);
-        let old = notices.listen(node, 1);
-        let new = notices.listen(node, 2);
+        let old = notices.listen(node, 1, true);
+        let new = notices.listen(node, 2, true);
         drop(old);
         assert_eq!(new.next().now_or_never(), Some(Concern::ALL));
         notices.pass_on(&batch(vec![on(1)]));
-        assert_eq!(new.next().now_or_never(), Some(Concern::WORK));
+        assert_eq!(new.next().now_or_never(), Some(work()));
         drop(new);
         assert!(notices.inner.slots.lock().is_empty());
     }
@@ -265,7 +355,7 @@ mod tests {
     #[test]
     fn a_replaced_state_concerns_everybody() {
         let notices = Notices::default();
-        let one = notices.listen(NodeId::from_u128(1), 1);
+        let one = notices.listen(NodeId::from_u128(1), 1, true);
         one.next().now_or_never();
         notices.pass_on(&Batch {
             is_reset: true,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use skep_model::id::{AllocationId, NodeId};
+use skep_model::id::{AllocationId, NodeId, ServerId};
 use skep_model::problem::{Code, Problem};
 use skep_proto::convert::id_bytes;
 use skep_proto::v1;
@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use super::elsewhere::Elsewhere;
 use super::fleet::{Fleet, Place};
+use super::shells::Waiting;
 
 /// Chunks under way to one asker: back-pressure reaches Docker through gRPC's flow control.
 const CHUNKS: usize = 16;
@@ -22,7 +23,7 @@ const CHUNKS: usize = 16;
 const NODE_QUEUE: usize = 64;
 
 /// What somebody wants to read.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Ask {
     /// Whose log.
     pub allocation: AllocationId,
@@ -34,6 +35,12 @@ pub struct Ask {
     pub tail: u32,
     /// Only lines after this cursor, ns since the epoch; 0: all.
     pub after_ns: u64,
+    /// Only lines before this, ns since the epoch; 0: all.
+    pub until_ns: u64,
+    /// Only lines that this regular expression is found in; empty: all.
+    pub grep: Arc<str>,
+    /// `after_ns` is a line that somebody has got: what is missing behind it is to be said.
+    pub resumed: bool,
 }
 
 #[derive(Default)]
@@ -43,6 +50,8 @@ struct Inner {
     next: AtomicU64,
     nodes: Mutex<BTreeMap<NodeId, (u64, mpsc::Sender<v1::to_agent::Kind>)>>,
     askers: Mutex<BTreeMap<u64, (NodeId, mpsc::Sender<v1::LogChunk>)>>,
+    /// Those who asked for a shell and wait for the node to dial.
+    shells: Waiting,
 }
 
 /// Where log streams meet. Cheap to clone.
@@ -63,6 +72,12 @@ struct Asked {
     request: u64,
     node: NodeId,
     relay: Relay,
+}
+
+/// The node is not connected.
+pub(super) fn away(what: &str) -> Problem {
+    let text = format!("the node is not connected, {what}");
+    Problem::new(Code::Unavailable, text).hint("`skep node ls` tells since when")
 }
 
 impl Lines {
@@ -113,6 +128,26 @@ impl Relay {
         {
             nodes.remove(&node);
             self.inner.askers.lock().retain(|_, (of, _)| *of != node);
+            self.inner.shells.leave(node);
+        }
+    }
+
+    /// Those who wait for a shell.
+    pub(super) fn shells(&self) -> &Waiting {
+        &self.inner.shells
+    }
+
+    /// A number that no other request of this server has.
+    pub(super) fn number(&self) -> u64 {
+        self.inner.next.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The server that a node is connected to and the way there; none: it is here, or nowhere.
+    pub(super) fn elsewhere(&self, node: NodeId) -> Option<(ServerId, Arc<dyn Elsewhere>)> {
+        let (fleet, elsewhere) = self.inner.elsewhere.as_ref()?;
+        match fleet.place_of(node)? {
+            Place::At(server) => Some((server, elsewhere.clone())),
+            Place::Here => None,
         }
     }
 
@@ -121,9 +156,7 @@ impl Relay {
     /// # Errors
     /// The node is not connected, or busy.
     pub fn open(&self, ask: Ask) -> Result<Lines, Problem> {
-        if let Some((fleet, elsewhere)) = &self.inner.elsewhere
-            && let Some(Place::At(server)) = fleet.place_of(ask.node)
-        {
+        if let Some((server, elsewhere)) = self.elsewhere(ask.node) {
             return Ok(Lines {
                 chunks: elsewhere.logs(server, ask),
                 _asked: None,
@@ -137,7 +170,7 @@ impl Relay {
     /// # Errors
     /// The node is not connected here, or busy.
     pub fn open_here(&self, ask: Ask) -> Result<Lines, Problem> {
-        let request = self.inner.next.fetch_add(1, Ordering::Relaxed) + 1;
+        let request = self.number();
         let (sender, chunks) = mpsc::channel(CHUNKS);
         let message = v1::LogRequest {
             request,
@@ -145,6 +178,9 @@ impl Relay {
             follow: ask.follow,
             tail: ask.tail,
             after_ns: ask.after_ns,
+            until_ns: ask.until_ns,
+            grep: ask.grep.to_string(),
+            resumed: ask.resumed,
         };
         self.inner.askers.lock().insert(request, (ask.node, sender));
         let asked = Asked {
@@ -156,29 +192,23 @@ impl Relay {
             chunks,
             _asked: Some(asked),
         };
-        let sender = self
-            .inner
-            .nodes
-            .lock()
-            .get(&ask.node)
-            .map(|(_, sender)| sender.clone());
-        let away = || {
-            Problem::new(
-                Code::Unavailable,
-                "the node is not connected, its logs cannot be read just now",
-            )
-            .hint("`skep node ls` tells since when")
-        };
-        match sender
-            .ok_or_else(away)?
-            .try_send(v1::to_agent::Kind::LogRequest(message))
-        {
-            Ok(()) => Ok(lines),
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                Err(Problem::new(Code::Busy, "the node is busy"))
-            }
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(away()),
-        }
+        let message = v1::to_agent::Kind::LogRequest(message);
+        let told = self.tell(ask.node, message);
+        told.map(|()| lines).map_err(|busy| match busy {
+            true => Problem::new(Code::Busy, "the node is busy"),
+            false => away("its logs cannot be read just now"),
+        })
+    }
+
+    /// Says something to a node that is connected here.
+    ///
+    /// # Errors
+    /// It is not (false), or has not taken in what it was told before (true).
+    pub(super) fn tell(&self, node: NodeId, kind: v1::to_agent::Kind) -> Result<(), bool> {
+        let nodes = self.inner.nodes.lock();
+        let (_, sender) = nodes.get(&node).ok_or(false)?;
+        let told = sender.try_send(kind);
+        told.map_err(|error| matches!(error, mpsc::error::TrySendError::Full(_)))
     }
 
     /// Lines that came from `node`. False: nobody wants them any more.

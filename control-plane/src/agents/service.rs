@@ -26,6 +26,7 @@ use super::fleet::Fleet;
 use super::notices::Notices;
 use super::relay::Relay;
 use super::session::{Session, is_member, status};
+use super::shells;
 use super::uploads::Uploads;
 use crate::history::History;
 use crate::pki::Authority;
@@ -53,7 +54,7 @@ pub struct Shared {
     pub samples: Samples,
     /// Wakes the sessions that a change concerns.
     pub notices: Notices,
-    /// App logs passing through.
+    /// App logs and shells passing through.
     pub relay: Relay,
     /// Folders passing through.
     pub uploads: Uploads,
@@ -80,8 +81,27 @@ impl Shared {
             storage: false,
             volumes: Vec::new(),
             host_paths: Vec::new(),
+            image_address: None,
+            machine: Default::default(),
             ..facts
         })
+    }
+}
+
+impl Shared {
+    /// Before the last server is new, an image that nodes would share stays on the node that built it.
+    pub(super) fn keep_images_local(&self, builds: &mut [v1::BuildObservation]) {
+        if self.store.view().feature_level() >= LEVEL_SCHEDULING {
+            return;
+        }
+        for build in builds {
+            let outcome = build.outcome.as_mut().and_then(|it| it.kind.as_mut());
+            if let Some(v1::build_outcome::Kind::Built(built)) = outcome
+                && let Some(image) = &mut built.image
+            {
+                image.shared = false;
+            }
+        }
     }
 }
 
@@ -158,6 +178,7 @@ type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Agents for AgentsService {
     type SessionStream = Messages<v1::ToAgent>;
     type FetchUploadStream = Messages<v1::Chunk>;
+    type ShellStream = Messages<v1::ShellFrame>;
 
     async fn join(
         &self,
@@ -186,6 +207,7 @@ impl Agents for AgentsService {
             joined_ms: 0,
             meta: std::collections::BTreeMap::new(),
             admin: Default::default(),
+            seat: 0,
         };
         let command = v1::JoinNode {
             token: id_bytes(token.as_u128()),
@@ -234,6 +256,7 @@ impl Agents for AgentsService {
         let node = self.caller(&request).await?;
         let id = NEXT_SESSION.fetch_add(1, Ordering::Relaxed);
         if !self.shared.fleet.connect(node, id) {
+            super::seat::tell(&self.shared, node);
             return Err(Status::already_exists(
                 "another agent with this node's identity is connected",
             ));
@@ -247,7 +270,8 @@ impl Agents for AgentsService {
             down,
         };
         tokio::spawn(session.run(request.into_inner()));
-        Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
+        let messages = ReceiverStream::new(messages).map(|message| message.map(|boxed| *boxed));
+        Ok(Response::new(Box::pin(messages)))
     }
 
     async fn fetch_upload(
@@ -305,5 +329,22 @@ impl Agents for AgentsService {
             self.shared.relay.finish(node, request);
         }
         Ok(Response::new(v1::LogsDone {}))
+    }
+
+    async fn shell(
+        &self,
+        request: Request<Streaming<v1::ShellFrame>>,
+    ) -> Result<Response<Self::ShellStream>, Status> {
+        let node = self.caller(&request).await?;
+        let (removed, shutdown) = (self.removal(node), self.shared.shutdown.clone());
+        let over = async move {
+            tokio::select! {
+                () = removed => Problem::new(Code::Forbidden, "the node was removed from the cluster"),
+                () = shutdown.cancelled() => Problem::new(Code::Unavailable, "the server is stopping"),
+            }
+        };
+        let met = shells::meet(&self.shared.relay, node, request.into_inner(), over);
+        let frames = met.await?.map(|frame| Ok(frame.into()));
+        Ok(Response::new(Box::pin(frames)))
     }
 }

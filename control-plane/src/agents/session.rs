@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use prost::Message as _;
 use skep_identity::key_id::KeyId;
 use skep_model::assignment::Generation;
 use skep_model::id::{DeploymentId, NodeId};
@@ -16,27 +17,30 @@ use skep_state::State;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
-use super::fleet::RouteStatus;
+use super::fleet::{RouteStatus, Runtime};
 use super::notices::Concern;
 use super::service::Shared;
 use super::told::Told;
 
-/// What goes down to the node.
-pub(super) type Down = mpsc::Sender<Result<v1::ToAgent, Status>>;
+/// What goes down to the node. Boxed, as all that waits in a session's queues: a queue has room for 32
+/// things from its first one on, in each of thousands of sessions.
+pub(super) type Down = mpsc::Sender<Result<Box<v1::ToAgent>, Status>>;
 
 /// Words of the node that wait to be written down. What finds no room is not acknowledged, and the
 /// agent says it again.
 const WORK_QUEUE: usize = 64;
+/// What is gathered into one command: with room below what a command may have.
+const GATHERED_MAX_BYTES: usize = 64 << 10;
 /// Pause after a proposal that nobody could take: the store has waited for a leader already.
 const RETRY: Duration = Duration::from_millis(200);
-/// An election takes 2 s at most, and a node is lost after 10.
+/// An election takes 2 s at most, and a node is lost after 8.
 const LEADERLESS: Duration = Duration::from_secs(5);
 
 /// What a node says and that has to be written down, in order.
 enum Work {
-    Facts(v1::Facts),
-    Observed(v1::ObservedSet),
-    Lines(v1::BuildLog),
+    Facts(Box<v1::Facts>),
+    Observed(Box<v1::ObservedSet>),
+    Lines(Box<v1::BuildLog>),
 }
 
 /// One running session.
@@ -74,13 +78,14 @@ impl Session {
     ) -> Result<(), Status> {
         let (facts, held) = self.hello(up).await?;
         let (queue, work) = mpsc::channel(WORK_QUEUE);
+        let has_routes = facts.ingress_port.is_some();
         // The first word finds an empty queue.
-        let _ = queue.try_send(Work::Facts(facts));
-        let told = Told::new(self.node, held);
+        let _ = queue.try_send(Work::Facts(Box::new(facts)));
+        let told = Told::new(self.node, held, has_routes);
         tokio::select! {
             ended = self.listen(up, queue) => ended,
             ended = self.write_down(work) => ended,
-            ended = self.talk(told, to_node) => ended,
+            ended = self.talk(told, has_routes, to_node) => ended,
             ended = self.until_leaderless() => Err(ended),
             () = self.shared.shutdown.cancelled() => Err(Status::unavailable("the server is stopping")),
         }
@@ -121,6 +126,7 @@ impl Session {
         let facts = hello
             .facts
             .ok_or_else(|| Status::invalid_argument("Hello lacks facts"))?;
+        self.seat(&hello.seat, &hello.next_seat).await?;
         Ok((facts, hello.held.map(Generation::from)))
     }
 
@@ -149,14 +155,15 @@ impl Session {
                     continue;
                 }
                 Up::Hello(hello) => match hello.facts {
-                    Some(facts) => Work::Facts(facts),
+                    Some(facts) => Work::Facts(Box::new(facts)),
                     None => continue,
                 },
                 Up::Observed(observed) => {
-                    fleet.runtime(node, self.id, observed.runtime_ok);
-                    Work::Observed(observed)
+                    let runtime = Runtime::of(observed.runtime_ok, observed.runtime_wedged);
+                    fleet.runtime(node, self.id, runtime);
+                    Work::Observed(Box::new(observed))
                 }
-                Up::BuildLog(log) => Work::Lines(log),
+                Up::BuildLog(log) => Work::Lines(Box::new(log)),
             };
             if queue.try_send(work).is_err() {
                 tracing::debug!(%node, "a node's word found no room: it will be said again");
@@ -194,27 +201,36 @@ impl Session {
 
     async fn write_down(&self, mut work: mpsc::Receiver<Work>) -> Result<(), Status> {
         let mut is_whole = false;
-        while let Some(work) = work.recv().await {
-            match work {
-                Work::Facts(facts) => self.learn(facts).await?,
-                Work::Observed(observed) => {
+        let mut waiting = None;
+        loop {
+            let next = match waiting.take() {
+                Some(next) => next,
+                None => match work.recv().await {
+                    Some(next) => next,
+                    None => return Ok(()),
+                },
+            };
+            match next {
+                Work::Facts(facts) => self.learn(*facts).await?,
+                Work::Observed(mut observed) => {
+                    waiting = gather(&mut observed, &mut work);
                     is_whole |= observed.full;
-                    self.observe(observed, is_whole).await?;
+                    self.observe(*observed, is_whole).await?;
                 }
-                Work::Lines(lines) => self.keep_lines(lines).await?,
+                Work::Lines(lines) => self.keep_lines(*lines).await?,
             }
         }
-        Ok(())
     }
 
     /// Tells the node what it is to do, now and whenever that changes.
     async fn talk(
         &self,
         mut told: Told,
+        has_routes: bool,
         mut to_node: mpsc::Receiver<v1::to_agent::Kind>,
     ) -> Result<(), Status> {
         // Listening before the first view: nothing between the two is missed.
-        let notices = self.shared.notices.listen(self.node, self.id);
+        let notices = self.shared.notices.listen(self.node, self.id, has_routes);
         let mut applied = self.shared.store.consensus().applied();
         loop {
             let concern = tokio::select! {
@@ -243,7 +259,7 @@ impl Session {
                 "this node was removed from the cluster",
             ));
         }
-        for kind in told.tell(&view, concern, &self.shared) {
+        for kind in told.tell(&view, &concern, &self.shared) {
             self.send(kind).await?;
         }
         Ok(())
@@ -252,7 +268,7 @@ impl Session {
     async fn send(&self, kind: v1::to_agent::Kind) -> Result<(), Status> {
         let message = v1::ToAgent { kind: Some(kind) };
         self.down
-            .send(Ok(message))
+            .send(Ok(Box::new(message)))
             .await
             .map_err(|_| Status::cancelled("the agent is gone"))
     }
@@ -277,10 +293,11 @@ impl Session {
         let v1::ObservedSet {
             sequence,
             allocations,
-            builds,
+            mut builds,
             quarantine,
             ..
         } = observed;
+        self.shared.keep_images_local(&mut builds);
         let is_news = is_whole && self.is_news(&quarantine);
         let quarantine = is_news.then_some(v1::QuarantineList {
             entries: quarantine,
@@ -360,7 +377,7 @@ impl Session {
     }
 
     /// Until it is taken or refused: while nobody leads, the node's word waits here.
-    async fn propose(&self, kind: Kind) -> Result<(), Status> {
+    pub(super) async fn propose(&self, kind: Kind) -> Result<(), Status> {
         loop {
             match self.shared.store.propose(kind.clone()).await {
                 Ok(_) => return Ok(()),
@@ -372,6 +389,27 @@ impl Session {
             }
         }
     }
+}
+
+/// What the node has said of its allocations while its last word was being committed goes with this one:
+/// one command and one acknowledgement for all. Answers what came behind them and is something else.
+fn gather(observed: &mut v1::ObservedSet, work: &mut mpsc::Receiver<Work>) -> Option<Work> {
+    let mut bytes = observed.encoded_len();
+    while bytes < GATHERED_MAX_BYTES {
+        match work.try_recv().ok()? {
+            Work::Observed(more) if bytes + more.encoded_len() <= GATHERED_MAX_BYTES => {
+                bytes += more.encoded_len();
+                // In the order in which it was said: the last word on each counts.
+                observed.allocations.extend(more.allocations);
+                observed.builds.extend(more.builds);
+                observed.sequence = more.sequence;
+                observed.full |= more.full;
+                observed.quarantine = more.quarantine;
+            }
+            other => return Some(other),
+        }
+    }
+    None
 }
 
 /// The node that builds, or built, a deployment.

@@ -2,48 +2,59 @@
 //! differences after. Decides only; sending is the session's.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use skep_identity::key_id::KeyId;
 use skep_model::allocation::Desired;
-use skep_model::assignment::{DesiredSet, Generation};
+use skep_model::assignment::{Assignment, DesiredSet, Generation};
 use skep_model::id::{AllocationId, DeploymentId, NodeId};
+use skep_model::registry::RegistryLogin;
 use skep_proto::convert::id_bytes;
 use skep_proto::v1;
 use skep_proto::v1::to_agent::Kind;
 use skep_state::{Cluster, State};
 
-use super::desired::{desired_set, generation};
-use super::notices::Concern;
+use super::desired::{assignment, build_orders, desired_set, generation};
+use super::notices::{Concern, Touched};
 use super::service::Shared;
 use crate::secrets::Secrets;
 
 /// What one node was told last: the base of the next delta.
 pub(super) struct Told {
     node: NodeId,
+    /// The node has an ingress; else the route table is nothing to it.
+    has_routes: bool,
     /// The newest generation on the node's disk: it takes nothing older.
     held: Option<Generation>,
     is_waiting: bool,
     generation: Option<Generation>,
     allocations: BTreeMap<AllocationId, Desired>,
+    /// Of the node, and not to be resolved when they were last looked at.
+    unresolved: BTreeSet<AllocationId>,
     builds: BTreeSet<DeploymentId>,
     dismissed: Vec<AllocationId>,
     routes: Option<u64>,
     servers: Option<v1::ServerList>,
+    /// When the logins at registries were said, as the state had them.
+    registries: Option<Vec<Arc<RegistryLogin>>>,
 }
 
 impl Told {
     /// Nothing yet; `held` is on the node's disk.
-    pub(super) fn new(node: NodeId, held: Option<Generation>) -> Self {
+    pub(super) fn new(node: NodeId, held: Option<Generation>, has_routes: bool) -> Self {
         Self {
             node,
+            has_routes,
             held,
             is_waiting: false,
             generation: None,
             allocations: BTreeMap::new(),
+            unresolved: BTreeSet::new(),
             builds: BTreeSet::new(),
             dismissed: Vec::new(),
             routes: None,
             servers: None,
+            registries: None,
         }
     }
 
@@ -54,7 +65,7 @@ impl Told {
     }
 
     /// What to say now; afterwards it counts as told.
-    pub(super) fn tell(&mut self, view: &State, concern: Concern, shared: &Shared) -> Vec<Kind> {
+    pub(super) fn tell(&mut self, view: &State, concern: &Concern, shared: &Shared) -> Vec<Kind> {
         let Some(cluster) = view.cluster() else {
             self.is_waiting = true;
             return Vec::new();
@@ -68,14 +79,19 @@ impl Told {
         if self.is_waiting {
             return all;
         }
+        // Before the work, which may need them.
+        if concern.registries {
+            all.extend(self.tell_registries(view, &shared.secrets));
+        }
         // Before the work: an allocation is out of the routes before its container hears of it.
-        if concern.routes && self.routes != Some(view.routes_revision()) {
+        if concern.routes && self.has_routes && self.routes != Some(view.routes_revision()) {
             self.routes = Some(view.routes_revision());
             let table = shared.notices.routes(view, cluster.incarnation);
             all.push(Kind::Routes(v1::RouteTable::clone(&table)));
         }
         if concern.work {
-            all.extend(self.tell_work(view, cluster, &shared.secrets));
+            let touched = &concern.allocations;
+            all.extend(self.tell_work(view, cluster, &shared.secrets, touched));
         }
         all
     }
@@ -97,57 +113,158 @@ impl Told {
         Some(Kind::Servers(servers))
     }
 
-    fn tell_work(&mut self, view: &State, cluster: &Cluster, secrets: &Secrets) -> Option<Kind> {
-        let set = desired_set(view, cluster, self.node, secrets);
-        let assignments = set.assignments.iter();
-        let allocations = assignments.map(|a| (a.allocation, a.desired)).collect();
-        let builds = set.builds.iter().map(|build| build.deployment).collect();
-        let generation = set.generation;
+    /// All logins, where they are others than before. One that cannot be opened is left out: images that need
+    /// it say that a login is missing.
+    fn tell_registries(&mut self, view: &State, secrets: &Secrets) -> Option<Kind> {
+        let logins: Vec<_> = view.registries().cloned().collect();
+        let is_same = match &self.registries {
+            None => logins.is_empty(),
+            Some(told) => *told == logins,
+        };
+        if is_same {
+            return None;
+        }
+        let opened = logins.iter().filter_map(|login| {
+            let password = secrets.open_registry(&login.host, &login.password);
+            let password = password.inspect_err(|problem| {
+                tracing::error!(host = %login.host, %problem, "a login cannot be sent to a node");
+            });
+            Some(v1::RegistryAccess {
+                host: login.host.clone(),
+                user: login.user.clone(),
+                password: password.ok()?,
+            })
+        });
+        let list = v1::RegistryList {
+            registries: opened.collect(),
+        };
+        self.registries = Some(logins);
+        Some(Kind::Registries(list))
+    }
+
+    fn tell_work(
+        &mut self,
+        view: &State,
+        cluster: &Cluster,
+        secrets: &Secrets,
+        touched: &Touched,
+    ) -> Option<Kind> {
         let dismissed: Vec<_> = view.dismissed_on(self.node).collect();
         let mut message = match self.generation {
-            None => v1::Desired {
-                full: true,
-                set: Some((&set).into()),
-                ..v1::Desired::default()
-            },
-            Some(base) => self.delta(base, set, dismissed != self.dismissed)?,
+            None => self.whole(view, cluster, secrets),
+            Some(base) => {
+                let has_more = dismissed != self.dismissed;
+                self.delta((base, cluster), view, secrets, (touched, has_more))?
+            }
         };
         let ids = dismissed.iter().map(|id| id_bytes(id.as_u128()));
         message.dismissed = ids.collect();
         self.dismissed = dismissed;
-        self.generation = Some(generation);
-        self.allocations = allocations;
-        self.builds = builds;
+        self.generation = Some(generation(cluster, view));
         Some(Kind::Desired(message))
     }
 
-    /// What changed since the node was told; none: nothing, where nothing else has either.
-    fn delta(&self, base: Generation, set: DesiredSet, has_more: bool) -> Option<v1::Desired> {
-        let now: BTreeSet<_> = set.assignments.iter().map(|a| a.allocation).collect();
-        let gone = self.allocations.keys().filter(|id| !now.contains(id));
-        let removed_allocations: Vec<_> = gone.map(|id| id_bytes(id.as_u128())).collect();
-        let now: BTreeSet<_> = set.builds.iter().map(|build| build.deployment).collect();
+    fn whole(&mut self, view: &State, cluster: &Cluster, secrets: &Secrets) -> v1::Desired {
+        let set = desired_set(view, cluster, self.node, secrets);
+        let assignments = set.assignments.iter();
+        self.allocations = assignments.map(|a| (a.allocation, a.desired)).collect();
+        self.builds = set.builds.iter().map(|build| build.deployment).collect();
+        let assigned = view.allocations_on(self.node).filter(|a| a.is_assigned());
+        let unresolved = assigned.filter(|a| !self.allocations.contains_key(&a.id));
+        self.unresolved = unresolved.map(|a| a.id).collect();
+        v1::Desired {
+            full: true,
+            set: Some((&set).into()),
+            ..v1::Desired::default()
+        }
+    }
+
+    /// What changed since the node was told; none: nothing, where nothing else has either. Costs what was
+    /// touched, not what the node has.
+    fn delta(
+        &mut self,
+        (base, cluster): (Generation, &Cluster),
+        view: &State,
+        secrets: &Secrets,
+        (touched, has_more): (&Touched, bool),
+    ) -> Option<v1::Desired> {
+        let mut ids = std::mem::take(&mut self.unresolved);
+        match touched {
+            Touched::These(these) => ids.extend(these),
+            Touched::All => {
+                ids.extend(self.allocations.keys());
+                ids.extend(view.allocations_on(self.node).map(|a| a.id));
+            }
+        }
+        let (mut assignments, mut removed_allocations) = (Vec::new(), Vec::new());
+        for id in ids {
+            match self.look_at(view, id, secrets) {
+                Look::Same => {}
+                Look::Told(assignment) => assignments.push(*assignment),
+                Look::Gone => removed_allocations.push(id_bytes(id.as_u128())),
+            }
+        }
+        let mut builds = build_orders(view, self.node);
+        let now: BTreeSet<_> = builds.iter().map(|build| build.deployment).collect();
         let ended = self.builds.difference(&now);
         let removed_builds: Vec<_> = ended.map(|id| id_bytes(id.as_u128())).collect();
-        let mut changed = set;
-        changed
-            .assignments
-            .retain(|a| self.allocations.get(&a.allocation) != Some(&a.desired));
-        changed
-            .builds
-            .retain(|build| !self.builds.contains(&build.deployment));
+        builds.retain(|build| !self.builds.contains(&build.deployment));
+        self.builds = now;
         let is_same = !has_more
             && removed_allocations.is_empty()
             && removed_builds.is_empty()
-            && changed.assignments.is_empty()
-            && changed.builds.is_empty();
+            && assignments.is_empty()
+            && builds.is_empty();
+        let set = DesiredSet {
+            cluster: cluster.id,
+            generation: generation(cluster, view),
+            assignments,
+            builds,
+        };
         (!is_same).then(|| v1::Desired {
             full: false,
             base: Some(base.into()),
-            set: Some((&changed).into()),
+            set: Some((&set).into()),
             removed_allocations,
             removed_builds,
             dismissed: Vec::new(),
         })
     }
+
+    /// One allocation, against what the node was told of it; afterwards it counts as told.
+    fn look_at(&mut self, view: &State, id: AllocationId, secrets: &Secrets) -> Look {
+        let told = self.allocations.get(&id).copied();
+        let wanted = view
+            .allocation(id)
+            .filter(|allocation| allocation.node == self.node && allocation.is_assigned());
+        if wanted.is_some_and(|allocation| told == Some(allocation.desired)) {
+            return Look::Same;
+        }
+        match wanted.map(|it| (it, assignment(view, it, secrets))) {
+            Some((allocation, Ok(Some(assignment)))) => {
+                self.allocations.insert(id, allocation.desired);
+                Look::Told(Box::new(assignment))
+            }
+            Some((_, Err(problem))) => {
+                // Left as the node has it, and looked at again whenever the session wakes.
+                tracing::error!(allocation = %id, %problem, "an allocation cannot be sent to its node");
+                self.unresolved.insert(id);
+                Look::Same
+            }
+            None | Some((_, Ok(None))) => match self.allocations.remove(&id) {
+                Some(_) => Look::Gone,
+                None => Look::Same,
+            },
+        }
+    }
+}
+
+/// What there is to say of one allocation.
+enum Look {
+    /// Nothing.
+    Same,
+    /// It is new, or is to become something else.
+    Told(Box<Assignment>),
+    /// The node has nothing to do with it any more.
+    Gone,
 }

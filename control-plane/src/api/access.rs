@@ -87,12 +87,22 @@ macro_rules! actions {
                     $(Self::$name => actions!(! $kind)),+
                 }
             }
+
+            /// Whether it opens a shell, whose handler audits when it begins and when it ends;
+            /// whoever is refused one is audited, too.
+            pub const fn is_shell(self) -> bool {
+                match self {
+                    $(Self::$name => actions!(# $kind)),+
+                }
+            }
         }
     };
     (@ write) => { true };
     (@ $other:ident) => { false };
     (! local) => { true };
     (! $other:ident) => { false };
+    (# shell) => { true };
+    (# $other:ident) => { false };
 }
 
 actions! {
@@ -134,6 +144,16 @@ actions! {
     UploadSource = "upload_source" write,
     /// Read build logs and app logs.
     ReadLogs = "read_logs" read,
+    /// Run a command in a running container.
+    Exec = "exec" shell,
+    /// See what a running container writes, as it writes it.
+    Attach = "attach" shell,
+    /// Read files of a running container.
+    CopyOut = "copy_out" shell,
+    /// Write files into a running container.
+    CopyIn = "copy_in" shell,
+    /// Connect to any port of a running container.
+    ForwardPort = "forward_port" shell,
     /// See where a service's webhook is.
     ReadWebhook = "read_webhook" read,
     /// Make a service's webhook secret.
@@ -156,6 +176,8 @@ actions! {
     SetRelaxed = "set_relaxed" write,
     /// Change the policy of a pool.
     SetPool = "set_pool" write,
+    /// Change as whom nodes pull from a registry.
+    SetRegistry = "set_registry" write,
     /// Remove a server.
     RemoveServer = "remove_server" write,
     /// Hand leadership to another server.
@@ -255,11 +277,19 @@ async fn enforce(State(guard): State<Guard>, mut request: Request, next: Next) -
     let Guard { app, action } = guard;
     let path = request.uri().path();
     let resource = path.strip_prefix("/v1/").unwrap_or(path).to_owned();
-    let allowed = authenticate(&app.store.view(), request.headers())
-        .and_then(|principal| authorize(principal, action, &resource).map(|()| principal));
+    let known = authenticate(&app.store.view(), request.headers());
+    let who = known.as_ref().ok().copied();
+    let allowed =
+        known.and_then(|principal| authorize(principal, action, &resource).map(|()| principal));
     let principal = match allowed {
         Ok(principal) => principal,
-        Err(problem) => return Failure::from(problem).into_response(),
+        Err(problem) => {
+            if action.is_shell() {
+                let asked = (action, resource.as_str());
+                app.refusals.note(&app.history, who, asked, &problem);
+            }
+            return Failure::from(problem).into_response();
+        }
     };
     request.extensions_mut().insert(principal);
     let stale = match prepare(&app, action, &mut request).await {
@@ -340,7 +370,7 @@ fn parameter(action: Action) -> Option<Parameter> {
         let text =
             "The same request under the same key happens once, for a day; another one is refused.";
         ("Idempotency-Key", ParameterIn::Header, text)
-    } else if action.is_local() {
+    } else if action.is_local() || action.is_shell() {
         return None;
     } else {
         let text = "`true`: answered by the asked server alone, from what it has; the header \

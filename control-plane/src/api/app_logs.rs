@@ -1,18 +1,20 @@
-//! What an app writes, across its allocations: relayed from the nodes, merged by arrival, stored
-//! nowhere here.
+//! What an app writes, across its allocations: relayed from the nodes, merged by time, stored nowhere
+//! here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderMap;
 use axum::response::Response;
 use futures_util::StreamExt as _;
-use futures_util::stream::{BoxStream, SelectAll};
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use serde::Deserialize;
 use skep_model::allocation::Allocation;
 use skep_model::id::{AllocationId, ServiceId};
 use skep_model::problem::Problem;
-use skep_proto::v1::LogChunk;
+use skep_proto::v1::{LogChunk, LogLine};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
@@ -21,8 +23,9 @@ use utoipa::IntoParams;
 use super::error::Failure;
 use super::extract::{Path, Query};
 use super::find::{self, ServiceKey};
+use super::merge::{Merge, Next, Patience};
 use super::stream::{self, Feed};
-use super::types::AppLine;
+use super::types::{AppLine, LostLines};
 use super::{App, Here};
 use crate::agents::relay::{Ask, Lines};
 
@@ -31,6 +34,8 @@ const DEFAULT_TAIL: u32 = 100;
 /// A log that ended while its allocation lives is asked for again after this: its container is
 /// being started anew, which nothing tells of when it comes up at once.
 const AGAIN: Duration = Duration::from_secs(2);
+/// Longest expression: the nodes refuse longer ones, too.
+const GREP_MAX: usize = 1_024;
 /// Without a reason to look earlier.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
@@ -46,14 +51,33 @@ pub(super) struct LineRange {
     tail: Option<u32>,
     /// Only lines after this time, ns since the epoch.
     after: u64,
+    /// Only lines before this time, ns since the epoch; 0: all. Not with `follow`.
+    until: u64,
+    /// Only lines that this regular expression is found in. It is matched at the nodes.
+    grep: String,
     /// Only this allocation, also if it has ended.
     #[param(value_type = Option<String>)]
     allocation: Option<AllocationId>,
 }
 
-/// Reads what a service's allocations write: one JSON document a line (`AppLine`), or server-sent
+impl LineRange {
+    fn check(&self) -> Result<(), Problem> {
+        if self.follow && self.until > 0 {
+            let text = "a log that ends at a time is not followed";
+            return Err(Problem::invalid("until", text).hint("leave out `follow` or `until`"));
+        }
+        if self.grep.len() > GREP_MAX {
+            let text = format!("it is longer than {GREP_MAX} bytes");
+            return Err(Problem::invalid("grep", text));
+        }
+        Ok(())
+    }
+}
+
+/// Reads what a service's allocations write, in the order of time: one JSON document a line (`AppLine`), or server-sent
 /// events `line` and `problem` with the same data where `Accept: text/event-stream` asks for them;
-/// an event's id is the line's time and `Last-Event-ID` resumes after it.
+/// an event's id is the newest time so far and `Last-Event-ID` resumes after it. Where Docker turned
+/// lines over before they were read, a line with `lost` says how much.
 #[utoipa::path(get,
     path = "/v1/projects/{project}/environments/{environment}/services/{service}/logs",
     tag = "services", params(ServiceKey, LineRange), operation_id = "read_service_logs",
@@ -66,15 +90,22 @@ pub(super) async fn read(
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let service = find::service(&app.store.view(), &key)?.id;
+    range.check()?;
     let place = stream::place(&app)?;
-    let after = stream::last_event_id(&headers).unwrap_or(range.after);
+    let last = stream::last_event_id(&headers);
+    let after = last.unwrap_or(range.after);
     let tail = range
         .tail
         .unwrap_or(if after == 0 { DEFAULT_TAIL } else { 0 });
     let begin = Cursor {
         after_ns: after,
         tail,
+        is_resumed: last.is_some(),
         ..Cursor::default()
+    };
+    let patience = match range.follow {
+        true => Patience::FOLLOWING,
+        false => Patience::READING,
     };
     let (queue, lines) = mpsc::channel(stream::QUEUE);
     let follower = Follower {
@@ -82,8 +113,12 @@ pub(super) async fn read(
         service,
         only: range.allocation,
         follow: range.follow,
+        until_ns: range.until,
+        grep: range.grep.into(),
         queue,
-        logs: SelectAll::new(),
+        logs: FuturesUnordered::new(),
+        merge: Merge::new(patience),
+        idle: BTreeMap::new(),
         open: BTreeSet::new(),
         is_ending: false,
         cursors: BTreeMap::new(),
@@ -96,20 +131,24 @@ pub(super) async fn read(
     if !stream::wants_events(&headers) {
         return Ok(stream::lines(lines));
     }
-    Ok(stream::events(
-        ReceiverStream::new(lines).map(|line| message(&line)),
-    ))
+    let mut newest_ns = after;
+    Ok(stream::events(ReceiverStream::new(lines).map(
+        move |line| {
+            newest_ns = newest_ns.max(line.at_ns);
+            message(&line, newest_ns)
+        },
+    )))
 }
 
-fn message(line: &AppLine) -> axum::response::sse::Event {
+fn message(line: &AppLine, newest_ns: u64) -> axum::response::sse::Event {
     match &line.problem {
-        None => stream::event("line", line).id(line.at_ns.to_string()),
+        None => stream::event("line", line).id(newest_ns.to_string()),
         Some(_) => stream::event("problem", line),
     }
 }
 
-/// A part of one allocation's log; none: it has ended.
-type Part = (AllocationId, Option<LogChunk>);
+/// A part of one allocation's log, none: it has ended; and the log, to be read on.
+type Part = (AllocationId, Option<LogChunk>, Lines);
 
 /// How far an allocation's log has been read.
 #[derive(Debug, Clone, Copy, Default)]
@@ -118,6 +157,8 @@ struct Cursor {
     after_ns: u64,
     /// Newest lines to begin with; 0: all after `after_ns`.
     tail: u32,
+    /// Somebody has got the line of that time.
+    is_resumed: bool,
     /// A problem was told, and no line came since.
     was_told: bool,
     /// Not asked for again before this.
@@ -129,8 +170,15 @@ struct Follower {
     service: ServiceId,
     only: Option<AllocationId>,
     follow: bool,
+    until_ns: u64,
+    grep: Arc<str>,
     queue: mpsc::Sender<AppLine>,
-    logs: SelectAll<BoxStream<'static, Part>>,
+    /// Logs of which the next lines are awaited.
+    logs: FuturesUnordered<BoxFuture<'static, Part>>,
+    /// What has come of them.
+    merge: Merge,
+    /// Logs of which there are lines that have not gone on.
+    idle: BTreeMap<AllocationId, Lines>,
     /// Allocations whose log is being read.
     open: BTreeSet<AllocationId>,
     /// What is left of the one that was asked for by itself is being read.
@@ -150,13 +198,14 @@ impl Follower {
         let mut fleet = self.app.fleet.changed();
         let mut again = self.open_missing(begin).await?;
         while !self.open.is_empty() || self.may_go_on() {
+            let due = self.pass_on().await?;
+            self.ask_on();
             let woken = tokio::select! {
-                part = self.logs.next(), if !self.open.is_empty() => {
-                    if let Some(part) = part {
-                        self.pass(part).await?;
-                    }
+                Some(part) = self.logs.next(), if !self.logs.is_empty() => {
+                    self.take(part).await?;
                     true
                 }
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => true,
                 goes_on = feed.allocations(self.service), if self.follow => goes_on,
                 _ = fleet.changed(), if self.follow => {
                     self.cursors.values_mut().for_each(|cursor| cursor.not_before = None);
@@ -173,7 +222,27 @@ impl Follower {
                 again = self.open_missing(begin).await?;
             }
         }
+        self.open.iter().for_each(|id| self.merge.close(*id));
+        self.pass_on().await?;
         Ok(())
+    }
+
+    /// Passes on what is in order. Answers when there may be more without any more coming.
+    async fn pass_on(&mut self) -> Result<Option<Instant>, Over> {
+        loop {
+            match self.merge.next(Instant::now()) {
+                Next::Line(id, line) => self.pass(id, *line).await?,
+                Next::Wait(until) => return Ok(until),
+            }
+        }
+    }
+
+    /// Reads on in those logs of which everything has gone on.
+    fn ask_on(&mut self) {
+        let merge = &self.merge;
+        let empty = self.idle.extract_if(.., |id, _| merge.is_empty(*id));
+        self.logs
+            .extend(empty.map(|(id, lines)| next_part(id, lines)));
     }
 
     /// One that was asked for by itself has ended, and its container may stay: instead of waiting for
@@ -187,7 +256,9 @@ impl Follower {
         else {
             return Cursor::default();
         };
-        self.logs = SelectAll::new();
+        self.logs = FuturesUnordered::new();
+        self.idle.clear();
+        self.open.iter().for_each(|id| self.merge.close(*id));
         self.open.clear();
         let read = self.cursors.remove(&id).unwrap_or_default();
         Cursor {
@@ -233,6 +304,9 @@ impl Follower {
                 follow: self.follow && allocation.is_live(),
                 tail: cursor.tail,
                 after_ns: cursor.after_ns,
+                until_ns: self.until_ns,
+                grep: Arc::clone(&self.grep),
+                resumed: cursor.is_resumed,
             };
             self.cursors.insert(
                 id,
@@ -244,7 +318,8 @@ impl Follower {
             match self.app.relay.open(ask) {
                 Ok(lines) => {
                     self.open.insert(id);
-                    self.logs.push(parts(id, lines));
+                    self.merge.open(id, now);
+                    self.logs.push(next_part(id, lines));
                 }
                 Err(problem) => {
                     again = again.min(now + AGAIN);
@@ -255,36 +330,46 @@ impl Follower {
         Ok(again)
     }
 
-    async fn pass(&mut self, (id, chunk): Part) -> Result<(), Over> {
+    async fn take(&mut self, (id, chunk, lines): Part) -> Result<(), Over> {
         let Some(chunk) = chunk else {
             self.open.remove(&id);
+            self.merge.close(id);
             let again = Some(Instant::now() + AGAIN);
             self.cursors
                 .entry(id)
                 .and_modify(|cursor| cursor.not_before = again);
             return Ok(());
         };
-        let node = self.node_of(id);
-        for line in chunk.lines {
+        self.idle.insert(id, lines);
+        if let Some(newest) = chunk.lines.last() {
             let cursor = Cursor {
-                after_ns: line.at_ns,
+                after_ns: newest.at_ns,
+                is_resumed: true,
                 ..Cursor::default()
             };
             self.cursors.insert(id, cursor);
-            let line = AppLine {
-                allocation: id,
-                node: node.clone(),
-                at_ns: line.at_ns,
-                stderr: line.stderr,
-                text: line.text,
-                problem: None,
-            };
-            self.queue.send(line).await.map_err(|_| Over)?;
         }
+        self.merge.push(id, chunk.lines, Instant::now());
         match chunk.problem.map(Problem::try_from) {
             Some(Ok(problem)) => self.tell(id, problem).await,
             _ => Ok(()),
         }
+    }
+
+    async fn pass(&mut self, id: AllocationId, line: LogLine) -> Result<(), Over> {
+        let line = AppLine {
+            allocation: id,
+            node: self.node_of(id),
+            at_ns: line.at_ns,
+            stderr: line.stderr,
+            text: line.text,
+            lost: line.lost.map(|lost| LostLines {
+                bytes: lost.bytes,
+                at_least: lost.at_least,
+            }),
+            problem: None,
+        };
+        self.queue.send(line).await.map_err(|_| Over)
     }
 
     /// Says once why an allocation's lines cannot be read.
@@ -299,6 +384,7 @@ impl Follower {
             at_ns: 0,
             stderr: false,
             text: String::new(),
+            lost: None,
             problem: Some(problem),
         };
         self.queue.send(line).await.map_err(|_| Over)
@@ -337,14 +423,10 @@ fn wanted<'a>(
     }
 }
 
-/// A log as a stream that says when it has ended.
-fn parts(id: AllocationId, lines: Lines) -> BoxStream<'static, Part> {
-    futures_util::stream::unfold(Some(lines), move |lines| async move {
-        let mut lines = lines?;
-        match lines.next().await {
-            Some(chunk) => Some(((id, Some(chunk)), Some(lines))),
-            None => Some(((id, None), None)),
-        }
+/// The next part of a log.
+fn next_part(id: AllocationId, mut lines: Lines) -> BoxFuture<'static, Part> {
+    Box::pin(async move {
+        let chunk = lines.next().await;
+        (id, chunk, lines)
     })
-    .boxed()
 }

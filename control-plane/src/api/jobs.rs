@@ -216,6 +216,9 @@ fn shown(view: &View, job: &Job) -> JobView {
             deployment: *deployment,
         },
         Cause::Schedule { at_ms } => CauseView::Schedule { at_ms: *at_ms },
+        Cause::Release(deployment) => CauseView::Release {
+            deployment: *deployment,
+        },
         Cause::Request {
             by,
             command,

@@ -254,13 +254,14 @@ fn peers(page: &mut Page, app: &App) {
 }
 
 fn cluster(page: &mut Page, view: &View) {
-    let mut nodes: BTreeMap<&str, u64> = ["ready", "runtime_down", "lost"]
+    let mut nodes: BTreeMap<&str, u64> = ["ready", "runtime_down", "runtime_wedged", "lost"]
         .map(|word| (word, 0))
         .into();
     for node in view.nodes() {
         let word = match node.status {
             NodeStatus::Ready => "ready",
             NodeStatus::RuntimeDown => "runtime_down",
+            NodeStatus::RuntimeWedged => "runtime_wedged",
             NodeStatus::Lost => "lost",
         };
         *nodes.entry(word).or_default() += 1;

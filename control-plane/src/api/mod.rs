@@ -18,17 +18,20 @@ mod hooks;
 mod jobs;
 mod leader;
 mod log_source;
+mod merge;
 mod metrics;
 pub mod neighbours;
 mod nodes;
 mod placement;
 mod prepare;
 mod rebalance;
+mod registries;
 mod rollouts;
 mod samples;
 mod servers;
 mod services;
 mod settings;
+mod shells;
 mod stream;
 mod tokens;
 pub mod types;
@@ -95,7 +98,7 @@ pub struct Context {
     pub elsewhere: Arc<dyn Elsewhere>,
     /// Folders passing through.
     pub uploads: Uploads,
-    /// App logs passing through.
+    /// App logs and shells passing through.
     pub relay: Relay,
     /// Who is connected here.
     pub fleet: Fleet,
@@ -129,6 +132,8 @@ struct App {
     streams: Arc<Semaphore>,
     hooks: Arc<Semaphore>,
     backups: Arc<Semaphore>,
+    shells: Arc<Semaphore>,
+    refusals: Arc<shells::Refusals>,
     document: Arc<OnceLock<OpenApi>>,
 }
 
@@ -163,6 +168,8 @@ impl From<Context> for App {
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             hooks: Arc::new(Semaphore::new(MAX_HOOKS)),
             backups: Arc::new(Semaphore::new(backup::MAX_BACKUPS)),
+            shells: Arc::new(Semaphore::new(shells::MAX_SHELLS)),
+            refusals: Arc::default(),
             document: Arc::new(OnceLock::new()),
         }
     }
@@ -227,6 +234,7 @@ fn assemble(app: &App) -> OpenApiRouter<App> {
         .merge(autoscale_routes(app))
         .merge(job_routes(app))
         .merge(settings_routes(app))
+        .merge(shell_routes(app))
         .routes(public(routes!(openapi_json)))
         .routes(public(routes!(health::healthz)))
         .routes(public(routes!(health::health)))
@@ -448,6 +456,34 @@ fn settings_routes(app: &App) -> OpenApiRouter<App> {
             app,
             Action::SetPool,
             routes!(settings::remove_pool),
+        ))
+        .routes(protected(
+            app,
+            Action::ReadCluster,
+            routes!(registries::list),
+        ))
+        .routes(protected(
+            app,
+            Action::SetRegistry,
+            routes!(registries::put),
+        ))
+        .routes(protected(
+            app,
+            Action::SetRegistry,
+            routes!(registries::remove),
+        ))
+}
+
+fn shell_routes(app: &App) -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(protected(app, Action::Exec, routes!(shells::exec)))
+        .routes(protected(app, Action::Attach, routes!(shells::attach)))
+        .routes(protected(app, Action::CopyOut, routes!(shells::copy_out)))
+        .routes(protected(app, Action::CopyIn, routes!(shells::copy_in)))
+        .routes(protected(
+            app,
+            Action::ForwardPort,
+            routes!(shells::forward),
         ))
 }
 

@@ -125,7 +125,7 @@ pub(super) async fn plan_service(
             deployment: release.deployment,
         });
         service.progress = Progress {
-            phase: service.spec.rollout.first_phase(service.live.is_some()),
+            phase: service.spec.first_phase(service.live.is_some()),
             ..Progress::default()
         };
     }

@@ -38,7 +38,7 @@ pub(super) async fn prepare(
             let key = RequestKey { key, request: asks };
             request.extensions_mut().insert(key);
         }
-    } else if take_stale(request)? {
+    } else if !action.is_shell() && take_stale(request)? {
         return Ok(Some(app.store.view_age()));
     }
     if !action.is_local() {

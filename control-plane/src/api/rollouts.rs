@@ -10,6 +10,8 @@ use skep_proto::v1;
 use skep_proto::v1::command::Kind;
 use skep_state::State as View;
 
+use crate::placement::release_phase;
+
 use super::access::Principal;
 use super::error::Failure;
 use super::extract::{Body, Path};
@@ -122,15 +124,19 @@ fn progress(view: &View, service: &Service, target: Target) -> RolloutProgressVi
         phase: progress.phase,
         since_ms: progress.since_ms.max(begun_ms),
         paused: progress.paused,
-        waits_for: waits_for(service, new.healthy, wanted),
+        waits_for: waits_for(view, service, (new.healthy, wanted)),
     }
 }
 
-fn waits_for(service: &Service, healthy: u32, wanted: u32) -> String {
+fn waits_for(view: &View, service: &Service, (healthy, wanted): (u32, u32)) -> String {
     let policy = &service.spec.rollout;
     let promoted = "somebody to promote it: `skep rollout promote`";
     let text = match service.progress.phase {
         _ if service.progress.paused => "somebody to resume it: `skep rollout resume`",
+        Phase::Before => match release_phase(view, service) {
+            Some(job) => return format!("the release phase to end: `skep jobs logs {}`", job.id),
+            None => "the release phase to begin",
+        },
         _ if healthy < wanted => {
             return format!("{} more healthy allocations", wanted - healthy);
         }

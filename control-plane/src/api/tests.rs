@@ -10,6 +10,7 @@ mod hooks;
 mod jobs;
 mod logs;
 mod rebalance;
+mod registries;
 mod rollouts;
 mod samples;
 mod servers;
@@ -163,6 +164,7 @@ impl Server {
             joined_ms: 0,
             meta: std::collections::BTreeMap::new(),
             admin: Default::default(),
+            seat: 0,
         };
         self.propose(Kind::JoinNode(v1::JoinNode {
             token: id_bytes(token.id.as_u128()),
@@ -255,6 +257,7 @@ impl Server {
                 reference: "app:1".into(),
                 digest: "sha256:00".into(),
                 node: None,
+                shared: false,
             },
             kind: service.spec.kind,
             port: Some(8080),
@@ -262,6 +265,8 @@ impl Server {
             variables: service.variables.clone(),
             resources: service.spec.resources,
             placement: service.spec.placement.clone(),
+            container: service.spec.container.clone(),
+            hooks: service.spec.hooks.clone(),
             health: service.spec.health.clone(),
             restart: service.spec.restart,
             stop_grace_ms: service.spec.stop_grace_ms,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use skep_model::allocation::{Allocation, Desired, State as Seen};
 use skep_model::deployment::{BuildOutcome, Deployment, Origin, Status, Trigger};
 use skep_model::id::{NodeId, ServiceId};
+use skep_model::job;
 use skep_model::node::NodeStatus;
 use skep_model::problem::{Code, Problem};
 use skep_model::rollout::{Phase, Progress};
@@ -14,6 +15,7 @@ use skep_state::State;
 
 use super::release::{Resolved, renew, resolve};
 use crate::agents::desired::BUILD_TIMEOUT_MS;
+use crate::placement::release_phase;
 use crate::secrets::Secrets;
 
 /// How long a deployment waits for a node that builds.
@@ -182,6 +184,9 @@ fn judge_rollout(inputs: &Inputs<'_>, deployment: &Deployment, service: &Service
     if let Err(problem) = service.spec.run.parse_schedule() {
         return fail(problem);
     }
+    if service.progress.phase == Phase::Before {
+        return judge_release_phase(inputs.view, service);
+    }
     let of_target = || all.iter().filter(|allocation| allocation.target == target);
     if let Some(failed) = of_target().find(|allocation| allocation.observed.state == Seen::Failed) {
         return judge_failure(failed);
@@ -218,6 +223,21 @@ fn judge_rollout(inputs: &Inputs<'_>, deployment: &Deployment, service: &Service
         );
     }
     judge_time(inputs, deployment, service, (healthy, wanted))
+}
+
+/// Its job has a deadline of its own: only how it ends is judged here.
+fn judge_release_phase(view: &State, service: &Service) -> Next {
+    let ended = release_phase(view, service).filter(|job| !job.status.is_active());
+    let Some(job) = ended.filter(|job| job.status != job::Status::Succeeded) else {
+        return Next::Wait { until_ms: None };
+    };
+    let why = job
+        .problem
+        .as_ref()
+        .map_or("it was ended", |problem| &problem.message);
+    let problem = Problem::new(Code::Crashed, format!("the release phase failed: {why}"))
+        .hint("nothing of the new release was started; what was live goes on");
+    Next::Fail(problem, job.log_tail.clone())
 }
 
 /// What a phase waits for beside its allocations; none: it is judged by those.

@@ -152,6 +152,7 @@ impl World {
             joined_ms: 0,
             meta: std::collections::BTreeMap::new(),
             admin: Default::default(),
+            seat: 0,
         };
         let join = v1::JoinNode {
             token: id_bytes(1),
@@ -411,6 +412,7 @@ fn built(exposed: &[u16]) -> Built {
         reference: "app".into(),
         digest: "sha256:0".into(),
         node: None,
+        shared: false,
     };
     Built {
         image,

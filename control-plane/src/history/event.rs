@@ -58,9 +58,9 @@ pub struct AuditEntry {
     pub principal: String,
     /// What: `deploy_service`, ...
     pub action: String,
-    /// To what: its path below `/v1/`.
+    /// To what: its path below `/v1/`; of a shell also the allocation, its node and the command.
     pub resource: String,
-    /// The HTTP status that was answered.
+    /// The HTTP status that was answered; of a shell that ended, how.
     pub outcome: String,
 }
 

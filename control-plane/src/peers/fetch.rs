@@ -1,4 +1,4 @@
-//! Logs, histories and uploads that are at another server: asked for there, passed through here, stored nowhere.
+//! Logs, shells, histories and uploads that are at another server: asked for there, passed through here, stored nowhere.
 
 use std::time::Duration;
 
@@ -17,9 +17,11 @@ use tonic::{Status, Streaming};
 use super::directory::Contact;
 use super::history::{WAIT, ask_message, page};
 use super::links::{Lane, Links};
+use super::shells;
 use super::transport::reason;
 use crate::agents::elsewhere::{Chunks, Elsewhere};
 use crate::agents::relay::Ask;
+use crate::agents::shells::{Ask as ShellAsk, Shell};
 use crate::agents::uploads::{CHUNKS, STALL_DEADLINE};
 use crate::history;
 
@@ -59,6 +61,9 @@ impl Fetcher {
             follow: ask.follow,
             tail: ask.tail,
             after_ns: ask.after_ns,
+            until_ns: ask.until_ns,
+            grep: ask.grep.to_string(),
+            resumed: ask.resumed,
         };
         let mut client =
             (self.links.shared(&contact, Lane::Bulk)).map_err(|status| away(&reason(&status)))?;
@@ -116,13 +121,14 @@ impl Elsewhere for Fetcher {
         let (sender, chunks) = mpsc::channel(LOG_CHUNKS);
         let fetcher = self.clone();
         tokio::spawn(async move {
+            let allocation = ask.allocation;
             let pass = async {
                 let problem = match fetcher.open_logs(server, ask).await {
                     Ok(lines) => pass_logs(lines, &sender).await,
                     Err(problem) => Some(problem),
                 };
                 let last = problem.map(|problem| v1::LogChunk {
-                    allocation: id_bytes(ask.allocation.as_u128()),
+                    allocation: id_bytes(allocation.as_u128()),
                     problem: Some((&problem).into()),
                     ..v1::LogChunk::default()
                 });
@@ -137,6 +143,10 @@ impl Elsewhere for Fetcher {
             }
         });
         chunks
+    }
+
+    fn shell(&self, server: ServerId, ask: ShellAsk) -> BoxFuture<'_, Result<Shell, Problem>> {
+        Box::pin(shells::open(&self.links, server, ask))
     }
 
     fn upload(&self, upload: UploadId) -> BoxFuture<'_, Result<Chunks, Problem>> {

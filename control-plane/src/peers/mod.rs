@@ -11,6 +11,7 @@
 //! API       ─► Fetcher       ─(FetchEvents)─────────────────► PeersService ─► History
 //! Samples   ─► samples       ─(Samples, to the leader)──────► PeersService ─► Samples
 //! Relay, Uploads ─► Fetcher  ─(FetchLogs, FetchUpload)──────► PeersService ─► Relay, Uploads
+//! Relay     ─► Fetcher       ─(Shell, both ways)────────────► PeersService ─► Relay
 //! ```
 
 mod backoff;
@@ -29,6 +30,7 @@ mod receive;
 pub mod samples;
 mod send;
 pub mod service;
+mod shells;
 pub mod transport;
 
 pub use control::ControlService;

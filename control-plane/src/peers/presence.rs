@@ -19,7 +19,7 @@ use super::backoff::Backoff;
 use super::directory::Contact;
 use super::links::{Lane, Links};
 use super::transport::reason;
-use crate::agents::fleet::{Fleet, RouteStatus, Word};
+use crate::agents::fleet::{Fleet, RouteStatus, Runtime, Word};
 
 /// Heartbeats are told in a summary so often: a fraction of what makes a node lost.
 const SUMMARY: Duration = Duration::from_secs(1);
@@ -148,7 +148,8 @@ fn message(word: &Word) -> v1::NodePresence {
     v1::NodePresence {
         node: id_bytes(word.node.as_u128()),
         connected: word.connected,
-        runtime_ok: word.runtime_ok,
+        runtime_ok: word.runtime == Runtime::Ok,
+        runtime_wedged: word.runtime == Runtime::Wedged,
         applied_revision: word.routes.applied,
         drained_revision: word.routes.drained,
         silent_ms: u64::try_from(word.silent.as_millis()).unwrap_or(u64::MAX),
@@ -164,7 +165,7 @@ pub(super) fn word(message: &v1::NodePresence) -> Result<Word, skep_proto::conve
     Ok(Word {
         node: NodeId::from_u128(id_bits("node", &message.node)?),
         connected: message.connected,
-        runtime_ok: message.runtime_ok,
+        runtime: Runtime::of(message.runtime_ok, message.runtime_wedged),
         routes: RouteStatus {
             applied: message.applied_revision,
             drained: message.drained_revision,

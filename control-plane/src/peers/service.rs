@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::directory::{Contact, Directory, Standing, is_beyond};
 use super::transport::{ADDRESS_HEADER, Outbox};
-use super::{MAX_WIRE_BYTES, history, presence, proposals, receive, samples};
+use super::{MAX_WIRE_BYTES, history, presence, proposals, receive, samples, shells};
 use crate::agents::fleet::Fleet;
 use crate::agents::relay::{Ask, Lines, Relay};
 use crate::agents::status;
@@ -50,7 +50,7 @@ pub struct Parts {
     pub fleet: Fleet,
     /// What the nodes measure.
     pub samples: Samples,
-    /// App logs passing through.
+    /// App logs and shells passing through.
     pub relay: Relay,
     /// Folders passing through.
     pub uploads: Uploads,
@@ -152,6 +152,7 @@ impl Servers for PeersService {
     type ProposeStream = Messages<v1::ProposeReply>;
     type FetchUploadStream = Messages<v1::Chunk>;
     type FetchLogsStream = Messages<v1::LogChunk>;
+    type ShellStream = Messages<v1::ShellFrame>;
 
     async fn join(
         &self,
@@ -342,6 +343,9 @@ impl Servers for PeersService {
             follow: request.follow,
             tail: request.tail,
             after_ns: request.after_ns,
+            until_ns: request.until_ns,
+            grep: request.grep.into(),
+            resumed: request.resumed,
         };
         let lines = self.parts.relay.open_here(ask).map_err(status)?;
         let parts = self.parts.clone();
@@ -353,6 +357,23 @@ impl Servers for PeersService {
         };
         let stream = log_chunks(lines).take_until(Box::pin(over));
         Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn shell(
+        &self,
+        request: Request<Streaming<v1::PeerShell>>,
+    ) -> Result<Response<Self::ShellStream>, Status> {
+        let contact = self.caller(&request)?;
+        let (replies, stream) = mpsc::channel(shells::REPLIES);
+        let parts = self.parts.clone();
+        tokio::spawn(async move {
+            let work = shells::serve(&parts.relay, request.into_inner(), &replies);
+            if let Err(status) = Self::while_member(&parts, &contact, work).await {
+                // A caller who has gone needs no reason.
+                let _ = replies.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 }
 

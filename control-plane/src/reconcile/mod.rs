@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use skep_model::id::{DeploymentId, ServiceId};
 use skep_model::problem::{Code, Problem};
 use skep_proto::v1::command::Kind;
-use skep_state::{Change, State};
+use skep_state::{Change, Reply};
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
@@ -159,6 +159,8 @@ impl Duties {
 
     fn mark(&mut self, changes: &[Change]) {
         let view = self.parts.store.view();
+        let mut touched = BTreeSet::new();
+        let mut has_nodes = false;
         let moved = self.scheduling.follow(&view, changes);
         if changes.contains(&Change::Settings) {
             // Rare, and they may concern every node and every service.
@@ -166,28 +168,21 @@ impl Duties {
         }
         for change in changes {
             match change {
-                Change::Service(service) => self.mark_service(&view, *service),
-                Change::Allocation { service, .. } | Change::Job { service, .. } => {
-                    self.mark_service(&view, *service);
+                Change::Service(service)
+                | Change::Allocation { service, .. }
+                | Change::Job { service, .. } => {
+                    touched.insert(*service);
                 }
                 Change::Deployment(deployment) => {
                     self.dirty.deployments.insert(*deployment);
                 }
                 Change::Node(node) => {
-                    self.dirty.nodes = true;
+                    has_nodes = true;
                     if moved.contains(node) {
                         // It may be drained now, or silent, or back.
                         let there = view.allocations_on(*node).filter(|a| a.is_live());
                         self.dirty.services.extend(there.map(|a| a.service));
                     }
-                    self.dirty.services.extend(self.scheduling.waiting());
-                    self.dirty.jobs.extend(self.jobs.waiting());
-                    // One more node is one more allocation of each of these.
-                    let system = view.services().filter(|service| service.spec.is_system());
-                    self.dirty.services.extend(system.map(|service| service.id));
-                    self.dirty
-                        .deployments
-                        .extend(view.active_deployments().map(|d| d.id));
                 }
                 Change::ServiceDropped(service) => {
                     self.scheduling.forget(*service);
@@ -202,20 +197,22 @@ impl Duties {
                 | Change::Quarantine(_)
                 | Change::Build(_)
                 | Change::Settings
+                | Change::Registries
                 | Change::Routes => {}
             }
         }
-    }
-
-    fn mark_service(&mut self, view: &State, service: ServiceId) {
-        self.dirty.services.insert(service);
-        self.dirty.jobs.insert(service);
-        let active = view
-            .active_deployments()
-            .filter(|deployment| deployment.service == service);
-        self.dirty
-            .deployments
-            .extend(active.map(|deployment| deployment.id));
+        if has_nodes {
+            self.mark_waiting();
+            // One more node is one more allocation of each of these.
+            let system = view.services().filter(|service| service.spec.is_system());
+            self.dirty.services.extend(system.map(|service| service.id));
+        }
+        // Once for all of them: each batch costs what changed and what is on its way, not their product.
+        let active = view.active_deployments();
+        let concerned = active.filter(|deployment| touched.contains(&deployment.service));
+        self.dirty.deployments.extend(concerned.map(|d| d.id));
+        self.dirty.services.extend(&touched);
+        self.dirty.jobs.extend(&touched);
     }
 
     async fn work(&mut self) {
@@ -241,7 +238,12 @@ impl Duties {
     /// Proposes; false: not accepted. A conflict means that the state moved on: its change has
     /// woken us already. Anything else is tried again in a moment.
     async fn propose(&mut self, kind: Kind) -> bool {
-        match self.parts.store.propose(kind).await {
+        let outcome = self.parts.store.propose(kind).await;
+        self.is_accepted(outcome)
+    }
+
+    fn is_accepted(&mut self, outcome: Result<Reply, Problem>) -> bool {
+        match outcome {
             Ok(_) => true,
             Err(problem) => {
                 if !matches!(problem.code, Code::Conflict | Code::NotFound) {

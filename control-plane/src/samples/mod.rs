@@ -31,7 +31,7 @@ pub use board::Word;
 use book::Book;
 pub use read::{AllocationSample, NodeSample, ServiceSample};
 
-/// What was said last by somebody silent for so long counts no more: five periods, as for heartbeats.
+/// What was said last by somebody silent for so long counts no more: five periods.
 pub const STALE_AFTER: Duration = Duration::from_secs(10);
 /// Over how much of the past rates are taken at most.
 pub const MAX_WINDOW: Duration = Duration::from_secs(30);

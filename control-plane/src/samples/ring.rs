@@ -48,6 +48,8 @@ impl Requests {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Ring {
     newest: u64,
+    /// Up to here requests were added: of the newest slot nothing is behind it.
+    until_ms: u64,
     slots: [Requests; SLOTS],
 }
 
@@ -55,6 +57,7 @@ impl Ring {
     pub(super) fn new(now_ms: u64) -> Self {
         Self {
             newest: now_ms / SLOT_MS,
+            until_ms: now_ms,
             slots: [Requests::default(); SLOTS],
         }
     }
@@ -65,6 +68,7 @@ impl Ring {
             return;
         }
         self.advance(to_ms / SLOT_MS);
+        self.until_ms = self.until_ms.max(to_ms);
         let whole_ms = (to_ms - from_ms) as f32;
         for slot in self.oldest().max(from_ms / SLOT_MS)..=to_ms / SLOT_MS {
             let share = overlap_ms(slot, (from_ms, to_ms)) as f32 / whole_ms;
@@ -76,7 +80,10 @@ impl Ring {
     pub(super) fn sum(&self, (from_ms, to_ms): (u64, u64)) -> Requests {
         let mut sum = Requests::default();
         for slot in self.oldest().max(from_ms / SLOT_MS)..=self.newest.min(to_ms / SLOT_MS) {
-            let share = overlap_ms(slot, (from_ms, to_ms)) as f32 / SLOT_MS as f32;
+            // A slot that is not over has all of its requests in the part that has passed.
+            let filled_ms = overlap_ms(slot, (0, self.until_ms)).max(1);
+            let wanted_ms = overlap_ms(slot, (from_ms, to_ms.min(self.until_ms)));
+            let share = wanted_ms as f32 / filled_ms as f32;
             sum.add(&self.slots[place(slot)], share);
         }
         sum
@@ -110,4 +117,42 @@ fn place(slot: u64) -> usize {
 fn overlap_ms(slot: u64, (from_ms, to_ms): (u64, u64)) -> u64 {
     let (begin, end) = (slot * SLOT_MS, (slot + 1) * SLOT_MS);
     end.min(to_ms).saturating_sub(begin.max(from_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ten a second, told every two seconds at whatever moment of the slots.
+    #[test]
+    fn a_steady_rate_is_the_same_in_every_phase_and_window() {
+        for phase_ms in [0, 1, 500, 1_000, 1_999] {
+            let mut ring = Ring::new(phase_ms);
+            let mut requests = Requests {
+                all: 20.0,
+                ..Requests::default()
+            };
+            requests.latency[0] = 20.0;
+            for reading in 0..20 {
+                let from_ms = phase_ms + reading * 2_000;
+                let until_ms = from_ms + 2_000;
+                ring.add((from_ms, until_ms), &requests);
+                for window_ms in [2_000, 4_000, 10_000] {
+                    if reading * 2_000 < window_ms {
+                        continue;
+                    }
+                    let sum = ring.sum((until_ms - window_ms, until_ms));
+                    let wanted = window_ms as f32 / 100.0;
+                    assert!(
+                        (sum.all - wanted).abs() < 0.1,
+                        "{phase_ms} {window_ms}: {sum:?}"
+                    );
+                    assert!((sum.latency[0] - wanted).abs() < 0.1, "{sum:?}");
+                }
+            }
+            // What comes to an end is still counted whole.
+            let sum = ring.sum((phase_ms + 38_000, phase_ms + 45_000));
+            assert!((sum.all - 20.0).abs() < 0.1, "{phase_ms}: {sum:?}");
+        }
+    }
 }

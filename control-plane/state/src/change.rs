@@ -40,6 +40,8 @@ pub enum Change {
     Quarantine(NodeId),
     /// Settings of a workspace, an environment or a pool changed.
     Settings,
+    /// Logins at registries changed.
+    Registries,
     /// The route table has a new revision.
     Routes,
 }

@@ -13,6 +13,7 @@ use skep_model::job::JobBook;
 use skep_model::node::Node;
 use skep_model::quarantine::Quarantined;
 use skep_model::rebalance::Rebalance;
+use skep_model::registry::RegistryLogin;
 use skep_model::server::JoinToken;
 use skep_model::service::{Release, Service};
 use skep_model::settings::{Pool, Scope, ScopeSettings};
@@ -117,6 +118,7 @@ mod tag {
     pub(super) const SCOPES: u32 = 44;
     pub(super) const POOLS: u32 = 45;
     pub(super) const REBALANCE: u32 = 46;
+    pub(super) const REGISTRIES: u32 = 50;
 }
 
 /// Appends fields in the order of their numbers, as the whole message would be encoded.
@@ -203,6 +205,7 @@ impl State {
         if *self.rebalance != Rebalance::default() {
             to.message(tag::REBALANCE, &v1::Rebalance::from(&*self.rebalance));
         }
+        to.all::<_, v1::RegistryLogin>(tag::REGISTRIES, self.registries.values());
         to.out
     }
 
@@ -318,6 +321,10 @@ impl State {
             tag::POOLS => {
                 let pool: Pool = read::<v1::Pool, _>(field)?;
                 self.pools.insert(pool.name.clone(), Arc::new(pool));
+            }
+            tag::REGISTRIES => {
+                let login: RegistryLogin = read::<v1::RegistryLogin, _>(field)?;
+                self.registries.insert(login.host.clone(), Arc::new(login));
             }
             tag::REBALANCE => self.rebalance = Arc::new(read::<v1::Rebalance, _>(field)?),
             tag::DISMISSED => {

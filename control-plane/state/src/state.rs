@@ -13,6 +13,7 @@ use skep_model::job::{Job, JobBook};
 use skep_model::node::Node;
 use skep_model::quarantine::Quarantined;
 use skep_model::rebalance::Rebalance;
+use skep_model::registry::RegistryLogin;
 use skep_model::server::{JoinToken, Server};
 use skep_model::service::{Release, Service};
 use skep_model::settings::{Pool, Scope, ScopeSettings};
@@ -95,6 +96,7 @@ pub struct State {
     pub(crate) rebalance: Arc<Rebalance>,
     pub(crate) scopes: OrdMap<Scope, Arc<ScopeSettings>>,
     pub(crate) pools: OrdMap<String, Arc<Pool>>,
+    pub(crate) registries: OrdMap<String, Arc<RegistryLogin>>,
     // Indexes: derived from the maps above, rebuilt when a snapshot is read.
     pub(crate) names: Names,
     pub(crate) service_allocations: OrdSet<(ServiceId, AllocationId)>,

@@ -36,6 +36,7 @@ impl Node {
         let hello = v1::Hello {
             facts: Some((&facts()).into()),
             held: held.map(Into::into),
+            ..Default::default()
         };
         let first = v1::FromAgent {
             kind: Some(Up::Hello(hello)),

@@ -21,9 +21,15 @@ async fn logs_come_through_the_server_that_has_the_node() {
         follow: true,
         tail: 3,
         after_ns: 0,
+        until_ns: 0,
+        grep: "".into(),
+        resumed: false,
     };
     let relay = &world.servers[&leader].relay;
-    let away = relay.open(ask).err().expect("it is connected nowhere");
+    let away = relay
+        .open(ask.clone())
+        .err()
+        .expect("it is connected nowhere");
     assert_eq!(away.code, Code::Unavailable);
     let mut node = Node::connect(&world, id, follower).await;
     let fleet = &world.servers[&leader].fleet;
@@ -45,6 +51,7 @@ async fn logs_come_through_the_server_that_has_the_node() {
             at_ns: 1,
             stderr: false,
             text: "hello".into(),
+            lost: None,
         }],
         problem: None,
     };

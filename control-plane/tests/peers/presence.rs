@@ -72,6 +72,7 @@ async fn a_change_of_leader_closes_no_stream_and_loses_no_node() {
     let hello = v1::Hello {
         facts: Some(facts),
         held: None,
+        ..Default::default()
     };
     node.say(Up::Hello(hello)).await;
     let is_renamed = move |view: &skep_state::State| {

@@ -426,6 +426,7 @@ impl World {
             joined_ms: 0,
             meta: BTreeMap::new(),
             admin: Default::default(),
+            seat: 0,
         };
         let join = v1::JoinNode {
             token: id_bytes(1),

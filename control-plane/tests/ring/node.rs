@@ -79,6 +79,7 @@ impl Node {
         let hello = v1::Hello {
             facts: Some((&facts()).into()),
             held: None,
+            ..Default::default()
         };
         up.send(v1::FromAgent {
             kind: Some(v1::from_agent::Kind::Hello(hello)),
@@ -153,6 +154,7 @@ impl Node {
             builds,
             runtime_ok: true,
             quarantine: Vec::new(),
+            runtime_wedged: false,
         };
         self.say(v1::from_agent::Kind::Observed(set)).await;
     }
@@ -177,6 +179,7 @@ impl Node {
             reference: "app".into(),
             digest: "sha256:abc".into(),
             node: Some(self.id),
+            shared: false,
         };
         let built = Built {
             image,

@@ -67,6 +67,15 @@ pub(super) fn settle(endpoint: Endpoint) -> Endpoint {
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
 }
 
+/// One connection to `target` (`host:port`), for whoever speaks something else than gRPC. Waits as
+/// long as the network does: callers set their own deadline.
+///
+/// # Errors
+/// Nobody listens, or the handshake fails.
+pub async fn dial(target: &str, config: Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
+    connect(TlsConnector::from(config), target).await
+}
+
 async fn connect(connector: TlsConnector, target: &str) -> io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(target).await?;
     stream.set_nodelay(true)?;

@@ -58,6 +58,38 @@ pub struct BoundUds {
     owner_uid: u32,
 }
 
+impl BoundUds {
+    /// A socket that another process has bound at `path` and given to this one.
+    ///
+    /// # Errors
+    /// It is not there any more, or the kernel refuses.
+    pub fn inherited(path: &Path, listener: StdListener) -> Result<Self, UdsError> {
+        let failed = |source| UdsError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let owner_uid = std::fs::metadata(path).map_err(failed)?.uid();
+        listener.set_nonblocking(true).map_err(failed)?;
+        Ok(Self {
+            listener,
+            owner_uid,
+        })
+    }
+
+    /// The listener itself: whoever takes it judges its callers.
+    pub fn into_listener(self) -> StdListener {
+        self.listener
+    }
+
+    /// Another handle of the same socket, to be given to another process.
+    ///
+    /// # Errors
+    /// No file descriptors are left.
+    pub fn duplicate(&self) -> io::Result<std::os::fd::OwnedFd> {
+        Ok(self.listener.try_clone()?.into())
+    }
+}
+
 /// Binds a Unix socket at `path`: makes its folder (0700) if missing, refuses one that others may
 /// enter, and removes a socket file that nobody serves any more. Blocks on the disk, briefly.
 pub fn bind_uds(path: &Path) -> Result<BoundUds, UdsError> {

@@ -3,7 +3,7 @@
 //! lies on a disk.
 
 mod buildkit;
-mod cache;
+pub(super) mod cache;
 mod classic;
 mod detect;
 mod explain;
@@ -42,7 +42,7 @@ pub(super) struct Build<'a> {
     /// Inside the context.
     pub(super) dockerfile: String,
     /// Name for the image.
-    pub(super) tag: String,
+    pub(super) name: image::Name,
     /// Whose.
     pub(super) service: ServiceId,
 }
@@ -71,7 +71,7 @@ impl Build<'_> {
             (Err(problem), Ok(_)) => Err(problem),
             (Err(problem), Err(packing)) if packing.code == Code::Unavailable => Err(problem),
             (_, Err(packing)) => Err(packing),
-            (Ok(id), Ok(_)) => image::built(self.env, &id, Some(&self.tag)).await,
+            (Ok(id), Ok(_)) => image::built(self.env, (&id, None), &self.name, lines).await,
         }
     }
 

@@ -6,21 +6,47 @@ use bollard::errors::Error;
 use bollard::models::ImageInspect;
 use bollard::query_parameters::CreateImageOptions;
 use futures_util::StreamExt;
+use skep_model::assignment::BuildOrder;
 use skep_model::deployment::Built;
 use skep_model::problem::{Code, Problem};
 use skep_model::service::Image;
 use skep_model::spec::check_image;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::folder::chain;
 use super::progress::Progress;
 use super::{Env, say};
+use crate::backoff::Backoff;
+use crate::images::{Unshared, full, says_full};
+use crate::runtime::image::{PULLS_MAX, RETRY, is_passing};
 
 /// One question to the daemon on this machine.
 const INSPECT_LIMIT: Duration = Duration::from_secs(30);
 /// How long a registry may say nothing: layers report their progress all the time.
 const PULL_PAUSE: Duration = Duration::from_secs(120);
+
+/// What an image that is made here is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Name {
+    repository: String,
+    tag: String,
+}
+
+impl Name {
+    /// After the service and the deployment.
+    pub(super) fn of(order: &BuildOrder) -> Self {
+        Self {
+            repository: format!("skep/{}", order.service_label),
+            tag: order.deployment.short(),
+        }
+    }
+
+    /// `repository:tag`.
+    pub(super) fn full(&self) -> String {
+        format!("{}:{}", self.repository, self.tag)
+    }
+}
 
 /// Finds the image on this node, else pulls it.
 ///
@@ -28,7 +54,7 @@ const PULL_PAUSE: Duration = Duration::from_secs(120);
 /// [`Code::ImageFailed`] where the image is at fault, [`Code::Runtime`] where Docker is.
 pub(super) async fn resolve(
     env: &Env,
-    reference: &str,
+    (reference, name): (&str, &Name),
     lines: &mpsc::Sender<String>,
 ) -> Result<Built, Problem> {
     check_image("image", reference)?;
@@ -41,26 +67,28 @@ pub(super) async fn resolve(
     match inspect(env, reference).await? {
         Some(found) => {
             say(lines, format!("image: {reference} is on this node")).await;
-            describe(env, reference, found)
+            describe(env, (reference, name), found, lines).await
         }
         None => {
             pull(env, reference, lines).await?;
-            built(env, reference, None).await
+            built(env, (reference, Some(reference)), name, lines).await
         }
     }
 }
 
-/// The image that is there now under `name`, called `reference` by people.
+/// The image that is there now under `id`, called `reference` by people, or after its service.
 pub(super) async fn built(
     env: &Env,
-    name: &str,
-    reference: Option<&str>,
+    (id, reference): (&str, Option<&str>),
+    name: &Name,
+    lines: &mpsc::Sender<String>,
 ) -> Result<Built, Problem> {
-    let found = inspect(env, name).await?.ok_or_else(|| {
-        Problem::new(Code::Runtime, format!("Docker has lost the image `{name}`"))
+    let found = inspect(env, id).await?.ok_or_else(|| {
+        Problem::new(Code::Runtime, format!("Docker has lost the image `{id}`"))
             .hint("does something on this node remove images? deploy again")
     })?;
-    describe(env, reference.unwrap_or(name), found)
+    let full = name.full();
+    describe(env, (reference.unwrap_or(&full), name), found, lines).await
 }
 
 async fn inspect(env: &Env, name: &str) -> Result<Option<ImageInspect>, Problem> {
@@ -77,7 +105,12 @@ async fn inspect(env: &Env, name: &str) -> Result<Option<ImageInspect>, Problem>
     }
 }
 
-fn describe(env: &Env, reference: &str, found: ImageInspect) -> Result<Built, Problem> {
+async fn describe(
+    env: &Env,
+    (reference, name): (&str, &Name),
+    found: ImageInspect,
+    lines: &mpsc::Sender<String>,
+) -> Result<Built, Problem> {
     let id = found.id.filter(|id| id.starts_with("sha256:"));
     let id = id.ok_or_else(|| {
         Problem::new(
@@ -90,16 +123,51 @@ fn describe(env: &Env, reference: &str, found: ImageInspect) -> Result<Built, Pr
     let of_registry = manifest_digest(reference, &found.repo_digests.unwrap_or_default());
     let node = of_registry.is_none().then_some(env.node);
     let exposed = found.config.and_then(|config| config.exposed_ports);
+    let (digest, shared) = match of_registry {
+        Some(digest) => (digest, false),
+        None => match share(env, &id, name, lines).await? {
+            Some(digest) => (digest, true),
+            None => (id, false),
+        },
+    };
     Ok(Built {
         image: Image {
             reference: reference.to_owned(),
-            digest: of_registry.unwrap_or(id),
+            digest,
             node,
+            shared,
         },
         exposed: tcp_ports(exposed.unwrap_or_default()),
         commit: None,
         manifest: None,
     })
+}
+
+/// Keeps an image that no registry has for other nodes; gives the digest of its manifest. None: it stays
+/// here.
+async fn share(
+    env: &Env,
+    id: &str,
+    name: &Name,
+    lines: &mpsc::Sender<String>,
+) -> Result<Option<String>, Problem> {
+    let Some(images) = &env.images else {
+        return Ok(None);
+    };
+    match images.share(id, &name.repository, &name.tag).await {
+        Ok(digest) => {
+            say(lines, format!("image: kept for every node as {digest}")).await;
+            Ok(Some(digest))
+        }
+        Err(Unshared::Unreachable(why)) => {
+            let line = format!(
+                "image: it stays on this node: its Docker cannot reach the agent on 127.0.0.1 ({why})"
+            );
+            say(lines, line).await;
+            Ok(None)
+        }
+        Err(Unshared::Failed(problem)) => Err(problem),
+    }
 }
 
 /// The digest under which the reference's own repository has the image.
@@ -136,6 +204,24 @@ fn tcp_ports(exposed: Vec<String>) -> Vec<u16> {
 }
 
 async fn pull(env: &Env, reference: &str, lines: &mpsc::Sender<String>) -> Result<(), Problem> {
+    let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+    for _ in 1..PULLS_MAX {
+        match pull_once(env, reference, lines).await {
+            Err(problem) if is_passing(&problem.to_string()) => {
+                say(lines, format!("image: asking again: {}", problem.message)).await;
+            }
+            ended => return ended,
+        }
+        sleep(backoff.next()).await;
+    }
+    pull_once(env, reference, lines).await
+}
+
+async fn pull_once(
+    env: &Env,
+    reference: &str,
+    lines: &mpsc::Sender<String>,
+) -> Result<(), Problem> {
     if reference.starts_with("sha256:") {
         return Err(Problem::new(
             Code::ImageFailed,
@@ -144,6 +230,7 @@ async fn pull(env: &Env, reference: &str, lines: &mpsc::Sender<String>) -> Resul
         .at("image")
         .hint("an image id can only be found where the image is: name it by name[:tag]"));
     }
+    let login = env.logins.of(reference);
     say(lines, format!("image: pulling {reference}")).await;
     let options = CreateImageOptions {
         from_image: Some(reference.to_owned()),
@@ -151,7 +238,7 @@ async fn pull(env: &Env, reference: &str, lines: &mpsc::Sender<String>) -> Resul
         tag: (!is_exact(reference)).then(|| "latest".to_owned()),
         ..Default::default()
     };
-    let mut answers = std::pin::pin!(env.docker.create_image(Some(options), None, None));
+    let mut answers = std::pin::pin!(env.docker.create_image(Some(options), None, login));
     let mut progress = Progress::default();
     loop {
         let answer = match timeout(PULL_PAUSE, answers.next()).await {
@@ -178,16 +265,20 @@ fn explain(reference: &str, error: &Error) -> Problem {
     let said = match error {
         Error::DockerStreamError { error } => error,
         Error::DockerResponseServerError { message, .. } => message,
-        Error::RequestTimeoutError => "its registry does not answer",
+        Error::RequestTimeoutError => "its registry does not answer: timeout",
         other => return unreachable(other),
     };
     let said = said.trim();
+    if says_full(said) {
+        return full(reference);
+    }
     let is_refusal = [
         "not found",
         "does not exist",
         "manifest unknown",
         "denied",
         "unauthorized",
+        "no basic auth credentials",
         "manifest for",
     ]
     .iter()
@@ -196,7 +287,9 @@ fn explain(reference: &str, error: &Error) -> Problem {
         return failed(format!(
             "image `{reference}` does not exist, or needs a login"
         ))
-        .hint(format!("check its name and tag; Docker says: {said}"));
+        .hint(format!(
+            "check its name and tag, or `skep registry login HOST --user USER`; Docker says: {said}"
+        ));
     }
     failed(format!(
         "image `{reference}` is not on this node and cannot be pulled: {said}"
@@ -277,6 +370,14 @@ mod tests {
         assert_eq!(
             missing.message,
             "image `a:1` does not exist, or needs a login"
+        );
+        let closed = explain(
+            "a:1",
+            &said("Head \"http://r/v2/\": no basic auth credentials"),
+        );
+        assert!(
+            closed.to_string().contains("skep registry login"),
+            "{closed}"
         );
         let away = explain(
             "a:1",

@@ -30,9 +30,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use choose::Choice;
+pub(crate) use docker::cache::trim_short as trim_cache_short;
 use folder::WorkFolder;
 use source::Source;
 
+use crate::images::Images;
+use crate::logins::Logins;
 use crate::runtime::transport::Socket;
 
 /// Label on every image built here: the cluster.
@@ -64,6 +67,10 @@ pub struct Env {
     pub work_dir: PathBuf,
     /// Uploaded folders.
     pub uploads: Arc<dyn Uploads>,
+    /// Keeps what was built for other nodes; none: it stays in this node's Docker alone.
+    pub(crate) images: Option<Images>,
+    /// As whom to pull from registries.
+    pub(crate) logins: Logins,
 }
 
 /// Carries `order` out, writing what a person should see to `lines` as it happens; a full queue
@@ -114,7 +121,8 @@ async fn build(
         Origin::Image { reference } => {
             let choice = choose::for_image(order.builder);
             say(lines, choice.line()).await;
-            image::resolve(env, reference, lines).await
+            let name = image::Name::of(order);
+            image::resolve(env, (reference, &name), lines).await
         }
         Origin::Release { .. } => Err(Problem::new(
             Code::Internal,
@@ -160,7 +168,7 @@ async fn from_folder(
         work,
         folder,
         dockerfile,
-        tag: format!("skep/{}:{}", order.service_label, order.deployment.short()),
+        name: image::Name::of(order),
         service: order.service,
     };
     let made = image.run(lines).await?;

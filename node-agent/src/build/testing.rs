@@ -46,6 +46,8 @@ pub(super) fn env(work_dir: &Path, uploads: Arc<dyn Uploads>) -> Env {
         node: NodeId::from_u128(2),
         work_dir: work_dir.to_owned(),
         uploads,
+        images: None,
+        logins: Default::default(),
     }
 }
 

@@ -2,80 +2,127 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
+use skep_model::health::Check;
 use skep_model::problem::{Code, Problem};
 
-use super::Target;
-use super::probe::Fault;
+use super::checks::Asked;
+use super::probe::{Fault, Question};
 
 const DOCKER_DNS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
 
 /// Why a container never became healthy. `heard`: what it listens on, where that is known.
 pub(super) fn never_healthy(
-    target: &Target,
-    last: &Fault,
-    heard: Option<&[SocketAddr]>,
+    question: &Question<'_>,
+    within: Duration,
+    (last, heard): (&Fault, Option<&[SocketAddr]>),
 ) -> Problem {
-    let within = seconds(target.health.deadline_ms);
     let message = format!(
-        "never became healthy within {within}: {}",
-        what(target, last)
+        "never became healthy within {}: {}",
+        seconds(within),
+        question.explain(last)
     );
     let problem = Problem::new(Code::NeverHealthy, message);
-    match advice(target, last, heard) {
+    match advice(question, last, heard) {
         Some(advice) => problem.hint(advice),
         None => problem,
     }
 }
 
-/// Why a container is not healthy any more.
-pub(super) fn unhealthy(target: &Target, last: &Fault) -> Problem {
-    let message = format!(
-        "{} checks in a row failed: {}",
-        target.health.failures,
-        what(target, last)
-    );
+/// Why a container is not healthy any more, or has to begin anew.
+pub(super) fn unhealthy(what: &str, asked: &Asked, why: &str) -> Problem {
+    let message = format!("{} {what} in a row failed: {why}", asked.failures);
     Problem::new(Code::NeverHealthy, message)
 }
 
-fn what(target: &Target, fault: &Fault) -> String {
-    let port = target.port;
-    let path = target.health.path.as_deref().unwrap_or_default();
-    let limit = target.health.timeout_ms;
-    match fault {
-        Fault::Unprobed | Fault::Refused => format!("nothing answers on port {port}"),
-        Fault::TimedOut { connected: false } => {
-            format!("no connection to port {port} within {limit} ms")
+impl Question<'_> {
+    /// What came of it, in words.
+    pub(crate) fn explain(&self, fault: &Fault) -> String {
+        let port = self.at.map_or(0, |at| at.port());
+        let limit = self.limit.as_millis();
+        let asked = match self.check {
+            Check::Http(path) => format!("GET {path} on port {port}"),
+            Check::Https(path) => format!("GET {path} over TLS on port {port}"),
+            Check::Tcp => format!("port {port}"),
+            Check::Grpc(service) if service.is_empty() => format!("gRPC health on port {port}"),
+            Check::Grpc(service) => format!("gRPC health of {service} on port {port}"),
+            Check::Exec(command) => format!("`{}`", command.join(" ")),
+            Check::Log(text) => format!("a line with `{text}`"),
+        };
+        match (fault, self.check) {
+            (Fault::Unprobed, Check::Exec(_)) => format!("{asked} was not run yet"),
+            (Fault::Unprobed | Fault::NoLine, Check::Log(_)) => {
+                format!(
+                    "its log has no line with {}",
+                    asked.trim_start_matches("a line with ")
+                )
+            }
+            (Fault::Unprobed | Fault::Refused | Fault::NoLine, _) => {
+                format!("nothing answers on port {port}")
+            }
+            (Fault::TimedOut { .. }, Check::Exec(_)) => {
+                format!("{asked} had not ended after {limit} ms")
+            }
+            (Fault::TimedOut { connected: false }, _) => {
+                format!("no connection to port {port} within {limit} ms")
+            }
+            (Fault::TimedOut { connected: true }, _) => {
+                format!("{asked} was not answered within {limit} ms")
+            }
+            (Fault::Status(status), _) => format!("{asked} answers {status}"),
+            (Fault::NotHttp, Check::Grpc(_)) => {
+                format!("what answers on port {port} does not speak gRPC")
+            }
+            (Fault::NotHttp, _) => format!("what answers on port {port} does not speak HTTP"),
+            (Fault::NotTls, _) => format!("what answers on port {port} does not speak TLS"),
+            (Fault::NotServing(status), _) => format!("{asked} says {status}"),
+            (Fault::Exit(code, output), _) if output.is_empty() => {
+                format!("{asked} exited with code {code}")
+            }
+            (Fault::Exit(code, output), _) => {
+                let first = output.lines().next().unwrap_or_default();
+                format!("{asked} exited with code {code}: {first}")
+            }
+            (Fault::Network(kind), _) => format!("port {port} cannot be reached: {kind}"),
+            (Fault::Runtime(why), _) => format!("{asked} could not be carried out: {why}"),
         }
-        Fault::TimedOut { connected: true } => {
-            format!("GET {path} on port {port} was not answered within {limit} ms")
-        }
-        Fault::Status(status) => format!("GET {path} on port {port} answers {status}"),
-        Fault::NotHttp => format!("what answers on port {port} does not speak HTTP"),
-        Fault::Network(kind) => format!("port {port} cannot be reached: {kind}"),
     }
 }
 
-fn advice(target: &Target, fault: &Fault, heard: Option<&[SocketAddr]>) -> Option<String> {
-    match fault {
-        Fault::Status(_) => {
-            return Some(
-                "health.path must answer 2xx or 3xx; or leave it out: then a connection is enough"
-                    .into(),
-            );
+fn advice(question: &Question<'_>, fault: &Fault, heard: Option<&[SocketAddr]>) -> Option<String> {
+    let text = match (fault, question.check) {
+        (Fault::Status(_), _) => {
+            "health.path must answer 2xx or 3xx; or leave it out: then a connection is enough"
         }
-        Fault::NotHttp => {
-            return Some("leave health.path out: then a connection is enough".into());
+        (Fault::NotHttp, Check::Grpc(_)) => {
+            "the app has to serve grpc.health.v1.Health without TLS on this port"
         }
-        Fault::TimedOut { connected: true } => {
-            return Some("raise health.timeout_ms, or make the check cheaper".into());
+        (Fault::NotHttp, _) => "leave health.path out: then a connection is enough",
+        (Fault::NotTls, _) => "use `http` where the app speaks no TLS",
+        (Fault::TimedOut { connected: true }, _) => {
+            "raise health.timeout_ms, or make the check cheaper"
         }
-        _ => {}
-    }
-    let port = target.port;
+        (Fault::NotServing(_), _) => {
+            "NOT_FOUND: the app's health service does not know this name; leave it empty to ask for all"
+        }
+        (Fault::Exit(126 | 127, _), _) => {
+            "the command has to be an executable file of the image: without a shell there is none"
+        }
+        (Fault::NoLine | Fault::Unprobed, Check::Log(_)) => {
+            "`skep logs` shows what it writes instead"
+        }
+        (Fault::Exit(..) | Fault::Runtime(_), _) => return None,
+        _ => return listening(question.at?.port(), heard?),
+    };
+    Some(text.to_owned())
+}
+
+/// What to do about a port that does not answer.
+fn listening(port: u16, heard: &[SocketAddr]) -> Option<String> {
     // Docker's own name server is in every container of a user's network.
     let own = |at: &&SocketAddr| at.ip() != DOCKER_DNS;
-    let heard: Vec<SocketAddr> = heard?.iter().filter(own).copied().collect();
+    let heard: Vec<SocketAddr> = heard.iter().filter(own).copied().collect();
     if heard.is_empty() {
         return Some(format!(
             "it listens on no port at all: it should listen on 0.0.0.0:{port} (PORT says so)"
@@ -104,9 +151,9 @@ fn advice(target: &Target, fault: &Fault, heard: Option<&[SocketAddr]>) -> Optio
     ))
 }
 
-fn seconds(ms: u64) -> String {
-    match ms % 1_000 {
-        0 => format!("{} s", ms / 1_000),
-        _ => format!("{ms} ms"),
+fn seconds(time: Duration) -> String {
+    match time.as_millis() {
+        ms if ms % 1_000 == 0 => format!("{} s", ms / 1_000),
+        ms => format!("{ms} ms"),
     }
 }

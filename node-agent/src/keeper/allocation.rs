@@ -84,6 +84,7 @@ impl Keeper {
             local: &entry.local,
             containers: &entry.containers,
             failure: entry.failure.as_ref(),
+            is_dead: matches!(entry.fitness, Fitness::Dead(_)),
             is_cut_off: assignment.is_some_and(|wanted| contact.is_cut_off(wanted, Instant::now())),
             now_ms: clock::now_ms(),
         })
@@ -117,8 +118,14 @@ impl Keeper {
                 containers,
                 grace_ms,
             } => {
-                let grace = Duration::from_millis(grace_ms);
-                (Work::Stopping, Op::Stop { containers, grace })
+                let wanted = kept_by(&self.assignments, &self.quarantine, id);
+                let farewell = wanted.and_then(|wanted| entry.farewell(wanted, &containers));
+                let op = Op::Stop {
+                    containers,
+                    grace: Duration::from_millis(grace_ms),
+                    farewell,
+                };
+                (Work::Stopping, op)
             }
             Step::Start { attempt, counted } => {
                 let Some(assignment) = kept_by(&self.assignments, &self.quarantine, id) else {
@@ -268,6 +275,16 @@ impl Keeper {
                 }
             }
             Verdict::Unhealthy(problem) => entry.fitness = Fitness::Unhealthy(problem),
+            Verdict::Dead(problem) => {
+                tracing::warn!(allocation = %id, %problem, "begins anew");
+                // Like a crash, it counts against the limit of restarts.
+                entry.failure = Some(Failure {
+                    problem: problem.clone(),
+                    at_ms: clock::now_ms(),
+                    counted: true,
+                });
+                entry.fitness = Fitness::Dead(problem);
+            }
             Verdict::Never(problem, tail) => {
                 let failed = plan::ended(&entry.local, State::Failed, Some(problem), tail);
                 self.conclude(id, failed).await;
@@ -316,17 +333,19 @@ impl Keeper {
             entry.probe = None;
             return;
         };
-        let (port, address) = match (assignment.port, address) {
-            (None, _) => {
-                entry.fitness = Fitness::Healthy;
-                return;
-            }
-            (Some(port), None) => {
-                entry.fitness = Fitness::Unhealthy(health::no_address(port));
-                return;
-            }
-            (Some(port), Some(address)) => (port, address),
+        // Nobody asks an attempt of a job whether it is well.
+        let checks = match assignment.job {
+            None => health::Checks::of(&assignment.health, assignment.port),
+            Some(_) => health::Checks::default(),
         };
+        if checks.is_empty() {
+            entry.fitness = Fitness::Healthy;
+            return;
+        }
+        if let (Some(port), None) = (checks.port(), address) {
+            entry.fitness = Fitness::Unhealthy(health::no_address(port));
+            return;
+        }
         let same = |probe: &Probe| probe.container == seen.id && probe.started_ms == started_ms;
         if entry.probe.as_ref().is_some_and(same) {
             return;
@@ -341,14 +360,14 @@ impl Keeper {
             allocation: id,
             container: seen.id.clone(),
             address,
-            port,
+            checks,
             pid: match seen.phase {
                 Phase::Running { pid, .. } => pid,
                 _ => 0,
             },
             started_ms,
             was_healthy,
-            health: assignment.health.clone(),
+            deadline: Duration::from_millis(assignment.health.deadline_ms),
         };
         entry.probe = Some(Probe {
             container: seen.id,
@@ -361,6 +380,7 @@ impl Keeper {
 
     /// Says how an allocation is, where that changed.
     pub(super) fn say(&mut self, id: AllocationId) {
+        self.publish_places(id);
         let assignment = self.assignments.get(&id);
         let Some(entry) = self.entries.get_mut(&id) else {
             return;

@@ -71,6 +71,7 @@ impl Keeper {
             }
         }
         self.tell_quarantine();
+        self.tell_images();
         self.start_builds(fresh);
         if first {
             // Only now is it known that what nobody assigned does not belong here.
@@ -79,6 +80,14 @@ impl Keeper {
         for id in touched {
             self.touch(id).await;
         }
+    }
+
+    /// What runs here keeps its image.
+    pub(super) fn tell_images(&self) {
+        let all = self.assignments.values().chain(self.quarantine.values());
+        self.parts
+            .images
+            .use_only(all.map(|assignment| &assignment.image));
     }
 
     /// Begins what of `orders` has no outcome yet; before Docker is there, none.

@@ -7,15 +7,16 @@ use skep_model::id::AllocationId;
 use super::Keeper;
 use crate::plan::Seen;
 use crate::runtime::events::Told;
+use crate::session::Condition;
 
 impl Keeper {
     pub(super) async fn take_told(&mut self, told: Told) {
         match told {
             Told::All(all) => self.take_all(all).await,
-            Told::Away => {
+            Told::Away { wedged } => {
                 self.runtime_ok = false;
                 self.parts.metrics.runtime(false);
-                self.parts.outbox.set_runtime(false);
+                self.parts.outbox.set_runtime(Condition::away(wedged));
             }
             Told::Changed {
                 allocation,
@@ -65,7 +66,7 @@ impl Keeper {
         }
         self.parts.metrics.runtime(true);
         self.parts.outbox.set_ready();
-        self.parts.outbox.set_runtime(true);
+        self.parts.outbox.set_runtime(Condition::Works);
         if first {
             // What is healthy goes on in the routes as if nothing had happened.
             self.traffic_changed = true;

@@ -1,11 +1,13 @@
 //! What is known of one allocation while the agent runs.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use skep_model::allocation::Observed;
+use skep_model::assignment::Assignment;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::executor::Farewell;
 use crate::plan::{Failure, Fitness, Grant, Local, Phase, Seen, Work};
 
 /// One allocation.
@@ -67,6 +69,18 @@ impl Entry {
             } => Some((seen, address, started_ms)),
             _ => None,
         }
+    }
+
+    /// What its running container is asked before it is stopped as one of `stopping`.
+    pub(super) fn farewell(&self, wanted: &Assignment, stopping: &[String]) -> Option<Farewell> {
+        let hook = wanted.hooks.pre_stop.clone()?;
+        let (seen, address, _) = self.running()?;
+        let at = address.zip(wanted.port).map(SocketAddr::from);
+        stopping.contains(&seen.id).then(|| Farewell {
+            container: seen.id.clone(),
+            hook,
+            at,
+        })
     }
 
     /// What of the node it has for itself, or is about to.

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::builds::{Builds, Finished};
 use crate::executor::{Done, Executor};
 use crate::health::Report;
+use crate::images::Images;
 use crate::ledger::{Change, Contents, Routes, Writer};
 use crate::logs::Places;
 use crate::metrics::Metrics;
@@ -32,6 +33,7 @@ use crate::routes::Content;
 use crate::runtime::Runtime;
 use crate::runtime::events::Told;
 use crate::samples;
+use crate::seat::Seat;
 use crate::session::{Down, Outbox};
 
 use contact::Contact;
@@ -43,6 +45,8 @@ pub(crate) struct Parts {
     pub(crate) node: NodeId,
     /// Docker.
     pub(crate) runtime: Runtime,
+    /// Images, which must know what is used.
+    pub(crate) images: Images,
     /// The ledger.
     pub(crate) writer: Writer,
     /// The way up.
@@ -65,6 +69,8 @@ pub(crate) struct Parts {
     pub(crate) stop_on_exit: bool,
     /// What containers may be given.
     pub(crate) devices: Devices,
+    /// Whether this agent may speak for the node.
+    pub(crate) seat: Arc<Seat>,
 }
 
 /// What happens around it.
@@ -137,6 +143,7 @@ impl Keeper {
             shutdown,
         };
         keeper.tell_quarantine();
+        keeper.tell_images();
         keeper
     }
 

@@ -17,7 +17,8 @@ const STOPS_MAX: usize = 32;
 
 impl Keeper {
     pub(super) async fn shut_down(mut self, mut events: Events) {
-        if !self.parts.stop_on_exit {
+        // What another agent runs is not this one's to stop.
+        if !self.parts.stop_on_exit || self.parts.seat.is_refused() {
             return;
         }
         for entry in self.entries.values_mut() {

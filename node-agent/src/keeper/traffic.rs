@@ -5,6 +5,9 @@ use std::sync::Arc;
 use skep_model::id::AllocationId;
 
 use super::Keeper;
+use super::quarantine::kept_by;
+use crate::logs::{Container, Place};
+use crate::plan::Phase;
 use crate::routes;
 
 impl Keeper {
@@ -29,24 +32,27 @@ impl Keeper {
         });
     }
 
-    /// Tells readers of logs which containers an allocation has.
+    /// Tells readers of logs which containers an allocation has, and which of them have ended.
     pub(super) fn publish_places(&self, id: AllocationId) {
         let containers = self.entries.get(&id).map(|entry| &entry.containers);
-        let now: Vec<String> = containers
-            .into_iter()
-            .flatten()
-            .map(|seen| seen.id.clone())
-            .collect();
+        let containers = containers.into_iter().flatten().map(|seen| Container {
+            id: seen.id.clone(),
+            is_over: matches!(seen.phase, Phase::Exited(_) | Phase::Ended),
+        });
+        let assignment = kept_by(&self.assignments, &self.quarantine, id);
+        let now = Place {
+            names: assignment.map(|of| of.names.clone()).unwrap_or_default(),
+            containers: containers.collect(),
+        };
         self.parts.places.send_if_modified(|places| {
-            let before = places.get(&id).map_or(&[][..], Vec::as_slice);
-            if before == now {
+            let is_none = now.containers.is_empty();
+            if is_none {
+                return places.remove(&id).is_some();
+            }
+            if places.get(&id) == Some(&now) {
                 return false;
             }
-            if now.is_empty() {
-                places.remove(&id);
-            } else {
-                places.insert(id, now);
-            }
+            places.insert(id, now);
             true
         });
     }

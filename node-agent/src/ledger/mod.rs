@@ -21,6 +21,7 @@ use skep_model::deployment::BuildOutcome;
 use skep_model::id::{AllocationId, DeploymentId};
 use skep_model::route::RouteTable;
 
+use crate::logs::files::Position;
 use crate::plan::Local;
 use crate::routes::Version;
 
@@ -109,6 +110,8 @@ pub(crate) struct Contents {
     pub(crate) outcomes: BTreeMap<DeploymentId, BuildOutcome>,
     /// The last route table.
     pub(crate) routes: Option<Routes>,
+    /// How far logs were shipped: by destination and container.
+    pub(crate) shipped: BTreeMap<String, Position>,
 }
 
 /// One change.
@@ -136,6 +139,8 @@ pub(crate) enum Change {
     Outcome(DeploymentId, Box<BuildOutcome>),
     /// The newest route table.
     Routes(Box<Routes>),
+    /// How far a container's log was shipped to a destination; none: forgotten.
+    Shipped(String, Option<Position>),
 }
 
 /// Where contents are kept. Blocks on the disk: never called on an async worker.

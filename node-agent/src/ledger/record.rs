@@ -5,6 +5,7 @@ use skep_model::assignment::Generation;
 use skep_proto::v1;
 
 use super::{Error, Routes};
+use crate::logs::files::{FileId, Position};
 use crate::plan::Local;
 
 /// Newest format that this build writes and reads.
@@ -31,6 +32,42 @@ pub(super) struct RoutesRecord {
     incarnation: u64,
     #[prost(message, optional, tag = "2")]
     table: Option<v1::RouteTable>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct PositionRecord {
+    #[prost(uint64, tag = "1")]
+    inode: u64,
+    #[prost(uint64, tag = "2")]
+    begin_ns: u64,
+    #[prost(uint64, tag = "3")]
+    offset: u64,
+    #[prost(uint64, tag = "4")]
+    last_ns: u64,
+}
+
+impl From<&Position> for PositionRecord {
+    fn from(at: &Position) -> Self {
+        Self {
+            inode: at.file.inode,
+            begin_ns: at.file.begin_ns,
+            offset: at.offset,
+            last_ns: at.last_ns,
+        }
+    }
+}
+
+impl From<PositionRecord> for Position {
+    fn from(record: PositionRecord) -> Self {
+        Self {
+            file: FileId {
+                inode: record.inode,
+                begin_ns: record.begin_ns,
+            },
+            offset: record.offset,
+            last_ns: record.last_ns,
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -10,7 +10,7 @@ use skep_identity::secret_file;
 use skep_proto::convert::id_bytes;
 use skep_proto::v1;
 
-use super::record::{FORMAT, LocalRecord, MetaRecord, RoutesRecord, malformed};
+use super::record::{FORMAT, LocalRecord, MetaRecord, PositionRecord, RoutesRecord, malformed};
 use super::{Change, Contents, Error, Ledger};
 
 /// Sled's smallest sensible cache: the ledger is read once.
@@ -23,10 +23,13 @@ const QUARANTINE: &str = "quarantine/";
 const BUILD: &str = "build/";
 const LOCAL: &str = "local/";
 const OUTCOME: &str = "outcome/";
+/// A tree of its own: an agent that does not know it passes over it.
+const SHIPPED: &str = "shipped";
 
 /// A folder with sled's database in it.
 pub(crate) struct SledLedger {
     db: sled::Db,
+    shipped: sled::Tree,
     file: File,
     path: PathBuf,
     key: SealingKey,
@@ -89,8 +92,10 @@ impl SledLedger {
             path: path.clone(),
             source,
         })?;
+        let shipped = db.open_tree(SHIPPED)?;
         Ok(Self {
             db,
+            shipped,
             file,
             path,
             key: key.clone(),
@@ -192,6 +197,8 @@ impl SledLedger {
                 let value = self.seal(&key, &message);
                 put(key, value);
             }
+            // In a tree of its own.
+            Change::Shipped(..) => {}
             Change::Unassign(id) => batch.remove(format!("{ASSIGNMENT}{id}").as_bytes()),
             Change::Unquarantine(id) => batch.remove(format!("{QUARANTINE}{id}").as_bytes()),
             Change::Forget(id) => batch.remove(format!("{LOCAL}{id}").as_bytes()),
@@ -211,6 +218,12 @@ impl Ledger for SledLedger {
             let key = std::str::from_utf8(&key).map_err(|_| malformed("(not text)"))?;
             self.load_entry(key, &value, &mut contents)?;
         }
+        for entry in self.shipped.iter() {
+            let (key, value) = entry?;
+            let key = std::str::from_utf8(&key).map_err(|_| malformed("(not text)"))?;
+            let record: PositionRecord = self.unseal(key, &value)?;
+            contents.shipped.insert(key.to_owned(), record.into());
+        }
         Ok(contents)
     }
 
@@ -220,6 +233,18 @@ impl Ledger for SledLedger {
             self.stage(&mut batch, change);
         }
         self.db.apply_batch(batch)?;
+        for change in changes {
+            match change {
+                Change::Shipped(key, Some(at)) => {
+                    let sealed = self.seal(key, &PositionRecord::from(at));
+                    self.shipped.insert(key.as_bytes(), sealed)?;
+                }
+                Change::Shipped(key, None) => {
+                    self.shipped.remove(key.as_bytes())?;
+                }
+                _ => {}
+            }
+        }
         self.db.flush()?;
         self.file.sync_data().map_err(|source| Error::Io {
             action: "sync",

@@ -7,6 +7,7 @@ use skep_model::id::{ServiceId, UploadId};
 use skep_model::problem::{Code, Problem};
 
 use super::*;
+use crate::logs::files::FileId;
 use crate::testing::assignment;
 
 fn open(folder: &Path, key: &SealingKey) -> (SledLedger, Contents) {
@@ -70,6 +71,17 @@ fn everything() -> (Vec<Change>, Contents) {
     contents
         .assignments
         .insert(wanted.allocation, wanted.clone());
+    let position = Position {
+        file: FileId {
+            inode: 7,
+            begin_ns: 8,
+        },
+        offset: 9,
+        last_ns: 10,
+    };
+    contents
+        .shipped
+        .insert("loki=http://h/ c1".into(), position);
     let kept = assignment(6);
     contents.quarantine.insert(kept.allocation, kept.clone());
     let changes = vec![
@@ -80,6 +92,7 @@ fn everything() -> (Vec<Change>, Contents) {
         Change::Outcome(DeploymentId::from_u128(8), Box::new(outcome)),
         Change::Routes(Box::new(contents.routes.clone().expect("routes"))),
         Change::Generation(generation),
+        Change::Shipped("loki=http://h/ c1".into(), Some(position)),
     ];
     (changes, contents)
 }
@@ -114,12 +127,13 @@ fn everything_comes_back_and_secrets_are_nowhere() {
         Change::Forget(allocation),
         Change::Unquarantine(AllocationId::from_u128(6)),
         Change::Unorder(deployment),
+        Change::Shipped("loki=http://h/ c1".into(), None),
     ];
     ledger.apply(&changes).expect("removed");
     let left = ledger.load().expect("readable");
     assert!(left.assignments.is_empty() && left.locals.is_empty());
     assert!(left.builds.is_empty() && left.outcomes.is_empty());
-    assert!(left.quarantine.is_empty());
+    assert!(left.quarantine.is_empty() && left.shipped.is_empty());
     assert_eq!(left.generation, contents.generation);
 }
 

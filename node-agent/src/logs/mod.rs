@@ -1,12 +1,19 @@
-//! Logs of the apps, read from Docker where somebody asks for them and streamed to the server.
-//! Keeps nothing: Docker's log files are the store.
+//! Logs of the apps: read where somebody asks for them and streamed to the server, and shipped to
+//! where operators keep theirs. Keeps nothing: Docker's log files are the store, read as files, or
+//! through Docker where they are out of reach.
 
+mod docker;
+pub(crate) mod files;
+mod filter;
 mod lines;
+mod places;
 mod read;
+pub(crate) mod ship;
+mod spooled;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -27,8 +34,9 @@ const REQUESTS_MAX: usize = 64;
 /// Chunks between Docker and the connection.
 const CHUNKS_MAX: usize = 4;
 
-/// The containers of each allocation, oldest first: where its log is.
-pub(crate) type Places = BTreeMap<AllocationId, Vec<String>>;
+pub(crate) use files::Watcher;
+pub(crate) use places::{Container, Place, Places};
+use read::Stop;
 
 /// What somebody wants to read.
 #[derive(Debug, Clone)]
@@ -43,6 +51,12 @@ pub(crate) struct Request {
     pub(crate) tail: u32,
     /// Only lines after this, ns since the epoch; 0: all.
     pub(crate) after_ns: u64,
+    /// Only lines before this, ns since the epoch; 0: all.
+    pub(crate) until_ns: u64,
+    /// Only lines that this regular expression is found in; empty: all.
+    pub(crate) grep: String,
+    /// `after_ns` is a line that somebody has got: what is missing behind it is said.
+    pub(crate) resumed: bool,
 }
 
 /// Serves requests for logs, each in a task of its own.
@@ -51,16 +65,23 @@ pub(crate) struct Logs {
     runtime: Runtime,
     places: watch::Receiver<Places>,
     servers: Servers,
+    watcher: Watcher,
     open: Arc<Mutex<HashMap<u64, CancellationToken>>>,
 }
 
 impl Logs {
     /// Reads from `runtime` what `places` names, and sends it to the server of the session.
-    pub(crate) fn new(runtime: Runtime, places: watch::Receiver<Places>, servers: Servers) -> Self {
+    pub(crate) fn new(
+        runtime: Runtime,
+        places: watch::Receiver<Places>,
+        servers: Servers,
+        watcher: Watcher,
+    ) -> Self {
         Self {
             runtime,
             places,
             servers,
+            watcher,
             open: Arc::default(),
         }
     }
@@ -126,19 +147,20 @@ impl Logs {
             let message = format!("{REQUESTS_MAX} logs are being read on this node already");
             Err(Problem::new(Code::Busy, message).hint("close some, or try again later"))
         } else {
-            read::read(
-                &self.runtime,
-                self.places.clone(),
-                &request,
-                &chunks,
-                &empty,
-            )
-            .await
+            read::read(self, &request, &chunks, &empty).await
         };
         if let Err(problem) = result {
             let problem = Some((&problem).into());
             // Fails only when nobody waits for it any more.
             let _ = chunks.send(v1::LogChunk { problem, ..empty }).await;
         }
+    }
+
+    /// The files of a container's log; none: they are out of reach, and Docker has to be asked.
+    async fn spool(&self, container: &str) -> Result<Option<files::Spool>, Stop> {
+        self.runtime.spool(container).await.map_err(|error| {
+            let why = crate::error_chain(&error);
+            Stop::Problem(Problem::new(Code::Runtime, why))
+        })
     }
 }

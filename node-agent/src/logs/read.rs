@@ -4,18 +4,12 @@
 //! comes: each container's log from the second before the last line on, passing over what was
 //! told already. Resuming is therefore the same as reading on.
 
-use std::collections::VecDeque;
-
-use bollard::container::LogOutput;
-use bollard::query_parameters::LogsOptions;
-use futures_util::{FutureExt, StreamExt};
 use skep_model::problem::{Code, Problem};
 use skep_proto::v1;
 use tokio::sync::{mpsc, watch};
 
-use super::lines::Stamps;
-use super::{Places, Request};
-use crate::runtime::Runtime;
+use super::filter::Filter;
+use super::{Logs, Places, Request, docker, spooled};
 
 /// Lines and bytes of one chunk.
 const CHUNK_LINES: usize = 256;
@@ -23,161 +17,139 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// Most lines that can be asked for from the end.
 const TAIL_MAX: u32 = 10_000;
 /// Lines read before the wanted end, so that equal time stamps are numbered as in a full reading.
-const TAIL_MARGIN: u32 = 64;
-const NS_PER_S: u64 = 1_000_000_000;
+pub(super) const TAIL_MARGIN: u32 = 64;
 
 type Chunks = mpsc::Sender<v1::LogChunk>;
 
 /// Why reading ended early.
-enum Stop {
-    /// Nobody listens.
+pub(super) enum Stop {
+    /// Nobody listens, or nothing more is wanted.
     Closed,
     /// The log cannot be read.
     Problem(Problem),
 }
 
+/// One reading.
+pub(super) struct Reader<'a> {
+    pub(super) logs: &'a Logs,
+    pub(super) request: &'a Request,
+    pub(super) filter: Filter,
+    pub(super) places: watch::Receiver<Places>,
+    pub(super) chunks: &'a Chunks,
+    pub(super) empty: &'a v1::LogChunk,
+    /// Stamp of the newest line that was told or passed over.
+    pub(super) told_ns: u64,
+    /// Somebody has got the line of that stamp, and nothing was read since.
+    pub(super) is_resumed: bool,
+}
+
 /// Sends what `request` asks for; ends at the log's end, or with the allocation when following.
 pub(super) async fn read(
-    runtime: &Runtime,
-    mut places: watch::Receiver<Places>,
+    logs: &Logs,
     request: &Request,
     chunks: &Chunks,
     empty: &v1::LogChunk,
 ) -> Result<(), Problem> {
-    let mut told_ns = request.after_ns;
     let mut reader = Reader {
-        runtime,
+        logs,
+        request,
+        filter: Filter::new(request)?,
+        places: logs.places.clone(),
         chunks,
         empty,
+        told_ns: request.after_ns,
+        is_resumed: request.resumed && request.after_ns > 0,
     };
-    let containers = |places: &Places| places.get(&request.allocation).cloned();
-    if containers(&places.borrow()).is_none() {
+    if reader.containers().is_none() {
         return Err(Problem::new(
             Code::NotFound,
             format!("allocation {} has no container here", request.allocation),
         )
         .hint("it has not started, or has ended and was removed"));
     }
-    let result = async {
+    match reader.run().await {
+        Ok(()) | Err(Stop::Closed) => Ok(()),
+        Err(Stop::Problem(problem)) => Err(problem),
+    }
+}
+
+impl Reader<'_> {
+    async fn run(&mut self) -> Result<(), Stop> {
         let mut done: Vec<String> = Vec::new();
-        if request.tail > 0 {
-            done = containers(&places.borrow()).unwrap_or_default();
+        if self.request.tail > 0 {
+            done = self.containers().unwrap_or_default();
             if let Some(newest) = done.pop() {
-                reader
-                    .tail(&newest, request.tail.min(TAIL_MAX), &mut told_ns)
-                    .await?;
+                let tail = self.request.tail.min(TAIL_MAX);
+                match self.logs.spool(&newest).await? {
+                    Some(spool) => spooled::newest(self, spool, tail).await?,
+                    None => docker::newest(self, &newest, tail).await?,
+                }
             }
-            if !request.follow {
+            if !self.request.follow {
                 return Ok(());
             }
         }
         loop {
-            places.borrow_and_update();
-            let Some(all) = containers(&places.borrow()) else {
+            self.places.borrow_and_update();
+            let Some(all) = self.containers() else {
                 return Ok(());
             };
             done.retain(|container| all.contains(container));
             let todo = all.into_iter().find(|container| !done.contains(container));
             match todo {
                 Some(container) => {
-                    reader
-                        .from(&container, request.follow, &mut told_ns)
-                        .await?;
+                    match self.logs.spool(&container).await? {
+                        Some(spool) => spooled::from(self, &container, spool).await?,
+                        None => docker::from(self, &container).await?,
+                    }
                     done.push(container);
                 }
-                None if request.follow => {
-                    if places.changed().await.is_err() {
+                None if self.request.follow => {
+                    if self.places.changed().await.is_err() {
                         return Ok(());
                     }
                 }
                 None => return Ok(()),
             }
         }
-    };
-    match result.await {
-        Ok(()) | Err(Stop::Closed) => Ok(()),
-        Err(Stop::Problem(problem)) => Err(problem),
-    }
-}
-
-struct Reader<'a> {
-    runtime: &'a Runtime,
-    chunks: &'a Chunks,
-    empty: &'a v1::LogChunk,
-}
-
-impl Reader<'_> {
-    /// The newest lines that are there.
-    async fn tail(&mut self, container: &str, tail: u32, told_ns: &mut u64) -> Result<(), Stop> {
-        let options = LogsOptions {
-            tail: (tail + TAIL_MARGIN).to_string(),
-            ..options(false)
-        };
-        let mut stamps = Stamps::default();
-        let mut newest = VecDeque::new();
-        let mut frames = std::pin::pin!(self.runtime.docker().logs(container, Some(options)));
-        while let Some(frame) = frames.next().await {
-            let (frame, stderr) = split(frame.map_err(failed)?);
-            newest.extend(
-                stamps
-                    .line(&frame, stderr)
-                    .filter(|line| line.at_ns > *told_ns),
-            );
-            if newest.len() > tail as usize {
-                newest.pop_front();
-            }
-        }
-        let mut lines: Vec<v1::LogLine> = newest.into();
-        *told_ns = lines.last().map_or(*told_ns, |line| line.at_ns);
-        while !lines.is_empty() {
-            let rest = lines.split_off(lines.len().min(CHUNK_LINES));
-            self.send(std::mem::replace(&mut lines, rest)).await?;
-        }
-        Ok(())
     }
 
-    /// Everything after `told_ns`, and what comes until the container ends.
-    async fn from(&mut self, container: &str, follow: bool, told_ns: &mut u64) -> Result<(), Stop> {
-        // From a second before, so that equal stamps are numbered as they were.
-        let since_s = (*told_ns / NS_PER_S).saturating_sub(1);
-        let options = LogsOptions {
-            since: i32::try_from(since_s).unwrap_or(i32::MAX),
-            ..options(follow)
-        };
-        let mut stamps = Stamps::default();
-        let mut lines = Vec::new();
+    /// The allocation's containers, oldest first; none: it has none.
+    fn containers(&self) -> Option<Vec<String>> {
+        let places = self.places.borrow();
+        let place = places.get(&self.request.allocation)?;
+        Some(place.containers.iter().map(|one| one.id.clone()).collect())
+    }
+
+    /// Whether a container writes nothing any more.
+    pub(super) fn is_over(&self, container: &str, places: &mut watch::Receiver<Places>) -> bool {
+        let places = places.borrow_and_update();
+        let place = places.get(&self.request.allocation);
+        let one = place.and_then(|place| place.containers.iter().find(|one| one.id == container));
+        one.is_none_or(|one| one.is_over)
+    }
+
+    pub(super) fn is_chunk(&self, lines: &[v1::LogLine]) -> bool {
+        let bytes = || lines.iter().map(|line| line.text.len()).sum::<usize>();
+        lines.len() >= CHUNK_LINES || (lines.len().is_multiple_of(16) && bytes() >= CHUNK_BYTES)
+    }
+
+    /// Sends lines, in as many chunks as they need.
+    pub(super) async fn send(&self, lines: Vec<v1::LogLine>) -> Result<(), Stop> {
+        let mut chunk = Vec::new();
         let mut bytes = 0;
-        let mut frames = std::pin::pin!(self.runtime.docker().logs(container, Some(options)));
-        loop {
-            // What is there at once goes together; nothing waits for more.
-            let frame = match frames.next().now_or_never() {
-                Some(frame) => frame,
-                None => {
-                    self.send(std::mem::take(&mut lines)).await?;
-                    bytes = 0;
-                    frames.next().await
-                }
-            };
-            let Some(frame) = frame else { break };
-            let (frame, stderr) = split(frame.map_err(failed)?);
-            let Some(line) = stamps
-                .line(&frame, stderr)
-                .filter(|line| line.at_ns > *told_ns)
-            else {
-                continue;
-            };
-            *told_ns = line.at_ns;
+        for line in lines {
             bytes += line.text.len();
-            lines.push(line);
-            if lines.len() >= CHUNK_LINES || bytes >= CHUNK_BYTES {
-                self.send(std::mem::take(&mut lines)).await?;
+            chunk.push(line);
+            if chunk.len() >= CHUNK_LINES || bytes >= CHUNK_BYTES {
+                self.send_chunk(std::mem::take(&mut chunk)).await?;
                 bytes = 0;
             }
         }
-        self.send(lines).await
+        self.send_chunk(chunk).await
     }
 
-    async fn send(&self, lines: Vec<v1::LogLine>) -> Result<(), Stop> {
+    async fn send_chunk(&self, lines: Vec<v1::LogLine>) -> Result<(), Stop> {
         if lines.is_empty() {
             return Ok(());
         }
@@ -187,35 +159,4 @@ impl Reader<'_> {
         };
         self.chunks.send(chunk).await.map_err(|_| Stop::Closed)
     }
-}
-
-fn options(follow: bool) -> LogsOptions {
-    LogsOptions {
-        follow,
-        stdout: true,
-        stderr: true,
-        timestamps: true,
-        ..Default::default()
-    }
-}
-
-fn split(frame: LogOutput) -> (bytes::Bytes, bool) {
-    let stderr = matches!(frame, LogOutput::StdErr { .. });
-    (frame.into_bytes(), stderr)
-}
-
-fn failed(error: bollard::errors::Error) -> Stop {
-    use bollard::errors::Error;
-    // Removed while it was read: the log ends there.
-    if let Error::DockerResponseServerError {
-        status_code: 404, ..
-    } = error
-    {
-        return Stop::Closed;
-    }
-    let why = crate::error_chain(&error);
-    Stop::Problem(Problem::new(
-        Code::Runtime,
-        format!("docker cannot read the log: {why}"),
-    ))
 }

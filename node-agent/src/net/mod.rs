@@ -6,6 +6,7 @@
 
 mod admin;
 pub mod client;
+mod handover;
 mod measure;
 mod polls;
 mod service;
@@ -14,24 +15,31 @@ mod table;
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use skep_identity::grpc::{self, BoundUds, UdsError};
 use skep_identity::secret_file;
 use skep_ingress::Ingress;
 use skep_proto::v1::net_server::NetServer;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use handover::Succession;
 use service::Service;
 use store::Store;
 use table::Tables;
 
 /// How long open requests may go on after the process was asked to end.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+/// How long open requests and tunnels may go on after a successor has taken over: chats and downloads are
+/// given time, and drained allocations are not held for ever.
+const HANDOVER_LIMIT: Duration = Duration::from_secs(600);
 /// How long the agent's and Traefik's connections may then take: they have nothing left to say.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// Largest table, encoded, in bytes: far above the 10,000 routes that Traefik itself can bear.
@@ -49,6 +57,8 @@ pub struct Options {
     /// Where Traefik's configuration and metrics are served. Port 0: any. Not a loopback address
     /// only with a token.
     pub admin_addr: SocketAddr,
+    /// Take the listeners over from the data plane that serves the socket, without a connection lost.
+    pub takeover: bool,
     /// Bearer token for all of the admin endpoint but its health checks.
     pub admin_token: Option<String>,
 }
@@ -90,6 +100,9 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// The sockets of the running data plane could not be taken over.
+    #[error("taking over")]
+    Handover(#[from] handover::Error),
     /// The runtime refused the socket.
     #[error("cannot serve the socket for the agent")]
     Serve(#[source] io::Error),
@@ -102,13 +115,22 @@ pub enum Error {
 }
 
 struct Prepared {
-    bound: BoundUds,
     store: Store,
     last: Option<skep_proto::v1::NodeTable>,
 }
 
+/// Where it listens.
+struct Sockets {
+    apps: TcpListener,
+    admin: TcpListener,
+    agent: BoundUds,
+    /// Handles of the three, for a successor.
+    handles: [OwnedFd; 3],
+}
+
 /// Runs the data plane until `shutdown`; then lets open requests end, for 10 s at most. Calls
-/// `ready` when every address is served, the last table already in use.
+/// `ready` when every address is served, the last table already in use. A successor ends it too: then
+/// open requests have ten minutes.
 ///
 /// # Errors
 /// An address, the socket or the data folder cannot be used.
@@ -118,61 +140,158 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     check(&options)?;
-    let (socket, data_dir) = (options.socket.clone(), options.data_dir.clone());
-    let prepared = tokio::task::spawn_blocking(move || prepare(&socket, data_dir)).await??;
+    let (sockets, mut succession) = sockets(&options).await?;
+    let data_dir = options.data_dir.clone();
+    let prepared = tokio::task::spawn_blocking(move || prepare(data_dir)).await??;
     let ingress = Ingress::new(skep_ingress::Options {
         drain_timeout: DRAIN_LIMIT,
         ..Default::default()
     });
-    let tables = Arc::new(Tables::new(ingress.clone(), prepared.store));
+    let predecessor = watch::Sender::new(succession.as_ref().map(|older| older.drained));
+    let tables = Tables::new(ingress.clone(), prepared.store, predecessor.subscribe());
+    let tables = Arc::new(tables);
     if let Some(last) = prepared.last {
         tables.restore(&last);
     }
-    let ingress_listener = listen("apps", options.ingress_addr).await?;
-    let admin_listener = listen("the admin endpoint", options.admin_addr).await?;
     let addresses = Addresses {
-        ingress: address_of("apps", options.ingress_addr, &ingress_listener)?,
-        admin: address_of("the admin endpoint", options.admin_addr, &admin_listener)?,
+        ingress: address_of("apps", options.ingress_addr, &sockets.apps)?,
+        admin: address_of("the admin endpoint", options.admin_addr, &sockets.admin)?,
     };
     // The agent still hears what is drained while the ingress drains.
     let closing = CancellationToken::new();
     let _close_at_the_end = closing.clone().drop_guard();
     let admin = tokio::spawn(admin::serve(
-        admin_listener,
+        sockets.admin,
         admin::Admin::new(Arc::clone(&tables), options.admin_token.as_deref()),
         closing.clone(),
     ));
-    let service = Service::new(tables, addresses.ingress.port(), closing.clone());
+    let service = Service::new(
+        Arc::clone(&tables),
+        addresses.ingress.port(),
+        closing.clone(),
+    );
     let server = NetServer::new(service).max_decoding_message_size(MAX_TABLE_BYTES);
-    let incoming = grpc::incoming_uds(prepared.bound, closing.clone()).map_err(Error::Serve)?;
+    let incoming = grpc::incoming_uds(sockets.agent, closing.clone()).map_err(Error::Serve)?;
     let agent = tonic::transport::Server::builder()
         .add_service(server)
         .serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned());
     let mut agent = tokio::spawn(agent);
+    let handed = CancellationToken::new();
     let mut apps = {
-        let (ingress, shutdown) = (ingress.clone(), shutdown.clone());
-        tokio::spawn(async move { ingress.serve(ingress_listener, shutdown).await })
+        let (ingress, shutdown, handed) = (ingress.clone(), shutdown.clone(), handed.clone());
+        let listener = sockets.apps;
+        tokio::spawn(async move {
+            let handover = (handed, HANDOVER_LIMIT);
+            ingress
+                .serve_or_hand_over(listener, shutdown, handover)
+                .await
+        })
     };
+    if let Some(older) = &mut succession {
+        older.ready().await?;
+    }
+    if let Some(older) = succession {
+        tokio::spawn(async move {
+            older.over().await;
+            tracing::info!("the older data plane has ended");
+            predecessor.send_replace(None);
+        });
+    }
+    let waiting = bind(handover::path(&options.socket)).await?.into_listener();
+    let freeze = move || {
+        let tables = Arc::clone(&tables);
+        async move {
+            let frozen = tables.freeze().await;
+            (frozen, drained(&tables))
+        }
+        .boxed()
+    };
+    let mut successor = std::pin::pin!(handover::offer(waiting, &sockets.handles, freeze));
     ready(addresses);
     tracing::info!(ingress = %addresses.ingress, admin = %addresses.admin, "the data plane serves");
-    tokio::select! {
-        closed = &mut apps => {
-            let closed = closed?;
-            tracing::info!(cut = closed.cut, "the ingress has drained");
-        }
+    let mut held = None;
+    let closed = tokio::select! {
+        closed = &mut apps => closed?,
         ended = &mut agent => {
             apps.abort();
             return Ok(ended??);
         }
-    }
+        successor = &mut successor => {
+            let successor = held.insert(successor.map_err(Error::Serve)?);
+            handed.cancel();
+            closing.cancel();
+            successor.confirm().await;
+            tracing::info!("a successor serves: finishing what is open");
+            apps.await?
+        }
+    };
+    tracing::info!(cut = closed.cut, "the ingress has drained");
     closing.cancel();
     let all = async { (agent.await, admin.await) };
     // Whoever holds a connection open beyond that is cut off by the end of the process.
     let _ = timeout(CLOSE_LIMIT, all).await;
-    let socket = options.socket;
-    // A socket file that stays is harmless: the next start replaces it.
-    let _ = tokio::fs::remove_file(socket).await;
+    // The successor's names are the same.
+    if held.is_none() {
+        // A socket file that stays is harmless: the next start replaces it.
+        let _ = tokio::fs::remove_file(handover::path(&options.socket)).await;
+        let _ = tokio::fs::remove_file(options.socket).await;
+    }
     Ok(())
+}
+
+/// Up to which sequence every request on what was removed has ended.
+fn drained(tables: &Tables) -> u64 {
+    let here = tables.ingress().status().borrow().drained_revision;
+    tables
+        .predecessor()
+        .borrow()
+        .map_or(here, |older| here.min(older))
+}
+
+/// Listens, or takes the listeners of the data plane that runs.
+async fn sockets(options: &Options) -> Result<(Sockets, Option<Succession>), Error> {
+    let failed = |what: &'static str, address: SocketAddr| {
+        move |source| Error::Listen {
+            what,
+            address,
+            source,
+        }
+    };
+    let apps_failed = failed("apps", options.ingress_addr);
+    let admin_failed = failed("the admin endpoint", options.admin_addr);
+    let (apps, admin, agent, succession) = if options.takeover {
+        let (given, succession) = handover::succeed(&options.socket).await?;
+        let agent = BoundUds::inherited(&options.socket, given.agent)?;
+        (given.apps, given.admin, agent, Some(succession))
+    } else {
+        // The agent's first: it keeps a second process from the same data.
+        let agent = bind(options.socket.clone()).await?;
+        let apps = listen("apps", options.ingress_addr).await?;
+        let admin = listen("the admin endpoint", options.admin_addr).await?;
+        let apps = apps.into_std().map_err(apps_failed)?;
+        let admin = admin.into_std().map_err(admin_failed)?;
+        (apps, admin, agent, None)
+    };
+    let handles = [
+        apps.try_clone().map_err(apps_failed)?.into(),
+        admin.try_clone().map_err(admin_failed)?.into(),
+        agent.duplicate().map_err(Error::Serve)?,
+    ];
+    let tokio_of = |listener: std::net::TcpListener| {
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    };
+    let sockets = Sockets {
+        apps: tokio_of(apps).map_err(apps_failed)?,
+        admin: tokio_of(admin).map_err(admin_failed)?,
+        agent,
+        handles,
+    };
+    Ok((sockets, succession))
+}
+
+async fn bind(path: PathBuf) -> Result<BoundUds, Error> {
+    Ok(tokio::task::spawn_blocking(move || grpc::bind_uds(&path)).await??)
 }
 
 fn check(options: &Options) -> Result<(), Error> {
@@ -185,13 +304,11 @@ fn check(options: &Options) -> Result<(), Error> {
     }
 }
 
-/// Everything at the start that waits for the disk. The socket first: it keeps a second process
-/// from the same data.
-fn prepare(socket: &std::path::Path, data_dir: PathBuf) -> Result<Prepared, Error> {
-    let bound = grpc::bind_uds(socket)?;
+/// Everything at the start that waits for the disk.
+fn prepare(data_dir: PathBuf) -> Result<Prepared, Error> {
     let store = Store::open(data_dir)?;
     let last = store.load();
-    Ok(Prepared { bound, store, last })
+    Ok(Prepared { store, last })
 }
 
 async fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {

@@ -8,7 +8,7 @@ use skep_proto::v1::net_server::Net;
 use skep_proto::v1::{
     IngressReading, MeasureRequest, NetStatus, NodeTable, Published, WatchRequest,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -91,11 +91,14 @@ async fn follow(tables: Arc<Tables>, port: u16, sender: mpsc::Sender<Result<NetS
     let mut ingress = tables.ingress().status();
     let mut kept = tables.kept();
     let mut fetched = tables.fetched();
+    let mut predecessor = tables.predecessor();
     let mut told: Option<NetStatus> = None;
     loop {
         let kept_now = *kept.borrow_and_update();
         let status = *ingress.borrow_and_update();
         fetched.mark_unchanged();
+        // What is in flight in the process before is not known: nothing newer is drained.
+        let before = predecessor.borrow_and_update().unwrap_or(u64::MAX);
         let (settled, look_again) = tables.settled();
         // A Traefik that has only now come holds back what is next, not what was said.
         let already = told.as_ref().map_or(0, |told| told.drained_sequence);
@@ -103,7 +106,11 @@ async fn follow(tables: Arc<Tables>, port: u16, sender: mpsc::Sender<Result<NetS
         let progress = NetStatus {
             // Beyond what is kept, a crash would bring older tables back.
             applied_sequence: status.applied_revision.min(kept_now),
-            drained_sequence: status.drained_revision.min(kept_now).min(settled),
+            drained_sequence: status
+                .drained_revision
+                .min(kept_now)
+                .min(settled)
+                .min(before),
             ingress_port: u32::from(port),
         };
         if told.as_ref() != Some(&progress) {
@@ -122,6 +129,7 @@ async fn follow(tables: Arc<Tables>, port: u16, sender: mpsc::Sender<Result<NetS
             changed = ingress.changed() => changed,
             changed = kept.changed() => changed,
             changed = fetched.changed() => changed,
+            changed = changed_or_never(&mut predecessor) => changed,
             () = look_again => Ok(()),
             () = sender.closed() => return,
         };
@@ -129,4 +137,14 @@ async fn follow(tables: Arc<Tables>, port: u16, sender: mpsc::Sender<Result<NetS
             return;
         }
     }
+}
+
+/// A sender that is gone has nothing more to say: there was no process before, or its end was told.
+async fn changed_or_never<T>(
+    receiver: &mut watch::Receiver<T>,
+) -> Result<(), watch::error::RecvError> {
+    if receiver.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    Ok(())
 }

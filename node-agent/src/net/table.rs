@@ -12,7 +12,7 @@ use skep_ingress::{Backend, Ingress, Route, Table, traefik};
 use skep_model::id::{AllocationId, ServiceId};
 use skep_proto::convert::id_bits;
 use skep_proto::v1::{NodeBackend, NodeRoute, NodeTable};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
 use super::polls::Polls;
 use super::store::Store;
@@ -63,7 +63,9 @@ pub(super) struct Tables {
     ingress: Ingress,
     store: Arc<Store>,
     /// Held while a table is taken: one after the other.
-    taking: Mutex<()>,
+    taking: Arc<Mutex<()>>,
+    /// What is drained in the process that this one took over from; none: it is gone.
+    predecessor: watch::Receiver<Option<u64>>,
     current: RwLock<Option<Arc<Current>>>,
     /// Up to which table the disk cannot show an older one any more.
     kept: watch::Sender<u64>,
@@ -74,11 +76,16 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    pub(super) fn new(ingress: Ingress, store: Store) -> Self {
+    pub(super) fn new(
+        ingress: Ingress,
+        store: Store,
+        predecessor: watch::Receiver<Option<u64>>,
+    ) -> Self {
         Self {
             ingress,
             store: Arc::new(store),
-            taking: Mutex::new(()),
+            taking: Arc::default(),
+            predecessor,
             current: RwLock::new(None),
             kept: watch::Sender::new(0),
             polls: parking_lot::Mutex::default(),
@@ -130,6 +137,16 @@ impl Tables {
         }
         self.kept.send_replace(sequence);
         Ok(())
+    }
+
+    /// No table is taken while what this answers lives.
+    pub(super) async fn freeze(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.taking).lock_owned().await
+    }
+
+    /// What is drained in the process that this one took over from; changes wake the receiver.
+    pub(super) fn predecessor(&self) -> watch::Receiver<Option<u64>> {
+        self.predecessor.clone()
     }
 
     fn not_kept(&self, error: &(dyn std::error::Error + 'static)) {

@@ -30,6 +30,7 @@ fn options(dir: &Path) -> Options {
         socket: dir.join("run/net.sock"),
         ingress_addr: LOOPBACK,
         admin_addr: LOOPBACK,
+        takeover: false,
         admin_token: None,
     }
 }

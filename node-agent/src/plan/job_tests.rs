@@ -78,6 +78,7 @@ fn step_in_reach(
         containers,
         failure,
         is_cut_off,
+        is_dead: false,
         now_ms: NOW,
     });
     match step {
@@ -188,6 +189,7 @@ fn what_ended_stays_for_its_log_until_it_is_to_stop() {
             containers: &containers,
             failure: None,
             is_cut_off: false,
+            is_dead: false,
             now_ms: NOW,
         });
         let how = (None, &Fitness::Unknown, None);

@@ -122,6 +122,8 @@ pub(crate) struct View<'a> {
     pub(crate) failure: Option<&'a Failure>,
     /// No server has been in reach for as long as the assignment allows.
     pub(crate) is_cut_off: bool,
+    /// The container that runs is not alive, says its liveness check.
+    pub(crate) is_dead: bool,
     /// The wall clock, ms since the epoch.
     pub(crate) now_ms: u64,
 }
@@ -193,6 +195,7 @@ pub(crate) fn plan(view: &View<'_>) -> Step {
         Phase::Created => Step::Remove(vec![current.id.clone()]),
         Phase::Ended => Step::Examine(current.id.clone()),
         Phase::Exited(exit) => plan_exited(view, assignment, exit),
+        Phase::Running { .. } if view.is_dead => stop_all([current], assignment.stop_grace_ms),
         Phase::Running { .. } => plan_running(older),
     }
 }

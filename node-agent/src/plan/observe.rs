@@ -16,6 +16,8 @@ pub(crate) enum Fitness {
     Healthy,
     /// It was, and is not now.
     Unhealthy(Problem),
+    /// It has to begin anew.
+    Dead(Problem),
 }
 
 /// What is under way for an allocation.
@@ -77,7 +79,9 @@ pub(crate) fn observe(
             let observed = match fitness {
                 Fitness::Unknown => say(State::Running, None),
                 Fitness::Healthy => say(State::Healthy, None),
-                Fitness::Unhealthy(problem) => say(State::Unhealthy, Some(problem.clone())),
+                Fitness::Unhealthy(problem) | Fitness::Dead(problem) => {
+                    say(State::Unhealthy, Some(problem.clone()))
+                }
             };
             let ports = current.map(|seen| seen.grant.ports.clone());
             Observed {

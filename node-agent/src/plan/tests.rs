@@ -40,6 +40,7 @@ struct Case {
     containers: Vec<Seen>,
     failure: Option<Failure>,
     is_cut_off: bool,
+    is_dead: bool,
 }
 
 fn case(desired: Desired, containers: Vec<Seen>) -> Case {
@@ -53,6 +54,7 @@ fn case(desired: Desired, containers: Vec<Seen>) -> Case {
         containers,
         failure: None,
         is_cut_off: false,
+        is_dead: false,
     }
 }
 
@@ -69,6 +71,7 @@ impl Case {
             containers: &self.containers,
             failure: self.failure.as_ref(),
             is_cut_off: self.is_cut_off,
+            is_dead: self.is_dead,
             now_ms: NOW,
         })
     }
@@ -366,4 +369,26 @@ fn what_is_cut_off_stops_and_begins_again_with_a_server_in_reach() {
         counted: false,
     };
     assert_eq!(stopped(false).plan(), again);
+}
+
+#[test]
+fn what_is_not_alive_stops_and_begins_anew_at_the_cost_of_a_restart() {
+    let mut dead = Case {
+        is_dead: true,
+        ..case(Desired::Run, vec![seen(1, running())])
+    };
+    assert_eq!(dead.plan(), stop(&["c1"]));
+    dead.is_dead = false;
+    dead.containers.clear();
+    dead.failure = Some(Failure {
+        problem: Problem::new(Code::NeverHealthy, "not alive"),
+        at_ms: NOW - 60_000,
+        counted: true,
+    });
+    assert_eq!(dead.plan(), start(2, true));
+    dead.local.counted_ms = vec![NOW; 3];
+    let Step::Conclude(failed) = dead.plan() else {
+        panic!("it has been tried often enough");
+    };
+    assert_eq!(failed.state, State::Failed);
 }

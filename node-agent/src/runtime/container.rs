@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use bollard::models::{
     ContainerCreateBody, DeviceMapping, HostConfig, HostConfigLogConfig, PortBinding,
-    RestartPolicy, RestartPolicyNameEnum, SystemInfo,
+    ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum, SystemInfo,
 };
 use skep_model::assignment::Assignment;
+use skep_model::container::Ulimit;
 use skep_model::id::{AllocationId, ClusterId, NodeId};
 
 use crate::plan::Grant;
@@ -32,17 +33,21 @@ pub(crate) const LABEL_ATTEMPT: &str = "sh.skep.attempt";
 /// What of the node it has for itself, as JSON.
 pub(crate) const LABEL_GRANT: &str = "sh.skep.grant";
 
+/// Which of the commands before an app's own it runs.
+pub(crate) const LABEL_INIT: &str = "sh.skep.init";
+
 /// Docker's unit: shares of one core.
 const SHARES_PER_CORE: i64 = 1_024;
 /// The kernel's smallest.
 const SHARES_MIN: i64 = 2;
-/// A fork bomb ends here.
-const PIDS_MAX: i64 = 4_096;
 /// Longest part of a service's label in a container's name.
 const NAME_LABEL_MAX: usize = 40;
-/// Docker's log files: what `skep logs` can reach back to.
-const LOG_SIZE: &str = "10m";
-const LOG_FILES: &str = "3";
+/// Docker's log files: with fewer a reader that is late loses half of what is kept at each turn.
+const LOG_FILES: u64 = 3;
+/// Containers that share a node's budget for logs.
+const LOG_SHARES: u64 = 100;
+/// Smallest file: turned over more often, Docker does little else.
+const LOG_SIZE_MIN: u64 = 1 << 20;
 
 /// Whose containers they are.
 #[derive(Debug, Clone, Copy)]
@@ -87,7 +92,7 @@ pub(crate) fn body(
     assignment: &Assignment,
     (attempt, grant): (u32, &Grant),
     labels: &Labels,
-    (image, init): (&str, bool),
+    (image, init, log_size): (&str, bool, u64),
 ) -> ContainerCreateBody {
     let mut env: Vec<String> = assignment
         .environment
@@ -113,7 +118,9 @@ pub(crate) fn body(
         exposed_ports: (!grant.ports.is_empty()).then(|| published(grant).collect()),
         // For whoever stops it by hand, and for Docker's own end.
         stop_timeout: i64::try_from(grace_s).ok(),
-        host_config: Some(host_config(assignment, grant, init)),
+        stop_signal: assignment.container.stop_signal.clone(),
+        user: assignment.container.user.clone(),
+        host_config: Some(host_config(assignment, grant, (init, log_size))),
         ..Default::default()
     }
 }
@@ -166,7 +173,17 @@ fn label_map(
     .collect()
 }
 
-fn host_config(assignment: &Assignment, grant: &Grant, init: bool) -> HostConfig {
+/// From which size on a container's log file is turned over, in bytes, where all logs of a node may take
+/// `budget`.
+pub(super) fn log_size(budget: u64) -> u64 {
+    (budget / LOG_SHARES / LOG_FILES).max(LOG_SIZE_MIN)
+}
+
+fn host_config(
+    assignment: &Assignment,
+    grant: &Grant,
+    (init, log_size): (bool, u64),
+) -> HostConfig {
     let resources = &assignment.resources;
     let memory = i64::try_from(resources.memory_ceiling_bytes()).unwrap_or(i64::MAX);
     let shares = i64::from(resources.cpu_millis) * SHARES_PER_CORE / 1_000;
@@ -187,19 +204,41 @@ fn host_config(assignment: &Assignment, grant: &Grant, init: bool) -> HostConfig
             cgroup_permissions: Some("rwm".to_owned()),
         }
     });
-    let log_options = [("max-size", LOG_SIZE), ("max-file", LOG_FILES)];
+    let confined = &assignment.container;
+    let swap = i64::try_from(confined.swap_bytes).unwrap_or(i64::MAX);
+    let ulimit = |(name, limit): (&String, &Ulimit)| ResourcesUlimits {
+        name: Some(name.clone()),
+        soft: i64::try_from(limit.soft).ok(),
+        hard: i64::try_from(limit.hard).ok(),
+    };
+    let ulimits = confined.ulimits.iter().map(ulimit);
+    // Whatever user it has may write to it, and only it is in the container.
+    let tmpfs = confined.tmpfs.iter();
+    let tmpfs = tmpfs.map(|(path, size)| (path.clone(), format!("size={size},mode=1777")));
+    let sysctls = confined.sysctls.clone().into_iter();
+    let kept = confined.capabilities().into_iter().map(str::to_owned);
+    let log_options = [("max-size", log_size), ("max-file", LOG_FILES)];
     HostConfig {
         cpu_shares: Some(shares.max(SHARES_MIN)),
         nano_cpus: (limit > 0).then_some(limit * 1_000_000),
         memory: Some(memory),
-        // The same: no swap beyond the limit.
-        memory_swap: Some(memory),
-        pids_limit: Some(PIDS_MAX),
+        // Memory and swap together: with none the same.
+        memory_swap: Some(memory.saturating_add(swap)),
+        pids_limit: Some(i64::from(confined.pids)),
+        readonly_rootfs: Some(confined.read_only),
+        cap_drop: Some(vec!["ALL".to_owned()]),
+        cap_add: Some(kept.collect()),
+        ulimits: (!confined.ulimits.is_empty()).then(|| ulimits.collect()),
+        tmpfs: (!confined.tmpfs.is_empty()).then(|| tmpfs.collect()),
+        shm_size: i64::try_from(confined.shm_bytes)
+            .ok()
+            .filter(|size| *size > 0),
+        sysctls: (!confined.sysctls.is_empty()).then(|| sysctls.collect()),
         port_bindings: (!grant.ports.is_empty()).then(|| published(grant).map(here).collect()),
         devices: (!grant.devices.is_empty()).then(|| devices.collect()),
         // A first process without a handler ignores SIGTERM: an init passes it on to one that
         // does not.
-        init: Some(init),
+        init: Some(init && confined.init),
         security_opt: Some(vec!["no-new-privileges".to_owned()]),
         restart_policy: Some(RestartPolicy {
             name: Some(RestartPolicyNameEnum::NO),
@@ -209,7 +248,7 @@ fn host_config(assignment: &Assignment, grant: &Grant, init: bool) -> HostConfig
             typ: Some("json-file".to_owned()),
             config: Some(
                 log_options
-                    .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                    .map(|(name, value)| (name.to_owned(), value.to_string()))
                     .into(),
             ),
         }),
@@ -257,7 +296,7 @@ mod tests {
             node: NodeId::from_u128(2),
         };
         let nothing = Grant::default();
-        let body = body(&wanted, (3, &nothing), &labels, ("sha256:x", true));
+        let body = body(&wanted, (3, &nothing), &labels, ("sha256:x", true, 5 << 20));
         assert_eq!(body.env, Some(vec!["A=b=c".into(), "PORT=8080".into()]));
         let host = body.host_config.expect("limits");
         assert_eq!(
@@ -265,6 +304,12 @@ mod tests {
             (Some(512), Some(1_500_000_000))
         );
         assert_eq!(host.memory, host.memory_swap);
+        let log = host.log_config.and_then(|log| log.config).expect("options");
+        assert_eq!(
+            (log["max-size"].as_str(), log["max-file"].as_str()),
+            ("5242880", "3")
+        );
+        assert_eq!((log_size(3_000 << 20), log_size(0)), (10 << 20, 1 << 20));
         assert_eq!(host.port_bindings, None);
         let made = body.labels.expect("labels");
         for wanted in labels.filter_of(wanted.allocation) {
@@ -294,7 +339,7 @@ mod tests {
             node: NodeId::from_u128(2),
         };
         let nothing = Grant::default();
-        let body = body(&wanted, (1, &nothing), &labels, ("sha256:x", true));
+        let body = body(&wanted, (1, &nothing), &labels, ("sha256:x", true, 5 << 20));
         assert_eq!(body.env, Some(vec!["A=b".into()]));
         let told = serde_json::to_string(&body).expect("as Docker gets it");
         assert!(!told.contains("s3cret"), "{told}");
@@ -312,7 +357,7 @@ mod tests {
             node: NodeId::from_u128(2),
         };
         let wanted = assignment(7);
-        let body = body(&wanted, (1, &grant), &labels, ("sha256:x", true));
+        let body = body(&wanted, (1, &grant), &labels, ("sha256:x", true, 5 << 20));
         let env = body.env.expect("variables");
         assert!(
             env.contains(&"SKEP_DYNAMIC_PORTS=20001".to_owned()),

@@ -28,8 +28,11 @@ const ACTIONS: [&str; 3] = ["die", "oom", "destroy"];
 pub(crate) enum Told {
     /// All that is there now: at the start, and after each time that Docker was away.
     All(Vec<(AllocationId, Seen)>),
-    /// Docker does not answer.
-    Away,
+    /// Docker does not answer, or answers a ping alone.
+    Away {
+        /// The latter.
+        wedged: bool,
+    },
     /// A container ended, ran out of memory or was removed.
     Changed {
         /// Whose.
@@ -44,7 +47,7 @@ pub(crate) enum Told {
 /// Tells everything until `cancel`.
 pub(crate) async fn watch(runtime: Runtime, told: mpsc::Sender<Told>, cancel: CancellationToken) {
     let mut backoff = Backoff::new(RETRY.0, RETRY.1);
-    let mut is_away = false;
+    let (mut is_away, mut was_wedged) = (false, false);
     loop {
         let watched = cancel
             .run_until_cancelled(follow(&runtime, &told, &mut is_away))
@@ -53,14 +56,15 @@ pub(crate) async fn watch(runtime: Runtime, told: mpsc::Sender<Told>, cancel: Ca
             return;
         };
         let why = crate::error_chain(&error);
-        if is_away {
+        let wedged = matches!(error, Error::Wedged);
+        if is_away && wedged == was_wedged {
             tracing::debug!(%why, "docker is still away");
         } else {
             tracing::warn!(%why, "docker is away");
             backoff.reset();
         }
-        is_away = true;
-        if told.send(Told::Away).await.is_err() {
+        (is_away, was_wedged) = (true, wedged);
+        if told.send(Told::Away { wedged }).await.is_err() {
             return;
         }
         if cancel
@@ -80,7 +84,7 @@ async fn follow(
     is_away: &mut bool,
 ) -> Result<(), Error> {
     runtime.negotiate().await?;
-    runtime.info().await?;
+    runtime.check().await?;
     let since_ms = clock::now_ms();
     let all = runtime.list().await?;
     tracing::info!(containers = all.len(), "docker answers");
@@ -107,7 +111,7 @@ async fn follow(
             event = events.next() => event,
             // A daemon may be wedged while its event stream stays open.
             _ = check.tick() => {
-                runtime.info().await?;
+                runtime.check().await?;
                 continue;
             }
         };

@@ -6,9 +6,11 @@ use bollard::query_parameters::CreateImageOptions;
 use futures_util::StreamExt;
 use skep_model::problem::{Code, Problem};
 use skep_model::service::Image;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{Error, READ_TIMEOUT, Runtime};
+use crate::backoff::Backoff;
+use crate::images::{full, says_full};
 
 /// A pull that makes no progress for this long has failed; progress itself has no limit.
 const PULL_SILENCE: Duration = Duration::from_secs(120);
@@ -23,7 +25,8 @@ impl Runtime {
         self.image_id(&by_digest(image)).await
     }
 
-    async fn image_id(&self, name: &str) -> Result<Option<String>, Error> {
+    /// The id of an image that is here under this name or id.
+    pub(crate) async fn image_id(&self, name: &str) -> Result<Option<String>, Error> {
         let asked = self.docker.inspect_image(name);
         match self.call("inspect an image", READ_TIMEOUT, asked).await {
             Ok(found) => Ok(found.id),
@@ -50,8 +53,9 @@ impl Runtime {
             .hint("it was built here and exists nowhere else: deploy again"));
         }
         let failed = |why: String| {
-            Problem::new(Code::ImageFailed, format!("image `{reference}`: {why}"))
-                .hint("check its name and tag, and whether it needs a login")
+            Problem::new(Code::ImageFailed, format!("image `{reference}`: {why}")).hint(
+                "check its name and tag; if it needs a login: skep registry login HOST --user USER",
+            )
         };
         // The id of a local image is no name in a registry: then the tag is asked for, and its
         // content judged.
@@ -59,6 +63,7 @@ impl Runtime {
             match self.pull(&name).await {
                 Ok(()) => {}
                 Err(error) if error.status().is_some_and(|status| status < 500) => continue,
+                Err(error) if says_full(&error.message()) => return Err(full(reference)),
                 Err(error) => return Err(failed(error.message())),
             }
             let found = self
@@ -75,13 +80,30 @@ impl Runtime {
         )))
     }
 
+    /// Docker goes on with the layers that it has.
     async fn pull(&self, name: &str) -> Result<(), Error> {
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+        for _ in 1..PULLS_MAX {
+            match self.pull_once(name).await {
+                Err(error) if is_passing(&error.message()) => {
+                    let why = error.message();
+                    tracing::info!(image = %name, %why, "a registry is asked again");
+                }
+                ended => return ended,
+            }
+            sleep(backoff.next()).await;
+        }
+        self.pull_once(name).await
+    }
+
+    async fn pull_once(&self, name: &str) -> Result<(), Error> {
         let action = "pull an image";
+        let login = self.logins.of(name);
         let options = CreateImageOptions {
             from_image: Some(name.to_owned()),
             ..Default::default()
         };
-        let mut progress = std::pin::pin!(self.docker.create_image(Some(options), None, None));
+        let mut progress = std::pin::pin!(self.docker.create_image(Some(options), None, login));
         loop {
             match timeout(PULL_SILENCE, progress.next()).await {
                 Ok(None) => return Ok(()),
@@ -102,6 +124,29 @@ impl Runtime {
     }
 }
 
+/// How often a registry that is busy or silent is asked.
+pub(crate) const PULLS_MAX: u32 = 4;
+/// First and longest pause between.
+pub(crate) const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(20));
+
+/// Whether a pull that failed with these words of Docker's may well work in a moment: the registry is busy,
+/// or broke off. That it does not exist, refuses, or has no such image does not pass.
+pub(crate) fn is_passing(said: &str) -> bool {
+    let said = said.to_ascii_lowercase();
+    let words = [
+        "toomanyrequests",
+        "too many requests",
+        "timeout",
+        "timed out",
+        "did not pull",
+        "connection reset",
+        "unexpected eof",
+        "bad gateway",
+        "service unavailable",
+    ];
+    words.iter().any(|words| said.contains(words))
+}
+
 /// `repository@digest`.
 fn by_digest(image: &Image) -> String {
     let name = image.reference.split('@').next().unwrap_or_default();
@@ -118,6 +163,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_what_passes_is_tried_again() {
+        for passing in [
+            "toomanyrequests: You have reached your pull rate limit",
+            "error pulling image configuration: 429 Too Many Requests",
+            "Get \"https://r/v2/\": net/http: TLS handshake timeout",
+            "received unexpected HTTP status: 503 Service Unavailable",
+            "unexpected EOF",
+            "docker did not pull an image within 120 s",
+        ] {
+            assert!(is_passing(passing), "{passing}");
+        }
+        for lasting in [
+            "manifest for a:1 not found: manifest unknown",
+            "pull access denied for a",
+            "dial tcp 127.0.0.1:1: connect: connection refused",
+            "filesystem layer verification failed for digest sha256:00",
+            "no space left on device",
+        ] {
+            assert!(!is_passing(lasting), "{lasting}");
+        }
+    }
+
+    #[test]
     fn repositories_keep_their_port() {
         let cases = [
             ("nginx:1.27", "nginx@sha256:x"),
@@ -130,6 +198,7 @@ mod tests {
                 reference: reference.into(),
                 digest: "sha256:x".into(),
                 node: None,
+                shared: false,
             };
             assert_eq!(by_digest(&image), expected);
         }

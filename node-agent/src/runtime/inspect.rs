@@ -10,7 +10,7 @@ use bollard::models::{
 use skep_model::id::AllocationId;
 
 use super::Error;
-use super::container::{LABEL_ALLOCATION, LABEL_ATTEMPT, LABEL_GRANT};
+use super::container::{LABEL_ALLOCATION, LABEL_ATTEMPT, LABEL_GRANT, LABEL_INIT};
 use crate::clock;
 use crate::plan::{Exit, Grant, Phase, Seen};
 
@@ -20,6 +20,12 @@ pub(crate) fn owner(labels: &HashMap<String, String>) -> Option<(AllocationId, u
     // Without a number it is still ours, and the oldest.
     let attempt = labels.get(LABEL_ATTEMPT).and_then(|text| text.parse().ok());
     Some((allocation, attempt.unwrap_or(0)))
+}
+
+/// Whether it ran, or runs, before an app's own container: one that is found was left behind, and is
+/// put away like one that was never started.
+fn is_init(labels: &HashMap<String, String>) -> bool {
+    labels.contains_key(LABEL_INIT)
 }
 
 /// What a container says that it has for itself; one that says nothing has nothing.
@@ -33,6 +39,7 @@ fn granted(labels: &HashMap<String, String>) -> Grant {
 pub(super) fn summary(summary: &ContainerSummary) -> Option<(AllocationId, Seen)> {
     let (allocation, attempt) = owner(summary.labels.as_ref()?)?;
     let phase = match summary.state {
+        _ if is_init(summary.labels.as_ref()?) => Phase::Created,
         Some(ContainerSummaryStateEnum::CREATED) => Phase::Created,
         _ => Phase::Exited(unseen_exit()),
     };
@@ -62,13 +69,23 @@ pub(super) fn detailed(response: &ContainerInspectResponse) -> Result<Seen, Erro
         .as_ref()
         .and_then(|config| config.labels.as_ref());
     let (_, attempt) = labels.and_then(owner).ok_or(lacks("our labels"))?;
-    let state = response.state.as_ref().ok_or(lacks("a state"))?;
+    let phase = match labels.is_some_and(is_init) {
+        true => Phase::Created,
+        false => state(response)?,
+    };
     Ok(Seen {
         id: response.id.clone().ok_or(lacks("an id"))?,
         attempt,
-        phase: phase(state, address(response)),
+        phase,
         grant: labels.map(granted).unwrap_or_default(),
     })
+}
+
+/// Where a container is, whatever it is for.
+pub(super) fn state(response: &ContainerInspectResponse) -> Result<Phase, Error> {
+    let state = response.state.as_ref();
+    let state = state.ok_or(Error::Answer { what: "a state" })?;
+    Ok(phase(state, address(response)))
 }
 
 fn phase(state: &ContainerState, address: Option<IpAddr>) -> Phase {

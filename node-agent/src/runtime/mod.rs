@@ -3,8 +3,11 @@
 
 pub(crate) mod container;
 pub(crate) mod events;
+pub(crate) mod exec;
 pub(crate) mod image;
+mod init;
 pub(crate) mod inspect;
+mod spool;
 pub(crate) mod tail;
 pub(crate) mod transport;
 
@@ -14,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bollard::Docker;
-use bollard::models::Mount;
+use bollard::models::{ContainerCreateBody, Mount};
 use bollard::query_parameters::{
     CreateContainerOptions, ListContainersOptions, RemoveContainerOptions, StopContainerOptions,
 };
@@ -23,8 +26,10 @@ use skep_model::id::{AllocationId, ClusterId, NodeId};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::logins::Logins;
 use crate::metrics::Metrics;
-use crate::plan::{Grant, Seen};
+use crate::options::LOG_BUDGET_BYTES;
+use crate::plan::{Grant, Phase, Seen};
 
 use transport::Socket;
 
@@ -34,6 +39,11 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 /// `GET /info` is what a wedged daemon does not answer, unlike ping.
 const INFO_TIMEOUT: Duration = Duration::from_secs(5);
+/// A daemon under load may be that slow; one that takes longer, twice, while it answers a ping at once,
+/// is wedged.
+const SLOW_INFO_TIMEOUT: Duration = Duration::from_secs(15);
+/// A wedged daemon answers this at once.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// Added to a stop's grace for Docker's own work.
 const STOP_MARGIN: Duration = Duration::from_secs(20);
 /// Starts and removes in flight: measured, more gain nothing and may wedge the daemon.
@@ -60,6 +70,9 @@ pub(crate) enum Error {
         /// How long it was waited for.
         limit: Duration,
     },
+    /// It answers a ping, and twice nothing else.
+    #[error("docker answers a ping, and hangs with everything else: restart it")]
+    Wedged,
     /// Its answer lacks something.
     #[error("docker's answer lacks {what}")]
     Answer {
@@ -111,6 +124,9 @@ pub(crate) struct Runtime {
     stops: Arc<Semaphore>,
     metrics: Metrics,
     init: Arc<AtomicBool>,
+    logins: Logins,
+    told_no_spool: Arc<AtomicBool>,
+    log_size: u64,
 }
 
 impl Runtime {
@@ -136,12 +152,26 @@ impl Runtime {
             stops: Arc::new(Semaphore::new(STOPS_MAX)),
             metrics,
             init: Arc::new(AtomicBool::new(false)),
+            logins: Logins::default(),
+            told_no_spool: Arc::default(),
+            log_size: container::log_size(LOG_BUDGET_BYTES),
         })
+    }
+
+    /// The same, with containers whose logs may take `budget` bytes of the node together.
+    pub(crate) fn with_log_budget(mut self, budget: u64) -> Self {
+        self.log_size = container::log_size(budget);
+        self
     }
 
     /// The client underneath, for builds.
     pub(crate) fn docker(&self) -> &Docker {
         &self.docker
+    }
+
+    /// As whom it pulls from registries.
+    pub(crate) fn logins(&self) -> &Logins {
+        &self.logins
     }
 
     /// The daemon's socket, for builds.
@@ -174,11 +204,37 @@ impl Runtime {
 
     /// What the daemon says of itself: the one call that shows whether it works.
     pub(crate) async fn info(&self) -> Result<bollard::models::SystemInfo, Error> {
-        let info = self
-            .call("answer", INFO_TIMEOUT, self.docker.info())
-            .await?;
+        self.info_within(INFO_TIMEOUT).await
+    }
+
+    async fn info_within(&self, limit: Duration) -> Result<bollard::models::SystemInfo, Error> {
+        let info = self.call("answer", limit, self.docker.info()).await?;
         self.init.store(container::has_init(&info), Relaxed);
         Ok(info)
+    }
+
+    /// Whether the daemon works. One that is slow gets a second, longer chance.
+    ///
+    /// # Errors
+    /// [`Error::Wedged`]: it had both, and still answers a ping. Else it is away.
+    pub(crate) async fn check(&self) -> Result<(), Error> {
+        match self.info().await {
+            Ok(_) => return Ok(()),
+            Err(Error::Timeout { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        tracing::warn!(
+            "docker is slow: it did not answer within {} s",
+            INFO_TIMEOUT.as_secs()
+        );
+        match self.info_within(SLOW_INFO_TIMEOUT).await {
+            Ok(_) => Ok(()),
+            Err(error @ Error::Timeout { .. }) => {
+                let ping = self.call("answer a ping", PING_TIMEOUT, self.docker.ping());
+                Err(ping.await.map_or(error, |_| Error::Wedged))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Every container of this node, by allocation and attempt; what is known of those that run is
@@ -236,15 +292,11 @@ impl Runtime {
         &self,
         assignment: &Assignment,
         (attempt, grant): (u32, &Grant),
-        (image, mounts): (&str, Vec<Mount>),
+        (image, mounts): (&str, &[Mount]),
     ) -> Result<Option<Seen>, Error> {
-        let init = self.init.load(Relaxed);
         let slot = self.changes.acquire().await.expect("never closed");
         let name = container::name(assignment, attempt);
-        let mut body = container::body(assignment, (attempt, grant), &self.labels, (image, init));
-        if let Some(host) = body.host_config.as_mut().filter(|_| !mounts.is_empty()) {
-            host.mounts = Some(mounts);
-        }
+        let body = self.body(assignment, (attempt, grant), (image, mounts));
         let options = CreateContainerOptions {
             name: Some(name),
             ..Default::default()
@@ -258,6 +310,31 @@ impl Runtime {
             .await?;
         drop(slot);
         self.inspect(&created.id).await
+    }
+
+    /// What Docker is asked to make of an assignment.
+    fn body(
+        &self,
+        assignment: &Assignment,
+        numbered: (u32, &Grant),
+        (image, mounts): (&str, &[Mount]),
+    ) -> ContainerCreateBody {
+        let init = self.init.load(Relaxed);
+        let own = (image, init, self.log_size);
+        let mut body = container::body(assignment, numbered, &self.labels, own);
+        if !mounts.is_empty() {
+            body.host_config.get_or_insert_default().mounts = Some(mounts.to_vec());
+        }
+        body
+    }
+
+    /// How a container that ran before an app's own is.
+    async fn inspect_init(&self, id: &str) -> Result<Phase, Error> {
+        let asked = self.docker.inspect_container(id, None);
+        let response = self
+            .call("inspect a container", READ_TIMEOUT, asked)
+            .await?;
+        inspect::state(&response)
     }
 
     /// SIGTERM (or the image's own signal), then `grace`, then SIGKILL. One that is gone or has

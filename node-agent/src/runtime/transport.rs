@@ -32,7 +32,7 @@ impl Socket {
     ///
     /// # Errors
     /// None that depends on the socket.
-    pub(super) fn docker(&self) -> Result<Docker, Error> {
+    pub(crate) fn docker(&self) -> Result<Docker, Error> {
         let socket = self.clone();
         let transport = move |request: BollardRequest| {
             let socket = socket.clone();

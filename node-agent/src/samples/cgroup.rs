@@ -11,6 +11,8 @@ const NS_PER_US: u64 = 1_000;
 pub(super) struct Mounts {
     v1_cpu: Option<Mount>,
     v1_memory: Option<Mount>,
+    v1_quota: Option<Mount>,
+    v1_blkio: Option<Mount>,
     v2: Option<Mount>,
 }
 
@@ -25,6 +27,11 @@ struct Mount {
 pub(super) struct Files {
     pub(super) cpu: Option<CpuFile>,
     pub(super) memory: Option<MemoryFiles>,
+    /// Where the rest is: of version 1 what has to do with limits of CPU, and disks.
+    pub(super) v1_cpu_folder: Option<PathBuf>,
+    pub(super) v1_blkio_folder: Option<PathBuf>,
+    /// Of version 2, where it counts the CPU.
+    pub(super) v2_folder: Option<PathBuf>,
 }
 
 /// Holds the CPU time.
@@ -64,6 +71,12 @@ pub(super) fn mounts(text: &str) -> Mounts {
             let (root, point) = (root.to_owned(), point.to_owned());
             Mount { root, point }
         };
+        if kind == "cgroup" && has("cpu") {
+            mounts.v1_quota = mounts.v1_quota.or_else(|| Some(mount()));
+        }
+        if kind == "cgroup" && has("blkio") {
+            mounts.v1_blkio = mounts.v1_blkio.or_else(|| Some(mount()));
+        }
         match kind {
             "cgroup2" => mounts.v2 = mounts.v2.or_else(|| Some(mount())),
             "cgroup" if has("cpuacct") => {
@@ -82,6 +95,7 @@ pub(super) fn mounts(text: &str) -> Mounts {
 /// name the container is another one's: the process has ended, and its number was given anew.
 pub(super) fn files(mounts: &Mounts, text: &str, container: &str) -> Files {
     let (mut v1_cpu, mut v1_memory, mut v2) = (None, None, None);
+    let (mut v1_quota, mut v1_blkio) = (None, None);
     for line in text.lines() {
         let mut fields = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
@@ -93,6 +107,12 @@ pub(super) fn files(mounts: &Mounts, text: &str, container: &str) -> Files {
                 .any(|controller| controller == wanted)
         };
         let folder = |mount: &Option<Mount>| mount.as_ref()?.folder(path, container);
+        if has("cpu") {
+            v1_quota = folder(&mounts.v1_quota);
+        }
+        if has("blkio") {
+            v1_blkio = folder(&mounts.v1_blkio);
+        }
         if has("cpuacct") {
             v1_cpu = folder(&mounts.v1_cpu);
         } else if has("memory") {
@@ -113,7 +133,11 @@ pub(super) fn files(mounts: &Mounts, text: &str, container: &str) -> Files {
         stat: folder.join("memory.stat"),
         inactive: "inactive_file ",
     };
+    let is_v2 = cpu.is_none();
     Files {
+        v1_cpu_folder: v1_quota,
+        v1_blkio_folder: v1_blkio,
+        v2_folder: v2.clone().filter(|_| is_v2),
         cpu: cpu.or_else(|| v2.as_ref().map(cpu_v2)),
         memory: memory.or_else(|| v2.as_ref().map(memory_v2)),
     }
@@ -157,7 +181,7 @@ pub(super) fn working_set(files: &MemoryFiles, usage: &str, stat: &str) -> Optio
 }
 
 /// The number after `key` at the beginning of a line.
-fn value(text: &str, key: &str) -> Option<u64> {
+pub(super) fn value(text: &str, key: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;
     line.trim().parse().ok()
 }
@@ -216,6 +240,27 @@ mod tests {
             let expected = (cpu.to_owned(), memory.to_owned());
             assert_eq!(cpu_and_memory(mounts, groups), expected, "{groups}");
         }
+    }
+
+    #[test]
+    fn the_rest_is_found_beside_them() {
+        let text = format!(
+            "{V1}36 25 0:32 / /sys/fs/cgroup/blkio rw shared:12 - cgroup cgroup rw,blkio\n"
+        );
+        let groups = "4:memory:/docker/abc123\n3:blkio:/docker/abc123\n2:cpuacct:/docker/abc123\n\
+                      1:cpu:/docker/abc123\n0::/\n";
+        let v1 = files(&mounts(&text), groups, "abc123");
+        let folder = |of: &str| Some(PathBuf::from(format!("/sys/fs/cgroup/{of}/docker/abc123")));
+        assert_eq!(v1.v1_cpu_folder, folder("cpu"));
+        assert_eq!(v1.v1_blkio_folder, folder("blkio"));
+        assert_eq!(v1.v2_folder, None);
+        // Both controllers in one hierarchy, as most distributions mount them.
+        let joint = "33 25 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n";
+        let one = files(&mounts(joint), "2:cpu,cpuacct:/docker/abc123\n", "abc123");
+        assert_eq!(one.v1_cpu_folder, folder("cpu,cpuacct"));
+        assert!(one.cpu.is_some());
+        let v2 = files(&mounts(V2), "0::/docker/abc123\n", "abc123");
+        assert_eq!(v2.v2_folder, Some("/sys/fs/cgroup/docker/abc123".into()));
     }
 
     #[test]

@@ -3,10 +3,12 @@
 //! outbox, and judges nothing. Asks Docker for nothing: that takes seconds.
 
 mod cgroup;
+mod extra;
 mod ingress;
 mod machine;
 mod reader;
 mod running;
+mod scrape;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +23,7 @@ use crate::session::Outbox;
 pub(crate) use ingress::follow;
 use reader::Reader;
 pub(crate) use running::Board;
+pub(crate) use scrape::Scrape;
 
 /// Between two readings. An autoscaler decides every ten seconds or so, on several of them; reading
 /// one container costs some tens of microseconds.

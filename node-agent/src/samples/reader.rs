@@ -10,6 +10,7 @@ use skep_model::id::AllocationId;
 use skep_model::sample::{AllocationReading, NodeReading};
 
 use super::cgroup::{self, CpuFile, Files, Mounts};
+use super::extra::ExtraFiles;
 use super::machine;
 use super::running::Running;
 
@@ -90,6 +91,12 @@ impl Reader {
         })
     }
 
+    /// The files of a container that are read on a scrape alone; none: it was not read before.
+    pub(super) fn extra_files(&self, id: AllocationId) -> Option<ExtraFiles> {
+        let place = self.places.get(&id)?;
+        Some(ExtraFiles::beside(&place.files))
+    }
+
     fn find(&mut self, running: &Running) -> Option<Files> {
         if self.mounts.is_none() {
             let text = read(Path::new("/proc/self/mountinfo"), &mut self.first)?;
@@ -109,7 +116,7 @@ fn number(running: &Running) -> u64 {
     u64::from_str_radix(id, 16).unwrap_or(0) ^ u64::from(running.pid)
 }
 
-fn read<'a>(path: &Path, buffer: &'a mut String) -> Option<&'a str> {
+pub(super) fn read<'a>(path: &Path, buffer: &'a mut String) -> Option<&'a str> {
     buffer.clear();
     let file = File::open(path).ok()?;
     file.take(FILE_MAX_BYTES).read_to_string(buffer).ok()?;

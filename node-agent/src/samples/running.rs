@@ -47,6 +47,13 @@ impl Board {
         }
     }
 
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<(AllocationId, Running)> {
+        let state = self.state.lock();
+        let all = state.running.iter();
+        all.map(|(id, it)| (*id, it.clone())).collect()
+    }
+
     /// The containers to read now.
     pub(super) fn turn(&self) -> Vec<(AllocationId, Running)> {
         let state = &mut *self.state.lock();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use skep_model::assignment::Generation;
 use skep_model::id::{AllocationId, DeploymentId};
+use skep_model::registry::MAX_REGISTRIES;
 use skep_model::route::RouteTable;
 use skep_proto::convert::{self, id_bits};
 use skep_proto::v1;
@@ -60,9 +61,12 @@ async fn begin(session: &Session) -> Result<(mpsc::Sender<v1::FromAgent>, Inboun
         }
     };
     let (up, queue) = mpsc::channel(SEND_QUEUE);
+    let (before, mine) = session.seat.shown();
     let hello = v1::Hello {
         facts: Some((&facts).into()),
         held: session.held.map(Into::into),
+        seat: convert::optional_id_bytes(before),
+        next_seat: convert::optional_id_bytes(mine),
     };
     let hello = v1::FromAgent {
         kind: Some(Up::Hello(hello)),
@@ -89,6 +93,7 @@ async fn serve(
     resend.set_missed_tick_behavior(MissedTickBehavior::Delay);
     resend.reset();
     let mut moved = session.servers.moved();
+    let mut is_admitted = false;
     let mut storing: Option<Storing> = None;
     let mut outgoing: Option<Up> = None;
     loop {
@@ -121,6 +126,12 @@ async fn serve(
             // One desired set at a time: the next is judged by what is on disk then.
             message = inbound.message(), if storing.is_none() => {
                 let message = message?.ok_or(Error::Ended)?;
+                if !is_admitted {
+                    // Before anything is acted upon: it costs one write in each life.
+                    let seat = session.seat.clone();
+                    let _ = tokio::task::spawn_blocking(move || seat.admit()).await;
+                    is_admitted = true;
+                }
                 if matches!(message.kind, Some(Kind::ObservedAck(_) | Kind::BuildLogAck(_))) {
                     resend.reset();
                 }
@@ -173,6 +184,17 @@ async fn take(session: &Session, message: v1::ToAgent) -> Result<Option<Storing>
             let request = log_request(message).map_err(desired::Refused::from)?;
             session.logs.open(request);
         }
+        Some(Kind::Registries(list)) => {
+            let all = list.registries.into_iter().take(MAX_REGISTRIES);
+            session.logins.replace(all.map(Into::into));
+        }
+        Some(Kind::OpenShell(message)) => {
+            // One that a newer server knows and this agent does not is no reason to end a session.
+            match message.try_into() {
+                Ok(request) => session.shells.open(request),
+                Err(error) => tracing::warn!(%error, "a shell of a kind that is not known here"),
+            }
+        }
         Some(Kind::Servers(list)) => session.servers.hear(list),
         Some(Kind::LogCancel(cancel)) => session.logs.cancel(cancel.request),
         // A newer server's word: it must not matter to an agent that does not know it.
@@ -188,5 +210,8 @@ fn log_request(message: v1::LogRequest) -> Result<logs::Request, convert::Error>
         follow: message.follow,
         tail: message.tail,
         after_ns: message.after_ns,
+        until_ns: message.until_ns,
+        grep: message.grep,
+        resumed: message.resumed,
     })
 }

@@ -22,19 +22,26 @@ use skep_model::id::{AllocationId, ClusterId, DeploymentId};
 use skep_model::route::RouteTable;
 use skep_proto::v1;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
+use crate::logins::Logins;
 use crate::logs::Logs;
 use crate::metrics::Metrics;
+use crate::seat::Seat;
 use crate::servers::Servers;
+use crate::shell::Shells;
 
+pub(crate) use observations::Condition;
 pub(crate) use outbox::Outbox;
 pub(crate) use upload::ServerUploads;
 
 /// First and longest pause before a server is dialed again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// A session that its agent did not end is over after ten seconds of silence: whoever is refused for
+/// longer than twice that has another agent before it.
+const DOUBLED_FOR: Duration = Duration::from_secs(20);
 /// What a server may send in one message: a full desired set with its variables.
 const MESSAGE_MAX_BYTES: usize = 256 << 20;
 
@@ -110,12 +117,31 @@ pub(crate) struct Session {
     pub(crate) down: mpsc::Sender<Down>,
     /// Serves requests for logs.
     pub(crate) logs: Logs,
+    /// As whom to pull from registries.
+    pub(crate) logins: Logins,
+    /// Serves shells.
+    pub(crate) shells: Shells,
     /// Generation of the desired set on disk.
     pub(crate) held: Option<Generation>,
     /// Whether it is connected.
     pub(crate) metrics: Metrics,
     /// What the node shows.
     pub(crate) credentials: Arc<Reloadable>,
+    /// What this life of the agent shows.
+    pub(crate) seat: Arc<Seat>,
+}
+
+/// Whether an error says that another agent speaks for this node, and if so whether time may change
+/// that: the session of a life that was killed is there until the server notices.
+fn is_doubled(error: &Error) -> Option<bool> {
+    match error {
+        Error::Transport(status) => match status.code() {
+            tonic::Code::AlreadyExists => Some(true),
+            tonic::Code::FailedPrecondition => Some(false),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 impl Session {
@@ -126,9 +152,11 @@ impl Session {
         }
     }
 
-    /// Keeps a session until `cancel`.
-    pub(crate) async fn run(mut self, cancel: CancellationToken) {
+    /// Keeps a session until `cancel`, or until it is certain that another agent speaks for this node:
+    /// then it tells what the server says.
+    pub(crate) async fn run(mut self, cancel: CancellationToken) -> Option<String> {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+        let mut doubled_since: Option<Instant> = None;
         loop {
             let kept = cancel
                 .run_until_cancelled(link::keep(&mut self, &mut backoff))
@@ -139,9 +167,22 @@ impl Session {
             self.outbox.end();
             self.logs.cancel_all();
             match kept {
-                None | Some(Error::Closing) => return,
-                Some(Error::Facts | Error::Moved) => continue,
+                None | Some(Error::Closing) => return None,
+                Some(Error::Facts | Error::Moved) => {
+                    doubled_since = None;
+                    continue;
+                }
                 Some(error) => {
+                    doubled_since = match is_doubled(&error) {
+                        None => None,
+                        Some(may_pass) => {
+                            let since = *doubled_since.get_or_insert_with(Instant::now);
+                            if !may_pass || since.elapsed() >= DOUBLED_FOR {
+                                return Some(crate::credentials::explain(&error));
+                            }
+                            Some(since)
+                        }
+                    };
                     let why = crate::credentials::explain(&error);
                     let server = self.servers.address();
                     if backoff.is_first() {
@@ -152,13 +193,7 @@ impl Session {
                     self.servers.move_on();
                 }
             }
-            if cancel
-                .run_until_cancelled(sleep(backoff.next()))
-                .await
-                .is_none()
-            {
-                return;
-            }
+            cancel.run_until_cancelled(sleep(backoff.next())).await?;
         }
     }
 }

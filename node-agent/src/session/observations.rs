@@ -22,13 +22,31 @@ enum Key {
     Quarantine,
 }
 
+/// How Docker is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// It answers.
+    Works,
+    /// It does not.
+    Away,
+    /// It answers a ping, and nothing else.
+    Wedged,
+}
+
+impl Condition {
+    /// Of one that does not work.
+    pub(crate) fn away(wedged: bool) -> Self {
+        if wedged { Self::Wedged } else { Self::Away }
+    }
+}
+
 /// What is known, what of it is not sent, and what is sent but not acknowledged.
 #[derive(Debug, Default)]
 pub(super) struct Observations {
     allocations: BTreeMap<AllocationId, Observed>,
     builds: BTreeMap<DeploymentId, BuildOutcome>,
     quarantine: Vec<v1::Quarantined>,
-    runtime_ok: Option<bool>,
+    runtime: Option<Condition>,
     ready: bool,
     unsent: BTreeSet<Key>,
     runtime_unsent: bool,
@@ -43,9 +61,9 @@ impl Observations {
         self.ready = true;
     }
 
-    pub(super) fn set_runtime(&mut self, ok: bool) {
-        self.runtime_unsent |= self.runtime_ok != Some(ok);
-        self.runtime_ok = Some(ok);
+    pub(super) fn set_runtime(&mut self, condition: Condition) {
+        self.runtime_unsent |= self.runtime != Some(condition);
+        self.runtime = Some(condition);
     }
 
     pub(super) fn observe(&mut self, id: AllocationId, observed: Observed) {
@@ -80,7 +98,7 @@ impl Observations {
     /// A new session: everything is due.
     pub(super) fn begin(&mut self) {
         self.full_due = true;
-        self.runtime_unsent = self.runtime_ok.is_some();
+        self.runtime_unsent = self.runtime.is_some();
         self.in_flight.clear();
     }
 
@@ -98,7 +116,7 @@ impl Observations {
 
     /// The next message, if there is anything to say.
     pub(super) fn next(&mut self) -> Option<v1::ObservedSet> {
-        let runtime_ok = self.runtime_ok?;
+        let runtime = self.runtime?;
         let keys: Vec<Key> = if self.full_due && self.ready {
             let allocations = self.allocations.keys().copied().map(Key::Allocation);
             allocations
@@ -122,16 +140,17 @@ impl Observations {
         for key in &keys {
             self.unsent.remove(key);
         }
-        let message = self.message(full, &keys, runtime_ok);
+        let message = self.message(full, &keys, runtime);
         self.in_flight.insert(self.sequence, keys);
         Some(message)
     }
 
-    fn message(&self, full: bool, keys: &[Key], runtime_ok: bool) -> v1::ObservedSet {
+    fn message(&self, full: bool, keys: &[Key], runtime: Condition) -> v1::ObservedSet {
         let mut message = v1::ObservedSet {
             sequence: self.sequence,
             full,
-            runtime_ok,
+            runtime_ok: runtime == Condition::Works,
+            runtime_wedged: runtime == Condition::Wedged,
             // All of it each time: what is not named is not there any more.
             quarantine: self.quarantine.clone(),
             ..Default::default()
@@ -170,7 +189,7 @@ mod tests {
     #[test]
     fn what_is_in_quarantine_is_news_once_and_in_every_word() {
         let mut known = Observations::default();
-        known.set_runtime(true);
+        known.set_runtime(Condition::Works);
         known.set_ready();
         known.begin();
         assert!(known.next().expect("full").quarantine.is_empty());

@@ -11,7 +11,7 @@ use skep_proto::v1;
 use tokio::sync::Notify;
 
 use super::build_log::BuildLogs;
-use super::observations::Observations;
+use super::observations::{Condition, Observations};
 use super::samples::Samples;
 use crate::routes::Version;
 
@@ -59,9 +59,9 @@ impl Outbox {
         self.change(|state| state.observations.set_ready());
     }
 
-    /// Whether Docker answers.
-    pub(crate) fn set_runtime(&self, ok: bool) {
-        self.change(|state| state.observations.set_runtime(ok));
+    /// How Docker is.
+    pub(crate) fn set_runtime(&self, condition: Condition) {
+        self.change(|state| state.observations.set_runtime(condition));
     }
 
     /// How a build ended.

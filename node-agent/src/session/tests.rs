@@ -24,6 +24,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::*;
 use crate::runtime::Runtime;
 use crate::testing::assignment;
+use tokio_util::task::TaskTracker;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const CLUSTER: ClusterId = ClusterId::from_u128(1);
@@ -102,6 +103,7 @@ impl Server {
 impl Agents for Server {
     type SessionStream = ReceiverStream<Result<v1::ToAgent, Status>>;
     type FetchUploadStream = Out<v1::Chunk>;
+    type ShellStream = Out<v1::ShellFrame>;
 
     async fn join(
         &self,
@@ -157,6 +159,13 @@ impl Agents for Server {
     ) -> Result<Response<v1::LogsDone>, Status> {
         Ok(Response::new(v1::LogsDone {}))
     }
+
+    async fn shell(
+        &self,
+        _: Request<Streaming<v1::ShellFrame>>,
+    ) -> Result<Response<Self::ShellStream>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
 }
 
 struct World {
@@ -165,6 +174,7 @@ struct World {
     down: mpsc::Receiver<Down>,
     servers: Servers,
     logs: Logs,
+    shells: Shells,
     _stop: tokio_util::sync::DropGuard,
     _dir: tempfile::TempDir,
 }
@@ -211,16 +221,32 @@ fn world(held: Option<Generation>) -> World {
     let (_, places) = watch::channel(Default::default());
     let outbox = Arc::new(Outbox::default());
     let (down, events) = mpsc::channel(8);
-    let logs = Logs::new(runtime, places, servers.clone());
+    let shells = Shells::new(
+        runtime.clone(),
+        servers.clone(),
+        TaskTracker::new(),
+        stop.clone(),
+    );
+    let logs = Logs::new(
+        runtime,
+        places,
+        servers.clone(),
+        crate::logs::Watcher::start(stop.clone()),
+    );
     let session = Session {
+        logins: Default::default(),
         servers: servers.clone(),
         cluster: CLUSTER,
         outbox: outbox.clone(),
         down,
         logs: logs.clone(),
+        shells: shells.clone(),
         held,
         metrics,
         credentials: credentials(),
+        seat: Arc::new(
+            crate::seat::Seat::draw(dir.path(), &Default::default(), false).expect("seat"),
+        ),
     };
     tokio::spawn(session.run(stop.clone()));
     World {
@@ -229,6 +255,7 @@ fn world(held: Option<Generation>) -> World {
         down: events,
         servers,
         logs,
+        shells,
         _stop: stop.drop_guard(),
         _dir: dir,
     }
@@ -332,14 +359,15 @@ async fn observations_are_full_first_then_deltas_until_acknowledged() {
     assert_eq!(seat.hello().await.held, None);
     // Nothing is said before the containers are known, but that Docker is away.
     world.outbox.observe(one, healthy());
-    world.outbox.set_runtime(false);
+    world.outbox.set_runtime(Condition::Wedged);
     let away = seat.observed().await;
     assert_eq!(
         (away.full, away.runtime_ok, away.allocations.len()),
         (false, false, 0)
     );
+    assert!(away.runtime_wedged);
     world.outbox.set_ready();
-    world.outbox.set_runtime(true);
+    world.outbox.set_runtime(Condition::Works);
     let full = seat.observed().await;
     assert!(full.full && full.runtime_ok && full.allocations.len() == 1);
 
@@ -375,7 +403,7 @@ async fn build_lines_come_before_the_outcome_and_again_until_kept() {
         .outbox
         .finish_build(deployment, BuildOutcome::Failed(problem));
     world.outbox.set_ready();
-    world.outbox.set_runtime(true);
+    world.outbox.set_runtime(Condition::Works);
     world.outbox.set_facts(facts());
     let mut seat = world.seat().await;
     seat.hello().await;
@@ -457,13 +485,18 @@ async fn a_server_that_is_gone_is_left_for_the_next_one() {
     let stop = CancellationToken::new();
     let _guard = stop.clone().drop_guard();
     let session = Session {
+        logins: Default::default(),
         servers: chosen.clone(),
         cluster: CLUSTER,
         outbox: outbox.clone(),
         down: mpsc::channel(8).0,
         logs: world.logs.clone(),
+        shells: world.shells.clone(),
         held: None,
         metrics: Metrics::default(),
+        seat: Arc::new(
+            crate::seat::Seat::draw(dir.path(), &Default::default(), false).expect("seat"),
+        ),
         credentials: credentials(),
     };
     tokio::spawn(session.run(stop));
@@ -587,9 +620,14 @@ async fn a_node_joins_once_and_is_itself_ever_after() {
         stop_on_exit: false,
         builder: false,
         meta: Default::default(),
+        images: Default::default(),
+        memory_bytes: None,
+        moved: false,
         devices: Default::default(),
         host_paths: Vec::new(),
         secrets_dir: "/none".into(),
+        log_budget_bytes: 0,
+        ship_logs_to: Vec::new(),
     };
     let start = |options| async { crate::Agent::start(options, &stop).await };
     let text = || Some(token.to_text().to_string());

@@ -18,8 +18,8 @@ use skep_model::variable::{Sealed, Variable};
 
 use super::spec::TYPES;
 use super::{
-    Error, enum_number, enum_value, error, id, id_bits, id_bytes, need, placement, port, ports,
-    problem, rollout,
+    Error, container, enum_number, enum_value, error, id, id_bits, id_bytes, need, placement, port,
+    ports, problem, rollout,
 };
 use crate::v1;
 
@@ -199,6 +199,7 @@ impl From<&Image> for v1::Image {
                 .node
                 .map(|node| id_bytes(node.as_u128()))
                 .unwrap_or_default(),
+            shared: image.shared,
         }
     }
 }
@@ -213,6 +214,7 @@ impl TryFrom<v1::Image> for Image {
             reference: message.reference,
             digest: message.digest,
             node: node.transpose()?,
+            shared: message.shared,
         })
     }
 }
@@ -236,6 +238,8 @@ impl From<&Release> for v1::Release {
             commit: release.commit.clone(),
             created_ms: release.created_ms,
             placement: placement::out(&release.placement),
+            container: container::container_out(&release.container),
+            hooks: container::hooks_out(&release.hooks),
         }
     }
 }
@@ -261,6 +265,8 @@ impl TryFrom<v1::Release> for Release {
             commit: message.commit,
             created_ms: message.created_ms,
             placement: placement::read(message.placement)?,
+            container: container::container_in(message.container)?,
+            hooks: container::hooks_in(message.hooks),
         })
     }
 }
@@ -503,6 +509,8 @@ impl From<&Facts> for v1::Facts {
             storage: facts.storage,
             volumes: facts.volumes.iter().map(Into::into).collect(),
             host_paths: facts.host_paths.clone(),
+            image_address: facts.image_address.clone().unwrap_or_default(),
+            machine: (!facts.machine.is_silent()).then(|| (&facts.machine).into()),
         }
     }
 }
@@ -528,6 +536,11 @@ impl TryFrom<v1::Facts> for Facts {
             storage: message.storage,
             volumes: held(message.volumes)?,
             host_paths: message.host_paths,
+            image_address: (!message.image_address.is_empty()).then_some(message.image_address),
+            machine: match message.machine {
+                Some(machine) => machine.try_into()?,
+                None => Default::default(),
+            },
         })
     }
 }
@@ -552,6 +565,7 @@ impl From<&Node> for v1::Node {
                 Admin::Draining { deadline_ms } => Some(deadline_ms),
                 Admin::Eligible | Admin::Cordoned => None,
             },
+            seat: super::optional_id_bytes(node.seat),
         }
     }
 }
@@ -574,6 +588,7 @@ impl TryFrom<v1::Node> for Node {
                 None if message.cordoned => Admin::Cordoned,
                 None => Admin::Eligible,
             },
+            seat: super::optional_id_bits("seat", &message.seat)?,
         })
     }
 }

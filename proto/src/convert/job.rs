@@ -25,6 +25,7 @@ impl From<&Cause> for v1::job::Cause {
         match cause {
             Cause::Deployment(id) => Self::Deployment(id_bytes(id.as_u128())),
             Cause::Schedule { at_ms } => Self::ScheduledMs(*at_ms),
+            Cause::Release(id) => Self::ReleaseOf(id_bytes(id.as_u128())),
             Cause::Request {
                 by,
                 command,
@@ -47,6 +48,9 @@ impl TryFrom<v1::job::Cause> for Cause {
                 Self::Deployment(DeploymentId::from_u128(id_bits("deployment", &id)?))
             }
             v1::job::Cause::ScheduledMs(at_ms) => Self::Schedule { at_ms },
+            v1::job::Cause::ReleaseOf(id) => {
+                Self::Release(DeploymentId::from_u128(id_bits("release_of", &id)?))
+            }
             v1::job::Cause::Request(request) => Self::Request {
                 by: request.by,
                 command: request.command,

@@ -2,14 +2,18 @@
 //! fails with the field's name: bytes from disk or wire are checked here and nowhere else.
 
 mod autoscale;
+mod container;
 mod entity;
 mod job;
+mod machine;
 mod placement;
 mod rebalance;
+mod registry;
 mod rollout;
 mod sample;
 mod server;
 mod settings;
+mod shell;
 mod spec;
 mod storage;
 mod work;
@@ -43,6 +47,25 @@ pub fn id_bits(field: &'static str, bytes: &[u8]) -> Result<u128, Error> {
     <[u8; 16]>::try_from(bytes)
         .map(u128::from_be_bytes)
         .map_err(|_| error(field))
+}
+
+/// The same where 0 stands for none: empty.
+pub fn optional_id_bytes(bits: u128) -> Vec<u8> {
+    match bits {
+        0 => Vec::new(),
+        bits => id_bytes(bits),
+    }
+}
+
+/// The bits of an id that may be missing; 0: it is.
+///
+/// # Errors
+/// Neither empty nor 16 bytes.
+pub fn optional_id_bits(field: &'static str, bytes: &[u8]) -> Result<u128, Error> {
+    match bytes {
+        [] => Ok(0),
+        bytes => id_bits(field, bytes),
+    }
 }
 
 /// An id out of a message's bytes: `id!(NodeId, message.node)`.

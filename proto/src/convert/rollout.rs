@@ -57,6 +57,7 @@ impl From<&Progress> for v1::RolloutProgress {
             Phase::Canary { step } => Message::CanaryStep(step),
             Phase::Trial => Message::Trial(true),
             Phase::Kept { until_ms } => Message::KeptUntilMs(until_ms),
+            Phase::Before => Message::Before(true),
         };
         Self {
             phase: Some(phase),
@@ -76,6 +77,7 @@ impl TryFrom<v1::RolloutProgress> for Progress {
                 Message::CanaryStep(step) => Phase::Canary { step },
                 Message::Trial(_) => Phase::Trial,
                 Message::KeptUntilMs(until_ms) => Phase::Kept { until_ms },
+                Message::Before(_) => Phase::Before,
             },
             since_ms: message.since_ms,
             paused: message.paused,

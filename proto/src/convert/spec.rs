@@ -2,11 +2,9 @@
 
 use skep_model::autoscale::Autoscale;
 use skep_model::run::{Mode, Overlap, Run};
-use skep_model::spec::{
-    Builder, Health, Resources, Restart, ServiceSpec, ServiceType, Source, Update,
-};
+use skep_model::spec::{Builder, Resources, Restart, ServiceSpec, ServiceType, Source, Update};
 
-use super::{Error, enum_number, enum_value, error, need, placement, port, rollout};
+use super::{Error, container, enum_number, enum_value, error, need, placement, port, rollout};
 use crate::v1;
 
 /// Order of the stored numbers: append only.
@@ -81,32 +79,6 @@ impl TryFrom<v1::Resources> for Resources {
             cpu_limit_millis: message.cpu_limit_millis,
             memory_limit_bytes: message.memory_limit_bytes,
             disk_bytes: message.disk_bytes,
-        })
-    }
-}
-
-impl From<&Health> for v1::Health {
-    fn from(health: &Health) -> Self {
-        Self {
-            path: health.path.clone(),
-            interval_ms: health.interval_ms,
-            timeout_ms: health.timeout_ms,
-            deadline_ms: health.deadline_ms,
-            failures: health.failures,
-        }
-    }
-}
-
-impl TryFrom<v1::Health> for Health {
-    type Error = Error;
-
-    fn try_from(message: v1::Health) -> Result<Self, Error> {
-        Ok(Self {
-            path: message.path,
-            interval_ms: message.interval_ms,
-            timeout_ms: message.timeout_ms,
-            deadline_ms: message.deadline_ms,
-            failures: message.failures,
         })
     }
 }
@@ -213,6 +185,8 @@ impl From<&ServiceSpec> for v1::ServiceSpec {
             autoscale: spec.autoscale.as_ref().map(Into::into),
             rollout: rollout::policy_out(&spec.rollout),
             storage: super::storage::optional(&spec.storage),
+            container: container::container_out(&spec.container),
+            hooks: container::hooks_out(&spec.hooks),
         }
     }
 }
@@ -244,6 +218,8 @@ impl TryFrom<v1::ServiceSpec> for ServiceSpec {
             autoscale: message.autoscale.map(Autoscale::try_from).transpose()?,
             rollout: rollout::policy_in(message.rollout)?,
             storage: super::storage::or_empty(message.storage)?,
+            container: container::container_in(message.container)?,
+            hooks: container::hooks_in(message.hooks),
         })
     }
 }

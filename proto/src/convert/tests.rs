@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use prost::Message as _;
 use skep_model::allocation::{Allocation, Desired, Observed, State};
 use skep_model::autoscale::{Autoscale, Mode, ScaleToZero, Sizing, Window};
+use skep_model::container::Container;
 use skep_model::deployment::{
     Build, BuildOutcome, Built, Deployment, Origin, Status, Step, Trigger,
 };
+use skep_model::health::{Check, Health, Probe};
+use skep_model::hooks::{Hooks, Init, PreStop};
 use skep_model::id::{AllocationId, DeploymentId, EnvironmentId, NodeId, ServiceId};
 use skep_model::node::{Admin, Facts, Node, NodeStatus};
 use skep_model::placement::{CutOff, Placement, Strategy};
@@ -65,6 +68,7 @@ fn a_node_survives_the_bytes_in_every_state() {
             status_ms: 1,
             generation: 2,
             joined_ms: 3,
+            seat: 77,
             meta: [("zone".to_owned(), "a".to_owned())].into(),
             admin,
         };
@@ -93,6 +97,7 @@ fn every_phase_survives_the_bytes_and_a_plain_rollout_has_none() {
         Phase::Canary { step: 0 },
         Phase::Trial,
         Phase::Kept { until_ms: 0 },
+        Phase::Before,
     ];
     for phase in phases {
         let progress = Progress {
@@ -109,6 +114,82 @@ fn every_phase_survives_the_bytes_and_a_plain_rollout_has_none() {
         assert_eq!(Service::try_from(message), Ok(service));
     }
     assert_eq!(v1::ServiceSpec::from(&ServiceSpec::default()).rollout, None);
+}
+
+fn container() -> Container {
+    Container {
+        user: Some("1:2".into()),
+        read_only: true,
+        cap_add: ["NET_RAW".to_owned()].into(),
+        cap_drop: ["ALL".to_owned()].into(),
+        pids: 7,
+        swap_bytes: 8,
+        ulimits: [("nofile".to_owned(), "1:2".parse().expect("a limit"))].into(),
+        tmpfs: [("/tmp".to_owned(), 9)].into(),
+        shm_bytes: 10,
+        sysctls: [("kernel.sem".to_owned(), "1 2".to_owned())].into(),
+        init: false,
+        stop_signal: Some("SIGINT".into()),
+    }
+}
+
+fn hooks() -> Hooks {
+    Hooks {
+        release: vec!["migrate".into()],
+        release_timeout_ms: 1,
+        init: vec![Init {
+            command: vec!["wait".into()],
+            timeout_ms: 2,
+        }],
+        pre_stop: Some(PreStop::Http("/quit".into())),
+    }
+}
+
+fn health() -> Health {
+    let probe = |check| Probe {
+        check,
+        port: Some(1),
+        interval_ms: 2,
+        timeout_ms: 3,
+        failures: 4,
+    };
+    Health {
+        check: Some(Check::Grpc("a.B".into())),
+        port: Some(9),
+        startup: Some(probe(Check::Log("up".into()))),
+        liveness: Some(probe(Check::Exec(vec!["x".into()]))),
+        ..Health::default()
+    }
+}
+
+#[test]
+fn every_kind_of_check_and_hook_survives() {
+    let checks = [
+        Check::Http("/a".into()),
+        Check::Https("/b".into()),
+        Check::Tcp,
+        Check::Grpc(String::new()),
+        Check::Exec(vec!["c".into(), "d".into()]),
+        Check::Log("e".into()),
+    ];
+    for check in checks {
+        let bytes = v1::HealthCheck::from(&check).encode_to_vec();
+        let message = v1::HealthCheck::decode(&*bytes).expect("decodes");
+        assert_eq!(Check::try_from(message), Ok(check));
+    }
+    let spec = v1::ServiceSpec::from(&ServiceSpec::default());
+    assert_eq!((spec.container, spec.hooks), (None, None));
+    let exec = Hooks {
+        pre_stop: Some(PreStop::Exec(vec!["f".into()])),
+        ..Hooks::default()
+    };
+    let spec = ServiceSpec {
+        hooks: exec,
+        ..ServiceSpec::default()
+    };
+    let bytes = v1::ServiceSpec::from(&spec).encode_to_vec();
+    let message = v1::ServiceSpec::decode(&*bytes).expect("decodes");
+    assert_eq!(ServiceSpec::try_from(message), Ok(spec));
 }
 
 fn service() -> Service {
@@ -130,6 +211,9 @@ fn service() -> Service {
             port: Some(3000),
             domains: vec!["a.b".into()],
             placement: placement(),
+            container: container(),
+            hooks: hooks(),
+            health: health(),
             rollout: Policy {
                 strategy: rollout::Strategy::Canary,
                 max_unavailable: 2,
@@ -194,6 +278,7 @@ fn a_deployment_survives_the_bytes() {
         reference: "a:b".into(),
         digest: "sha256:c".into(),
         node: Some(NodeId::from_u128(5)),
+        shared: true,
     };
     for outcome in [
         None,

@@ -1,12 +1,14 @@
 //! What goes to nodes: routes and assignments.
 
 use skep_model::allocation::Desired;
-use skep_model::assignment::{Assignment, BuildOrder, DesiredSet, Generation};
+use skep_model::assignment::{
+    Assignment, BuildOrder, DesiredSet, Generation, ImagePeer, MAX_IMAGE_PEERS, Names,
+};
 use skep_model::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
 use skep_model::route::{Backend, Route, RouteTable};
 
 use super::spec::{builder, builder_number};
-use super::{Error, enum_number, enum_value, error, id, id_bytes, need, port, ports};
+use super::{Error, container, enum_number, enum_value, error, id, id_bytes, need, port, ports};
 use crate::v1;
 
 impl From<&RouteTable> for v1::RouteTable {
@@ -96,6 +98,25 @@ impl From<v1::Generation> for Generation {
     }
 }
 
+fn image_peer(peer: &ImagePeer) -> v1::ImagePeer {
+    v1::ImagePeer {
+        node: id_bytes(peer.node.as_u128()),
+        address: peer.address.clone(),
+    }
+}
+
+/// More than there may be are left out: they are a choice, not a truth.
+fn image_peers(messages: Vec<v1::ImagePeer>) -> Result<Vec<ImagePeer>, Error> {
+    let peers = messages.into_iter().take(MAX_IMAGE_PEERS);
+    let peers = peers.map(|message| {
+        Ok(ImagePeer {
+            node: id!(NodeId, message.node),
+            address: message.address,
+        })
+    });
+    peers.collect()
+}
+
 impl From<&Assignment> for v1::Assignment {
     fn from(assignment: &Assignment) -> Self {
         let entry = |(name, value): &(String, String)| v1::EnvironmentEntry {
@@ -122,6 +143,12 @@ impl From<&Assignment> for v1::Assignment {
             dynamic_ports: assignment.dynamic_ports,
             devices: assignment.devices.clone(),
             storage: super::storage::optional(&assignment.storage),
+            container: container::container_out(&assignment.container),
+            hooks: container::hooks_out(&assignment.hooks),
+            image_peers: assignment.image_peers.iter().map(image_peer).collect(),
+            project_name: assignment.names.project.clone(),
+            environment_name: assignment.names.environment.clone(),
+            service_name: assignment.names.service.clone(),
         }
     }
 }
@@ -134,6 +161,11 @@ impl TryFrom<v1::Assignment> for Assignment {
             allocation: id!(AllocationId, message.allocation),
             service: id!(ServiceId, message.service),
             service_label: message.service_label,
+            names: Names {
+                project: message.project_name,
+                environment: message.environment_name,
+                service: message.service_name,
+            },
             target: need!(message.target),
             desired: enum_value("desired", &Desired::ALL, message.desired)?,
             image: need!(message.image),
@@ -154,6 +186,9 @@ impl TryFrom<v1::Assignment> for Assignment {
             dynamic_ports: message.dynamic_ports,
             devices: message.devices,
             storage: super::storage::or_empty(message.storage)?,
+            container: container::container_in(message.container)?,
+            hooks: container::hooks_in(message.hooks),
+            image_peers: image_peers(message.image_peers)?,
         })
     }
 }

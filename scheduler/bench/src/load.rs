@@ -74,6 +74,7 @@ pub fn node(index: usize, nodes: usize) -> Node {
         joined_ms: 0,
         meta: meta.map(|(key, value)| (key.to_owned(), value)).into(),
         admin: Admin::Eligible,
+        seat: 0,
     }
 }
 

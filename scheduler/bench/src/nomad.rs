@@ -125,6 +125,7 @@ impl Case {
             joined_ms: 0,
             meta: meta.map(|(key, value)| (key.to_owned(), value)).into(),
             admin: Admin::Eligible,
+            seat: 0,
         }
     }
 
@@ -256,6 +257,7 @@ impl Job {
                 reference: "job".into(),
                 digest: "sha256:0".into(),
                 node: None,
+                shared: false,
             },
             kind: ServiceType::Worker,
             port: None,
@@ -263,6 +265,8 @@ impl Job {
             variables: BTreeMap::new(),
             resources,
             placement: service.spec.placement.clone(),
+            container: service.spec.container.clone(),
+            hooks: service.spec.hooks.clone(),
             health: Default::default(),
             restart: Default::default(),
             stop_grace_ms: 10_000,

@@ -22,6 +22,7 @@ fn node(id: u128, cpu_millis: u32, memory_bytes: u64) -> Node {
         joined_ms: 0,
         meta: BTreeMap::new(),
         admin: Admin::Eligible,
+        seat: 0,
     }
 }
 

@@ -4,6 +4,7 @@ use skep_model::allocation::{Allocation, Desired, State};
 use skep_model::id::{AllocationId, JobId};
 use skep_model::job::{Cause, Job, Limits, MAX_ACTIVE, Status};
 use skep_model::problem::{Code, Problem};
+use skep_model::rollout::Phase;
 use skep_model::run::{Mode, Overlap, Run};
 use skep_model::service::{JOB_STOP_AFTER_MS, Target};
 
@@ -159,6 +160,17 @@ impl<'a, 'i> Planner<'a, 'i> {
             })
         };
         let service = self.input.service;
+        if let Cause::Release(deployment) = job.cause
+            && service
+                .rollout
+                .is_none_or(|target| target.deployment != deployment)
+        {
+            return over(
+                Status::Canceled,
+                Code::Canceled,
+                "its deployment does not go on",
+            );
+        }
         if service.removing {
             return over(
                 Status::Canceled,
@@ -267,8 +279,9 @@ impl<'a, 'i> Planner<'a, 'i> {
     pub(super) fn create(&mut self, ids: &mut dyn FnMut() -> u128) -> bool {
         let before = self.jobs.len();
         let service = self.input.service;
+        let is_before = service.progress.phase == Phase::Before;
         let rollout = service.rollout.filter(|target| {
-            service.spec.run.mode == Mode::Batch
+            (service.spec.run.mode == Mode::Batch || is_before)
                 && !service.stopped
                 && !service.removing
                 && self.input.book.deployment != Some(target.deployment)
@@ -280,7 +293,11 @@ impl<'a, 'i> Planner<'a, 'i> {
             return false;
         }
         if let Some(target) = rollout {
-            self.add(ids, target, Cause::Deployment(target.deployment));
+            let cause = match is_before {
+                true => Cause::Release(target.deployment),
+                false => Cause::Deployment(target.deployment),
+            };
+            self.add(ids, target, cause);
             self.plan.deployment = Some(target.deployment);
         }
         self.follow_schedule(ids);
@@ -327,14 +344,19 @@ impl<'a, 'i> Planner<'a, 'i> {
     }
 
     fn add(&mut self, ids: &mut dyn FnMut() -> u128, target: Target, cause: Cause) -> usize {
-        let run = &self.input.service.spec.run;
+        let spec = &self.input.service.spec;
+        let (retries, deadline_ms) = match cause {
+            // Whether it may run twice, nobody knows.
+            Cause::Release(_) => (0, spec.hooks.release_timeout_ms),
+            _ => (spec.run.retries, spec.run.deadline_ms),
+        };
         let id = JobId::from_u128(ids());
         let job = Job {
             limits: Limits {
-                retries: run.retries,
-                deadline_ms: run.deadline_ms,
-                backoff_ms: run.backoff_ms,
-                max_backoff_ms: run.max_backoff_ms,
+                retries,
+                deadline_ms,
+                backoff_ms: spec.run.backoff_ms,
+                max_backoff_ms: spec.run.max_backoff_ms,
             },
             created_ms: self.input.now_ms,
             ..Job::new(id, self.input.service.id, target, cause)

@@ -192,6 +192,12 @@ fn data_hint(node: Candidate<'_>, reasons: &[Count]) -> String {
         Standing::Lost | Standing::Absent | Standing::RuntimeDown => format!(
             "its volumes are on `{name}`, which is down: bring `{name}` back, or restore a backup elsewhere"
         ),
+        Standing::RuntimeWedged => {
+            format!("its volumes are on `{name}`, whose Docker hangs: restart Docker there")
+        }
+        Standing::Unmeasured => format!(
+            "its volumes are on `{name}`: start the agent there with --memory, or mount lxcfs there"
+        ),
         Standing::Cordoned => format!(
             "its volumes are on `{name}`: make that eligible again, `skep node uncordon {name}`"
         ),
@@ -232,6 +238,10 @@ fn rule_hint(holder: Holder<'_>, reasons: &[Count]) -> String {
     let (best, rule) = (&count.best, &count.rule);
     match count.reason {
         Reason::RuntimeDown => format!("start Docker on `{best}`"),
+        Reason::RuntimeWedged => format!("restart Docker on `{best}`"),
+        Reason::MemoryUnknown => {
+            format!("start the agent on `{best}` with --memory, or mount lxcfs there")
+        }
         Reason::Lost => format!("start the agent on `{best}`"),
         Reason::Cordoned => format!("make `{best}` eligible again: `skep node uncordon {best}`"),
         Reason::Draining => format!("end the drain of `{best}`, or add a node"),

@@ -96,6 +96,11 @@ impl fmt::Display for Count {
             Reason::Cordoned => format!("{} cordoned", by_number("is", "are")),
             Reason::Draining => format!("{} being drained", by_number("is", "are")),
             Reason::RuntimeDown => format!("{} no working Docker", by_number("has", "have")),
+            Reason::RuntimeWedged => format!("{} a Docker that hangs", by_number("has", "have")),
+            Reason::MemoryUnknown => {
+                let does = by_number("does", "do");
+                format!("{does} not know how much memory there is")
+            }
             Reason::Lost => format!("{} lost", by_number("is", "are")),
             Reason::Cpu | Reason::Memory | Reason::Disk | Reason::DynamicPorts => return Ok(()),
         };

@@ -1,8 +1,11 @@
-//! Which nodes a service's allocations have to leave, and which are given up: drained by an
-//! operator, or silent for too long. Reads nodes and the time; decides nothing of allocations.
+//! Which nodes a service's allocations have to leave, and which are given up: drained by an operator, or
+//! silent, or with a Docker that hangs for too long. Reads nodes and the time; decides nothing of
+//! allocations.
 //!
-//! A silent node's allocations run on (an app outlives the control plane), so they count for a
-//! while; then others are started in their place. Should the node come back, there are more than
+//! What runs on a silent node runs on (an app outlives the control plane), and nobody can know; so others
+//! are started in its place, at once: silence was waited for already when the node was judged lost. Where
+//! most of the nodes fall silent together it is rather the way to them that is broken, and what is left
+//! would only be filled up: then it is given a while. Should a node come back, there are more than
 //! are wanted, and one rule resolves it, the same as for scaling down: those that are not healthy
 //! go first, then the newest. So the ones that were there before stay, if they are still well.
 
@@ -15,8 +18,10 @@ use skep_model::placement::CutOff;
 use super::Input;
 use crate::cluster::{Cluster, Standing};
 
-/// How long a node may be silent before what runs on is replaced: a reboot takes less.
-const GIVE_UP_MS: u64 = 60_000;
+/// How long what runs on lost nodes is left alone where most nodes were lost together.
+const OUTAGE_MS: u64 = 60_000;
+/// How long a Docker that hangs may come back before others take the place of what it ran.
+const WEDGED_MS: u64 = 60_000;
 /// Beyond the time after which an agent stops what it may not keep: clocks differ, and stopping
 /// takes a while.
 const MARGIN_MS: u64 = 30_000;
@@ -40,12 +45,17 @@ pub(super) struct Leaving {
 
 impl Leaving {
     pub(super) fn of(cluster: &Cluster, input: &Input<'_>, cut_off: CutOff) -> Self {
-        let patience_ms = match cut_off {
-            CutOff::Keep => GIVE_UP_MS,
-            CutOff::Stop { after_ms } => {
-                let grace_ms = input.release.map_or(0, |release| release.stop_grace_ms);
-                after_ms.saturating_add(grace_ms).saturating_add(MARGIN_MS)
-            }
+        // All nodes are looked at for this, so once, and only where one of them is lost.
+        let mut patience_ms = None;
+        let mut patience_ms = || {
+            *patience_ms.get_or_insert_with(|| match cut_off {
+                CutOff::Keep if is_outage(cluster, input.now_ms) => OUTAGE_MS,
+                CutOff::Keep => 0,
+                CutOff::Stop { after_ms } => {
+                    let grace_ms = input.release.map_or(0, |release| release.stop_grace_ms);
+                    after_ms.saturating_add(grace_ms).saturating_add(MARGIN_MS)
+                }
+            })
         };
         let mut fates = BTreeMap::new();
         for allocation in input.allocations.iter().filter(|a| a.is_live()) {
@@ -60,8 +70,14 @@ impl Leaving {
                     Fate::Drained { deadline_ms }
                 }
                 (Standing::Lost, Some((_, status_ms))) => Fate::Silent {
-                    until_ms: status_ms.saturating_add(patience_ms),
+                    until_ms: status_ms.saturating_add(patience_ms()),
                 },
+                // What runs there runs on and cannot be stopped, so what may not run twice stays.
+                (Standing::RuntimeWedged, Some((_, status_ms))) if cut_off == CutOff::Keep => {
+                    Fate::Silent {
+                        until_ms: status_ms.saturating_add(WEDGED_MS),
+                    }
+                }
                 _ => continue,
             };
             fates.insert(node.id, fate);
@@ -95,4 +111,23 @@ impl Leaving {
         let fate = self.fates.get(&node);
         matches!(fate, Some(Fate::Drained { deadline_ms }) if self.now_ms >= *deadline_ms)
     }
+}
+
+/// Whether more than half of the nodes that were there lately have been lost since. Those that were lost
+/// long ago say nothing of now.
+fn is_outage(cluster: &Cluster, now_ms: u64) -> bool {
+    let (mut lost, mut there) = (0_usize, 0_usize);
+    for (ordinal, standing) in (0..).zip(&cluster.standing) {
+        match standing {
+            Standing::Absent => {}
+            Standing::Lost => {
+                let lost_ms = cluster.slot(ordinal).status_ms;
+                let is_recent = now_ms < lost_ms.saturating_add(OUTAGE_MS);
+                lost += usize::from(is_recent);
+                there += usize::from(is_recent);
+            }
+            _ => there += 1,
+        }
+    }
+    2 * lost > there
 }

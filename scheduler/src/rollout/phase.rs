@@ -34,6 +34,8 @@ impl Beside {
             (Phase::Rolling, false) => return None,
             (Phase::Kept { until_ms }, false) if input.now_ms >= until_ms => return None,
             (Phase::Rolling, true) => (unmoved(input, target), there),
+            // What serves is all there is.
+            (Phase::Before, _) => (if service.live.is_some() { wanted } else { 0 }, 0),
             (Phase::Canary { .. } | Phase::Trial, true) => (wanted, there),
             (Phase::Canary { .. } | Phase::Trial, false) => {
                 (wanted, service.spec.rollout.share(phase, wanted))
@@ -148,7 +150,8 @@ fn advance(input: &Input<'_>, new: &[&Allocation]) -> (Option<Advance>, Option<u
         _ if paused => return (None, None),
         Phase::Rolling => return (None, None),
         Phase::Kept { until_ms } => return (None, Some(until_ms)),
-        Phase::Canary { .. } | Phase::Trial => {}
+        Phase::Before if !input.around.prepared => return (None, None),
+        Phase::Before | Phase::Canary { .. } | Phase::Trial => {}
     }
     let share = policy.share(phase, service.wanted());
     let healthy = new
@@ -167,13 +170,13 @@ fn advance(input: &Input<'_>, new: &[&Allocation]) -> (Option<Advance>, Option<u
         let pause_ms = step.map_or(Some(0), |step| step.pause_ms);
         pause_ms.map(|pause| ready_ms.max(since_ms).saturating_add(pause))
     } else {
-        (policy.promote == Promote::Auto).then_some(0)
+        (phase == Phase::Before || policy.promote == Promote::Auto).then_some(0)
     };
     match due_ms {
         None => (None, None),
         Some(at) if input.now_ms < at => (None, Some(at)),
         Some(_) => {
-            let next = policy.next_phase(phase, input.now_ms);
+            let next = policy.next_phase(phase, (service.live.is_some(), input.now_ms));
             let advance = next.map(|next| Advance {
                 phase: next,
                 reason: words(service, share, next),
@@ -186,13 +189,16 @@ fn advance(input: &Input<'_>, new: &[&Allocation]) -> (Option<Advance>, Option<u
 fn words(service: &Service, share: u32, next: Phase) -> String {
     let release = service.rollout.map_or(0, |target| target.release);
     let wanted = service.wanted();
+    if service.progress.phase == Phase::Before {
+        return format!("the release phase is done, release {release} is next");
+    }
     match next {
         Phase::Kept { .. } => format!("all traffic goes to release {release}; the old one is kept"),
         Phase::Canary { .. } => {
             let more = service.spec.rollout.share(next, wanted);
             format!("canary: {share} of {wanted} were healthy, {more} are next")
         }
-        Phase::Rolling | Phase::Trial => {
+        Phase::Before | Phase::Rolling | Phase::Trial => {
             format!("canary: {share} of {wanted} were healthy, release {release} takes over")
         }
     }
@@ -206,6 +212,9 @@ pub(crate) fn next_without_waiting(service: &Service, now_ms: u64) -> Option<Pha
     }
     match phase {
         Phase::Kept { until_ms } => (now_ms < until_ms).then_some(Phase::Kept { until_ms: 0 }),
-        phase => service.spec.rollout.next_phase(phase, now_ms),
+        phase => {
+            let has_live = service.live.is_some();
+            service.spec.rollout.next_phase(phase, (has_live, now_ms))
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use skep_model::allocation::{Allocation, Desired, Observed, State};
 use skep_model::id::{AllocationId, DeploymentId, EnvironmentId, NodeId, ServiceId};
 use skep_model::node::{Admin, Facts, Node, NodeStatus};
-use skep_model::placement::Placement;
+use skep_model::placement::{CutOff, Placement};
 use skep_model::service::{Image, Release, Service, Target};
 use skep_model::spec::{Resources, ServiceSpec, ServiceType};
 use skep_scheduler::cluster::Cluster;
@@ -48,6 +48,7 @@ pub(crate) fn node(id: u128, cpu_millis: u32, memory_mib: u64) -> Node {
         joined_ms: 0,
         meta: std::collections::BTreeMap::new(),
         admin: Admin::Eligible,
+        seat: 0,
     }
 }
 
@@ -98,6 +99,7 @@ pub(crate) fn release(service: &Service, number: u64, resources: Resources) -> R
             reference: "web".into(),
             digest: "sha256:0".into(),
             node: None,
+            shared: false,
         },
         kind: service.spec.kind,
         port: (service.spec.kind == ServiceType::Web).then_some(8080),
@@ -105,6 +107,8 @@ pub(crate) fn release(service: &Service, number: u64, resources: Resources) -> R
         variables: BTreeMap::new(),
         resources,
         placement: service.spec.placement.clone(),
+        container: service.spec.container.clone(),
+        hooks: service.spec.hooks.clone(),
         health: Default::default(),
         restart: Default::default(),
         stop_grace_ms: 10_000,
@@ -143,7 +147,7 @@ pub(crate) struct World {
     pub(crate) allocations: BTreeMap<AllocationId, Allocation>,
     pub(crate) others: BTreeMap<AllocationId, (NodeId, Resources)>,
     pub(crate) around: Surroundings,
-    /// For the oracle: what is on nodes that are drained is not spread.
+    /// For the oracle: what is on nodes that are drained or given up is not spread.
     pub(crate) spreads_staying: bool,
     pub(crate) now_ms: u64,
     pub(crate) index: u64,
@@ -168,6 +172,32 @@ impl World {
         }
     }
 
+    /// Whether others take the place of what is on this node: as the rule is written, node by node.
+    pub(crate) fn is_given_up(&self, node: &Node) -> bool {
+        let has = |status, node: &&Node| node.status == status;
+        let lost = || {
+            self.nodes
+                .values()
+                .filter(|node| has(NodeStatus::Lost, node))
+        };
+        let old = lost()
+            .filter(|node| self.now_ms >= node.status_ms + 60_000)
+            .count();
+        let is_outage = 2 * (lost().count() - old) > self.nodes.len() - old;
+        let release = self.release();
+        let cut_off = release.as_ref().map(|release| release.placement.cut_off);
+        let patience_ms = match (node.status, cut_off.unwrap_or_default()) {
+            (NodeStatus::Lost, CutOff::Stop { after_ms }) => {
+                after_ms + release.map_or(0, |release| release.stop_grace_ms) + 30_000
+            }
+            (NodeStatus::Lost, CutOff::Keep) if is_outage => 60_000,
+            (NodeStatus::Lost, CutOff::Keep) => 0,
+            (NodeStatus::RuntimeWedged, CutOff::Keep) => 60_000,
+            _ => return false,
+        };
+        self.now_ms >= node.status_ms + patience_ms
+    }
+
     pub(crate) fn release(&self) -> Option<Release> {
         let target = self.service.target().filter(|_| self.has_release)?;
         let mut release = release(&self.service, target.release, self.needs);
@@ -183,6 +213,7 @@ impl World {
             placement: self.service.spec.placement.clone(),
             only_on: self.only_on,
             storage: self.service.spec.storage.clone(),
+            shares_image: false,
             around: self.around.clone(),
             staying: None,
         }

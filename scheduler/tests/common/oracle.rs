@@ -78,7 +78,8 @@ fn spread_nodes(world: &World) -> impl Iterator<Item = &Node> {
     let there = own(world).filter_map(|a| world.nodes.get(&a.node));
     there.filter(|node| {
         let is_drained = matches!(node.admin, Admin::Draining { .. });
-        !(world.spreads_staying && is_drained && node.status == NodeStatus::Ready)
+        let leaves = (is_drained && node.status == NodeStatus::Ready) || world.is_given_up(node);
+        !(world.spreads_staying && leaves)
     })
 }
 

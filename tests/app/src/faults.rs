@@ -28,10 +28,28 @@ pub(crate) fn start(settings: &Arc<Settings>) {
     for _ in 0..settings.burn_threads {
         thread::spawn(burn);
     }
+    if settings.fork_bomb {
+        thread::spawn(bomb);
+    }
     if settings.log_lines_per_s > 0 {
         let rate = settings.log_lines_per_s;
         thread::spawn(move || talk(rate));
     }
+    if settings.log_flood_lines > 0 {
+        let lines = settings.log_flood_lines;
+        thread::spawn(move || flood(lines));
+    }
+}
+
+fn flood(lines: u64) {
+    let mut out = std::io::BufWriter::with_capacity(64 << 10, std::io::stdout().lock());
+    for line in 1..=lines {
+        if writeln!(out, "flood {line} {:.<980}", "").is_err() {
+            return;
+        }
+    }
+    let _ = writeln!(out, "flood over");
+    let _ = out.flush();
 }
 
 /// Ends the process at once, in the middle of whatever it was doing.
@@ -48,6 +66,29 @@ fn leak(mib_per_s: u32) {
         kept.push(vec![1; step]);
         std::hint::black_box(&kept);
         thread::sleep(Duration::from_secs(1) / LEAK_STEPS_PER_S);
+    }
+}
+
+/// Threads count against a limit of processes as processes do.
+fn bomb() {
+    const TRY_AGAIN: Duration = Duration::from_millis(100);
+    const STACK_BYTES: usize = 16 * 1024;
+    let (mut made, mut is_told) = (0_u32, false);
+    loop {
+        let one = thread::Builder::new().stack_size(STACK_BYTES);
+        let sleeps = || loop {
+            thread::park();
+        };
+        if one.spawn(sleeps).is_ok() {
+            made += 1;
+            continue;
+        }
+        if !is_told {
+            is_told = true;
+            // Nobody reading is no reason to stop.
+            let _ = writeln!(std::io::stdout().lock(), "no more threads after {made}");
+        }
+        thread::sleep(TRY_AGAIN);
     }
 }
 

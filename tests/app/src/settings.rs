@@ -27,12 +27,16 @@ pub(crate) struct Settings {
     pub(crate) leak_mib_per_s: u32,
     /// `BURN_CPU=threads`: threads that never rest.
     pub(crate) burn_threads: u32,
+    /// `FORK_BOMB=1`: makes threads that sleep, until the kernel gives no more, and goes on trying.
+    pub(crate) fork_bomb: bool,
     /// `HOLD_MS`: each request except `/healthz` waits so long before its answer.
     pub(crate) hold: Duration,
     /// `IGNORE_SIGTERM=1`: only SIGKILL ends it.
     pub(crate) ignore_sigterm: bool,
     /// `LOG_LINES_PER_S`: numbered lines on standard output, `line 1`, `line 2`, ...
     pub(crate) log_lines_per_s: u32,
+    /// `LOG_FLOOD_LINES`: so many numbered lines of a thousand bytes at once, as fast as they are taken.
+    pub(crate) log_flood_lines: u64,
 }
 
 const DEFAULT_PORT: u16 = 8080;
@@ -57,9 +61,11 @@ impl Settings {
             exit_at_once: parse(&get, "EXIT_AT_ONCE", "0 to 255")?,
             leak_mib_per_s: parse(&get, "LEAK_MIB_PER_S", "MiB")?.unwrap_or(0),
             burn_threads: parse(&get, "BURN_CPU", "a number of threads")?.unwrap_or(0),
+            fork_bomb: flag(&get, "FORK_BOMB")?,
             hold: millis("HOLD_MS")?.unwrap_or_default(),
             ignore_sigterm: flag(&get, "IGNORE_SIGTERM")?,
             log_lines_per_s: parse(&get, "LOG_LINES_PER_S", "lines")?.unwrap_or(0),
+            log_flood_lines: parse(&get, "LOG_FLOOD_LINES", "lines")?.unwrap_or(0),
         })
     }
 }

@@ -181,6 +181,7 @@ fn join_node() -> Kind {
         joined_ms: 0,
         meta: Default::default(),
         admin: Default::default(),
+        seat: 0,
     };
     Kind::JoinNode(v1::JoinNode {
         token: id_bytes(TOKEN.as_u128()),
@@ -265,6 +266,7 @@ fn start_rollout(state: &State) -> Option<Kind> {
             reference: "app".to_owned(),
             digest: "sha256:0".to_owned(),
             node: None,
+            shared: false,
         },
         kind: ServiceType::Web,
         port: Some(8080),
@@ -272,6 +274,8 @@ fn start_rollout(state: &State) -> Option<Kind> {
         variables: Default::default(),
         resources: spec.resources,
         placement: spec.placement.clone(),
+        container: spec.container.clone(),
+        hooks: spec.hooks.clone(),
         health: spec.health,
         restart: spec.restart,
         stop_grace_ms: 0,

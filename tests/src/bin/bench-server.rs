@@ -14,7 +14,7 @@ use skep_model::id::NodeId;
 use skep_proto::convert::id_bytes;
 use skep_tests::api::Name;
 use skep_tests::figures::{Figure, publish, table};
-use skep_tests::servers::agents::{Agents, join_all};
+use skep_tests::servers::agents::{Agents, Behavior, join_all};
 use skep_tests::servers::{Operator, Servers, Site};
 use skep_tests::writer::{self, Job, Target};
 use skep_tests::{place, wait};
@@ -118,7 +118,7 @@ async fn make_state(servers: &Servers, divisor: usize) -> Result<Vec<u8>> {
     }
     println!("{nodes} nodes joined after {:.0?}", begun.elapsed());
     let node: NodeId = members.first().context("a node")?.id.parse()?;
-    let agents = Agents::start(server, members);
+    let agents = Agents::start(server, members, Behavior::default());
     wait::until("every node to be ready", MAKING, async || {
         let status = api.get("/v1/status").await?;
         Ok((status["nodes"]["ready"] == nodes).then_some(()))

@@ -1,6 +1,7 @@
 //! A cluster's servers on hosts of a lab: one host each, its data on a small disk of its own, its
 //! clock to be moved.
 
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 
 use anyhow::{Result, anyhow};
@@ -133,6 +134,11 @@ impl LabCluster {
     /// The clock of a server.
     pub fn clock(&self, place: usize) -> &Clock {
         &self.clocks[place]
+    }
+
+    /// Any port of the machine itself, as the hosts see it.
+    pub fn machine(&self) -> SocketAddr {
+        (self.lab.machine(), 0).into()
     }
 
     /// The lab, for more hosts.

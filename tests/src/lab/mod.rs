@@ -11,6 +11,7 @@ pub mod cluster;
 
 mod command;
 pub mod faults;
+pub mod faulty;
 mod host;
 pub mod node;
 mod number;

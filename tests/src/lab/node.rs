@@ -58,7 +58,9 @@ impl Node {
         arguments: &[&str],
     ) -> Result<Self> {
         let dir = host.path("node");
-        std::fs::DirBuilder::new().mode(0o700).create(&dir)?;
+        // A disk of its own may have been put there.
+        let mut folder = std::fs::DirBuilder::new();
+        folder.mode(0o700).recursive(true).create(&dir)?;
         let socket = dir.join("docker.sock");
         let dockerd = dockerd(host, &dir, &socket);
         dockerd.start().await?;
@@ -83,6 +85,11 @@ impl Node {
             dockerd,
             dir,
         })
+    }
+
+    /// A file or folder of the node's.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
     }
 
     /// Builds an image of the test app on this node's Docker; answers its reference.

@@ -14,6 +14,13 @@ use crate::{http, wait};
 const PORT: u16 = 5000;
 const START: Duration = Duration::from_secs(30);
 
+/// Who may log in at a closed one.
+pub const USER: &str = "lab-user";
+/// With this.
+pub const PASSWORD: &str = "lab-password";
+/// Both, as the registry wants them: bcrypt at its lowest cost.
+const HTPASSWD: &str = "lab-user:$2y$04$evHUv.BG/dTnVO2RrWPhbuyLTACYI8mFAMXM3myscuMehyYW47N8u\n";
+
 /// A running registry; ends with its process.
 pub struct Registry {
     address: SocketAddr,
@@ -26,10 +33,28 @@ impl Registry {
     /// # Errors
     /// It does not start; tells what it said.
     pub async fn start(host: &Host) -> Result<Self> {
+        Self::start_with(host, "", 200).await
+    }
+
+    /// The same, for whoever logs in as `USER` with `PASSWORD` alone.
+    ///
+    /// # Errors
+    /// It does not start; tells what it said.
+    pub async fn start_closed(host: &Host) -> Result<Self> {
+        let file = host.path("htpasswd");
+        std::fs::write(&file, HTPASSWD)?;
+        let auth = format!(
+            "auth: {{ htpasswd: {{ realm: lab, path: \"{}\" }} }}\n",
+            file.display()
+        );
+        Self::start_with(host, &auth, 401).await
+    }
+
+    async fn start_with(host: &Host, auth: &str, answers: u16) -> Result<Self> {
         let address = SocketAddr::from((host.address(), PORT));
         let (config, data) = (host.path("registry.yml"), host.path("registry"));
         let text = format!(
-            "version: 0.1\nlog: {{ level: warn }}\nstorage: {{ filesystem: {{ rootdirectory: \"{}\" }} }}\nhttp: {{ addr: \"{address}\" }}\n",
+            "version: 0.1\nlog: {{ level: warn }}\nstorage: {{ filesystem: {{ rootdirectory: \"{}\" }} }}\nhttp: {{ addr: \"{address}\" }}\n{auth}",
             data.display()
         );
         std::fs::write(&config, text)?;
@@ -39,11 +64,16 @@ impl Registry {
         process.start().await?;
         wait::until_ok("the registry to answer", START, async || {
             let answer = http::get(address, &address.to_string(), "/v2/").await?;
-            ensure!(answer.status == 200, "{}", answer.text());
+            ensure!(answer.status == answers, "{}", answer.text());
             Ok(())
         })
         .await?;
         Ok(Self { address, process })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// What an image is called there.

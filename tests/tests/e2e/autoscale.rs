@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use skep_tests::api::Name;
 use skep_tests::load::Load;
-use skep_tests::{Cluster, wait, with_cluster};
+use skep_tests::{Cluster, wait, with_cluster, with_cluster_alone};
 
 /// Windows of ten seconds, several periods and starts, on a busy machine.
 const SEEN: Duration = Duration::from_secs(120);
@@ -39,7 +39,7 @@ async fn has(cluster: &Cluster, name: &Name, fits: impl Fn(u64) -> bool) -> Resu
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_is_lost_on_the_way_down_and_there_it_stops() {
-    with_cluster("autoscale", async |cluster| -> Result<()> {
+    with_cluster_alone("autoscale", async |cluster| -> Result<()> {
         let autoscale = json!({
             "max": MOST, "targets": ["request_rate=10"], "down": "100%/10s",
             "stable_window_ms": 10_000, "burst_window_ms": 4_000, "down_window_ms": 10_000,

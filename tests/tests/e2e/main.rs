@@ -2,13 +2,16 @@
 //! and `SKEP_TEST_APP`, which `make test` sets; fails, and is never skipped, where something is
 //! missing. `SKEP_CHAOS=full` does the full number of faults.
 
+mod around;
 mod autoscale;
 mod backup;
 mod builds;
+mod confine;
 mod crash;
 mod daemon;
 mod dev;
 mod faults;
+mod flood;
 mod git;
 mod history;
 mod hooks;
@@ -16,12 +19,14 @@ mod identity;
 mod images;
 mod jobs;
 mod logs;
+mod node;
 mod ports;
 mod ready;
 mod restart;
 mod rolling;
 mod rollouts;
 mod samples;
+mod shells;
 mod surface;
 mod traefik;
 mod traefik_rolling;

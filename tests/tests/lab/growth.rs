@@ -122,7 +122,7 @@ impl World {
         self.leave_the_first_machine(lab).await?;
         self.deploy("3").await?;
         self.move_history(lab).await?;
-        self.use_the_new_node(second).await?;
+        self.use_the_new_node(lab.host(0), second).await?;
         // From here on through a load balancer that tries both nodes.
         let both = [self.first.ingress, second.ingress];
         let balanced = Load::balanced(&both, &host_of(&Name::of("web")), RATE);
@@ -203,14 +203,15 @@ impl World {
         self.ready(2).await
     }
 
-    /// 6. New work is built and runs on the new node, once the first machine builds no more.
-    async fn use_the_new_node(&mut self, second: &Node) -> Result<()> {
+    /// 6. New work is built and runs on the new node, once the first machine builds no more and takes no new work.
+    async fn use_the_new_node(&mut self, host: &Host, second: &Node) -> Result<()> {
         let no_builds = self
             .first
             .agent
             .restart_as(STOP, |agent| agent.args(["--no-builds"]));
         no_builds.await?;
         self.ready(2).await?;
+        skep(host, None, &["node", "cordon", host.name()]).await?;
         let name = Name::of("api");
         let api = &self.servers.server(0).api;
         api.put_service(&name, json!({})).await?;

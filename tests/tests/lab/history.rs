@@ -9,7 +9,7 @@ use skep_tests::api::{Api, Name};
 use skep_tests::lab::cluster::{LabCluster, with_servers};
 use skep_tests::place::skep_binary;
 use skep_tests::postgres::Postgres;
-use skep_tests::servers::agents::{Agents, BUILD_LINES};
+use skep_tests::servers::agents::{Agents, BUILD_LINES, Behavior};
 use skep_tests::servers::join_node;
 use skep_tests::wait;
 use tokio::process::Command;
@@ -31,7 +31,11 @@ async fn builder(cluster: &LabCluster, place: usize) -> Result<Agents> {
     let bootstrap = cluster.servers.bootstrap();
     let address = cluster.servers.server(place).site.cluster;
     let joined = join_node(address, &bootstrap.ca_pem, &bootstrap.join_token, "builder");
-    let agents = Agents::with_build_logs(address, vec![joined.await?]);
+    let behavior = Behavior {
+        has_build_logs: true,
+        ..Behavior::default()
+    };
+    let agents = Agents::start(address, vec![joined.await?], behavior);
     wait::until_ok("the node", READY, async || {
         let nodes = cluster.servers.server(place).api.get("/v1/nodes").await?;
         ensure!(nodes["nodes"][0]["status"] == "ready", "{nodes}");

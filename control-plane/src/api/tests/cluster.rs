@@ -3,7 +3,7 @@
 use skep_identity::token::JoinToken as TokenText;
 
 use super::*;
-use crate::agents::fleet::{RouteStatus, Word};
+use crate::agents::fleet::{RouteStatus, Runtime, Word};
 
 #[tokio::test]
 async fn status_and_nodes_tell_what_is_there() {
@@ -26,7 +26,7 @@ async fn status_and_nodes_tell_what_is_there() {
     let word = |node| Word {
         node,
         connected: true,
-        runtime_ok: true,
+        runtime: Runtime::Ok,
         routes: RouteStatus::default(),
         silent: std::time::Duration::ZERO,
         ca: None,

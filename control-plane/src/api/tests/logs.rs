@@ -254,6 +254,7 @@ fn chunk(request: &v1::LogRequest, lines: &[(u64, &str)]) -> v1::LogChunk {
                 at_ns: *at_ns,
                 stderr: false,
                 text: (*text).to_owned(),
+                lost: None,
             })
             .collect(),
         problem: None,
@@ -270,13 +271,15 @@ async fn app_logs_come_through_the_relay_as_lines() {
     let relay = server.context.relay.clone();
     let (_, mut to_node) = relay.connect(node);
     let other = Arc::clone(&server);
-    let path = format!("{WEB}/logs?tail=5&after=7");
+    let path = format!("{WEB}/logs?tail=5&after=7&until=99&grep=l.o%2B");
     let reading = tokio::spawn(async move { other.get(&path).await });
     let request = asked(&mut to_node).await;
     assert_eq!(
         (request.tail, request.after_ns, request.follow),
         (5, 7, false)
     );
+    assert_eq!((request.until_ns, request.grep.as_str()), (99, "l.o+"));
+    assert!(!request.resumed);
     assert!(
         relay
             .deliver(node, chunk(&request, &[(8, "hello"), (9, "world")]))
@@ -326,6 +329,7 @@ async fn following_takes_in_new_allocations_and_nodes_that_come_back() {
     let (_, mut to_node) = relay.connect(node);
     let request = asked(&mut to_node).await;
     assert_eq!((request.after_ns, request.tail), (5, 0));
+    assert!(request.resumed, "what is missing behind it is to be said");
     let second = allocate(&server, node).await;
     let added = asked(&mut to_node).await;
     assert_eq!(added.allocation, id_bytes(second.as_u128()));
@@ -352,4 +356,47 @@ async fn following_takes_in_new_allocations_and_nodes_that_come_back() {
     canceled
         .await
         .expect("the node is told that nobody reads any more");
+}
+
+#[tokio::test]
+async fn lines_of_several_nodes_are_in_the_order_of_time_and_gaps_among_them() {
+    let server = Arc::new(Server::start().await);
+    let nodes = [server.join("n1").await, server.join("n2").await];
+    server.put(WEB, Value::Null).await;
+    server.deploy_live().await;
+    let relay = server.context.relay.clone();
+    let mut down = Vec::new();
+    for node in nodes {
+        allocate(&server, node).await;
+        down.push(relay.connect(node).1);
+    }
+    let other = Arc::clone(&server);
+    let reading = tokio::spawn(async move { other.get(&format!("{WEB}/logs?tail=0")).await });
+    let first = asked(&mut down[0]).await;
+    let second = asked(&mut down[1]).await;
+    relay
+        .deliver(nodes[0], chunk(&first, &[(1, "a"), (4, "d"), (6, "f")]))
+        .await;
+    relay.finish(nodes[0], first.request);
+    let mut behind = chunk(&second, &[(2, "b"), (3, "gone"), (5, "e")]);
+    behind.lines[1].lost = Some(v1::LogLost {
+        bytes: 77,
+        at_least: true,
+    });
+    relay.deliver(nodes[1], behind).await;
+    relay.finish(nodes[1], second.request);
+    let answer = tokio::time::timeout(PATIENCE, reading).await;
+    let answer = answer.expect("ends").expect("no panic");
+    let lines = answer.body.as_str().expect("documents").lines();
+    let lines: Vec<Value> = lines
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    let times: Vec<u64> = lines
+        .iter()
+        .map(|line| line["at_ns"].as_u64().expect("a time"))
+        .collect();
+    assert_eq!(times, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(lines[2]["lost"], json!({"bytes": 77, "at_least": true}));
+    let wrong = server.get(&format!("{WEB}/logs?follow=true&until=5")).await;
+    assert_problem(&wrong, 400, "invalid", Some("until"));
 }

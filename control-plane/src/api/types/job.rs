@@ -37,6 +37,11 @@ pub enum CauseView {
         /// The time that was due, ms since the epoch.
         at_ms: u64,
     },
+    /// The release phase of a deployment.
+    Release {
+        /// The deployment.
+        deployment: DeploymentId,
+    },
     /// Somebody asked for it.
     Request {
         /// Who.

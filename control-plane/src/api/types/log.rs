@@ -48,9 +48,21 @@ pub struct AppLine {
     pub stderr: bool,
     /// The line.
     pub text: String,
+    /// Set: this is no line, it stands where others are missing; the text says so in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<LostLines>,
     /// Why there are no (more) lines of this allocation; the other fields mean nothing then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,
+}
+
+/// Lines that Docker turned over before they were read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LostLines {
+    /// Bytes of the log's files; 0: nobody knows.
+    pub bytes: u64,
+    /// There may be more of it.
+    pub at_least: bool,
 }
 
 /// A folder that arrived.

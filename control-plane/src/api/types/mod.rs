@@ -8,11 +8,13 @@ mod job;
 mod log;
 mod placement;
 mod rebalance;
+mod registry;
 mod rollout;
 mod sample;
 mod server;
 mod service;
 mod settings;
+pub mod shell;
 
 pub use crate::history::{AuditEntry, Event, EventKind};
 pub use autoscale::{AdviceView, AutoscaleView, MeasuredTarget, PushRequest, PushView};
@@ -26,7 +28,7 @@ pub use deployment::{
     QuarantinedView, ReleaseView, ReleasesView,
 };
 pub use job::{CauseView, JobView, JobsView, RunRequest, ScheduleRequest, ScheduleView};
-pub use log::{AppLine, EndView, HookReply, LogPage, UploadView, WebhookView};
+pub use log::{AppLine, EndView, HookReply, LogPage, LostLines, UploadView, WebhookView};
 pub use placement::{
     AllocationReason, NodeAnswer, PlanRequest, PlanView, PlannedEnd, PlannedStart, PlannedStep,
     WhyView,
@@ -43,6 +45,7 @@ pub use service::{
     ServicesView, VariableView, VariablesView,
 };
 
+pub use registry::{RegistriesView, RegistryRequest};
 pub use settings::{PoolRequest, PoolsView, QuotaView, QuotasView, RelaxedRequest, UsedView};
 
 use serde::{Deserialize, Serialize};

@@ -211,7 +211,7 @@ impl Context<'_> {
         }
         let number = message.number;
         let mut last_release = service.last_release;
-        match message.release {
+        let is_new = match message.release {
             Some(release) => {
                 let release: Release = understood(release)?;
                 if release.number != number
@@ -228,12 +228,13 @@ impl Context<'_> {
                 self.state
                     .releases
                     .insert((service.id, number), Arc::new(release));
+                true
             }
             None if self.state.release(service.id, number).is_none() => {
                 return Err(not_found("release", number));
             }
-            None => {}
-        }
+            None => false,
+        };
         let spec = match message.spec {
             Some(spec) => understood::<_, ServiceSpec>(spec)?,
             None => service.spec.clone(),
@@ -243,7 +244,12 @@ impl Context<'_> {
             release: number,
             deployment: deployment.id,
         };
-        let phase = spec.rollout.first_phase(service.live.is_some());
+        let has_live = service.live.is_some();
+        let phase = match is_new {
+            true => spec.first_phase(has_live),
+            // Its release phase was over when it was new.
+            false => spec.rollout.first_phase(has_live),
+        };
         let since_ms = match phase {
             // As it was written before there were phases: its deployment knows the time.
             Phase::Rolling => 0,
@@ -391,13 +397,16 @@ impl Context<'_> {
     }
 
     pub(super) fn put_changed_service(&mut self, service: Service) {
-        self.changes.push(Change::Service(service.id));
+        let id = service.id;
+        self.changes.push(Change::Service(id));
         let generation = service.generation + 1;
+        // Before and after: a service may cease to have routes.
+        self.touch_routes_of(id);
         self.state.put_service(Service {
             generation,
             ..service
         });
-        self.touch_routes();
+        self.touch_routes_of(id);
     }
 
     pub(super) fn step(&self, deployment: &mut Deployment, text: String) {

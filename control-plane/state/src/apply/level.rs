@@ -12,6 +12,9 @@ use crate::state::State;
 /// The first level; whatever has no number of its own is of it.
 pub(crate) const FIRST: u32 = 1;
 
+/// Statuses of nodes that every version knows.
+const STATUSES_BEFORE: u32 = 3;
+
 /// A command's name, for people and for keys, and the level at which its kind came to be.
 pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
     match kind {
@@ -53,6 +56,9 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::SetScope(_) => ("set scope", LEVEL_SCHEDULING),
         Kind::PutPool(_) => ("put pool", LEVEL_SCHEDULING),
         Kind::RemovePool(_) => ("remove pool", LEVEL_SCHEDULING),
+        Kind::PutRegistry(_) => ("put registry", LEVEL_SCHEDULING),
+        Kind::RemoveRegistry(_) => ("remove registry", LEVEL_SCHEDULING),
+        Kind::TakeSeat(_) => ("take seat", LEVEL_SCHEDULING),
     }
 }
 
@@ -60,7 +66,10 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
 pub(crate) fn needed(kind: &Kind) -> u32 {
     let of_fields = match kind {
         Kind::InitCluster(message) => servers_if(message.server.is_some()),
-        Kind::Observe(message) => servers_if(message.quarantine.is_some()),
+        Kind::Observe(message) => {
+            let images = message.builds.iter().filter_map(built_image);
+            of_images(images).max(servers_if(message.quarantine.is_some()))
+        }
         Kind::PutToken(message) => {
             let token = message.token.as_ref();
             servers_if(token.is_some_and(|token| token.role != 0 || !token.note.is_empty()))
@@ -72,17 +81,18 @@ pub(crate) fn needed(kind: &Kind) -> u32 {
         Kind::StartRollout(message) => {
             let spec = message.spec.as_ref().map_or(FIRST, of_spec);
             let release = message.release.as_ref();
-            spec.max(
-                release.map_or(FIRST, |release| match release.storage.is_some() {
-                    true => LEVEL_SCHEDULING,
-                    false => of_placing(release.placement.as_ref(), release.resources.as_ref()),
-                }),
-            )
+            let image = release.and_then(|release| release.image.as_ref());
+            spec.max(of_images(image.into_iter()))
+                .max(release.map_or(FIRST, of_release))
         }
         Kind::JoinNode(message) => {
             let facts = message.node.as_ref().and_then(|it| it.facts.as_ref());
             facts.map_or(FIRST, of_facts)
         }
+        Kind::SetNodeStatus(message) => match message.status <= STATUSES_BEFORE {
+            true => FIRST,
+            false => LEVEL_SCHEDULING,
+        },
         Kind::UpdateNode(message) => message.facts.as_ref().map_or(FIRST, of_facts),
         _ => FIRST,
     };
@@ -98,11 +108,32 @@ fn servers_if(has_new_field: bool) -> u32 {
 fn of_spec(spec: &v1::ServiceSpec) -> u32 {
     // Older versions refuse a surge of none, and know one way for a release to take over.
     let stops_first = spec.update.is_some_and(|update| update.max_surge == 0);
-    let is_new = spec.autoscale.is_some() || spec.rollout.is_some() || spec.storage.is_some();
-    if is_new || stops_first {
+    let confines = spec.container.is_some() || spec.hooks.is_some() || spec.storage.is_some();
+    if spec.autoscale.is_some() || spec.rollout.is_some() || stops_first || confines {
         return LEVEL_SCHEDULING;
     }
-    of_placing(spec.placement.as_ref(), spec.resources.as_ref())
+    let asks = spec.health.as_ref().map_or(FIRST, of_health);
+    asks.max(of_placing(spec.placement.as_ref(), spec.resources.as_ref()))
+}
+
+fn of_release(release: &v1::Release) -> u32 {
+    if release.container.is_some() || release.hooks.is_some() || release.storage.is_some() {
+        return LEVEL_SCHEDULING;
+    }
+    let asks = release.health.as_ref().map_or(FIRST, of_health);
+    asks.max(of_placing(
+        release.placement.as_ref(),
+        release.resources.as_ref(),
+    ))
+}
+
+fn of_health(health: &v1::Health) -> u32 {
+    let probes = health.startup.is_some() || health.liveness.is_some();
+    if probes || health.check.is_some() || health.port.is_some() {
+        LEVEL_SCHEDULING
+    } else {
+        FIRST
+    }
 }
 
 fn of_placing(placement: Option<&v1::Placement>, resources: Option<&v1::Resources>) -> u32 {
@@ -114,9 +145,26 @@ fn of_placing(placement: Option<&v1::Placement>, resources: Option<&v1::Resource
     }
 }
 
+/// Older versions know images as a registry's, or as one node's alone.
+fn of_images<'a>(mut images: impl Iterator<Item = &'a v1::Image>) -> u32 {
+    match images.any(|image| image.shared) {
+        true => LEVEL_SCHEDULING,
+        false => FIRST,
+    }
+}
+
+fn built_image(build: &v1::BuildObservation) -> Option<&v1::Image> {
+    match build.outcome.as_ref()?.kind.as_ref()? {
+        v1::build_outcome::Kind::Built(built) => built.image.as_ref(),
+        v1::build_outcome::Kind::Failed(_) => None,
+    }
+}
+
 fn of_facts(facts: &v1::Facts) -> u32 {
-    let is_new = facts.storage || !facts.volumes.is_empty() || !facts.host_paths.is_empty();
-    if is_new || facts.private_network || !facts.devices.is_empty() || !facts.meta.is_empty() {
+    let has_storage = facts.storage || !facts.volumes.is_empty() || !facts.host_paths.is_empty();
+    let says_more = facts.private_network || facts.machine.is_some();
+    let offers_more = !facts.devices.is_empty() || !facts.image_address.is_empty();
+    if says_more || offers_more || has_storage || !facts.meta.is_empty() {
         LEVEL_SCHEDULING
     } else {
         FIRST

@@ -9,6 +9,7 @@ mod node;
 mod plan;
 mod quarantine;
 mod rebalance;
+mod registry;
 mod rollout;
 mod server;
 mod service;
@@ -16,10 +17,11 @@ mod settings;
 mod token;
 
 use prost::Message as _;
+use skep_model::id::ServiceId;
 use skep_model::problem::{Code, Problem};
 use skep_proto::convert::{self, id_bits};
 use skep_proto::v1::command::Kind;
-use skep_proto::{LEVEL_SERVERS, v1};
+use skep_proto::{LEVEL_SCHEDULING, LEVEL_SERVERS, v1};
 
 use crate::answer::{Outcome, Repeat, Reply};
 use crate::change::Change;
@@ -270,6 +272,20 @@ impl Context<'_> {
             Kind::SetScope(message) => self.set_scope(message),
             Kind::PutPool(message) => self.put_pool(message),
             Kind::RemovePool(message) => self.remove_pool(&message),
+            Kind::PutRegistry(message) => self.put_registry(message),
+            Kind::RemoveRegistry(message) => self.remove_registry(&message),
+            Kind::TakeSeat(message) => self.take_seat(&message),
+        }
+    }
+
+    /// The same, for what changed of a service as it is in the state: what has no routes changes none.
+    /// Every session would have to be told of the table otherwise, for each of a fleet's workers.
+    pub(crate) fn touch_routes_of(&mut self, service: ServiceId) {
+        let service = self.state.service(service);
+        let is_routed = service.is_none_or(|service| service.spec.is_routed());
+        // Servers that are older than the level count every change.
+        if is_routed || self.state.feature_level() < LEVEL_SCHEDULING {
+            self.touch_routes();
         }
     }
 

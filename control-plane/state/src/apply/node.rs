@@ -8,7 +8,7 @@ use skep_model::name;
 use skep_model::node::{Admin, Facts, MAX_META, Node, NodeStatus, check_meta};
 use skep_model::problem::{Code, Problem};
 use skep_model::server::Role;
-use skep_proto::convert::enum_value;
+use skep_proto::convert::{enum_value, id_bits, optional_id_bits};
 use skep_proto::v1;
 
 use super::{Context, Outcome, Reply, bits, missing, not_found, understood};
@@ -35,6 +35,7 @@ impl Context<'_> {
             // Operators say what is in it, not the node.
             meta: BTreeMap::new(),
             admin: Default::default(),
+            seat: 0,
             ..node
         });
         self.changes.push(Change::Node(joined));
@@ -69,6 +70,29 @@ impl Context<'_> {
                 ..(*node).clone()
             });
         }
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn take_seat(&mut self, message: &v1::TakeSeat) -> Outcome {
+        let node = self.node(&message.node)?;
+        let expected = optional_id_bits("expected", &message.expected);
+        let seat = id_bits("seat", &message.seat);
+        let (Ok(expected), Ok(seat)) = (expected, seat) else {
+            return Err(missing("seat"));
+        };
+        // Said again by the one who has it: nothing to do.
+        if node.seat == seat {
+            return Ok(Reply::Done);
+        }
+        if node.seat != expected {
+            let text = format!("another agent speaks for node `{}`", node.name);
+            return Err(Problem::new(Code::Conflict, text).at("seat"));
+        }
+        // Placement need not know: no generation, no change.
+        self.state.put_node(Node {
+            seat,
+            ..(*node).clone()
+        });
         Ok(Reply::Done)
     }
 

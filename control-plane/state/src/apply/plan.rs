@@ -101,7 +101,7 @@ impl Context<'_> {
             desired_index: self.state.index,
             ..(*old).clone()
         });
-        self.touch_routes();
+        self.touch_routes_of(service);
         if !is_live {
             self.prune_ended(service, of_jobs);
         }
@@ -152,7 +152,7 @@ impl Context<'_> {
         let (ended, service, of_jobs) = (!next.is_live(), next.service, next.job.is_some());
         self.put_allocation(next);
         if was_routable != is_routable {
-            self.touch_routes();
+            self.touch_routes_of(service);
         }
         if ended {
             if let Some(node) = self.state.node(node).cloned() {

@@ -116,11 +116,16 @@ impl Context<'_> {
             }
             Phase::Trial => {
                 self.check_all_healthy(service)?;
-                policy.next_phase(Phase::Trial, now_ms)
+                policy.next_phase(Phase::Trial, (true, now_ms))
             }
             Phase::Kept { .. } => Some(Phase::Kept { until_ms: now_ms }),
             Phase::Canary { .. } if message.full => Some(Phase::Rolling),
-            phase @ Phase::Canary { .. } => policy.next_phase(phase, now_ms),
+            phase @ Phase::Canary { .. } => policy.next_phase(phase, (true, now_ms)),
+            Phase::Before => {
+                let text = "the release phase has not ended";
+                return Err(Problem::new(Code::Conflict, text)
+                    .hint("`skep jobs` shows it; `skep rollout abort` gives the release up"));
+            }
         };
         if let Some(phase) = next {
             let text = format!("promoted by {}", message.by);

@@ -98,9 +98,14 @@ impl Context<'_> {
             service: next.id,
             generation: next.generation,
         };
-        self.changes.push(Change::Service(next.id));
+        let id = next.id;
+        self.changes.push(Change::Service(id));
+        if self.state.service(id).is_some() {
+            // Before and after: a service may cease to have routes.
+            self.touch_routes_of(id);
+        }
         self.state.put_service(next);
-        self.touch_routes();
+        self.touch_routes_of(id);
         Ok(reply)
     }
 

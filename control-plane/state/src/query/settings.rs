@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use skep_model::id::{EnvironmentId, ServiceId, WorkspaceId};
+use skep_model::registry::RegistryLogin;
 use skep_model::service::Service;
 use skep_model::settings::{Pool, Scope, ScopeSettings};
 
@@ -31,6 +32,16 @@ impl State {
     /// A pool that has a policy.
     pub fn pool(&self, name: &str) -> Option<&Arc<Pool>> {
         self.pools.get(name)
+    }
+
+    /// Every login at a registry, by host.
+    pub fn registries(&self) -> impl Iterator<Item = &Arc<RegistryLogin>> {
+        self.registries.values()
+    }
+
+    /// The login at a registry.
+    pub fn registry(&self, host: &str) -> Option<&Arc<RegistryLogin>> {
+        self.registries.get(host)
     }
 
     /// Environment and workspace that a service belongs to.

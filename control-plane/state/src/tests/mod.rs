@@ -9,6 +9,7 @@ mod levels;
 mod nodes;
 mod quarantine;
 mod rebalance;
+mod registries;
 mod rollouts;
 mod scale;
 mod servers;
@@ -223,6 +224,7 @@ pub(crate) fn join(token: TokenId, secret_hash: Vec<u8>, id: NodeId, name: &str)
         joined_ms: 0,
         meta: std::collections::BTreeMap::new(),
         admin: Default::default(),
+        seat: 0,
     };
     Kind::JoinNode(v1::JoinNode {
         token: id_bytes(token.as_u128()),
@@ -279,6 +281,7 @@ pub(crate) fn release(number: u64, deployment: DeploymentId) -> Release {
             reference: "app".into(),
             digest: "sha256:0".into(),
             node: None,
+            shared: false,
         },
         kind: ServiceType::Web,
         port: Some(8080),
@@ -286,6 +289,8 @@ pub(crate) fn release(number: u64, deployment: DeploymentId) -> Release {
         variables: BTreeMap::new(),
         resources: ServiceSpec::default().resources,
         placement: Default::default(),
+        container: Default::default(),
+        hooks: Default::default(),
         health: ServiceSpec::default().health,
         restart: ServiceSpec::default().restart,
         stop_grace_ms: 0,

@@ -100,6 +100,24 @@ fn ends_are_final_and_desired_never_goes_back() {
 }
 
 #[test]
+fn a_worker_changes_no_table_and_what_ceases_to_have_routes_does() {
+    let (mut world, allocation) = World::with_live_release();
+    let mut worker = world.service().clone();
+    worker.spec.kind = ServiceType::Worker;
+    world.ok(put_service(&worker, worker.generation));
+    let revision = world.state.routes_revision();
+    assert_eq!(revision, world.index, "its routes are gone");
+    world.observe(allocation, Seen::Unhealthy);
+    world.observe(allocation, Seen::Healthy);
+    world.desire(allocation, Desired::Drain);
+    assert_eq!(world.state.routes_revision(), revision);
+    let mut back = world.service().clone();
+    back.spec = service().spec;
+    world.ok(put_service(&back, back.generation));
+    assert_eq!(world.state.routes_revision(), world.index, "they are back");
+}
+
+#[test]
 fn an_observation_says_what_it_changed_once() {
     let (mut world, allocation) = World::with_live_release();
     let first = world
@@ -225,4 +243,28 @@ fn what_operators_want_of_a_node_is_told_to_placement_once() {
         ..v1::SetNodeAdmin::default()
     };
     assert_eq!(world.refused(Kind::SetNodeAdmin(nobody)), Code::NotFound);
+}
+
+#[test]
+fn a_seat_goes_from_one_life_of_an_agent_to_the_next_and_to_nobody_else() {
+    let mut world = World::with_service();
+    let take = |expected: u128, seat: u128| {
+        Kind::TakeSeat(v1::TakeSeat {
+            node: id_bytes(NODE.as_u128()),
+            expected: skep_proto::convert::optional_id_bytes(expected),
+            seat: skep_proto::convert::optional_id_bytes(seat),
+        })
+    };
+    let generation = world.state.node(NODE).expect("there").generation;
+    world.ok(take(0, 1));
+    world.ok(take(1, 2));
+    // Said again: the same.
+    world.ok(take(1, 2));
+    assert_eq!(world.refused(take(1, 3)), Code::Conflict, "a copy");
+    assert_eq!(world.refused(take(0, 3)), Code::Conflict, "an older copy");
+    assert_eq!(world.refused(take(2, 0)), Code::Internal);
+    let node = world.state.node(NODE).expect("there");
+    assert_eq!((node.seat, node.generation), (2, generation));
+    let read = State::decode(&world.state.encode()).expect("decodes");
+    assert_eq!(read, world.state);
 }

@@ -87,7 +87,7 @@ fn request(
         ("version", "2"),
         ("session", session),
         ("dockerfile", &build.dockerfile),
-        ("t", &build.tag),
+        ("t", &build.name.full()),
         ("labels", &labels),
     ];
     let query: Vec<String> = query

@@ -26,7 +26,7 @@ pub(super) async fn build(
 ) -> Result<String, Problem> {
     let options = BuildImageOptions {
         dockerfile: build.dockerfile.clone(),
-        t: Some(build.tag.clone()),
+        t: Some(build.name.full()),
         rm: true,
         forcerm: true,
         labels: Some(build.labels()),
@@ -34,7 +34,8 @@ pub(super) async fn build(
     };
     let docker = build.env.docker.clone().with_timeout(ANSWER_LIMIT);
     let body = bollard::body_try_stream(ReceiverStream::new(context));
-    let mut answers = std::pin::pin!(docker.build_image(options, None, Some(body)));
+    let mut answers =
+        std::pin::pin!(docker.build_image(options, Some(build.env.logins.all()), Some(body)));
     let mut progress = Progress::default();
     let mut id = None;
     let mut failed = None;
@@ -52,7 +53,7 @@ pub(super) async fn build(
     }
     match failed {
         Some(error) => Err(explain(&error, progress.failed())),
-        None => Ok(id.unwrap_or_else(|| build.tag.clone())),
+        None => Ok(id.unwrap_or_else(|| build.name.full())),
     }
 }
 

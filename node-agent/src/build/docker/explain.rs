@@ -5,6 +5,7 @@ use skep_model::problem::{Code, Problem};
 
 use super::super::image;
 use super::super::progress::Tail;
+use crate::images::says_full;
 
 /// How BuildKit calls looking up the image that FROM names.
 const BASE: &str = "load metadata for ";
@@ -31,6 +32,12 @@ pub(super) fn explain(error: &Error, failed: (Option<&str>, &Tail)) -> Problem {
     if has(&["requires BuildKit", "--mount option", "--chmod option"]) {
         return problem
             .hint("this Dockerfile needs BuildKit, which the node's daemon does not offer: upgrade Docker, or remove `buildkit: false` from its daemon.json");
+    }
+    if says_full(said) {
+        return problem.hint(
+            "the building node's disk is full; what runs there runs on: free space on it (docker \
+             system df), then deploy again",
+        );
     }
     let is_base = failed.0.is_some_and(|step| step.starts_with(BASE));
     if has(&[

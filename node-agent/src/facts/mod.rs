@@ -1,11 +1,14 @@
 //! What this machine is: read from the kernel, from Docker and from the data plane.
 
+mod machine;
+mod read;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::models::SystemInfo;
-use procfs::Current;
+use skep_model::machine::Machine;
 use skep_model::node::Facts;
 use sysinfo::{Disks, System};
 use tokio::sync::{Notify, watch};
@@ -29,8 +32,7 @@ pub(crate) fn machine(options: &Options) -> Facts {
     let devices = options.devices.iter();
     let devices = devices.map(|(name, paths)| (name.clone(), paths.len() as u32));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    // In an LXC guest lxcfs answers here with the guest's own limit.
-    let memory = procfs::Meminfo::current().map_or(0, |meminfo| meminfo.mem_total);
+    let (machine, memory) = this_machine(options.memory_bytes);
     Facts {
         hostname: System::host_name().unwrap_or_default(),
         architecture: std::env::consts::ARCH.to_owned(),
@@ -51,23 +53,40 @@ pub(crate) fn machine(options: &Options) -> Facts {
             .iter()
             .map(|path| path.display().to_string())
             .collect(),
+        machine,
         ..Facts::default()
     }
 }
 
+/// What this machine is, and its memory in bytes: found out, or as an operator says.
+pub(crate) fn this_machine(said_bytes: Option<u64>) -> (Machine, u64) {
+    machine::machine(&read::read(), said_bytes)
+}
+
+/// Adds what is wrong with a storage driver.
+pub(crate) fn judge_storage(machine: &mut Machine, driver: &str) {
+    machine::add_docker(machine, driver, 0);
+}
+
+/// Size of the filesystem that holds `path` and what of it is free, in bytes; 0: not known. Blocks on
+/// the disk.
+pub(crate) fn disk_room(path: &Path) -> (u64, u64) {
+    let Ok(disks) = Disks::new_with_refreshed_list() else {
+        return (0, 0);
+    };
+    let holds = disks.iter().filter(|it| path.starts_with(it.mount_point()));
+    let nearest = holds.max_by_key(|it| it.mount_point().as_os_str().len());
+    nearest.map_or((0, 0), |it| (it.total_space(), it.available_space()))
+}
+
 /// Size of the filesystem that holds `path`; 0: not known. Blocks on the disk.
 fn disk_bytes(path: &Path) -> u64 {
-    let Ok(disks) = Disks::new_with_refreshed_list() else {
-        return 0;
-    };
-    let holds = disks
-        .iter()
-        .filter(|disk| path.starts_with(disk.mount_point()));
-    let nearest = holds.max_by_key(|disk| disk.mount_point().as_os_str().len());
-    nearest.map_or(0, sysinfo::Disk::total_space)
+    disk_room(path).0
 }
 
 async fn add_docker(facts: &mut Facts, info: SystemInfo) {
+    let driver = info.driver.as_deref().unwrap_or_default();
+    machine::add_docker(&mut facts.machine, driver, cgroup_version(&info));
     facts.docker_version = info.server_version.unwrap_or_default();
     if let Some(root) = info.docker_root_dir {
         let size = spawn_blocking(move || disk_bytes(Path::new(&root))).await;
@@ -75,15 +94,25 @@ async fn add_docker(facts: &mut Facts, info: SystemInfo) {
     }
 }
 
+fn cgroup_version(info: &SystemInfo) -> u32 {
+    use bollard::models::SystemInfoCgroupVersionEnum as Version;
+    match info.cgroup_version {
+        Some(Version::_1) => 1,
+        Some(Version::_2) => 2,
+        _ => 0,
+    }
+}
+
 /// Keeps the facts that a server is greeted with true, until `cancel`.
 pub(crate) async fn keep(
-    runtime: Runtime,
+    (runtime, image_address): (Runtime, String),
     mut net: watch::Receiver<Option<NetStatusLocal>>,
     outbox: Arc<Outbox>,
     (options, volumes_made): (Options, Arc<Notify>),
     cancel: CancellationToken,
 ) {
     let mut facts = machine(&options);
+    facts.image_address = Some(image_address);
     let keep = async {
         // Not there in time: then it is told when it comes.
         let _ = timeout(PATIENCE, net.wait_for(Option::is_some)).await;
@@ -97,9 +126,15 @@ pub(crate) async fn keep(
                     facts.cpu_millis = machine.cpu_millis;
                     facts.memory_bytes = machine.memory_bytes;
                     facts.volumes = machine.volumes;
+                    let said = std::mem::replace(&mut facts.machine, machine.machine);
                     // While Docker is away what it said last stays.
-                    if let Ok(info) = runtime.info().await {
-                        add_docker(&mut facts, info).await;
+                    match runtime.info().await {
+                        Ok(info) => add_docker(&mut facts, info).await,
+                        Err(_) => machine::add_docker(
+                            &mut facts.machine,
+                            &said.storage_driver,
+                            said.cgroup_version,
+                        ),
                     }
                 }
             }

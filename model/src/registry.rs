@@ -1,0 +1,150 @@
+//! Registries that ask who pulls: where, as whom, and with which secret.
+
+use serde::{Deserialize, Serialize};
+
+use crate::problem::Problem;
+use crate::variable::Sealed;
+
+/// Most logins of a cluster.
+pub const MAX_REGISTRIES: usize = 64;
+/// Longest host, in bytes.
+pub const MAX_HOST: usize = 253;
+/// Longest user, in bytes.
+pub const MAX_USER: usize = 256;
+/// Longest password or token, in bytes.
+pub const MAX_PASSWORD: usize = 16 << 10;
+
+/// One login. Written by operators; nodes use it for every image of that registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistryLogin {
+    /// Host, with its port where it has one, as references to images begin: `ghcr.io`,
+    /// `registry.example.com:5000`; `docker.io` for references without a host.
+    pub host: String,
+    /// As whom.
+    pub user: String,
+    /// Password or token, sealed.
+    pub password: Sealed,
+    /// Cluster time at which it was set, ms since the epoch.
+    pub changed_ms: u64,
+}
+
+/// A login as a node is given it: only over mTLS, and never written down there.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RegistryAccess {
+    /// As in [`RegistryLogin`].
+    pub host: String,
+    /// As whom.
+    pub user: String,
+    /// In plain text.
+    pub password: String,
+}
+
+impl std::fmt::Debug for RegistryAccess {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RegistryAccess({}@{})", self.user, self.host)
+    }
+}
+
+/// A login as people see it: without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RegistryShown {
+    /// As in [`RegistryLogin`].
+    pub host: String,
+    /// As whom.
+    pub user: String,
+    /// When it was set, ms since the epoch.
+    pub changed_ms: u64,
+}
+
+impl From<&RegistryLogin> for RegistryShown {
+    fn from(login: &RegistryLogin) -> Self {
+        Self {
+            host: login.host.clone(),
+            user: login.user.clone(),
+            changed_ms: login.changed_ms,
+        }
+    }
+}
+
+/// Checks the host of a registry.
+///
+/// # Errors
+/// Says what is accepted.
+pub fn check_host(host: &str) -> Result<(), Problem> {
+    let (name, port) = match host.split_once(':') {
+        Some((name, port)) => (name, Some(port)),
+        None => (host, None),
+    };
+    let is_name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-".contains(&b);
+    let has_name = !name.is_empty() && host.len() <= MAX_HOST && name.bytes().all(is_name);
+    let has_port = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
+    if has_name && has_port {
+        return Ok(());
+    }
+    let shown: String = host.chars().take(60).collect();
+    let text = format!("`{}` is not a registry", shown.escape_debug());
+    Err(Problem::invalid("host", text).hint(
+        "a host as references begin, without https://: ghcr.io, or registry.example.com:5000",
+    ))
+}
+
+/// Checks user and password.
+///
+/// # Errors
+/// Says which is not accepted; never what it is.
+pub fn check_access(user: &str, password: &str) -> Result<(), Problem> {
+    let is_line = |text: &str| !text.is_empty() && !text.chars().any(char::is_control);
+    if user.len() > MAX_USER || !is_line(user) || user.contains(':') {
+        let text = format!("the user is one line of 1 to {MAX_USER} bytes without a colon");
+        return Err(Problem::invalid("user", text));
+    }
+    if password.len() > MAX_PASSWORD || !is_line(password) {
+        let text = format!("the password is one line of 1 to {MAX_PASSWORD} bytes");
+        return Err(Problem::invalid("password", text));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_as_references_begin() {
+        for good in [
+            "ghcr.io",
+            "docker.io",
+            "registry.example.com:5000",
+            "localhost:1",
+        ] {
+            assert_eq!(check_host(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            "https://ghcr.io",
+            "GHCR.io",
+            "a/b",
+            "a:0",
+            "a:x",
+            ":1",
+            &"a".repeat(254),
+        ] {
+            assert!(check_host(bad).is_err(), "{bad}");
+        }
+        assert!(check_access("me", "secret").is_ok());
+        let long = "x".repeat(MAX_PASSWORD + 1);
+        for (user, password) in [
+            ("", "x"),
+            ("a:b", "x"),
+            ("a", ""),
+            ("a", "x\ny"),
+            ("a", &long),
+        ] {
+            let refused = check_access(user, password)
+                .expect_err("refused")
+                .to_string();
+            assert!(!refused.contains('\n') && refused.len() < 200);
+        }
+    }
+}

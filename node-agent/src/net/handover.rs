@@ -1,0 +1,279 @@
+//! From one data plane to its successor without a connection lost: the listening sockets themselves
+//! change hands (SCM_RIGHTS, unix(7)), so that no client is ever refused, and the older process
+//! finishes what it has begun.
+//!
+//! Over a socket beside the agent's, in the same private folder:
+//!
+//! 1. The successor connects. The older takes no more tables from here on, and sends its three
+//!    listeners with the sequence up to which everything is drained there.
+//! 2. The successor loads the last table, serves, and says so. Until then nothing has changed: where it
+//!    dies, the older goes on.
+//! 3. The older confirms, accepts nothing more and drains. The connection ends with the process: until
+//!    then the successor says of nothing newer that it is drained.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener as StdUnixListener;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::time::timeout;
+
+/// Each step of the other side: a table of the largest size is loaded within it.
+const STEP_LIMIT: Duration = Duration::from_secs(30);
+/// Listeners that change hands: apps, admin, agent.
+const LISTENERS: usize = 3;
+/// What the two say.
+const READY: u8 = b'R';
+const CONFIRMED: u8 = b'C';
+
+/// The sockets could not change hands.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is nobody to take over from.
+    #[error("no data plane hands over at {}: is one running, and new enough?", path.display())]
+    Nobody {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// Why it is not there.
+        source: io::Error,
+    },
+    /// It broke off.
+    #[error("the other data plane broke off the handover")]
+    Broken(#[source] io::Error),
+    /// It says something else.
+    #[error("the other data plane does not keep to the handover: it may be of another version")]
+    Unlike,
+}
+
+/// Where the older process waits for its successor.
+pub(super) fn path(socket: &Path) -> PathBuf {
+    let mut path = socket.as_os_str().to_owned();
+    path.push(".next");
+    path.into()
+}
+
+/// The listeners of a data plane.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    pub(super) apps: TcpListener,
+    pub(super) admin: TcpListener,
+    pub(super) agent: StdUnixListener,
+}
+
+/// The successor's side of a handover.
+#[derive(Debug)]
+pub(super) struct Succession {
+    stream: UnixStream,
+    /// Everything up to this sequence is drained in the older process.
+    pub(super) drained: u64,
+}
+
+/// Takes the listeners of the data plane that serves `socket`, which accepts on until
+/// [`Succession::ready`].
+pub(super) async fn succeed(socket: &Path) -> Result<(Listeners, Succession), Error> {
+    let path = path(socket);
+    let nobody = |source| Error::Nobody {
+        path: path.clone(),
+        source,
+    };
+    let stream = UnixStream::connect(&path).await.map_err(nobody)?;
+    let received = async {
+        loop {
+            stream.readable().await?;
+            match stream.try_io(tokio::io::Interest::READABLE, || receive(&stream)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return other,
+            }
+        }
+    };
+    let received = timeout(STEP_LIMIT, received).await;
+    let received = received.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let (drained, fds) = received.map_err(Error::Broken)?;
+    let [apps, admin, agent] = <[OwnedFd; LISTENERS]>::try_from(fds).map_err(|_| Error::Unlike)?;
+    let listeners = Listeners {
+        apps: apps.into(),
+        admin: admin.into(),
+        agent: agent.into(),
+    };
+    Ok((listeners, Succession { stream, drained }))
+}
+
+impl Succession {
+    /// This process serves: the older is to stop accepting. Answers when it has.
+    pub(super) async fn ready(&mut self) -> Result<(), Error> {
+        let step = async {
+            self.stream.write_all(&[READY]).await?;
+            self.stream.read_u8().await
+        };
+        let step = timeout(STEP_LIMIT, step).await;
+        let step = step.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        match step.map_err(Error::Broken)? {
+            CONFIRMED => Ok(()),
+            _ => Err(Error::Unlike),
+        }
+    }
+
+    /// Waits for the end of the older process, however it comes.
+    pub(super) async fn over(mut self) {
+        let _ = self.stream.read_u8().await;
+    }
+}
+
+/// Offers the listeners to one successor after the other until one of them serves; answers with the
+/// connection that is to be held to the end of the process. `freeze` is called for each: while what it
+/// answers lives no table is taken; it tells what is drained.
+pub(super) async fn offer<G>(
+    socket: StdUnixListener,
+    listeners: &[OwnedFd; LISTENERS],
+    freeze: impl Fn() -> BoxFuture<'static, (G, u64)>,
+) -> io::Result<Held<G>> {
+    let waiting = UnixListener::from_std(socket)?;
+    loop {
+        let (mut stream, _) = waiting.accept().await?;
+        let (frozen, drained) = freeze().await;
+        match timeout(STEP_LIMIT, hand_over(&mut stream, listeners, drained)).await {
+            Ok(Ok(())) => {
+                // The successor waits for its own under this name.
+                drop(waiting);
+                return Ok(Held {
+                    stream,
+                    _frozen: frozen,
+                });
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "a successor broke off: serving on"),
+            Err(_) => tracing::warn!("a successor took too long: serving on"),
+        }
+    }
+}
+
+/// A handover that holds until the end of the process.
+pub(super) struct Held<G> {
+    stream: UnixStream,
+    _frozen: G,
+}
+
+impl<G> Held<G> {
+    /// Nothing more is accepted here.
+    pub(super) async fn confirm(&mut self) {
+        // A successor that died now leaves nobody to serve: whoever watches the processes starts one.
+        if let Err(error) = self.stream.write_all(&[CONFIRMED]).await {
+            tracing::error!(%error, "the successor is gone");
+        }
+    }
+}
+
+async fn hand_over(
+    stream: &mut UnixStream,
+    listeners: &[OwnedFd; LISTENERS],
+    drained: u64,
+) -> io::Result<()> {
+    stream.writable().await?;
+    let to = &*stream;
+    to.try_io(tokio::io::Interest::WRITABLE, || {
+        send(to, listeners, drained)
+    })?;
+    match stream.read_u8().await? {
+        READY => Ok(()),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+fn send(to: impl AsFd, listeners: &[OwnedFd; LISTENERS], drained: u64) -> io::Result<()> {
+    let fds = listeners.each_ref().map(|fd| fd.as_fd());
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(LISTENERS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let has_room = control.push(SendAncillaryMessage::ScmRights(&fds));
+    debug_assert!(has_room, "the space is made for them");
+    let bytes = drained.to_be_bytes();
+    let sent = sendmsg(
+        to,
+        &[IoSlice::new(&bytes)],
+        &mut control,
+        SendFlags::NOSIGNAL,
+    )?;
+    match sent == bytes.len() {
+        true => Ok(()),
+        false => Err(io::ErrorKind::WriteZero.into()),
+    }
+}
+
+fn receive(from: impl AsFd) -> io::Result<(u64, Vec<OwnedFd>)> {
+    let mut bytes = [0; 8];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(LISTENERS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut into = [IoSliceMut::new(&mut bytes)];
+    let received = recvmsg(from, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    if received.bytes != 8 || received.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let mut fds = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(given) = message {
+            fds.extend(given);
+        }
+    }
+    Ok((u64::from_be_bytes(bytes), fds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt as _;
+    use skep_identity::grpc::bind_uds;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+    fn listeners(folder: &Path) -> ([OwnedFd; LISTENERS], std::net::SocketAddr) {
+        let apps = TcpListener::bind("127.0.0.1:0").expect("bound");
+        let address = apps.local_addr().expect("an address");
+        let admin = TcpListener::bind("127.0.0.1:0").expect("bound");
+        let agent = StdUnixListener::bind(folder.join("agent")).expect("bound");
+        ([apps.into(), admin.into(), agent.into()], address)
+    }
+
+    #[tokio::test]
+    async fn listeners_change_hands_and_a_successor_that_dies_changes_nothing() {
+        let folder = tempfile::tempdir().expect("folder");
+        let socket = folder.path().join("run/net.sock");
+        let bound = bind_uds(&path(&socket)).expect("bound").into_listener();
+        let (fds, address) = listeners(folder.path());
+        let frozen = Arc::new(AtomicU32::new(0));
+        let times = frozen.clone();
+        let older = tokio::spawn(async move {
+            let freeze = move || {
+                let count = times.fetch_add(1, Relaxed);
+                async move { (count, 7) }.boxed()
+            };
+            let mut held = offer(bound, &fds, freeze).await.expect("handed over");
+            held.confirm().await;
+            held
+        });
+        // One that dies before it serves.
+        drop(succeed(&socket).await.expect("the listeners"));
+        let (taken, mut succession) = succeed(&socket).await.expect("the listeners");
+        assert_eq!(succession.drained, 7);
+        assert_eq!(taken.apps.local_addr().expect("an address"), address);
+        succession.ready().await.expect("confirmed");
+        let held = older.await.expect("no panic");
+        assert_eq!(frozen.load(Relaxed), 2);
+        // The older is gone, and its address still accepts.
+        let over = tokio::spawn(succession.over());
+        drop(held);
+        over.await.expect("heard of its end");
+        taken.apps.set_nonblocking(false).expect("set");
+        let client = std::net::TcpStream::connect(address).expect("connects");
+        taken.apps.accept().expect("accepted here");
+        drop(client);
+        assert!(matches!(succeed(&socket).await, Err(Error::Nobody { .. })));
+    }
+}
