@@ -32,3 +32,4 @@ pub mod spec;
 pub mod storage;
 pub mod tenancy;
 pub mod variable;
+pub mod volume;

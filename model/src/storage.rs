@@ -133,6 +133,13 @@ pub struct HeldVolume {
     pub name: String,
 }
 
+impl HeldVolume {
+    /// How the API names it: unique on its node, and almost always in the cluster.
+    pub fn key(&self) -> String {
+        format!("{}.{}", self.service, self.name)
+    }
+}
+
 impl Storage {
     /// Nothing at all.
     pub fn is_empty(&self) -> bool {

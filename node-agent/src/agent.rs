@@ -231,8 +231,10 @@ impl Agent {
             outbox: outbox.clone(),
         };
         tasks.spawn(publisher.run(shutdown.clone()));
+        let shelf = Arc::new(Shelf::new(&options, node, volumes_made));
+        tasks.spawn(shelf.clone().tidy());
         let shells = Shells::new(
-            runtime.clone(),
+            (runtime.clone(), shelf.clone()),
             servers.clone(),
             tasks.clone(),
             shutdown.clone(),
@@ -293,7 +295,7 @@ impl Agent {
                 writer: writer.clone(),
                 done,
                 tasks: TaskTracker::new(),
-                shelf: Arc::new(Shelf::new(&options, node, volumes_made)),
+                shelf,
             },
             builds: Builds::new(env, outbox.clone(), metrics.clone(), finished),
             runtime,

@@ -192,16 +192,33 @@ impl Executor {
             }
             Err(error) => return Err(refused(&error)),
         };
+        let made = self
+            .make(assignment, (attempt, grant), (&image, cancel))
+            .await;
+        if made.is_err() {
+            // No container will ever read them.
+            self.shelf.discard(id, attempt).await;
+        }
+        made
+    }
+
+    /// Makes and starts the container, with all that it is given.
+    async fn make(
+        &self,
+        assignment: &Assignment,
+        (attempt, grant): (u32, &Grant),
+        (image, cancel): (&str, CancellationToken),
+    ) -> Result<Seen, Failure> {
         let mounts = self.shelf.prepare(assignment, attempt).await;
         let mounts = mounts.map_err(|problem| failure(problem, true))?;
-        let prepared = self.prepare(assignment, attempt, (&image, &mounts));
+        let prepared = self.prepare(assignment, attempt, (image, &mounts));
         let Some(prepared) = cancel.run_until_cancelled(prepared).await else {
             return Err(failure(not_wanted(), false));
         };
         prepared?;
         let started = self
             .runtime
-            .start(assignment, (attempt, grant), (&image, &mounts))
+            .start(assignment, (attempt, grant), (image, &mounts))
             .await;
         let seen = started.map_err(|error| refused(&error))?;
         let mut seen = seen.ok_or_else(|| {

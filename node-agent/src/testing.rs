@@ -69,6 +69,7 @@ pub(crate) fn options() -> crate::Options {
         devices: Default::default(),
         host_paths: Vec::new(),
         secrets_dir: "/nonexistent".into(),
+        volume_command: None,
         log_budget_bytes: crate::options::LOG_BUDGET_BYTES,
         ship_logs_to: Vec::new(),
     }

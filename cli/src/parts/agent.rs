@@ -89,6 +89,10 @@ pub(crate) struct Args {
         default_value = "/run/skep/secrets"
     )]
     pub(crate) secrets_dir: PathBuf,
+    /// A program of yours that makes, snapshots, clones and removes the folders of volumes, by the means of
+    /// your filesystem [default: plain folders and `cp --reflink=auto`]
+    #[arg(long, value_name = "PROGRAM", env = "SKEP_AGENT_VOLUME_COMMAND")]
+    pub(crate) volume_command: Option<PathBuf>,
     /// Port of the image registry for this node's Docker, on the loopback; 0: any
     #[arg(
         long,
@@ -178,6 +182,7 @@ fn run_agent(args: Args) -> Result<(), Failure> {
         devices: devices(args.device),
         host_paths: args.allow_host_path,
         secrets_dir: args.secrets_dir,
+        volume_command: args.volume_command,
         memory_bytes: args.memory,
         moved: args.moved,
         log_budget_bytes: args.log_budget.saturating_mul(1 << 20),

@@ -11,5 +11,6 @@ mod session;
 pub mod shells;
 mod told;
 pub mod uploads;
+mod volumes;
 
 pub(crate) use session::status;

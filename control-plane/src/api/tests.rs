@@ -16,6 +16,7 @@ mod samples;
 mod servers;
 mod services;
 mod settings;
+mod volumes;
 
 use std::sync::Arc;
 

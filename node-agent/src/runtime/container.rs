@@ -9,7 +9,7 @@ use bollard::models::{
 };
 use skep_model::assignment::Assignment;
 use skep_model::container::Ulimit;
-use skep_model::id::{AllocationId, ClusterId, NodeId};
+use skep_model::id::{AllocationId, ClusterId, NodeId, ServiceId};
 
 use crate::plan::Grant;
 
@@ -71,6 +71,13 @@ impl Labels {
     pub(crate) fn filter_of(&self, allocation: AllocationId) -> Vec<String> {
         let mut labels = self.filter();
         labels.push(format!("{LABEL_ALLOCATION}={allocation}"));
+        labels
+    }
+
+    /// Docker's filter for one service.
+    pub(crate) fn filter_of_service(&self, service: ServiceId) -> Vec<String> {
+        let mut labels = self.filter();
+        labels.push(format!("{LABEL_SERVICE}={service}"));
         labels
     }
 }

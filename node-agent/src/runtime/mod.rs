@@ -22,7 +22,7 @@ use bollard::query_parameters::{
     CreateContainerOptions, ListContainersOptions, RemoveContainerOptions, StopContainerOptions,
 };
 use skep_model::assignment::Assignment;
-use skep_model::id::{AllocationId, ClusterId, NodeId};
+use skep_model::id::{AllocationId, ClusterId, NodeId, ServiceId};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -248,6 +248,13 @@ impl Runtime {
         let found = self
             .list_filtered(self.labels.filter_of(allocation))
             .await?;
+        Ok(found.into_iter().map(|(_, seen)| seen).collect())
+    }
+
+    /// The containers of one service.
+    pub(crate) async fn containers_of(&self, service: ServiceId) -> Result<Vec<Seen>, Error> {
+        let labels = self.labels.filter_of_service(service);
+        let found = self.list_filtered(labels).await?;
         Ok(found.into_iter().map(|(_, seen)| seen).collect())
     }
 

@@ -626,6 +626,7 @@ async fn a_node_joins_once_and_is_itself_ever_after() {
         devices: Default::default(),
         host_paths: Vec::new(),
         secrets_dir: "/none".into(),
+        volume_command: None,
         log_budget_bytes: 0,
         ship_logs_to: Vec::new(),
     };

@@ -1,7 +1,9 @@
 //! What is mounted into containers: volumes, paths of the node, secrets as files. Owns the folders
 //! that have them; which container gets what is said by its assignment.
 
+mod copies;
 mod host_paths;
+mod orders;
 mod secrets;
 #[cfg(test)]
 mod tests;
@@ -14,10 +16,11 @@ use bollard::models::{Mount, MountBindOptions, MountBindOptionsPropagationEnum, 
 use skep_model::assignment::Assignment;
 use skep_model::id::{AllocationId, NodeId};
 use skep_model::problem::{Code, Problem};
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use tokio::task::spawn_blocking;
 
 use crate::options::Options;
+use copies::Copier;
 
 /// Where a node has what containers are given.
 #[derive(Debug)]
@@ -30,6 +33,9 @@ pub(crate) struct Shelf {
     secrets: PathBuf,
     /// Told of each volume that is made, before anything is written to it.
     made: Arc<Notify>,
+    copier: Box<dyn Copier>,
+    /// Held by whoever deletes or copies volumes.
+    changing: Mutex<()>,
 }
 
 impl Shelf {
@@ -41,6 +47,8 @@ impl Shelf {
             memory: options.secrets_dir.clone(),
             secrets: options.secrets_dir.join(node.to_string()),
             made,
+            copier: copies::of(options.volume_command.as_ref()),
+            changing: Mutex::new(()),
         }
     }
 
@@ -56,24 +64,28 @@ impl Shelf {
         if assignment.storage.is_empty() {
             return Ok(Vec::new());
         }
+        let mut mounts = Vec::new();
+        for wanted in &assignment.storage.volumes {
+            let made = volumes::ensure(&self.data_dir, assignment.service, wanted, &*self.copier);
+            let (folder, is_new) = made.await?;
+            if is_new {
+                self.made.notify_one();
+            }
+            mounts.push(mount(&folder, &wanted.path, wanted.read_only));
+        }
         let (shelf, assignment) = (self.clone(), assignment.clone());
-        let made = spawn_blocking(move || shelf.prepare_now(&assignment, attempt)).await;
-        made.unwrap_or_else(|error| Err(Problem::new(Code::Runtime, error.to_string())))
+        let others = spawn_blocking(move || shelf.prepare_now(&assignment, attempt)).await;
+        mounts.extend(others.map_err(|error| Problem::new(Code::Runtime, error.to_string()))??);
+        Ok(mounts)
     }
 
+    /// All but the volumes.
     fn prepare_now(&self, assignment: &Assignment, attempt: u32) -> Result<Vec<Mount>, Problem> {
         let storage = &assignment.storage;
         let mut mounts = Vec::new();
         for wanted in &storage.host_paths {
             let host = host_paths::allowed(&wanted.host, &self.offered)?;
             mounts.push(mount(&host, &wanted.path, wanted.read_only));
-        }
-        for wanted in &storage.volumes {
-            let (folder, is_new) = volumes::ensure(&self.data_dir, assignment.service, wanted)?;
-            if is_new {
-                self.made.notify_one();
-            }
-            mounts.push(mount(&folder, &wanted.path, wanted.read_only));
         }
         if !storage.secrets.is_empty() {
             secrets::ensure_memory(&self.memory)?;
@@ -88,6 +100,16 @@ impl Shelf {
     /// Whether there may be files of an allocation's secrets.
     pub(crate) fn has_secrets(&self, allocation: AllocationId) -> bool {
         self.secrets.join(allocation.to_string()).exists()
+    }
+
+    /// Removes the secrets of a container that was not started.
+    pub(crate) async fn discard(self: &Arc<Self>, allocation: AllocationId, attempt: u32) {
+        let folder = secrets::folder(&self.secrets, allocation, attempt);
+        // There is none where it has no secrets.
+        let _ = tokio::fs::remove_dir_all(&folder).await;
+        if let Some(of_allocation) = folder.parent() {
+            let _ = tokio::fs::remove_dir(of_allocation).await;
+        }
     }
 
     /// Removes the secrets of containers that are no more; those with the numbers in `left` are.

@@ -16,6 +16,7 @@ mod settings;
 mod shell;
 mod spec;
 mod storage;
+mod volume;
 mod work;
 
 use skep_model::problem::{Code, Problem};

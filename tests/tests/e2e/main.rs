@@ -32,3 +32,4 @@ mod traefik;
 mod traefik_rolling;
 mod up;
 mod variables;
+mod volumes;
