@@ -123,6 +123,9 @@ pub(crate) enum Command {
     /// Pools of nodes: how they are filled, and what their nodes have in common
     #[command(subcommand)]
     Pool(commands::pool::Command),
+    /// What services keep on nodes
+    #[command(subcommand)]
+    Volume(commands::volume::Command),
     /// Registries that ask for a login
     #[command(subcommand)]
     Registry(commands::registry::Command),

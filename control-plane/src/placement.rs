@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use skep_model::allocation::Desired;
+use skep_model::allocation::{Desired, State as Observation};
 use skep_model::id::{AllocationId, NodeId};
 use skep_model::job::{Cause, Job, Status};
 use skep_model::node::Node;
 use skep_model::placement::Toward;
-use skep_model::service::Service;
+use skep_model::service::{Release, Service};
 use skep_model::settings::{DEFAULT_POOL, Quota, Scope};
 use skep_scheduler::cluster::Cluster;
 use skep_scheduler::filter::Surroundings;
@@ -97,11 +97,44 @@ pub fn surroundings(view: &State, service: &Service) -> Surroundings {
     Surroundings {
         workspace: view.path_of(service).map(|path| path.workspace),
         services: found.collect(),
-        data_on: None,
+        data_on: data_on(view, service),
         moving: moving(view, service),
         relaxed: view.relaxed_by(service).is_some(),
         prepared: release_phase(view, service).is_some_and(|job| job.status == Status::Succeeded),
     }
+}
+
+/// The node that has the volumes of a service, where it has any. What is there decides; before the
+/// agent has told of them, or where two nodes have some, the youngest allocation that may have written.
+fn data_on(view: &State, service: &Service) -> Option<NodeId> {
+    let release = service
+        .target()
+        .and_then(|it| view.release(service.id, it.release));
+    let is_bound = |release: &std::sync::Arc<Release>| release.storage.is_bound();
+    if !service.spec.storage.is_bound() && !release.is_some_and(is_bound) {
+        return None;
+    }
+    let has_some = |node: &&std::sync::Arc<Node>| {
+        let mut held = node.facts.volumes.iter();
+        held.any(|held| held.service == service.id)
+    };
+    let holders: Vec<NodeId> = view.nodes().filter(has_some).map(|node| node.id).collect();
+    if let [only] = holders[..] {
+        return Some(only);
+    }
+    let may_have_written = view.allocations_of(service.id).filter(|allocation| {
+        let ran = !matches!(
+            allocation.observed.state,
+            Observation::Failed | Observation::Stopped
+        );
+        let release = view.release(service.id, allocation.target.release);
+        ran && release.is_some_and(is_bound)
+            && (holders.is_empty() || holders.contains(&allocation.node))
+    });
+    let youngest = may_have_written.max_by_key(|allocation| (allocation.created_ms, allocation.id));
+    youngest
+        .map(|allocation| allocation.node)
+        .or(holders.first().copied())
 }
 
 /// The job that is the release phase of what is rolled out; none: there is none, or not yet.

@@ -197,7 +197,7 @@ impl Rules for Known {
 fn size(view: &State, allocation: &Allocation) -> Size {
     let release = view.release(allocation.service, allocation.target.release);
     release.map_or_else(Size::default, |release| {
-        Room::from(release.resources).into()
+        Room::from(release.requests()).into()
     })
 }
 
@@ -213,7 +213,8 @@ fn movable<'a>(view: &'a State, service: &Service) -> Option<&'a Release> {
         || !placement.devices.is_empty()
         || !matches!(placement.strategy, None | Some(Strategy::Binpack))
         || placement.max_unavailable == Some(0)
-        || placement.cut_off != CutOff::Keep
+        || release.cut_off() != CutOff::Keep
+        || !release.storage.host_paths.is_empty()
         || release.image.only_on().is_some();
     let allocations = view.allocations_of(service.id).filter(|a| a.is_live());
     let (well, others): (Vec<_>, Vec<_>) = allocations

@@ -12,6 +12,7 @@ use crate::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
 use crate::job::Attempt;
 use crate::service::{Image, Target};
 use crate::spec::{Builder, Pull, Resources, Restart};
+use crate::storage::Storage;
 
 /// Which desired set is newer: a restored backup raises the incarnation, commands the number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -75,6 +76,8 @@ pub struct Assignment {
     pub dynamic_ports: u32,
     /// Devices of the node for itself alone, by name and count.
     pub devices: BTreeMap<String, u32>,
+    /// What is mounted into it.
+    pub storage: Storage,
     /// How it is confined.
     pub container: Container,
     /// What runs before it and before its end; the release phase is a job's.

@@ -30,5 +30,7 @@ pub mod service;
 pub mod settings;
 pub mod shell;
 pub mod spec;
+pub mod storage;
 pub mod tenancy;
 pub mod variable;
+pub mod volume;

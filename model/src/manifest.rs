@@ -3,6 +3,7 @@
 mod autoscale;
 mod container;
 mod health;
+mod storage;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,11 +16,13 @@ use crate::problem::Problem;
 use crate::rollout::{CanaryStep, Policy, Promote, Strategy};
 use crate::run::{Mode, Overlap};
 use crate::spec::{Builder, Pull, ServiceSpec, ServiceType};
+use crate::storage::{HostPath, SecretFile};
 use crate::{name, variable};
 
 pub use autoscale::{AutoscaleTable, SizingTable};
 pub use container::{ContainerTable, HooksTable, InitTable};
 pub use health::{HealthTable, ProbeTable};
+pub use storage::VolumeTable;
 
 /// The file's name.
 pub const FILE: &str = "skep.toml";
@@ -68,6 +71,12 @@ pub struct Manifest {
     pub autoscale: Option<AutoscaleTable>,
     /// How a release takes over from another.
     pub rollout: RolloutTable,
+    /// Folders that outlive containers: replaces all that were said.
+    pub volumes: Option<Vec<VolumeTable>>,
+    /// Folders and files of the node: replaces all that were said.
+    pub host_paths: Option<Vec<HostPath>>,
+    /// Variables as files: replaces all that were said.
+    pub secrets: Option<Vec<SecretFile>>,
     /// How its containers are confined.
     pub container: ContainerTable,
     /// What runs around them.
@@ -285,6 +294,11 @@ impl Manifest {
             spec.autoscale = Some(table.read()?);
         }
         self.rollout.apply(&mut spec.rollout);
+        let volumes = self.volumes.as_ref();
+        let volumes = volumes.map(|all| all.iter().map(VolumeTable::read).collect());
+        set(&mut spec.storage.volumes, volumes);
+        set(&mut spec.storage.host_paths, self.host_paths.clone());
+        set(&mut spec.storage.secrets, self.secrets.clone());
         self.container.apply(&mut spec.container);
         self.hooks.apply(&mut spec.hooks);
         Ok(spec)
@@ -460,5 +474,38 @@ mod tests {
                 Some(field)
             );
         }
+    }
+
+    #[test]
+    fn what_is_mounted_is_read_and_replaced_as_a_list() {
+        let text = r#"
+            [[volumes]]
+            name = "data"
+            path = "/data"
+            owner = "1000:1000"
+            size = "1GiB"
+            [[host_paths]]
+            host = "/srv/media"
+            path = "/media"
+            [[secrets]]
+            variable = "KEY"
+            path = "/run/secrets/key"
+        "#;
+        let manifest = Manifest::parse(text).expect("accepted");
+        let spec = manifest.apply(&ServiceSpec::default()).expect("read");
+        let storage = &spec.storage;
+        assert_eq!(storage.size_bytes(), 1 << 30);
+        assert!(storage.host_paths[0].read_only);
+        assert_eq!(storage.secrets[0].mode.0, 0o444);
+        let kept = Manifest::default().apply(&spec).expect("read");
+        assert_eq!(kept.storage, spec.storage);
+        let none = Manifest::parse("volumes = []").expect("accepted");
+        let none = none.apply(&spec).expect("read").storage;
+        assert_eq!((none.volumes.len(), none.secrets.len()), (0, 1));
+        let problem = Manifest::parse("replicas = 2\n[[volumes]]\nname = \"a\"\npath = \"/a\"");
+        assert_eq!(
+            problem.expect_err("one writer").field.as_deref(),
+            Some("replicas")
+        );
     }
 }

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::NodeId;
 use crate::machine::Machine;
+use crate::name;
 use crate::problem::Problem;
+use crate::storage::{HeldVolume, check_path};
 
 /// Most keys of metadata on a node.
 pub const MAX_META: usize = 64;
@@ -51,6 +53,15 @@ pub struct Facts {
     /// Metadata that its agent was started with; what operators set of the same key comes first.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub meta: BTreeMap<String, String>,
+    /// Its agent knows volumes, host paths and secrets as files.
+    #[serde(default)]
+    pub storage: bool,
+    /// Volumes that are there, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<HeldVolume>,
+    /// What its operator lets apps have of it: these folders and all within them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_paths: Vec<String>,
     /// Where it hands images to other nodes, `host:port`; none: it keeps none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_address: Option<String>,
@@ -58,6 +69,9 @@ pub struct Facts {
     #[serde(default, skip_serializing_if = "Machine::is_silent")]
     pub machine: Machine,
 }
+
+/// Most volumes on a node.
+pub const MAX_HELD: usize = 1_024;
 
 /// Longest address at which a node hands out images, in bytes.
 pub const MAX_IMAGE_ADDRESS: usize = 300;
@@ -172,7 +186,17 @@ impl Facts {
         let mut meta = self.meta.iter();
         meta.try_for_each(|(key, value)| check_meta(key, value))?;
         let mut devices = self.devices.keys();
-        devices.try_for_each(|name| check_meta(name, ""))
+        devices.try_for_each(|name| check_meta(name, ""))?;
+        if self.volumes.len() > MAX_HELD || self.host_paths.len() > MAX_META {
+            let text = "the agent says too much of its node";
+            return Err(Problem::invalid("volumes", text).hint(format!(
+                "at most {MAX_HELD} volumes and {MAX_META} host paths"
+            )));
+        }
+        let mut volumes = self.volumes.iter();
+        volumes.try_for_each(|held| name::check("volumes", &held.name))?;
+        let mut paths = self.host_paths.iter();
+        paths.try_for_each(|path| check_path("host_paths", path))
     }
 }
 

@@ -12,6 +12,7 @@ use crate::placement::{CutOff, Placement};
 use crate::rollout::{Phase, Progress};
 use crate::run::Mode;
 use crate::spec::{Resources, Restart, ServiceType};
+use crate::storage::{Storage, VOLUME_STOP_AFTER_MS};
 use crate::variable::{Sealed, Variable};
 
 /// One deployable thing in an environment. Written by API commands and by deployments.
@@ -82,12 +83,32 @@ pub const JOB_STOP_AFTER_MS: u64 = 60_000;
 
 impl Release {
     /// After how long without a server an agent stops an allocation of it, in ms; none: it runs on. An
-    /// attempt of a job always stops, so that the next one never runs beside it.
+    /// attempt of a job always stops, so that the next one never runs beside it; so does what writes to
+    /// a volume.
     pub fn stop_after_ms(&self, is_job: bool) -> Option<u64> {
-        match self.placement.cut_off {
+        match self.cut_off() {
             CutOff::Stop { after_ms } => Some(after_ms),
             CutOff::Keep => is_job.then_some(JOB_STOP_AFTER_MS),
         }
+    }
+
+    /// What becomes of it when its node has no server in reach: with a volume it never runs on.
+    pub fn cut_off(&self) -> CutOff {
+        match self.placement.cut_off {
+            CutOff::Keep if self.storage.is_bound() => CutOff::Stop {
+                after_ms: VOLUME_STOP_AFTER_MS,
+            },
+            said => said,
+        }
+    }
+
+    /// What is counted of its node: its requests, and the size of its volumes as disk.
+    pub fn requests(&self) -> Resources {
+        let mut requests = self.resources;
+        requests.disk_bytes = requests
+            .disk_bytes
+            .saturating_add(self.storage.size_bytes());
+        requests
     }
 }
 
@@ -186,6 +207,8 @@ pub struct Release {
     pub restart: Restart,
     /// Time between SIGTERM and SIGKILL, in ms.
     pub stop_grace_ms: u64,
+    /// What is mounted into it.
+    pub storage: Storage,
     /// How its containers are confined.
     pub container: Container,
     /// What runs around them.

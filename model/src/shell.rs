@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::AllocationId;
 use crate::problem::Problem;
+use crate::volume::Order;
 
 /// Data that may be under way in one direction before the receiver grants more.
 pub const WINDOW_BYTES: u32 = 256 << 10;
@@ -83,6 +84,8 @@ pub enum Wish {
         /// The port.
         port: u16,
     },
+    /// See to volumes of the node: in no container, whichever allocation is named.
+    Volumes(Order),
 }
 
 impl Wish {
@@ -99,6 +102,7 @@ impl Wish {
                 Err(Problem::invalid("port", "0 is no port").hint("1 to 65535"))
             }
             Self::Forward { .. } => Ok(()),
+            Self::Volumes(order) => order.check(),
         }
     }
 
@@ -117,6 +121,7 @@ impl Wish {
             Self::Attach => String::new(),
             Self::CopyOut { path } | Self::CopyIn { path } => format!("{path:?}"),
             Self::Forward { port } => format!("port {port}"),
+            Self::Volumes(order) => order.describe(),
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::placement::Placement;
 use crate::problem::Problem;
 use crate::rollout;
 use crate::run::{Mode, Run};
+use crate::storage::{self, Storage};
 
 /// Smallest memory limit that Docker accepts.
 pub const MIN_MEMORY_BYTES: u64 = 6 << 20;
@@ -228,6 +229,9 @@ pub struct ServiceSpec {
     pub autoscale: Option<Autoscale>,
     /// How a release takes over from another.
     pub rollout: rollout::Policy,
+    /// Volumes, paths of the node, and secrets as files.
+    #[serde(skip_serializing_if = "Storage::is_empty")]
+    pub storage: Storage,
     /// How its containers are confined.
     pub container: Container,
     /// What runs around them.
@@ -255,6 +259,7 @@ impl Default for ServiceSpec {
             run: Run::default(),
             autoscale: None,
             rollout: rollout::Policy::default(),
+            storage: Storage::default(),
             container: Container::default(),
             hooks: Hooks::default(),
         }
@@ -375,6 +380,8 @@ impl ServiceSpec {
         self.run.check()?;
         self.check_autoscale()?;
         self.check_rollout()?;
+        self.storage.check()?;
+        storage::check_bound(self)?;
         self.check_source()
     }
 
@@ -464,6 +471,14 @@ impl ServiceSpec {
     /// Whether the service gets routes.
     pub fn is_routed(&self) -> bool {
         self.kind == ServiceType::Web && !self.run.mode.runs_jobs()
+    }
+
+    /// Allocations beyond `replicas` while updating: none where a volume has one writer.
+    pub fn surge(&self) -> u32 {
+        match self.storage.is_bound() {
+            true => 0,
+            false => self.update.max_surge,
+        }
     }
 
     /// Whether it has one allocation a node.

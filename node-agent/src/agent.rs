@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use skep_identity::secret_file;
 use skep_model::id::{ClusterId, NodeId};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,7 @@ use crate::runtime::{self, Runtime};
 use crate::seat::{self, Seat};
 use crate::session::{Outbox, ServerUploads, Session};
 use crate::shell::Shells;
+use crate::storage::Shelf;
 use crate::witness::Witness;
 use crate::{credentials, facts, metrics, samples, servers};
 
@@ -178,6 +179,7 @@ impl Agent {
             servers.clone(),
             shutdown.clone(),
         ));
+        let volumes_made = Arc::new(Notify::new());
         let around = images::Around {
             data_dir: &options.data_dir,
             server: &servers.address(),
@@ -192,7 +194,7 @@ impl Agent {
             (runtime.clone(), images.clone()),
             status.clone(),
             outbox.clone(),
-            options.clone(),
+            (options.clone(), volumes_made.clone()),
             shutdown.clone(),
         );
         tasks.spawn(keep_facts);
@@ -230,8 +232,10 @@ impl Agent {
             outbox: outbox.clone(),
         };
         tasks.spawn(publisher.run(shutdown.clone()));
+        let shelf = Arc::new(Shelf::new(&options, node, volumes_made));
+        tasks.spawn(shelf.clone().tidy());
         let shells = Shells::new(
-            runtime.clone(),
+            (runtime.clone(), shelf.clone()),
             servers.clone(),
             tasks.clone(),
             shutdown.clone(),
@@ -300,6 +304,7 @@ impl Agent {
                 writer: writer.clone(),
                 done,
                 tasks: TaskTracker::new(),
+                shelf,
             },
             builds: Builds::new(env, outbox.clone(), metrics.clone(), finished),
             runtime,

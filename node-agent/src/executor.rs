@@ -2,8 +2,10 @@
 //! the runtime. Tells how it went; decides nothing.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bollard::models::Mount;
 use skep_model::assignment::Assignment;
 use skep_model::health::Check;
 use skep_model::hooks::PreStop;
@@ -20,6 +22,7 @@ use crate::ledger::{Change, Writer};
 use crate::plan::{Failure, Grant, Local, Phase, Seen, explain_exit};
 use crate::runtime::{Error, Runtime};
 use crate::samples;
+use crate::storage::Shelf;
 
 /// Left for the stop signal where what was asked before has taken all the grace.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
@@ -109,6 +112,8 @@ pub(crate) struct Executor {
     pub(crate) done: mpsc::Sender<Done>,
     /// The tasks, so that the end can wait for them.
     pub(crate) tasks: TaskTracker,
+    /// What is mounted into containers.
+    pub(crate) shelf: Arc<Shelf>,
 }
 
 impl Executor {
@@ -150,8 +155,8 @@ impl Executor {
                 containers,
                 grace,
                 farewell,
-            } => self.stop(containers, grace, farewell).await,
-            Op::Remove(containers) => self.remove(containers).await,
+            } => self.stop(allocation, (containers, grace), farewell).await,
+            Op::Remove(containers) => self.remove(allocation, containers).await,
             Op::Examine(container) => self.examine(allocation, container).await,
             Op::List => self.runtime.list_of(allocation).await.map(Outcome::Listed),
         };
@@ -193,14 +198,33 @@ impl Executor {
             }
             Err(error) => return Err(refused(&error)),
         };
-        let prepared = self.prepare(assignment, attempt, &image);
+        let made = self
+            .make(assignment, (attempt, grant), (&image, cancel))
+            .await;
+        if made.is_err() {
+            // No container will ever read them.
+            self.shelf.discard(id, attempt).await;
+        }
+        made
+    }
+
+    /// Makes and starts the container, with all that it is given.
+    async fn make(
+        &self,
+        assignment: &Assignment,
+        (attempt, grant): (u32, &Grant),
+        (image, cancel): (&str, CancellationToken),
+    ) -> Result<Seen, Failure> {
+        let mounts = self.shelf.prepare(assignment, attempt).await;
+        let mounts = mounts.map_err(|problem| failure(problem, true))?;
+        let prepared = self.prepare(assignment, attempt, (image, &mounts));
         let Some(prepared) = cancel.run_until_cancelled(prepared).await else {
             return Err(failure(not_wanted(), false));
         };
         prepared?;
         let started = self
             .runtime
-            .start(assignment, (attempt, grant), &image)
+            .start(assignment, (attempt, grant), (image, &mounts))
             .await;
         let seen = started.map_err(|error| refused(&error))?;
         let mut seen = seen.ok_or_else(|| {
@@ -219,11 +243,13 @@ impl Executor {
         &self,
         assignment: &Assignment,
         attempt: u32,
-        image: &str,
+        (image, mounts): (&str, &[Mount]),
     ) -> Result<(), Failure> {
         let all = &assignment.hooks.init;
         for (index, init) in all.iter().enumerate() {
-            let ran = self.runtime.run_init(assignment, (attempt, index), image);
+            let ran = self
+                .runtime
+                .run_init(assignment, (attempt, index), (image, mounts));
             let ended = ran.await.map_err(|error| refused(&error))?;
             let why = match &ended {
                 Some(exit) if exit.code == 0 && !exit.oom => continue,
@@ -278,8 +304,8 @@ impl Executor {
 
     async fn stop(
         &self,
-        containers: Vec<String>,
-        grace: Duration,
+        allocation: AllocationId,
+        (containers, grace): (Vec<String>, Duration),
         farewell: Option<Farewell>,
     ) -> Result<Outcome, Error> {
         let begun = Instant::now();
@@ -295,7 +321,7 @@ impl Executor {
             };
             self.runtime.stop(container, left).await?;
         }
-        self.remove(containers).await
+        self.remove(allocation, containers).await
     }
 
     /// What comes of it changes nothing: the container is stopped either way.
@@ -320,9 +346,18 @@ impl Executor {
         }
     }
 
-    async fn remove(&self, containers: Vec<String>) -> Result<Outcome, Error> {
+    async fn remove(
+        &self,
+        allocation: AllocationId,
+        containers: Vec<String>,
+    ) -> Result<Outcome, Error> {
         for container in &containers {
             self.runtime.remove(container).await?;
+        }
+        if self.shelf.has_secrets(allocation) {
+            let left = self.runtime.list_of(allocation).await?;
+            let left = left.iter().map(|seen| seen.attempt).collect();
+            self.shelf.sweep(allocation, left).await;
         }
         Ok(Outcome::Gone(containers))
     }

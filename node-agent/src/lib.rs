@@ -32,6 +32,7 @@ mod seat;
 mod servers;
 mod session;
 mod shell;
+mod storage;
 #[cfg(test)]
 mod testing;
 mod witness;

@@ -42,6 +42,12 @@ pub struct Options {
     pub memory_bytes: Option<u64>,
     /// Devices that containers may be given, each to one at a time.
     pub devices: Devices,
+    /// Folders of the node that apps may be given, with all within them.
+    pub host_paths: Vec<PathBuf>,
+    /// Where secrets are files while containers use them: in memory, never on a disk.
+    pub secrets_dir: PathBuf,
+    /// An operator's program that makes, copies and removes the folders of volumes; none: `cp` does.
+    pub volume_command: Option<PathBuf>,
     /// What the logs of all containers may take on this node, in bytes. Each gets a hundredth of it, in
     /// three files, of at least 1 MiB each; one that exists keeps what it was made with.
     pub log_budget_bytes: u64,

@@ -43,6 +43,7 @@ pub(crate) fn assignment(id: u128) -> Assignment {
         ports: Vec::new(),
         dynamic_ports: 0,
         devices: Default::default(),
+        storage: Default::default(),
         container: Container::default(),
         hooks: Hooks::default(),
         image_peers: Vec::new(),
@@ -66,6 +67,9 @@ pub(crate) fn options() -> crate::Options {
         memory_bytes: None,
         moved: false,
         devices: Default::default(),
+        host_paths: Vec::new(),
+        secrets_dir: "/nonexistent".into(),
+        volume_command: None,
         log_budget_bytes: crate::options::LOG_BUDGET_BYTES,
         ship_logs_to: Vec::new(),
     }

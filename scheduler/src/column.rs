@@ -109,6 +109,9 @@ impl Column {
     }
 }
 
+/// The attribute that lists the host paths that a node offers, one a line.
+pub(crate) const HOST_PATHS: &str = "node.host-paths";
+
 /// Every attribute that any node has.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Columns(BTreeMap<String, Column>);
@@ -127,7 +130,8 @@ impl Columns {
 
     /// What a node has and is, from now on.
     pub(crate) fn put(&mut self, ordinal: u32, node: &Node) {
-        let attributes = attributes_of(node);
+        let host_paths = node.facts.host_paths.join("\n");
+        let attributes = attributes_of(node, &host_paths);
         for (key, column) in &mut self.0 {
             column.set(ordinal, attributes.get(&**key).copied());
         }
@@ -161,10 +165,10 @@ impl Columns {
 }
 
 /// Metadata, and what every node has of itself; the node's own word comes first.
-fn attributes_of(node: &Node) -> BTreeMap<&str, &str> {
+fn attributes_of<'a>(node: &'a Node, host_paths: &'a str) -> BTreeMap<&'a str, &'a str> {
     // What operators say replaces what the agent was started with.
     let meta = node.facts.meta.iter().chain(&node.meta);
-    let mut attributes: BTreeMap<&str, &str> =
+    let mut attributes: BTreeMap<&'a str, &'a str> =
         meta.map(|(key, value)| (&**key, &**value)).collect();
     if let Some(pool) = node.meta("pool") {
         attributes.insert("node.pool", pool);
@@ -180,6 +184,8 @@ fn attributes_of(node: &Node) -> BTreeMap<&str, &str> {
             "node.private-network",
             if facts.private_network { "true" } else { "" },
         ),
+        ("node.storage", if facts.storage { "true" } else { "" }),
+        (HOST_PATHS, host_paths),
         (
             "node.images",
             if facts.image_address.is_some() {

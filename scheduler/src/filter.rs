@@ -7,6 +7,7 @@ use skep_model::id::{AllocationId, NodeId, ServiceId};
 use skep_model::placement::{Constraint, Operator, Placement};
 use skep_model::service::Release;
 use skep_model::spec::Resources;
+use skep_model::storage::Storage;
 
 use crate::cluster::Candidate;
 use crate::lens::NODE;
@@ -41,6 +42,8 @@ pub struct Ask {
     pub placement: Placement,
     /// The node that alone has the image; none: any node can pull it.
     pub only_on: Option<NodeId>,
+    /// What is mounted into it.
+    pub storage: Storage,
     /// Nodes hand its image to each other: one that keeps no images cannot get it.
     pub shares_image: bool,
     /// What its release does not say.
@@ -55,11 +58,12 @@ impl Ask {
     pub fn of(release: &Release, around: &Surroundings) -> Self {
         Self {
             service: release.service,
-            resources: release.resources,
+            resources: release.requests(),
             placement: Placement {
                 relaxed: release.placement.relaxed || around.relaxed,
                 ..release.placement.clone()
             },
+            storage: release.storage.clone(),
             only_on: release.image.only_on(),
             shares_image: release.image.shared,
             around: around.clone(),
@@ -112,6 +116,10 @@ pub enum Reason {
     Architecture,
     /// It does not offer the private network.
     PrivateNetwork,
+    /// Its agent knows no volumes, host paths or secrets as files.
+    Storage,
+    /// Its operator does not offer the host path with this number.
+    HostPath(u8),
     /// It is for other workspaces.
     Workspace,
     /// The image is on another node only.

@@ -5,11 +5,12 @@
 mod domain;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use skep_model::placement::{Constraint, Operator, Toward};
 
 use crate::cluster::{Cluster, Standing};
-use crate::column::{Column, MISSING};
+use crate::column::{Column, HOST_PATHS, MISSING};
 use crate::draft::Draft;
 use crate::filter::{Ask, Reason};
 use crate::room::{Named, Needs, Room};
@@ -133,6 +134,17 @@ impl<'a, 'q> Lens<'a, 'q> {
         if placement.private_network {
             let key = "node.private-network";
             rules.push(self.rule(Reason::PrivateNetwork, key, |value| value.is_some()));
+        }
+        let storage = &self.ask.storage;
+        if !storage.is_empty() {
+            rules.push(self.rule(Reason::Storage, "node.storage", |value| value.is_some()));
+        }
+        for (index, wanted) in storage.host_paths.iter().enumerate() {
+            let reason = Reason::HostPath(index as u8);
+            rules.push(self.rule(reason, HOST_PATHS, |value| {
+                let mut offered = value.into_iter().flat_map(|list| list.split('\n'));
+                offered.any(|prefix| Path::new(&wanted.host).starts_with(prefix))
+            }));
         }
         if self.ask.shares_image {
             rules.push(self.rule(Reason::Image, "node.images", |value| value.is_some()));

@@ -80,7 +80,8 @@ impl Refusal {
         }
         let reasons: Vec<Count> = reasons.into_values().collect();
         let holder = ask.only_on.map(|id| (id, draft.node(id)));
-        let hint = fixes.hint(&reasons, holder);
+        let data = ask.around.data_on.map(|id| (id, draft.node(id)));
+        let hint = fixes.hint(&reasons, (holder, data));
         Self {
             nodes,
             reasons,

@@ -120,7 +120,7 @@ struct Planner<'a, 'i> {
 impl<'a, 'i> Planner<'a, 'i> {
     fn new(input: &'i Input<'a>, cluster: &Cluster) -> Self {
         let service = input.service;
-        let cut_off = input.release.map(|release| release.placement.cut_off);
+        let cut_off = input.release.map(|release| release.cut_off());
         let leaving = Leaving::of(cluster, input, cut_off.unwrap_or_default());
         let target = service.target();
         let is_live = |desired: Desired, allocation: &Allocation| {
@@ -183,7 +183,7 @@ impl<'a, 'i> Planner<'a, 'i> {
 
     /// An old one has ended before a new one starts.
     fn stops_first(&self) -> bool {
-        self.service().spec.update.max_surge == 0
+        self.service().spec.surge() == 0
     }
 
     /// How many fewer than are wanted may be healthy while they are replaced.
@@ -310,7 +310,7 @@ impl<'a, 'i> Planner<'a, 'i> {
     fn start_missing(&mut self, draft: &mut Draft<'_>, ids: &mut dyn FnMut() -> AllocationId) {
         let gap = self.wanted.saturating_sub(self.new.len());
         let missing = gap - self.held_back(gap);
-        let surge = self.service().spec.update.max_surge as usize;
+        let surge = self.service().spec.surge() as usize;
         // Whoever stops first has ended, not only been told to.
         let ending = if self.stops_first() { self.ending } else { 0 };
         let in_use = self.new.len() + self.old.len() + ending;

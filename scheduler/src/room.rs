@@ -124,6 +124,6 @@ impl Needs {
 
     /// Of an allocation of this release.
     pub fn of(release: &Release) -> Self {
-        Self::new(release.resources, &release.placement)
+        Self::new(release.requests(), &release.placement)
     }
 }

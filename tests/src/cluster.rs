@@ -76,6 +76,9 @@ pub struct Cluster {
     /// The cluster's id.
     pub id: String,
     dir: PathBuf,
+    /// Where the agent has files of secrets; the folder `offered` of the cluster's own is what apps may
+    /// have of the machine.
+    pub memory: PathBuf,
 }
 
 /// Runs a test on a cluster of its own, on the machine's Docker daemon.

@@ -41,6 +41,7 @@ pub(crate) mod stop;
 pub(crate) mod token;
 pub(crate) mod top;
 pub(crate) mod up;
+pub(crate) mod volume;
 pub(crate) mod webhook;
 pub(crate) mod why;
 
@@ -123,6 +124,7 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Audit(args) => audit::run(args, session).await,
         Command::Pool(command) => pool::run(command, session).await,
         Command::Registry(command) => registry::run(command, session).await,
+        Command::Volume(command) => volume::run(command, session).await,
         Command::Quota(command) => quota::run(command, session).await,
         Command::Relax(args) => relax::run(args, session).await,
         Command::Node(command) => node::run(command, session).await,

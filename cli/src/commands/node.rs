@@ -37,6 +37,9 @@ pub(crate) enum Command {
         /// Its name or id
         #[arg(value_name = "NODE")]
         node: String,
+        /// Also when it has volumes of services that there are: what is in them is given up
+        #[arg(long)]
+        lose_volumes: bool,
         /// Do not ask
         #[arg(long, short)]
         yes: bool,
@@ -248,12 +251,21 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
             deadline,
             no_wait,
         } => drain(&client, session, (&node, deadline), no_wait).await?,
-        Command::Rm { node, yes } => {
+        Command::Rm {
+            node,
+            lose_volumes,
+            yes,
+        } => {
             if !yes && !confirm(&format!("Remove the node {node}?")) {
                 let problem = Problem::invalid("--yes", "the node is not removed: not confirmed");
                 return Err(problem.hint("answer y on a terminal, or say --yes").into());
             }
-            let path = format!("/v1/nodes/{}", escape(&node));
+            let lose = if lose_volumes {
+                "?lose_volumes=true"
+            } else {
+                ""
+            };
+            let path = format!("/v1/nodes/{}{lose}", escape(&node));
             let _: Value = client.send(Method::DELETE, &path, &json!({})).await?;
             session
                 .out

@@ -8,6 +8,7 @@ use skep_model::manifest::parse_bytes;
 use skep_model::name;
 use skep_model::node::check_meta;
 use skep_model::problem::Problem;
+use skep_model::storage::check_path;
 use skep_node_agent::{Agent, Budget, Devices, ImageOptions, LogDestination, LowWater};
 
 use super::{Common, doctor};
@@ -77,6 +78,21 @@ pub(crate) struct Args {
     /// A device that apps may ask for by name, such as `gpu=/dev/dri/renderD128`; once for each
     #[arg(long, value_name = "NAME=PATH", env = "SKEP_AGENT_DEVICES", value_delimiter = ',', value_parser = device)]
     pub(crate) device: Vec<(String, PathBuf)>,
+    /// A folder of this machine that apps may be given, with all within it; may be given several times
+    #[arg(long, value_name = "DIR", env = "SKEP_AGENT_ALLOW_HOST_PATHS", value_delimiter = ',', value_parser = host_path)]
+    pub(crate) allow_host_path: Vec<PathBuf>,
+    /// Where secrets are files while apps use them: must be in memory (tmpfs)
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "SKEP_AGENT_SECRETS_DIR",
+        default_value = "/run/skep/secrets"
+    )]
+    pub(crate) secrets_dir: PathBuf,
+    /// A program of yours that makes, snapshots, clones and removes the folders of volumes, by the means of
+    /// your filesystem [default: plain folders and `cp --reflink=auto`]
+    #[arg(long, value_name = "PROGRAM", env = "SKEP_AGENT_VOLUME_COMMAND")]
+    pub(crate) volume_command: Option<PathBuf>,
     /// Port of the image registry for this node's Docker, on the loopback; 0: any
     #[arg(
         long,
@@ -169,6 +185,9 @@ fn run_agent(args: Args) -> Result<(), Failure> {
             low_water: LowWater(args.disk_low_water),
         },
         devices: devices(args.device),
+        host_paths: args.allow_host_path,
+        secrets_dir: args.secrets_dir,
+        volume_command: args.volume_command,
         memory_bytes: args.memory,
         moved: args.moved,
         log_budget_bytes: args.log_budget.saturating_mul(1 << 20),
@@ -225,6 +244,11 @@ fn device(text: &str) -> Result<(String, PathBuf), String> {
             path.display()
         )),
     }
+}
+
+fn host_path(text: &str) -> Result<PathBuf, String> {
+    check_path("allow-host-path", text).map_err(|problem| problem.message)?;
+    Ok(PathBuf::from(text))
 }
 
 fn devices(given: Vec<(String, PathBuf)>) -> Devices {

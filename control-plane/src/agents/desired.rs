@@ -104,6 +104,7 @@ pub fn assignment(
         ports: release.placement.ports.clone(),
         dynamic_ports: release.placement.dynamic_ports,
         devices: release.placement.devices.clone(),
+        storage: release.storage.clone(),
         container: release.container.clone(),
         hooks: Hooks {
             // The leader's to run.

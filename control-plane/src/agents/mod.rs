@@ -12,5 +12,6 @@ mod session;
 pub mod shells;
 mod told;
 pub mod uploads;
+mod volumes;
 
 pub(crate) use session::status;

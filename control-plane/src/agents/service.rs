@@ -78,6 +78,9 @@ impl Shared {
             devices: Default::default(),
             private_network: false,
             meta: Default::default(),
+            storage: false,
+            volumes: Vec::new(),
+            host_paths: Vec::new(),
             image_address: None,
             machine: Default::default(),
             ..facts

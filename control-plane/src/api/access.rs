@@ -178,6 +178,14 @@ actions! {
     SetPool = "set_pool" write,
     /// Change as whom nodes pull from a registry.
     SetRegistry = "set_registry" write,
+    /// See volumes and their sizes.
+    ReadVolumes = "read_volumes" read,
+    /// Delete a volume or a snapshot.
+    RemoveVolume = "remove_volume" write,
+    /// Keep what a volume holds.
+    SnapshotVolume = "snapshot_volume" write,
+    /// Make a volume out of another.
+    CloneVolume = "clone_volume" write,
     /// Remove a server.
     RemoveServer = "remove_server" write,
     /// Hand leadership to another server.

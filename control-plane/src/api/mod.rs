@@ -38,6 +38,7 @@ pub mod types;
 mod uploads;
 mod variables;
 mod views;
+mod volumes;
 
 #[cfg(test)]
 mod tests;
@@ -241,6 +242,7 @@ fn assemble(app: &App) -> OpenApiRouter<App> {
         .merge(job_routes(app))
         .merge(settings_routes(app))
         .merge(shell_routes(app))
+        .merge(volume_routes(app))
         .routes(public(routes!(openapi_json)))
         .routes(public(routes!(health::healthz)))
         .routes(public(routes!(health::health)))
@@ -491,6 +493,22 @@ fn shell_routes(app: &App) -> OpenApiRouter<App> {
             Action::ForwardPort,
             routes!(shells::forward),
         ))
+}
+
+fn volume_routes(app: &App) -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(protected(app, Action::ReadVolumes, routes!(volumes::list)))
+        .routes(protected(
+            app,
+            Action::RemoveVolume,
+            routes!(volumes::remove),
+        ))
+        .routes(protected(
+            app,
+            Action::SnapshotVolume,
+            routes!(volumes::snapshot),
+        ))
+        .routes(protected(app, Action::CloneVolume, routes!(volumes::clone)))
 }
 
 fn server_routes(app: &App) -> OpenApiRouter<App> {

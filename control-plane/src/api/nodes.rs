@@ -68,21 +68,52 @@ pub(super) async fn list(Here(app): Here) -> Json<NodesView> {
     })
 }
 
-/// Removes a node that is not connected; its allocations are replaced elsewhere.
-#[utoipa::path(delete, path = "/v1/nodes/{node}", tag = "cluster", params(NodeKey),
+/// What may be lost with a node.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RemoveQuery {
+    /// Also the volumes of services that there are: they begin anew elsewhere, with empty ones.
+    #[serde(default)]
+    lose_volumes: bool,
+}
+
+/// Removes a node that is not connected; its allocations are replaced elsewhere. Refused while it has
+/// volumes of services that there are, unless they may be lost.
+#[utoipa::path(delete, path = "/v1/nodes/{node}", tag = "cluster", params(NodeKey, RemoveQuery),
     operation_id = "remove_node", responses((status = 204, description = "It is gone")))]
 pub(super) async fn remove(
     Here(app): Here,
     Path(key): Path<NodeKey>,
+    Query(query): Query<RemoveQuery>,
 ) -> Result<StatusCode, Failure> {
     let make = |view: &View| {
         let node = find_node(view, &key.node)?;
+        if !query.lose_volumes {
+            keeps_volumes(view, &node)?;
+        }
         Ok(Kind::RemoveNode(v1::RemoveNode {
             node: id_bytes(node.id.as_u128()),
         }))
     };
     app.store.change(make).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Nothing that a service needs is on a node alone.
+fn keeps_volumes(view: &View, node: &Node) -> Result<(), Problem> {
+    let held = node.facts.volumes.iter().filter_map(|held| {
+        let service = view.service(held.service)?;
+        Some(format!("`{}` of `{}`", held.name, view.label_of(service)))
+    });
+    let held: Vec<String> = held.collect();
+    if held.is_empty() {
+        return Ok(());
+    }
+    let text = format!("node `{}` has volumes: {}", node.name, held.join(", "));
+    Err(Problem::new(Code::Conflict, text)
+        .at("node")
+        .hint("move them to another node first, or give them up with `--lose-volumes` (`lose_volumes=true`)"))
 }
 
 /// Sets and removes keys of a node's metadata: what placement can ask for.

@@ -16,6 +16,7 @@ mod samples;
 mod servers;
 mod services;
 mod settings;
+mod volumes;
 
 use std::sync::Arc;
 
@@ -273,6 +274,7 @@ impl Server {
             health: service.spec.health.clone(),
             restart: service.spec.restart,
             stop_grace_ms: service.spec.stop_grace_ms,
+            storage: service.spec.storage.clone(),
             commit: None,
             created_ms: 0,
         };

@@ -72,6 +72,7 @@ pub fn resolve(
         health: spec.health.clone(),
         restart: spec.restart,
         stop_grace_ms: spec.stop_grace_ms,
+        storage: spec.storage.clone(),
         commit: built.commit.clone(),
         created_ms: 0,
     };
@@ -105,6 +106,7 @@ pub fn renewed(service: &Service, deployment: DeploymentId, old: &Release) -> Re
         health: spec.health.clone(),
         restart: spec.restart,
         stop_grace_ms: spec.stop_grace_ms,
+        storage: spec.storage.clone(),
         ..old.clone()
     }
 }

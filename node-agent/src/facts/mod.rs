@@ -11,7 +11,7 @@ use bollard::models::SystemInfo;
 use skep_model::machine::Machine;
 use skep_model::node::Facts;
 use sysinfo::{Disks, System};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,7 @@ use crate::net::client::NetStatusLocal;
 use crate::options::Options;
 use crate::runtime::Runtime;
 use crate::session::Outbox;
+use crate::storage::volumes;
 
 /// How long the first word waits for the data plane.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -46,6 +47,13 @@ pub(crate) fn machine(options: &Options) -> Facts {
         builder: options.builder,
         devices: devices.collect(),
         meta: options.meta.clone(),
+        storage: true,
+        volumes: volumes::held(&options.data_dir),
+        host_paths: options
+            .host_paths
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect(),
         machine,
         ..Facts::default()
     }
@@ -101,7 +109,7 @@ pub(crate) async fn keep(
     (runtime, images): (Runtime, Images),
     mut net: watch::Receiver<Option<NetStatusLocal>>,
     outbox: Arc<Outbox>,
-    options: Options,
+    (options, volumes_made): (Options, Arc<Notify>),
     cancel: CancellationToken,
 ) {
     let mut facts = machine(&options);
@@ -114,6 +122,7 @@ pub(crate) async fn keep(
         loop {
             tokio::select! {
                 changed = net.changed() => if changed.is_err() { return },
+                () = volumes_made.notified() => facts.volumes = volumes::held(&options.data_dir),
                 () = async {
                     tokio::select! {
                         _ = again.tick() => {}
@@ -124,6 +133,7 @@ pub(crate) async fn keep(
                     let machine = machine(&options);
                     facts.cpu_millis = machine.cpu_millis;
                     facts.memory_bytes = machine.memory_bytes;
+                    facts.volumes = machine.volumes;
                     let said = std::mem::replace(&mut facts.machine, machine.machine);
                     // While Docker is away what it said last stays.
                     match runtime.info().await {

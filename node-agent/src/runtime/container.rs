@@ -9,7 +9,7 @@ use bollard::models::{
 };
 use skep_model::assignment::Assignment;
 use skep_model::container::Ulimit;
-use skep_model::id::{AllocationId, ClusterId, NodeId};
+use skep_model::id::{AllocationId, ClusterId, NodeId, ServiceId};
 
 use crate::plan::Grant;
 
@@ -73,6 +73,13 @@ impl Labels {
         labels.push(format!("{LABEL_ALLOCATION}={allocation}"));
         labels
     }
+
+    /// Docker's filter for one service.
+    pub(crate) fn filter_of_service(&self, service: ServiceId) -> Vec<String> {
+        let mut labels = self.filter();
+        labels.push(format!("{LABEL_SERVICE}={service}"));
+        labels
+    }
 }
 
 /// `skep-<service>-<allocation>-<attempt>`: unique, and readable in `docker ps`.
@@ -98,6 +105,13 @@ pub(crate) fn body(
         .environment
         .iter()
         .filter(|(name, _)| name != "PORT" || assignment.port.is_none())
+        .filter(|(name, _)| {
+            !assignment
+                .storage
+                .secrets
+                .iter()
+                .any(|it| it.variable == *name)
+        })
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
     env.extend(assignment.port.map(|port| format!("PORT={port}")));
@@ -315,6 +329,27 @@ mod tests {
             name,
             format!("skep-{}-{}-3", "a".repeat(39), wanted.allocation.short())
         );
+    }
+
+    #[test]
+    fn a_secret_that_is_a_file_is_nowhere_in_what_docker_is_told() {
+        let mut wanted = assignment(7);
+        wanted.environment = vec![("KEY".into(), "s3cret".into()), ("A".into(), "b".into())];
+        wanted.storage.secrets = vec![skep_model::storage::SecretFile {
+            variable: "KEY".into(),
+            path: "/run/secrets/key".into(),
+            mode: Default::default(),
+            owner: None,
+        }];
+        let labels = Labels {
+            cluster: ClusterId::from_u128(1),
+            node: NodeId::from_u128(2),
+        };
+        let nothing = Grant::default();
+        let body = body(&wanted, (1, &nothing), &labels, ("sha256:x", true, 5 << 20));
+        assert_eq!(body.env, Some(vec!["A=b".into()]));
+        let told = serde_json::to_string(&body).expect("as Docker gets it");
+        assert!(!told.contains("s3cret"), "{told}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bollard::models::Mount;
 use bollard::query_parameters::CreateContainerOptions;
 use futures_util::StreamExt;
 use skep_model::assignment::Assignment;
@@ -22,7 +23,7 @@ impl Runtime {
         &self,
         assignment: &Assignment,
         (attempt, index): (u32, usize),
-        image: &str,
+        (image, mounts): (&str, &[Mount]),
     ) -> Result<Option<Exit>, Error> {
         let Some(Init {
             command,
@@ -33,7 +34,7 @@ impl Runtime {
                 what: "such a command",
             });
         };
-        let mut body = self.body(assignment, (attempt, &Grant::default()), image);
+        let mut body = self.body(assignment, (attempt, &Grant::default()), (image, mounts));
         body.cmd = Some(command.clone());
         let labels = body.labels.get_or_insert_default();
         labels.insert(LABEL_INIT.to_owned(), index.to_string());

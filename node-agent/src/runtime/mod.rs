@@ -17,12 +17,12 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bollard::Docker;
-use bollard::models::ContainerCreateBody;
+use bollard::models::{ContainerCreateBody, Mount};
 use bollard::query_parameters::{
     CreateContainerOptions, ListContainersOptions, RemoveContainerOptions, StopContainerOptions,
 };
 use skep_model::assignment::Assignment;
-use skep_model::id::{AllocationId, ClusterId, NodeId};
+use skep_model::id::{AllocationId, ClusterId, NodeId, ServiceId};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -251,6 +251,13 @@ impl Runtime {
         Ok(found.into_iter().map(|(_, seen)| seen).collect())
     }
 
+    /// The containers of one service.
+    pub(crate) async fn containers_of(&self, service: ServiceId) -> Result<Vec<Seen>, Error> {
+        let labels = self.labels.filter_of_service(service);
+        let found = self.list_filtered(labels).await?;
+        Ok(found.into_iter().map(|(_, seen)| seen).collect())
+    }
+
     async fn list_filtered(&self, labels: Vec<String>) -> Result<Vec<(AllocationId, Seen)>, Error> {
         let options = ListContainersOptions {
             all: true,
@@ -292,11 +299,11 @@ impl Runtime {
         &self,
         assignment: &Assignment,
         (attempt, grant): (u32, &Grant),
-        image: &str,
+        (image, mounts): (&str, &[Mount]),
     ) -> Result<Option<Seen>, Error> {
         let slot = self.changes.acquire().await.expect("never closed");
         let name = container::name(assignment, attempt);
-        let body = self.body(assignment, (attempt, grant), image);
+        let body = self.body(assignment, (attempt, grant), (image, mounts));
         let options = CreateContainerOptions {
             name: Some(name),
             ..Default::default()
@@ -317,11 +324,15 @@ impl Runtime {
         &self,
         assignment: &Assignment,
         numbered: (u32, &Grant),
-        image: &str,
+        (image, mounts): (&str, &[Mount]),
     ) -> ContainerCreateBody {
         let init = self.init.load(Relaxed);
         let own = (image, init, self.log_size);
-        container::body(assignment, numbered, &self.labels, own)
+        let mut body = container::body(assignment, numbered, &self.labels, own);
+        if !mounts.is_empty() {
+            body.host_config.get_or_insert_default().mounts = Some(mounts.to_vec());
+        }
+        body
     }
 
     /// How a container that ran before an app's own is.

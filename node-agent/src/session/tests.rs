@@ -231,8 +231,17 @@ fn world(held: Option<Generation>) -> World {
     let (_, places) = watch::channel(Default::default());
     let outbox = Arc::new(Outbox::default());
     let (down, events) = mpsc::channel(8);
+    let options = crate::Options {
+        data_dir: dir.path().into(),
+        ..crate::testing::options()
+    };
+    let shelf = Arc::new(crate::storage::Shelf::new(
+        &options,
+        identity.1,
+        Arc::default(),
+    ));
     let shells = Shells::new(
-        runtime.clone(),
+        (runtime.clone(), shelf),
         servers.clone(),
         TaskTracker::new(),
         stop.clone(),
@@ -637,6 +646,9 @@ async fn a_node_joins_once_and_is_itself_ever_after() {
         memory_bytes: None,
         moved: false,
         devices: Default::default(),
+        host_paths: Vec::new(),
+        secrets_dir: "/none".into(),
+        volume_command: None,
         log_budget_bytes: 0,
         ship_logs_to: Vec::new(),
     };

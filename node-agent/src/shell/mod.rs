@@ -11,6 +11,7 @@ mod end;
 mod exec;
 mod forward;
 mod hijack;
+mod volumes;
 mod wire;
 
 use std::net::IpAddr;
@@ -32,6 +33,7 @@ use tokio_util::task::TaskTracker;
 use crate::plan::Phase;
 use crate::runtime::Runtime;
 use crate::servers::Servers;
+use crate::storage::Shelf;
 use wire::{Inbox, Wire};
 
 /// Shells on this node at a time; one for each connection of a forwarded port.
@@ -80,12 +82,14 @@ pub(crate) struct Shells {
     room: Arc<Semaphore>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
+    shelf: Arc<Shelf>,
 }
 
 impl Shells {
-    /// In containers of `runtime`, for the servers; ended with `shutdown`, in tasks of `tasks`.
+    /// In containers of `runtime` and on what is in `shelf`, for the servers; ended with `shutdown`, in
+    /// tasks of `tasks`.
     pub(crate) fn new(
-        runtime: Runtime,
+        (runtime, shelf): (Runtime, Arc<Shelf>),
         servers: Servers,
         tasks: TaskTracker,
         shutdown: CancellationToken,
@@ -96,6 +100,7 @@ impl Shells {
             room: Arc::new(Semaphore::new(SHELLS_MAX)),
             tasks,
             shutdown,
+            shelf,
         }
     }
 
@@ -157,8 +162,12 @@ impl Shells {
             let text = format!("{SHELLS_MAX} shells are open on this node already");
             Problem::new(Code::Busy, text).hint("close some, or try again later")
         })?;
-        let place = self.place(allocation).await?;
         let runtime = &self.runtime;
+        if let Wish::Volumes(order) = &wish {
+            volumes::run((&self.shelf, runtime, &self.tasks), order.clone(), wire).await?;
+            return Ok(Frame::Exit(0));
+        }
+        let place = self.place(allocation).await?;
         let done = async {
             let code = match &wish {
                 Wish::Exec(wanted) => {
@@ -178,6 +187,8 @@ impl Shells {
                     forward::run((place.address, *port), wire, inbox).await?;
                     0
                 }
+                // Done above: it needs no container.
+                Wish::Volumes(_) => 0,
             };
             Ok(Frame::Exit(code))
         };

@@ -12,6 +12,7 @@ use skep_model::id::{
 };
 use skep_model::node::{Admin, Facts, Node, NodeStatus};
 use skep_model::service::{Image, Release, Service, Target};
+use skep_model::storage::HeldVolume;
 use skep_model::tenancy::{Environment, Project, Workspace};
 use skep_model::variable::{Sealed, Variable};
 
@@ -233,6 +234,7 @@ impl From<&Release> for v1::Release {
             health: Some((&release.health).into()),
             restart: Some((&release.restart).into()),
             stop_grace_ms: release.stop_grace_ms,
+            storage: super::storage::optional(&release.storage),
             commit: release.commit.clone(),
             created_ms: release.created_ms,
             placement: placement::out(&release.placement),
@@ -259,6 +261,7 @@ impl TryFrom<v1::Release> for Release {
             health: need!(message.health),
             restart: need!(message.restart),
             stop_grace_ms: message.stop_grace_ms,
+            storage: super::storage::or_empty(message.storage)?,
             commit: message.commit,
             created_ms: message.created_ms,
             placement: placement::read(message.placement)?,
@@ -503,6 +506,9 @@ impl From<&Facts> for v1::Facts {
             devices: facts.devices.clone(),
             private_network: facts.private_network,
             meta: facts.meta.clone(),
+            storage: facts.storage,
+            volumes: facts.volumes.iter().map(Into::into).collect(),
+            host_paths: facts.host_paths.clone(),
             image_address: facts.image_address.clone().unwrap_or_default(),
             machine: (!facts.machine.is_silent()).then(|| (&facts.machine).into()),
         }
@@ -527,6 +533,9 @@ impl TryFrom<v1::Facts> for Facts {
             devices: message.devices,
             private_network: message.private_network,
             meta: message.meta,
+            storage: message.storage,
+            volumes: held(message.volumes)?,
+            host_paths: message.host_paths,
             image_address: (!message.image_address.is_empty()).then_some(message.image_address),
             machine: match message.machine {
                 Some(machine) => machine.try_into()?,
@@ -534,6 +543,10 @@ impl TryFrom<v1::Facts> for Facts {
             },
         })
     }
+}
+
+fn held(volumes: Vec<v1::HeldVolume>) -> Result<Vec<HeldVolume>, Error> {
+    volumes.into_iter().map(TryInto::try_into).collect()
 }
 
 impl From<&Node> for v1::Node {

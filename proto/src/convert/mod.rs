@@ -16,6 +16,8 @@ mod server;
 mod settings;
 mod shell;
 mod spec;
+mod storage;
+mod volume;
 mod work;
 
 use skep_model::id::NodeId;

@@ -26,6 +26,7 @@ impl From<&Wish> for Asked {
             Wish::Forward { port } => Self::Forward(v1::ShellForward {
                 port: u32::from(*port),
             }),
+            Wish::Volumes(order) => Self::Volumes(order.into()),
         }
     }
 }
@@ -46,6 +47,7 @@ impl TryFrom<Asked> for Wish {
             Asked::Forward(forward) => Self::Forward {
                 port: port("port", Some(forward.port))?.ok_or_else(|| error("port"))?,
             },
+            Asked::Volumes(order) => Self::Volumes(order.try_into()?),
         })
     }
 }
@@ -146,6 +148,7 @@ mod tests {
             Wish::CopyOut { path: "/a".into() },
             Wish::CopyIn { path: "/b".into() },
             Wish::Forward { port: 65_535 },
+            Wish::Volumes(skep_model::volume::Order::Measure),
         ] {
             assert_eq!(Wish::try_from(Asked::from(&wish)), Ok(wish));
         }

@@ -195,6 +195,7 @@ impl From<&ServiceSpec> for v1::ServiceSpec {
             run: (spec.run != Run::default()).then(|| (&spec.run).into()),
             autoscale: spec.autoscale.as_ref().map(Into::into),
             rollout: rollout::policy_out(&spec.rollout),
+            storage: super::storage::optional(&spec.storage),
             container: container::container_out(&spec.container),
             hooks: container::hooks_out(&spec.hooks),
             pull: pull_number(spec.image.pull),
@@ -228,6 +229,7 @@ impl TryFrom<v1::ServiceSpec> for ServiceSpec {
                 .unwrap_or_default(),
             autoscale: message.autoscale.map(Autoscale::try_from).transpose()?,
             rollout: rollout::policy_in(message.rollout)?,
+            storage: super::storage::or_empty(message.storage)?,
             container: container::container_in(message.container)?,
             hooks: container::hooks_in(message.hooks),
             image: ImagePolicy {

@@ -56,6 +56,12 @@ fn a_node_survives_the_bytes_in_every_state() {
             facts: Facts {
                 devices: [("gpu".to_owned(), 2)].into(),
                 private_network: true,
+                storage: true,
+                volumes: vec![skep_model::storage::HeldVolume {
+                    service: ServiceId::from_u128(7),
+                    name: "data".into(),
+                }],
+                host_paths: vec!["/srv".into()],
                 ..Facts::default()
             },
             status: NodeStatus::Lost,
@@ -404,4 +410,42 @@ fn an_autoscaler_survives_the_bytes_and_rubbish_names_its_field() {
     let stored = message.autoscale.as_mut().expect("it has one");
     stored.targets.push("no target".into());
     assert_eq!(ServiceSpec::try_from(message), Err(error("targets")));
+}
+
+#[test]
+fn what_is_mounted_round_trips_and_is_absent_where_there_is_nothing() {
+    use skep_model::storage::{FileMode, HostPath, SecretFile, Storage, Volume};
+
+    let spec = ServiceSpec {
+        storage: Storage {
+            volumes: vec![Volume {
+                name: "data".into(),
+                path: "/data".into(),
+                owner: Some("1000:999".parse().expect("an owner")),
+                size_bytes: 1 << 30,
+                read_only: true,
+            }],
+            host_paths: vec![HostPath {
+                host: "/srv/media".into(),
+                path: "/media".into(),
+                read_only: true,
+            }],
+            secrets: vec![SecretFile {
+                variable: "KEY".into(),
+                path: "/run/secrets/key".into(),
+                mode: FileMode(0o440),
+                owner: None,
+            }],
+        },
+        ..ServiceSpec::default()
+    };
+    let mut message = v1::ServiceSpec::from(&spec);
+    assert_eq!(ServiceSpec::try_from(message.clone()), Ok(spec));
+    let storage = message.storage.as_mut().expect("it has some");
+    storage.volumes[0].owner = "nobody".into();
+    assert_eq!(
+        ServiceSpec::try_from(message).expect_err("odd").field,
+        "owner"
+    );
+    assert_eq!(v1::ServiceSpec::from(&ServiceSpec::default()).storage, None);
 }

@@ -271,6 +271,7 @@ impl Job {
             health: Default::default(),
             restart: Default::default(),
             stop_grace_ms: 10_000,
+            storage: Default::default(),
             commit: None,
             created_ms: 0,
         };

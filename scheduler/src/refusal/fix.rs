@@ -8,7 +8,7 @@ use skep_model::spec::MIN_MEMORY_BYTES;
 
 use super::words::{cores, mib_down, mib_up, name_of};
 use super::{Against, Count};
-use crate::cluster::Candidate;
+use crate::cluster::{Candidate, Standing};
 use crate::filter::{Ask, Reason};
 use crate::room::Room;
 
@@ -53,7 +53,7 @@ impl<'q, 'a> Fixes<'q, 'a> {
     pub(super) fn hint(
         &self,
         reasons: &[Count],
-        holder: Option<(NodeId, Option<Candidate<'_>>)>,
+        (holder, data): (Holder<'_>, Holder<'_>),
     ) -> String {
         let removal = self.removal();
         match (&self.nearest, removal) {
@@ -66,7 +66,13 @@ impl<'q, 'a> Fixes<'q, 'a> {
                 hint
             }
             (None, Some(removal)) => removal,
-            (None, None) => rule_hint(holder, reasons),
+            (None, None) => match data {
+                Some((_, Some(node))) => data_hint(node, reasons),
+                Some((id, None)) => format!(
+                    "its volumes were only on node {id}, which was removed: join that machine again"
+                ),
+                None => rule_hint(holder, reasons),
+            },
         }
     }
 
@@ -179,8 +185,39 @@ fn room_hint(ask: &Ask, node: &Candidate<'_>, lacks: &[Reason]) -> String {
     steps.join(", and ")
 }
 
+/// What would help where the node that has the volumes is refused by a rule.
+fn data_hint(node: Candidate<'_>, reasons: &[Count]) -> String {
+    let name = node.name;
+    match node.standing {
+        Standing::Lost | Standing::Absent | Standing::RuntimeDown => format!(
+            "its volumes are on `{name}`, which is down: bring `{name}` back, or restore a backup elsewhere"
+        ),
+        Standing::RuntimeWedged => {
+            format!("its volumes are on `{name}`, whose Docker hangs: restart Docker there")
+        }
+        Standing::Unmeasured => format!(
+            "its volumes are on `{name}`: start the agent there with --memory, or mount lxcfs there"
+        ),
+        Standing::Cordoned => format!(
+            "its volumes are on `{name}`: make that eligible again, `skep node uncordon {name}`"
+        ),
+        Standing::Draining => {
+            format!("its volumes are on `{name}`: end the drain of it, the volumes do not move")
+        }
+        Standing::Ready => {
+            let rules = reasons.iter().filter(|count| count.reason != Reason::Data);
+            let rules: Vec<&str> = rules.map(|count| &*count.rule).collect();
+            let rules = rules.join("`, `");
+            format!("its volumes are on `{name}`: change the rules that keep it off it (`{rules}`)")
+        }
+    }
+}
+
+/// A node that alone has something, where it is known.
+type Holder<'a> = Option<(NodeId, Option<Candidate<'a>>)>;
+
 /// What would help where every node is refused by a rule, and not by one alone.
-fn rule_hint(holder: Option<(NodeId, Option<Candidate<'_>>)>, reasons: &[Count]) -> String {
+fn rule_hint(holder: Holder<'_>, reasons: &[Count]) -> String {
     match holder {
         Some((_, Some(node))) => {
             return format!(
@@ -217,7 +254,10 @@ fn rule_hint(holder: Option<(NodeId, Option<Candidate<'_>>)>, reasons: &[Count])
         Reason::Workspace => {
             format!("name the workspace in the metadata `workspaces` of `{best}`")
         }
-        Reason::Data => "bring back the node that has the data, or restore it elsewhere".to_owned(),
+        Reason::Storage => format!("upgrade the agent on `{best}`"),
+        Reason::HostPath(_) => format!(
+            "start the agent of a node that has it with `--allow-host-path {rule}`, or ask for another path"
+        ),
         _ => "add a node".to_owned(),
     }
 }

@@ -25,6 +25,10 @@ pub(crate) fn name_of(reason: Reason, ask: &Ask) -> String {
         Reason::Device(index) => placement.devices.keys().nth(usize::from(index)).cloned(),
         Reason::Port(port) => Some(port.to_string()),
         Reason::Architecture => Some(placement.architectures.join(", ")),
+        Reason::HostPath(index) => {
+            let path = ask.storage.host_paths.get(usize::from(index));
+            path.map(|path| path.host.clone())
+        }
         Reason::Workspace => ask.around.workspace.clone(),
         _ => None,
     };
@@ -73,11 +77,18 @@ impl fmt::Display for Count {
                 format!("{has} an architecture that the image is not made for ({rule})")
             }
             Reason::PrivateNetwork => format!("{lacks} the private network"),
+            Reason::Storage => format!("{} an agent without volumes", by_number("has", "have")),
+            Reason::HostPath(_) => {
+                format!(
+                    "{} not offer the host path `{rule}`",
+                    by_number("does", "do")
+                )
+            }
             Reason::Workspace => {
                 format!("{} for other workspaces", by_number("is", "are"))
             }
             Reason::Image => "cannot get the image".to_owned(),
-            Reason::Data => format!("{} not have the data", by_number("does", "do")),
+            Reason::Data => format!("{} not have its volumes", by_number("does", "do")),
             Reason::Elsewhere => {
                 let is = by_number("is", "are");
                 format!("{is} not where an allocation is being moved to")

@@ -113,6 +113,7 @@ pub(crate) fn release(service: &Service, number: u64, resources: Resources) -> R
         health: Default::default(),
         restart: Default::default(),
         stop_grace_ms: 10_000,
+        storage: service.spec.storage.clone(),
         commit: None,
         created_ms: 0,
     }
@@ -212,6 +213,7 @@ impl World {
             resources: self.needs,
             placement: self.service.spec.placement.clone(),
             only_on: self.only_on,
+            storage: self.service.spec.storage.clone(),
             shares_image: false,
             around: self.around.clone(),
             staying: None,

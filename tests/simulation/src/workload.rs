@@ -280,6 +280,7 @@ fn start_rollout(state: &State) -> Option<Kind> {
         health: spec.health,
         restart: spec.restart,
         stop_grace_ms: 0,
+        storage: Default::default(),
         commit: None,
         created_ms: 0,
     };

@@ -94,6 +94,11 @@ impl Plan {
         Ok(process)
     }
 
+    /// Where the agent has files of secrets: in memory on every machine.
+    fn memory(&self) -> PathBuf {
+        Path::new("/dev/shm").join(&self.run)
+    }
+
     fn server(&self) -> Result<Process> {
         let server = self.process(
             "server",
@@ -133,6 +138,8 @@ impl Plan {
                 ("--metrics-addr", self.address("agent_admin")),
                 ("--docker-socket", self.docker_socket.clone()),
                 ("--name", "one".to_owned()),
+                ("--secrets-dir", self.memory().display().to_string()),
+                ("--allow-host-path", self.path("offered")),
             ],
         )?;
         Ok(agent.env("SKEP_JOIN_TOKEN", join_token))
@@ -189,6 +196,7 @@ impl Plan {
             agent_admin: self.parts["agent_admin"],
             containers: Containers::connect(&self.docker_socket).await?,
             dir: self.dir.clone(),
+            memory: self.memory(),
             server,
             agent,
             net,
@@ -214,6 +222,10 @@ impl Plan {
 
     /// The cluster's id is read from the file that it leaves: a test may fail before it is known.
     pub(super) async fn clean(&self, docker_socket: &str) -> Result<()> {
+        match std::fs::remove_dir_all(self.memory()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
         let Ok(containers) = Containers::connect(docker_socket).await else {
             // A daemon of the test's own, gone with all that it had.
             return Ok(());

@@ -35,3 +35,4 @@ mod traefik;
 mod traefik_rolling;
 mod up;
 mod variables;
+mod volumes;

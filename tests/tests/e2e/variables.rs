@@ -11,7 +11,7 @@ use skep_tests::with_cluster;
 const SECRET: &str = "s3cret-that-nobody-may-see";
 
 /// Whether a file below `dir` holds these bytes.
-fn found_in(dir: &Path, bytes: &[u8]) -> Result<Option<String>> {
+pub(crate) fn found_in(dir: &Path, bytes: &[u8]) -> Result<Option<String>> {
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
         let kind = std::fs::symlink_metadata(&path)?;

@@ -15,6 +15,7 @@ mod server;
 mod service;
 mod settings;
 pub mod shell;
+mod volume;
 
 pub use crate::history::{AuditEntry, Event, EventKind};
 pub use autoscale::{AdviceView, AutoscaleView, MeasuredTarget, PushRequest, PushView};
@@ -49,6 +50,7 @@ pub use service::{
 
 pub use registry::{RegistriesView, RegistryRequest};
 pub use settings::{PoolRequest, PoolsView, QuotaView, QuotasView, RelaxedRequest, UsedView};
+pub use volume::{CloneRequest, SnapshotRequest, VolumeState, VolumeView, VolumesView};
 
 use serde::{Deserialize, Serialize};
 use skep_model::problem::{Code, Problem};

@@ -111,7 +111,10 @@ fn servers_if(has_new_field: bool) -> u32 {
 fn of_spec(spec: &v1::ServiceSpec) -> u32 {
     // Older versions refuse a surge of none, and know one way for a release to take over.
     let stops_first = spec.update.is_some_and(|update| update.max_surge == 0);
-    let confines = spec.container.is_some() || spec.hooks.is_some() || spec.pull != 0;
+    let confines = spec.container.is_some()
+        || spec.hooks.is_some()
+        || spec.pull != 0
+        || spec.storage.is_some();
     if spec.autoscale.is_some() || spec.rollout.is_some() || stops_first || confines {
         return LEVEL_SCHEDULING;
     }
@@ -120,7 +123,7 @@ fn of_spec(spec: &v1::ServiceSpec) -> u32 {
 }
 
 fn of_release(release: &v1::Release) -> u32 {
-    if release.container.is_some() || release.hooks.is_some() {
+    if release.container.is_some() || release.hooks.is_some() || release.storage.is_some() {
         return LEVEL_SCHEDULING;
     }
     let asks = release.health.as_ref().map_or(FIRST, of_health);
@@ -164,9 +167,10 @@ fn built_image(build: &v1::BuildObservation) -> Option<&v1::Image> {
 }
 
 fn of_facts(facts: &v1::Facts) -> u32 {
+    let has_storage = facts.storage || !facts.volumes.is_empty() || !facts.host_paths.is_empty();
     let says_more = facts.private_network || facts.machine.is_some();
     let offers_more = !facts.devices.is_empty() || !facts.image_address.is_empty();
-    if says_more || offers_more || !facts.meta.is_empty() {
+    if says_more || offers_more || has_storage || !facts.meta.is_empty() {
         LEVEL_SCHEDULING
     } else {
         FIRST

@@ -295,6 +295,7 @@ pub(crate) fn release(number: u64, deployment: DeploymentId) -> Release {
         health: ServiceSpec::default().health,
         restart: ServiceSpec::default().restart,
         stop_grace_ms: 0,
+        storage: Default::default(),
         commit: None,
         created_ms: 0,
     }
