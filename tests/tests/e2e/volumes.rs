@@ -212,7 +212,11 @@ async fn a_secret_as_a_file_is_in_memory_alone_and_goes_with_its_container() {
 
 /// What `skep volume ls` says of a service's only volume; none: it is not there.
 async fn listed(cluster: &Cluster, service: &str) -> Result<Option<Value>> {
-    let told = cluster.skep.run(&["--json", "volume", "ls"]).await?.json()?;
+    let told = cluster
+        .skep
+        .run(&["--json", "volume", "ls"])
+        .await?
+        .json()?;
     let all = told["volumes"].as_array().context("volumes")?;
     let is_its = |one: &&Value| one["service"].as_str() == Some(service);
     Ok(all.iter().find(is_its).cloned())
@@ -226,9 +230,8 @@ async fn volumes_are_listed_kept_copied_and_given_up() {
             cluster.skep.run(&words).await
         };
         // A node that has made a volume says so on a new session: for that moment it is away.
-        let done = async |line: &str| {
-            wait::until_ok(line, SOON, async || skep(line).await?.ok()).await
-        };
+        let done =
+            async |line: &str| wait::until_ok(line, SOON, async || skep(line).await?.ok()).await;
         let (db, copy) = (Name::of("db"), Name::of("copy"));
         cluster.api.put_service(&db, with_volume()).await?;
         let first = deploy(cluster, &db, "1").await?;
@@ -239,12 +242,17 @@ async fn volumes_are_listed_kept_copied_and_given_up() {
             Ok(held.filter(|held| held["bytes"].as_u64() > Some(0)))
         })
         .await?;
-        assert_eq!((&held["state"], &held["path"]), (&json!("in_use"), &json!("/data")));
+        assert_eq!(
+            (&held["state"], &held["path"]),
+            (&json!("in_use"), &json!("/data"))
+        );
 
         // In use: nothing is deleted, and nothing is copied unless its files bear it.
         let refused = skep("volume rm db/data --yes").await?.code(1)?;
         assert!(refused.stderr.contains("skep stop"), "{refused}");
-        let refused = skep("volume snapshot db/data --name monday").await?.code(1)?;
+        let refused = skep("volume snapshot db/data --name monday")
+            .await?
+            .code(1)?;
         assert!(refused.stderr.contains("not be of one moment"), "{refused}");
         done("volume snapshot db/data --name monday --running").await?;
         inside(cluster, &first, "echo two > /data/word").await?;
@@ -264,7 +272,10 @@ async fn volumes_are_listed_kept_copied_and_given_up() {
 
         // Removed, and what it had stays until somebody says so.
         let removed = skep("rm copy --yes").await?.ok()?;
-        assert!(removed.stdout.contains("stays on one: `skep volume rm"), "{removed}");
+        assert!(
+            removed.stdout.contains("stays on one: `skep volume rm"),
+            "{removed}"
+        );
         let list = skep("volume ls").await?.ok()?;
         assert!(list.stdout.contains("1 left behind"), "{list}");
         let all = skep("--json volume ls").await?.json()?;

@@ -40,9 +40,18 @@ async fn volumes_are_listed_with_who_needs_them_and_left_alone_where_nobody_answ
     let list = server.get("/v1/volumes").await;
     let shown = |at: usize, field: &str| list.body["volumes"][at][field].clone();
     assert_eq!(shown(0, "service"), "shop/production/web");
-    assert_eq!((shown(0, "state"), shown(0, "path")), (json!("idle"), json!("/data")));
-    assert_eq!((shown(0, "size_bytes"), shown(0, "bytes")), (json!(5 << 20), Value::Null));
-    assert_eq!((shown(1, "state"), shown(1, "service")), (json!("left_behind"), Value::Null));
+    assert_eq!(
+        (shown(0, "state"), shown(0, "path")),
+        (json!("idle"), json!("/data"))
+    );
+    assert_eq!(
+        (shown(0, "size_bytes"), shown(0, "bytes")),
+        (json!(5 << 20), Value::Null)
+    );
+    assert_eq!(
+        (shown(1, "state"), shown(1, "service")),
+        (json!("left_behind"), Value::Null)
+    );
     assert_eq!(shown(1, "id"), format!("{gone}.data"));
     assert_eq!(shown(2, "id"), Value::Null);
 
@@ -59,7 +68,9 @@ async fn volumes_are_listed_with_who_needs_them_and_left_alone_where_nobody_answ
     let odd = json!({"name": "../up"});
     let refused = server.post(&format!("{path}/snapshots"), odd).await;
     assert_problem(&refused, 400, "invalid", Some("snapshot"));
-    let none = server.call(Method::DELETE, "/v1/volumes/none", Value::Null).await;
+    let none = server
+        .call(Method::DELETE, "/v1/volumes/none", Value::Null)
+        .await;
     assert_problem(&none, 404, "not_found", Some("volume"));
 
     // Two nodes that have one: nobody guesses, and a clone makes no third place.
