@@ -133,7 +133,7 @@ async fn paths_of_the_node_are_had_as_its_operator_says() {
             }
         })
         .await?;
-        assert!(!cluster.api.deployment(&begun.id).await?.is_live());
+        assert_ne!(cluster.api.deployment(&begun.id).await?.status, "live");
 
         // A link leads out of what is offered: the agent refuses.
         let out = offered.join("out").display().to_string();
@@ -236,7 +236,7 @@ async fn volumes_are_listed_kept_copied_and_given_up() {
         cluster.api.put_service(&db, with_volume()).await?;
         let first = deploy(cluster, &db, "1").await?;
         inside(cluster, &first, "echo one > /data/word").await?;
-        let full = format!("{}/{}/db", db.project, db.environment);
+        let full = format!("{}/production/{}", db.project, db.service);
         let held = wait::until("its size", SOON, async || {
             let held = listed(cluster, &full).await?;
             Ok(held.filter(|held| held["bytes"].as_u64() > Some(0)))
