@@ -221,8 +221,10 @@ fn world(held: Option<Generation>) -> World {
     let (_, places) = watch::channel(Default::default());
     let outbox = Arc::new(Outbox::default());
     let (down, events) = mpsc::channel(8);
+    let options = crate::testing::options();
+    let shelf = crate::storage::Shelf::new(&options, identity.1, Arc::default());
     let shells = Shells::new(
-        runtime.clone(),
+        (runtime.clone(), Arc::new(shelf)),
         servers.clone(),
         TaskTracker::new(),
         stop.clone(),
