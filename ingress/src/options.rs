@@ -8,6 +8,9 @@ pub struct Options {
     /// How long a connection to a backend may take. Backends are one hop away on a private
     /// network: slower than this is as good as dead, and another backend is tried.
     pub dial_timeout: Duration,
+    /// How long the last backend that is left may take after that: nothing is gained by giving it up. A
+    /// packet that was lost or fell from a full queue comes again after one second, and after three.
+    pub last_dial_timeout: Duration,
     /// How long a backend may take to begin its answer, counted from the last byte of the
     /// request that it was sent; also how long a client may pause in the middle of its body.
     pub response_timeout: Duration,
@@ -49,6 +52,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             dial_timeout: Duration::from_millis(250),
+            last_dial_timeout: Duration::from_secs(4),
             response_timeout: Duration::from_secs(300),
             wake_timeout: Duration::from_secs(60),
             max_waiting: 1024,

@@ -152,6 +152,13 @@ struct Answer {
     in_flight: InFlight,
 }
 
+/// How a connection did not come about.
+enum Undialed {
+    Refused,
+    /// Not in time.
+    Silent,
+}
+
 /// How sending on one connection failed.
 enum Failure {
     /// Not one byte went out: here it is again.
@@ -184,14 +191,27 @@ impl Exchange<'_> {
                 None
             };
             let reused = pooled.is_some();
-            let sender = match pooled {
-                Some(sender) => Some(sender),
-                None => self.dial(&backend).await,
+            let dialed = match pooled {
+                Some(sender) => Ok(sender),
+                None => self.dial(&backend, self.shared.options.dial_timeout).await,
             };
-            let Some(mut sender) = sender else {
-                in_flight = self.move_on(&request, backend, &mut tried)?;
-                may_reuse = true;
-                continue;
+            let mut sender = match dialed {
+                Ok(sender) => sender,
+                Err(why) => match (
+                    self.move_on(&request, Arc::clone(&backend), &mut tried),
+                    why,
+                ) {
+                    (Ok(other), _) => {
+                        in_flight = other;
+                        may_reuse = true;
+                        continue;
+                    }
+                    (Err(_), Undialed::Silent) => self
+                        .dial(&backend, self.shared.options.last_dial_timeout)
+                        .await
+                        .map_err(|_| Refusal::ConnectFailed)?,
+                    (Err(refusal), Undialed::Refused) => return Err(refusal),
+                },
             };
             let spare = (reused && replayable).then(|| copy_of(&request));
             request = match self.send(&mut sender, request).await {
@@ -228,18 +248,24 @@ impl Exchange<'_> {
             .ok_or(Refusal::ConnectFailed)
     }
 
-    async fn dial(&self, backend: &LiveBackend) -> Option<Sender> {
+    async fn dial(&self, backend: &LiveBackend, limit: Duration) -> Result<Sender, Undialed> {
         let address = backend.backend.address;
-        match timeout(self.shared.options.dial_timeout, connect(address)).await {
+        let why = match timeout(limit, connect(address)).await {
             Ok(Ok(sender)) => {
                 backend.connected();
-                return Some(sender);
+                return Ok(sender);
             }
-            Ok(Err(error)) => tracing::debug!(%address, %error, "a backend refused a connection"),
-            Err(_) => tracing::debug!(%address, "a backend did not answer a connection in time"),
-        }
+            Ok(Err(error)) => {
+                tracing::debug!(%address, %error, "a backend refused a connection");
+                Undialed::Refused
+            }
+            Err(_) => {
+                tracing::debug!(%address, "a backend did not answer a connection in time");
+                Undialed::Silent
+            }
+        };
         backend.failed(self.shared.options.failure_pause);
-        None
+        Err(why)
     }
 
     async fn send(

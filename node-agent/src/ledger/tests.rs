@@ -11,8 +11,19 @@ use super::*;
 use crate::logs::files::FileId;
 use crate::testing::assignment;
 
+/// A child of another test of this process holds its lock, too, until it is a program of its own.
 fn open(folder: &Path, key: &SealingKey) -> (SledLedger, Contents) {
-    SledLedger::open_or_rebuild(folder, key).expect("opens")
+    for _ in 0..1_000 {
+        match SledLedger::open_or_rebuild(folder, key) {
+            Err(Error::Sled(sled::Error::Io(error)))
+                if error.to_string().contains("acquire lock") =>
+            {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            opened => return opened.expect("opens"),
+        }
+    }
+    panic!("the lock of {} stays taken", folder.display());
 }
 
 fn local() -> Local {

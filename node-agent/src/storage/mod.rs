@@ -64,7 +64,11 @@ impl Shelf {
         if assignment.storage.is_empty() {
             return Ok(Vec::new());
         }
-        let mut mounts = Vec::new();
+        // First, since a volume stays: what is refused leaves none behind.
+        let (shelf, wanted) = (self.clone(), assignment.clone());
+        let others = spawn_blocking(move || shelf.prepare_now(&wanted, attempt)).await;
+        let mut mounts =
+            others.map_err(|error| Problem::new(Code::Runtime, error.to_string()))??;
         for wanted in &assignment.storage.volumes {
             let made = volumes::ensure(&self.data_dir, assignment.service, wanted, &*self.copier);
             let (folder, is_new) = made.await?;
@@ -73,9 +77,6 @@ impl Shelf {
             }
             mounts.push(mount(&folder, &wanted.path, wanted.read_only));
         }
-        let (shelf, assignment) = (self.clone(), assignment.clone());
-        let others = spawn_blocking(move || shelf.prepare_now(&assignment, attempt)).await;
-        mounts.extend(others.map_err(|error| Problem::new(Code::Runtime, error.to_string()))??);
         Ok(mounts)
     }
 

@@ -150,7 +150,7 @@ async fn limits_hold_and_who_exceeds_them_is_told_so() {
         );
 
         // Slowly enough for its agent to know what is usual.
-        let leaks = cluster.image("leaks", &[("LEAK_MIB_PER_S", "4")]).await?;
+        let leaks = cluster.image("leaks", &[("LEAK_MIB_PER_S", "2")]).await?;
         cluster
             .api
             .deploy(&name, &json!({ "type": "image", "reference": leaks }))
