@@ -1,6 +1,7 @@
 //! The resident memory of a part that has little to do: gives pages of its own code, which a start
-//! or a deployment needed once, back to the page cache. Never touches a page that was written.
-//! Holds the only `unsafe` of the workspace (docs/adr/0008-idle-code.md).
+//! or a deployment needed once, back to the page cache, and what its allocator holds and nobody uses
+//! back to the kernel. Never touches a page that somebody wrote.
+//! Holds the only two `unsafe` of the workspace (docs/adr/0008-idle-code.md).
 
 use std::time::Duration;
 
@@ -61,6 +62,7 @@ impl Code {
                 continue;
             }
             released = Some(Instant::now());
+            trim_heap();
             // On this thread: it reads memory, not a disk, in less than a millisecond.
             match self.release() {
                 Ok(bytes) => tracing::debug!(bytes, "unused code is given back"),
@@ -119,6 +121,20 @@ fn is_clean(map: &MemoryMap) -> bool {
 fn bytes_of(map: &MemoryMap, key: &str) -> Option<u64> {
     map.extension.map.get(key).copied()
 }
+
+/// A burst of containers is handled by many threads, each with an arena of its own: what they freed stays
+/// with them until it is asked for.
+#[cfg(target_env = "gnu")]
+#[expect(unsafe_code, reason = "no crate offers a safe call of it")]
+fn trim_heap() {
+    // SAFETY: it takes no pointer, may be called from any thread at any time, and gives back only pages
+    // in which nothing is allocated (malloc_trim(3)).
+    let _ = unsafe { libc::malloc_trim(0) };
+}
+
+/// Other allocators give back by themselves.
+#[cfg(not(target_env = "gnu"))]
+fn trim_heap() {}
 
 #[expect(
     unsafe_code,
