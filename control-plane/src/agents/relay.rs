@@ -40,8 +40,6 @@ pub struct Ask {
     pub until_ns: u64,
     /// Only lines that this regular expression is found in; empty: all.
     pub grep: Arc<str>,
-    /// `after_ns` is a line that somebody has got: what is missing behind it is to be said.
-    pub resumed: bool,
 }
 
 #[derive(Default)]
@@ -189,7 +187,6 @@ impl Relay {
             after_ns: ask.after_ns,
             until_ns: ask.until_ns,
             grep: ask.grep.to_string(),
-            resumed: ask.resumed,
         };
         self.inner.askers.lock().insert(request, (ask.node, sender));
         let asked = Asked {

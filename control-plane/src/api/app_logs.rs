@@ -100,7 +100,6 @@ pub(super) async fn read(
     let begin = Cursor {
         after_ns: after,
         tail,
-        is_resumed: last.is_some(),
         ..Cursor::default()
     };
     let patience = match range.follow {
@@ -157,8 +156,6 @@ struct Cursor {
     after_ns: u64,
     /// Newest lines to begin with; 0: all after `after_ns`.
     tail: u32,
-    /// Somebody has got the line of that time.
-    is_resumed: bool,
     /// A problem was told, and no line came since.
     was_told: bool,
     /// Not asked for again before this.
@@ -306,7 +303,6 @@ impl Follower {
                 after_ns: cursor.after_ns,
                 until_ns: self.until_ns,
                 grep: Arc::clone(&self.grep),
-                resumed: cursor.is_resumed,
             };
             self.cursors.insert(
                 id,
@@ -344,7 +340,6 @@ impl Follower {
         if let Some(newest) = chunk.lines.last() {
             let cursor = Cursor {
                 after_ns: newest.at_ns,
-                is_resumed: true,
                 ..Cursor::default()
             };
             self.cursors.insert(id, cursor);

@@ -64,7 +64,6 @@ impl Fetcher {
             after_ns: ask.after_ns,
             until_ns: ask.until_ns,
             grep: ask.grep.to_string(),
-            resumed: ask.resumed,
         };
         let mut client =
             (self.links.shared(&contact, Lane::Bulk)).map_err(|status| away(&reason(&status)))?;

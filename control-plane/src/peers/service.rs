@@ -359,7 +359,6 @@ impl Servers for PeersService {
             after_ns: request.after_ns,
             until_ns: request.until_ns,
             grep: request.grep.into(),
-            resumed: request.resumed,
         };
         let lines = self.parts.relay.open_here(ask).map_err(status)?;
         let parts = self.parts.clone();

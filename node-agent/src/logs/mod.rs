@@ -55,8 +55,6 @@ pub(crate) struct Request {
     pub(crate) until_ns: u64,
     /// Only lines that this regular expression is found in; empty: all.
     pub(crate) grep: String,
-    /// `after_ns` is a line that somebody has got: what is missing behind it is said.
-    pub(crate) resumed: bool,
 }
 
 /// Serves requests for logs, each in a task of its own.

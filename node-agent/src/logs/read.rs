@@ -39,8 +39,6 @@ pub(super) struct Reader<'a> {
     pub(super) empty: &'a v1::LogChunk,
     /// Stamp of the newest line that was told or passed over.
     pub(super) told_ns: u64,
-    /// Somebody has got the line of that stamp, and nothing was read since.
-    pub(super) is_resumed: bool,
 }
 
 /// Sends what `request` asks for; ends at the log's end, or with the allocation when following.
@@ -58,7 +56,6 @@ pub(super) async fn read(
         chunks,
         empty,
         told_ns: request.after_ns,
-        is_resumed: request.resumed && request.after_ns > 0,
     };
     if reader.containers().is_none() {
         return Err(Problem::new(

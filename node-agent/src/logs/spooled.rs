@@ -7,9 +7,8 @@ use skep_model::problem::{Code, Problem};
 use skep_proto::v1;
 use tokio::task::spawn_blocking;
 
-use super::files::{Lost, Spool, Step, Tail, missing};
+use super::files::{Spool, Step, Tail};
 use super::filter::{Filter, Verdict};
-use super::lines::Stamps;
 use super::read::{Reader, Stop, TAIL_MARGIN};
 
 /// Read at a time, in bytes: what one reader holds in memory.
@@ -77,19 +76,13 @@ pub(super) async fn from(
     let (told_ns, turns) = (reader.told_ns, watch.turns());
     let opened = blocking(move || {
         let mut tail = Tail::open(spool, turns)?;
-        let may_lack = told_ns > 0 && tail.seek_time(told_ns)?;
-        Ok((tail, may_lack))
+        match told_ns {
+            0 => tail.want_all(),
+            _ => tail.seek_time(told_ns)?,
+        }
+        Ok(tail)
     });
-    let (mut tail, may_lack) = opened.await?;
-    if may_lack && std::mem::take(&mut reader.is_resumed) {
-        let lost = Lost {
-            bytes: 0,
-            at_least: true,
-        };
-        let line = missing(&mut Stamps::after(told_ns), lost);
-        reader.told_ns = line.at_ns;
-        reader.send(vec![line]).await?;
-    }
+    let mut tail = opened.await?;
     loop {
         // Judged before it is read: what a container wrote is in its files before it has ended.
         let is_over = !reader.request.follow || reader.is_over(container, &mut places);

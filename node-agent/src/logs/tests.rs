@@ -50,7 +50,6 @@ mod filter {
             after_ns: 0,
             until_ns,
             grep: grep.into(),
-            resumed: false,
         }
     }
 

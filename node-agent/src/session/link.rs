@@ -237,6 +237,5 @@ fn log_request(message: v1::LogRequest) -> Result<logs::Request, convert::Error>
         after_ns: message.after_ns,
         until_ns: message.until_ns,
         grep: message.grep,
-        resumed: message.resumed,
     })
 }

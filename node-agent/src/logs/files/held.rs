@@ -123,7 +123,10 @@ impl Held {
 
     /// Docker keeps no more files: older ones may have gone.
     pub(super) fn is_full(&self) -> bool {
-        self.files.len() >= self.spool.files_max
+        // While they are turned over, there is one less: the oldest has gone, the newest is not made yet.
+        let is_turning = |newest: &Open| newest.len().is_ok_and(|len| len >= self.spool.file_bytes);
+        let turning = usize::from(self.files.back().is_some_and(is_turning));
+        self.files.len() + turning >= self.spool.files_max
     }
 
     /// The file that is read.

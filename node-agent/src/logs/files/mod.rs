@@ -8,8 +8,7 @@ mod tail;
 mod tests;
 mod watch;
 
-pub(crate) use held::{FileId, Lost};
-pub(in crate::logs) use tail::missing;
+pub(crate) use held::FileId;
 pub(crate) use tail::{Position, Step, Tail};
 pub(crate) use watch::{Watch, Watcher};
 

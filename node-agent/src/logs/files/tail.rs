@@ -73,33 +73,53 @@ impl Tail {
         Ok(tail)
     }
 
+    /// Wants the log from its very beginning: where older files may have gone, that is said.
+    pub(crate) fn want_all(&mut self) {
+        self.want_after(0);
+    }
+
     /// Goes to where an earlier reading stopped; where that is gone, it stays before the oldest line,
-    /// and says that something is lost.
+    /// and says that something is lost. The default: to the very beginning.
     pub(crate) fn resume(&mut self, at: Position) {
+        if at == Position::default() {
+            return self.want_all();
+        }
         self.stamps = Stamps::after(at.last_ns);
         if self.held.seek(at.file) {
             self.offset = at.offset;
-        } else if at != Position::default() {
+        } else {
             self.lost.at_least = true;
         }
         self.mark();
     }
 
-    /// Goes to a little before the first line that is later than `after_ns`. True: there may have been
-    /// others before the oldest that is left.
+    /// All later than `after_ns` is wanted, and all that is left is: before the oldest line, there may
+    /// have been others where Docker keeps no more files.
+    fn want_after(&mut self, after_ns: u64) {
+        let begin_ns = self.held.first().map_or(0, Open::begin_ns);
+        if self.held.is_full() && begin_ns > after_ns {
+            // Said right before that line.
+            self.stamps = Stamps::after(after_ns.max(begin_ns.saturating_sub(2)));
+            self.lost.at_least = true;
+        }
+        self.mark();
+    }
+
+    /// Goes to a little before the first line that is later than `after_ns`. Where there may have been
+    /// others before the oldest that is left, that is said.
     ///
     /// # Errors
     /// The files cannot be read.
-    pub(crate) fn seek_time(&mut self, after_ns: u64) -> io::Result<bool> {
+    pub(crate) fn seek_time(&mut self, after_ns: u64) -> io::Result<()> {
         let from_ns = after_ns.saturating_sub(OVERLAP_NS);
         let begins = |open: &Open| open.begin_ns() != 0 && open.begin_ns() <= from_ns;
         while self.held.files().get(1).is_some_and(begins) {
             self.held.turn();
         }
+        self.want_after(after_ns);
         let Some(first) = self.held.first() else {
-            return Ok(false);
+            return Ok(());
         };
-        let is_all_later = first.begin_ns() > after_ns && self.held.is_full();
         let (mut low, mut high) = (0, first.len()?);
         while high - low > SEARCH_MIN {
             let middle = low + (high - low) / 2;
@@ -113,7 +133,7 @@ impl Tail {
         }
         self.offset = low;
         self.mark();
-        Ok(is_all_later)
+        Ok(())
     }
 
     /// Goes to the first line that begins in the newest `bytes`. False: that is all there is.
@@ -305,10 +325,10 @@ impl Tail {
 }
 
 /// A line that stands for others.
-pub(in crate::logs) fn missing(stamps: &mut Stamps, lost: Lost) -> v1::LogLine {
+fn missing(stamps: &mut Stamps, lost: Lost) -> v1::LogLine {
     let text = match (lost.bytes, lost.at_least) {
         (0, _) => {
-            "-- lines are missing here: the log was turned over before they were read --".into()
+            "-- lines may be missing here: the log was turned over before they were read --".into()
         }
         (bytes, at_least) => format!(
             "-- {}{bytes} bytes of the log are missing here: it was turned over before they were read --",

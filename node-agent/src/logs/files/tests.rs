@@ -268,3 +268,46 @@ fn what_is_held_is_read_to_its_end_when_the_folder_goes() {
     assert_eq!(step.expect("read"), Step::Gone);
     assert_eq!(numbers(&lines), (1..25).collect::<Vec<_>>());
 }
+
+#[test]
+fn who_wants_all_is_told_where_the_oldest_may_have_gone_unseen() {
+    let mut docker = Docker::new(1_000);
+    docker.lines(1..2);
+    let all_of = |docker: &Docker| {
+        let mut tail = Tail::open(docker.spool(), 0).expect("opened");
+        tail.want_all();
+        drain(&mut tail, 0, 1 << 20)
+    };
+    assert_eq!(numbers(&all_of(&docker)), [1], "nothing was turned away");
+    assert_eq!(all_of(&docker).len(), 1);
+    docker.lines(2..200);
+    let lines = all_of(&docker);
+    let unknown = LogLost {
+        bytes: 0,
+        at_least: true,
+    };
+    assert_eq!(lines[0].lost, Some(unknown));
+    assert!(lines[0].at_ns < lines[1].at_ns && lines[0].at_ns > 1_000_000_000);
+    assert_eq!(numbers(&lines).last(), Some(&199));
+
+    // Seen right while they are turned over: the oldest is away, and the newest is still full.
+    while docker.file.metadata().expect("there").len() < docker.size_max {
+        docker.record("line 0\n", "stdout");
+    }
+    let kept = std::fs::read(docker.file(FILES - 1)).expect("read");
+    std::fs::remove_file(docker.file(FILES - 1)).expect("removed");
+    assert_eq!(all_of(&docker)[0].lost, Some(unknown));
+    std::fs::write(docker.file(FILES - 1), kept).expect("written");
+    let lines = all_of(&docker);
+
+    // The same after a time before all that is left; not after one within it.
+    let (first_ns, later_ns) = (lines[1].at_ns, lines[9].at_ns);
+    for (after_ns, is_said) in [(first_ns - 5, true), (first_ns, false), (later_ns, false)] {
+        let mut tail = Tail::open(docker.spool(), 0).expect("opened");
+        tail.seek_time(after_ns).expect("found");
+        let mut rest = drain(&mut tail, 0, 1 << 20);
+        rest.retain(|line| line.at_ns > after_ns);
+        let marks = rest.iter().filter(|line| line.lost.is_some()).count();
+        assert_eq!(marks, usize::from(is_said), "{after_ns}");
+    }
+}
