@@ -6,15 +6,18 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use http::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::Cluster;
 use crate::api::Name;
-use crate::{Cluster, http};
 
 /// For a flood to be over and read, on a busy machine.
 const LONG: Duration = Duration::from_secs(600);
+/// Between two looks at the last lines.
+const LOOK: Duration = Duration::from_secs(2);
 /// What the last line of each says.
 const OVER: &str = "flood over";
 /// Bytes of Docker's record around a line's text and its number: `{"log":"flood ` and ` `, 980 dots,
@@ -174,6 +177,28 @@ pub async fn follow(
     Ok(all)
 }
 
+/// Waits until each replica of a service has written its last line, reading no more than that of each.
+///
+/// # Errors
+/// It takes too long.
+pub async fn unread(cluster: &Cluster, name: &Name, replicas: usize) -> Result<()> {
+    let path = name.path("/logs?tail=1");
+    let mut looks = tokio::time::interval(LOOK);
+    let looked = async {
+        loop {
+            looks.tick().await;
+            let lines = cluster.api.call(Method::GET, &path, None).await?.text();
+            let lines = lines.lines().map(serde_json::from_str);
+            let lines: Vec<Value> = lines.collect::<Result<_, _>>()?;
+            if lines.iter().filter(|line| line["text"] == OVER).count() == replicas {
+                return Ok(());
+            }
+        }
+    };
+    let ended = tokio::time::timeout(LONG, looked).await;
+    ended.context("the flood is not over").flatten()
+}
+
 fn over(all: &BTreeMap<String, Seen>) -> usize {
     all.values().filter(|seen| seen.is_over).count()
 }
@@ -228,7 +253,7 @@ impl Latency {
             let mut took = Vec::new();
             while !stopped.is_cancelled() {
                 let begun = Instant::now();
-                let answer = http::get(ingress, &host, "/").await?;
+                let answer = crate::http::get(ingress, &host, "/").await?;
                 ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
                 took.push(begun.elapsed().as_secs_f64() * 1_000.0);
                 tokio::time::sleep(LATENCY_PAUSE).await;

@@ -9,7 +9,8 @@ use axum::http::header::{
 use axum::http::{HeaderValue, Method, Response, StatusCode};
 use axum::response::IntoResponse as _;
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::stream::try_unfold;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
@@ -118,14 +119,18 @@ async fn bytes(
             Ok(ReaderStream::with_capacity(file.take(length), PIECE_BYTES).boxed())
         }
         Source::Coming(coming) => {
-            let left = coming.bytes(first).scan(length, |left, piece| {
-                let piece = piece.map(|mut piece| {
-                    piece.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
-                    *left -= piece.len() as u64;
-                    piece
-                });
-                let is_over = piece.as_ref().is_ok_and(Bytes::is_empty);
-                std::future::ready((!is_over).then_some(piece))
+            let pieces = coming.bytes(first).boxed();
+            // Over with its last byte: not once the disk has it, too.
+            let left = try_unfold((pieces, length), |(mut pieces, left)| async move {
+                if left == 0 {
+                    return Ok(None);
+                }
+                let Some(mut piece) = pieces.try_next().await? else {
+                    return Ok(None);
+                };
+                piece.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+                let left = left - piece.len() as u64;
+                Ok(Some((piece, (pieces, left))))
             });
             Ok(left.boxed())
         }

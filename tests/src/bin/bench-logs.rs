@@ -1,13 +1,15 @@
 //! `make bench-logs`: fifty containers that write as fast as they can, all of them through one agent and followed
 //! by one who wants all of it, on a Docker daemon of the bench's own. Within what is kept no line may be lost;
 //! beyond it what is missing is said, to the byte. Beside it what the agent holds while it lasts, and how long
-//! another app's requests take, with and without. Prints a table, writes `target/bench/logs.json` and the section of
-//! docs/benchmarks.md; with `within` or `beyond` runs only that and writes nothing.
+//! another app's requests take: calm, in a flood that nobody reads, and in one that is read. Prints a table, writes
+//! `target/bench/logs.json` and the section of docs/benchmarks.md; with `within` or `beyond` runs only that and
+//! writes nothing.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use http::Method;
 use serde_json::json;
 use skep_tests::dockerd::Dockerd;
 use skep_tests::figures::{Figure, publish, quantile, table};
@@ -70,7 +72,17 @@ async fn within(cluster: &Cluster, figures: &mut Vec<Figure>) -> Result<()> {
     let mut calm = calm.stop().await?;
     let idle_rss = cluster.agent.rss_bytes().await?;
 
+    // What the writers and Docker alone cost: nobody reads.
     let size = (CONTAINERS, WITHIN);
+    let unread = Latency::start(cluster.ingress, host.clone());
+    let name = flood::begin(cluster, "unread", size).await?;
+    flood::unread(cluster, &name, CONTAINERS).await?;
+    let mut unread = unread.stop().await?;
+    cluster
+        .api
+        .call(Method::DELETE, &name.path(""), None)
+        .await?;
+
     let busy = Latency::start(cluster.ingress, host);
     let (seen, rss, took) = flooded(cluster, "within", size).await?;
     let mut busy = busy.stop().await?;
@@ -97,13 +109,31 @@ async fn within(cluster: &Cluster, figures: &mut Vec<Figure>) -> Result<()> {
             quantile(&mut calm, 0.5),
             "ms",
         ),
-        alone("the same in the flood", quantile(&mut busy, 0.5), "ms"),
+        alone(
+            "the same in the flood, nobody reads",
+            quantile(&mut unread, 0.5),
+            "ms",
+        ),
+        alone(
+            "the same in the flood, all of it is read",
+            quantile(&mut busy, 0.5),
+            "ms",
+        ),
         alone(
             "another app's request, p99, calm",
             quantile(&mut calm, 0.99),
             "ms",
         ),
-        alone("the same in the flood", quantile(&mut busy, 0.99), "ms"),
+        alone(
+            "the same in the flood, nobody reads",
+            quantile(&mut unread, 0.99),
+            "ms",
+        ),
+        alone(
+            "the same in the flood, all of it is read",
+            quantile(&mut busy, 0.99),
+            "ms",
+        ),
     ]);
     Ok(())
 }

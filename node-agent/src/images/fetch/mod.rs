@@ -40,8 +40,6 @@ const SILENCE: Duration = Duration::from_secs(20);
 const ROUNDS: u32 = 5;
 /// First and longest pause between two rounds.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
-/// Bytes after which readers are told of them.
-const TELL_BYTES: u64 = 256 << 10;
 
 /// A blob does not come.
 #[derive(Debug, thiserror::Error)]
@@ -370,7 +368,6 @@ impl<'a> Fetch<'a> {
         // What is there already is not taken twice.
         let mut skip = start - answer.start;
         let mut bytes = pin!(answer.bytes);
-        let mut untold = 0;
         let took = loop {
             let piece = match timeout(SILENCE, bytes.next()).await {
                 Ok(None) => break Took::All,
@@ -393,14 +390,11 @@ impl<'a> Fetch<'a> {
                 Err(store::Error::TooLong { .. }) => break Took::All,
                 Err(error) => return Err(Error::Disk(error)),
             }
-            untold += piece.len() as u64;
             self.fetcher.metrics.image_bytes("peer", piece.len() as u64);
-            if untold >= TELL_BYTES {
-                untold = 0;
-                self.tell().await?;
-            }
+            self.tell();
         };
-        self.tell().await?;
+        self.writer.flush().await.map_err(Error::Disk)?;
+        self.tell();
         match (took, self.size) {
             (Took::All, Some(size)) if self.writer.written() < size => {
                 Ok(Took::Part("it ended too early".into()))
@@ -409,11 +403,14 @@ impl<'a> Fetch<'a> {
         }
     }
 
-    async fn tell(&mut self) -> Result<(), Error> {
-        self.writer.flush().await.map_err(Error::Disk)?;
-        let written = self.writer.written();
-        self.told.send_modify(|now| now.written = written);
-        Ok(())
+    /// Readers hear of what they can read.
+    fn tell(&self) {
+        let readable = self.writer.readable();
+        self.told.send_if_modified(|now| {
+            let is_more = now.written != readable;
+            now.written = readable;
+            is_more
+        });
     }
 
     /// Keeps it if it is what it should be; else begins anew, and remembers who lied where that is

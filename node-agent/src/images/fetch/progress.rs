@@ -4,7 +4,7 @@ use std::io::{ErrorKind, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::Stream;
 use futures_util::stream::try_unfold;
 use tokio::fs::File;
@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio::sync::watch;
 
 /// Bytes that are handed on at once.
-pub(crate) const PIECE_BYTES: usize = 128 << 10;
+pub(crate) const PIECE_BYTES: usize = 256 << 10;
 
 /// How far it is.
 #[derive(Debug, Clone, Default)]
@@ -111,10 +111,15 @@ impl Reader {
             self.file = Some((file, now.epoch));
         }
         let (file, _) = self.file.as_mut().expect("it was just opened");
-        let room = (now.written - position).min(PIECE_BYTES as u64);
-        let mut piece = vec![0; room as usize];
-        file.read_exact(&mut piece).await?;
-        self.position += room;
-        Ok(Some(piece.into()))
+        let room = (now.written - position).min(PIECE_BYTES as u64) as usize;
+        let mut piece = BytesMut::with_capacity(room);
+        while piece.len() < room {
+            let left = room - piece.len();
+            if file.read_buf(&mut (&mut piece).limit(left)).await? == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+        }
+        self.position += room as u64;
+        Ok(Some(piece.freeze()))
     }
 }

@@ -1,3 +1,5 @@
+use futures_util::FutureExt as _;
+
 use super::super::testing::{Image as TestImage, image};
 use super::*;
 
@@ -107,4 +109,23 @@ async fn room_is_made_from_what_nobody_uses() {
     assert_eq!(store.tagged("skep/web", "t1"), None);
     let reopened = Store::open(folder.path(), BUDGET).expect("opened");
     assert_eq!(reopened.used_bytes(), store.used_bytes());
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_in_the_middle_of_a_write_leaves_it_whole() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Store::open(folder.path(), 4 * BUDGET).expect("opened");
+    let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();
+    let digest = Digest::of(&bytes);
+    let mut writer = store.partial(digest, 4 * BUDGET).await.expect("begun");
+    let mut was_left = false;
+    for piece in bytes.chunks(200_000) {
+        // Looked at once, and dropped where it waits for the disk.
+        was_left |= writer.write(piece).now_or_never().is_none();
+    }
+    assert!(was_left, "nothing had to wait: the test shows nothing");
+    assert_eq!(writer.written(), bytes.len() as u64);
+    writer.flush().await.expect("flushed");
+    assert_eq!(writer.readable(), bytes.len() as u64);
+    store.keep(writer, digest).await.expect("what it was");
 }
