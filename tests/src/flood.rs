@@ -177,12 +177,13 @@ pub async fn follow(
     Ok(all)
 }
 
-/// Waits until each replica of a service has written its last line, reading no more than that of each.
+/// Waits until each replica of a service has written its last line, reading little more than that of each.
 ///
 /// # Errors
 /// It takes too long.
 pub async fn unread(cluster: &Cluster, name: &Name, replicas: usize) -> Result<()> {
-    let path = name.path("/logs?tail=1");
+    // What else the app says comes once the flood lets go of its output.
+    let path = name.path("/logs?tail=5");
     let mut looks = tokio::time::interval(LOOK);
     let looked = async {
         loop {
