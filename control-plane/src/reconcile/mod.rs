@@ -101,6 +101,7 @@ struct Duties {
     scheduling: Scheduling,
     jobs: Jobs,
     dirty: Dirty,
+    /// The earliest time that anybody waits for.
     wake_at: Option<Instant>,
 }
 
@@ -137,9 +138,9 @@ impl Duties {
                 },
                 changed = fleet.changed() => {
                     if changed.is_err() { return }
-                    self.mark_waiting();
+                    self.wake();
                 }
-                () = tokio::time::sleep(sleep) => self.mark_waiting(),
+                () = tokio::time::sleep(sleep) => self.wake(),
                 () = token.cancelled() => return,
             }
         }
@@ -153,6 +154,13 @@ impl Duties {
         self.dirty.jobs = self.dirty.services.clone();
         self.dirty.deployments = view.deployments().map(|deployment| deployment.id).collect();
         self.dirty.nodes = true;
+    }
+
+    /// Looks at all that waits: each says anew when it wants to be looked at. Nothing else forgets a time that
+    /// somebody waits for: a change concerns some of them, and comes at any moment.
+    fn wake(&mut self) {
+        self.wake_at = None;
+        self.mark_waiting();
     }
 
     /// What may have become possible by time or by an ingress' word alone.
@@ -225,7 +233,6 @@ impl Duties {
     }
 
     async fn work(&mut self) {
-        self.wake_at = None;
         if std::mem::take(&mut self.dirty.nodes) {
             self.judge_nodes().await;
         }

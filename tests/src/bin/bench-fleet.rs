@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use skep_tests::api::{Api, Name};
 use skep_tests::figures::{Figure, p50, publish, table};
 use skep_tests::process::{Process, signal};
@@ -133,7 +133,7 @@ impl Fleet {
             agents,
             size,
         };
-        fleet.all_ready().await?;
+        fleet.ready(size).await?;
         println!(
             "{size} nodes joined and ready after {:.0?}",
             begun.elapsed()
@@ -155,16 +155,13 @@ impl Fleet {
         ];
         let agents = program::apart(dir.join("more.log"), &dir.join("ca.pem"), arguments)?;
         agents.start().await?;
-        wait::until_ok("their sessions", PATIENCE, async || {
-            ensure!(progress(&agents)?.connected == count);
-            Ok(())
-        })
-        .await?;
+        self.ready(first + count).await?;
         Ok(agents)
     }
 
-    async fn all_ready(&self) -> Result<()> {
-        let (api, size) = (&self.servers.server(0).api, self.size);
+    /// Waits for so many nodes to take work.
+    async fn ready(&self, size: usize) -> Result<()> {
+        let api = &self.servers.server(0).api;
         wait::until("every node to be ready", PATIENCE, async || {
             ensure!(self.agents.is_running().await?, "{}", self.agents.log());
             let status = api.get("/v1/status").await?;
@@ -236,7 +233,8 @@ async fn death(figures: &mut Vec<Figure>) -> Result<()> {
         let dir = tempfile::tempdir()?;
         let fleet = Fleet::start(dir.path(), SURVIVORS, true).await?;
         let doomed = fleet.more(dir.path(), SURVIVORS, DOOMED).await?;
-        deploy(&fleet.servers.server(0).api, 0, SPREAD).await?;
+        let placement = json!({ "spread": ["node.name"] });
+        deploy(&fleet.servers.server(0).api, 0, SPREAD, placement).await?;
         let healthy = async || {
             let (here, there) = (progress(&fleet.agents)?.healthy, progress(&doomed)?.healthy);
             Ok((here + there >= SPREAD).then_some(here))
@@ -275,7 +273,7 @@ async fn deploy_all(api: Api, allocations: usize) -> Result<()> {
                     return anyhow::Ok(());
                 }
                 let replicas = REPLICAS.min(allocations - number * REPLICAS);
-                deploy(&api, number, replicas).await?;
+                deploy(&api, number, replicas, json!({})).await?;
             }
         });
     }
@@ -285,10 +283,15 @@ async fn deploy_all(api: Api, allocations: usize) -> Result<()> {
     Ok(())
 }
 
-async fn deploy(api: &Api, number: usize, replicas: usize) -> Result<()> {
+async fn deploy(api: &Api, number: usize, replicas: usize, placement: Value) -> Result<()> {
     let name = Name::of(&format!("s{number}"));
     let resources = json!({ "cpu_millis": CPU_MILLIS, "memory_bytes": MEMORY_BYTES });
-    let spec = json!({ "type": "worker", "replicas": replicas, "resources": resources });
+    let spec = json!({
+        "type": "worker",
+        "replicas": replicas,
+        "resources": resources,
+        "placement": placement,
+    });
     api.put_service(&name, spec).await?;
     let image = json!({ "type": "image", "reference": "registry.invalid/bench:1" });
     let deployment = api.deploy(&name, &image).await?;

@@ -50,6 +50,41 @@ async fn status_and_nodes_tell_what_is_there() {
 }
 
 #[tokio::test]
+async fn a_silent_node_is_lost_in_time_whatever_else_changes() {
+    let server = Server::start().await;
+    let node = server.join("n1").await;
+    let context = &server.context;
+    let duties = crate::reconcile::Parts {
+        store: context.store.clone(),
+        fleet: context.fleet.clone(),
+        history: context.history.clone(),
+        secrets: context.secrets.clone(),
+        samples: context.samples.clone(),
+        scaling: context.scaling.clone(),
+        relay: context.relay.clone(),
+        witnesses: context.witnesses.clone(),
+    };
+    tokio::spawn(crate::reconcile::run(duties, context.shutdown.clone()));
+    assert!(context.fleet.connect(node, 1));
+    let lost = async {
+        for round in 0.. {
+            let view = context.store.view();
+            if view
+                .node(node)
+                .is_some_and(|it| it.status == NodeStatus::Lost)
+            {
+                return;
+            }
+            // Concerns no node, and comes more often than silence grows long enough.
+            server.put(WEB, json!({ "replicas": round % 2 })).await;
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    let lost = tokio::time::timeout(std::time::Duration::from_secs(60), lost).await;
+    lost.expect("lost, while everything else goes on");
+}
+
+#[tokio::test]
 async fn a_connected_node_is_not_removed_and_an_unknown_one_not_found() {
     let server = Server::start().await;
     let node = server.join("n1").await;
