@@ -23,7 +23,6 @@ async fn logs_come_through_the_server_that_has_the_node() {
         after_ns: 0,
         until_ns: 0,
         grep: "".into(),
-        resumed: false,
     };
     let relay = &world.servers[&leader].relay;
     let away = relay
