@@ -259,7 +259,7 @@ async fn death(figures: &mut Vec<Figure>) -> Result<()> {
     Ok(())
 }
 
-/// Services of so many allocations together, each deployed: every node has as many as the others.
+/// Services of so many allocations together, each deployed.
 async fn deploy_all(api: Api, allocations: usize) -> Result<()> {
     let count = allocations.div_ceil(REPLICAS);
     let next = Arc::new(AtomicUsize::new(0));
@@ -273,7 +273,7 @@ async fn deploy_all(api: Api, allocations: usize) -> Result<()> {
                     return anyhow::Ok(());
                 }
                 let replicas = REPLICAS.min(allocations - number * REPLICAS);
-                deploy(&api, number, replicas, json!({ "strategy": "spread" })).await?;
+                deploy(&api, number, replicas, json!({})).await?;
             }
         });
     }
