@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 use skep_tests::api::Name;
 use skep_tests::load::Load;
@@ -11,8 +11,9 @@ use skep_tests::{Cluster, wait, with_cluster};
 /// Several periods, on a busy machine.
 const SEEN: Duration = Duration::from_secs(60);
 const RATE: u32 = 40;
-/// What the one that burns CPU may have of a core: it wants all of it.
-const BURNER_MILLIS: u32 = 400;
+/// What the one that burns CPU may have of a core: it wants all of it, and is not to want for it, or be
+/// seldom throttled, because other tests run.
+const BURNER_MILLIS: u32 = 200;
 
 async fn top(cluster: &Cluster, name: &Name) -> Result<Value> {
     let arguments = ["top", "--json", &name.service, "--project", &name.project];
@@ -52,7 +53,7 @@ async fn load_is_seen_as_requests_and_burned_cpu_as_cpu() {
             let (idle, busy) = (top(cluster, &web).await?, top(cluster, &burner).await?);
             let cpu = |of: &Value| of["cpu_millis"].as_u64();
             ensure!(
-                cpu(&busy) > Some(150) && cpu(&idle) < Some(100),
+                cpu(&busy) > Some(100) && cpu(&idle) < cpu(&busy),
                 "{idle} {busy}"
             );
             let allocations = busy["allocations"].as_array().context("allocations")?;
@@ -92,16 +93,16 @@ async fn load_is_seen_as_requests_and_burned_cpu_as_cpu() {
         let wide = cluster.skep.run(&["top", "--wide"]).await?.ok()?;
         wide.says(&["THROTTLED", "NET IN/OUT", "burner", "%", "/s"])?;
         load.stop().await;
-        let (held, seen) = tokio::join!(cluster.get(&web, "/hold?ms=12000"), async {
-            wait::until_ok("a held request to be seen", SEEN, async || {
-                let of = top(cluster, &web).await?;
-                ensure!(of["in_flight"] == 1, "{of}");
-                Ok(())
-            })
-            .await
+        let seen = wait::until_ok("a held request to be seen", SEEN, async || {
+            let of = top(cluster, &web).await?;
+            ensure!(of["in_flight"] == 1, "{of}");
+            Ok(())
         });
-        seen?;
-        ensure!(held?.status == 200, "held");
+        // Held for as long as it takes to be seen, whatever that is on a busy machine.
+        tokio::select! {
+            held = cluster.get(&web, "/hold?ms=60000") => bail!("held {:?}", held?.status),
+            seen = seen => seen?,
+        }
 
         let nodes = cluster
             .skep

@@ -66,21 +66,22 @@ async fn a_silent_node_is_lost_in_time_whatever_else_changes() {
     };
     tokio::spawn(crate::reconcile::run(duties, context.shutdown.clone()));
     assert!(context.fleet.connect(node, 1));
-    let lost = async {
+    let is = async |status: NodeStatus| {
         for round in 0.. {
             let view = context.store.view();
-            if view
-                .node(node)
-                .is_some_and(|it| it.status == NodeStatus::Lost)
-            {
+            if view.node(node).is_some_and(|it| it.status == status) {
                 return;
             }
             // Concerns no node, and comes more often than silence grows long enough.
-            server.put(WEB, json!({ "replicas": round % 2 })).await;
+            let spec = json!({ "spec": { "replicas": round % 2 } });
+            let put = server.put(WEB, spec).await.status.as_u16();
+            assert!(matches!(put, 200 | 201), "{put}");
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
     };
-    let lost = tokio::time::timeout(std::time::Duration::from_secs(60), lost).await;
+    // A node that has joined counts as lost until it is heard of.
+    is(NodeStatus::Ready).await;
+    let lost = tokio::time::timeout(std::time::Duration::from_secs(60), is(NodeStatus::Lost)).await;
     lost.expect("lost, while everything else goes on");
 }
 
