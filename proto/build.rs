@@ -11,6 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .build_client(grpc)
         .build_server(grpc)
+        .codec_path("crate::codec::Lean")
         // Sorted maps: the same state must always encode to the same bytes.
         .btree_map(".")
         .compile_fds(descriptors)?;

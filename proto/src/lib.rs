@@ -7,6 +7,8 @@ pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/skep.v1.rs"));
 }
 
+#[cfg(feature = "grpc")]
+pub mod codec;
 pub mod convert;
 
 /// The level at which servers, keys, CA rotation, metadata and quarantine came to be.

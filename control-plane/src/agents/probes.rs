@@ -103,7 +103,7 @@ mod tests {
         }
     }
 
-    async fn asked(messages: &mut tokio::sync::mpsc::Receiver<v1::to_agent::Kind>) -> v1::Probe {
+    async fn asked(messages: &mut crate::agents::relay::ToNode) -> v1::Probe {
         match messages.recv().await {
             Some(v1::to_agent::Kind::Probe(probe)) => probe,
             other => panic!("{other:?}"),

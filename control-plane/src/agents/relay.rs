@@ -47,7 +47,7 @@ struct Inner {
     /// Who knows where nodes are, and the way there.
     elsewhere: Option<(Fleet, Arc<dyn Elsewhere>)>,
     next: AtomicU64,
-    nodes: Mutex<BTreeMap<NodeId, (u64, mpsc::Sender<v1::to_agent::Kind>)>>,
+    nodes: Mutex<BTreeMap<NodeId, (u64, NodeQueue)>>,
     askers: Mutex<BTreeMap<u64, (NodeId, mpsc::Sender<v1::LogChunk>)>>,
     /// Those who asked for a shell and wait for the node to dial.
     shells: Waiting,
@@ -75,6 +75,19 @@ struct Asked {
     relay: Relay,
 }
 
+/// Boxed: a queue keeps room for many messages, and each of thousands of nodes has one.
+type NodeQueue = mpsc::Sender<Box<v1::to_agent::Kind>>;
+
+/// What is to be said to one node.
+pub struct ToNode(mpsc::Receiver<Box<v1::to_agent::Kind>>);
+
+impl ToNode {
+    /// The next message; none when another session of the node has begun.
+    pub async fn recv(&mut self) -> Option<v1::to_agent::Kind> {
+        self.0.recv().await.map(|kind| *kind)
+    }
+}
+
 /// The node is not connected.
 pub(super) fn away(what: &str) -> Problem {
     let text = format!("the node is not connected, {what}");
@@ -93,9 +106,10 @@ impl Drop for Asked {
         self.relay.inner.askers.lock().remove(&self.request);
         if let Some((_, sender)) = self.relay.inner.nodes.lock().get(&self.node) {
             // A full queue only means that the node goes on until its stream finds nobody here.
-            let _ = sender.try_send(v1::to_agent::Kind::LogCancel(v1::LogCancel {
+            let cancel = v1::LogCancel {
                 request: self.request,
-            }));
+            };
+            let _ = sender.try_send(Box::new(v1::to_agent::Kind::LogCancel(cancel)));
         }
     }
 }
@@ -113,11 +127,11 @@ impl Relay {
     }
 
     /// A node's session begins: what is to be said to it comes out of the receiver.
-    pub fn connect(&self, node: NodeId) -> (u64, mpsc::Receiver<v1::to_agent::Kind>) {
+    pub fn connect(&self, node: NodeId) -> (u64, ToNode) {
         let (sender, receiver) = mpsc::channel(NODE_QUEUE);
         let session = self.inner.next.fetch_add(1, Ordering::Relaxed);
         self.inner.nodes.lock().insert(node, (session, sender));
-        (session, receiver)
+        (session, ToNode(receiver))
     }
 
     /// A node's session ended; those who wait for its lines see an end.
@@ -213,7 +227,7 @@ impl Relay {
     pub(super) fn tell(&self, node: NodeId, kind: v1::to_agent::Kind) -> Result<(), bool> {
         let nodes = self.inner.nodes.lock();
         let (_, sender) = nodes.get(&node).ok_or(false)?;
-        let told = sender.try_send(kind);
+        let told = sender.try_send(Box::new(kind));
         told.map_err(|error| matches!(error, mpsc::error::TrySendError::Full(_)))
     }
 

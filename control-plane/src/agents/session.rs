@@ -19,6 +19,7 @@ use tonic::{Status, Streaming};
 
 use super::fleet::{RouteStatus, Runtime};
 use super::notices::Concern;
+use super::relay::ToNode;
 use super::service::Shared;
 use super::told::Told;
 
@@ -76,7 +77,7 @@ impl Session {
     async fn exchange(
         &self,
         up: &mut Streaming<v1::FromAgent>,
-        to_node: mpsc::Receiver<v1::to_agent::Kind>,
+        to_node: ToNode,
         broke: &mut bool,
     ) -> Result<(), Status> {
         let (facts, held) = self.hello(up).await?;
@@ -237,7 +238,7 @@ impl Session {
         &self,
         mut told: Told,
         has_routes: bool,
-        mut to_node: mpsc::Receiver<v1::to_agent::Kind>,
+        mut to_node: ToNode,
     ) -> Result<(), Status> {
         // Listening before the first view: nothing between the two is missed.
         let notices = self.shared.notices.listen(self.node, self.id, has_routes);

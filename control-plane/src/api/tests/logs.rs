@@ -232,7 +232,7 @@ async fn allocate(server: &Server, node: NodeId) -> AllocationId {
     allocation.id
 }
 
-async fn asked(from: &mut tokio::sync::mpsc::Receiver<v1::to_agent::Kind>) -> v1::LogRequest {
+async fn asked(from: &mut crate::agents::relay::ToNode) -> v1::LogRequest {
     loop {
         let kind = tokio::time::timeout(PATIENCE, from.recv())
             .await
