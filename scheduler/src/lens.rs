@@ -4,9 +4,10 @@
 
 mod domain;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use skep_model::id::NodeId;
 use skep_model::placement::{Constraint, Operator, Toward};
 
 use crate::cluster::{Cluster, Standing};
@@ -21,6 +22,9 @@ pub(crate) use domain::Domain;
 const WORKSPACES: &str = "workspaces";
 /// The attribute that is each node's own.
 pub(crate) const NODE: &str = "node.name";
+
+/// Nodes over which the replicas of a service keep apart where they can.
+const APART: u64 = 3;
 
 /// A rule: which values of a column pass.
 struct Rule<'a> {
@@ -51,6 +55,8 @@ pub(crate) struct Lens<'a, 'q> {
     pub(crate) spreads_nodes: bool,
     /// Allocations of the service by ordinal, ascending.
     pub(crate) neighbours: Vec<(u32, u32)>,
+    /// Those that are to stay, in the same way: these keep apart. None: nothing is said of them.
+    pub(crate) staying: Option<Vec<(u32, u32)>>,
 }
 
 impl<'a, 'q> Lens<'a, 'q> {
@@ -68,6 +74,7 @@ impl<'a, 'q> Lens<'a, 'q> {
             spreads: Vec::new(),
             spreads_nodes: false,
             neighbours: draft.neighbours_of(ask.service),
+            staying: ask.staying.as_ref().map(|nodes| tally(cluster, nodes)),
         };
         lens.add_rules();
         lens.add_weights(draft);
@@ -265,10 +272,7 @@ impl<'a, 'q> Lens<'a, 'q> {
                 .iter_mut()
                 .for_each(|(_, domain)| domain.count(*ordinal, *count));
         }
-        let staying = self.ask.staying.as_ref().map(|staying| {
-            let known = staying.iter().filter_map(|id| self.cluster.ordinal(*id));
-            known.map(|ordinal| (ordinal, 1)).collect::<Vec<_>>()
-        });
+        let staying = self.staying.take();
         for (ordinal, count) in staying.as_ref().unwrap_or(&neighbours) {
             if self.is_known(*ordinal) {
                 let spreads = &mut self.spreads;
@@ -278,6 +282,7 @@ impl<'a, 'q> Lens<'a, 'q> {
             }
         }
         self.neighbours = neighbours;
+        self.staying = staying;
     }
 
     fn is_known(&self, ordinal: u32) -> bool {
@@ -313,10 +318,24 @@ impl<'a, 'q> Lens<'a, 'q> {
     }
 
     pub(crate) fn neighbours_on(&self, ordinal: u32) -> u32 {
-        let found = self
-            .neighbours
-            .binary_search_by_key(&ordinal, |(node, _)| *node);
-        found.map_or(0, |at| self.neighbours[at].1)
+        count_on(&self.neighbours, ordinal)
+    }
+
+    pub(crate) fn staying_on(&self, ordinal: u32) -> u32 {
+        let staying = self.staying.as_ref();
+        staying.map_or(0, |staying| count_on(staying, ordinal))
+    }
+
+    /// How many of the service a node may have, with so many more to be placed, before it counts as
+    /// crowded: a third, so that whoever loses a node keeps most of what it runs. Unlimited where nothing is
+    /// said of those that stay.
+    pub(crate) fn share(&self, wanted: usize) -> u32 {
+        let Some(staying) = &self.staying else {
+            return u32::MAX;
+        };
+        let there: u64 = staying.iter().map(|(_, count)| u64::from(*count)).sum();
+        let all = there.saturating_add(wanted as u64);
+        u32::try_from(all.div_ceil(APART)).unwrap_or(u32::MAX)
     }
 
     /// By ordinal: whether no rule refuses the node. What is left there is another question.
@@ -520,6 +539,20 @@ pub(crate) const CELL_VALUES: usize =
 pub(crate) struct Cell {
     pub(crate) broken: u32,
     pub(crate) values: [u32; CELL_VALUES],
+}
+
+/// How many are on each node that is known, by ordinal, ascending.
+fn tally(cluster: &Cluster, nodes: &[NodeId]) -> Vec<(u32, u32)> {
+    let mut counts = BTreeMap::new();
+    for ordinal in nodes.iter().filter_map(|id| cluster.ordinal(*id)) {
+        *counts.entry(ordinal).or_default() += 1;
+    }
+    counts.into_iter().collect()
+}
+
+fn count_on(counts: &[(u32, u32)], ordinal: u32) -> u32 {
+    let found = counts.binary_search_by_key(&ordinal, |(node, _)| *node);
+    found.map_or(0, |at| counts[at].1)
 }
 
 impl Rule<'_> {

@@ -17,7 +17,7 @@ use crate::filter::Ask;
 use crate::lens::{CELL_VALUES, Cell, Lens};
 use crate::refusal::Refusal;
 use crate::room::Room;
-use crate::score::{Frame, Score};
+use crate::score::{Frame, Score, crowded};
 
 /// Where an allocation goes, and how that came about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +61,7 @@ pub(crate) fn score_of(draft: &Draft<'_>, ask: &Ask, lens: &Lens<'_, '_>, ordina
         levels,
         on_node: if lens.spreads_nodes { neighbours } else { 0 },
         against: -lens.affinity(ordinal),
+        crowded: crowded(lens.staying_on(ordinal), lens.share(1)),
         packing: frame.cost(draft.free(ordinal), cluster.capacity[ordinal as usize]),
         neighbours,
         node: cluster.id_of(ordinal),
@@ -80,10 +81,13 @@ fn frame(draft: &Draft<'_>, ask: &Ask, lens: &Lens<'_, '_>, wanted: usize) -> Fr
 struct NodeKey {
     on_node: u32,
     against: i64,
+    crowded: u32,
     packing: i64,
     neighbours: u32,
     id: NodeId,
     ordinal: u32,
+    /// Those of the service that stay there; decides nothing more.
+    staying: u32,
 }
 
 /// What ranks cells: the same fields as [`Score`], in its order.
@@ -107,6 +111,8 @@ struct Nodes {
 pub struct Search<'a, 'q> {
     lens: Lens<'a, 'q>,
     frame: Frame,
+    /// How many of the service a node may have before it is crowded.
+    share: u32,
     cells: Vec<Nodes>,
     order: BinaryHeap<Reverse<(CellKey, u32)>>,
     fitting: usize,
@@ -160,17 +166,29 @@ impl Lists {
     }
 }
 
+/// Of the service on a node: all of them, and those that stay.
+#[derive(Debug, Clone, Copy)]
+struct Here {
+    neighbours: u32,
+    staying: u32,
+}
+
 /// Every node that can take one, skew apart: its ordinal, what is free there, and how many of the
 /// service are there.
-fn each_fitting(lens: &Lens<'_, '_>, draft: &Draft<'_>, mut found: impl FnMut(u32, Room, u32)) {
+fn each_fitting(lens: &Lens<'_, '_>, draft: &Draft<'_>, mut found: impl FnMut(u32, Room, Here)) {
     let allowed = lens.allowed();
     let mut neighbours = lens.neighbours.iter().peekable();
+    let mut staying = lens.staying.iter().flatten().peekable();
     draft.each_free(|ordinal, free| {
-        let here = neighbours.next_if(|(node, _)| *node == ordinal);
-        let here = here.map_or(0, |(_, count)| *count);
+        let is_here = |(node, _): &&(u32, u32)| *node == ordinal;
+        let count = |found: Option<&(u32, u32)>| found.map_or(0, |(_, count)| *count);
+        let here = Here {
+            neighbours: count(neighbours.next_if(is_here)),
+            staying: count(staying.next_if(is_here)),
+        };
         if allowed[ordinal as usize]
             && lens.has_room(draft, ordinal, free)
-            && lens.node_takes(here)
+            && lens.node_takes(here.neighbours)
             && !lens.is_closed(ordinal)
         {
             found(ordinal, free, here);
@@ -190,9 +208,11 @@ impl<'a, 'q> Search<'a, 'q> {
         let cluster = draft.cluster();
         let lens = Lens::new(draft, ask);
         let frame = frame(draft, ask, &lens, wanted);
+        let share = lens.share(wanted);
         let mut search = Self {
             lens,
             frame,
+            share,
             cells: Vec::new(),
             order: BinaryHeap::new(),
             fitting: 0,
@@ -207,9 +227,9 @@ impl<'a, 'q> Search<'a, 'q> {
         let mut best: Option<(CellKey, Cell)> = None;
         let mut fitting = 0;
         let lens = &self.lens;
-        each_fitting(lens, draft, |ordinal, free, neighbours| {
+        each_fitting(lens, draft, |ordinal, free, here| {
             fitting += 1;
-            let key = self.key(ordinal, free, neighbours);
+            let key = self.key(ordinal, free, here);
             if wanted > 1 {
                 lists.push(lens, ordinal, key);
                 return;
@@ -243,20 +263,22 @@ impl<'a, 'q> Search<'a, 'q> {
         }
     }
 
-    fn key(&self, ordinal: u32, free: Room, neighbours: u32) -> NodeKey {
+    fn key(&self, ordinal: u32, free: Room, here: Here) -> NodeKey {
         NodeKey {
             on_node: if self.lens.spreads_nodes {
-                neighbours
+                here.neighbours
             } else {
                 0
             },
             against: -self.lens.affinity(ordinal),
+            crowded: crowded(here.staying, self.share),
             packing: self
                 .frame
                 .cost(free, self.cluster.capacity[ordinal as usize]),
-            neighbours,
+            neighbours: here.neighbours,
             id: self.cluster.id_of(ordinal),
             ordinal,
+            staying: here.staying,
         }
     }
 
@@ -324,6 +346,7 @@ impl<'a, 'q> Search<'a, 'q> {
                 levels: key.levels,
                 on_node: head.on_node,
                 against: head.against,
+                crowded: head.crowded,
                 packing: head.packing,
                 neighbours: head.neighbours,
                 node: head.id,
@@ -341,10 +364,14 @@ impl<'a, 'q> Search<'a, 'q> {
         let ordinal = found.key.head.ordinal;
         draft.start_at(ordinal, self.lens.ask_service(), &self.lens.needs);
         self.lens.count_domains(ordinal);
-        let neighbours = found.key.head.neighbours + 1;
+        let here = Here {
+            neighbours: found.key.head.neighbours + 1,
+            staying: found.key.head.staying + 1,
+        };
         let free = draft.free(ordinal);
-        let still = self.lens.has_room(draft, ordinal, free) && self.lens.node_takes(neighbours);
-        let again = still.then(|| self.key(ordinal, free, neighbours));
+        let still =
+            self.lens.has_room(draft, ordinal, free) && self.lens.node_takes(here.neighbours);
+        let again = still.then(|| self.key(ordinal, free, here));
         let nodes = &mut self.cells[found.cell as usize];
         nodes.heap.pop();
         match again {

@@ -25,6 +25,8 @@ pub struct Score {
     pub on_node: u32,
     /// Minus the sum of the weights that hold there.
     pub against: i64,
+    /// How many of the service there would be beyond a third of them: replicas keep apart where they can.
+    pub crowded: u32,
     /// What the strategy says: comparable within one search only.
     pub packing: i64,
     /// Allocations of the same service already there.
@@ -84,6 +86,11 @@ impl Frame {
         // Between -2 and 2 for any node.
         (cost * UNIT) as i64
     }
+}
+
+/// Given how many of the service are there, and how many may be.
+pub(crate) fn crowded(there: u32, share: u32) -> u32 {
+    there.saturating_add(1).saturating_sub(share)
 }
 
 /// The parts of CPU and memory that are left.

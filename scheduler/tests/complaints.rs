@@ -76,14 +76,15 @@ fn a_spread_is_kept_whatever_packing_would_like() {
     assert_eq!(nodes.len(), 9);
 }
 
-/// Nomad's mean of scorers: one replica on a node outweighs any fit, so nothing is ever packed.
+/// Nomad's mean of scorers: one replica on a node outweighs any fit, so nothing is ever packed. Here a node's
+/// end may take a third of them, and within that they are packed.
 #[test]
 fn neighbours_do_not_keep_a_binpack_from_packing() {
     let mut world = world(9, 9);
     settle(&mut world);
     let live = world.allocations.values().filter(|a| a.is_live());
     let nodes: std::collections::BTreeSet<NodeId> = live.map(|a| a.node).collect();
-    assert_eq!(nodes.len(), 1);
+    assert_eq!(nodes.len(), 3);
 }
 
 /// Kubernetes 98914: after a rolling update the pods are skewed, because the old ones were counted.

@@ -254,6 +254,34 @@ proptest! {
     }
 
     #[test]
+    fn no_node_has_more_than_a_third_where_three_have_room(
+        others in prop::collection::vec(0..3_000_u32, 3..8),
+        steps in prop::collection::vec(1..9_u32, 1..5),
+    ) {
+        let mut world = World::new(service(1, 1));
+        world.service.live = Some(target(1, 1));
+        for (number, used) in others.iter().enumerate() {
+            let node = node(number as u128 + 1, 100_000, 100_000);
+            let needs = Resources { cpu_millis: *used, ..world.needs };
+            world.others.insert(AllocationId::from_u128(900 + number as u128), (node.id, needs));
+            world.nodes.insert(node.id, node);
+        }
+        let mut wanted = 0;
+        for more in steps {
+            wanted += more;
+            world.service.spec.replicas = wanted;
+            let plan = world.plan(&|_| false);
+            prop_assert_eq!(plan.starts.len(), more as usize);
+            world.apply(&plan);
+            let mut there = BTreeMap::<NodeId, u32>::new();
+            for allocation in running(&world) {
+                *there.entry(allocation.node).or_default() += 1;
+            }
+            prop_assert!(there.values().all(|count| *count <= wanted.div_ceil(3)), "{there:?}");
+        }
+    }
+
+    #[test]
     fn when_a_wait_ends_something_starts_and_nothing_before(
         failed in prop::collection::vec(600_000..=700_000_u64, 1..5),
         running in 0..3_u32,

@@ -151,7 +151,7 @@ fn any_view() -> impl Strategy<Value = View> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 2_000,
+        cases: 10_000,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

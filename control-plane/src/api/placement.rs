@@ -49,7 +49,10 @@ pub(super) async fn why_service(
     let live = live_release(&view, &service);
     let quotas = quotas(&view, &service);
     let (running, there): (Vec<_>, _) = counted(&view, &service);
-    let ask = Ask::of(&release, &around);
+    let ask = Ask {
+        staying: Some(running.iter().map(|allocation| allocation.node).collect()),
+        ..Ask::of(&release, &around)
+    };
     let answers = why::why(&Draft::new(&cluster), &ask);
     let mut rank = 0;
     let nodes = answers.into_iter().map(|answer| NodeAnswer {

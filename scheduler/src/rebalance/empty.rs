@@ -12,14 +12,17 @@ const TRIED_NODES: usize = 64;
 /// Pairs of an allocation and a place that are tried for one that fits nowhere directly.
 const TRIED_PUSHES: usize = 256;
 
-/// Empties one node after the other, until none can be emptied within the budget.
-pub(super) fn empty_nodes(floor: &mut Floor<'_>) {
+/// Empties one node after the other, until none can be emptied within the budget. False: not one.
+pub(super) fn empty_nodes(floor: &mut Floor<'_>) -> bool {
+    let mut has_emptied = false;
     while let Some(at) = easiest(floor)
         .into_iter()
         .find(|at| try_to_empty(floor, *at))
     {
         floor.commit_emptied(at);
+        has_emptied = true;
     }
+    has_emptied
 }
 
 /// Nodes whose allocations may all move, the fewest and then the smallest first.

@@ -137,6 +137,7 @@ impl<'a> Floor<'a> {
         self.fixed.insert(item.id);
         self.take_in(item, at);
         let node: NodeId = self.spots[at].place.id;
+        self.result.emptied.retain(|emptied| *emptied != node);
         self.result.roomed.push((item.id, node));
     }
 

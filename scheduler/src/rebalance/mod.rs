@@ -104,17 +104,26 @@ pub struct Moves {
 /// does not matter.
 pub fn plan(view: &View, rules: &dyn Rules) -> Moves {
     let mut floor = Floor::new(view, rules, packing_of(view));
-    unstrand::make_room(&mut floor, &view.waiting);
-    empty::empty_nodes(&mut floor);
-    floor.into_moves()
+    let mut waiting = view.waiting.clone();
+    // What one of them changes may be what the other has waited for: only when neither finds anything more
+    // would planning again change nothing.
+    loop {
+        let has_roomed = unstrand::make_room(&mut floor, &mut waiting);
+        let has_emptied = empty::empty_nodes(&mut floor);
+        if !has_roomed && !has_emptied {
+            return floor.into_moves();
+        }
+    }
 }
 
-/// Whatever packing is for elsewhere, here it keeps nodes empty.
+/// Whatever packing is for elsewhere, here it keeps nodes empty. What waits is demand as what runs is: it
+/// changes nothing when it gets its room.
 fn packing_of(view: &View) -> Packing {
     let (mut demand, mut supply) = (Demand::default(), Supply::default());
     for place in &view.places {
         supply.put(place.capacity, place.items.is_empty());
         place.items.iter().for_each(|item| demand.put(item.size));
     }
+    view.waiting.iter().for_each(|ask| demand.put(ask.size));
     Packing::with_aim(&demand, &supply, Aim::KeepNodesEmpty)
 }
