@@ -1,5 +1,7 @@
 //! What a user asks for: the specification of a service, and its validation.
 
+mod check;
+
 use serde::{Deserialize, Serialize};
 
 use crate::autoscale::{Autoscale, Metric};
@@ -12,6 +14,8 @@ use crate::problem::Problem;
 use crate::rollout;
 use crate::run::{Mode, Run};
 use crate::storage::{self, Storage};
+use check::{between, check_git};
+pub use check::{check_image, inside};
 
 /// Smallest memory limit that Docker accepts.
 pub const MIN_MEMORY_BYTES: u64 = 6 << 20;
@@ -487,149 +491,5 @@ impl ServiceSpec {
     }
 }
 
-fn between(field: &str, value: u64, low: u64, high: u64) -> Result<(), Problem> {
-    if (low..=high).contains(&value) {
-        return Ok(());
-    }
-    Err(Problem::invalid(field, format!("{value} is out of range"))
-        .hint(format!("{low} to {high}")))
-}
-
-/// A path that stays inside its folder.
-///
-/// # Errors
-/// Names the field when the path is absolute or climbs out.
-pub fn inside(field: &str, path: &str) -> Result<(), Problem> {
-    let climbs = path.starts_with('/')
-        || path.split('/').any(|part| part == "..")
-        || path.contains(['\0', '\n']);
-    if climbs {
-        return Err(Problem::invalid(
-            field,
-            format!("`{}` leaves the app's folder", path.escape_debug()),
-        )
-        .hint("a relative path without `..`"));
-    }
-    Ok(())
-}
-
-/// A repository or branch that git will not take for an option.
-fn check_git(field: &str, text: &str) -> Result<(), Problem> {
-    let odd = text.is_empty()
-        || text.starts_with('-')
-        || text.chars().any(|c| c.is_control() || c == ' ');
-    // `ext::` and other remote helpers run programs named in the URL.
-    if odd || text.len() > 2_048 || text.contains("::") {
-        return Err(
-            Problem::invalid(field, format!("`{}` is not accepted", text.escape_debug()))
-                .hint("an https or ssh URL, or a path; no spaces, not beginning with -"),
-        );
-    }
-    Ok(())
-}
-
-/// An image reference, loosely: Docker judges the rest.
-///
-/// # Errors
-/// Names the field when the text cannot be a reference.
-pub fn check_image(field: &str, text: &str) -> Result<(), Problem> {
-    let ok = !text.is_empty()
-        && text.len() <= 512
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-._/:@".contains(&b))
-        && text
-            .bytes()
-            .next()
-            .is_some_and(|b| b.is_ascii_alphanumeric());
-    if ok {
-        return Ok(());
-    }
-    Err(
-        Problem::invalid(field, format!("`{}` is not an image", text.escape_debug()))
-            .hint("name[:tag] or name@sha256:..., for example nginx:1.27"),
-    )
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_default_is_valid_and_each_bound_holds() {
-        assert_eq!(ServiceSpec::default().check(), Ok(()));
-        let broken: Vec<(&str, ServiceSpec)> = vec![
-            (
-                "replicas",
-                ServiceSpec {
-                    replicas: 1_001,
-                    ..Default::default()
-                },
-            ),
-            (
-                "port",
-                ServiceSpec {
-                    port: Some(0),
-                    ..Default::default()
-                },
-            ),
-            (
-                "dockerfile",
-                ServiceSpec {
-                    dockerfile: Some("../Dockerfile".into()),
-                    ..Default::default()
-                },
-            ),
-            (
-                "domains",
-                ServiceSpec {
-                    domains: vec!["a b".into()],
-                    ..Default::default()
-                },
-            ),
-            (
-                "resources.memory_bytes",
-                ServiceSpec {
-                    resources: Resources {
-                        memory_bytes: 1,
-                        ..Default::default()
-                    },
-                    ..Default::default()
-                },
-            ),
-            (
-                "health.path",
-                ServiceSpec {
-                    health: Health {
-                        path: Some("x".into()),
-                        ..Default::default()
-                    },
-                    ..Default::default()
-                },
-            ),
-            (
-                "source.repository",
-                ServiceSpec {
-                    source: Some(Source::Git {
-                        repository: "--upload-pack=x".into(),
-                        branch: "main".into(),
-                        directory: String::new(),
-                    }),
-                    ..Default::default()
-                },
-            ),
-        ];
-        for (field, spec) in broken {
-            assert_eq!(spec.check().expect_err(field).field.as_deref(), Some(field));
-        }
-    }
-
-    #[test]
-    fn unknown_fields_are_refused() {
-        let error = serde_json::from_str::<ServiceSpec>(r#"{"replica": 3}"#).expect_err("typo");
-        assert!(
-            error.to_string().contains("unknown field `replica`"),
-            "{error}"
-        );
-    }
-}
+mod tests;

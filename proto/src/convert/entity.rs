@@ -3,23 +3,17 @@
 use std::collections::BTreeMap;
 
 use skep_model::allocation::{Allocation, Desired, Observed, State};
-use skep_model::deployment::{
-    Build, BuildOutcome, Built, Deployment, Origin, Status, Step, Trigger,
-};
 use skep_model::id::{
-    AllocationId, DeploymentId, EnvironmentId, JobId, NodeId, ProjectId, ServiceId, UploadId,
-    WorkspaceId,
+    AllocationId, DeploymentId, EnvironmentId, JobId, NodeId, ProjectId, ServiceId, WorkspaceId,
 };
-use skep_model::node::{Admin, Facts, Node, NodeStatus};
 use skep_model::service::{Image, Release, Service, Target};
-use skep_model::storage::HeldVolume;
 use skep_model::tenancy::{Environment, Project, Workspace};
 use skep_model::variable::{Sealed, Variable};
 
 use super::spec::TYPES;
 use super::{
-    Error, container, enum_number, enum_value, error, id, id_bits, id_bytes, need, placement, port,
-    ports, problem, rollout,
+    Error, container, enum_number, enum_value, id, id_bits, id_bytes, need, placement, port, ports,
+    problem, rollout,
 };
 use crate::v1;
 
@@ -271,157 +265,6 @@ impl TryFrom<v1::Release> for Release {
     }
 }
 
-impl From<&Origin> for v1::Origin {
-    fn from(origin: &Origin) -> Self {
-        use v1::origin::Kind;
-        let kind = match origin {
-            Origin::Upload { upload } => Kind::Upload(id_bytes(upload.as_u128())),
-            Origin::Git {
-                repository,
-                branch,
-                commit,
-                directory,
-            } => Kind::Git(v1::origin::Git {
-                repository: repository.clone(),
-                branch: branch.clone(),
-                commit: commit.clone(),
-                directory: directory.clone(),
-            }),
-            Origin::Image { reference } => Kind::Image(reference.clone()),
-            Origin::Release { number } => Kind::Release(*number),
-        };
-        Self { kind: Some(kind) }
-    }
-}
-
-impl TryFrom<v1::Origin> for Origin {
-    type Error = Error;
-
-    fn try_from(message: v1::Origin) -> Result<Self, Error> {
-        use v1::origin::Kind;
-        Ok(match message.kind.ok_or(error("origin"))? {
-            Kind::Upload(bytes) => Self::Upload {
-                upload: UploadId::from_u128(id_bits("upload", &bytes)?),
-            },
-            Kind::Git(git) => Self::Git {
-                repository: git.repository,
-                branch: git.branch,
-                commit: git.commit,
-                directory: git.directory,
-            },
-            Kind::Image(reference) => Self::Image { reference },
-            Kind::Release(number) => Self::Release { number },
-        })
-    }
-}
-
-impl From<&BuildOutcome> for v1::BuildOutcome {
-    fn from(outcome: &BuildOutcome) -> Self {
-        use v1::build_outcome::Kind;
-        let kind = match outcome {
-            BuildOutcome::Built(built) => Kind::Built(v1::Built {
-                image: Some((&built.image).into()),
-                exposed: built.exposed.iter().copied().map(u32::from).collect(),
-                commit: built.commit.clone(),
-                manifest_toml: built.manifest.clone(),
-            }),
-            BuildOutcome::Failed(problem) => Kind::Failed(problem.into()),
-        };
-        Self { kind: Some(kind) }
-    }
-}
-
-impl TryFrom<v1::BuildOutcome> for BuildOutcome {
-    type Error = Error;
-
-    fn try_from(message: v1::BuildOutcome) -> Result<Self, Error> {
-        use v1::build_outcome::Kind;
-        Ok(match message.kind.ok_or(error("outcome"))? {
-            Kind::Built(built) => Self::Built(Built {
-                image: need!(built.image),
-                exposed: built
-                    .exposed
-                    .into_iter()
-                    .map(|n| u16::try_from(n).map_err(|_| error("exposed")))
-                    .collect::<Result<_, _>>()?,
-                commit: built.commit,
-                manifest: built.manifest_toml,
-            }),
-            Kind::Failed(problem) => Self::Failed(problem.try_into()?),
-        })
-    }
-}
-
-impl From<&Deployment> for v1::Deployment {
-    fn from(deployment: &Deployment) -> Self {
-        Self {
-            id: id_bytes(deployment.id.as_u128()),
-            service: id_bytes(deployment.service.as_u128()),
-            trigger: enum_number(&Trigger::ALL, &deployment.trigger),
-            origin: Some((&deployment.origin).into()),
-            status: enum_number(&Status::ALL, &deployment.status),
-            problem: deployment.problem.as_ref().map(Into::into),
-            build: deployment.build.as_ref().map(|build| v1::Build {
-                node: id_bytes(build.node.as_u128()),
-                outcome: build.outcome.as_ref().map(Into::into),
-            }),
-            release: deployment.release,
-            steps: deployment
-                .steps
-                .iter()
-                .map(|step| v1::Step {
-                    at_ms: step.at_ms,
-                    text: step.text.clone(),
-                })
-                .collect(),
-            created_ms: deployment.created_ms,
-            status_ms: deployment.status_ms,
-            generation: deployment.generation,
-            source: deployment.source.as_ref().map(Into::into),
-        }
-    }
-}
-
-impl TryFrom<v1::Build> for Build {
-    type Error = Error;
-
-    fn try_from(message: v1::Build) -> Result<Self, Error> {
-        Ok(Self {
-            node: id!(NodeId, message.node),
-            outcome: message.outcome.map(BuildOutcome::try_from).transpose()?,
-        })
-    }
-}
-
-impl TryFrom<v1::Deployment> for Deployment {
-    type Error = Error;
-
-    fn try_from(message: v1::Deployment) -> Result<Self, Error> {
-        Ok(Self {
-            id: id!(DeploymentId, message.id),
-            service: id!(ServiceId, message.service),
-            trigger: enum_value("trigger", &Trigger::ALL, message.trigger)?,
-            origin: need!(message.origin),
-            status: enum_value("status", &Status::ALL, message.status)?,
-            problem: problem(message.problem)?,
-            build: message.build.map(Build::try_from).transpose()?,
-            release: message.release,
-            steps: message
-                .steps
-                .into_iter()
-                .map(|step| Step {
-                    at_ms: step.at_ms,
-                    text: step.text,
-                })
-                .collect(),
-            created_ms: message.created_ms,
-            status_ms: message.status_ms,
-            generation: message.generation,
-            source: message.source.map(TryInto::try_into).transpose()?,
-        })
-    }
-}
-
 impl From<&Observed> for v1::Observed {
     fn from(observed: &Observed) -> Self {
         Self {
@@ -486,113 +329,6 @@ impl TryFrom<v1::Allocation> for Allocation {
             observed_ms: message.observed_ms,
             created_ms: message.created_ms,
             job: super::job::optional("job", &message.job)?.map(JobId::from_u128),
-        })
-    }
-}
-
-impl From<&Facts> for v1::Facts {
-    fn from(facts: &Facts) -> Self {
-        Self {
-            hostname: facts.hostname.clone(),
-            architecture: facts.architecture.clone(),
-            kernel: facts.kernel.clone(),
-            cpu_millis: facts.cpu_millis,
-            memory_bytes: facts.memory_bytes,
-            disk_bytes: facts.disk_bytes,
-            docker_version: facts.docker_version.clone(),
-            agent_version: facts.agent_version.clone(),
-            ingress_port: facts.ingress_port.map(u32::from),
-            builder: facts.builder,
-            devices: facts.devices.clone(),
-            private_network: facts.private_network,
-            meta: facts.meta.clone(),
-            storage: facts.storage,
-            volumes: facts.volumes.iter().map(Into::into).collect(),
-            host_paths: facts.host_paths.clone(),
-            image_address: facts.image_address.clone().unwrap_or_default(),
-            machine: (!facts.machine.is_silent()).then(|| (&facts.machine).into()),
-        }
-    }
-}
-
-impl TryFrom<v1::Facts> for Facts {
-    type Error = Error;
-
-    fn try_from(message: v1::Facts) -> Result<Self, Error> {
-        Ok(Self {
-            hostname: message.hostname,
-            architecture: message.architecture,
-            kernel: message.kernel,
-            cpu_millis: message.cpu_millis,
-            memory_bytes: message.memory_bytes,
-            disk_bytes: message.disk_bytes,
-            docker_version: message.docker_version,
-            agent_version: message.agent_version,
-            ingress_port: port("ingress_port", message.ingress_port)?,
-            builder: message.builder,
-            devices: message.devices,
-            private_network: message.private_network,
-            meta: message.meta,
-            storage: message.storage,
-            volumes: held(message.volumes)?,
-            host_paths: message.host_paths,
-            image_address: (!message.image_address.is_empty()).then_some(message.image_address),
-            machine: match message.machine {
-                Some(machine) => machine.try_into()?,
-                None => Default::default(),
-            },
-        })
-    }
-}
-
-fn held(volumes: Vec<v1::HeldVolume>) -> Result<Vec<HeldVolume>, Error> {
-    volumes.into_iter().map(TryInto::try_into).collect()
-}
-
-impl From<&Node> for v1::Node {
-    fn from(node: &Node) -> Self {
-        Self {
-            id: id_bytes(node.id.as_u128()),
-            name: node.name.clone(),
-            facts: Some((&node.facts).into()),
-            status: enum_number(&NodeStatus::ALL, &node.status),
-            status_ms: node.status_ms,
-            generation: node.generation,
-            joined_ms: node.joined_ms,
-            meta: node.meta.clone(),
-            cordoned: node.admin == Admin::Cordoned,
-            drain_deadline_ms: match node.admin {
-                Admin::Draining { deadline_ms } => Some(deadline_ms),
-                Admin::Eligible | Admin::Cordoned => None,
-            },
-            seat: super::optional_id_bytes(node.seat),
-            witnesses: (node.witnesses.iter())
-                .map(|witness| id_bytes(witness.as_u128()))
-                .collect(),
-        }
-    }
-}
-
-impl TryFrom<v1::Node> for Node {
-    type Error = Error;
-
-    fn try_from(message: v1::Node) -> Result<Self, Error> {
-        Ok(Self {
-            id: id!(NodeId, message.id),
-            name: message.name,
-            facts: need!(message.facts),
-            status: enum_value("status", &NodeStatus::ALL, message.status)?,
-            status_ms: message.status_ms,
-            generation: message.generation,
-            joined_ms: message.joined_ms,
-            meta: message.meta,
-            admin: match message.drain_deadline_ms {
-                Some(deadline_ms) => Admin::Draining { deadline_ms },
-                None if message.cordoned => Admin::Cordoned,
-                None => Admin::Eligible,
-            },
-            seat: super::optional_id_bits("seat", &message.seat)?,
-            witnesses: super::node_ids(&message.witnesses)?,
         })
     }
 }

@@ -3,9 +3,11 @@
 
 mod autoscale;
 mod container;
+mod deployment;
 mod entity;
 mod job;
 mod machine;
+mod node;
 mod placement;
 mod probe;
 mod rebalance;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use hyper::Method;
 use serde_json::{Value, json};
-use skep_tests::api::{Api, Name};
+use skep_tests::api::{Api, Deployment, Name};
 use skep_tests::app::App;
 use skep_tests::http;
 use skep_tests::lab::cluster::{LabCluster, with_servers};
@@ -294,23 +294,93 @@ async fn a_full_disk_is_said_so_and_the_node_serves_on() {
     .await;
 }
 
+/// Puts the app of a version, as the node's Docker has it, into a registry.
+async fn push(
+    cluster: &LabCluster,
+    node: &Node,
+    version: &str,
+    to: &str,
+    with: &[&str],
+) -> Result<()> {
+    let daemon = format!("unix://{}", node.path("docker.sock").display());
+    let from = format!("docker-daemon:{}", node.image(version).await?);
+    let to = format!("docker://{to}");
+    let copy = [
+        "copy",
+        "--src-daemon-host",
+        &*daemon,
+        "--dest-tls-verify=false",
+    ];
+    let arguments = [&copy[..], with, &[&*from, &*to]].concat();
+    cluster.host(1).run("skopeo", &arguments).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tag_that_moved_is_noticed_as_the_pull_policy_says() {
+    with_nodes("pull policies", None, async |api, cluster, nodes| {
+        let registry = Registry::start(cluster.host(0)).await?;
+        let moving = registry.reference("app", "moving");
+        let name = Name::of("web");
+        let deploy = async |pull: &str, reference: &str| -> Result<Deployment> {
+            let spec = json!({
+                "image": { "pull": pull },
+                "placement": { "constraints": [format!("node.name = {}", nodes[1].name)] },
+                "resources": { "cpu_millis": 10, "memory_bytes": 16 << 20 },
+            });
+            api.put_service(&name, spec).await?;
+            let request = json!({ "type": "image", "reference": reference });
+            let made = api.deploy(&name, &request).await?;
+            api.ended(&made.id).await
+        };
+        let digest =
+            async || -> Result<Value> { Ok(image_of(api, &name).await?["digest"].clone()) };
+        let is_live = |ended: &Deployment| ended.status == "live";
+
+        push(cluster, &nodes[0], "1", &moving, &[]).await?;
+        let ended = deploy("missing", &moving).await?;
+        ensure!(is_live(&ended), "{}", ended.told());
+        let first = digest().await?;
+        answers(&nodes[1], &name, "version=1 ").await?;
+
+        // The tag is another image now: nobody asks, as long as the building node knows one of that name.
+        push(cluster, &nodes[0], "2", &moving, &[]).await?;
+        let ended = deploy("missing", &moving).await?;
+        ensure!(is_live(&ended), "{}", ended.told());
+        ensure!(digest().await? == first, "it is what the node had");
+        let ended = deploy("always", &moving).await?;
+        ensure!(is_live(&ended), "{}", ended.told());
+        ensure!(digest().await? != first, "the registry was not asked");
+        answers(&nodes[1], &name, "version=2 ").await?;
+
+        // A registry that has it is not asked, and one that is gone is not needed.
+        let other = registry.reference("app", "other");
+        push(cluster, &nodes[0], "2", &other, &[]).await?;
+        let ended = deploy("never", &other).await?;
+        let problem = format!("{:?}", ended.problem);
+        let is_advised = problem.contains("docker load");
+        ensure!(ended.status == "failed" && is_advised, "{problem}");
+        registry.stop().await?;
+        let ended = deploy("always", &moving).await?;
+        ensure!(ended.status == "failed", "{}", ended.told());
+        answers(&nodes[1], &name, "version=2 ").await?;
+        let local = nodes[0].image("3").await?;
+        let ended = deploy("never", &local).await?;
+        ensure!(is_live(&ended), "{}", ended.told());
+        answers(&nodes[1], &name, "version=3 ").await
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_registry_wants_a_login_is_busy_hangs_and_lies() {
     with_nodes("a bad registry", None, async |api, cluster, nodes| {
         let registry = Registry::start_closed(cluster.host(0)).await?;
-        let daemon = format!("unix://{}", nodes[0].path("docker.sock").display());
         let credentials = format!("{}:{}", registry::USER, registry::PASSWORD);
         for version in ["1", "2"] {
-            let from = format!("docker-daemon:{}", nodes[0].image(version).await?);
-            let to = format!("docker://{}", registry.reference("app", version));
-            let copy = [
-                "copy",
-                "--src-daemon-host",
-                &daemon,
-                "--dest-tls-verify=false",
-            ];
-            let push = [&copy[..], &["--dest-creds", &credentials, &from, &to]].concat();
-            cluster.host(1).run("skopeo", &push).await?;
+            let to = registry.reference("app", version);
+            let with = ["--dest-creds", &*credentials];
+            push(cluster, &nodes[0], version, &to, &with).await?;
         }
         let name = Name::of("web");
         let spec = json!({

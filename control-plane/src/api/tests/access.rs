@@ -26,7 +26,7 @@ fn document() -> OpenApi {
         .expect("runtime")
         .block_on(async {
             let server = Server::start().await;
-            assemble(&App::from(server.context.clone())).into_openapi()
+            paths::assemble(&App::from(server.context.clone())).into_openapi()
         })
 }
 

@@ -1,0 +1,332 @@
+//! Every path of the API, and what each asks of whoever calls it.
+
+use axum::Json;
+use utoipa::OpenApi as _;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::access::{Action, protected, public};
+use super::{App, Document, Here};
+use super::{
+    allocations, app_logs, autoscale, backup, ca, deployment_logs, deployments, health, hooks,
+    jobs, metrics, nodes, placement, rebalance, registries, rollouts, samples, servers, services,
+    settings, shells, tokens, uploads, variables, volumes,
+};
+
+/// Every route with what it asks of the caller: a route is registered by `protected` with its action
+/// or by `public`, and there is no third way.
+pub(super) fn assemble(app: &App) -> OpenApiRouter<App> {
+    let deployments = deployment_routes(app);
+    let cluster = cluster_routes(app);
+    service_routes(app)
+        .merge(deployments)
+        .merge(cluster)
+        .merge(server_routes(app))
+        .merge(autoscale_routes(app))
+        .merge(job_routes(app))
+        .merge(settings_routes(app))
+        .merge(shell_routes(app))
+        .merge(volume_routes(app))
+        .routes(public(routes!(openapi_json)))
+        .routes(public(routes!(health::healthz)))
+        .routes(public(routes!(health::health)))
+        .routes(public(routes!(health::v1_health)))
+        .routes(public(routes!(health::readyz)))
+        .routes(public(routes!(metrics::metrics)))
+        .routes(public(routes!(hooks::receive)))
+}
+
+fn service_routes(app: &App) -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(protected(
+            app,
+            Action::ReadServices,
+            routes!(services::list),
+        ))
+        .routes(protected(app, Action::ReadServices, routes!(services::get)))
+        .routes(protected(app, Action::PutService, routes!(services::put)))
+        .routes(protected(
+            app,
+            Action::RemoveService,
+            routes!(services::remove),
+        ))
+        .routes(protected(app, Action::StopService, routes!(services::stop)))
+        .routes(protected(
+            app,
+            Action::ScaleService,
+            routes!(services::scale),
+        ))
+        .routes(protected(
+            app,
+            Action::PlanService,
+            routes!(placement::why_service),
+        ))
+        .routes(protected(
+            app,
+            Action::PlanService,
+            routes!(placement::plan_service),
+        ))
+        .routes(protected(
+            app,
+            Action::ReadVariables,
+            routes!(variables::list),
+        ))
+        .routes(protected(
+            app,
+            Action::ChangeVariables,
+            routes!(variables::patch),
+        ))
+        .routes(protected(
+            app,
+            Action::ReadServices,
+            routes!(deployments::releases),
+        ))
+        .routes(protected(app, Action::ReadLogs, routes!(app_logs::read)))
+        .routes(protected(app, Action::ReadWebhook, routes!(hooks::show)))
+        .routes(protected(
+            app,
+            Action::RotateWebhook,
+            routes!(hooks::rotate),
+        ))
+}
+
+fn deployment_routes(app: &App) -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(protected(
+            app,
+            Action::DeployService,
+            routes!(deployments::create),
+        ))
+        .routes(protected(
+            app,
+            Action::ReadDeployments,
+            routes!(deployments::list),
+        ))
+        .routes(protected(
+            app,
+            Action::ReadDeployments,
+            routes!(deployments::get),
+        ))
+        .routes(protected(
+            app,
+            Action::CancelDeployment,
+            routes!(deployments::cancel),
+        ))
+        .routes(protected(
+            app,
+            Action::ReadDeployments,
+            routes!(rollouts::get),
+        ))
+        .routes(protected(
+            app,
+            Action::ControlRollout,
+            routes!(rollouts::control),
+        ))
+        .routes(protected(
+            app,
+            Action::ReadLogs,
+            routes!(deployment_logs::read),
+        ))
+        .routes(protected(app, Action::UploadSource, routes!(uploads::put)))
+}
+
+fn cluster_routes(app: &App) -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(protected(
+            app,
+            Action::ReadServices,
+            routes!(allocations::list),
+        ))
+        .routes(protected(app, Action::ReadServices, routes!(samples::list)))
+        .routes(protected(
+            app,
+            Action::SettleQuarantine,
+            routes!(allocations::adopt),
+        ))
+        .routes(protected(
+            app,
+            Action::SettleQuarantine,
+            routes!(allocations::dismiss),
+        ))
+        .routes(protected(app, Action::ReadCluster, routes!(nodes::list)))
+        .routes(protected(app, Action::RemoveNode, routes!(nodes::remove)))
+        .routes(protected(app, Action::CreateToken, routes!(tokens::create)))
+        .routes(protected(app, Action::ReadTokens, routes!(tokens::list)))
+        .routes(protected(app, Action::RevokeToken, routes!(tokens::revoke)))
+        .routes(protected(
+            app,
+            Action::SetNodeMeta,
+            routes!(nodes::put_meta),
+        ))
+        .routes(protected(
+            app,
+            Action::SetNodeAdmin,
+            routes!(nodes::put_admin),
+        ))
+        .routes(protected(
+            app,
+            Action::ReadCluster,
+            routes!(rebalance::show),
+        ))
+        .routes(protected(app, Action::Rebalance, routes!(rebalance::put)))
+        .routes(protected(app, Action::Rebalance, routes!(rebalance::run)))
+        .routes(protected(app, Action::ReadStatus, routes!(nodes::status)))
+        .routes(protected(app, Action::ReadAudit, routes!(nodes::audit)))
+}
+
+fn autoscale_routes(app: &App) -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(protected(
+            app,
+            Action::ReadServices,
+            routes!(autoscale::show),
+        ))
+        .routes(protected(
+            app,
+            Action::ChangeAutoscale,
+            routes!(autoscale::put),
+        ))
+        .routes(protected(
+            app,
+            Action::ChangeAutoscale,
+            routes!(autoscale::remove),
+        ))
+        .routes(protected(
+            app,
+            Action::PushMetrics,
+            routes!(autoscale::push),
+        ))
+}
+
+fn job_routes(app: &App) -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(protected(app, Action::ReadServices, routes!(jobs::list)))
+        .routes(protected(app, Action::ReadServices, routes!(jobs::get)))
+        .routes(protected(app, Action::RunJob, routes!(jobs::run)))
+        .routes(protected(app, Action::CancelJob, routes!(jobs::cancel)))
+        .routes(protected(
+            app,
+            Action::ChangeSchedule,
+            routes!(jobs::change_schedule),
+        ))
+}
+
+fn settings_routes(app: &App) -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(protected(
+            app,
+            Action::ReadServices,
+            routes!(settings::quotas),
+        ))
+        .routes(protected(
+            app,
+            Action::SetQuota,
+            routes!(settings::put_quota),
+        ))
+        .routes(protected(
+            app,
+            Action::SetQuota,
+            routes!(settings::put_workspace_quota),
+        ))
+        .routes(protected(
+            app,
+            Action::SetRelaxed,
+            routes!(settings::put_relaxed),
+        ))
+        .routes(protected(
+            app,
+            Action::SetRelaxed,
+            routes!(settings::put_workspace_relaxed),
+        ))
+        .routes(protected(
+            app,
+            Action::ReadCluster,
+            routes!(settings::pools),
+        ))
+        .routes(protected(app, Action::SetPool, routes!(settings::put_pool)))
+        .routes(protected(
+            app,
+            Action::SetPool,
+            routes!(settings::remove_pool),
+        ))
+        .routes(protected(
+            app,
+            Action::ReadCluster,
+            routes!(registries::list),
+        ))
+        .routes(protected(
+            app,
+            Action::SetRegistry,
+            routes!(registries::put),
+        ))
+        .routes(protected(
+            app,
+            Action::SetRegistry,
+            routes!(registries::remove),
+        ))
+}
+
+fn shell_routes(app: &App) -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(protected(app, Action::Exec, routes!(shells::exec)))
+        .routes(protected(app, Action::Attach, routes!(shells::attach)))
+        .routes(protected(app, Action::CopyOut, routes!(shells::copy_out)))
+        .routes(protected(app, Action::CopyIn, routes!(shells::copy_in)))
+        .routes(protected(
+            app,
+            Action::ForwardPort,
+            routes!(shells::forward),
+        ))
+}
+
+fn volume_routes(app: &App) -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(protected(app, Action::ReadVolumes, routes!(volumes::list)))
+        .routes(protected(
+            app,
+            Action::RemoveVolume,
+            routes!(volumes::remove),
+        ))
+        .routes(protected(
+            app,
+            Action::SnapshotVolume,
+            routes!(volumes::snapshot),
+        ))
+        .routes(protected(app, Action::CloneVolume, routes!(volumes::clone)))
+}
+
+fn server_routes(app: &App) -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(protected(app, Action::ReadStatus, routes!(servers::report)))
+        .routes(protected(app, Action::ReadStatus, routes!(servers::list)))
+        .routes(protected(
+            app,
+            Action::RemoveServer,
+            routes!(servers::remove),
+        ))
+        .routes(protected(
+            app,
+            Action::TransferLeader,
+            routes!(servers::transfer),
+        ))
+        .routes(protected(app, Action::ReadStatus, routes!(ca::get)))
+        .routes(protected(app, Action::RotateCa, routes!(ca::rotate)))
+        .routes(protected(
+            app,
+            Action::CreateOperator,
+            routes!(tokens::create_operator),
+        ))
+        .routes(protected(
+            app,
+            Action::CreateBackup,
+            routes!(backup::create),
+        ))
+}
+
+/// The OpenAPI document of this server.
+#[utoipa::path(get, path = "/openapi.json", tag = "health", operation_id = "openapi",
+    responses((status = 200, body = serde_json::Value)))]
+async fn openapi_json(Here(app): Here) -> Json<OpenApi> {
+    Json(app.document.get().cloned().unwrap_or_default())
+}
