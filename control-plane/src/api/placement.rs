@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use skep_identity::random;
-use skep_model::allocation::Allocation;
+use skep_model::allocation::{Allocation, Desired};
 use skep_model::id::{AllocationId, DeploymentId, NodeId};
 use skep_model::problem::{Code, Problem};
 use skep_model::rollout::Progress;
@@ -49,8 +49,12 @@ pub(super) async fn why_service(
     let live = live_release(&view, &service);
     let quotas = quotas(&view, &service);
     let (running, there): (Vec<_>, _) = counted(&view, &service);
+    // As the planner counts them: what is on its way out keeps nobody away.
+    let staying = running
+        .iter()
+        .filter(|a| a.desired == Desired::Run && Some(a.target) == service.target());
     let ask = Ask {
-        staying: Some(running.iter().map(|allocation| allocation.node).collect()),
+        staying: Some(staying.map(|allocation| allocation.node).collect()),
         ..Ask::of(&release, &around)
     };
     let answers = why::why(&Draft::new(&cluster), &ask);
