@@ -258,6 +258,8 @@ impl Containers {
         archive.append_dir_all(".", folder)?;
         let options = BuildImageOptionsBuilder::default()
             .t(tag)
+            // A step's image would be another test's, who may be removing it at this moment.
+            .nocache(true)
             .rm(true)
             .forcerm(true)
             .build();

@@ -3,17 +3,17 @@
 //! (etcd's `rpc.proto`, services KV and Maintenance), written down here: its client crate wants
 //! protoc to build.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use http::uri::PathAndQuery;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use tonic::client::Grpc;
 use tonic::transport::Channel;
 use tonic_prost::ProstCodec;
 
+use crate::pki::Pki;
 use crate::process::Process;
 use crate::{place, tls, wait};
 
@@ -94,36 +94,6 @@ impl Client {
     }
 }
 
-/// PEM files of a small CA of its own.
-struct Pki {
-    ca: PathBuf,
-    certificate: PathBuf,
-    key: PathBuf,
-}
-
-impl Pki {
-    /// One certificate for members and clients alike: what is measured is the encryption.
-    fn make(dir: &Path) -> Result<Self> {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-        let key = KeyPair::generate()?;
-        let mut params = CertificateParams::default();
-        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        params.subject_alt_names = vec![SanType::IpAddress(address)];
-        let certificate = params.signed_by(&key, &ca)?;
-        let pki = Self {
-            ca: dir.join("ca.pem"),
-            certificate: dir.join("certificate.pem"),
-            key: dir.join("key.pem"),
-        };
-        std::fs::write(&pki.ca, ca.pem())?;
-        std::fs::write(&pki.certificate, certificate.pem())?;
-        std::fs::write(&pki.key, key.serialize_pem())?;
-        Ok(pki)
-    }
-}
-
 /// How a client reaches it.
 #[derive(Debug, Clone)]
 pub struct Reach {
@@ -151,7 +121,7 @@ impl Etcd {
     /// etcd is not installed, or does not start.
     pub async fn start(dir: &Path) -> Result<Self> {
         std::fs::create_dir_all(dir)?;
-        let pki = Pki::make(dir)?;
+        let pki = Pki::make(dir, Ipv4Addr::LOCALHOST.into())?;
         let addresses = |_| -> Result<_> { Ok([place::free_address()?, place::free_address()?]) };
         let addresses = (0..MEMBERS).map(addresses).collect::<Result<Vec<_>>>()?;
         let name = |member: usize| format!("etcd{member}");

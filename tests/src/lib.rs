@@ -16,6 +16,7 @@ pub mod git;
 pub mod http;
 pub mod lab;
 pub mod load;
+pub mod pki;
 pub mod place;
 pub mod postgres;
 pub mod process;

@@ -10,6 +10,7 @@ use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -24,6 +25,9 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Enough for uploads and logs over a 100 ms path; HTTP/2's 64 KiB are not.
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+
+/// Bytes that `dial`'s connections take from the kernel at once: some records of TLS.
+const READ_AHEAD_BYTES: usize = 128 * 1024;
 
 /// The address cannot be dialed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -67,18 +71,34 @@ pub(super) fn settle(endpoint: Endpoint) -> Endpoint {
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
 }
 
-/// One connection to `target` (`host:port`), for whoever speaks something else than gRPC. Waits as
-/// long as the network does: callers set their own deadline.
+/// One connection to `target` (`host:port`), for whoever speaks something else than gRPC. Reads ahead:
+/// rustls alone asks the kernel for 4 KiB at a time. Waits as long as the network does: callers set
+/// their own deadline.
 ///
 /// # Errors
 /// Nobody listens, or the handshake fails.
-pub async fn dial(target: &str, config: Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
-    connect(TlsConnector::from(config), target).await
+pub async fn dial(
+    target: &str,
+    config: Arc<ClientConfig>,
+) -> io::Result<TlsStream<BufReader<TcpStream>>> {
+    let stream = BufReader::with_capacity(READ_AHEAD_BYTES, reach(target).await?);
+    shake_hands(TlsConnector::from(config), stream).await
 }
 
 async fn connect(connector: TlsConnector, target: &str) -> io::Result<TlsStream<TcpStream>> {
+    shake_hands(connector, reach(target).await?).await
+}
+
+async fn reach(target: &str) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(target).await?;
     stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+async fn shake_hands<S>(connector: TlsConnector, stream: S) -> io::Result<TlsStream<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     // Peers are verified by the identity in their certificate; rustls still wants a name.
     let name = ServerName::IpAddress(Ipv4Addr::LOCALHOST.into());
     connector.connect(name, stream).await

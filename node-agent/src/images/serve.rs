@@ -1,6 +1,7 @@
 //! A blob as an HTTP answer: all of it, or the part that was asked for.
 
-use std::io::SeekFrom;
+use std::fs::File;
+use std::io::{Seek as _, SeekFrom};
 
 use axum::body::Body;
 use axum::http::header::{
@@ -11,11 +12,9 @@ use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use futures_util::stream::try_unfold;
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use tokio::fs::File;
-use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
-use tokio_util::io::ReaderStream;
+use tokio::task::spawn_blocking;
 
-use super::fetch::{Coming, PIECE_BYTES};
+use super::fetch::{Coming, PIECE_BYTES, piece};
 
 /// Where the bytes are.
 pub(super) enum Source {
@@ -115,8 +114,14 @@ async fn bytes(
 ) -> std::io::Result<futures_util::stream::BoxStream<'static, std::io::Result<Bytes>>> {
     match source {
         Source::Whole { mut file, .. } => {
-            file.seek(SeekFrom::Start(first)).await?;
-            Ok(ReaderStream::with_capacity(file.take(length), PIECE_BYTES).boxed())
+            file.seek(SeekFrom::Start(first))?;
+            let pieces = try_unfold((file, length), |(file, left)| async move {
+                let room = left.min(PIECE_BYTES as u64) as usize;
+                let (file, bytes) = spawn_blocking(move || piece(file, room)).await??;
+                let left = left - bytes.len() as u64;
+                Ok((!bytes.is_empty()).then_some((bytes, (file, left))))
+            });
+            Ok(pieces.boxed())
         }
         Source::Coming(coming) => {
             let pieces = coming.bytes(first).boxed();

@@ -1,7 +1,7 @@
 //! `make bench-images`: an image of 100 MB that was built on one node starts on two others: with the nodes'
-//! own stores, and beside it with Debian's `docker-registry`, to which it is pushed first. The same cluster,
-//! the same way of starting, in turns in the same run; layers that do not shrink, and no two
-//! rounds share any. Prints a table, writes `target/bench/images.json` and the section of
+//! own stores, and beside it with Debian's `docker-registry`, to which it is pushed first. Both under TLS, as
+//! Docker wants it of whatever is not on its own machine. The same cluster, the same way of starting, in
+//! turns in the same run; layers that do not shrink, and no two rounds share any. Prints a table, writes `target/bench/images.json` and the section of
 //! docs/benchmarks.md; a number as argument makes the image that many times smaller and writes nothing.
 //! Needs root: each node is a host of a lab with a Docker of its own.
 
@@ -58,7 +58,7 @@ async fn main() -> Result<()> {
 async fn measure(cluster: &mut LabCluster, bytes: usize) -> Result<Vec<Figure>> {
     let server = cluster.servers.server(0).site.cluster;
     let token = cluster.servers.bootstrap().join_token.clone();
-    let registry = Registry::start(cluster.host(0)).await?;
+    let registry = Registry::start_tls(cluster.host(0)).await?;
     let (mut nodes, mut places) = (Vec::new(), Vec::new());
     for at in 0..3 {
         let place = cluster.lab().add_host().await?;

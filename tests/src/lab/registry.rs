@@ -6,8 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use tokio::net::TcpStream;
 
 use super::Host;
+use crate::pki::Pki;
 use crate::process::Process;
 use crate::{http, wait};
 
@@ -33,7 +35,30 @@ impl Registry {
     /// # Errors
     /// It does not start; tells what it said.
     pub async fn start(host: &Host) -> Result<Self> {
-        Self::start_with(host, "", 200).await
+        let registry = Self::start_with(host, "", "").await?;
+        registry.answers(200).await?;
+        Ok(registry)
+    }
+
+    /// The same under TLS, without which Docker asks no registry that it was not told to trust blindly.
+    ///
+    /// # Errors
+    /// It does not start; tells what it said.
+    pub async fn start_tls(host: &Host) -> Result<Self> {
+        let dir = host.path("registry-pki");
+        std::fs::create_dir_all(&dir)?;
+        let pki = Pki::make(&dir, host.address().into())?;
+        let tls = format!(
+            ", tls: {{ certificate: \"{}\", key: \"{}\" }}",
+            pki.certificate.display(),
+            pki.key.display()
+        );
+        let registry = Self::start_with(host, &tls, "").await?;
+        wait::until_ok("the registry to listen", START, async || {
+            Ok(TcpStream::connect(registry.address).await.map(drop)?)
+        })
+        .await?;
+        Ok(registry)
     }
 
     /// The same, for whoever logs in as `USER` with `PASSWORD` alone.
@@ -47,14 +72,16 @@ impl Registry {
             "auth: {{ htpasswd: {{ realm: lab, path: \"{}\" }} }}\n",
             file.display()
         );
-        Self::start_with(host, &auth, 401).await
+        let registry = Self::start_with(host, "", &auth).await?;
+        registry.answers(401).await?;
+        Ok(registry)
     }
 
-    async fn start_with(host: &Host, auth: &str, answers: u16) -> Result<Self> {
+    async fn start_with(host: &Host, tls: &str, auth: &str) -> Result<Self> {
         let address = SocketAddr::from((host.address(), PORT));
         let (config, data) = (host.path("registry.yml"), host.path("registry"));
         let text = format!(
-            "version: 0.1\nlog: {{ level: warn }}\nstorage: {{ filesystem: {{ rootdirectory: \"{}\" }} }}\nhttp: {{ addr: \"{address}\" }}\n{auth}",
+            "version: 0.1\nlog: {{ level: warn }}\nstorage: {{ filesystem: {{ rootdirectory: \"{}\" }} }}\nhttp: {{ addr: \"{address}\"{tls} }}\n{auth}",
             data.display()
         );
         std::fs::write(&config, text)?;
@@ -62,13 +89,16 @@ impl Registry {
             .process("registry", Path::new("docker-registry"))
             .args(["serve".into(), config.into_os_string()]);
         process.start().await?;
+        Ok(Self { address, process })
+    }
+
+    async fn answers(&self, status: u16) -> Result<()> {
         wait::until_ok("the registry to answer", START, async || {
-            let answer = http::get(address, &address.to_string(), "/v2/").await?;
-            ensure!(answer.status == answers, "{}", answer.text());
+            let answer = http::get(self.address, &self.address.to_string(), "/v2/").await?;
+            ensure!(answer.status == status, "{}", answer.text());
             Ok(())
         })
-        .await?;
-        Ok(Self { address, process })
+        .await
     }
 
     /// Where it listens.

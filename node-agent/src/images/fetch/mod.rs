@@ -29,7 +29,7 @@ use crate::clock;
 use crate::metrics::Metrics;
 pub(crate) use peer::Peers;
 use progress::Progress;
-pub(crate) use progress::{Coming, PIECE_BYTES};
+pub(crate) use progress::{Coming, PIECE_BYTES, piece};
 use trouble::Troubles;
 
 /// Blobs fetched at a time: more share the same network and disk.

@@ -1,15 +1,15 @@
 //! One blob on its way, for those who read it meanwhile.
 
-use std::io::{ErrorKind, SeekFrom};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream::try_unfold;
-use tokio::fs::File;
-use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 
 /// Bytes that are handed on at once.
 pub(crate) const PIECE_BYTES: usize = 256 << 10;
@@ -99,27 +99,39 @@ impl Reader {
         if now.written <= position {
             return Ok(None);
         }
-        if self.file.is_none() {
-            let mut file = match File::open(&self.coming.path).await {
-                // It became whole before this reader began.
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    File::open(&self.coming.kept).await?
-                }
-                opened => opened?,
-            };
-            file.seek(SeekFrom::Start(position)).await?;
-            self.file = Some((file, now.epoch));
-        }
-        let (file, _) = self.file.as_mut().expect("it was just opened");
         let room = (now.written - position).min(PIECE_BYTES as u64) as usize;
-        let mut piece = BytesMut::with_capacity(room);
-        while piece.len() < room {
-            let left = room - piece.len();
-            if file.read_buf(&mut (&mut piece).limit(left)).await? == 0 {
-                return Err(ErrorKind::UnexpectedEof.into());
-            }
+        let opened = self.file.take();
+        let (path, kept) = (self.coming.path.clone(), self.coming.kept.clone());
+        let read = spawn_blocking(move || {
+            let file = match opened {
+                Some((file, _)) => file,
+                None => open(&path, &kept, position)?,
+            };
+            piece(file, room)
+        });
+        let (file, bytes) = read.await??;
+        if bytes.len() < room {
+            return Err(ErrorKind::UnexpectedEof.into());
         }
+        self.file = Some((file, now.epoch));
         self.position += room as u64;
-        Ok(Some(piece.freeze()))
+        Ok(Some(bytes))
     }
+}
+
+fn open(path: &Path, kept: &Path, position: u64) -> std::io::Result<File> {
+    let mut file = match File::open(path) {
+        // It became whole before this reader began.
+        Err(error) if error.kind() == ErrorKind::NotFound => File::open(kept)?,
+        opened => opened?,
+    };
+    file.seek(SeekFrom::Start(position))?;
+    Ok(file)
+}
+
+/// The next `room` bytes of a file, fewer at its end. Blocks.
+pub(crate) fn piece(file: File, room: usize) -> std::io::Result<(File, Bytes)> {
+    let mut bytes = Vec::with_capacity(room);
+    (&file).take(room as u64).read_to_end(&mut bytes)?;
+    Ok((file, bytes.into()))
 }

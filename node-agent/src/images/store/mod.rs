@@ -7,12 +7,12 @@ pub(crate) mod index;
 pub(crate) mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use tokio::fs::File;
 use tokio::task::spawn_blocking;
 
 use super::digest::Digest;
@@ -153,7 +153,7 @@ impl Store {
         };
         let path = self.path(digest);
         let opened = spawn_blocking(move || {
-            let file = std::fs::File::open(path)?;
+            let file = File::open(path)?;
             // A disk that is read-only by now still serves.
             let _ = file.set_modified(SystemTime::now());
             Ok(file)
@@ -163,7 +163,7 @@ impl Store {
                 if let Some((_, used_ms)) = self.state.lock().blobs.get_mut(&digest) {
                     *used_ms = clock::now_ms();
                 }
-                Ok(Some((File::from_std(file), size)))
+                Ok(Some((file, size)))
             }
             // Somebody cleaned up by hand.
             Err(error) if io::Error::kind(&error) == io::ErrorKind::NotFound => {
@@ -179,7 +179,6 @@ impl Store {
     /// # Errors
     /// The disk's, or it is longer than any manifest.
     pub(crate) async fn read_small(&self, digest: Digest) -> io::Result<Option<Vec<u8>>> {
-        use tokio::io::AsyncReadExt as _;
         let Some((mut file, size)) = self.read(digest).await? else {
             return Ok(None);
         };
@@ -187,9 +186,11 @@ impl Store {
             let text = format!("{digest} is longer than {MANIFEST_MAX_BYTES} bytes");
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
-        let mut bytes = Vec::with_capacity(size as usize);
-        file.read_to_end(&mut bytes).await?;
-        Ok(Some(bytes))
+        let read = spawn_blocking(move || {
+            let mut bytes = Vec::with_capacity(size as usize);
+            file.read_to_end(&mut bytes).map(|_| bytes)
+        });
+        Ok(Some(read.await??))
     }
 
     /// The same, without that counting as a use.
@@ -317,11 +318,11 @@ impl Store {
         let folder = self.folder.clone();
         let written = spawn_blocking(move || {
             let beside = folder.join("index.json.new");
-            let mut file = std::fs::File::create(&beside)?;
+            let mut file = File::create(&beside)?;
             io::Write::write_all(&mut file, text.as_bytes())?;
             file.sync_all()?;
             std::fs::rename(&beside, folder.join("index.json"))?;
-            std::fs::File::open(&folder)?.sync_all()
+            File::open(&folder)?.sync_all()
         });
         written.await.map_err(io::Error::other)?
     }
