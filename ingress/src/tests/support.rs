@@ -220,9 +220,13 @@ pub(super) struct Served {
 }
 
 pub(super) async fn serve(options: Options) -> Served {
+    serve_ingress(Ingress::new(options)).await
+}
+
+pub(super) async fn serve_ingress(ingress: Ingress) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("bound");
-    let (ingress, shutdown) = (Ingress::new(options), CancellationToken::new());
+    let shutdown = CancellationToken::new();
     let (serving, token) = (ingress.clone(), shutdown.clone());
     let task = tokio::spawn(async move { serving.serve(listener, token).await });
     Served {
