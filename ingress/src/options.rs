@@ -51,8 +51,7 @@ pub struct Options {
     /// How long a client may take for its TLS handshake, and a load balancer for its header of the PROXY
     /// protocol.
     pub handshake_timeout: Duration,
-    /// TLS handshakes at the same time, for each listener; further ones wait within their deadline. Each
-    /// costs some 40 KiB and, with RSA keys, a millisecond of a core.
+    /// TLS handshakes at the same time, for each listener; one more pushes out the one that takes longest.
     pub max_handshakes: usize,
     /// Proxies in front whose word about clients is believed. Nobody's: what clients say of themselves
     /// is never passed on.

@@ -246,6 +246,19 @@ async fn headers_that_backends_could_take_for_others_do_not_arrive() {
     );
 }
 
+#[tokio::test]
+async fn trailers_say_nothing_that_the_head_settles() {
+    let app = App::start("a").await;
+    let served = serve_one(Options::default(), &[app.address]).await;
+    let sent = format!(
+        "POST /trailers HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\
+         trailer: x-sum, x-real-ip, x_forwarded_for\r\n\r\n2\r\nhi\r\n0\r\n\
+         x-sum: 1\r\nx-real-ip: 6.6.6.6\r\nx_forwarded_for: 6.6.6.6\r\n\r\n"
+    );
+    let answer = served.raw(sent.as_bytes()).await;
+    assert!(answer.ends_with("\r\n\r\n[\"x-sum\"]"), "{answer}");
+}
+
 /// A client that closes its half has gone, as for nginx and Go: nobody works for somebody who left.
 #[tokio::test]
 async fn a_client_that_closes_its_half_holds_no_backend() {

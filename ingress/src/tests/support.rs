@@ -130,6 +130,12 @@ async fn answer(
                 .map_or(0, |body| body.to_bytes().len());
             Response::new(text(length.to_string()))
         }
+        "/trailers" => {
+            let whole = request.into_body().collect().await;
+            let trailers = whole.ok().and_then(|whole| whole.trailers().cloned());
+            let names: Vec<_> = trailers.iter().flat_map(HeaderMap::keys).collect();
+            Response::new(text(format!("{names:?}")))
+        }
         "/hold" => {
             gate.acquire().await.expect("open").forget();
             Response::new(text("held".to_owned()))

@@ -309,19 +309,20 @@ async fn handshakes_end_in_time_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn a_handshake_needs_a_place() {
+async fn clients_that_stall_keep_nobody_out() {
     let app = App::start("a").await;
     let options = Options {
-        handshake_timeout: Duration::from_millis(100),
-        max_handshakes: 0,
+        handshake_timeout: 10 * SOON,
+        max_handshakes: 1,
         ..Options::default()
     };
     let served = serve(options, &app).await;
-    let stream = TcpStream::connect(served.address).await.expect("connects");
-    let name = ServerName::try_from(HOST).expect("a name");
-    let shaken = TlsConnector::from(modern()).connect(name, stream);
-    let shaken = tokio::time::timeout(SOON, shaken).await.expect("in time");
-    shaken.expect_err("no place ever comes free");
+    let mut stalling = TcpStream::connect(served.address).await.expect("connects");
+    let mut stream = dial(&served, HOST, modern()).await;
+    let read = stalling.read_u8();
+    let ended = tokio::time::timeout(SOON, read).await;
+    ended.expect("pushed out").expect_err("without a word");
+    assert!(get(&mut stream, "/").await.ends_with("\r\n\r\na"));
     assert_eq!(served.ingress.metrics().failed_arrivals, 1);
 }
 
