@@ -16,6 +16,7 @@ pub mod metrics;
 mod options;
 mod pool;
 mod proxy;
+mod reach;
 mod reply;
 mod server;
 pub mod table;
@@ -25,8 +26,9 @@ mod tunnel;
 pub use drain::Status;
 pub use ingress::Ingress;
 pub use options::Options;
+pub use reach::{Far, Reach, Reaching, Stream};
 pub use server::Closed;
-pub use table::{Backend, Route, Table};
+pub use table::{Backend, Place, Route, Table};
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@
 //!
 //! Over a socket beside the agent's, in the same private folder:
 //!
-//! 1. The successor connects. The older takes no more tables from here on, and sends its three
+//! 1. The successor connects. The older takes no more tables from here on, and sends its four
 //!    listeners with the sequence up to which everything is drained there.
 //! 2. The successor loads the last table, serves, and says so. Until then nothing has changed: where it
 //!    dies, the older goes on.
@@ -30,8 +30,8 @@ use tokio::time::timeout;
 
 /// Each step of the other side: a table of the largest size is loaded within it.
 const STEP_LIMIT: Duration = Duration::from_secs(30);
-/// Listeners that change hands: apps, admin, agent.
-const LISTENERS: usize = 3;
+/// Listeners that change hands: apps, admin, agent, other nodes.
+const LISTENERS: usize = 4;
 /// What the two say.
 const READY: u8 = b'R';
 const CONFIRMED: u8 = b'C';
@@ -68,6 +68,7 @@ pub(super) struct Listeners {
     pub(super) apps: TcpListener,
     pub(super) admin: TcpListener,
     pub(super) agent: StdUnixListener,
+    pub(super) mesh: TcpListener,
 }
 
 /// The successor's side of a handover.
@@ -99,11 +100,13 @@ pub(super) async fn succeed(socket: &Path) -> Result<(Listeners, Succession), Er
     let received = timeout(STEP_LIMIT, received).await;
     let received = received.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     let (drained, fds) = received.map_err(Error::Broken)?;
-    let [apps, admin, agent] = <[OwnedFd; LISTENERS]>::try_from(fds).map_err(|_| Error::Unlike)?;
+    let [apps, admin, agent, mesh] =
+        <[OwnedFd; LISTENERS]>::try_from(fds).map_err(|_| Error::Unlike)?;
     let listeners = Listeners {
         apps: apps.into(),
         admin: admin.into(),
         agent: agent.into(),
+        mesh: mesh.into(),
     };
     Ok((listeners, Succession { stream, drained }))
 }
@@ -238,7 +241,11 @@ mod tests {
         let address = apps.local_addr().expect("an address");
         let admin = TcpListener::bind("127.0.0.1:0").expect("bound");
         let agent = StdUnixListener::bind(folder.join("agent")).expect("bound");
-        ([apps.into(), admin.into(), agent.into()], address)
+        let mesh = TcpListener::bind("127.0.0.1:0").expect("bound");
+        (
+            [apps.into(), admin.into(), agent.into(), mesh.into()],
+            address,
+        )
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ mod admin;
 pub mod client;
 mod handover;
 mod measure;
+mod mesh;
 mod polls;
 mod service;
 mod store;
@@ -31,6 +32,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use handover::Succession;
+use mesh::{Loopback, Mesh};
 use service::Service;
 use store::Store;
 use table::Tables;
@@ -57,6 +59,8 @@ pub struct Options {
     /// Where Traefik's configuration and metrics are served. Port 0: any. Not a loopback address
     /// only with a token.
     pub admin_addr: SocketAddr,
+    /// Where other nodes reach this node's containers. Port 0: any.
+    pub mesh_addr: SocketAddr,
     /// Take the listeners over from the data plane that serves the socket, without a connection lost.
     pub takeover: bool,
     /// Bearer token for all of the admin endpoint but its health checks.
@@ -70,6 +74,8 @@ pub struct Addresses {
     pub ingress: SocketAddr,
     /// Traefik's configuration, metrics and health.
     pub admin: SocketAddr,
+    /// Other nodes.
+    pub mesh: SocketAddr,
 }
 
 /// The process cannot start, or cannot go on.
@@ -117,6 +123,7 @@ pub enum Error {
 struct Prepared {
     store: Store,
     last: Option<skep_proto::v1::NodeTable>,
+    own: Option<skep_proto::v1::NodeCredentials>,
 }
 
 /// Where it listens.
@@ -124,8 +131,9 @@ struct Sockets {
     apps: TcpListener,
     admin: TcpListener,
     agent: BoundUds,
-    /// Handles of the three, for a successor.
-    handles: [OwnedFd; 3],
+    mesh: std::net::TcpListener,
+    /// Handles of all, for a successor.
+    handles: [OwnedFd; 4],
 }
 
 /// Runs the data plane until `shutdown`; then lets open requests end, for 10 s at most. Calls
@@ -143,12 +151,25 @@ pub async fn run(
     let (sockets, mut succession) = sockets(&options).await?;
     let data_dir = options.data_dir.clone();
     let prepared = tokio::task::spawn_blocking(move || prepare(data_dir)).await??;
-    let ingress = Ingress::new(skep_ingress::Options {
+    let mesh = Mesh::new();
+    if let Some(own) = &prepared.own {
+        table::identify(&mesh, own.clone());
+    }
+    let reach = mesh.clone();
+    let ingress = skep_ingress::Options {
         drain_timeout: DRAIN_LIMIT,
         ..Default::default()
-    });
+    };
+    let ingress = Ingress::reaching(ingress, reach);
+    let handed = CancellationToken::new();
     let predecessor = watch::Sender::new(succession.as_ref().map(|older| older.drained));
-    let tables = Tables::new(ingress.clone(), prepared.store, predecessor.subscribe());
+    let loopback = Loopback::new(mesh.clone(), handed.clone());
+    let tables = Tables::new(
+        ingress.clone(),
+        prepared.store,
+        (mesh.clone(), loopback),
+        predecessor.subscribe(),
+    );
     let tables = Arc::new(tables);
     if let Some(last) = prepared.last {
         tables.restore(&last);
@@ -156,6 +177,7 @@ pub async fn run(
     let addresses = Addresses {
         ingress: address_of("apps", options.ingress_addr, &sockets.apps)?,
         admin: address_of("the admin endpoint", options.admin_addr, &sockets.admin)?,
+        mesh: (sockets.mesh.local_addr()).map_err(failed("other nodes", options.mesh_addr))?,
     };
     // The agent still hears what is drained while the ingress drains.
     let closing = CancellationToken::new();
@@ -167,7 +189,7 @@ pub async fn run(
     ));
     let service = Service::new(
         Arc::clone(&tables),
-        addresses.ingress.port(),
+        (addresses.ingress.port(), addresses.mesh.port()),
         closing.clone(),
     );
     let server = NetServer::new(service).max_decoding_message_size(MAX_TABLE_BYTES);
@@ -176,7 +198,15 @@ pub async fn run(
         .add_service(server)
         .serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned());
     let mut agent = tokio::spawn(agent);
-    let handed = CancellationToken::new();
+    let until = shutdown.child_token();
+    let others = {
+        let handed = handed.clone();
+        let drain = move || match handed.is_cancelled() {
+            true => HANDOVER_LIMIT,
+            false => DRAIN_LIMIT,
+        };
+        tokio::spawn(mesh::serve(sockets.mesh, mesh, until.clone(), drain))
+    };
     let mut apps = {
         let (ingress, shutdown, handed) = (ingress.clone(), shutdown.clone(), handed.clone());
         let listener = sockets.apps;
@@ -219,6 +249,7 @@ pub async fn run(
         successor = &mut successor => {
             let successor = held.insert(successor.map_err(Error::Serve)?);
             handed.cancel();
+            until.cancel();
             closing.cancel();
             successor.confirm().await;
             tracing::info!("a successor serves: finishing what is open");
@@ -227,6 +258,10 @@ pub async fn run(
     };
     tracing::info!(cut = closed.cut, "the ingress has drained");
     closing.cancel();
+    // Has a limit of its own, which began with that of the ingress.
+    if let Ok(Err(error)) = others.await {
+        tracing::error!(%error, "serving other nodes ended");
+    }
     let all = async { (agent.await, admin.await) };
     // Whoever holds a connection open beyond that is cut off by the end of the process.
     let _ = timeout(CLOSE_LIMIT, all).await;
@@ -248,35 +283,41 @@ fn drained(tables: &Tables) -> u64 {
         .map_or(here, |older| here.min(older))
 }
 
+fn failed(what: &'static str, address: SocketAddr) -> impl Fn(io::Error) -> Error + Copy {
+    move |source| Error::Listen {
+        what,
+        address,
+        source,
+    }
+}
+
 /// Listens, or takes the listeners of the data plane that runs.
 async fn sockets(options: &Options) -> Result<(Sockets, Option<Succession>), Error> {
-    let failed = |what: &'static str, address: SocketAddr| {
-        move |source| Error::Listen {
-            what,
-            address,
-            source,
-        }
-    };
     let apps_failed = failed("apps", options.ingress_addr);
     let admin_failed = failed("the admin endpoint", options.admin_addr);
-    let (apps, admin, agent, succession) = if options.takeover {
+    let mesh_failed = failed("other nodes", options.mesh_addr);
+    let (apps, admin, agent, mesh, succession) = if options.takeover {
         let (given, succession) = handover::succeed(&options.socket).await?;
         let agent = BoundUds::inherited(&options.socket, given.agent)?;
-        (given.apps, given.admin, agent, Some(succession))
+        (given.apps, given.admin, agent, given.mesh, Some(succession))
     } else {
         // The agent's first: it keeps a second process from the same data.
         let agent = bind(options.socket.clone()).await?;
         let apps = listen("apps", options.ingress_addr).await?;
         let admin = listen("the admin endpoint", options.admin_addr).await?;
+        let mesh = listen("other nodes", options.mesh_addr).await?;
         let apps = apps.into_std().map_err(apps_failed)?;
         let admin = admin.into_std().map_err(admin_failed)?;
-        (apps, admin, agent, None)
+        let mesh = mesh.into_std().map_err(mesh_failed)?;
+        (apps, admin, agent, mesh, None)
     };
     let handles = [
         apps.try_clone().map_err(apps_failed)?.into(),
         admin.try_clone().map_err(admin_failed)?.into(),
         agent.duplicate().map_err(Error::Serve)?,
+        mesh.try_clone().map_err(mesh_failed)?.into(),
     ];
+    mesh.set_nonblocking(true).map_err(mesh_failed)?;
     let tokio_of = |listener: std::net::TcpListener| {
         listener.set_nonblocking(true)?;
         TcpListener::from_std(listener)
@@ -285,6 +326,7 @@ async fn sockets(options: &Options) -> Result<(Sockets, Option<Succession>), Err
         apps: tokio_of(apps).map_err(apps_failed)?,
         admin: tokio_of(admin).map_err(admin_failed)?,
         agent,
+        mesh,
         handles,
     };
     Ok((sockets, succession))
@@ -307,8 +349,8 @@ fn check(options: &Options) -> Result<(), Error> {
 /// Everything at the start that waits for the disk.
 fn prepare(data_dir: PathBuf) -> Result<Prepared, Error> {
     let store = Store::open(data_dir)?;
-    let last = store.load();
-    Ok(Prepared { store, last })
+    let (last, own) = (store.load(), store.identity());
+    Ok(Prepared { store, last, own })
 }
 
 async fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
