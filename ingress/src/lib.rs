@@ -26,7 +26,7 @@ mod tunnel;
 pub use drain::Status;
 pub use ingress::Ingress;
 pub use options::Options;
-pub use reach::{Far, Reach, Reaching, Stream};
+pub use reach::{Far, Reach, Reached, Reaching, Stream};
 pub use server::Closed;
 pub use table::{Backend, Place, Route, Table};
 

@@ -13,6 +13,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::backend::{InFlight, LiveBackend};
 use crate::body::{Lease, Progress, ReplyBody, RequestBody};
@@ -275,7 +276,7 @@ impl Exchange<'_> {
             Place::Here(address) => {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
-                shake_hands(stream, backend.place).await
+                shake_hands(stream, backend.place, None).await
             }
             Place::There { node, port } => {
                 let far = Far {
@@ -283,8 +284,9 @@ impl Exchange<'_> {
                     allocation: backend.allocation,
                     port,
                 };
-                let stream = self.shared.reach.reach(far).await?;
-                shake_hands(stream, backend.place).await
+                let reached = self.shared.reach.reach(far).await?;
+                let leaving = Some(reached.leaving);
+                shake_hands(reached.stream, backend.place, leaving).await
             }
         }
     }
@@ -295,7 +297,7 @@ impl Exchange<'_> {
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, Failure> {
         let limit = self.shared.options.response_timeout;
-        let mut answer = pin!(sender.try_send_request(request));
+        let mut answer = pin!(sender.requests.try_send_request(request));
         let mut patience = limit;
         loop {
             match timeout(patience, &mut answer).await {
@@ -339,8 +341,12 @@ impl Exchange<'_> {
 
 type Unreached = Box<dyn std::error::Error + Send + Sync>;
 
-async fn shake_hands(stream: impl Stream, place: Place) -> Result<Sender, Unreached> {
-    let (sender, connection) = http1::Builder::new()
+async fn shake_hands(
+    stream: impl Stream,
+    place: Place,
+    leaving: Option<CancellationToken>,
+) -> Result<Sender, Unreached> {
+    let (requests, connection) = http1::Builder::new()
         .max_buf_size(MAX_BACKEND_BUFFER_BYTES)
         .handshake(TokioIo::new(stream))
         .await?;
@@ -350,7 +356,7 @@ async fn shake_hands(stream: impl Stream, place: Place) -> Result<Sender, Unreac
             tracing::debug!(%place, %error, "a connection to a backend broke");
         }
     });
-    Ok(sender)
+    Ok(Sender { requests, leaving })
 }
 
 fn copy_of(request: &Request<RequestBody>) -> Request<RequestBody> {

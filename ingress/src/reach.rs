@@ -6,14 +6,24 @@ use std::pin::Pin;
 
 use skep_model::id::{AllocationId, NodeId};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
 
 /// Bytes in both directions.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for S {}
 
+/// A connection to a container.
+pub struct Reached {
+    /// The connection itself.
+    pub stream: Box<dyn Stream>,
+    /// Cancelled when whoever carries it asks for its end: what is under way on it is finished, and nothing
+    /// else is begun.
+    pub leaving: CancellationToken,
+}
+
 /// A connection that comes about, or does not.
-pub type Reaching = Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send>>;
+pub type Reaching = Pin<Box<dyn Future<Output = io::Result<Reached>> + Send>>;
 
 /// A port of an allocation on another node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -17,7 +17,7 @@ use parking_lot::RwLock;
 use skep_identity::grpc;
 use skep_identity::name::Subject;
 use skep_identity::tls::{self, Expected, Reloadable};
-use skep_ingress::{Far, Reaching, Stream};
+use skep_ingress::{Far, Reached, Reaching};
 use skep_model::id::NodeId;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Mutex, watch};
@@ -26,7 +26,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::stream::MeshStream;
 use super::{
-    ALPN, CONNECTION_WINDOW_BYTES, Counters, Open, SEND_BUFFER_BYTES, STREAM_WINDOW_BYTES,
+    ALPN, CONNECTION_WINDOW_BYTES, Counters, LEAVING_PATH, Open, SEND_BUFFER_BYTES,
+    STREAM_WINDOW_BYTES,
 };
 
 /// Name resolution, TCP and TLS together.
@@ -39,9 +40,12 @@ const PING_LIMIT: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 struct Sender {
     requests: SendRequest<Bytes>,
-    /// The connection is no more.
+    /// It is no more, or the other side wants to end it.
     over: CancellationToken,
 }
+
+/// A stream, and what tells that its connection is to end.
+type Opened = (MeshStream, CancellationToken);
 
 /// A container of another node is not reached.
 #[derive(Debug, thiserror::Error)]
@@ -115,10 +119,13 @@ impl Links {
                 (_, None) => Err(Error::Nobody),
             };
             match opened {
-                Ok(stream) => Ok(Box::new(Counted {
-                    io: stream,
-                    _open: Open::new(&counters, |it| &it.out),
-                }) as Box<dyn Stream>),
+                Ok((io, leaving)) => Ok(Reached {
+                    stream: Box::new(Counted {
+                        io,
+                        _open: Open::new(&counters, |it| &it.out),
+                    }),
+                    leaving,
+                }),
                 Err(error) => {
                     counters.failed.fetch_add(1, Ordering::Relaxed);
                     Err(io::Error::other(error))
@@ -138,7 +145,7 @@ struct Link {
 }
 
 impl Link {
-    async fn open(self: Arc<Self>, own: Arc<Reloadable>, far: Far) -> Result<MeshStream, Error> {
+    async fn open(self: Arc<Self>, own: Arc<Reloadable>, far: Far) -> Result<Opened, Error> {
         let mut is_last = false;
         loop {
             // A task of its own: whoever is out of patience does not keep the next one from a connection.
@@ -153,13 +160,14 @@ impl Link {
                 source,
             };
             let asked = async {
-                let mut requests = sender.requests.ready().await?;
+                let mut requests = sender.requests.clone().ready().await?;
                 let (answer, send) = requests.send_request(request, false)?;
                 Ok((answer.await?, send))
             };
             match asked.await {
                 Ok((answer, send)) if answer.status() == StatusCode::OK => {
-                    return Ok(MeshStream::new(send, answer.into_body()));
+                    let stream = MeshStream::new(send, answer.into_body());
+                    return Ok((stream, sender.over));
                 }
                 Ok((answer, _)) => {
                     return Err(Error::Refused {
@@ -228,6 +236,7 @@ impl Link {
         let (node, address) = (self.node, self.address.clone());
         tracing::info!(%node, %address, "connected with another node");
         let over = CancellationToken::new();
+        tokio::spawn(until_leaving(requests.clone(), over.clone()));
         let ends = over.clone().drop_guard();
         let pings = connection.ping_pong();
         tokio::spawn(async move {
@@ -248,6 +257,21 @@ impl Link {
             }
         });
         Ok(Sender { requests, over })
+    }
+}
+
+/// Cancels `over` when the other side says that it is to end: GOAWAY alone tells nobody who holds a stream.
+async fn until_leaving(requests: SendRequest<Bytes>, over: CancellationToken) {
+    let asked = async {
+        let request = Request::get(format!("https://node{LEAVING_PATH}")).body(());
+        let mut requests = requests.ready().await?;
+        let request = request.expect("a fixed path");
+        requests.send_request(request, true)?.0.await
+    };
+    match over.run_until_cancelled(asked).await {
+        Some(Ok(answer)) if answer.status() == StatusCode::OK => over.cancel(),
+        // Of another version, or the connection broke: its own task tells that.
+        _ => {}
     }
 }
 

@@ -21,7 +21,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::stream::MeshStream;
-use super::{ALPN, CONNECTION_WINDOW_BYTES, Mesh, Open, SEND_BUFFER_BYTES, STREAM_WINDOW_BYTES};
+use super::{
+    ALPN, CONNECTION_WINDOW_BYTES, LEAVING_PATH, Mesh, Open, SEND_BUFFER_BYTES, STREAM_WINDOW_BYTES,
+};
 
 /// Streams at a time on one connection: each is a connection to a container.
 const LIMIT_STREAMS: u32 = 8_192;
@@ -110,16 +112,30 @@ async fn connection(conn: Conn, mesh: Arc<Mesh>, shutdown: CancellationToken) {
                 return;
             }
             Some(Ok((request, reply))) => {
-                let mesh = mesh.clone();
+                let (mesh, shutdown) = (mesh.clone(), shutdown.clone());
                 // Ends with the connection at the latest.
                 tokio::spawn(async move {
                     match node {
+                        Some(_) if request.uri().path() == LEAVING_PATH => {
+                            leaving(reply, shutdown).await;
+                        }
                         Some(_) => stream(request, reply, mesh).await,
                         None => refuse(reply, StatusCode::FORBIDDEN),
                     }
                 });
             }
         }
+    }
+}
+
+/// Answers when this process wants no more of the connection, or never.
+async fn leaving(mut reply: SendResponse<Bytes>, shutdown: CancellationToken) {
+    tokio::select! {
+        () = shutdown.cancelled() => {
+            // Whoever is gone needs no answer.
+            let _ = reply.send_response(Response::new(()), true);
+        }
+        _ = std::future::poll_fn(|cx| reply.poll_reset(cx)) => {}
     }
 }
 

@@ -182,7 +182,7 @@ async fn carry(mut stream: TcpStream, far: Far, mesh: Arc<Mesh>) {
     let _ = stream.set_nodelay(true);
     let reached = timeout(REACH_LIMIT, mesh.reach(far)).await;
     let mut container = match reached {
-        Ok(Ok(container)) => container,
+        Ok(Ok(reached)) => reached.stream,
         Ok(Err(error)) => {
             let why = crate::error_chain(&error);
             tracing::debug!(allocation = %far.allocation, %why, "an allocation of another node is not reached");

@@ -31,6 +31,8 @@ pub(super) use loopback::Loopback;
 /// What data planes say to each other: not gRPC, and not HTTP for people.
 const ALPN: &[&[u8]] = &[b"skep-mesh/1"];
 
+/// Asked for by each connection at its beginning, and answered at its end.
+const LEAVING_PATH: &str = "/v1/leaving";
 /// What may be on its way in one stream: 100 ms at 80 Mbit/s; and in all streams of a connection.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;

@@ -107,7 +107,8 @@ fn far(node: u128, port: u16) -> Far {
 }
 
 async fn reach(mesh: &Mesh, far: Far) -> std::io::Result<Box<dyn Stream>> {
-    timeout(LIMIT, mesh.reach(far)).await.expect("in time")
+    let reached = timeout(LIMIT, mesh.reach(far)).await.expect("in time")?;
+    Ok(reached.stream)
 }
 
 async fn ask(stream: &mut Box<dyn Stream>, text: &str) -> String {
@@ -186,9 +187,13 @@ async fn a_successor_takes_new_streams_and_old_ones_are_finished() {
     older.offers(SHOP);
     let here = here(&cluster, 1, &older, 2);
     let port = echo().await;
-    let mut open = reach(&here, far(2, port)).await.expect("reached");
+    let reached = timeout(LIMIT, here.reach(far(2, port))).await;
+    let reached = reached.expect("in time").expect("reached");
+    let (mut open, leaving) = (reached.stream, reached.leaving);
     assert_eq!(ask(&mut open, "one").await, "one");
+    assert!(!leaving.is_cancelled());
     older.shutdown.cancel();
+    timeout(LIMIT, leaving.cancelled()).await.expect("told");
     // The same address, another process.
     let next = loop {
         let bound = std::net::TcpListener::bind(&older.address);
