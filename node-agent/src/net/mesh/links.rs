@@ -35,7 +35,7 @@ const DIAL_LIMIT: Duration = Duration::from_secs(5);
 /// A node that dies is noticed within the sum of the two: what it was sent fails then, and not when TCP
 /// gives up.
 const PING_EVERY: Duration = Duration::from_secs(1);
-const PING_LIMIT: Duration = Duration::from_secs(2);
+const PING_LIMIT: Duration = Duration::from_millis(1_500);
 /// A connection that new streams go on.
 #[derive(Debug, Clone)]
 struct Sender {
