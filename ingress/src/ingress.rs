@@ -17,6 +17,7 @@ use crate::headers;
 use crate::index::Index;
 use crate::metrics::{Registry, ServiceMetrics, Snapshot};
 use crate::options::Options;
+use crate::reach::{NoWay, Reach};
 use crate::reply::Refusal;
 use crate::request_id::RequestIds;
 use crate::table::{Backend, Table};
@@ -30,6 +31,7 @@ pub struct Ingress {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) options: Options,
+    pub(crate) reach: Arc<dyn Reach>,
     pub(crate) registry: Registry,
     /// Held for reading while a backend is chosen and entered, which never waits.
     index: RwLock<Index>,
@@ -45,14 +47,25 @@ pub(crate) struct Shared {
 }
 
 impl Ingress {
-    /// An ingress with an empty table at revision 0: every host is unknown.
+    /// An ingress with an empty table at revision 0: every host is unknown. Backends of other nodes are
+    /// out of its reach.
     pub fn new(options: Options) -> Self {
-        Self::logging_to(options, None)
+        Self::reaching(options, Arc::new(NoWay))
+    }
+
+    /// The same, where `reach` connects to backends of other nodes.
+    pub fn reaching(options: Options, reach: Arc<dyn Reach>) -> Self {
+        Self::logging_to(options, reach, None)
     }
 
     /// The same with a line in `access_log` for each request.
-    pub fn logging_to(options: Options, access_log: Option<AccessLog>) -> Self {
+    pub fn logging_to(
+        options: Options,
+        reach: Arc<dyn Reach>,
+        access_log: Option<AccessLog>,
+    ) -> Self {
         let shared = Shared {
+            reach,
             waiting: Semaphore::new(options.max_waiting),
             options,
             registry: Registry::default(),
@@ -210,7 +223,7 @@ pub(crate) fn mix(count: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::Route;
+    use crate::table::{Place, Route};
     use skep_model::id::{AllocationId, ServiceId};
     use std::sync::atomic::AtomicBool;
 
@@ -220,7 +233,7 @@ mod tests {
     fn table(revision: u64) -> Table {
         let backend = Backend {
             allocation: AllocationId::from_u128(u128::from(revision)),
-            address: std::net::SocketAddr::from(([127, 0, 0, 1], 1)),
+            place: Place::Here(([127, 0, 0, 1], 1).into()),
         };
         let route = Route {
             sleeps: false,

@@ -21,6 +21,7 @@ mod origin;
 mod pool;
 mod proxy;
 mod proxy_protocol;
+mod reach;
 mod redirect;
 mod reply;
 mod request_id;
@@ -35,8 +36,9 @@ pub use certificates::Certificate;
 pub use drain::Status;
 pub use ingress::Ingress;
 pub use options::Options;
+pub use reach::{Far, Reach, Reached, Reaching, Stream};
 pub use server::Closed;
-pub use table::{Backend, Route, Table};
+pub use table::{Backend, Place, Route, Table};
 pub use tls::TlsError;
 
 #[cfg(test)]

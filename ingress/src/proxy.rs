@@ -13,6 +13,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::backend::{InFlight, LiveBackend};
 use crate::body::{Lease, Progress, ReplyBody, RequestBody};
@@ -21,7 +22,9 @@ use crate::headers;
 use crate::ingress::Shared;
 use crate::metrics::Meter;
 use crate::pool::Sender;
+use crate::reach::{Far, Stream};
 use crate::reply::Refusal;
+use crate::table::{Backend, Place};
 use crate::tunnel::Ends;
 
 /// Connections tried for one request, the first included: enough for a stale one and two dead
@@ -218,7 +221,7 @@ impl Exchange<'_> {
                 Err(Failure::Refused(refusal)) => return Err(refusal),
                 Err(Failure::Unsent(request)) => *request,
                 Err(Failure::Broken(error)) => spare.ok_or_else(|| {
-                    tracing::debug!(address = %backend.backend.address, %error, "a backend closed without an answer");
+                    tracing::debug!(place = %backend.backend.place, %error, "a backend closed without an answer");
                     Refusal::BackendClosed
                 })?,
             };
@@ -248,23 +251,43 @@ impl Exchange<'_> {
     }
 
     async fn dial(&self, backend: &LiveBackend, limit: Duration) -> Result<Sender, Undialed> {
-        let address = backend.backend.address;
-        let why = match timeout(limit, connect(address)).await {
+        let place = backend.backend.place;
+        let why = match timeout(limit, self.connect(backend.backend)).await {
             Ok(Ok(sender)) => {
                 backend.connected();
                 return Ok(sender);
             }
             Ok(Err(error)) => {
-                tracing::debug!(%address, %error, "a backend refused a connection");
+                tracing::debug!(%place, %error, "a backend refused a connection");
                 Undialed::Refused
             }
             Err(_) => {
-                tracing::debug!(%address, "a backend did not answer a connection in time");
+                tracing::debug!(%place, "a backend did not answer a connection in time");
                 Undialed::Silent
             }
         };
         backend.failed(self.shared.options.failure_pause);
         Err(why)
+    }
+
+    async fn connect(&self, backend: Backend) -> Result<Sender, Unreached> {
+        match backend.place {
+            Place::Here(address) => {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                shake_hands(stream, backend.place, None).await
+            }
+            Place::There { node, port } => {
+                let far = Far {
+                    node,
+                    allocation: backend.allocation,
+                    port,
+                };
+                let reached = self.shared.reach.reach(far).await?;
+                let leaving = Some(reached.leaving);
+                shake_hands(reached.stream, backend.place, leaving).await
+            }
+        }
     }
 
     async fn send(
@@ -273,7 +296,7 @@ impl Exchange<'_> {
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, Failure> {
         let limit = self.shared.options.response_timeout;
-        let mut answer = pin!(sender.try_send_request(request));
+        let mut answer = pin!(sender.requests.try_send_request(request));
         let mut patience = limit;
         loop {
             match timeout(patience, &mut answer).await {
@@ -315,22 +338,24 @@ impl Exchange<'_> {
     }
 }
 
-async fn connect(
-    address: std::net::SocketAddr,
-) -> Result<Sender, Box<dyn std::error::Error + Send + Sync>> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    let (sender, connection) = http1::Builder::new()
+type Unreached = Box<dyn std::error::Error + Send + Sync>;
+
+async fn shake_hands(
+    stream: impl Stream,
+    place: Place,
+    leaving: Option<CancellationToken>,
+) -> Result<Sender, Unreached> {
+    let (requests, connection) = http1::Builder::new()
         .max_buf_size(MAX_BACKEND_BUFFER_BYTES)
         .handshake(TokioIo::new(stream))
         .await?;
     // Ends when the sender is dropped or the backend closes.
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%address, %error, "a connection to a backend broke");
+            tracing::debug!(%place, %error, "a connection to a backend broke");
         }
     });
-    Ok(sender)
+    Ok(Sender { requests, leaving })
 }
 
 fn copy_of(request: &Request<RequestBody>) -> Request<RequestBody> {

@@ -43,6 +43,14 @@ pub(crate) struct Args {
         default_value = "127.0.0.1:7073"
     )]
     pub(crate) admin_addr: SocketAddr,
+    /// Address that other nodes reach this node's containers at, under mutual TLS
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "SKEP_MESH_ADDR",
+        default_value = "0.0.0.0:7075"
+    )]
+    pub(crate) mesh_addr: SocketAddr,
     /// Bearer token of that endpoint; needed where it is not a loopback address
     #[arg(
         long,
@@ -131,6 +139,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         admin_addr: args.admin_addr,
         admin_token: args.admin_token,
         edge: args.edge.into(),
+        mesh_addr: args.mesh_addr,
         takeover: args.takeover,
     };
     super::run(&common, async |shutdown| {
@@ -140,6 +149,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
                 "ingress": addresses.ingress.to_string(),
                 "https": addresses.https.map(|it| it.to_string()),
                 "admin": addresses.admin.to_string(),
+                "mesh": addresses.mesh.to_string(),
             });
             if let Err(failure) = args.common.announce(&words) {
                 tracing::error!(%failure, "readiness cannot be told");

@@ -1,6 +1,7 @@
 //! The access log as a file: what a line says of requests that end in one way or another.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use http::Request;
 use serde_json::Value;
@@ -9,11 +10,17 @@ use tokio::net::TcpStream;
 
 use super::support::{App, HOST, Served, serve_ingress, table};
 use crate::access::{AccessLog, Writer};
+use crate::reach::NoWay;
 use crate::{Ingress, Options};
 
 async fn logging(path: &Path, with_query: bool, app: &App) -> (Served, Writer) {
     let (log, writer) = AccessLog::open(path.to_owned(), with_query).expect("opened");
-    let served = serve_ingress(Ingress::logging_to(Options::default(), Some(log))).await;
+    let served = serve_ingress(Ingress::logging_to(
+        Options::default(),
+        Arc::new(NoWay),
+        Some(log),
+    ))
+    .await;
     served.ingress.publish(table(1, &[app.address]));
     (served, writer)
 }

@@ -22,7 +22,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Backend, Closed, Ingress, Options, Route, Status, Table};
+use crate::{Backend, Closed, Ingress, Options, Place, Route, Status, Table};
 
 pub(super) const HOST: &str = "app.test";
 /// Nothing in these tests takes longer unless it is broken.
@@ -265,7 +265,7 @@ pub(super) fn route(
 ) -> Route {
     let backend = |address: &SocketAddr| Backend {
         allocation: AllocationId::from_u128(u128::from(address.port())),
-        address: *address,
+        place: Place::Here(*address),
     };
     Route {
         sleeps: false,

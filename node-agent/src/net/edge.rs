@@ -4,10 +4,11 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use skep_ingress::access::{self, AccessLog, Writer};
 use skep_ingress::trust::{Proxies, Trusted};
-use skep_ingress::{Closed, Ingress, TlsError};
+use skep_ingress::{Closed, Ingress, Reach, TlsError};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -81,7 +82,10 @@ impl Edge {
 }
 
 /// An ingress that serves nothing yet, and what writes its log. Waits for the disk.
-pub(super) fn start(edge: &Edge) -> Result<(Ingress, Option<Writer>), Error> {
+pub(super) fn start(
+    edge: &Edge,
+    reach: Arc<dyn Reach>,
+) -> Result<(Ingress, Option<Writer>), Error> {
     let log = match &edge.access_log {
         Some(path) => Some(AccessLog::open(path.clone(), edge.access_log_query)?),
         None => None,
@@ -94,7 +98,7 @@ pub(super) fn start(edge: &Edge) -> Result<(Ingress, Option<Writer>), Error> {
         https_redirect: edge.https_redirect,
         ..Default::default()
     };
-    let ingress = Ingress::logging_to(options, log);
+    let ingress = Ingress::logging_to(options, reach, log);
     if let Some(folder) = &edge.certificates {
         ingress.set_certificates(certificates::at_start(folder)?);
     }

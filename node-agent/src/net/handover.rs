@@ -30,8 +30,9 @@ use tokio::time::timeout;
 
 /// Each step of the other side: a table of the largest size is loaded within it.
 const STEP_LIMIT: Duration = Duration::from_secs(30);
-/// Listeners that change hands, in this order: apps, admin, agent, and apps under TLS where they are served so.
-const MAX_LISTENERS: usize = 4;
+/// Listeners that change hands, in this order: apps, admin, agent, other nodes, and apps under TLS where they
+/// are served so.
+const MAX_LISTENERS: usize = 5;
 /// What the two say.
 const READY: u8 = b'R';
 const CONFIRMED: u8 = b'C';
@@ -68,6 +69,7 @@ pub(super) struct Listeners {
     pub(super) apps: TcpListener,
     pub(super) admin: TcpListener,
     pub(super) agent: StdUnixListener,
+    pub(super) mesh: TcpListener,
     /// Apps under TLS, if they are served so.
     pub(super) https: Option<TcpListener>,
 }
@@ -102,7 +104,9 @@ pub(super) async fn succeed(socket: &Path) -> Result<(Listeners, Succession), Er
     let received = received.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     let (drained, fds) = received.map_err(Error::Broken)?;
     let mut fds = fds.into_iter();
-    let (Some(apps), Some(admin), Some(agent)) = (fds.next(), fds.next(), fds.next()) else {
+    let (Some(apps), Some(admin), Some(agent), Some(mesh)) =
+        (fds.next(), fds.next(), fds.next(), fds.next())
+    else {
         return Err(Error::Unlike);
     };
     let listeners = Listeners {
@@ -110,6 +114,7 @@ pub(super) async fn succeed(socket: &Path) -> Result<(Listeners, Succession), Er
         apps: apps.into(),
         admin: admin.into(),
         agent: agent.into(),
+        mesh: mesh.into(),
     };
     Ok((listeners, Succession { stream, drained }))
 }
@@ -240,7 +245,14 @@ mod tests {
         let (apps, admin, https) = (bind(), bind(), bind());
         let addresses = [&apps, &https].map(|it| it.local_addr().expect("an address"));
         let agent = StdUnixListener::bind(folder.join("agent")).expect("bound");
-        let fds = vec![apps.into(), admin.into(), agent.into(), https.into()];
+        let mesh = bind();
+        let fds = vec![
+            apps.into(),
+            admin.into(),
+            agent.into(),
+            mesh.into(),
+            https.into(),
+        ];
         (fds, addresses)
     }
 

@@ -10,6 +10,7 @@ pub mod client;
 mod edge;
 mod handover;
 mod measure;
+mod mesh;
 mod polls;
 mod service;
 mod store;
@@ -34,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use edge::Edge;
 use handover::Succession;
+use mesh::{Loopback, Mesh};
 use service::Service;
 use store::Store;
 use table::Tables;
@@ -62,6 +64,8 @@ pub struct Options {
     pub admin_addr: SocketAddr,
     /// What the ingress does beside serving: TLS, proxies in front, the access log.
     pub edge: Edge,
+    /// Where other nodes reach this node's containers. Port 0: any.
+    pub mesh_addr: SocketAddr,
     /// Take the listeners over from the data plane that serves the socket, without a connection lost.
     pub takeover: bool,
     /// Bearer token for all of the admin endpoint but its health checks.
@@ -77,6 +81,8 @@ pub struct Addresses {
     pub https: Option<SocketAddr>,
     /// Traefik's configuration, metrics and health.
     pub admin: SocketAddr,
+    /// Other nodes.
+    pub mesh: SocketAddr,
 }
 
 /// The process cannot start, or cannot go on.
@@ -127,6 +133,7 @@ pub enum Error {
 struct Prepared {
     store: Store,
     last: Option<skep_proto::v1::NodeTable>,
+    own: Option<skep_proto::v1::NodeCredentials>,
 }
 
 /// Where it listens.
@@ -134,6 +141,7 @@ struct Sockets {
     apps: TcpListener,
     admin: TcpListener,
     agent: BoundUds,
+    mesh: std::net::TcpListener,
     https: Option<TcpListener>,
     /// Handles of all, for a successor.
     handles: Vec<OwnedFd>,
@@ -153,11 +161,22 @@ pub async fn run(
     check(&options)?;
     let (sockets, mut succession) = sockets(&options).await?;
     let data_dir = options.data_dir.clone();
-    let edge = options.edge.clone();
-    let start = move || Ok::<_, Error>((prepare(data_dir)?, edge::start(&edge)?));
+    let mesh = Mesh::new();
+    let (edge, reach) = (options.edge.clone(), mesh.clone());
+    let start = move || Ok::<_, Error>((prepare(data_dir)?, edge::start(&edge, reach)?));
     let (prepared, (ingress, log)) = tokio::task::spawn_blocking(start).await??;
+    if let Some(own) = &prepared.own {
+        table::identify(&mesh, own.clone());
+    }
+    let handed = CancellationToken::new();
     let predecessor = watch::Sender::new(succession.as_ref().map(|older| older.drained));
-    let tables = Tables::new(ingress.clone(), prepared.store, predecessor.subscribe());
+    let loopback = Loopback::new(mesh.clone(), handed.clone());
+    let tables = Tables::new(
+        ingress.clone(),
+        prepared.store,
+        (mesh.clone(), loopback),
+        predecessor.subscribe(),
+    );
     let tables = Arc::new(tables);
     if let Some(last) = prepared.last {
         tables.restore(&last);
@@ -166,6 +185,7 @@ pub async fn run(
         ingress: address_of("apps", options.ingress_addr, &sockets.apps)?,
         https: edge::address_of(&options.edge, sockets.https.as_ref())?,
         admin: address_of("the admin endpoint", options.admin_addr, &sockets.admin)?,
+        mesh: (sockets.mesh.local_addr()).map_err(failed("other nodes", options.mesh_addr))?,
     };
     // The agent still hears what is drained while the ingress drains.
     let closing = CancellationToken::new();
@@ -177,7 +197,7 @@ pub async fn run(
     ));
     let service = Service::new(
         Arc::clone(&tables),
-        addresses.ingress.port(),
+        (addresses.ingress.port(), addresses.mesh.port()),
         closing.clone(),
     );
     let server = NetServer::new(service).max_decoding_message_size(MAX_TABLE_BYTES);
@@ -186,7 +206,15 @@ pub async fn run(
         .add_service(server)
         .serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned());
     let mut agent = tokio::spawn(agent);
-    let handed = CancellationToken::new();
+    let until = shutdown.child_token();
+    let others = {
+        let handed = handed.clone();
+        let drain = move || match handed.is_cancelled() {
+            true => HANDOVER_LIMIT,
+            false => DRAIN_LIMIT,
+        };
+        tokio::spawn(mesh::serve(sockets.mesh, mesh, until.clone(), drain))
+    };
     let mut apps = {
         let listeners = (sockets.apps, sockets.https);
         let ends = (shutdown.clone(), handed.clone());
@@ -233,6 +261,7 @@ pub async fn run(
         successor = &mut successor => {
             let successor = held.insert(successor.map_err(Error::Serve)?);
             handed.cancel();
+            until.cancel();
             closing.cancel();
             successor.confirm().await;
             tracing::info!("a successor serves: finishing what is open");
@@ -241,6 +270,10 @@ pub async fn run(
     };
     tracing::info!(cut = closed.cut, "the ingress has drained");
     closing.cancel();
+    // Has a limit of its own, which began with that of the ingress.
+    if let Ok(Err(error)) = others.await {
+        tracing::error!(%error, "serving other nodes ended");
+    }
     let log = tokio::task::spawn_blocking(move || drop(log));
     let all = async { (agent.await, admin.await, log.await) };
     // Whoever holds a connection open beyond that is cut off by the end of the process.
@@ -263,24 +296,27 @@ fn drained(tables: &Tables) -> u64 {
         .map_or(here, |older| here.min(older))
 }
 
+fn failed(what: &'static str, address: SocketAddr) -> impl Fn(io::Error) -> Error + Copy {
+    move |source| Error::Listen {
+        what,
+        address,
+        source,
+    }
+}
+
 /// Listens, or takes the listeners of the data plane that runs.
 async fn sockets(options: &Options) -> Result<(Sockets, Option<Succession>), Error> {
-    let failed = |what: &'static str, address: SocketAddr| {
-        move |source| Error::Listen {
-            what,
-            address,
-            source,
-        }
-    };
     let apps_failed = failed("apps", options.ingress_addr);
     let admin_failed = failed("the admin endpoint", options.admin_addr);
-    let (apps, admin, agent, given_https, succession) = if options.takeover {
+    let mesh_failed = failed("other nodes", options.mesh_addr);
+    let (apps, admin, agent, mesh, given_https, succession) = if options.takeover {
         let (given, succession) = handover::succeed(&options.socket).await?;
         let agent = BoundUds::inherited(&options.socket, given.agent)?;
         (
             given.apps,
             given.admin,
             agent,
+            given.mesh,
             given.https,
             Some(succession),
         )
@@ -289,19 +325,23 @@ async fn sockets(options: &Options) -> Result<(Sockets, Option<Succession>), Err
         let agent = bind(options.socket.clone()).await?;
         let apps = listen("apps", options.ingress_addr).await?;
         let admin = listen("the admin endpoint", options.admin_addr).await?;
+        let mesh = listen("other nodes", options.mesh_addr).await?;
         let apps = apps.into_std().map_err(apps_failed)?;
         let admin = admin.into_std().map_err(admin_failed)?;
-        (apps, admin, agent, None, None)
+        let mesh = mesh.into_std().map_err(mesh_failed)?;
+        (apps, admin, agent, mesh, None, None)
     };
     let https = edge::listen(&options.edge, given_https)?;
     let mut handles = vec![
         apps.try_clone().map_err(apps_failed)?.into(),
         admin.try_clone().map_err(admin_failed)?.into(),
         agent.duplicate().map_err(Error::Serve)?,
+        mesh.try_clone().map_err(mesh_failed)?.into(),
     ];
     if let Some(https) = &https {
         handles.push(https.try_clone().map_err(apps_failed)?.into());
     }
+    mesh.set_nonblocking(true).map_err(mesh_failed)?;
     let tokio_of = |listener: std::net::TcpListener| {
         listener.set_nonblocking(true)?;
         TcpListener::from_std(listener)
@@ -310,6 +350,7 @@ async fn sockets(options: &Options) -> Result<(Sockets, Option<Succession>), Err
         apps: tokio_of(apps).map_err(apps_failed)?,
         admin: tokio_of(admin).map_err(admin_failed)?,
         agent,
+        mesh,
         https: https.map(tokio_of).transpose().map_err(apps_failed)?,
         handles,
     };
@@ -334,8 +375,8 @@ fn check(options: &Options) -> Result<(), Error> {
 /// Everything at the start that waits for the disk.
 fn prepare(data_dir: PathBuf) -> Result<Prepared, Error> {
     let store = Store::open(data_dir)?;
-    let last = store.load();
-    Ok(Prepared { store, last })
+    let (last, own) = (store.load(), store.identity());
+    Ok(Prepared { store, last, own })
 }
 
 async fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {

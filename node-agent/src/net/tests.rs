@@ -33,6 +33,7 @@ fn options(dir: &Path) -> Options {
         ingress_addr: LOOPBACK,
         admin_addr: LOOPBACK,
         edge: Edge::default(),
+        mesh_addr: LOOPBACK,
         takeover: false,
         admin_token: None,
     }
@@ -117,10 +118,13 @@ fn table(sequence: u64, backends: &[SocketAddr]) -> NodeTable {
     let backend = |(index, address): (usize, &SocketAddr)| NodeBackend {
         allocation: id_bytes(index as u128 + 1),
         address: address.to_string(),
+        ..NodeBackend::default()
     };
     NodeTable {
         sequence,
         revision: sequence,
+        peers: Vec::new(),
+        endpoints: Vec::new(),
         routes: vec![NodeRoute {
             sleeps: false,
             host: "app.example".to_owned(),
@@ -170,7 +174,8 @@ async fn a_published_table_serves_and_survives_a_restart() {
         Some(NetStatusLocal {
             applied_sequence: 7,
             drained_sequence: 7,
-            ingress_port: port
+            ingress_port: port,
+            mesh_port: net.addresses.mesh.port(),
         })
     );
     net.stop().await;
@@ -296,6 +301,7 @@ async fn what_means_nothing_is_refused_and_the_old_table_serves_on() {
     bad_address.routes[0].backends.push(NodeBackend {
         allocation: id_bytes(1),
         address: "web:80".to_owned(),
+        ..NodeBackend::default()
     });
     let mut bad_id = table(4, &[]);
     bad_id.routes[0].service = vec![1];

@@ -5,7 +5,7 @@ use skep_model::assignment::{
     Assignment, BuildOrder, DesiredSet, Generation, ImagePeer, MAX_IMAGE_PEERS, Names,
 };
 use skep_model::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
-use skep_model::route::{Backend, Route, RouteTable};
+use skep_model::route::{Backend, Route, RoutePeer, RouteTable};
 
 use super::spec::{builder, builder_number, pull, pull_number};
 use super::{Error, container, enum_number, enum_value, error, id, id_bytes, need, port, ports};
@@ -26,10 +26,15 @@ impl From<&RouteTable> for v1::RouteTable {
             backends: route.backends.iter().map(backend).collect(),
             sleeps: route.sleeps,
         };
+        let peer = |peer: &RoutePeer| v1::RoutePeer {
+            node: id_bytes(peer.node.as_u128()),
+            address: peer.address.clone(),
+        };
         Self {
             revision: table.revision,
             routes: table.routes.iter().map(route).collect(),
             incarnation: 0,
+            peers: table.peers.iter().map(peer).collect(),
         }
     }
 }
@@ -65,6 +70,17 @@ impl TryFrom<v1::Route> for Route {
     }
 }
 
+impl TryFrom<v1::RoutePeer> for RoutePeer {
+    type Error = Error;
+
+    fn try_from(message: v1::RoutePeer) -> Result<Self, Error> {
+        Ok(Self {
+            node: id!(NodeId, message.node),
+            address: message.address,
+        })
+    }
+}
+
 impl TryFrom<v1::RouteTable> for RouteTable {
     type Error = Error;
 
@@ -75,6 +91,11 @@ impl TryFrom<v1::RouteTable> for RouteTable {
                 .routes
                 .into_iter()
                 .map(Route::try_from)
+                .collect::<Result<_, _>>()?,
+            peers: message
+                .peers
+                .into_iter()
+                .map(RoutePeer::try_from)
                 .collect::<Result<_, _>>()?,
         })
     }
