@@ -8,7 +8,8 @@ use std::time::{Instant, SystemTime};
 
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderValue, Method, Request, StatusCode, Version};
-use serde::Serialize;
+use humantime::Rfc3339Timestamp;
+use serde::{Serialize, Serializer};
 
 use super::AccessLog;
 use crate::origin::Origin;
@@ -42,7 +43,8 @@ pub(crate) struct Line {
 #[derive(Serialize)]
 struct Start<'a> {
     /// When the request's head had come, in UTC.
-    time: String,
+    #[serde(serialize_with = "as_text")]
+    time: Rfc3339Timestamp,
     client: IpAddr,
     scheme: &'static str,
     method: &'a str,
@@ -86,7 +88,7 @@ impl Line {
                 .map(|it| cut(it.as_str(), MAX_HOST_BYTES).into())
         });
         let start = Start {
-            time: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+            time: humantime::format_rfc3339_millis(SystemTime::now()),
             client: origin.client,
             scheme: origin.scheme.as_str(),
             method: request.method().as_str(),
@@ -152,6 +154,10 @@ impl Drop for Line {
         let _ = self.text.write_all(b"\n");
         self.log.queue.push(&self.text);
     }
+}
+
+fn as_text<S: Serializer>(time: &Rfc3339Timestamp, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(time)
 }
 
 fn version_of(version: Version) -> &'static str {
