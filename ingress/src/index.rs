@@ -27,6 +27,8 @@ struct Entry {
 /// Where a route leads.
 #[derive(Debug)]
 pub(crate) struct Target {
+    /// The route's.
+    pub(crate) name: Arc<str>,
     pub(crate) metrics: Arc<ServiceMetrics>,
     backends: Vec<Arc<LiveBackend>>,
     /// Requests wait for a backend where there is none.
@@ -54,6 +56,7 @@ impl Index {
                 }
             }
             let target = Target {
+                name: route.name.as_str().into(),
                 metrics: metrics(route),
                 backends,
                 sleeps: route.sleeps,

@@ -17,15 +17,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backend::{InFlight, LiveBackend};
 use crate::body::{Lease, Progress, ReplyBody, RequestBody};
-use crate::connection::Activity;
-use crate::headers::{self, Origin};
+use crate::edge::{Asked, Client};
+use crate::headers;
 use crate::ingress::Shared;
 use crate::metrics::Meter;
 use crate::pool::Sender;
 use crate::reach::{Far, Stream};
 use crate::reply::Refusal;
 use crate::table::{Backend, Place};
-use crate::tunnel::{Ends, Tunnels};
+use crate::tunnel::Ends;
 
 /// Connections tried for one request, the first included: enough for a stale one and two dead
 /// backends, few enough that a client is told within a second.
@@ -36,28 +36,25 @@ const SURELY_OPEN: Duration = Duration::from_secs(1);
 /// The size of a backend's head, in bytes; also what is read of a body at a time.
 const MAX_BACKEND_BUFFER_BYTES: usize = 64 * 1024;
 
-/// What the requests of one connection have in common.
-#[derive(Debug)]
-pub(crate) struct Client {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) activity: Arc<Activity>,
-    pub(crate) origin: Origin,
-    pub(crate) tunnels: Tunnels,
-}
-
-/// Answers a request, always.
-pub(crate) async fn handle(client: Arc<Client>, request: Request<Incoming>) -> Response<ReplyBody> {
-    let refused = match try_handle(&client, request).await {
+/// Answers a request, always; `asked` learns whose it was and why it was refused.
+pub(crate) async fn handle(
+    client: &Client,
+    request: Request<Incoming>,
+    asked: &mut Asked<'_>,
+) -> Response<ReplyBody> {
+    let refused = match try_handle(client, request, asked).await {
         Ok(response) => return response,
         Err(refusal) => refusal,
     };
     client.shared.registry.refused(refused);
+    asked.refusal = Some(refused);
     refused.response()
 }
 
 async fn try_handle(
     client: &Client,
     mut request: Request<Incoming>,
+    asked: &mut Asked<'_>,
 ) -> Result<Response<ReplyBody>, Refusal> {
     let active = client.activity.begin(request.version() == Version::HTTP_2);
     if request.method() == Method::CONNECT {
@@ -66,11 +63,13 @@ async fn try_handle(
     let on_upgrade = hyper::upgrade::on(&mut request);
     let (mut parts, body) = request.into_parts();
     headers::ensure_host(&mut parts)?;
+    headers::ensure_framing(&parts.headers)?;
     let upgrade = headers::wanted_upgrade(&parts);
-    headers::prepare_request(&mut parts, &client.origin, upgrade.clone());
+    headers::prepare_request(&mut parts, asked, upgrade.clone());
 
     let head = Request::from_parts(parts, ());
     let choice = client.shared.choose(&head, &[])?;
+    asked.service = Some(choice.name);
     let mut meter = Meter::new(choice.metrics);
     let in_flight = match choice.in_flight {
         // Counted as in flight already: that is what wakes it.

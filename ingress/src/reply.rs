@@ -1,7 +1,7 @@
 //! What the ingress answers by itself: each has a stable code in `x-skep-error` and says what
 //! to do.
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
 use crate::body::ReplyBody;
@@ -13,6 +13,7 @@ pub(crate) static ERROR_HEADER: HeaderName = HeaderName::from_static("x-skep-err
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     BadHost,
+    BadFraming,
     MethodNotAllowed,
     UnknownHost,
     RequestTimeout,
@@ -25,8 +26,9 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// In the order of declaration: `ALL[refusal as usize] == refusal`.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::BadHost,
+        Self::BadFraming,
         Self::MethodNotAllowed,
         Self::UnknownHost,
         Self::RequestTimeout,
@@ -40,6 +42,7 @@ impl Refusal {
     pub(crate) fn code(self) -> &'static str {
         match self {
             Self::BadHost => "bad_host",
+            Self::BadFraming => "bad_framing",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::UnknownHost => "unknown_host",
             Self::RequestTimeout => "request_timeout",
@@ -53,7 +56,7 @@ impl Refusal {
 
     pub(crate) fn status(self) -> StatusCode {
         match self {
-            Self::BadHost => StatusCode::BAD_REQUEST,
+            Self::BadHost | Self::BadFraming => StatusCode::BAD_REQUEST,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnknownHost => StatusCode::NOT_FOUND,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -67,6 +70,9 @@ impl Refusal {
     fn text(self) -> &'static str {
         match self {
             Self::BadHost => "The request must name exactly one valid host.\n",
+            Self::BadFraming => {
+                "The request's body is encoded for the way (Transfer-Encoding) by something else than `chunked` alone.\n"
+            }
             Self::MethodNotAllowed => "This is not a forward proxy: CONNECT is not served.\n",
             Self::UnknownHost => {
                 "No service is routed at this host and path. Check the address and the service's routes.\n"
@@ -100,6 +106,10 @@ impl Refusal {
         );
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(&ERROR_HEADER, HeaderValue::from_static(self.code()));
+        // Where a head contradicts itself, nobody can tell what the bytes after it are.
+        if matches!(self, Self::BadHost | Self::BadFraming) {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         if self == Self::NoBackend {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }

@@ -1,7 +1,11 @@
 //! The ingress between real loopback sockets.
 
+mod access;
+mod clients;
 mod faults;
 mod limits;
 mod routing;
+mod smuggling;
 mod support;
 mod swap;
+mod tls;

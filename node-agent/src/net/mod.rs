@@ -5,7 +5,9 @@
 //! traffic goes: tables come whole from the agent, over a socket that only their user can open.
 
 mod admin;
+mod certificates;
 pub mod client;
+mod edge;
 mod handover;
 mod measure;
 mod mesh;
@@ -24,13 +26,14 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use skep_identity::grpc::{self, BoundUds, UdsError};
 use skep_identity::secret_file;
-use skep_ingress::Ingress;
+pub use skep_ingress::trust::Proxies;
 use skep_proto::v1::net_server::NetServer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+pub use edge::Edge;
 use handover::Succession;
 use mesh::{Loopback, Mesh};
 use service::Service;
@@ -61,6 +64,8 @@ pub struct Options {
     pub admin_addr: SocketAddr,
     /// Where other nodes reach this node's containers. Port 0: any.
     pub mesh_addr: SocketAddr,
+    /// What the ingress does beside serving: TLS, proxies in front, the access log.
+    pub edge: Edge,
     /// Take the listeners over from the data plane that serves the socket, without a connection lost.
     pub takeover: bool,
     /// Bearer token for all of the admin endpoint but its health checks.
@@ -72,6 +77,8 @@ pub struct Options {
 pub struct Addresses {
     /// Apps.
     pub ingress: SocketAddr,
+    /// Apps under TLS, if they are served so.
+    pub https: Option<SocketAddr>,
     /// Traefik's configuration, metrics and health.
     pub admin: SocketAddr,
     /// Other nodes.
@@ -90,6 +97,9 @@ pub enum Error {
     /// The token proves nothing.
     #[error("the admin token is empty: set one, or none at all")]
     EmptyToken,
+    /// What the ingress is told does not fit together.
+    #[error(transparent)]
+    Edge(#[from] edge::Error),
     /// The folder for the table and its key.
     #[error("the data folder")]
     DataDir(#[from] secret_file::Error),
@@ -132,8 +142,9 @@ struct Sockets {
     admin: TcpListener,
     agent: BoundUds,
     mesh: std::net::TcpListener,
+    https: Option<TcpListener>,
     /// Handles of all, for a successor.
-    handles: [OwnedFd; 4],
+    handles: Vec<OwnedFd>,
 }
 
 /// Runs the data plane until `shutdown`; then lets open requests end, for 10 s at most. Calls
@@ -150,17 +161,14 @@ pub async fn run(
     check(&options)?;
     let (sockets, mut succession) = sockets(&options).await?;
     let data_dir = options.data_dir.clone();
-    let prepared = tokio::task::spawn_blocking(move || prepare(data_dir)).await??;
+    let edge = options.edge.clone();
     let mesh = Mesh::new();
+    let reach = mesh.clone();
+    let start = move || Ok::<_, Error>((prepare(data_dir)?, edge::start(&edge, reach)?));
+    let (prepared, (ingress, log)) = tokio::task::spawn_blocking(start).await??;
     if let Some(own) = &prepared.own {
         table::identify(&mesh, own.clone());
     }
-    let reach = mesh.clone();
-    let ingress = skep_ingress::Options {
-        drain_timeout: DRAIN_LIMIT,
-        ..Default::default()
-    };
-    let ingress = Ingress::reaching(ingress, reach);
     let handed = CancellationToken::new();
     let predecessor = watch::Sender::new(succession.as_ref().map(|older| older.drained));
     let loopback = Loopback::new(mesh.clone(), handed.clone());
@@ -176,6 +184,7 @@ pub async fn run(
     }
     let addresses = Addresses {
         ingress: address_of("apps", options.ingress_addr, &sockets.apps)?,
+        https: edge::address_of(&options.edge, sockets.https.as_ref())?,
         admin: address_of("the admin endpoint", options.admin_addr, &sockets.admin)?,
         mesh: (sockets.mesh.local_addr()).map_err(failed("other nodes", options.mesh_addr))?,
     };
@@ -208,15 +217,19 @@ pub async fn run(
         tokio::spawn(mesh::serve(sockets.mesh, mesh, until.clone(), drain))
     };
     let mut apps = {
-        let (ingress, shutdown, handed) = (ingress.clone(), shutdown.clone(), handed.clone());
-        let listener = sockets.apps;
-        tokio::spawn(async move {
-            let handover = (handed, HANDOVER_LIMIT);
-            ingress
-                .serve_or_hand_over(listener, shutdown, handover)
-                .await
-        })
+        let listeners = (sockets.apps, sockets.https);
+        let ends = (shutdown.clone(), handed.clone());
+        tokio::spawn(edge::serve(ingress.clone(), listeners, ends))
     };
+    if let Some(folder) = options.edge.certificates {
+        let hangups = certificates::hangups().map_err(edge::Error::from)?;
+        tokio::spawn(certificates::follow(
+            folder,
+            ingress,
+            hangups,
+            closing.clone(),
+        ));
+    }
     if let Some(older) = &mut succession {
         older.ready().await?;
     }
@@ -241,7 +254,7 @@ pub async fn run(
     tracing::info!(ingress = %addresses.ingress, admin = %addresses.admin, "the data plane serves");
     let mut held = None;
     let closed = tokio::select! {
-        closed = &mut apps => closed?,
+        closed = &mut apps => closed??,
         ended = &mut agent => {
             apps.abort();
             return Ok(ended??);
@@ -253,7 +266,7 @@ pub async fn run(
             closing.cancel();
             successor.confirm().await;
             tracing::info!("a successor serves: finishing what is open");
-            apps.await?
+            apps.await??
         }
     };
     tracing::info!(cut = closed.cut, "the ingress has drained");
@@ -262,7 +275,8 @@ pub async fn run(
     if let Ok(Err(error)) = others.await {
         tracing::error!(%error, "serving other nodes ended");
     }
-    let all = async { (agent.await, admin.await) };
+    let log = tokio::task::spawn_blocking(move || drop(log));
+    let all = async { (agent.await, admin.await, log.await) };
     // Whoever holds a connection open beyond that is cut off by the end of the process.
     let _ = timeout(CLOSE_LIMIT, all).await;
     // The successor's names are the same.
@@ -296,28 +310,36 @@ async fn sockets(options: &Options) -> Result<(Sockets, Option<Succession>), Err
     let apps_failed = failed("apps", options.ingress_addr);
     let admin_failed = failed("the admin endpoint", options.admin_addr);
     let mesh_failed = failed("other nodes", options.mesh_addr);
-    let (apps, admin, agent, mesh, succession) = if options.takeover {
+    let (apps, admin, agent, given, succession) = if options.takeover {
         let (given, succession) = handover::succeed(&options.socket).await?;
         let agent = BoundUds::inherited(&options.socket, given.agent)?;
-        (given.apps, given.admin, agent, given.mesh, Some(succession))
+        let rest = (given.mesh, given.https);
+        (given.apps, given.admin, agent, rest, Some(succession))
     } else {
         // The agent's first: it keeps a second process from the same data.
         let agent = bind(options.socket.clone()).await?;
         let apps = listen("apps", options.ingress_addr).await?;
         let admin = listen("the admin endpoint", options.admin_addr).await?;
-        let mesh = listen("other nodes", options.mesh_addr).await?;
         let apps = apps.into_std().map_err(apps_failed)?;
         let admin = admin.into_std().map_err(admin_failed)?;
-        let mesh = mesh.into_std().map_err(mesh_failed)?;
-        (apps, admin, agent, mesh, None)
+        (apps, admin, agent, (None, None), None)
     };
-    let handles = [
+    let (given_mesh, given_https) = given;
+    let mesh = match given_mesh {
+        Some(mesh) => mesh,
+        None => std::net::TcpListener::bind(options.mesh_addr).map_err(mesh_failed)?,
+    };
+    let https = edge::listen(&options.edge, given_https)?;
+    let mut handles = vec![
         apps.try_clone().map_err(apps_failed)?.into(),
         admin.try_clone().map_err(admin_failed)?.into(),
         agent.duplicate().map_err(Error::Serve)?,
         mesh.try_clone().map_err(mesh_failed)?.into(),
     ];
     mesh.set_nonblocking(true).map_err(mesh_failed)?;
+    if let Some(https) = &https {
+        handles.push(https.try_clone().map_err(apps_failed)?.into());
+    }
     let tokio_of = |listener: std::net::TcpListener| {
         listener.set_nonblocking(true)?;
         TcpListener::from_std(listener)
@@ -327,6 +349,7 @@ async fn sockets(options: &Options) -> Result<(Sockets, Option<Succession>), Err
         admin: tokio_of(admin).map_err(admin_failed)?,
         agent,
         mesh,
+        https: https.map(tokio_of).transpose().map_err(apps_failed)?,
         handles,
     };
     Ok((sockets, succession))
@@ -337,6 +360,7 @@ async fn bind(path: PathBuf) -> Result<BoundUds, Error> {
 }
 
 fn check(options: &Options) -> Result<(), Error> {
+    options.edge.check()?;
     match options.admin_token.as_deref() {
         Some("") => Err(Error::EmptyToken),
         None if !options.admin_addr.ip().is_loopback() => Err(Error::Exposed {

@@ -9,6 +9,8 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+mod edge;
+
 use super::client::{Client, NetStatusLocal};
 use super::*;
 
@@ -31,6 +33,7 @@ fn options(dir: &Path) -> Options {
         ingress_addr: LOOPBACK,
         admin_addr: LOOPBACK,
         mesh_addr: LOOPBACK,
+        edge: Edge::default(),
         takeover: false,
         admin_token: None,
     }
