@@ -50,16 +50,12 @@ impl Ingress {
     /// An ingress with an empty table at revision 0: every host is unknown. Backends of other nodes are
     /// out of its reach.
     pub fn new(options: Options) -> Self {
-        Self::reaching(options, Arc::new(NoWay))
+        Self::reaching(options, Arc::new(NoWay), None)
     }
 
-    /// The same, where `reach` connects to backends of other nodes.
-    pub fn reaching(options: Options, reach: Arc<dyn Reach>) -> Self {
-        Self::logging_to(options, reach, None)
-    }
-
-    /// The same with a line in `access_log` for each request.
-    pub fn logging_to(
+    /// The same, where `reach` connects to backends of other nodes, with a line in `access_log` for each
+    /// request.
+    pub fn reaching(
         options: Options,
         reach: Arc<dyn Reach>,
         access_log: Option<AccessLog>,

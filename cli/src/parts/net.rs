@@ -138,8 +138,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         ingress_addr: args.ingress_addr,
         admin_addr: args.admin_addr,
         admin_token: args.admin_token,
-        edge: args.edge.into(),
         mesh_addr: args.mesh_addr,
+        edge: args.edge.into(),
         takeover: args.takeover,
     };
     super::run(&common, async |shutdown| {

@@ -15,7 +15,7 @@ use crate::{Ingress, Options};
 
 async fn logging(path: &Path, with_query: bool, app: &App) -> (Served, Writer) {
     let (log, writer) = AccessLog::open(path.to_owned(), with_query).expect("opened");
-    let served = serve_ingress(Ingress::logging_to(
+    let served = serve_ingress(Ingress::reaching(
         Options::default(),
         Arc::new(NoWay),
         Some(log),

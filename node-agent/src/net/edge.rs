@@ -98,7 +98,7 @@ pub(super) fn start(
         https_redirect: edge.https_redirect,
         ..Default::default()
     };
-    let ingress = Ingress::logging_to(options, reach, log);
+    let ingress = Ingress::reaching(options, reach, log);
     if let Some(folder) = &edge.certificates {
         ingress.set_certificates(certificates::at_start(folder)?);
     }

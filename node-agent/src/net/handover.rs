@@ -30,8 +30,8 @@ use tokio::time::timeout;
 
 /// Each step of the other side: a table of the largest size is loaded within it.
 const STEP_LIMIT: Duration = Duration::from_secs(30);
-/// Listeners that change hands, in this order: apps, admin, agent, other nodes, and apps under TLS where they
-/// are served so.
+/// Listeners that change hands, in this order: apps, admin, agent, other nodes, and apps under TLS where they are
+/// served so.
 const MAX_LISTENERS: usize = 5;
 /// What the two say.
 const READY: u8 = b'R';
@@ -69,7 +69,8 @@ pub(super) struct Listeners {
     pub(super) apps: TcpListener,
     pub(super) admin: TcpListener,
     pub(super) agent: StdUnixListener,
-    pub(super) mesh: TcpListener,
+    /// Other nodes, if they are served.
+    pub(super) mesh: Option<TcpListener>,
     /// Apps under TLS, if they are served so.
     pub(super) https: Option<TcpListener>,
 }
@@ -104,17 +105,18 @@ pub(super) async fn succeed(socket: &Path) -> Result<(Listeners, Succession), Er
     let received = received.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     let (drained, fds) = received.map_err(Error::Broken)?;
     let mut fds = fds.into_iter();
-    let (Some(apps), Some(admin), Some(agent), Some(mesh)) =
-        (fds.next(), fds.next(), fds.next(), fds.next())
-    else {
+    let mut next = || fds.next();
+    let (Some(apps), Some(admin), Some(agent)) = (next(), next(), next()) else {
         return Err(Error::Unlike);
     };
+    // An older one serves no other nodes.
+    let mesh = next().map(Into::into);
     let listeners = Listeners {
-        https: fds.next().map(Into::into),
+        https: next().map(Into::into),
         apps: apps.into(),
         admin: admin.into(),
         agent: agent.into(),
-        mesh: mesh.into(),
+        mesh,
     };
     Ok((listeners, Succession { stream, drained }))
 }
@@ -245,12 +247,11 @@ mod tests {
         let (apps, admin, https) = (bind(), bind(), bind());
         let addresses = [&apps, &https].map(|it| it.local_addr().expect("an address"));
         let agent = StdUnixListener::bind(folder.join("agent")).expect("bound");
-        let mesh = bind();
         let fds = vec![
             apps.into(),
             admin.into(),
             agent.into(),
-            mesh.into(),
+            bind().into(),
             https.into(),
         ];
         (fds, addresses)

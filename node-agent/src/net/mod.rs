@@ -62,10 +62,10 @@ pub struct Options {
     /// Where Traefik's configuration and metrics are served. Port 0: any. Not a loopback address
     /// only with a token.
     pub admin_addr: SocketAddr,
-    /// What the ingress does beside serving: TLS, proxies in front, the access log.
-    pub edge: Edge,
     /// Where other nodes reach this node's containers. Port 0: any.
     pub mesh_addr: SocketAddr,
+    /// What the ingress does beside serving: TLS, proxies in front, the access log.
+    pub edge: Edge,
     /// Take the listeners over from the data plane that serves the socket, without a connection lost.
     pub takeover: bool,
     /// Bearer token for all of the admin endpoint but its health checks.
@@ -161,8 +161,9 @@ pub async fn run(
     check(&options)?;
     let (sockets, mut succession) = sockets(&options).await?;
     let data_dir = options.data_dir.clone();
+    let edge = options.edge.clone();
     let mesh = Mesh::new();
-    let (edge, reach) = (options.edge.clone(), mesh.clone());
+    let reach = mesh.clone();
     let start = move || Ok::<_, Error>((prepare(data_dir)?, edge::start(&edge, reach)?));
     let (prepared, (ingress, log)) = tokio::task::spawn_blocking(start).await??;
     if let Some(own) = &prepared.own {
@@ -309,27 +310,24 @@ async fn sockets(options: &Options) -> Result<(Sockets, Option<Succession>), Err
     let apps_failed = failed("apps", options.ingress_addr);
     let admin_failed = failed("the admin endpoint", options.admin_addr);
     let mesh_failed = failed("other nodes", options.mesh_addr);
-    let (apps, admin, agent, mesh, given_https, succession) = if options.takeover {
+    let (apps, admin, agent, given, succession) = if options.takeover {
         let (given, succession) = handover::succeed(&options.socket).await?;
         let agent = BoundUds::inherited(&options.socket, given.agent)?;
-        (
-            given.apps,
-            given.admin,
-            agent,
-            given.mesh,
-            given.https,
-            Some(succession),
-        )
+        let rest = (given.mesh, given.https);
+        (given.apps, given.admin, agent, rest, Some(succession))
     } else {
         // The agent's first: it keeps a second process from the same data.
         let agent = bind(options.socket.clone()).await?;
         let apps = listen("apps", options.ingress_addr).await?;
         let admin = listen("the admin endpoint", options.admin_addr).await?;
-        let mesh = listen("other nodes", options.mesh_addr).await?;
         let apps = apps.into_std().map_err(apps_failed)?;
         let admin = admin.into_std().map_err(admin_failed)?;
-        let mesh = mesh.into_std().map_err(mesh_failed)?;
-        (apps, admin, agent, mesh, None, None)
+        (apps, admin, agent, (None, None), None)
+    };
+    let (given_mesh, given_https) = given;
+    let mesh = match given_mesh {
+        Some(mesh) => mesh,
+        None => std::net::TcpListener::bind(options.mesh_addr).map_err(mesh_failed)?,
     };
     let https = edge::listen(&options.edge, given_https)?;
     let mut handles = vec![
@@ -338,10 +336,10 @@ async fn sockets(options: &Options) -> Result<(Sockets, Option<Succession>), Err
         agent.duplicate().map_err(Error::Serve)?,
         mesh.try_clone().map_err(mesh_failed)?.into(),
     ];
+    mesh.set_nonblocking(true).map_err(mesh_failed)?;
     if let Some(https) = &https {
         handles.push(https.try_clone().map_err(apps_failed)?.into());
     }
-    mesh.set_nonblocking(true).map_err(mesh_failed)?;
     let tokio_of = |listener: std::net::TcpListener| {
         listener.set_nonblocking(true)?;
         TcpListener::from_std(listener)

@@ -32,8 +32,8 @@ fn options(dir: &Path) -> Options {
         socket: dir.join("run/net.sock"),
         ingress_addr: LOOPBACK,
         admin_addr: LOOPBACK,
-        edge: Edge::default(),
         mesh_addr: LOOPBACK,
+        edge: Edge::default(),
         takeover: false,
         admin_token: None,
     }
