@@ -7,6 +7,7 @@ use skep_model::assignment::{
 use skep_model::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
 use skep_model::route::{Backend, Route, RouteTable};
 
+use super::route::{rules_in, rules_out};
 use super::spec::{builder, builder_number, pull, pull_number};
 use super::{Error, container, enum_number, enum_value, error, id, id_bytes, need, port, ports};
 use crate::v1;
@@ -25,6 +26,7 @@ impl From<&RouteTable> for v1::RouteTable {
             name: route.name.clone(),
             backends: route.backends.iter().map(backend).collect(),
             sleeps: route.sleeps,
+            rules: rules_out(&route.rules),
         };
         Self {
             revision: table.revision,
@@ -61,6 +63,7 @@ impl TryFrom<v1::Route> for Route {
                 .map(Backend::try_from)
                 .collect::<Result<_, _>>()?,
             sleeps: message.sleeps,
+            rules: rules_in(message.rules)?,
         })
     }
 }
