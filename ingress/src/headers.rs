@@ -1,6 +1,7 @@
 //! What is read from and done to the heads of requests and answers. Pure.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
@@ -35,6 +36,13 @@ pub(crate) struct Origin {
     pub(crate) address: HeaderValue,
     /// `http` or `https`.
     pub(crate) scheme: HeaderValue,
+}
+
+impl Origin {
+    /// The client's address, for rules that are about it.
+    pub(crate) fn client(&self) -> Option<IpAddr> {
+        self.address.to_str().ok()?.parse().ok()
+    }
 }
 
 /// Makes sure that there is one `Host` and that nothing else in the request disagrees with it.

@@ -17,6 +17,7 @@ mod options;
 mod pool;
 mod proxy;
 mod reply;
+mod rules;
 mod server;
 pub mod table;
 pub mod traefik;

@@ -3,5 +3,6 @@
 mod faults;
 mod limits;
 mod routing;
+mod rules;
 mod support;
 mod swap;

@@ -60,11 +60,8 @@ pub fn check_all(routes: &[RouteSpec], domains: &[String]) -> Result<(), Problem
     conflict_within(routes, domains)
 }
 
-/// Whether two routes of one service are for the same host and path.
-///
-/// # Errors
-/// Names the second of them.
-pub fn conflict_within(routes: &[RouteSpec], domains: &[String]) -> Result<(), Problem> {
+/// Whether two routes of one service are for the same host and path; names the second of them.
+fn conflict_within(routes: &[RouteSpec], domains: &[String]) -> Result<(), Problem> {
     let mut seen: BTreeSet<(Option<&str>, &str)> = BTreeSet::new();
     seen.extend(domains.iter().map(|host| (Some(host.as_str()), "")));
     for (number, route) in routes.iter().enumerate() {

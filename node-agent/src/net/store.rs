@@ -130,7 +130,7 @@ mod tests {
         NodeTable {
             sequence,
             revision: 3,
-            routes: Vec::new(),
+            ..NodeTable::default()
         }
     }
 

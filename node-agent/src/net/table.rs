@@ -10,7 +10,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use skep_ingress::{Backend, Ingress, Route, Table, traefik};
 use skep_model::id::{AllocationId, ServiceId};
-use skep_proto::convert::id_bits;
+use skep_proto::convert::{id_bits, rules_in};
 use skep_proto::v1::{NodeBackend, NodeRoute, NodeTable};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
@@ -210,7 +210,8 @@ impl Tables {
 }
 
 fn table(message: &NodeTable) -> Result<Table, Error> {
-    let routes = message.routes.iter().map(route).collect::<Result<_, _>>()?;
+    let all = message.routes.iter().chain(&message.ruled);
+    let routes = all.map(route).collect::<Result<_, _>>()?;
     Ok(Table {
         revision: message.sequence,
         routes,
@@ -240,5 +241,6 @@ fn route(message: &NodeRoute) -> Result<Route, Error> {
             .map(backend)
             .collect::<Result<_, _>>()?,
         sleeps: message.sleeps,
+        rules: rules_in(message.rules.clone())?,
     })
 }

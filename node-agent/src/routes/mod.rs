@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use skep_model::id::{AllocationId, NodeId};
 use skep_model::route::Backend;
-use skep_proto::convert::id_bytes;
+use skep_proto::convert::{id_bytes, rules_out};
 use skep_proto::v1;
 
 pub(crate) use publish::Publisher;
@@ -55,6 +55,7 @@ pub(crate) fn resolve(
         name: route.name.clone(),
         backends: route.backends.iter().filter_map(resolve).collect(),
         sleeps: route.sleeps,
+        rules: rules_out(&route.rules),
     });
     Content {
         version: held.version(),
@@ -88,6 +89,7 @@ mod tests {
                 name: "a".into(),
                 backends: vec![backend(here, 10), backend(here, 11), backend(there, 12)],
                 sleeps: false,
+                rules: None,
             }],
         };
         // 11 is not healthy; 13 is, but nobody wants it.

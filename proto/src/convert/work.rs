@@ -1,5 +1,7 @@
 //! What goes to nodes: routes and assignments.
 
+use std::collections::BTreeSet;
+
 use skep_model::allocation::Desired;
 use skep_model::assignment::{
     Assignment, BuildOrder, DesiredSet, Generation, ImagePeer, MAX_IMAGE_PEERS, Names,
@@ -28,12 +30,24 @@ impl From<&RouteTable> for v1::RouteTable {
             sleeps: route.sleeps,
             rules: rules_out(&route.rules),
         };
+        let hosts = ruled_hosts(&table.routes);
+        let (ruled, plain): (Vec<&Route>, Vec<&Route>) = table
+            .routes
+            .iter()
+            .partition(|route| hosts.contains(route.host.as_str()));
         Self {
             revision: table.revision,
-            routes: table.routes.iter().map(route).collect(),
+            routes: plain.into_iter().map(route).collect(),
             incarnation: 0,
+            ruled: ruled.into_iter().map(route).collect(),
         }
     }
+}
+
+/// The hosts of which a route has rules.
+fn ruled_hosts(routes: &[Route]) -> BTreeSet<&str> {
+    let ruled = routes.iter().filter(|route| route.rules.is_some());
+    ruled.map(|route| route.host.as_str()).collect()
 }
 
 impl TryFrom<v1::RouteBackend> for Backend {
@@ -72,13 +86,12 @@ impl TryFrom<v1::RouteTable> for RouteTable {
     type Error = Error;
 
     fn try_from(message: v1::RouteTable) -> Result<Self, Error> {
+        let all = message.routes.into_iter().chain(message.ruled);
+        let mut routes = all.map(Route::try_from).collect::<Result<Vec<_>, _>>()?;
+        routes.sort_by(|a, b| (&a.host, &a.path_prefix).cmp(&(&b.host, &b.path_prefix)));
         Ok(Self {
             revision: message.revision,
-            routes: message
-                .routes
-                .into_iter()
-                .map(Route::try_from)
-                .collect::<Result<_, _>>()?,
+            routes,
         })
     }
 }
