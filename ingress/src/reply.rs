@@ -10,7 +10,7 @@ use crate::body::ReplyBody;
 pub(crate) static ERROR_HEADER: HeaderName = HeaderName::from_static("x-skep-error");
 
 /// What asks for a password.
-const CHALLENGE: &str = "Basic realm=\"skep\", charset=\"UTF-8\"";
+const CHALLENGE: &str = "Basic realm=\"skep\"";
 
 /// Why a request did not get an answer from a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

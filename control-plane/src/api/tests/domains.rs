@@ -26,7 +26,7 @@ async fn a_host_is_listed_with_who_answers_and_refused_to_others() {
     let foreign = json!({"spec": {"domains": ["shop.example.com"]}});
     let foreign = server.put(OTHER, foreign).await;
     assert_problem(&foreign, 409, "conflict", Some("domains"));
-    let message = foreign.body["error"]["message"].to_string();
+    let message = foreign.body["message"].to_string();
     assert!(message.contains("default/shop/production/web"), "{message}");
     let odd = json!({"spec": {"routes": [{"path": "api"}]}});
     let odd = server.put(WEB, odd).await;
