@@ -187,9 +187,12 @@ mod tests {
         };
         let drains = Drains::new();
         let make = |backend| LiveBackend::new(backend, Arc::clone(&drains));
-        Index::build(&table.check(), (&HashMap::new(), &HashMap::new()), make, |route| {
-            Arc::new(ServiceMetrics::new(route.service))
-        })
+        Index::build(
+            &table.check(),
+            (&HashMap::new(), &HashMap::new()),
+            make,
+            |route| Arc::new(ServiceMetrics::new(route.service)),
+        )
     }
 
     #[test]

@@ -103,7 +103,11 @@ impl Rules {
             && let Some(to) = location::of(redirect, self.spec.prefix(), parts, origin)
         {
             let permanent = redirect.permanent;
-            return Ok(Admitted::Elsewhere(Redirected::new(to, permanent, &parts.method)));
+            return Ok(Admitted::Elsewhere(Redirected::new(
+                to,
+                permanent,
+                &parts.method,
+            )));
         }
         if let Some(users) = &self.users {
             users.check(&mut parts.headers).await?;

@@ -75,20 +75,32 @@ impl Claim {
 /// It would stand for the platform, or for names that the platform gives.
 pub fn check_claimable(host: &str, base: &str) -> Result<(), Problem> {
     let refused = |text: String, hint: String| Err(Problem::new(Code::Conflict, text).hint(hint));
-    let Some(label) = host.strip_suffix(base).and_then(|rest| rest.strip_suffix('.')) else {
+    let Some(label) = host
+        .strip_suffix(base)
+        .and_then(|rest| rest.strip_suffix('.'))
+    else {
         return Ok(());
     };
     if label == "*" {
         let text = format!("`{host}` would take every name that this cluster gives");
-        return refused(text, format!("one name: NAME.{base}, or a domain of your own"));
+        return refused(
+            text,
+            format!("one name: NAME.{base}, or a domain of your own"),
+        );
     }
     if label.contains('.') {
         let text = format!("`{host}` is more than one label below `{base}`");
-        return refused(text, format!("one label: NAME.{base}, or a domain of your own"));
+        return refused(
+            text,
+            format!("one label: NAME.{base}, or a domain of your own"),
+        );
     }
     if RESERVED.contains(&label) {
         let text = format!("`{label}` is kept for the platform under `{base}`");
-        return refused(text, format!("another name below {base}, or a domain of your own"));
+        return refused(
+            text,
+            format!("another name below {base}, or a domain of your own"),
+        );
     }
     Ok(())
 }
@@ -109,7 +121,12 @@ mod tests {
         ] {
             assert_eq!(check_claimable(host, "apps.test"), Ok(()), "{host}");
         }
-        for host in ["www.apps.test", "*.apps.test", "a.b.apps.test", "*.a.apps.test"] {
+        for host in [
+            "www.apps.test",
+            "*.apps.test",
+            "a.b.apps.test",
+            "*.a.apps.test",
+        ] {
             let problem = check_claimable(host, "apps.test").expect_err(host);
             assert_eq!(problem.code, Code::Conflict);
             assert!(problem.hint.is_some());

@@ -64,8 +64,11 @@ pub fn check_base_domain(base: &str) -> Result<(), Problem> {
     name::check_host("base_domain", base)?;
     // A generated label of 63 and its dot must still fit a name of 253.
     if base.starts_with("*.") || base.len() > MAX_BASE_DOMAIN {
-        return Err(Problem::invalid("base_domain", format!("`{base}` is not a base domain"))
-            .hint(format!("a domain without a wildcard, at most {MAX_BASE_DOMAIN} characters")));
+        return Err(
+            Problem::invalid("base_domain", format!("`{base}` is not a base domain")).hint(
+                format!("a domain without a wildcard, at most {MAX_BASE_DOMAIN} characters"),
+            ),
+        );
     }
     Ok(())
 }

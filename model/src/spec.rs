@@ -496,7 +496,11 @@ impl ServiceSpec {
     /// The hosts that it names, each once: what its project claims.
     pub fn hosts(&self) -> BTreeSet<&str> {
         let routes = self.routes.iter().filter_map(|route| route.host.as_deref());
-        self.domains.iter().map(String::as_str).chain(routes).collect()
+        self.domains
+            .iter()
+            .map(String::as_str)
+            .chain(routes)
+            .collect()
     }
 
     /// Whether the service gets routes.

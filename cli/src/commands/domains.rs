@@ -74,7 +74,11 @@ pub(crate) async fn run(args: Args, session: &Session) -> Result<(), Failure> {
             };
             let view: BaseDomainView = client.send(Method::PUT, &path, &request).await?;
             session.out.result(&view, || {
-                let whose = if view.is_own { "" } else { ", as in the whole cluster" };
+                let whose = if view.is_own {
+                    ""
+                } else {
+                    ", as in the whole cluster"
+                };
                 format!(
                     "generated names of {}/{} end in {}{whose}",
                     view.project, view.environment, view.base_domain
@@ -93,9 +97,8 @@ fn text(domains: &[DomainView], now_ms: u64) -> String {
 }
 
 fn row(one: &DomainView, now_ms: u64) -> Vec<String> {
-    let route = |route: &DomainRoute| {
-        format!("{} -> {}/{}", route.path, route.environment, route.service)
-    };
+    let route =
+        |route: &DomainRoute| format!("{} -> {}/{}", route.path, route.environment, route.service);
     let routes: Vec<String> = one.routes.iter().map(route).collect();
     let state = match one.free_ms {
         None => "in use".to_owned(),
@@ -104,7 +107,11 @@ fn row(one: &DomainView, now_ms: u64) -> Vec<String> {
     vec![
         one.host.clone(),
         format!("{}/{}", one.workspace, one.project),
-        if routes.is_empty() { "-".to_owned() } else { routes.join(", ") },
+        if routes.is_empty() {
+            "-".to_owned()
+        } else {
+            routes.join(", ")
+        },
         format!("{} ago", time::age(now_ms, one.since_ms)),
         state,
     ]

@@ -29,13 +29,14 @@ pub(super) async fn list(Here(app): Here) -> Json<DomainsView> {
 fn shown(view: &View, claim: &Claim) -> DomainView {
     let project = view.project(claim.project);
     let workspace = project.and_then(|project| view.workspace(project.workspace));
-    let route = |(path, service): (&str, &std::sync::Arc<skep_model::service::Service>)| DomainRoute {
-        path: path.to_owned(),
-        environment: view
-            .environment(service.environment)
-            .map_or_else(String::new, |environment| environment.name.clone()),
-        service: service.name.clone(),
-    };
+    let route =
+        |(path, service): (&str, &std::sync::Arc<skep_model::service::Service>)| DomainRoute {
+            path: path.to_owned(),
+            environment: view
+                .environment(service.environment)
+                .map_or_else(String::new, |environment| environment.name.clone()),
+            service: service.name.clone(),
+        };
     DomainView {
         host: claim.host.clone(),
         workspace: workspace.map_or_else(String::new, |one| one.name.clone()),

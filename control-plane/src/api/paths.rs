@@ -10,8 +10,8 @@ use super::access::{Action, protected, public};
 use super::{App, Document, Here};
 use super::{
     allocations, app_logs, autoscale, backup, ca, deployment_logs, deployments, domains, health,
-    hooks, jobs, metrics, nodes, placement, rebalance, registries, rollouts, samples, servers, services,
-    settings, shells, tokens, uploads, variables, volumes,
+    hooks, jobs, metrics, nodes, placement, rebalance, registries, rollouts, samples, servers,
+    services, settings, shells, tokens, uploads, variables, volumes,
 };
 
 /// Every route with what it asks of the caller: a route is registered by `protected` with its action

@@ -165,7 +165,9 @@ impl State {
                 let text = format!("`{host}` belongs to {}", self.holder_of(claim));
                 let hint = match claim.free_ms() {
                     Some(_) => "wait until it is free, or let that project take it again",
-                    None => "take its routes away there; that project keeps it for a day after that",
+                    None => {
+                        "take its routes away there; that project keeps it for a day after that"
+                    }
                 };
                 return Err(Problem::new(Code::Conflict, text).hint(hint));
             }
@@ -174,17 +176,24 @@ impl State {
         self.base_domains()
             .try_for_each(|base| check_claimable(host, base))?;
         let claims = self.claims.values();
-        let held = claims.filter(|claim| Some(claim.project) == project).count();
+        let held = claims
+            .filter(|claim| Some(claim.project) == project)
+            .count();
         if held + nth > MAX_PER_PROJECT {
             let text = format!("the project has {held} hosts, those given up lately included");
-            return Err(Problem::new(Code::TooLarge, text)
-                .hint(format!("at most {MAX_PER_PROJECT}; a wildcard counts as one")));
+            return Err(Problem::new(Code::TooLarge, text).hint(format!(
+                "at most {MAX_PER_PROJECT}; a wildcard counts as one"
+            )));
         }
         Ok(())
     }
 
     fn check_place(&self, place: &Place<'_>, own: ServiceId) -> Result<(), Problem> {
-        let path = if place.prefix.is_empty() { "/" } else { place.prefix };
+        let path = if place.prefix.is_empty() {
+            "/"
+        } else {
+            place.prefix
+        };
         let mut there = self.served_at(place.host);
         let taken = there.find(|(at, owner)| *at == path && owner.id != own);
         let Some((_, owner)) = taken else {
@@ -256,11 +265,12 @@ impl State {
 
     /// Claims the hosts of a service for its project, where they are free or the project's own.
     fn claim_hosts(&mut self, service: &Service, since_ms: u64) {
-        let Some(project) = self.project_of(service) else {
+        let hosts = service.spec.hosts();
+        let Some(project) = self.project_of(service).filter(|_| !hosts.is_empty()) else {
             return;
         };
         let own = self.host_of(service);
-        for host in service.spec.hosts() {
+        for host in hosts {
             let held = self.claims.get(host);
             let held = held.filter(|claim| !claim.is_free(self.time_ms));
             let claim = match held {
@@ -341,7 +351,9 @@ impl State {
     /// The generated name of every service, anew: once all that names are made of is there.
     pub(crate) fn index_generated(&mut self) {
         let names = self.services.values();
-        self.generated = names.map(|service| (self.host_of(service), service.id)).collect();
+        self.generated = names
+            .map(|service| (self.host_of(service), service.id))
+            .collect();
     }
 }
 

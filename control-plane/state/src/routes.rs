@@ -52,7 +52,11 @@ impl State {
         let name = self.label_of(service);
         let route = |((host, prefix), rules): (Place, Option<Arc<RouteSpec>>)| Route {
             host,
-            path_prefix: if prefix.is_empty() { "/".to_owned() } else { prefix },
+            path_prefix: if prefix.is_empty() {
+                "/".to_owned()
+            } else {
+                prefix
+            },
             service: service.id,
             name: name.clone(),
             backends: backends.clone(),

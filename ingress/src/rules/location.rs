@@ -33,7 +33,11 @@ pub(super) fn of(
 /// A host and its `:port`, where it says one.
 fn split(authority: &str) -> (&str, &str) {
     match authority.rfind(':') {
-        Some(at) if authority[at + 1..].bytes().all(|byte| byte.is_ascii_digit()) => {
+        Some(at)
+            if authority[at + 1..]
+                .bytes()
+                .all(|byte| byte.is_ascii_digit()) =>
+        {
             authority.split_at(at)
         }
         _ => (authority, ""),
@@ -67,12 +71,48 @@ mod tests {
         };
         let https = Some(Scheme::Https);
         for (redirect, prefix, host, target, expected) in [
-            (to(Some("b.c"), None, None), "", "a.b", "/x?y=1", Some("http://b.c/x?y=1")),
-            (to(Some("b.c"), None, None), "", "a.b:8080", "/", Some("http://b.c:8080/")),
-            (to(None, https, None), "", "a.b:8080", "/x", Some("https://a.b/x")),
-            (to(None, None, Some("/new")), "/old", "a.b", "/old/x", Some("http://a.b/new/x")),
-            (to(None, None, Some("/new/")), "/old", "a.b", "/old?q", Some("http://a.b/new?q")),
-            (to(None, None, Some("/")), "/old", "a.b", "/old/x", Some("http://a.b/x")),
+            (
+                to(Some("b.c"), None, None),
+                "",
+                "a.b",
+                "/x?y=1",
+                Some("http://b.c/x?y=1"),
+            ),
+            (
+                to(Some("b.c"), None, None),
+                "",
+                "a.b:8080",
+                "/",
+                Some("http://b.c:8080/"),
+            ),
+            (
+                to(None, https, None),
+                "",
+                "a.b:8080",
+                "/x",
+                Some("https://a.b/x"),
+            ),
+            (
+                to(None, None, Some("/new")),
+                "/old",
+                "a.b",
+                "/old/x",
+                Some("http://a.b/new/x"),
+            ),
+            (
+                to(None, None, Some("/new/")),
+                "/old",
+                "a.b",
+                "/old?q",
+                Some("http://a.b/new?q"),
+            ),
+            (
+                to(None, None, Some("/")),
+                "/old",
+                "a.b",
+                "/old/x",
+                Some("http://a.b/x"),
+            ),
             // It is there already.
             (to(Some("a.b"), None, None), "", "a.b", "/x", None),
             (to(None, Some(Scheme::Http), None), "", "a.b", "/x", None),

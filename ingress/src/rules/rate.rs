@@ -99,7 +99,10 @@ mod tests {
         assert_eq!(through(1_500), 2);
         assert_eq!(through(60_000), 3);
         let other: IpAddr = "192.0.2.2".parse().expect("an address");
-        assert!(limiter.take(other, start), "others have buckets of their own");
+        assert!(
+            limiter.take(other, start),
+            "others have buckets of their own"
+        );
     }
 
     #[test]

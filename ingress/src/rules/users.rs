@@ -69,7 +69,11 @@ impl Users {
         let hash = self.hashes.get(&user);
         let (is_user, hash) = (hash.is_some(), hash.unwrap_or(&self.anybody).clone());
         // Closed never: it is ours.
-        let _turn = self.turns.acquire().await.map_err(|_| Refusal::Unauthorized)?;
+        let _turn = self
+            .turns
+            .acquire()
+            .await
+            .map_err(|_| Refusal::Unauthorized)?;
         let compared = tokio::task::spawn_blocking(move || bcrypt::verify(&password, &hash));
         match compared.await {
             Ok(Ok(true)) if is_user => {
@@ -126,9 +130,16 @@ mod tests {
         for odd in ["", "Basic", "Basic !", "Bearer x", "Basic YW5u"] {
             let value = HeaderValue::try_from(odd).expect("ASCII");
             let mut headers = HeaderMap::from_iter([(AUTHORIZATION, value)]);
-            assert_eq!(users.check(&mut headers).await, Err(Refusal::Unauthorized), "{odd}");
+            assert_eq!(
+                users.check(&mut headers).await,
+                Err(Refusal::Unauthorized),
+                "{odd}"
+            );
         }
-        assert_eq!(users.check(&mut HeaderMap::new()).await, Err(Refusal::Unauthorized));
+        assert_eq!(
+            users.check(&mut HeaderMap::new()).await,
+            Err(Refusal::Unauthorized)
+        );
         assert_eq!(users.known.lock().len(), 1);
         assert!(Users::new(&[]).is_none());
     }

@@ -26,7 +26,10 @@ async fn serve_ruled(rules: RouteSpec, app: &App) -> Served {
 }
 
 fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
-    reply.headers.get(name).and_then(|value| value.to_str().ok())
+    reply
+        .headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
 }
 
 #[tokio::test]
@@ -48,7 +51,9 @@ async fn a_redirect_answers_in_the_services_place() {
         (Method::POST, StatusCode::PERMANENT_REDIRECT),
     ] {
         let request = Request::builder().method(method).uri("/x?y=1");
-        let reply = client.send(request.header("host", "app.test:8080"), "").await;
+        let reply = client
+            .send(request.header("host", "app.test:8080"), "")
+            .await;
         assert_eq!(reply.status, status);
         assert_eq!(header(&reply, "location"), Some("https://new.test/x?y=1"));
     }
@@ -90,8 +95,16 @@ async fn a_stripped_prefix_is_named_and_another_backend_is_found_all_the_same() 
             .header("host", HOST)
             .header("x-forwarded-prefix", "/forged");
         let reply = client.send(request, "").await;
-        assert!(reply.body.starts_with("GET /headers?q=1\n"), "{}", reply.body);
-        assert!(reply.body.contains("x-forwarded-prefix: /api\n"), "{}", reply.body);
+        assert!(
+            reply.body.starts_with("GET /headers?q=1\n"),
+            "{}",
+            reply.body
+        );
+        assert!(
+            reply.body.contains("x-forwarded-prefix: /api\n"),
+            "{}",
+            reply.body
+        );
     }
     assert_eq!(served.get(HOST, "/api").await.body, "a");
     assert_eq!(served.get(HOST, "/api?x").await.body, "a");
@@ -123,7 +136,11 @@ async fn headers_are_set_and_removed() {
         .header("cookie", "a=1");
     let reply = served.client().await.send(request, "").await;
     assert!(reply.body.contains("x-env: prod\n"), "{}", reply.body);
-    assert!(!reply.body.contains("forged") && !reply.body.contains("cookie"), "{}", reply.body);
+    assert!(
+        !reply.body.contains("forged") && !reply.body.contains("cookie"),
+        "{}",
+        reply.body
+    );
     assert_eq!(header(&reply, "x-frame-options"), Some("DENY"));
 }
 

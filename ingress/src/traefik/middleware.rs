@@ -95,7 +95,10 @@ fn headers_of(headers: &Headers) -> Option<Middleware> {
 
 /// An empty value takes a header away.
 fn changes_of(changes: &HeaderChanges) -> BTreeMap<String, String> {
-    let removed = changes.remove.iter().map(|name| (name.clone(), String::new()));
+    let removed = changes
+        .remove
+        .iter()
+        .map(|name| (name.clone(), String::new()));
     changes.set.clone().into_iter().chain(removed).collect()
 }
 
@@ -104,7 +107,11 @@ fn changes_of(changes: &HeaderChanges) -> BTreeMap<String, String> {
 fn redirect_of(redirect: &Redirect, prefix: &str) -> Middleware {
     let scheme = redirect.scheme.map_or("${1}", |scheme| scheme.as_str());
     let host = redirect.host.as_deref().unwrap_or("${2}");
-    let port = if redirect.scheme.is_some() { "" } else { "${3}" };
+    let port = if redirect.scheme.is_some() {
+        ""
+    } else {
+        "${3}"
+    };
     let path = redirect.path.as_deref().unwrap_or(prefix);
     // `$` begins a group's name.
     let path = path.trim_end_matches('/').replace('$', "$$");

@@ -150,14 +150,17 @@ fn any_route() -> impl Strategy<Value = Route> {
 /// Rules of which each thing may be said or not.
 fn any_rules() -> impl Strategy<Value = RouteSpec> {
     let redirect = prop::option::of(
-        (prop::option::of("[a-c]{1,3}"), any::<bool>(), prop::option::of("/[x-z$.]{1,3}")).prop_map(
-            |(host, https, path)| Redirect {
+        (
+            prop::option::of("[a-c]{1,3}"),
+            any::<bool>(),
+            prop::option::of("/[x-z$.]{1,3}"),
+        )
+            .prop_map(|(host, https, path)| Redirect {
                 host,
                 scheme: https.then_some(Scheme::Https),
                 path,
                 permanent: https,
-            },
-        ),
+            }),
     );
     let changes = (
         prop::collection::btree_map("[A-C]{1,2}", "[a-c]{1,3}", 0..3),
@@ -166,22 +169,33 @@ fn any_rules() -> impl Strategy<Value = RouteSpec> {
         .prop_map(|(set, remove)| HeaderChanges { set, remove });
     let count = prop::option::of(1..5u32);
     let headers = (changes.clone(), changes);
-    (redirect, headers, any::<bool>(), count.clone(), count.clone(), count).prop_map(
-        |(redirect, (request, response), strip, priority, rate, amount)| RouteSpec {
-            strip_prefix: strip && redirect.is_none(),
-            redirect,
-            headers: Headers { request, response },
-            priority,
-            allow_ips: amount.map(|bits| format!("10.0.0.0/{bits}")).into_iter().collect(),
-            rate_limit: rate.map(|per_second| RateLimit {
-                per_second,
-                burst: per_second,
-            }),
-            in_flight: amount,
-            body_limit_bytes: rate.map(u64::from),
-            ..RouteSpec::default()
-        },
+    (
+        redirect,
+        headers,
+        any::<bool>(),
+        count.clone(),
+        count.clone(),
+        count,
     )
+        .prop_map(
+            |(redirect, (request, response), strip, priority, rate, amount)| RouteSpec {
+                strip_prefix: strip && redirect.is_none(),
+                redirect,
+                headers: Headers { request, response },
+                priority,
+                allow_ips: amount
+                    .map(|bits| format!("10.0.0.0/{bits}"))
+                    .into_iter()
+                    .collect(),
+                rate_limit: rate.map(|per_second| RateLimit {
+                    per_second,
+                    burst: per_second,
+                }),
+                in_flight: amount,
+                body_limit_bytes: rate.map(u64::from),
+                ..RouteSpec::default()
+            },
+        )
 }
 
 fn any_table() -> impl Strategy<Value = Table> {

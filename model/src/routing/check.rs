@@ -104,7 +104,12 @@ fn check(route: &RouteSpec) -> Result<(), Problem> {
     check_users(&route.basic_auth)?;
     if let Some(limit) = &route.rate_limit {
         let most = u64::from(MAX_RATE);
-        within("rate_limit.per_second", u64::from(limit.per_second), 1, most)?;
+        within(
+            "rate_limit.per_second",
+            u64::from(limit.per_second),
+            1,
+            most,
+        )?;
         within("rate_limit.burst", u64::from(limit.burst), 1, most)?;
     }
     if let Some(bytes) = route.body_limit_bytes {
@@ -150,7 +155,10 @@ fn check_redirect(route: &RouteSpec, redirect: &Redirect) -> Result<(), Problem>
         check_path("redirect.path", path)?;
     }
     let same_host = redirect.host.is_none() || redirect.host == route.host;
-    let to = redirect.path.as_deref().map(|path| path.trim_end_matches('/'));
+    let to = redirect
+        .path
+        .as_deref()
+        .map(|path| path.trim_end_matches('/'));
     let same_path = to.is_none_or(|to| to == route.prefix());
     if same_host && same_path && redirect.scheme.is_none() {
         return Err(Problem::invalid("redirect", "it leads nowhere else")
@@ -166,8 +174,10 @@ fn check_redirect(route: &RouteSpec, redirect: &Redirect) -> Result<(), Problem>
         }
     }
     if route.strip_prefix {
-        return Err(Problem::invalid("strip_prefix", "a redirect strips nothing")
-            .hint("leave it out: `redirect.path` stands in place of the route's path"));
+        return Err(
+            Problem::invalid("strip_prefix", "a redirect strips nothing")
+                .hint("leave it out: `redirect.path` stands in place of the route's path"),
+        );
     }
     Ok(())
 }
@@ -210,7 +220,9 @@ fn check_header_name(field: &str, name: &str) -> Result<(), Problem> {
     if !is_name {
         let shown: String = name.chars().take(60).collect();
         let text = format!("`{}` is not the name of a header", shown.escape_debug());
-        return Err(Problem::invalid(field, text).hint("letters, digits and -, like X-Frame-Options"));
+        return Err(
+            Problem::invalid(field, text).hint("letters, digits and -, like X-Frame-Options")
+        );
     }
     let lower = name.to_ascii_lowercase();
     let is_own = OWN.contains(&&*lower) || OWN_PREFIXES.iter().any(|own| lower.starts_with(own));
@@ -232,8 +244,10 @@ fn check_users(lines: &[String]) -> Result<(), Problem> {
         let user = line.split_once(':').filter(|(_, hash)| is_bcrypt(hash));
         // The line itself is not repeated: somebody may have written a password.
         let Some((user, _)) = user else {
-            return Err(Problem::invalid(field, "this is not a user with a bcrypt hash")
-                .hint("a line of `htpasswd -nB USER`: user:$2y$..., with a cost of 4 to 14"));
+            return Err(
+                Problem::invalid(field, "this is not a user with a bcrypt hash")
+                    .hint("a line of `htpasswd -nB USER`: user:$2y$..., with a cost of 4 to 14"),
+            );
         };
         let is_plain = |byte: u8| (b'!'..=b'~').contains(&byte);
         if user.is_empty() || user.len() > 64 || !user.bytes().all(is_plain) {
@@ -266,7 +280,11 @@ fn bytes_of(route: &RouteSpec) -> usize {
     let len = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     let lens = |all: &[String]| all.iter().map(String::len).sum::<usize>();
     let changes = |all: &HeaderChanges| {
-        let set: usize = all.set.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let set: usize = all
+            .set
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum();
         set + lens(&all.remove)
     };
     let redirect = route.redirect.as_ref();

@@ -96,7 +96,15 @@ mod tests {
 
     #[test]
     fn what_is_no_network_is_refused() {
-        for text in ["", "10.0.0.0/33", "10.0.0/8", "::/129", "a", "10.0.0.0/", "10.0.0.0/+8"] {
+        for text in [
+            "",
+            "10.0.0.0/33",
+            "10.0.0/8",
+            "::/129",
+            "a",
+            "10.0.0.0/",
+            "10.0.0.0/+8",
+        ] {
             assert!(text.parse::<Cidr>().is_err(), "{text}");
         }
     }

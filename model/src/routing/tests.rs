@@ -49,7 +49,10 @@ fn redirected(redirect: Redirect) -> RouteSpec {
 fn a_full_route_is_accepted_and_says_itself_again() {
     assert_eq!(check_all(&[full()], &[]), Ok(()));
     let json = serde_json::to_string(&full()).expect("JSON");
-    assert_eq!(serde_json::from_str::<RouteSpec>(&json).expect("reads"), full());
+    assert_eq!(
+        serde_json::from_str::<RouteSpec>(&json).expect("reads"),
+        full()
+    );
     assert_eq!(
         serde_json::to_string(&RouteSpec::default()).expect("JSON"),
         r#"{"path":"/"}"#
@@ -104,10 +107,16 @@ fn each_bound_of_a_route_is_named() {
         ("redirect.path", to(None, Some("/a/b"))),
         ("redirect.path", to(Some("old.example.com"), Some("/a/b"))),
         ("headers.request", with_headers(headers("Host", "x"))),
-        ("headers.request", with_headers(headers("X-Forwarded-For", "x"))),
+        (
+            "headers.request",
+            with_headers(headers("X-Forwarded-For", "x")),
+        ),
         ("headers.request", with_headers(headers("a b", "x"))),
         ("headers.request.set.A", with_headers(headers("A", ""))),
-        ("headers.request.set.A", with_headers(headers("A", "x\r\nB: y"))),
+        (
+            "headers.request.set.A",
+            with_headers(headers("A", "x\r\nB: y")),
+        ),
         (
             "headers.response",
             with_headers(Headers {
@@ -166,7 +175,11 @@ fn each_bound_of_a_route_is_named() {
     ];
     for (field, route) in broken {
         let problem = check_all(std::slice::from_ref(&route), &[]).expect_err(field);
-        assert_eq!(problem.field, Some(format!("routes[0].{field}")), "{route:?}");
+        assert_eq!(
+            problem.field,
+            Some(format!("routes[0].{field}")),
+            "{route:?}"
+        );
         assert!(problem.hint.is_some(), "{field} says what to do");
         assert!(!problem.message.contains("secret"), "{problem}");
     }
@@ -186,7 +199,11 @@ fn a_redirect_elsewhere_is_accepted() {
             path: path.map(str::to_owned),
             ..Redirect::default()
         };
-        assert_eq!(check_all(&[redirected(redirect)], &[]), Ok(()), "{host:?} {path:?}");
+        assert_eq!(
+            check_all(&[redirected(redirect)], &[]),
+            Ok(()),
+            "{host:?} {path:?}"
+        );
     }
 }
 
@@ -205,7 +222,10 @@ fn one_route_for_each_host_and_path() {
 #[test]
 fn all_routes_together_are_bounded() {
     let many = vec![RouteSpec::default(); MAX_ROUTES + 1];
-    assert_eq!(check_all(&many, &[]).expect_err("many").field.as_deref(), Some("routes"));
+    assert_eq!(
+        check_all(&many, &[]).expect_err("many").field.as_deref(),
+        Some("routes")
+    );
     let long: Vec<RouteSpec> = (0..MAX_ROUTES)
         .map(|number| at_host("a.com", &format!("/{number}{}", "x".repeat(1_000))))
         .collect();

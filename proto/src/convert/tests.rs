@@ -17,9 +17,9 @@ use skep_model::id::{AllocationId, DeploymentId, EnvironmentId, NodeId, ProjectI
 use skep_model::node::{Admin, Facts, Node, NodeStatus};
 use skep_model::placement::{CutOff, Placement, Strategy};
 use skep_model::problem::{Code, Problem};
+use skep_model::rollout::{self, CanaryStep, Phase, Policy, Progress, Promote};
 use skep_model::route::{Route, RouteTable};
 use skep_model::routing::{HeaderChanges, Headers, RateLimit, Redirect, RouteSpec, Scheme};
-use skep_model::rollout::{self, CanaryStep, Phase, Policy, Progress, Promote};
 use skep_model::service::{Image, Service, Target};
 use skep_model::spec::{Builder, Resources, ServiceSpec, Source};
 use skep_model::variable::{Sealed, Variable};
@@ -233,7 +233,10 @@ fn route() -> RouteSpec {
 fn a_route_that_says_little_survives_and_so_does_a_claim() {
     let silent = RouteSpec::default();
     let message = v1::RouteSpec::from(&silent);
-    assert_eq!((&message.redirect, &message.request_headers), (&None, &None));
+    assert_eq!(
+        (&message.redirect, &message.request_headers),
+        (&None, &None)
+    );
     assert_eq!(RouteSpec::try_from(message), Ok(silent));
     for released_ms in [None, Some(0), Some(7)] {
         let claim = Claim {

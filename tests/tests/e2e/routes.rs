@@ -100,7 +100,11 @@ impl Case {
         let is_said = self.says.iter().all(|part| text.contains(part));
         let is_lacked = self.lacks.iter().all(|part| !text.contains(part));
         if answer.status != self.status || !header || !is_said || !is_lacked {
-            bail!("{self:?}\ngot {} {:?}\n{text}", answer.status, answer.headers);
+            bail!(
+                "{self:?}\ngot {} {:?}\n{text}",
+                answer.status,
+                answer.headers
+            );
         }
         Ok(())
     }
@@ -128,15 +132,21 @@ const CASES: [Case; 33] = [
     // Redirects.
     get("www.shop.test", "/x?y=1", 301).leads_to("http://shop.test/x?y=1"),
     get("www.shop.test:8080", "/", 301).leads_to("http://shop.test:8080/"),
-    get("www.shop.test", "/x", 308).posts("z").leads_to("http://shop.test/x"),
+    get("www.shop.test", "/x", 308)
+        .posts("z")
+        .leads_to("http://shop.test/x"),
     get("tls.test:8080", "/x", 302).leads_to("https://tls.test/x"),
-    get("tls.test", "/x", 307).posts("z").leads_to("https://tls.test/x"),
+    get("tls.test", "/x", 307)
+        .posts("z")
+        .leads_to("https://tls.test/x"),
     get("old.test", "/old/x?y", 302).leads_to("http://shop.test/n$w/x?y"),
     get("old.test", "/old", 302).leads_to("http://shop.test/n$w"),
     get("old.test", "/older", 404),
     get("plain.test", "/", 200).says(&["version=1 "]),
     // Headers.
-    get("head.test", "/head", 200).with(("cookie", "a=1")).says(&["x-env: prod\n"]),
+    get("head.test", "/head", 200)
+        .with(("cookie", "a=1"))
+        .says(&["x-env: prod\n"]),
     Case {
         lacks: &["cookie", "forged"],
         ..get("head.test", "/head", 200).with(("cookie", "a=forged"))
@@ -161,7 +171,9 @@ const CASES: [Case; 33] = [
         lacks: &["authorization"],
         ..get("auth.test", "/head", 200).with(HERS)
     },
-    get("small.test", "/echo", 200).posts("12345678").says(&["12345678"]),
+    get("small.test", "/echo", 200)
+        .posts("12345678")
+        .says(&["12345678"]),
     get("small.test", "/echo", 413).posts("123456789"),
 ];
 

@@ -50,7 +50,10 @@ async fn an_environments_names_end_in_its_own_domain() {
     server.put(WEB, json!({"spec": {}})).await;
     let set = server.put(BASE, json!({"base_domain": "apps.test"})).await;
     assert_eq!(set.status, 200, "{}", set.body);
-    assert_eq!((&set.body["base_domain"], &set.body["is_own"]), (&json!("apps.test"), &json!(true)));
+    assert_eq!(
+        (&set.body["base_domain"], &set.body["is_own"]),
+        (&json!("apps.test"), &json!(true))
+    );
     let urls = server.get(WEB).await.body["urls"].to_string();
     assert!(urls.contains("web-production-shop.apps.test"), "{urls}");
     let odd = server.put(BASE, json!({"base_domain": "*.a"})).await;

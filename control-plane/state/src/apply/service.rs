@@ -257,7 +257,12 @@ impl Context<'_> {
 
 /// The hosts that a service names.
 pub(super) fn hosts_of(service: &Arc<Service>) -> BTreeSet<String> {
-    service.spec.hosts().into_iter().map(str::to_owned).collect()
+    service
+        .spec
+        .hosts()
+        .into_iter()
+        .map(str::to_owned)
+        .collect()
 }
 
 /// What an autoscaler decided, under a specification that may be another; none where that has none.

@@ -60,10 +60,13 @@ impl Context<'_> {
             return Ok(Reply::Done);
         }
         let services: Vec<Arc<Service>> = self.state.services_in(scope).cloned().collect();
-        self.put_scope(scope, ScopeSettings {
-            base_domain: message.base_domain,
-            ..old
-        });
+        self.put_scope(
+            scope,
+            ScopeSettings {
+                base_domain: message.base_domain,
+                ..old
+            },
+        );
         self.state.index_generated();
         for service in services {
             self.state.check_anew(&service).map_err(|mut problem| {

@@ -94,7 +94,10 @@ impl World {
     }
 
     fn claim(&self, host: &str) -> Option<Claim> {
-        self.state.claims().find(|claim| claim.host == host).map(|claim| (**claim).clone())
+        self.state
+            .claims()
+            .find(|claim| claim.host == host)
+            .map(|claim| (**claim).clone())
     }
 
     /// Time goes on by itself: a command that says no more than that.
@@ -111,10 +114,18 @@ fn a_project_shares_its_host_by_path_and_nobody_else_gets_in() {
     world.ok(put_service(&sibling(60, "api", &[("a.com", "/api")]), 0));
     let taken = world.why(put_service(&sibling(61, "x", &[("a.com", "/api/")]), 0));
     assert_eq!(taken.field.as_deref(), Some("routes[0].host"));
-    assert!(taken.message.contains("`a.com/api` leads to service default/shop/production/api"), "{taken}");
+    assert!(
+        taken
+            .message
+            .contains("`a.com/api` leads to service default/shop/production/api"),
+        "{taken}"
+    );
     for host in ["a.com", "*.a.com"] {
         let foreign = world.why(put_service(&stranger(62, "y", &[(host, "/blog")]), 0));
-        assert!(foreign.message.contains("default/shop/production/"), "{foreign}");
+        assert!(
+            foreign.message.contains("default/shop/production/"),
+            "{foreign}"
+        );
         assert!(foreign.hint.is_some());
     }
     // A wildcard is a host of its own: what is below it is whoever comes first's.
@@ -130,10 +141,17 @@ fn a_host_that_was_given_up_waits_for_its_project() {
     let mut world = World::with_claims(&[("a.com", "/")]);
     let since = world.claim("a.com").expect("claimed").since_ms;
     world.give_routes(&[]);
-    let released = world.claim("a.com").expect("kept").released_ms.expect("released");
+    let released = world
+        .claim("a.com")
+        .expect("kept")
+        .released_ms
+        .expect("released");
     assert_eq!(released, world.state.time_ms());
     let foreign = world.why(put_service(&stranger(62, "y", &[("a.com", "/")]), 0));
-    assert!(foreign.message.contains("project default/shop"), "{foreign}");
+    assert!(
+        foreign.message.contains("project default/shop"),
+        "{foreign}"
+    );
     assert!(foreign.message.contains("24 h more"), "{foreign}");
     // Its own project takes it again, and it is as old as it was.
     world.ok(put_service(&sibling(60, "new", &[("a.com", "/")]), 0));
@@ -184,10 +202,16 @@ fn under_the_base_domain_one_free_label_that_is_no_generated_name() {
         assert!(problem.hint.is_some(), "{host}");
     }
     // The other way round: a name that would be generated is taken.
-    world.ok(put_service(&stranger(62, "y", &[("new-production-shop.localhost", "/")]), 0));
+    world.ok(put_service(
+        &stranger(62, "y", &[("new-production-shop.localhost", "/")]),
+        0,
+    ));
     let problem = world.why(put_service(&sibling(60, "new", &[]), 0));
     assert_eq!(problem.field.as_deref(), Some("service"));
-    assert!(problem.message.contains("default/blog/production/y"), "{problem}");
+    assert!(
+        problem.message.contains("default/blog/production/y"),
+        "{problem}"
+    );
 }
 
 #[test]
@@ -219,17 +243,29 @@ fn names_that_would_be_generated_alike_are_refused() {
         ..sibling(61, "web", &[])
     };
     let problem = world.why(put_service(&twin, 0));
-    assert!(problem.message.contains("default/shop/production/web-b"), "{problem}");
+    assert!(
+        problem.message.contains("default/shop/production/web-b"),
+        "{problem}"
+    );
 }
 
 #[test]
 fn what_a_service_has_it_keeps_however_rules_are_by_now() {
     // `localhost` becomes the base domain's parent of what is claimed: nothing is asked again.
     let mut world = World::with_claims(&[("www.apps.test", "/")]);
-    world.ok(set_base(EnvironmentId::from_u128(OTHER_ENVIRONMENT), Some("apps.test")));
+    world.ok(set_base(
+        EnvironmentId::from_u128(OTHER_ENVIRONMENT),
+        Some("apps.test"),
+    ));
     world.give_routes(&[("www.apps.test", "/"), ("www.apps.test", "/more")]);
-    let problem = world.why(put_service(&stranger(62, "y", &[("api.apps.test", "/")]), 0));
-    assert!(problem.message.contains("kept for the platform"), "{problem}");
+    let problem = world.why(put_service(
+        &stranger(62, "y", &[("api.apps.test", "/")]),
+        0,
+    ));
+    assert!(
+        problem.message.contains("kept for the platform"),
+        "{problem}"
+    );
 }
 
 #[test]
@@ -238,24 +274,43 @@ fn an_environment_has_names_of_its_own_where_all_of_them_are_free() {
     world.deploy(DeploymentId::from_u128(50), 1, AllocationId::from_u128(100));
     let hosts = |world: &World| {
         let table = world.state.route_table();
-        let hosts: Vec<String> = table.routes.iter().map(|route| route.host.clone()).collect();
+        let hosts: Vec<String> = table
+            .routes
+            .iter()
+            .map(|route| route.host.clone())
+            .collect();
         hosts
     };
     let revision = world.state.routes_revision();
     world.ok(set_base(ENVIRONMENT, Some("apps.test")));
     assert!(world.state.routes_revision() > revision);
-    assert_eq!(hosts(&world), ["web-production-shop.apps.test", "web.apps.test"]);
+    assert_eq!(
+        hosts(&world),
+        ["web-production-shop.apps.test", "web.apps.test"]
+    );
     // A stranger took what would be generated: the old name stays.
-    world.ok(put_service(&stranger(62, "y", &[("web-production-shop.b.test", "/")]), 0));
+    world.ok(put_service(
+        &stranger(62, "y", &[("web-production-shop.b.test", "/")]),
+        0,
+    ));
     let problem = world.why(set_base(ENVIRONMENT, Some("b.test")));
     assert_eq!(problem.field.as_deref(), Some("base_domain"));
-    assert!(problem.message.contains("default/blog/production/y"), "{problem}");
+    assert!(
+        problem.message.contains("default/blog/production/y"),
+        "{problem}"
+    );
     assert_eq!(hosts(&world)[0], "web-production-shop.apps.test");
     world.ok(set_base(ENVIRONMENT, None));
     assert_eq!(hosts(&world)[0], "web-production-shop.localhost");
-    assert_eq!(world.state.settings_of(Scope::Environment(ENVIRONMENT)), Default::default());
+    assert_eq!(
+        world.state.settings_of(Scope::Environment(ENVIRONMENT)),
+        Default::default()
+    );
     for wrong in ["*.a.test", "A", ""] {
-        assert_eq!(world.refused(set_base(ENVIRONMENT, Some(wrong))), Code::Invalid);
+        assert_eq!(
+            world.refused(set_base(ENVIRONMENT, Some(wrong))),
+            Code::Invalid
+        );
     }
 }
 
