@@ -274,12 +274,16 @@ impl State {
             let held = self.claims.get(host);
             let held = held.filter(|claim| !claim.is_free(self.time_ms));
             let claim = match held {
-                _ if host == own => continue,
                 Some(claim) if claim.project != project || claim.released_ms.is_none() => continue,
                 Some(claim) => Claim {
                     released_ms: None,
                     ..(**claim).clone()
                 },
+                // A name that is generated needs no claim; one that is over is of the past.
+                None if host == own => {
+                    self.claims.remove(host);
+                    continue;
+                }
                 None => Claim {
                     host: host.to_owned(),
                     project,

@@ -137,3 +137,6 @@ impl TryFrom<v1::Claim> for Claim {
         })
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

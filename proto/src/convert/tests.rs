@@ -1,25 +1,21 @@
 //! What goes in comes out, and rubbish is refused by the field's name.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use prost::Message as _;
 use skep_model::allocation::{Allocation, Desired, Observed, State};
 use skep_model::autoscale::{Autoscale, Mode, ScaleToZero, Sizing, Window};
-use skep_model::claim::Claim;
 use skep_model::container::Container;
 use skep_model::deployment::{
     Build, BuildOutcome, Built, Deployment, Origin, Status, Step, Trigger,
 };
 use skep_model::health::{Check, Health, Probe};
 use skep_model::hooks::{Hooks, Init, PreStop};
-use skep_model::id::{AllocationId, DeploymentId, EnvironmentId, NodeId, ProjectId, ServiceId};
+use skep_model::id::{AllocationId, DeploymentId, EnvironmentId, NodeId, ServiceId};
 use skep_model::node::{Admin, Facts, Node, NodeStatus};
 use skep_model::placement::{CutOff, Placement, Strategy};
 use skep_model::problem::{Code, Problem};
 use skep_model::rollout::{self, CanaryStep, Phase, Policy, Progress, Promote};
-use skep_model::route::{Route, RouteTable};
-use skep_model::routing::{HeaderChanges, Headers, RateLimit, Redirect, RouteSpec, Scheme};
 use skep_model::service::{Image, Service, Target};
 use skep_model::spec::{Builder, Resources, ServiceSpec, Source};
 use skep_model::variable::{Sealed, Variable};
@@ -197,83 +193,6 @@ fn every_kind_of_check_and_hook_survives() {
     assert_eq!(ServiceSpec::try_from(message), Ok(spec));
 }
 
-/// Every field has a value of its own.
-fn route() -> RouteSpec {
-    let changes = |name: &str| HeaderChanges {
-        set: [(name.to_owned(), "v".to_owned())].into(),
-        remove: vec![format!("not-{name}")],
-    };
-    RouteSpec {
-        host: Some("c.d".into()),
-        path: "/e".into(),
-        strip_prefix: true,
-        priority: Some(1),
-        redirect: Some(Redirect {
-            host: Some("f.g".into()),
-            scheme: Some(Scheme::Https),
-            path: Some("/h".into()),
-            permanent: true,
-        }),
-        headers: Headers {
-            request: changes("i"),
-            response: changes("j"),
-        },
-        allow_ips: vec!["10.0.0.0/8".into()],
-        basic_auth: vec!["k:l".into()],
-        rate_limit: Some(RateLimit {
-            per_second: 2,
-            burst: 3,
-        }),
-        body_limit_bytes: Some(4),
-        in_flight: Some(5),
-    }
-}
-
-#[test]
-fn a_route_that_says_little_survives_and_so_does_a_claim() {
-    let silent = RouteSpec::default();
-    let message = v1::RouteSpec::from(&silent);
-    assert_eq!(
-        (&message.redirect, &message.request_headers),
-        (&None, &None)
-    );
-    assert_eq!(RouteSpec::try_from(message), Ok(silent));
-    for released_ms in [None, Some(0), Some(7)] {
-        let claim = Claim {
-            host: "*.a".into(),
-            project: ProjectId::from_u128(1),
-            since_ms: 2,
-            released_ms,
-        };
-        assert_eq!(Claim::try_from(v1::Claim::from(&claim)), Ok(claim));
-    }
-}
-
-#[test]
-fn who_does_not_know_rules_gets_nothing_of_a_host_that_has_some() {
-    let at = |host: &str, path: &str, rules: Option<RouteSpec>| Route {
-        host: host.into(),
-        path_prefix: path.into(),
-        service: ServiceId::from_u128(1),
-        name: "n".into(),
-        backends: Vec::new(),
-        sleeps: false,
-        rules: rules.map(Arc::new),
-    };
-    let table = RouteTable {
-        revision: 3,
-        routes: vec![
-            at("a", "/", None),
-            at("a", "/admin", Some(route())),
-            at("b", "/", None),
-        ],
-    };
-    let message = v1::RouteTable::from(&table);
-    let hosts: Vec<&str> = message.routes.iter().map(|route| &*route.host).collect();
-    assert_eq!(hosts, ["b"]);
-    assert_eq!(RouteTable::try_from(message), Ok(table));
-}
-
 fn service() -> Service {
     let target = Target {
         release: 3,
@@ -292,7 +211,7 @@ fn service() -> Service {
             builder: Some(Builder::Nixpacks),
             port: Some(3000),
             domains: vec!["a.b".into()],
-            routes: vec![route()],
+            routes: vec![super::route::tests::route()],
             placement: placement(),
             container: container(),
             hooks: hooks(),

@@ -8,7 +8,7 @@ use skep_model::settings::Scope;
 use super::*;
 
 const OTHER_PROJECT: u128 = 71;
-const OTHER_ENVIRONMENT: u128 = 72;
+pub(super) const OTHER_ENVIRONMENT: u128 = 72;
 
 fn with_routes(hosts: &[(&str, &str)]) -> ServiceSpec {
     let route = |(host, path): &(&str, &str)| RouteSpec {
@@ -40,6 +40,14 @@ fn stranger(id: u128, name: &str, hosts: &[(&str, &str)]) -> Service {
     }
 }
 
+/// One of the two.
+pub(super) fn service_in(own: bool, id: u128, name: &str, hosts: &[(&str, &str)]) -> Service {
+    match own {
+        true => sibling(id, name, hosts),
+        false => stranger(id, name, hosts),
+    }
+}
+
 fn drop_service(id: u128) -> Kind {
     Kind::DropService(v1::DropService {
         service: id_bytes(id),
@@ -55,7 +63,7 @@ pub(super) fn set_base(environment: EnvironmentId, base: Option<&str>) -> Kind {
 
 impl World {
     /// The service with these routes, and a second project beside it.
-    fn with_claims(hosts: &[(&str, &str)]) -> Self {
+    pub(super) fn with_claims(hosts: &[(&str, &str)]) -> Self {
         let mut world = Self::with_service();
         world.ok(Kind::EnsureEnvironment(v1::EnsureEnvironment {
             workspace: id_bytes(WORKSPACE.as_u128()),
