@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, SERVER};
 use hyper::{Request, Response, StatusCode};
 
 use crate::faults;
@@ -113,8 +113,9 @@ fn respond(status: StatusCode, kind: &str, body: Body) -> Response<Body> {
     Response::builder()
         .status(status)
         .header(CONTENT_TYPE, kind)
+        .header(SERVER, "skep-test-app")
         .body(body)
-        .expect("a status and one valid header make a response")
+        .expect("a status and valid headers make a response")
 }
 
 #[cfg(test)]
