@@ -17,8 +17,11 @@ pub(crate) struct Index {
     wildcard: HashMap<String, Vec<Entry>>,
     pub(crate) backends: HashMap<Backend, Arc<LiveBackend>>,
     /// Of the routes that have any.
-    pub(crate) rules: HashMap<Place, Arc<Rules>>,
+    pub(crate) rules: RulesByPlace,
 }
+
+type Backends = HashMap<Backend, Arc<LiveBackend>>;
+type RulesByPlace = HashMap<Place, Arc<Rules>>;
 
 /// Host and path prefix of a route.
 type Place = (String, String);
@@ -47,10 +50,7 @@ impl Index {
     /// of routes that say the same as before.
     pub(crate) fn build(
         checked: &Checked<'_>,
-        (old, old_rules): (
-            &HashMap<Backend, Arc<LiveBackend>>,
-            &HashMap<Place, Arc<Rules>>,
-        ),
+        (old, old_rules): (&Backends, &RulesByPlace),
         make: impl Fn(Backend) -> Arc<LiveBackend>,
         mut metrics: impl FnMut(&Route) -> Arc<ServiceMetrics>,
     ) -> Self {
