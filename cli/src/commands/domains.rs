@@ -32,7 +32,7 @@ enum Command {
     /// List the hosts that projects have
     #[command(visible_alias = "list")]
     Ls,
-    /// Say what the generated names of an environment end in
+    /// Show what the generated names of an environment end in, or say it
     Base(Base),
 }
 
@@ -45,8 +45,8 @@ struct Base {
     /// The environment
     #[arg(long, short, value_name = "NAME")]
     environment: String,
-    /// The domain
-    #[arg(value_name = "DOMAIN", required_unless_present = "inherit")]
+    /// The domain; without it, and without --inherit, the one that holds is shown
+    #[arg(value_name = "DOMAIN")]
     domain: Option<String>,
     /// The cluster's domain
     #[arg(long, conflicts_with = "domain")]
@@ -69,10 +69,14 @@ pub(crate) async fn run(args: Args, session: &Session) -> Result<(), Failure> {
         Some(Command::Base(base)) => {
             let (project, environment) = (escape(&base.project), escape(&base.environment));
             let path = format!("/v1/projects/{project}/environments/{environment}/base-domain");
-            let request = BaseDomainRequest {
-                base_domain: base.domain,
+            let view: BaseDomainView = if base.domain.is_some() || base.inherit {
+                let request = BaseDomainRequest {
+                    base_domain: base.domain,
+                };
+                client.send(Method::PUT, &path, &request).await?
+            } else {
+                client.get(&path).await?
             };
-            let view: BaseDomainView = client.send(Method::PUT, &path, &request).await?;
             session.out.result(&view, || {
                 let whose = if view.is_own {
                     ""

@@ -1,8 +1,12 @@
 //! Whose hosts are, and what generated names end in: show, and change the latter. Hosts are claimed by
 //! services' routes, never here.
 
+use std::sync::Arc;
+
 use axum::Json;
 use skep_model::claim::Claim;
+use skep_model::id::EnvironmentId;
+use skep_model::service::Service;
 use skep_model::settings::{Scope, check_base_domain};
 use skep_proto::convert::id_bytes;
 use skep_proto::v1;
@@ -29,14 +33,13 @@ pub(super) async fn list(Here(app): Here) -> Json<DomainsView> {
 fn shown(view: &View, claim: &Claim) -> DomainView {
     let project = view.project(claim.project);
     let workspace = project.and_then(|project| view.workspace(project.workspace));
-    let route =
-        |(path, service): (&str, &std::sync::Arc<skep_model::service::Service>)| DomainRoute {
-            path: path.to_owned(),
-            environment: view
-                .environment(service.environment)
-                .map_or_else(String::new, |environment| environment.name.clone()),
-            service: service.name.clone(),
-        };
+    let route = |(path, service): (&str, &Arc<Service>)| DomainRoute {
+        path: path.to_owned(),
+        environment: view
+            .environment(service.environment)
+            .map_or_else(String::new, |environment| environment.name.clone()),
+        service: service.name.clone(),
+    };
     DomainView {
         host: claim.host.clone(),
         workspace: workspace.map_or_else(String::new, |one| one.name.clone()),
@@ -67,12 +70,28 @@ pub(super) async fn put_base(
         base_domain: request.base_domain,
     };
     app.store.propose(Kind::SetBaseDomain(command)).await?;
+    Ok(Json(base(&app.store.view(), id, key)))
+}
+
+/// What the generated names of an environment's services end in.
+#[utoipa::path(get, path = "/v1/projects/{project}/environments/{environment}/base-domain",
+    tag = "cluster", params(EnvironmentKey), operation_id = "get_base_domain",
+    responses((status = 200, body = BaseDomainView)))]
+pub(super) async fn get_base(
+    Here(app): Here,
+    Path(key): Path<EnvironmentKey>,
+) -> Result<Json<BaseDomainView>, Failure> {
     let view = app.store.view();
+    let id = find::environment(&view, &key.project, &key.environment)?;
+    Ok(Json(base(&view, id, key)))
+}
+
+fn base(view: &View, id: EnvironmentId, key: EnvironmentKey) -> BaseDomainView {
     let own = view.settings_of(Scope::Environment(id)).base_domain;
-    Ok(Json(BaseDomainView {
+    BaseDomainView {
         project: key.project,
         environment: key.environment,
         base_domain: view.base_domain_of(id).to_owned(),
         is_own: own.is_some(),
-    }))
+    }
 }

@@ -242,6 +242,11 @@ fn settings_routes(app: &App) -> OpenApiRouter<App> {
         .routes(protected(app, Action::ReadServices, routes!(domains::list)))
         .routes(protected(
             app,
+            Action::ReadServices,
+            routes!(domains::get_base),
+        ))
+        .routes(protected(
+            app,
             Action::SetBaseDomain,
             routes!(domains::put_base),
         ))

@@ -56,6 +56,7 @@ async fn an_environments_names_end_in_its_own_domain() {
     );
     let urls = server.get(WEB).await.body["urls"].to_string();
     assert!(urls.contains("web-production-shop.apps.test"), "{urls}");
+    assert_eq!(server.get(BASE).await.body, set.body);
     let odd = server.put(BASE, json!({"base_domain": "*.a"})).await;
     assert_problem(&odd, 400, "invalid", Some("base_domain"));
     let back = server.put(BASE, json!({"base_domain": null})).await;
