@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help run check test chaos bench fix audit fmt-check clippy deny tidy unit \
-	setup-build setup-check setup-docker setup-tests skep skep-next skep-release test-app test-app-release
+	setup-build setup-check setup-docker setup-tests setup-benches skep skep-next skep-release test-app test-app-release
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
 CARGO ?= cargo
@@ -45,9 +45,9 @@ chaos: setup-tests skep-next skep-release test-app-release ## simulation and end
 	SKEP_CHAOS=full $(CARGO) test $(LOCKED) -p skep-simulation -- --nocapture
 	SKEP_CHAOS=full $(E2E_RELEASE) $(CARGO) test $(WORKSPACE) $(SUITES)
 
-bench: bench-ring bench-consensus bench-server bench-fleet bench-agent bench-images bench-logs bench-scheduler bench-autoscale bench-packing ## every benchmark; results in target/bench/
+bench: bench-ring bench-consensus bench-server bench-fleet bench-agent bench-images bench-logs bench-traffic bench-scheduler bench-autoscale bench-packing ## every benchmark; results in target/bench/
 
-bench-%: setup-tests skep-release test-app-release ## one benchmark: bench-ring, bench-consensus, bench-server, bench-fleet, bench-agent, bench-images, bench-logs
+bench-%: setup-benches skep-release test-app-release ## one benchmark: bench-ring, bench-consensus, bench-server, bench-fleet, bench-agent, bench-images, bench-logs, bench-traffic
 	$(E2E_RELEASE) $(CARGO) run $(LOCKED) --release -p skep-tests --bin bench-$*
 
 bench-scheduler: setup-build ## placement on Nomad's inputs, a million allocations, churn; target/bench/scheduler.json
@@ -102,6 +102,9 @@ setup-docker:
 
 setup-tests:
 	@scripts/setup.sh tests
+
+setup-benches:
+	@scripts/setup.sh benches
 
 skep:
 	$(CARGO) build $(WORKSPACE) --bin skep

@@ -208,8 +208,8 @@ ensure_docker() {
 
 case ${1:-} in
   build | check) needs_docker= ;;
-  docker | tests) needs_docker=1 ;;
-  *) fail "usage: setup.sh build|check|docker|tests" ;;
+  docker | tests | benches) needs_docker=1 ;;
+  *) fail "usage: setup.sh build|check|docker|tests|benches" ;;
 esac
 # Where dockerd and iptables are, which an ordinary user's path leaves out.
 PATH=$PATH:/usr/sbin:/sbin
@@ -218,11 +218,16 @@ if [[ -n $needs_docker ]]; then
   docker_endpoint
 fi
 find_missing_build_packages
-if [[ $1 == check || $1 == tests ]]; then
+if [[ $1 == check || $1 == tests || $1 == benches ]]; then
   find_missing_check_packages
 fi
-if [[ $1 == tests ]]; then
+if [[ $1 == tests || $1 == benches ]]; then
   find_missing_test_packages
+fi
+if [[ $1 == benches ]]; then
+  # The proxies beside which the ingress is measured.
+  need nginx nginx-light
+  need haproxy haproxy
 fi
 if [[ -n $needs_docker ]] && is_default_socket && [[ ! -S $DEFAULT_SOCKET ]]; then
   # Certain already: everything that is missing is said and installed at once.

@@ -192,7 +192,7 @@ pub(crate) enum PartCommand {
     #[command(subcommand)]
     Agent(parts::agent::Part),
     /// Run the data plane of this node: ingress and Traefik's endpoint
-    Net(parts::net::Args),
+    Net(Box<parts::net::Args>),
 }
 
 /// `skep server` or `skep agent` alone, and with nothing but options, runs one: the word that says so is put in.

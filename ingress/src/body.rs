@@ -15,6 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::backend::InFlight;
 use crate::connection::Active;
+use crate::headers;
 use crate::metrics::{Meter, ServiceMetrics};
 use crate::pool::Sender;
 
@@ -142,10 +143,15 @@ impl Upload {
         self.progress
             .waits_for_client
             .store(polled.is_pending(), Ordering::Relaxed);
-        let Poll::Ready(next) = polled else {
+        let Poll::Ready(mut next) = polled else {
             return Poll::Pending;
         };
         self.progress.moved();
+        if let Some(Ok(frame)) = &mut next
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            headers::prepare_trailers(trailers);
+        }
         if let Some(Ok(frame)) = &next
             && let Some(data) = frame.data_ref()
         {

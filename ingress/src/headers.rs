@@ -1,77 +1,134 @@
 //! What is read from and done to the heads of requests and answers. Pure.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-    TE, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version};
 
+use crate::edge::Asked;
+use crate::origin::{
+    CF_CONNECTING_IP, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO,
+};
 use crate::reply::{ERROR_HEADER, Refusal};
+use crate::request_id::X_REQUEST_ID;
 use crate::table::is_host_byte;
 
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 static HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-/// A client's word about itself that no backend may believe.
-static CLIENT_CLAIMS: [HeaderName; 6] = [
-    FORWARDED,
-    HeaderName::from_static("x-forwarded-port"),
-    HeaderName::from_static("x-forwarded-server"),
-    HeaderName::from_static("x-forwarded-prefix"),
-    HeaderName::from_static("x-forwarded-ssl"),
-    HeaderName::from_static("x-real-ip"),
-];
 
-/// Who asks, as it is told to backends. Made once a connection.
-#[derive(Debug, Clone)]
-pub(crate) struct Origin {
-    /// The client's address.
-    pub(crate) address: HeaderValue,
-    /// `http` or `https`.
-    pub(crate) scheme: HeaderValue,
+/// A client's word about itself that no backend may believe: whoever speaks for it says the same in the
+/// headers that [`prepare_request`] writes.
+fn is_claim(name: &str) -> bool {
+    let forwarded = |rest: &str| {
+        matches!(
+            rest,
+            "for" | "proto" | "host" | "port" | "server" | "prefix" | "ssl" | "scheme" | "protocol"
+        )
+    };
+    match name.strip_prefix("x-forwarded-") {
+        Some(rest) => forwarded(rest),
+        None => matches!(
+            name,
+            "forwarded"
+                | "x-real-ip"
+                | "x-client-ip"
+                | "x-cluster-client-ip"
+                | "x-original-forwarded-for"
+                | "x-url-scheme"
+                | "front-end-https"
+                | "true-client-ip"
+                | "cf-connecting-ip"
+                | "cf-connecting-ipv6"
+                | "x-request-id"
+        ),
+    }
 }
 
-impl Origin {
-    /// The client's address, for rules that are about it.
-    pub(crate) fn client(&self) -> Option<IpAddr> {
-        self.address.to_str().ok()?.parse().ok()
+/// What says where a request ends and whose it is, beside claims.
+fn is_framing(name: &str) -> bool {
+    matches!(
+        name,
+        "content-length" | "transfer-encoding" | "content-type" | "proxy-authorization"
+    )
+}
+
+/// The host that a request is for.
+enum AskedHost<'a> {
+    Header(&'a HeaderValue),
+    /// HTTP/2 names it in `:authority`.
+    Authority(&'a str),
+}
+
+/// One host, and nothing else in the request that disagrees with it.
+fn agreed_host<'a>(
+    headers: &'a HeaderMap,
+    uri: &'a Uri,
+    version: Version,
+) -> Option<AskedHost<'a>> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let (host, further) = (hosts.next(), hosts.next());
+    if further.is_some() {
+        return None;
+    }
+    match (host, uri.authority().map(|authority| authority.as_str())) {
+        (Some(host), None) => Some(AskedHost::Header(host)),
+        // Without a scheme it is the form of CONNECT.
+        (Some(host), Some(authority))
+            if uri.scheme().is_some()
+                && host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) =>
+        {
+            Some(AskedHost::Header(host))
+        }
+        (None, Some(authority)) if version == Version::HTTP_2 => {
+            Some(AskedHost::Authority(authority))
+        }
+        _ => None,
     }
 }
 
 /// Makes sure that there is one `Host` and that nothing else in the request disagrees with it.
 pub(crate) fn ensure_host(parts: &mut Parts) -> Result<(), Refusal> {
-    let mut hosts = parts.headers.get_all(HOST).iter();
-    let (host, further) = (hosts.next(), hosts.next());
-    if further.is_some() {
-        return Err(Refusal::BadHost);
+    let host = match agreed_host(&parts.headers, &parts.uri, parts.version) {
+        None => return Err(Refusal::BadHost),
+        Some(AskedHost::Header(_)) => return Ok(()),
+        Some(AskedHost::Authority(host)) => HeaderValue::from_str(host),
+    };
+    let host = host.map_err(|_| Refusal::BadHost)?;
+    parts.headers.insert(HOST, host);
+    Ok(())
+}
+
+/// Makes sure that the body, if it is encoded for its way, is so in the one form that is undone here: a
+/// backend would get the others without being told of them.
+pub(crate) fn ensure_framing(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
+    let (encoding, further) = (encodings.next(), encodings.next());
+    let is_chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
+    match further.is_none() && encoding.is_none_or(is_chunked) {
+        true => Ok(()),
+        false => Err(Refusal::BadFraming),
     }
-    let authority = parts.uri.authority().map(|authority| authority.as_str());
-    match (host, authority) {
-        (Some(_), None) => Ok(()),
-        (Some(host), Some(authority))
-            if host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) =>
-        {
-            Ok(())
-        }
-        (None, Some(authority)) if parts.version == Version::HTTP_2 => {
-            let host = HeaderValue::from_str(authority).map_err(|_| Refusal::BadHost)?;
-            parts.headers.insert(HOST, host);
-            Ok(())
-        }
-        _ => Err(Refusal::BadHost),
+}
+
+/// The name of the host that a request is for, before [`ensure_host`]. None: it would be refused.
+pub(crate) fn asked_host<B>(request: &Request<B>) -> Option<Cow<'_, str>> {
+    match agreed_host(request.headers(), request.uri(), request.version())? {
+        AskedHost::Header(value) => name_of(value.to_str().ok()?),
+        AskedHost::Authority(text) => name_of(text),
     }
 }
 
 /// The name in `Host` as tables have it: lower case, without port and trailing dot.
 pub(crate) fn host_name(headers: &HeaderMap) -> Option<Cow<'_, str>> {
-    let text = headers.get(HOST)?.to_str().ok()?;
+    name_of(headers.get(HOST)?.to_str().ok()?)
+}
+
+fn name_of(text: &str) -> Option<Cow<'_, str>> {
     let name = match text.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         Some(_) => return None,
@@ -109,23 +166,12 @@ pub(crate) fn wanted_upgrade(parts: &Parts) -> Option<HeaderValue> {
 
 /// Makes a client's request ours: hop-by-hop headers and claims about its origin removed, the
 /// true origin added, the target in origin form, HTTP/1.1.
-pub(crate) fn prepare_request(parts: &mut Parts, origin: &Origin, upgrade: Option<HeaderValue>) {
+pub(crate) fn prepare_request(parts: &mut Parts, asked: &Asked<'_>, upgrade: Option<HeaderValue>) {
     strip_hop_by_hop(&mut parts.headers);
     parts.headers.remove(&HTTP2_SETTINGS);
     parts.headers.remove(PROXY_AUTHORIZATION);
-    for claim in &CLIENT_CLAIMS {
-        parts.headers.remove(claim);
-    }
-    drop_aliases(&mut parts.headers);
-    parts
-        .headers
-        .insert(&X_FORWARDED_FOR, origin.address.clone());
-    parts
-        .headers
-        .insert(&X_FORWARDED_PROTO, origin.scheme.clone());
-    if let Some(host) = parts.headers.get(HOST).cloned() {
-        parts.headers.insert(&X_FORWARDED_HOST, host);
-    }
+    drop_claims(&mut parts.headers, asked.keeps_cloudflare);
+    tell_origin(&mut parts.headers, asked);
     if parts.version == Version::HTTP_2 {
         join_cookies(&mut parts.headers);
     }
@@ -140,6 +186,45 @@ pub(crate) fn prepare_request(parts: &mut Parts, origin: &Origin, upgrade: Optio
         parts.uri = target.map_or_else(|| Uri::from_static("/"), Uri::from);
     }
     parts.version = Version::HTTP_11;
+}
+
+fn tell_origin(headers: &mut HeaderMap, asked: &Asked<'_>) {
+    let origin = asked.origin;
+    headers.insert(&X_FORWARDED_FOR, origin.address.clone());
+    let scheme = HeaderValue::from_static(origin.scheme.as_str());
+    headers.insert(&X_FORWARDED_PROTO, scheme);
+    let port = match &origin.port {
+        Some(port) => port.clone(),
+        None => own_port(headers).unwrap_or_else(|| HeaderValue::from_static(origin.scheme.port())),
+    };
+    headers.insert(&X_FORWARDED_PORT, port);
+    let host = origin.host.as_ref().or_else(|| headers.get(HOST)).cloned();
+    if let Some(host) = host {
+        headers.insert(&X_FORWARDED_HOST, host);
+    }
+    headers.insert(&X_REQUEST_ID, asked.request_id.clone());
+}
+
+/// The port in `Host`, which is what the client believes that it speaks to.
+fn own_port(headers: &HeaderMap) -> Option<HeaderValue> {
+    let (_, port) = headers.get(HOST)?.to_str().ok()?.rsplit_once(':')?;
+    let is_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    is_port.then(|| HeaderValue::from_str(port).ok()).flatten()
+}
+
+/// Makes the fields after a client's body ours: nothing in them may say again what the head settled.
+pub(crate) fn prepare_trailers(trailers: &mut HeaderMap) {
+    strip_hop_by_hop(trailers);
+    drop_claims(trailers, false);
+    for name in [
+        HOST,
+        CONTENT_LENGTH,
+        PROXY_AUTHORIZATION,
+        COOKIE,
+        AUTHORIZATION,
+    ] {
+        trailers.remove(name);
+    }
 }
 
 /// Makes a backend's answer ours.
@@ -179,26 +264,25 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Backends that make variables of header names (CGI, WSGI, PHP) read `X_Forwarded_For` as
-/// `X-Forwarded-For`: what differs from our headers only so is a claim too.
-fn drop_aliases(headers: &mut HeaderMap) {
-    let is_ours = |name: &str| {
-        let ours = [&X_FORWARDED_FOR, &X_FORWARDED_PROTO, &X_FORWARDED_HOST];
-        CLIENT_CLAIMS.iter().chain(ours).any(|ours| *ours == name)
+/// Removes claims and what some backends would take for one: those that make variables of header names
+/// (CGI, WSGI, PHP) read `X_Forwarded_For` as `X-Forwarded-For`. A name that differs from a claim, from the
+/// request's framing or from another of its headers only so goes.
+fn drop_claims(headers: &mut HeaderMap, keeps_cloudflare: bool) {
+    let is_kept = |name: &HeaderName| keeps_cloudflare && *name == CF_CONNECTING_IP;
+    let is_alias = |name: &HeaderName| {
+        let is_odd = |byte: u8| byte == b'_' || byte == b'.';
+        name.as_str().bytes().any(is_odd) && {
+            let plain = name.as_str().replace(['_', '.'], "-");
+            is_claim(&plain) || is_framing(&plain) || headers.contains_key(plain.as_str())
+        }
     };
-    let has_odd_byte = |name: &&HeaderName| {
-        name.as_str()
-            .bytes()
-            .any(|byte| byte == b'_' || byte == b'.')
-    };
-    let aliases: Vec<HeaderName> = headers
+    let doomed: Vec<HeaderName> = headers
         .keys()
-        .filter(has_odd_byte)
-        .filter(|name| is_ours(&name.as_str().replace(['_', '.'], "-")))
+        .filter(|name| (is_claim(name.as_str()) && !is_kept(name)) || is_alias(name))
         .cloned()
         .collect();
-    for alias in aliases {
-        headers.remove(alias);
+    for name in doomed {
+        headers.remove(name);
     }
 }
 
@@ -234,7 +318,8 @@ fn is(token: &str, expected: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::Request;
+    use crate::origin::{Peer, Scheme};
+    use crate::trust::Trusted;
 
     fn parts(uri: &str, version: Version, headers: &[(&str, &str)]) -> Parts {
         let mut request = Request::builder().uri(uri).version(version);
@@ -244,11 +329,11 @@ mod tests {
         request.body(()).expect("a request").into_parts().0
     }
 
-    fn origin() -> Origin {
-        Origin {
-            address: HeaderValue::from_static("10.0.0.9"),
-            scheme: HeaderValue::from_static("http"),
-        }
+    fn prepare(parts: &mut Parts) {
+        let peer = Peer::new(([10, 0, 0, 9], 1).into(), Scheme::Http, &Trusted::default());
+        let origin = peer.origin_of(&parts.headers, &Trusted::default());
+        let id = HeaderValue::from_static("id");
+        prepare_request(parts, &Asked::new(&origin, &id, false), None);
     }
 
     #[test]
@@ -263,6 +348,8 @@ mod tests {
             ("http://a/", one, vec![], false),
             ("http://a/", two, vec![], true),
             ("http://a/", two, vec!["b"], false),
+            ("a", one, vec!["a"], false),
+            ("http://u@a/", one, vec!["a"], false),
         ] {
             let headers: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
             let mut parts = parts(uri, version, &headers);
@@ -312,13 +399,21 @@ mod tests {
                 ("x-real-ip", "1.1.1.1"),
                 ("x_forwarded_for", "1.1.1.1"),
                 ("X.Real_IP", "1.1.1.1"),
+                ("x-request-id", "forged"),
+                ("x_request_id", "forged"),
+                ("cf-connecting-ip", "1.1.1.1"),
+                ("x-forwarded-port", "1"),
+                ("content_length", "7"),
+                ("transfer_encoding", "chunked"),
+                ("x-user", "a"),
+                ("x_user", "b"),
                 ("x_other", "fine"),
                 ("forwarded", "for=1.1.1.1"),
                 ("upgrade", "websocket"),
                 ("accept", "*/*"),
             ],
         );
-        prepare_request(&mut parts, &origin(), None);
+        prepare(&mut parts);
         let mut left: Vec<_> = parts
             .headers
             .iter()
@@ -331,7 +426,10 @@ mod tests {
             ("host", "a"),
             ("x-forwarded-for", "10.0.0.9"),
             ("x-forwarded-host", "a"),
+            ("x-forwarded-port", "80"),
             ("x-forwarded-proto", "http"),
+            ("x-request-id", "id"),
+            ("x-user", "a"),
             ("x_other", "fine"),
         ];
         assert_eq!(left, expected);
@@ -367,8 +465,25 @@ mod tests {
             Version::HTTP_2,
             &[("cookie", "a=1"), ("cookie", "b=2")],
         );
-        prepare_request(&mut parts, &origin(), None);
+        prepare(&mut parts);
         let cookies: Vec<_> = parts.headers.get_all(COOKIE).iter().collect();
         assert_eq!(cookies, ["a=1; b=2"]);
+    }
+
+    #[test]
+    fn trailers_settle_nothing() {
+        let mut trailers = HeaderMap::new();
+        for name in [
+            "x-forwarded-for",
+            "x_real_ip",
+            "host",
+            "content-length",
+            "cookie",
+            "x-sum",
+        ] {
+            trailers.insert(HeaderName::from_static(name), HeaderValue::from_static("1"));
+        }
+        prepare_trailers(&mut trailers);
+        assert_eq!(trailers.keys().collect::<Vec<_>>(), ["x-sum"]);
     }
 }

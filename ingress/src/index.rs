@@ -21,10 +21,10 @@ pub(crate) struct Index {
 }
 
 type Backends = HashMap<Backend, Arc<LiveBackend>>;
-type RulesByPlace = HashMap<Place, Arc<Rules>>;
+type RulesByPlace = HashMap<At, Arc<Rules>>;
 
 /// Host and path prefix of a route.
-type Place = (String, String);
+type At = (String, String);
 
 #[derive(Debug)]
 struct Entry {
@@ -38,6 +38,8 @@ struct Entry {
 /// Where a route leads.
 #[derive(Debug)]
 pub(crate) struct Target {
+    /// The route's.
+    pub(crate) name: Arc<str>,
     pub(crate) metrics: Arc<ServiceMetrics>,
     backends: Vec<Arc<LiveBackend>>,
     /// Requests wait for a backend where there is none.
@@ -75,6 +77,7 @@ impl Index {
             });
             let target = Target {
                 rules,
+                name: route.name.as_str().into(),
                 metrics: metrics(route),
                 backends,
                 sleeps: route.sleeps,
@@ -157,14 +160,14 @@ impl Target {
 mod tests {
     use super::*;
     use crate::drain::Drains;
-    use crate::table::Table;
+    use crate::table::{Place, Table};
     use skep_model::id::{AllocationId, ServiceId};
     use std::time::Duration;
 
     fn backend(number: u16) -> Backend {
         Backend {
             allocation: AllocationId::from_u128(u128::from(number)),
-            address: std::net::SocketAddr::from(([127, 0, 0, 1], number)),
+            place: Place::Here(([127, 0, 0, 1], number).into()),
         }
     }
 
@@ -250,7 +253,7 @@ mod tests {
         let entered = |tried: &[Arc<LiveBackend>]| -> Vec<u16> {
             let mut ports: Vec<_> = (0..50u64)
                 .filter_map(|n| target.enter(n.wrapping_mul(0x9E37_79B9_7F4A_7C15), tried))
-                .map(|guard| guard.backend().backend.address.port())
+                .map(|guard| guard.backend().backend.allocation.as_u128() as u16)
                 .collect();
             ports.sort_unstable();
             ports.dedup();

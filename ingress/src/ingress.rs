@@ -7,14 +7,18 @@ use http::Request;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, watch};
 
+use crate::access::AccessLog;
 use crate::backend::{InFlight, LiveBackend};
 use crate::body::RequestBody;
+use crate::certificates::{Certificate, Certificates};
 use crate::drain::{Drains, Status};
 use crate::headers;
 use crate::index::Index;
 use crate::metrics::{Registry, ServiceMetrics, Snapshot};
 use crate::options::Options;
+use crate::reach::{NoWay, Reach};
 use crate::reply::Refusal;
+use crate::request_id::RequestIds;
 use crate::rules::{Rules, Sought};
 use crate::table::Table;
 
@@ -27,6 +31,7 @@ pub struct Ingress {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) options: Options,
+    pub(crate) reach: Arc<dyn Reach>,
     pub(crate) registry: Registry,
     /// Held for reading while a backend is chosen and entered, which never waits.
     index: RwLock<Index>,
@@ -36,12 +41,27 @@ pub(crate) struct Shared {
     choices: AtomicU64,
     /// Places for requests that wait for a service that sleeps.
     waiting: Semaphore,
+    pub(crate) certificates: Arc<Certificates>,
+    pub(crate) request_ids: RequestIds,
+    pub(crate) access_log: Option<AccessLog>,
 }
 
 impl Ingress {
-    /// An ingress with an empty table at revision 0: every host is unknown.
+    /// An ingress with an empty table at revision 0: every host is unknown. Backends of other nodes are
+    /// out of its reach.
     pub fn new(options: Options) -> Self {
+        Self::reaching(options, Arc::new(NoWay), None)
+    }
+
+    /// The same, where `reach` connects to backends of other nodes, with a line in `access_log` for each
+    /// request.
+    pub fn reaching(
+        options: Options,
+        reach: Arc<dyn Reach>,
+        access_log: Option<AccessLog>,
+    ) -> Self {
         let shared = Shared {
+            reach,
             waiting: Semaphore::new(options.max_waiting),
             options,
             registry: Registry::default(),
@@ -49,6 +69,9 @@ impl Ingress {
             publishing: Mutex::new(()),
             drains: Drains::new(),
             choices: AtomicU64::new(0),
+            certificates: Arc::default(),
+            request_ids: RequestIds::new(),
+            access_log,
         };
         Self {
             shared: Arc::new(shared),
@@ -88,6 +111,12 @@ impl Ingress {
         shared.registry.forget_unused();
     }
 
+    /// Shows these certificates and no others from now on: connections under way are not touched, each
+    /// new handshake chooses among them. Of two for one name the one that ends later is shown.
+    pub fn set_certificates(&self, certificates: Vec<Certificate>) {
+        self.shared.certificates.replace(certificates);
+    }
+
     /// How far this ingress is; changes wake the receiver.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.shared.drains.subscribe()
@@ -95,13 +124,19 @@ impl Ingress {
 
     /// All counters now.
     pub fn metrics(&self) -> Snapshot {
-        self.shared.registry.snapshot()
+        let access_log = self.shared.access_log.as_ref();
+        Snapshot {
+            access_lines_lost: access_log.map_or(0, AccessLog::lost),
+            ..self.shared.registry.snapshot()
+        }
     }
 }
 
 /// Where a request goes.
 #[derive(Debug)]
 pub(crate) struct Choice {
+    /// The route's.
+    pub(crate) name: Arc<str>,
     pub(crate) metrics: Arc<ServiceMetrics>,
     /// None: the service has no backend.
     pub(crate) in_flight: Option<InFlight>,
@@ -128,6 +163,7 @@ impl Shared {
             .find(&host, sought.path())
             .ok_or(Refusal::UnknownHost)?;
         Ok(Choice {
+            name: Arc::clone(&target.name),
             metrics: Arc::clone(&target.metrics),
             in_flight: target.enter(random, tried),
             sleeps: target.sleeps,
@@ -182,7 +218,7 @@ impl Shared {
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014): spreads a counter over 64 bits.
-fn mix(count: u64) -> u64 {
+pub(crate) fn mix(count: u64) -> u64 {
     let mut bits = count.wrapping_mul(0x9E37_79B9_7F4A_7C15);
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -192,7 +228,7 @@ fn mix(count: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::{Backend, Route};
+    use crate::table::{Backend, Place, Route};
     use skep_model::id::{AllocationId, ServiceId};
     use std::sync::atomic::AtomicBool;
 
@@ -202,7 +238,7 @@ mod tests {
     fn table(revision: u64) -> Table {
         let backend = Backend {
             allocation: AllocationId::from_u128(u128::from(revision)),
-            address: std::net::SocketAddr::from(([127, 0, 0, 1], 1)),
+            place: Place::Here(([127, 0, 0, 1], 1).into()),
         };
         let route = Route {
             sleeps: false,

@@ -1,33 +1,46 @@
-//! The embedded reverse proxy: given a table of routes it serves HTTP traffic and counts
-//! requests; and the renderer of the same table for Traefik.
+//! The embedded reverse proxy: given a table of routes and certificates it serves HTTP traffic, counts
+//! and logs requests; and the renderer of the same table for Traefik.
 //!
-//! Never knows where a table comes from: no Docker, no server, no disk. It applies a table
+//! Never knows where a table or a certificate comes from: no Docker, no server, no disk but the log's. It applies a table
 //! without touching connections that the change does not concern, and tells when requests on
 //! removed backends have finished.
 
+pub mod access;
 mod backend;
 mod body;
+pub mod certificates;
 mod connection;
 mod drain;
+mod edge;
 mod headers;
 mod index;
 mod ingress;
 pub mod metrics;
 mod options;
+mod origin;
 mod pool;
 mod proxy;
+mod proxy_protocol;
+mod reach;
+mod redirect;
 mod reply;
+mod request_id;
 mod rules;
 mod server;
 pub mod table;
+mod tls;
 pub mod traefik;
+pub mod trust;
 mod tunnel;
 
+pub use certificates::Certificate;
 pub use drain::Status;
 pub use ingress::Ingress;
 pub use options::Options;
+pub use reach::{Far, Reach, Reached, Reaching, Stream};
 pub use server::Closed;
-pub use table::{Backend, Route, Table};
+pub use table::{Backend, Place, Route, Table};
+pub use tls::TlsError;
 
 #[cfg(test)]
 mod tests;

@@ -152,6 +152,7 @@ pub(crate) struct Registry {
     refusals: [AtomicU64; Refusal::ALL.len()],
     pub(crate) connections: Gauge,
     pub(crate) tunnels: Gauge,
+    failed_arrivals: AtomicU64,
 }
 
 impl Registry {
@@ -175,6 +176,13 @@ impl Registry {
         self.refusals[refusal as usize].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A connection ended before there was a request: a handshake or a header of the PROXY protocol that
+    /// was none, or not in time.
+    pub(crate) fn failed_arrival(&self) {
+        self.failed_arrivals.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// All but what the access log counts.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let refusals = Refusal::ALL.iter().zip(&self.refusals);
         Snapshot {
@@ -189,6 +197,8 @@ impl Registry {
                 .collect(),
             connections: self.connections.count(),
             tunnels: self.tunnels.count(),
+            failed_arrivals: self.failed_arrivals.load(Ordering::Relaxed),
+            access_lines_lost: 0,
         }
     }
 }
@@ -205,6 +215,10 @@ pub struct Snapshot {
     pub connections: u64,
     /// Open upgraded connections.
     pub tunnels: u64,
+    /// Connections without a TLS handshake, or without a header of the PROXY protocol where one is due.
+    pub failed_arrivals: u64,
+    /// Lines of the access log that could not be written.
+    pub access_lines_lost: u64,
 }
 
 /// The counters of a service at one moment.
@@ -245,6 +259,22 @@ impl Snapshot {
             "Open upgraded connections.",
         );
         line(&mut text, "skep_ingress_tunnels", "", self.tunnels);
+        let (arrivals, lost) = (self.failed_arrivals, self.access_lines_lost);
+        for (name, help, count) in [
+            (
+                "skep_ingress_failed_arrivals_total",
+                "Connections without a TLS handshake, or without a header of the PROXY protocol where one is due.",
+                arrivals,
+            ),
+            (
+                "skep_ingress_access_lines_lost_total",
+                "Lines of the access log that could not be written.",
+                lost,
+            ),
+        ] {
+            family(&mut text, name, "counter", help);
+            line(&mut text, name, "", count);
+        }
         family(
             &mut text,
             "skep_ingress_refusals_total",

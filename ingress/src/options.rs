@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::trust::Trusted;
+
 /// Limits and deadlines of the embedded ingress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -46,6 +48,18 @@ pub struct Options {
     pub max_concurrent_streams: u32,
     /// Connections kept idle for each backend.
     pub max_idle_per_backend: usize,
+    /// How long a client may take for its TLS handshake, and a load balancer for its header of the PROXY
+    /// protocol.
+    pub handshake_timeout: Duration,
+    /// TLS handshakes at the same time, for each listener; one more pushes out the one that takes longest.
+    pub max_handshakes: usize,
+    /// Proxies in front whose word about clients is believed. Nobody's: what clients say of themselves
+    /// is never passed on.
+    pub trusted_proxies: Trusted,
+    /// Connections of trusted proxies must begin with a header of the PROXY protocol (1 or 2).
+    pub proxy_protocol: bool,
+    /// The port of HTTPS that plain requests are sent to, but for those of certificate authorities.
+    pub https_redirect: Option<u16>,
 }
 
 impl Default for Options {
@@ -68,6 +82,11 @@ impl Default for Options {
             max_connections: 8192,
             max_concurrent_streams: 128,
             max_idle_per_backend: 64,
+            handshake_timeout: Duration::from_secs(10),
+            max_handshakes: 512,
+            trusted_proxies: Trusted::default(),
+            proxy_protocol: false,
+            https_redirect: None,
         }
     }
 }

@@ -5,11 +5,25 @@ use std::time::{Duration, Instant};
 
 use hyper::client::conn::http1::SendRequest;
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use crate::body::RequestBody;
 
 /// A connection to a backend.
-pub(crate) type Sender = SendRequest<RequestBody>;
+#[derive(Debug)]
+pub(crate) struct Sender {
+    pub(crate) requests: SendRequest<RequestBody>,
+    /// Cancelled where whoever carries it asks for its end; none: it is the backend's own.
+    pub(crate) leaving: Option<CancellationToken>,
+}
+
+impl Sender {
+    /// Nothing more is to be sent on it.
+    fn is_over(&self) -> bool {
+        let is_leaving = |it: &CancellationToken| it.is_cancelled();
+        self.requests.is_closed() || self.leaving.as_ref().is_some_and(is_leaving)
+    }
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
@@ -37,11 +51,11 @@ impl Pool {
         while place > 0 {
             place -= 1;
             let connection = &idle.connections[place];
-            if connection.sender.is_closed() {
+            if connection.sender.is_over() {
                 idle.connections.remove(place);
             } else if connection.since.elapsed() > max_idle {
                 break;
-            } else if connection.sender.is_ready() {
+            } else if connection.sender.requests.is_ready() {
                 return Some(idle.connections.remove(place).sender);
             }
         }
@@ -51,7 +65,7 @@ impl Pool {
     /// Keeps a connection whose answer was read to its end; drops it if there are `limit`
     /// already or the pool is closed.
     pub(crate) fn put(&self, sender: Sender, limit: usize) {
-        if sender.is_closed() {
+        if sender.is_over() {
             return;
         }
         let mut idle = self.idle.lock();
@@ -68,7 +82,7 @@ impl Pool {
         self.idle
             .lock()
             .connections
-            .retain(|it| !it.sender.is_closed() && it.since.elapsed() <= max_idle);
+            .retain(|it| !it.sender.is_over() && it.since.elapsed() <= max_idle);
     }
 
     /// Closes every connection and takes none any more.

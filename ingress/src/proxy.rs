@@ -13,17 +13,20 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::backend::{InFlight, LiveBackend};
 use crate::body::{Lease, Progress, ReplyBody, RequestBody};
-use crate::connection::Activity;
-use crate::headers::{self, Origin};
+use crate::edge::{Asked, Client};
+use crate::headers;
 use crate::ingress::Shared;
 use crate::metrics::Meter;
 use crate::pool::Sender;
+use crate::reach::{Far, Stream};
 use crate::reply::Refusal;
 use crate::rules::{Admitted, Sought};
-use crate::tunnel::{Ends, Tunnels};
+use crate::table::{Backend, Place};
+use crate::tunnel::Ends;
 
 /// Connections tried for one request, the first included: enough for a stale one and two dead
 /// backends, few enough that a client is told within a second.
@@ -34,28 +37,25 @@ const SURELY_OPEN: Duration = Duration::from_secs(1);
 /// The size of a backend's head, in bytes; also what is read of a body at a time.
 const MAX_BACKEND_BUFFER_BYTES: usize = 64 * 1024;
 
-/// What the requests of one connection have in common.
-#[derive(Debug)]
-pub(crate) struct Client {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) activity: Arc<Activity>,
-    pub(crate) origin: Origin,
-    pub(crate) tunnels: Tunnels,
-}
-
-/// Answers a request, always.
-pub(crate) async fn handle(client: Arc<Client>, request: Request<Incoming>) -> Response<ReplyBody> {
-    let refused = match try_handle(&client, request).await {
+/// Answers a request, always; `asked` learns whose it was and why it was refused.
+pub(crate) async fn handle(
+    client: &Client,
+    request: Request<Incoming>,
+    asked: &mut Asked<'_>,
+) -> Response<ReplyBody> {
+    let refused = match try_handle(client, request, asked).await {
         Ok(response) => return response,
         Err(refusal) => refusal,
     };
     client.shared.registry.refused(refused);
+    asked.refusal = Some(refused);
     refused.response()
 }
 
 async fn try_handle(
     client: &Client,
     mut request: Request<Incoming>,
+    asked: &mut Asked<'_>,
 ) -> Result<Response<ReplyBody>, Refusal> {
     let active = client.activity.begin(request.version() == Version::HTTP_2);
     if request.method() == Method::CONNECT {
@@ -64,15 +64,17 @@ async fn try_handle(
     let on_upgrade = hyper::upgrade::on(&mut request);
     let (mut parts, body) = request.into_parts();
     headers::ensure_host(&mut parts)?;
+    headers::ensure_framing(&parts.headers)?;
     let upgrade = headers::wanted_upgrade(&parts);
-    headers::prepare_request(&mut parts, &client.origin, upgrade.clone());
+    headers::prepare_request(&mut parts, asked, upgrade.clone());
 
     let mut head = Request::from_parts(parts, ());
     let choice = client.shared.choose(&head, &[])?;
+    asked.service = Some(choice.name);
     let mut place = None;
     if let Some(rules) = &choice.rules {
         let (mut parts, ()) = head.into_parts();
-        match rules.admit(&mut parts, &client.origin).await? {
+        match rules.admit(&mut parts, asked.origin).await? {
             Admitted::Through(taken) => place = taken,
             Admitted::Elsewhere(elsewhere) => return elsewhere.response(),
         }
@@ -238,7 +240,7 @@ impl Exchange<'_> {
                 Err(Failure::Refused(refusal)) => return Err(refusal),
                 Err(Failure::Unsent(request)) => *request,
                 Err(Failure::Broken(error)) => spare.ok_or_else(|| {
-                    tracing::debug!(address = %backend.backend.address, %error, "a backend closed without an answer");
+                    tracing::debug!(place = %backend.backend.place, %error, "a backend closed without an answer");
                     Refusal::BackendClosed
                 })?,
             };
@@ -268,23 +270,43 @@ impl Exchange<'_> {
     }
 
     async fn dial(&self, backend: &LiveBackend, limit: Duration) -> Result<Sender, Undialed> {
-        let address = backend.backend.address;
-        let why = match timeout(limit, connect(address)).await {
+        let place = backend.backend.place;
+        let why = match timeout(limit, self.connect(backend.backend)).await {
             Ok(Ok(sender)) => {
                 backend.connected();
                 return Ok(sender);
             }
             Ok(Err(error)) => {
-                tracing::debug!(%address, %error, "a backend refused a connection");
+                tracing::debug!(%place, %error, "a backend refused a connection");
                 Undialed::Refused
             }
             Err(_) => {
-                tracing::debug!(%address, "a backend did not answer a connection in time");
+                tracing::debug!(%place, "a backend did not answer a connection in time");
                 Undialed::Silent
             }
         };
         backend.failed(self.shared.options.failure_pause);
         Err(why)
+    }
+
+    async fn connect(&self, backend: Backend) -> Result<Sender, Unreached> {
+        match backend.place {
+            Place::Here(address) => {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                shake_hands(stream, backend.place, None).await
+            }
+            Place::There { node, port } => {
+                let far = Far {
+                    node,
+                    allocation: backend.allocation,
+                    port,
+                };
+                let reached = self.shared.reach.reach(far).await?;
+                let leaving = Some(reached.leaving);
+                shake_hands(reached.stream, backend.place, leaving).await
+            }
+        }
     }
 
     async fn send(
@@ -293,7 +315,7 @@ impl Exchange<'_> {
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, Failure> {
         let limit = self.shared.options.response_timeout;
-        let mut answer = pin!(sender.try_send_request(request));
+        let mut answer = pin!(sender.requests.try_send_request(request));
         let mut patience = limit;
         loop {
             match timeout(patience, &mut answer).await {
@@ -335,22 +357,24 @@ impl Exchange<'_> {
     }
 }
 
-async fn connect(
-    address: std::net::SocketAddr,
-) -> Result<Sender, Box<dyn std::error::Error + Send + Sync>> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    let (sender, connection) = http1::Builder::new()
+type Unreached = Box<dyn std::error::Error + Send + Sync>;
+
+async fn shake_hands(
+    stream: impl Stream,
+    place: Place,
+    leaving: Option<CancellationToken>,
+) -> Result<Sender, Unreached> {
+    let (requests, connection) = http1::Builder::new()
         .max_buf_size(MAX_BACKEND_BUFFER_BYTES)
         .handshake(TokioIo::new(stream))
         .await?;
     // Ends when the sender is dropped or the backend closes.
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%address, %error, "a connection to a backend broke");
+            tracing::debug!(%place, %error, "a connection to a backend broke");
         }
     });
-    Ok(sender)
+    Ok(Sender { requests, leaving })
 }
 
 fn copy_of(request: &Request<RequestBody>) -> Request<RequestBody> {

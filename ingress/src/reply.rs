@@ -1,7 +1,9 @@
 //! What the ingress answers by itself: each has a stable code in `x-skep-error` and says what
 //! to do.
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 
 use crate::body::ReplyBody;
@@ -16,6 +18,7 @@ const CHALLENGE: &str = "Basic realm=\"skep\"";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     BadHost,
+    BadFraming,
     MethodNotAllowed,
     UnknownHost,
     RequestTimeout,
@@ -32,8 +35,9 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// In the order of declaration: `ALL[refusal as usize] == refusal`.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::BadHost,
+        Self::BadFraming,
         Self::MethodNotAllowed,
         Self::UnknownHost,
         Self::RequestTimeout,
@@ -51,6 +55,7 @@ impl Refusal {
     pub(crate) fn code(self) -> &'static str {
         match self {
             Self::BadHost => "bad_host",
+            Self::BadFraming => "bad_framing",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::UnknownHost => "unknown_host",
             Self::RequestTimeout => "request_timeout",
@@ -68,7 +73,7 @@ impl Refusal {
 
     pub(crate) fn status(self) -> StatusCode {
         match self {
-            Self::BadHost => StatusCode::BAD_REQUEST,
+            Self::BadHost | Self::BadFraming => StatusCode::BAD_REQUEST,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnknownHost => StatusCode::NOT_FOUND,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -85,6 +90,9 @@ impl Refusal {
     fn text(self) -> &'static str {
         match self {
             Self::BadHost => "The request must name exactly one valid host.\n",
+            Self::BadFraming => {
+                "The request's body is encoded for the way (Transfer-Encoding) by something else than `chunked` alone.\n"
+            }
             Self::MethodNotAllowed => "This is not a forward proxy: CONNECT is not served.\n",
             Self::UnknownHost => {
                 "No service is routed at this host and path. Check the address and the service's routes.\n"
@@ -129,6 +137,10 @@ impl Refusal {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(&ERROR_HEADER, HeaderValue::from_static(self.code()));
         match self {
+            // Where a head contradicts itself, nobody can tell what the bytes after it are.
+            Self::BadHost | Self::BadFraming => {
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             Self::NoBackend | Self::RateLimited | Self::TooManyInFlight => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }

@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use skep_model::routing::{Cidr, HeaderChanges, RouteSpec};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::headers::Origin;
+use crate::origin::Origin;
 use crate::reply::{Redirected, Refusal};
 use rate::Limiter;
 use users::Users;
@@ -82,11 +82,11 @@ impl Rules {
         parts: &mut Parts,
         origin: &Origin,
     ) -> Result<Admitted, Refusal> {
-        let client = origin.client();
+        let client = origin.client;
         if !self.allows(client) {
             return Err(Refusal::AddressNotAllowed);
         }
-        if let (Some(limiter), Some(client)) = (&self.limiter, client)
+        if let Some(limiter) = &self.limiter
             && !limiter.take(client, Instant::now())
         {
             return Err(Refusal::RateLimited);
@@ -124,11 +124,11 @@ impl Rules {
         self.response.apply(headers);
     }
 
-    fn allows(&self, client: Option<IpAddr>) -> bool {
+    fn allows(&self, client: IpAddr) -> bool {
         if self.spec.allow_ips.is_empty() {
             return true;
         }
-        client.is_some_and(|client| self.allowed.iter().any(|network| network.contains(client)))
+        self.allowed.iter().any(|network| network.contains(client))
     }
 
     fn strip(&self, parts: &mut Parts) {

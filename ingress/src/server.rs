@@ -1,5 +1,5 @@
 //! Listeners and clients' connections: accepting, limits, deadlines, graceful end. What a
-//! request means is [`crate::proxy`]'s.
+//! request means is [`crate::edge`]'s and [`crate::proxy`]'s.
 
 use std::convert::Infallible;
 use std::io;
@@ -17,14 +17,17 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::connection::{Activity, Verdict, Watched};
-use crate::headers::Origin;
+use crate::edge::{self, Client};
 use crate::ingress::{Ingress, Shared};
 use crate::options::Options;
-use crate::proxy::{self, Client};
+use crate::origin::{Peer, Scheme};
+use crate::proxy_protocol;
+use crate::tls::{Tls, TlsError};
+use crate::trust::Trust;
 use crate::tunnel::Tunnels;
 
 /// How often idle connections to backends are looked through.
@@ -69,6 +72,32 @@ impl Ingress {
         &self,
         listener: TcpListener,
         shutdown: CancellationToken,
+        handover: (CancellationToken, Duration),
+    ) -> Closed {
+        self.serve_on(listener, None, shutdown, handover).await
+    }
+
+    /// The same under TLS, with the certificates of [`Ingress::set_certificates`]; HTTP/2 is agreed upon
+    /// in the handshake.
+    ///
+    /// # Errors
+    /// TLS cannot be set up.
+    pub async fn serve_tls_or_hand_over(
+        &self,
+        listener: TcpListener,
+        shutdown: CancellationToken,
+        handover: (CancellationToken, Duration),
+    ) -> Result<Closed, TlsError> {
+        let certificates = Arc::clone(&self.shared.certificates);
+        let tls = Arc::new(Tls::new(certificates, &self.shared.options)?);
+        Ok(self.serve_on(listener, Some(tls), shutdown, handover).await)
+    }
+
+    async fn serve_on(
+        &self,
+        listener: TcpListener,
+        tls: Option<Arc<Tls>>,
+        shutdown: CancellationToken,
         (handed, limit): (CancellationToken, Duration),
     ) -> Closed {
         let shared = &self.shared;
@@ -87,9 +116,19 @@ impl Ingress {
                 accepted = listener.accept(), if has_room => match accepted {
                     Ok((stream, peer)) => {
                         tune(&stream);
-                        let tunnels = tunnels.clone();
-                        let connection = Connection { shared: Arc::clone(shared), peer, tunnels, shutdown: shutdown.clone(), handed: handed.clone() };
-                        connections.spawn(connection.run(stream, Arc::clone(&builder)));
+                        let connection = Connection {
+                            shared: Arc::clone(shared),
+                            peer,
+                            tunnels: tunnels.clone(),
+                            shutdown: shutdown.clone(),
+                            handed: handed.clone(),
+                        };
+                        let builder = Arc::clone(&builder);
+                        // Two kinds of tasks: the one without TLS is small.
+                        match &tls {
+                            None => connections.spawn(connection.plain(stream, builder)),
+                            Some(tls) => connections.spawn(connection.encrypted(stream, builder, Arc::clone(tls))),
+                        };
                     }
                     Err(error) => pause_after(&error).await,
                 },
@@ -192,16 +231,65 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run<I>(self, stream: I, builder: Arc<auto::Builder<TokioExecutor>>)
+    async fn plain(mut self, mut stream: TcpStream, builder: Arc<auto::Builder<TokioExecutor>>) {
+        if self.introduce(&mut stream).await {
+            self.run(stream, builder, Scheme::Http).await;
+        }
+    }
+
+    async fn encrypted(
+        mut self,
+        mut stream: TcpStream,
+        builder: Arc<auto::Builder<TokioExecutor>>,
+        tls: Arc<Tls>,
+    ) {
+        if !self.introduce(&mut stream).await {
+            return;
+        }
+        match tls.accept(stream).await {
+            Ok(stream) => self.run(stream, builder, Scheme::Https).await,
+            Err(error) => {
+                self.shared.registry.failed_arrival();
+                tracing::debug!(peer = %self.peer, %error, "a TLS handshake failed");
+            }
+        }
+    }
+
+    /// Learns from a load balancer whose connection this is, where they say so. False: it did not say, or
+    /// not in time.
+    async fn introduce(&mut self, stream: &mut TcpStream) -> bool {
+        let options = &self.shared.options;
+        let from_proxy = || options.trusted_proxies.of(self.peer.ip()) != Trust::Client;
+        if !options.proxy_protocol || !from_proxy() {
+            return true;
+        }
+        match timeout(options.handshake_timeout, proxy_protocol::read(stream)).await {
+            Ok(Ok(source)) => {
+                self.peer = source.unwrap_or(self.peer);
+                return true;
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(peer = %self.peer, %error, "a load balancer did not say whose connection this is");
+            }
+            Err(_) => {
+                tracing::debug!(peer = %self.peer, "a load balancer did not say in time whose connection this is");
+            }
+        }
+        self.shared.registry.failed_arrival();
+        false
+    }
+
+    async fn run<I>(self, stream: I, builder: Arc<auto::Builder<TokioExecutor>>, scheme: Scheme)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let _present = self.shared.registry.connections.enter();
         let activity = Activity::new();
+        let trusted = &self.shared.options.trusted_proxies;
         let client = Arc::new(Client {
             shared: Arc::clone(&self.shared),
             activity: Arc::clone(&activity),
-            origin: origin(self.peer),
+            peer: Peer::new(self.peer, scheme, trusted),
             tunnels: self.tunnels,
         });
         let handed = self.handed.clone();
@@ -209,7 +297,7 @@ impl Connection {
             let (client, handed) = (Arc::clone(&client), handed.clone());
             async move {
                 let is_http1 = request.version() <= Version::HTTP_11;
-                let mut answer = proxy::handle(client, request).await;
+                let mut answer = edge::handle(client, request).await;
                 let is_upgrade = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
                 if handed.is_cancelled() && is_http1 && !is_upgrade {
                     let close = HeaderValue::from_static("close");
@@ -255,14 +343,5 @@ impl Connection {
                 },
             }
         }
-    }
-}
-
-fn origin(peer: SocketAddr) -> Origin {
-    let address = peer.ip().to_canonical().to_string();
-    let address = HeaderValue::try_from(address).expect("an address is visible ASCII");
-    Origin {
-        address,
-        scheme: HeaderValue::from_static("http"),
     }
 }

@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use skep_model::id::{AllocationId, ServiceId};
+use skep_model::id::{AllocationId, NodeId, ServiceId};
 use skep_model::routing::{self, RouteSpec};
 
 /// The longest host name that DNS allows, in bytes.
@@ -52,7 +53,30 @@ pub struct Backend {
     /// Which allocation.
     pub allocation: AllocationId,
     /// Where it listens, speaking HTTP/1.1.
-    pub address: SocketAddr,
+    pub place: Place,
+}
+
+/// Where an allocation listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Place {
+    /// On this node.
+    Here(SocketAddr),
+    /// On another one.
+    There {
+        /// Which.
+        node: NodeId,
+        /// The container's port.
+        port: u16,
+    },
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Here(address) => write!(f, "{address}"),
+            Self::There { node, port } => write!(f, "port {port} on node {node}"),
+        }
+    }
 }
 
 /// Why a route is not served.
@@ -290,7 +314,7 @@ mod tests {
     fn equal_routes_that_differ_in_backends_alone_do_not_depend_on_their_order() {
         let backend = Backend {
             allocation: AllocationId::from_u128(1),
-            address: SocketAddr::from(([127, 0, 0, 1], 1)),
+            place: Place::Here(SocketAddr::from(([127, 0, 0, 1], 1))),
         };
         let without = route("a", "*.b", "/");
         let with = Route {

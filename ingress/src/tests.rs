@@ -1,8 +1,12 @@
 //! The ingress between real loopback sockets.
 
+mod access;
+mod clients;
 mod faults;
 mod limits;
 mod routing;
 mod rules;
+mod smuggling;
 mod support;
 mod swap;
+mod tls;

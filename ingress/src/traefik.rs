@@ -15,7 +15,7 @@ use serde::Serialize;
 use skep_model::routing::MAX_PRIORITY;
 
 use crate::index;
-use crate::table::{LeftOut, MAX_PATH_PREFIX_BYTES, Route, Table};
+use crate::table::{Backend, LeftOut, MAX_PATH_PREFIX_BYTES, Place, Route, Table};
 use middleware::Middleware;
 
 /// Names that begin so are ours.
@@ -93,7 +93,8 @@ struct Server {
     url: String,
 }
 
-/// Renders `table`. Of several entry points each has a router of its own, because Traefik
+/// Renders `table`. Traefik reaches what has an address alone: whoever wants it to reach backends of other
+/// nodes gives them one of this node. Of several entry points each has a router of its own, because Traefik
 /// renames routers that list several.
 pub fn render(table: &Table, options: &Options) -> Rendered {
     let checked = table.check();
@@ -157,11 +158,11 @@ pub fn render(table: &Table, options: &Options) -> Rendered {
 }
 
 fn service(route: &Route) -> Service {
-    let mut addresses: Vec<_> = route
-        .backends
-        .iter()
-        .map(|backend| backend.address)
-        .collect();
+    let here = |backend: &Backend| match backend.place {
+        Place::Here(address) => Some(address),
+        Place::There { .. } => None,
+    };
+    let mut addresses: Vec<_> = route.backends.iter().filter_map(here).collect();
     addresses.sort_unstable();
     addresses.dedup();
     let servers = addresses

@@ -65,6 +65,9 @@ pub struct Facts {
     /// Where it hands images to other nodes, `host:port`; none: it keeps none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_address: Option<String>,
+    /// Where its data plane takes other nodes' traffic for its containers, `host:port`; none: it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mesh_address: Option<String>,
     /// What the machine is.
     #[serde(default, skip_serializing_if = "Machine::is_silent")]
     pub machine: Machine,
@@ -73,8 +76,8 @@ pub struct Facts {
 /// Most volumes on a node.
 pub const MAX_HELD: usize = 1_024;
 
-/// Longest address at which a node hands out images, in bytes.
-pub const MAX_IMAGE_ADDRESS: usize = 300;
+/// Longest address that a node gives for other nodes to dial, in bytes.
+pub const MAX_ADDRESS: usize = 300;
 
 /// Whether a node can be relied on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -174,12 +177,16 @@ impl Facts {
                 "at most {MAX_META} metadata keys and kinds of devices"
             )));
         }
-        if let Some(address) = &self.image_address {
-            let is_sane = address.len() <= MAX_IMAGE_ADDRESS
-                && address.bytes().all(|byte| byte.is_ascii_graphic());
-            if !is_sane {
-                let text = "the node's address for images is not host:port";
-                return Err(Problem::invalid("image_address", text));
+        for (field, address) in [
+            ("image_address", &self.image_address),
+            ("mesh_address", &self.mesh_address),
+        ] {
+            let is_sane = |it: &String| {
+                it.len() <= MAX_ADDRESS && it.bytes().all(|byte| byte.is_ascii_graphic())
+            };
+            if !address.as_ref().is_none_or(is_sane) {
+                let text = "the node's address for other nodes is not host:port";
+                return Err(Problem::invalid(field, text));
             }
         }
         self.machine.check()?;

@@ -2,7 +2,7 @@
 //! machine is noticed.
 
 use crate::id::NodeId;
-use crate::node::MAX_IMAGE_ADDRESS;
+use crate::node::MAX_ADDRESS;
 
 /// Most targets of one request: a node is a witness for a few others.
 pub const MAX_TARGETS: usize = 8;
@@ -24,7 +24,7 @@ pub struct Target {
 impl Target {
     /// Whether an agent should take it: its address is of a length that addresses have.
     pub fn is_sane(&self) -> bool {
-        self.address.len() <= MAX_IMAGE_ADDRESS
+        self.address.len() <= MAX_ADDRESS
     }
 }
 

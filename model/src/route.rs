@@ -13,6 +13,18 @@ pub struct RouteTable {
     pub revision: u64,
     /// Sorted by host and path.
     pub routes: Vec<Route>,
+    /// Where the data planes of the nodes that have a backend are reached by those of other nodes, by
+    /// node; one that is missing is not reached.
+    pub peers: Vec<RoutePeer>,
+}
+
+/// A node's data plane, as other nodes dial it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoutePeer {
+    /// Whose.
+    pub node: NodeId,
+    /// `host:port`.
+    pub address: String,
 }
 
 /// host/path -> service.

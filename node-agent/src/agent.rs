@@ -23,7 +23,7 @@ use crate::logs::{Logs, Watcher};
 use crate::metrics::Metrics;
 use crate::net::client::Client;
 use crate::options::Options;
-use crate::routes::Publisher;
+use crate::routes::{self, Publisher};
 use crate::runtime::{self, Runtime};
 use crate::seat::{self, Seat};
 use crate::session::{Outbox, ServerUploads, Session};
@@ -174,6 +174,12 @@ impl Agent {
             shutdown.clone(),
         ));
         let own = credentials.reloadable().clone();
+        tasks.spawn(routes::introduce(
+            net.clone(),
+            status.clone(),
+            credentials.clone(),
+            shutdown.clone(),
+        ));
         tasks.spawn(credentials::renew(
             credentials,
             servers.clone(),

@@ -176,6 +176,8 @@ pub(crate) struct Own {
     writing: Arc<tokio::sync::Mutex<()>>,
     /// The CA that signs now, as a server said.
     signer: Arc<watch::Sender<Option<KeyId>>>,
+    /// How often other credentials came into use.
+    changed: Arc<watch::Sender<u64>>,
 }
 
 impl Own {
@@ -185,7 +187,22 @@ impl Own {
             folder,
             writing: Arc::default(),
             signer: Arc::new(watch::Sender::new(None)),
+            changed: Arc::new(watch::Sender::new(0)),
         }
+    }
+
+    /// Wakes when other credentials come into use.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// The credentials in use.
+    ///
+    /// # Errors
+    /// Their files cannot be read.
+    pub(crate) async fn credentials(&self) -> Result<Credentials, Error> {
+        let _writing = self.writing.lock().await;
+        load(self.folder.clone()).await?.ok_or(Error::NotANode)
     }
 
     /// The credentials as TLS uses them.
@@ -235,6 +252,7 @@ impl Own {
         Reloadable::new(&fresh)?;
         save(fresh.clone(), &self.folder).await?;
         self.reloadable.replace(&fresh)?;
+        self.changed.send_modify(|times| *times += 1);
         Ok(())
     }
 }

@@ -149,6 +149,17 @@ pub async fn get(address: SocketAddr, host: &str, path: &str) -> Result<Answer> 
     send(address, request).await
 }
 
+/// A POST by host name.
+///
+/// # Errors
+/// As `send`.
+pub async fn post(address: SocketAddr, host: &str, path: &str, body: Bytes) -> Result<Answer> {
+    let request = Request::post(path)
+        .header(HOST, host)
+        .body(Full::new(body))?;
+    send(address, request).await
+}
+
 /// A stream of server-sent events (WHATWG HTML, 9.2).
 pub struct Events {
     body: Incoming,

@@ -11,6 +11,7 @@ pub mod docker_proxy;
 pub mod dockerd;
 pub mod etcd;
 pub mod figures;
+pub mod fire;
 pub mod flood;
 pub mod git;
 pub mod http;

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::http::connect;
 
 /// Clients at once; every second one opens a connection for each request.
-const CLIENTS: u32 = 16;
+pub const CLIENTS: u32 = 16;
 /// Longer than any answer may take: what exceeds it has failed.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Different causes that a report holds.
@@ -34,6 +34,8 @@ pub struct Report {
     pub failures: BTreeMap<String, u64>,
     /// From start to stop.
     pub elapsed: Duration,
+    /// The longest that a request took, whatever became of it.
+    pub slowest: Duration,
 }
 
 impl Report {
@@ -47,7 +49,8 @@ impl Report {
         (self.served + self.failed()) as f64 / self.elapsed.as_secs_f64().max(0.001)
     }
 
-    fn add(&mut self, outcome: Result<(), String>) {
+    fn add(&mut self, outcome: Result<(), String>, took: Duration) {
+        self.slowest = self.slowest.max(took);
         match outcome {
             Ok(()) => self.served += 1,
             Err(cause)
@@ -140,6 +143,7 @@ impl Client {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
+            let begun = Instant::now();
             let outcome = match timeout(DEADLINE, self.request()).await {
                 Ok(outcome) => outcome,
                 Err(_) => {
@@ -153,7 +157,7 @@ impl Client {
             self.report
                 .lock()
                 .expect("no client panics while counting")
-                .add(outcome);
+                .add(outcome, begun.elapsed());
         }
     }
 

@@ -8,6 +8,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use tokio::process::Command;
 
+use crate::lab::Host;
+use crate::lab::node::ADMIN_PORT;
 use crate::process::Process;
 use crate::{http, place, wait};
 
@@ -17,6 +19,8 @@ const VERSION: &str = "3.7.15";
 const FETCH: Duration = Duration::from_secs(300);
 /// From start to answering.
 const START: Duration = Duration::from_secs(30);
+/// Of its entrance and its API, on a host of its own.
+const HOST_PORTS: (u16, u16) = (8_090, 8_091);
 /// How often it asks for its configuration: the shortest that Traefik takes as sensible.
 const POLL: &str = "200ms";
 
@@ -35,8 +39,28 @@ impl Traefik {
     /// # Errors
     /// It cannot be had or does not start.
     pub async fn start(dir: &Path, provider: &str) -> Result<Self> {
-        let (entrance, api) = (place::free_address()?, place::free_address()?);
-        let process = Process::new("traefik", &binary().await?, dir.join("traefik.log")).args([
+        let at = (place::free_address()?, place::free_address()?);
+        let process = Process::new("traefik", &binary().await?, dir.join("traefik.log"));
+        Self::begin(process, at, provider).await
+    }
+
+    /// Starts it on a host of a lab, for the data plane of its node.
+    ///
+    /// # Errors
+    /// It cannot be had or does not start.
+    pub async fn start_beside(host: &Host) -> Result<Self> {
+        let at = |port| SocketAddr::from((host.address(), port));
+        let process = host.process("traefik", &binary().await?);
+        let provider = format!("http://127.0.0.1:{ADMIN_PORT}/v1/traefik");
+        Self::begin(process, (at(HOST_PORTS.0), at(HOST_PORTS.1)), &provider).await
+    }
+
+    async fn begin(
+        process: Process,
+        (entrance, api): (SocketAddr, SocketAddr),
+        provider: &str,
+    ) -> Result<Self> {
+        let process = process.args([
             "--global.checknewversion=false".to_owned(),
             "--global.sendanonymoususage=false".to_owned(),
             "--log.level=DEBUG".to_owned(),

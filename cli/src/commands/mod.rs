@@ -87,7 +87,7 @@ pub(crate) fn run_part(command: PartCommand) -> Result<(), Failure> {
     match command {
         PartCommand::Server(part) => parts::server::run(part),
         PartCommand::Agent(part) => parts::agent::run(part),
-        PartCommand::Net(args) => parts::net::run(args),
+        PartCommand::Net(args) => parts::net::run(*args),
     }
 }
 

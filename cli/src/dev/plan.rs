@@ -144,6 +144,8 @@ pub(super) fn launch(
             options.push(("--socket", path(&folders.socket())));
             options.push(("--ingress-addr", address(ports.ingress)));
             options.push(("--admin-addr", address(ports.admin)));
+            // There are no other machines.
+            options.push(("--mesh-addr", "127.0.0.1:0".into()));
         }
         Part::Agent => {
             options.push(("--data-dir", path(&folders.node().join("agent"))));

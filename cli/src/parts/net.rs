@@ -14,6 +14,7 @@ use crate::failure::{Failure, chain};
 #[command(after_help = "\
 Example:
   skep net --data-dir /var/lib/skep/net --socket /run/skep/net.sock --ingress-addr 0.0.0.0:80
+  skep net ... --https-addr 0.0.0.0:443 --certificates /etc/skep/certificates --https-redirect
 
 It serves the last table that the agent gave it, with or without the agent. When it listens, it prints
 a line of JSON with its addresses.")]
@@ -32,6 +33,8 @@ pub(crate) struct Args {
         default_value = "127.0.0.1:8000"
     )]
     pub(crate) ingress_addr: SocketAddr,
+    #[command(flatten)]
+    pub(crate) edge: Edge,
     /// Address of Traefik's endpoint, metrics and health
     #[arg(
         long,
@@ -40,6 +43,14 @@ pub(crate) struct Args {
         default_value = "127.0.0.1:7073"
     )]
     pub(crate) admin_addr: SocketAddr,
+    /// Address that other nodes reach this node's containers at, under mutual TLS
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "SKEP_MESH_ADDR",
+        default_value = "0.0.0.0:7075"
+    )]
+    pub(crate) mesh_addr: SocketAddr,
     /// Bearer token of that endpoint; needed where it is not a loopback address
     #[arg(
         long,
@@ -56,6 +67,65 @@ pub(crate) struct Args {
     pub(crate) common: Common,
 }
 
+/// What the ingress does beside serving apps.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Edge {
+    /// Address that apps are served on under TLS; without it they are not
+    #[arg(long, value_name = "ADDR", env = "SKEP_HTTPS_ADDR")]
+    https_addr: Option<SocketAddr>,
+    /// Folder of certificates: NAME.crt with the chain and NAME.key, both PEM; read again at SIGHUP
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "SKEP_CERTIFICATES",
+        requires = "https_addr"
+    )]
+    certificates: Option<PathBuf>,
+    /// Send plain requests to https, at this port [443 if none is given]; certificate authorities'
+    /// challenges are served
+    #[arg(
+        long,
+        value_name = "PORT",
+        env = "SKEP_HTTPS_REDIRECT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "443",
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
+    https_redirect: Option<u16>,
+    /// Proxies in front that are believed who the client is: networks, as 10.0.0.0/8, and `cloudflare`
+    #[arg(
+        long,
+        value_name = "NETWORK,...",
+        env = "SKEP_TRUSTED_PROXIES",
+        value_delimiter = ','
+    )]
+    trusted_proxies: Vec<net::Proxies>,
+    /// Connections of trusted proxies begin with a header of the PROXY protocol
+    #[arg(long, env = "SKEP_PROXY_PROTOCOL", requires = "trusted_proxies")]
+    proxy_protocol: bool,
+    /// Write a line of JSON for each request to this file
+    #[arg(long, value_name = "PATH", env = "SKEP_ACCESS_LOG")]
+    access_log: Option<PathBuf>,
+    /// Write the queries of requests too: they may hold secrets
+    #[arg(long, env = "SKEP_ACCESS_LOG_QUERY", requires = "access_log")]
+    access_log_query: bool,
+}
+
+impl From<Edge> for net::Edge {
+    fn from(given: Edge) -> Self {
+        Self {
+            https_addr: given.https_addr,
+            certificates: given.certificates,
+            https_redirect: given.https_redirect,
+            trusted_proxies: given.trusted_proxies,
+            proxy_protocol: given.proxy_protocol,
+            access_log: given.access_log,
+            access_log_query: given.access_log_query,
+        }
+    }
+}
+
 /// Runs the data plane until it is asked to end.
 ///
 /// # Errors
@@ -68,6 +138,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         ingress_addr: args.ingress_addr,
         admin_addr: args.admin_addr,
         admin_token: args.admin_token,
+        mesh_addr: args.mesh_addr,
+        edge: args.edge.into(),
         takeover: args.takeover,
     };
     super::run(&common, async |shutdown| {
@@ -75,7 +147,9 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             let words = json!({
                 "ready": true,
                 "ingress": addresses.ingress.to_string(),
+                "https": addresses.https.map(|it| it.to_string()),
                 "admin": addresses.admin.to_string(),
+                "mesh": addresses.mesh.to_string(),
             });
             if let Err(failure) = args.common.announce(&words) {
                 tracing::error!(%failure, "readiness cannot be told");

@@ -82,6 +82,7 @@ impl Shared {
             volumes: Vec::new(),
             host_paths: Vec::new(),
             image_address: None,
+            mesh_address: None,
             machine: Default::default(),
             ..facts
         })

@@ -1,10 +1,11 @@
 //! The route table, derived from the state: healthy allocations that are wanted running, of releases
 //! that serve.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use skep_model::route::{Backend, Route, RouteTable};
+use skep_model::id::NodeId;
+use skep_model::route::{Backend, Route, RoutePeer, RouteTable};
 use skep_model::routing::RouteSpec;
 use skep_model::service::Service;
 
@@ -25,10 +26,23 @@ impl State {
             .flat_map(|service| self.routes_of(service))
             .collect();
         routes.sort_by(|a, b| (&a.host, &a.path_prefix).cmp(&(&b.host, &b.path_prefix)));
+        let peers = self.peers_of(&routes);
         RouteTable {
             revision: self.routes_revision,
             routes,
+            peers,
         }
+    }
+
+    /// How the data planes of the nodes with backends are reached.
+    fn peers_of(&self, routes: &[Route]) -> Vec<RoutePeer> {
+        let backends = routes.iter().flat_map(|route| &route.backends);
+        let nodes: BTreeSet<NodeId> = backends.map(|backend| backend.node).collect();
+        let peer = |node: NodeId| {
+            let address = self.node(node)?.facts.mesh_address.clone()?;
+            Some(RoutePeer { node, address })
+        };
+        nodes.into_iter().filter_map(peer).collect()
     }
 
     fn routes_of(&self, service: &Service) -> Vec<Route> {

@@ -4,7 +4,7 @@ use http::header::HOST;
 use http::request::Parts;
 use skep_model::routing::Redirect;
 
-use crate::headers::Origin;
+use crate::origin::Origin;
 
 /// The address that a request for a route with this prefix is sent to; none: it is there already.
 pub(super) fn of(
@@ -13,8 +13,10 @@ pub(super) fn of(
     parts: &Parts,
     origin: &Origin,
 ) -> Option<String> {
-    let scheme = origin.scheme.to_str().ok()?;
-    let asked = parts.headers.get(HOST)?.to_str().ok()?;
+    let scheme = origin.scheme.as_str();
+    // A trusted proxy may say what its client asked for.
+    let asked = origin.host.as_ref().or_else(|| parts.headers.get(HOST));
+    let asked = asked?.to_str().ok()?;
     let target = parts.uri.path_and_query()?.as_str();
     let rest = target.strip_prefix(prefix)?;
     let (host, port) = split(asked);
@@ -55,8 +57,11 @@ mod tests {
         let request = Request::get(target).header("host", host).body(());
         let parts = request.expect("a request").into_parts().0;
         let origin = Origin {
+            client: [10, 0, 0, 9].into(),
             address: HeaderValue::from_static("10.0.0.9"),
-            scheme: HeaderValue::from_static("http"),
+            scheme: crate::origin::Scheme::Http,
+            host: None,
+            port: None,
         };
         of(redirect, prefix, &parts, &origin)
     }

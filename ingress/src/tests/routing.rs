@@ -65,8 +65,12 @@ async fn a_backend_learns_the_true_origin_and_the_asked_host() {
         .header("x-hop", "1")
         .header("accept", "*/*");
     let reply = served.client().await.send(request, "").await;
-    let expected = "GET /headers?q=1\naccept: */*\nhost: APP.test:81\nx-forwarded-for: 127.0.0.1\n\
-                    x-forwarded-host: APP.test:81\nx-forwarded-proto: http\n";
+    let id = reply.headers["x-request-id"].to_str().expect("text");
+    let expected = format!(
+        "GET /headers?q=1\naccept: */*\nhost: APP.test:81\nx-forwarded-for: 127.0.0.1\n\
+                    x-forwarded-host: APP.test:81\nx-forwarded-port: 81\nx-forwarded-proto: http\n\
+                    x-request-id: {id}\n"
+    );
     assert_eq!(reply.body, expected);
 }
 

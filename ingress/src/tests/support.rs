@@ -22,7 +22,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Backend, Closed, Ingress, Options, Route, Status, Table};
+use crate::{Backend, Closed, Ingress, Options, Place, Route, Status, Table};
 
 pub(super) const HOST: &str = "app.test";
 /// Nothing in these tests takes longer unless it is broken.
@@ -130,6 +130,12 @@ async fn answer(
                 .map_or(0, |body| body.to_bytes().len());
             Response::new(text(length.to_string()))
         }
+        "/trailers" => {
+            let whole = request.into_body().collect().await;
+            let trailers = whole.ok().and_then(|whole| whole.trailers().cloned());
+            let names: Vec<_> = trailers.iter().flat_map(HeaderMap::keys).collect();
+            Response::new(text(format!("{names:?}")))
+        }
         "/hold" => {
             gate.acquire().await.expect("open").forget();
             Response::new(text("held".to_owned()))
@@ -220,9 +226,13 @@ pub(super) struct Served {
 }
 
 pub(super) async fn serve(options: Options) -> Served {
+    serve_ingress(Ingress::new(options)).await
+}
+
+pub(super) async fn serve_ingress(ingress: Ingress) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("bound");
-    let (ingress, shutdown) = (Ingress::new(options), CancellationToken::new());
+    let shutdown = CancellationToken::new();
     let (serving, token) = (ingress.clone(), shutdown.clone());
     let task = tokio::spawn(async move { serving.serve(listener, token).await });
     Served {
@@ -255,7 +265,7 @@ pub(super) fn route(
 ) -> Route {
     let backend = |address: &SocketAddr| Backend {
         allocation: AllocationId::from_u128(u128::from(address.port())),
-        address: *address,
+        place: Place::Here(*address),
     };
     Route {
         sleeps: false,

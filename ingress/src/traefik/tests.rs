@@ -13,7 +13,7 @@ use crate::table::{Backend, Fault};
 fn route(name: &str, host: &str, path_prefix: &str, ports: &[u16]) -> Route {
     let backend = |port: &u16| Backend {
         allocation: AllocationId::from_u128(u128::from(*port)),
-        address: std::net::SocketAddr::from(([127, 0, 0, 1], *port)),
+        place: Place::Here(([127, 0, 0, 1], *port).into()),
     };
     Route {
         sleeps: false,

@@ -150,6 +150,7 @@ pub(crate) async fn keep(
             // A data plane that restarts comes back on its port: no word about the gap.
             if let Some(status) = *net.borrow_and_update() {
                 facts.ingress_port = Some(status.ingress_port).filter(|port| *port != 0);
+                facts.mesh_address = beside(images.address(), status.mesh_port);
             }
             outbox.set_facts(facts.clone());
         }
@@ -157,9 +158,22 @@ pub(crate) async fn keep(
     cancel.run_until_cancelled(keep).await;
 }
 
+/// Another port of the host of `address`; none: it is 0.
+fn beside(address: &str, port: u16) -> Option<String> {
+    let (host, _) = address.rsplit_once(':')?;
+    (port != 0).then(|| format!("{host}:{port}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_beside_another() {
+        assert_eq!(beside("[fd00::1]:7", 9).as_deref(), Some("[fd00::1]:9"));
+        assert_eq!(beside("h:7", 9).as_deref(), Some("h:9"));
+        assert_eq!(beside("h:7", 0), None);
+    }
 
     #[test]
     fn this_machine_has_a_name_cores_memory_and_a_disk() {

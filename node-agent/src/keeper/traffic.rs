@@ -20,8 +20,9 @@ impl Keeper {
         else {
             return;
         };
-        let local = |id: AllocationId| self.entries.get(&id).and_then(|entry| entry.address);
-        let content = routes::resolve(routes, self.parts.node, local);
+        let entries = self.entries.iter();
+        let local = entries.filter_map(|(id, entry)| Some((*id, entry.address?)));
+        let content = routes::resolve(routes, self.parts.node, &local.collect());
         self.traffic_changed = false;
         self.parts.wanted.send_if_modified(|wanted| {
             let same = wanted.as_deref() == Some(&content);

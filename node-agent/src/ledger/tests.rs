@@ -68,6 +68,7 @@ fn everything() -> (Vec<Change>, Contents) {
         routes: Some(Routes {
             incarnation: 1,
             table: RouteTable {
+                peers: Vec::new(),
                 revision: 5,
                 routes: Vec::new(),
             },

@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -124,6 +125,19 @@ impl Admin {
              # HELP skep_net_table_write_failures_total Route tables that could not be written to disk.\n\
              # TYPE skep_net_table_write_failures_total counter\n\
              skep_net_table_write_failures_total {failures}\n"
+        );
+        let mesh = self.tables.mesh().counters();
+        let [out, within, failed] =
+            [&mesh.out, &mesh.within, &mesh.failed].map(|it| it.load(Ordering::Relaxed));
+        let _ = write!(
+            text,
+            "# HELP skep_mesh_streams Connections to containers of other nodes, and from other nodes to ours.\n\
+             # TYPE skep_mesh_streams gauge\n\
+             skep_mesh_streams{{direction=\"out\"}} {out}\n\
+             skep_mesh_streams{{direction=\"in\"}} {within}\n\
+             # HELP skep_mesh_failures_total Connections to containers of other nodes that did not come about.\n\
+             # TYPE skep_mesh_failures_total counter\n\
+             skep_mesh_failures_total {failed}\n"
         );
         text
     }

@@ -4,8 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use skep_identity::grpc::channel_uds;
+use skep_identity::keypair::Credentials;
 use skep_proto::v1::net_client::NetClient;
-use skep_proto::v1::{IngressReading, MeasureRequest, NetStatus, NodeTable, WatchRequest};
+use skep_proto::v1::{
+    IngressReading, MeasureRequest, NetStatus, NodeCredentials, NodeTable, WatchRequest,
+};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -31,6 +34,8 @@ pub struct NetStatusLocal {
     pub drained_sequence: u64,
     /// Where apps are served.
     pub ingress_port: u16,
+    /// Where other nodes are served; 0: nowhere.
+    pub mesh_port: u16,
 }
 
 impl From<NetStatus> for NetStatusLocal {
@@ -40,6 +45,7 @@ impl From<NetStatus> for NetStatusLocal {
             drained_sequence: status.drained_sequence,
             // It was a port before it was a number.
             ingress_port: u16::try_from(status.ingress_port).unwrap_or(0),
+            mesh_port: u16::try_from(status.mesh_port).unwrap_or(0),
         }
     }
 }
@@ -68,6 +74,24 @@ impl Client {
         let mut net = self.net.clone();
         let publish = net.publish(Request::new(table));
         match timeout(PUBLISH_LIMIT, publish).await {
+            Ok(answer) => answer.map(|_| ()),
+            Err(_) => Err(Status::deadline_exceeded("the data plane does not answer")),
+        }
+    }
+
+    /// Says who this node is among other nodes.
+    ///
+    /// # Errors
+    /// `Unavailable` or `DeadlineExceeded`: the process is away; `Unimplemented`: it is older;
+    /// `InvalidArgument`: the credentials are of no use.
+    pub(crate) async fn identify(&self, own: &Credentials) -> Result<(), Status> {
+        let mut net = self.net.clone();
+        let message = NodeCredentials {
+            certificate: own.cert_chain_pem.clone(),
+            key: own.key_pem.to_string(),
+            ca: own.ca_pem.clone(),
+        };
+        match timeout(WATCH_LIMIT, net.identify(message)).await {
             Ok(answer) => answer.map(|_| ()),
             Err(_) => Err(Status::deadline_exceeded("the data plane does not answer")),
         }

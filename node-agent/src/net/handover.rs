@@ -4,7 +4,7 @@
 //!
 //! Over a socket beside the agent's, in the same private folder:
 //!
-//! 1. The successor connects. The older takes no more tables from here on, and sends its three
+//! 1. The successor connects. The older takes no more tables from here on, and sends its
 //!    listeners with the sequence up to which everything is drained there.
 //! 2. The successor loads the last table, serves, and says so. Until then nothing has changed: where it
 //!    dies, the older goes on.
@@ -30,8 +30,9 @@ use tokio::time::timeout;
 
 /// Each step of the other side: a table of the largest size is loaded within it.
 const STEP_LIMIT: Duration = Duration::from_secs(30);
-/// Listeners that change hands: apps, admin, agent.
-const LISTENERS: usize = 3;
+/// Listeners that change hands, in this order: apps, admin, agent, other nodes, and apps under TLS where they are
+/// served so.
+const MAX_LISTENERS: usize = 5;
 /// What the two say.
 const READY: u8 = b'R';
 const CONFIRMED: u8 = b'C';
@@ -68,6 +69,10 @@ pub(super) struct Listeners {
     pub(super) apps: TcpListener,
     pub(super) admin: TcpListener,
     pub(super) agent: StdUnixListener,
+    /// Other nodes, if they are served.
+    pub(super) mesh: Option<TcpListener>,
+    /// Apps under TLS, if they are served so.
+    pub(super) https: Option<TcpListener>,
 }
 
 /// The successor's side of a handover.
@@ -99,11 +104,19 @@ pub(super) async fn succeed(socket: &Path) -> Result<(Listeners, Succession), Er
     let received = timeout(STEP_LIMIT, received).await;
     let received = received.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     let (drained, fds) = received.map_err(Error::Broken)?;
-    let [apps, admin, agent] = <[OwnedFd; LISTENERS]>::try_from(fds).map_err(|_| Error::Unlike)?;
+    let mut fds = fds.into_iter();
+    let mut next = || fds.next();
+    let (Some(apps), Some(admin), Some(agent)) = (next(), next(), next()) else {
+        return Err(Error::Unlike);
+    };
+    // An older one serves no other nodes.
+    let mesh = next().map(Into::into);
     let listeners = Listeners {
+        https: next().map(Into::into),
         apps: apps.into(),
         admin: admin.into(),
         agent: agent.into(),
+        mesh,
     };
     Ok((listeners, Succession { stream, drained }))
 }
@@ -134,7 +147,7 @@ impl Succession {
 /// answers lives no table is taken; it tells what is drained.
 pub(super) async fn offer<G>(
     socket: StdUnixListener,
-    listeners: &[OwnedFd; LISTENERS],
+    listeners: &[OwnedFd],
     freeze: impl Fn() -> BoxFuture<'static, (G, u64)>,
 ) -> io::Result<Held<G>> {
     let waiting = UnixListener::from_std(socket)?;
@@ -172,11 +185,7 @@ impl<G> Held<G> {
     }
 }
 
-async fn hand_over(
-    stream: &mut UnixStream,
-    listeners: &[OwnedFd; LISTENERS],
-    drained: u64,
-) -> io::Result<()> {
+async fn hand_over(stream: &mut UnixStream, listeners: &[OwnedFd], drained: u64) -> io::Result<()> {
     stream.writable().await?;
     let to = &*stream;
     to.try_io(tokio::io::Interest::WRITABLE, || {
@@ -188,9 +197,9 @@ async fn hand_over(
     }
 }
 
-fn send(to: impl AsFd, listeners: &[OwnedFd; LISTENERS], drained: u64) -> io::Result<()> {
-    let fds = listeners.each_ref().map(|fd| fd.as_fd());
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(LISTENERS))];
+fn send(to: impl AsFd, listeners: &[OwnedFd], drained: u64) -> io::Result<()> {
+    let fds: Vec<_> = listeners.iter().map(|fd| fd.as_fd()).collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_LISTENERS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let has_room = control.push(SendAncillaryMessage::ScmRights(&fds));
     debug_assert!(has_room, "the space is made for them");
@@ -209,7 +218,7 @@ fn send(to: impl AsFd, listeners: &[OwnedFd; LISTENERS], drained: u64) -> io::Re
 
 fn receive(from: impl AsFd) -> io::Result<(u64, Vec<OwnedFd>)> {
     let mut bytes = [0; 8];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(LISTENERS))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_LISTENERS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut into = [IoSliceMut::new(&mut bytes)];
     let received = recvmsg(from, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC)?;
@@ -233,12 +242,19 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-    fn listeners(folder: &Path) -> ([OwnedFd; LISTENERS], std::net::SocketAddr) {
-        let apps = TcpListener::bind("127.0.0.1:0").expect("bound");
-        let address = apps.local_addr().expect("an address");
-        let admin = TcpListener::bind("127.0.0.1:0").expect("bound");
+    fn listeners(folder: &Path) -> (Vec<OwnedFd>, [std::net::SocketAddr; 2]) {
+        let bind = || TcpListener::bind("127.0.0.1:0").expect("bound");
+        let (apps, admin, https) = (bind(), bind(), bind());
+        let addresses = [&apps, &https].map(|it| it.local_addr().expect("an address"));
         let agent = StdUnixListener::bind(folder.join("agent")).expect("bound");
-        ([apps.into(), admin.into(), agent.into()], address)
+        let fds = vec![
+            apps.into(),
+            admin.into(),
+            agent.into(),
+            bind().into(),
+            https.into(),
+        ];
+        (fds, addresses)
     }
 
     #[tokio::test]
@@ -246,7 +262,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let socket = folder.path().join("run/net.sock");
         let bound = bind_uds(&path(&socket)).expect("bound").into_listener();
-        let (fds, address) = listeners(folder.path());
+        let (fds, [address, https]) = listeners(folder.path());
         let frozen = Arc::new(AtomicU32::new(0));
         let times = frozen.clone();
         let older = tokio::spawn(async move {
@@ -263,6 +279,8 @@ mod tests {
         let (taken, mut succession) = succeed(&socket).await.expect("the listeners");
         assert_eq!(succession.drained, 7);
         assert_eq!(taken.apps.local_addr().expect("an address"), address);
+        let encrypted = taken.https.expect("four are sent");
+        assert_eq!(encrypted.local_addr().expect("an address"), https);
         succession.ready().await.expect("confirmed");
         let held = older.await.expect("no panic");
         assert_eq!(frozen.load(Relaxed), 2);

@@ -5,9 +5,12 @@
 //! traffic goes: tables come whole from the agent, over a socket that only their user can open.
 
 mod admin;
+mod certificates;
 pub mod client;
+mod edge;
 mod handover;
 mod measure;
+mod mesh;
 mod polls;
 mod service;
 mod store;
@@ -23,14 +26,16 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use skep_identity::grpc::{self, BoundUds, UdsError};
 use skep_identity::secret_file;
-use skep_ingress::Ingress;
+pub use skep_ingress::trust::Proxies;
 use skep_proto::v1::net_server::NetServer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+pub use edge::Edge;
 use handover::Succession;
+use mesh::{Loopback, Mesh};
 use service::Service;
 use store::Store;
 use table::Tables;
@@ -57,6 +62,10 @@ pub struct Options {
     /// Where Traefik's configuration and metrics are served. Port 0: any. Not a loopback address
     /// only with a token.
     pub admin_addr: SocketAddr,
+    /// Where other nodes reach this node's containers. Port 0: any.
+    pub mesh_addr: SocketAddr,
+    /// What the ingress does beside serving: TLS, proxies in front, the access log.
+    pub edge: Edge,
     /// Take the listeners over from the data plane that serves the socket, without a connection lost.
     pub takeover: bool,
     /// Bearer token for all of the admin endpoint but its health checks.
@@ -68,8 +77,12 @@ pub struct Options {
 pub struct Addresses {
     /// Apps.
     pub ingress: SocketAddr,
+    /// Apps under TLS, if they are served so.
+    pub https: Option<SocketAddr>,
     /// Traefik's configuration, metrics and health.
     pub admin: SocketAddr,
+    /// Other nodes.
+    pub mesh: SocketAddr,
 }
 
 /// The process cannot start, or cannot go on.
@@ -84,6 +97,9 @@ pub enum Error {
     /// The token proves nothing.
     #[error("the admin token is empty: set one, or none at all")]
     EmptyToken,
+    /// What the ingress is told does not fit together.
+    #[error(transparent)]
+    Edge(#[from] edge::Error),
     /// The folder for the table and its key.
     #[error("the data folder")]
     DataDir(#[from] secret_file::Error),
@@ -117,6 +133,7 @@ pub enum Error {
 struct Prepared {
     store: Store,
     last: Option<skep_proto::v1::NodeTable>,
+    own: Option<skep_proto::v1::NodeCredentials>,
 }
 
 /// Where it listens.
@@ -124,8 +141,10 @@ struct Sockets {
     apps: TcpListener,
     admin: TcpListener,
     agent: BoundUds,
-    /// Handles of the three, for a successor.
-    handles: [OwnedFd; 3],
+    mesh: std::net::TcpListener,
+    https: Option<TcpListener>,
+    /// Handles of all, for a successor.
+    handles: Vec<OwnedFd>,
 }
 
 /// Runs the data plane until `shutdown`; then lets open requests end, for 10 s at most. Calls
@@ -142,20 +161,32 @@ pub async fn run(
     check(&options)?;
     let (sockets, mut succession) = sockets(&options).await?;
     let data_dir = options.data_dir.clone();
-    let prepared = tokio::task::spawn_blocking(move || prepare(data_dir)).await??;
-    let ingress = Ingress::new(skep_ingress::Options {
-        drain_timeout: DRAIN_LIMIT,
-        ..Default::default()
-    });
+    let edge = options.edge.clone();
+    let mesh = Mesh::new();
+    let reach = mesh.clone();
+    let start = move || Ok::<_, Error>((prepare(data_dir)?, edge::start(&edge, reach)?));
+    let (prepared, (ingress, log)) = tokio::task::spawn_blocking(start).await??;
+    if let Some(own) = &prepared.own {
+        table::identify(&mesh, own.clone());
+    }
+    let handed = CancellationToken::new();
     let predecessor = watch::Sender::new(succession.as_ref().map(|older| older.drained));
-    let tables = Tables::new(ingress.clone(), prepared.store, predecessor.subscribe());
+    let loopback = Loopback::new(mesh.clone(), handed.clone());
+    let tables = Tables::new(
+        ingress.clone(),
+        prepared.store,
+        (mesh.clone(), loopback),
+        predecessor.subscribe(),
+    );
     let tables = Arc::new(tables);
     if let Some(last) = prepared.last {
         tables.restore(&last);
     }
     let addresses = Addresses {
         ingress: address_of("apps", options.ingress_addr, &sockets.apps)?,
+        https: edge::address_of(&options.edge, sockets.https.as_ref())?,
         admin: address_of("the admin endpoint", options.admin_addr, &sockets.admin)?,
+        mesh: (sockets.mesh.local_addr()).map_err(failed("other nodes", options.mesh_addr))?,
     };
     // The agent still hears what is drained while the ingress drains.
     let closing = CancellationToken::new();
@@ -167,7 +198,7 @@ pub async fn run(
     ));
     let service = Service::new(
         Arc::clone(&tables),
-        addresses.ingress.port(),
+        (addresses.ingress.port(), addresses.mesh.port()),
         closing.clone(),
     );
     let server = NetServer::new(service).max_decoding_message_size(MAX_TABLE_BYTES);
@@ -176,17 +207,29 @@ pub async fn run(
         .add_service(server)
         .serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned());
     let mut agent = tokio::spawn(agent);
-    let handed = CancellationToken::new();
-    let mut apps = {
-        let (ingress, shutdown, handed) = (ingress.clone(), shutdown.clone(), handed.clone());
-        let listener = sockets.apps;
-        tokio::spawn(async move {
-            let handover = (handed, HANDOVER_LIMIT);
-            ingress
-                .serve_or_hand_over(listener, shutdown, handover)
-                .await
-        })
+    let until = shutdown.child_token();
+    let others = {
+        let handed = handed.clone();
+        let drain = move || match handed.is_cancelled() {
+            true => HANDOVER_LIMIT,
+            false => DRAIN_LIMIT,
+        };
+        tokio::spawn(mesh::serve(sockets.mesh, mesh, until.clone(), drain))
     };
+    let mut apps = {
+        let listeners = (sockets.apps, sockets.https);
+        let ends = (shutdown.clone(), handed.clone());
+        tokio::spawn(edge::serve(ingress.clone(), listeners, ends))
+    };
+    if let Some(folder) = options.edge.certificates {
+        let hangups = certificates::hangups().map_err(edge::Error::from)?;
+        tokio::spawn(certificates::follow(
+            folder,
+            ingress,
+            hangups,
+            closing.clone(),
+        ));
+    }
     if let Some(older) = &mut succession {
         older.ready().await?;
     }
@@ -211,7 +254,7 @@ pub async fn run(
     tracing::info!(ingress = %addresses.ingress, admin = %addresses.admin, "the data plane serves");
     let mut held = None;
     let closed = tokio::select! {
-        closed = &mut apps => closed?,
+        closed = &mut apps => closed??,
         ended = &mut agent => {
             apps.abort();
             return Ok(ended??);
@@ -219,15 +262,21 @@ pub async fn run(
         successor = &mut successor => {
             let successor = held.insert(successor.map_err(Error::Serve)?);
             handed.cancel();
+            until.cancel();
             closing.cancel();
             successor.confirm().await;
             tracing::info!("a successor serves: finishing what is open");
-            apps.await?
+            apps.await??
         }
     };
     tracing::info!(cut = closed.cut, "the ingress has drained");
     closing.cancel();
-    let all = async { (agent.await, admin.await) };
+    // Has a limit of its own, which began with that of the ingress.
+    if let Ok(Err(error)) = others.await {
+        tracing::error!(%error, "serving other nodes ended");
+    }
+    let log = tokio::task::spawn_blocking(move || drop(log));
+    let all = async { (agent.await, admin.await, log.await) };
     // Whoever holds a connection open beyond that is cut off by the end of the process.
     let _ = timeout(CLOSE_LIMIT, all).await;
     // The successor's names are the same.
@@ -248,21 +297,24 @@ fn drained(tables: &Tables) -> u64 {
         .map_or(here, |older| here.min(older))
 }
 
+fn failed(what: &'static str, address: SocketAddr) -> impl Fn(io::Error) -> Error + Copy {
+    move |source| Error::Listen {
+        what,
+        address,
+        source,
+    }
+}
+
 /// Listens, or takes the listeners of the data plane that runs.
 async fn sockets(options: &Options) -> Result<(Sockets, Option<Succession>), Error> {
-    let failed = |what: &'static str, address: SocketAddr| {
-        move |source| Error::Listen {
-            what,
-            address,
-            source,
-        }
-    };
     let apps_failed = failed("apps", options.ingress_addr);
     let admin_failed = failed("the admin endpoint", options.admin_addr);
-    let (apps, admin, agent, succession) = if options.takeover {
+    let mesh_failed = failed("other nodes", options.mesh_addr);
+    let (apps, admin, agent, given, succession) = if options.takeover {
         let (given, succession) = handover::succeed(&options.socket).await?;
         let agent = BoundUds::inherited(&options.socket, given.agent)?;
-        (given.apps, given.admin, agent, Some(succession))
+        let rest = (given.mesh, given.https);
+        (given.apps, given.admin, agent, rest, Some(succession))
     } else {
         // The agent's first: it keeps a second process from the same data.
         let agent = bind(options.socket.clone()).await?;
@@ -270,13 +322,24 @@ async fn sockets(options: &Options) -> Result<(Sockets, Option<Succession>), Err
         let admin = listen("the admin endpoint", options.admin_addr).await?;
         let apps = apps.into_std().map_err(apps_failed)?;
         let admin = admin.into_std().map_err(admin_failed)?;
-        (apps, admin, agent, None)
+        (apps, admin, agent, (None, None), None)
     };
-    let handles = [
+    let (given_mesh, given_https) = given;
+    let mesh = match given_mesh {
+        Some(mesh) => mesh,
+        None => std::net::TcpListener::bind(options.mesh_addr).map_err(mesh_failed)?,
+    };
+    let https = edge::listen(&options.edge, given_https)?;
+    let mut handles = vec![
         apps.try_clone().map_err(apps_failed)?.into(),
         admin.try_clone().map_err(admin_failed)?.into(),
         agent.duplicate().map_err(Error::Serve)?,
+        mesh.try_clone().map_err(mesh_failed)?.into(),
     ];
+    mesh.set_nonblocking(true).map_err(mesh_failed)?;
+    if let Some(https) = &https {
+        handles.push(https.try_clone().map_err(apps_failed)?.into());
+    }
     let tokio_of = |listener: std::net::TcpListener| {
         listener.set_nonblocking(true)?;
         TcpListener::from_std(listener)
@@ -285,6 +348,8 @@ async fn sockets(options: &Options) -> Result<(Sockets, Option<Succession>), Err
         apps: tokio_of(apps).map_err(apps_failed)?,
         admin: tokio_of(admin).map_err(admin_failed)?,
         agent,
+        mesh,
+        https: https.map(tokio_of).transpose().map_err(apps_failed)?,
         handles,
     };
     Ok((sockets, succession))
@@ -295,6 +360,7 @@ async fn bind(path: PathBuf) -> Result<BoundUds, Error> {
 }
 
 fn check(options: &Options) -> Result<(), Error> {
+    options.edge.check()?;
     match options.admin_token.as_deref() {
         Some("") => Err(Error::EmptyToken),
         None if !options.admin_addr.ip().is_loopback() => Err(Error::Exposed {
@@ -307,8 +373,8 @@ fn check(options: &Options) -> Result<(), Error> {
 /// Everything at the start that waits for the disk.
 fn prepare(data_dir: PathBuf) -> Result<Prepared, Error> {
     let store = Store::open(data_dir)?;
-    let last = store.load();
-    Ok(Prepared { store, last })
+    let (last, own) = (store.load(), store.identity());
+    Ok(Prepared { store, last, own })
 }
 
 async fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {

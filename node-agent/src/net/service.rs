@@ -6,7 +6,8 @@ use std::sync::Arc;
 use futures_util::Stream;
 use skep_proto::v1::net_server::Net;
 use skep_proto::v1::{
-    IngressReading, MeasureRequest, NetStatus, NodeTable, Published, WatchRequest,
+    Identified, IngressReading, MeasureRequest, NetStatus, NodeCredentials, NodeTable, Published,
+    WatchRequest,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -25,16 +26,17 @@ const READING_QUEUE: usize = 1;
 #[derive(Debug)]
 pub(super) struct Service {
     tables: Arc<Tables>,
-    ingress_port: u16,
+    /// Of apps, and of other nodes.
+    ports: (u16, u16),
     closing: CancellationToken,
     life: Life,
 }
 
 impl Service {
-    pub(super) fn new(tables: Arc<Tables>, ingress_port: u16, closing: CancellationToken) -> Self {
+    pub(super) fn new(tables: Arc<Tables>, ports: (u16, u16), closing: CancellationToken) -> Self {
         Self {
             tables,
-            ingress_port,
+            ports,
             closing,
             life: Life::begin(),
         }
@@ -57,6 +59,20 @@ impl Net for Service {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<NetStatus, Status>> + Send>>;
     type MeasureStream = Pin<Box<dyn Stream<Item = Result<IngressReading, Status>> + Send>>;
 
+    async fn identify(
+        &self,
+        request: Request<NodeCredentials>,
+    ) -> Result<Response<Identified>, Status> {
+        let tables = Arc::clone(&self.tables);
+        let own = request.into_inner();
+        let known = tokio::spawn(async move { tables.identify(own).await }).await;
+        match known {
+            Ok(Ok(())) => Ok(Response::new(Identified {})),
+            Ok(Err(error)) => Err(Status::invalid_argument(crate::error_chain(&error))),
+            Err(_) => Err(Status::internal("taking the identity panicked")),
+        }
+    }
+
     async fn publish(&self, request: Request<NodeTable>) -> Result<Response<Published>, Status> {
         let tables = Arc::clone(&self.tables);
         let message = request.into_inner();
@@ -71,7 +87,7 @@ impl Net for Service {
 
     async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let (sender, receiver) = mpsc::channel(STATUS_QUEUE);
-        let follow = follow(Arc::clone(&self.tables), self.ingress_port, sender);
+        let follow = follow(Arc::clone(&self.tables), self.ports, sender);
         self.until_closing(follow);
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
@@ -87,7 +103,11 @@ impl Net for Service {
 }
 
 /// Sends the progress at once and at every change, until nobody listens.
-async fn follow(tables: Arc<Tables>, port: u16, sender: mpsc::Sender<Result<NetStatus, Status>>) {
+async fn follow(
+    tables: Arc<Tables>,
+    (apps, mesh): (u16, u16),
+    sender: mpsc::Sender<Result<NetStatus, Status>>,
+) {
     let mut ingress = tables.ingress().status();
     let mut kept = tables.kept();
     let mut fetched = tables.fetched();
@@ -111,7 +131,8 @@ async fn follow(tables: Arc<Tables>, port: u16, sender: mpsc::Sender<Result<NetS
                 .min(kept_now)
                 .min(settled)
                 .min(before),
-            ingress_port: u32::from(port),
+            ingress_port: u32::from(apps),
+            mesh_port: u32::from(mesh),
         };
         if told.as_ref() != Some(&progress) {
             if sender.send(Ok(progress)).await.is_err() {

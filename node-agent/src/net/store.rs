@@ -1,7 +1,8 @@
-//! The last table on disk, sealed under a key of this node. Every function blocks on the disk.
+//! The last table and who this node is, on disk, sealed under a key of this node. Every function blocks on
+//! the disk.
 //!
 //! Format, version 1: `SKEPNET` and one byte of version, then the sealed prost message. A file
-//! that does not open is moved aside: a table is only a copy of what the agent knows.
+//! that does not open is moved aside: all of it is only a copy of what the agent knows.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -10,16 +11,31 @@ use std::path::PathBuf;
 use prost::Message;
 use skep_identity::seal::{KEY_LEN, SealingKey};
 use skep_identity::{random, seal, secret_file};
-use skep_proto::v1::NodeTable;
+use skep_proto::v1::{NodeCredentials, NodeTable};
 
 use super::MAX_TABLE_BYTES;
 
-const TABLE_FILE: &str = "table";
+/// A message in a file of its own.
+trait Kept: Message + Default {
+    const FILE: &'static str;
+    /// What it is sealed for.
+    const CONTEXT: &'static str;
+}
+
+impl Kept for NodeTable {
+    const FILE: &'static str = "table";
+    const CONTEXT: &'static str = "skep node table 1";
+}
+
+impl Kept for NodeCredentials {
+    const FILE: &'static str = "identity";
+    const CONTEXT: &'static str = "skep node identity 1";
+}
+
 const KEY_FILE: &str = "table.key";
 /// A file is kept under its name with this, for a person to look at; one of each at most.
 const ASIDE: &str = "damaged";
 const MAGIC: &[u8; 8] = b"SKEPNET\x01";
-const CONTEXT: &str = "skep node table 1";
 /// What sealing and the header add is far below this.
 const MAX_FILE_BYTES: u64 = MAX_TABLE_BYTES as u64 + 1_024;
 
@@ -58,28 +74,48 @@ impl Store {
 
     /// The last table; none: there is none that can be used.
     pub(super) fn load(&self) -> Option<NodeTable> {
+        self.read_or_move()
+    }
+
+    /// Who this node was last; none: it is not known.
+    pub(super) fn identity(&self) -> Option<NodeCredentials> {
+        self.read_or_move()
+    }
+
+    /// Keeps `table` instead of the last one: after a crash there is one or the other.
+    pub(super) fn save(&self, table: &NodeTable) -> Result<(), secret_file::Error> {
+        self.write(table)
+    }
+
+    /// Keeps who this node is.
+    pub(super) fn save_identity(&self, own: &NodeCredentials) -> Result<(), secret_file::Error> {
+        self.write(own)
+    }
+
+    fn read_or_move<M: Kept>(&self) -> Option<M> {
         match self.read() {
-            Ok(table) => table,
+            Ok(kept) => kept,
             Err(damage) => {
                 tracing::error!(
                     error = &damage as &dyn std::error::Error,
-                    "the table on disk is damaged: moved aside, starting without"
+                    file = M::FILE,
+                    "a file of the data plane is damaged: moved aside, starting without"
                 );
-                move_aside(&self.folder, TABLE_FILE);
+                move_aside(&self.folder, M::FILE);
                 None
             }
         }
     }
 
-    /// Keeps `table` instead of the last one: after a crash there is one or the other.
-    pub(super) fn save(&self, table: &NodeTable) -> Result<(), secret_file::Error> {
+    fn write<M: Kept>(&self, message: &M) -> Result<(), secret_file::Error> {
         let mut bytes = MAGIC.to_vec();
-        bytes.extend(self.key.seal(CONTEXT, &table.encode_to_vec()));
-        secret_file::write_private(&self.folder.join(TABLE_FILE), &bytes)
+        let plain = zeroize::Zeroizing::new(message.encode_to_vec());
+        bytes.extend(self.key.seal(M::CONTEXT, &plain));
+        secret_file::write_private(&self.folder.join(M::FILE), &bytes)
     }
 
-    fn read(&self) -> Result<Option<NodeTable>, Damage> {
-        let file = match File::open(self.folder.join(TABLE_FILE)) {
+    fn read<M: Kept>(&self) -> Result<Option<M>, Damage> {
+        let file = match File::open(self.folder.join(M::FILE)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Damage::Read(error)),
@@ -92,8 +128,8 @@ impl Store {
             return Err(Damage::Size);
         }
         let sealed = bytes.strip_prefix(MAGIC).ok_or(Damage::Format)?;
-        let opened = self.key.open(CONTEXT, sealed)?;
-        Ok(Some(NodeTable::decode(&opened[..])?))
+        let opened = self.key.open(M::CONTEXT, sealed)?;
+        Ok(Some(M::decode(&opened[..])?))
     }
 }
 

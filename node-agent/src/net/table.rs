@@ -1,19 +1,24 @@
 //! The table in use: taken from the agent, given to the ingress, kept on disk, rendered for
 //! Traefik. Tables only go forward.
 
-use std::net::SocketAddr;
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use skep_ingress::{Backend, Ingress, Route, Table, traefik};
-use skep_model::id::{AllocationId, ServiceId};
+use skep_identity::keypair::Credentials;
+use skep_identity::tls::LoadError;
+use skep_ingress::{Backend, Ingress, Place, Route, Table, traefik};
+use skep_model::id::{AllocationId, NodeId, ServiceId};
 use skep_proto::convert::{id_bits, rules_in};
-use skep_proto::v1::{NodeBackend, NodeRoute, NodeTable};
+use skep_proto::v1::{NodeBackend, NodeCredentials, NodeEndpoint, NodePeer, NodeRoute, NodeTable};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use zeroize::Zeroizing;
 
+use super::mesh::{Loopback, Mesh};
 use super::polls::Polls;
 use super::store::Store;
 
@@ -31,6 +36,19 @@ pub(super) enum Error {
         /// What was given.
         address: String,
     },
+    /// A container's address.
+    #[error("`{ip}` is not the address of a container")]
+    Endpoint {
+        /// What was given.
+        ip: String,
+    },
+}
+
+/// What a message means.
+struct Understood {
+    table: Table,
+    peers: HashMap<NodeId, String>,
+    local: HashMap<AllocationId, IpAddr>,
 }
 
 /// One table with what is made of it.
@@ -42,10 +60,11 @@ pub(super) struct Current {
 }
 
 impl Current {
-    /// Traefik's dynamic configuration.
-    pub(super) fn traefik(&self) -> Bytes {
+    /// Traefik's dynamic configuration: it reaches other nodes by addresses of this one.
+    fn traefik(&self, loopback: &Loopback) -> Bytes {
         let render = || {
-            let rendered = traefik::render(&self.table, &traefik::Options::default());
+            let table = loopback.localize(&self.table);
+            let rendered = traefik::render(&table, &traefik::Options::default());
             Bytes::from(rendered.body)
         };
         self.body.get_or_init(render).clone()
@@ -62,6 +81,8 @@ impl Current {
 pub(super) struct Tables {
     ingress: Ingress,
     store: Arc<Store>,
+    mesh: Arc<Mesh>,
+    loopback: Loopback,
     /// Held while a table is taken: one after the other.
     taking: Arc<Mutex<()>>,
     /// What is drained in the process that this one took over from; none: it is gone.
@@ -79,11 +100,14 @@ impl Tables {
     pub(super) fn new(
         ingress: Ingress,
         store: Store,
+        (mesh, loopback): (Arc<Mesh>, Loopback),
         predecessor: watch::Receiver<Option<u64>>,
     ) -> Self {
         Self {
             ingress,
             store: Arc::new(store),
+            mesh,
+            loopback,
             taking: Arc::default(),
             predecessor,
             current: RwLock::new(None),
@@ -96,15 +120,16 @@ impl Tables {
 
     /// Uses the table that was kept on disk: before anything else is taken.
     pub(super) fn restore(&self, last: &NodeTable) {
-        match table(last) {
-            Ok(table) => {
+        match understand(last) {
+            Ok(understood) => {
+                let table = &understood.table;
                 tracing::info!(
                     sequence = table.revision,
                     routes = table.routes.len(),
                     "serving the table from disk"
                 );
                 self.kept.send_replace(table.revision);
-                self.apply(table);
+                self.apply(understood);
             }
             Err(error) => {
                 tracing::error!(%error, "the table on disk cannot be used: starting without")
@@ -116,9 +141,9 @@ impl Tables {
     /// returns no new request can use an older table, not even after a crash: an allocation that
     /// stops then may leave its address to another, which old tables would send its traffic to.
     pub(super) async fn take(&self, message: NodeTable) -> Result<(), Error> {
-        let table = table(&message)?;
+        let understood = understand(&message)?;
         let _one_at_a_time = self.taking.lock().await;
-        let sequence = table.revision;
+        let sequence = understood.table.revision;
         if self
             .current()
             .is_some_and(|current| current.sequence() >= sequence)
@@ -126,7 +151,7 @@ impl Tables {
             tracing::debug!(sequence, "an older table is left alone");
             return Ok(());
         }
-        self.apply(table);
+        self.apply(understood);
         let store = Arc::clone(&self.store);
         let saved = tokio::task::spawn_blocking(move || store.save(&message)).await;
         match saved {
@@ -137,6 +162,22 @@ impl Tables {
         }
         self.kept.send_replace(sequence);
         Ok(())
+    }
+
+    /// Is this node from now on, and after a restart.
+    pub(super) async fn identify(&self, own: NodeCredentials) -> Result<(), LoadError> {
+        self.mesh.identify(&credentials(own.clone()))?;
+        let store = Arc::clone(&self.store);
+        let saved = tokio::task::spawn_blocking(move || store.save_identity(&own)).await;
+        if let Ok(Err(error)) = saved {
+            let why = crate::error_chain(&error);
+            tracing::error!(%why, "who this node is is not on disk: after a restart other nodes are not reached until the agent speaks");
+        }
+        Ok(())
+    }
+
+    pub(super) fn mesh(&self) -> &Mesh {
+        &self.mesh
     }
 
     /// No table is taken while what this answers lives.
@@ -157,7 +198,14 @@ impl Tables {
         );
     }
 
-    fn apply(&self, table: Table) {
+    fn apply(&self, understood: Understood) {
+        let Understood {
+            table,
+            peers,
+            local,
+        } = understood;
+        // Before the table that needs it.
+        self.mesh.publish(peers, local);
         let current = Current {
             table: table.clone(),
             body: OnceLock::new(),
@@ -186,7 +234,7 @@ impl Tables {
             *newest = sequence.max(*newest);
             is_newer
         });
-        Some(current.traefik())
+        Some(current.traefik(&self.loopback))
     }
 
     /// The newest sequence that Traefik surely uses, where one polls, and when time changes that.
@@ -209,26 +257,65 @@ impl Tables {
     }
 }
 
-fn table(message: &NodeTable) -> Result<Table, Error> {
+/// Uses what was kept on disk.
+pub(super) fn identify(mesh: &Mesh, own: NodeCredentials) {
+    if let Err(error) = mesh.identify(&credentials(own)) {
+        let why = crate::error_chain(&error);
+        tracing::error!(%why, "who this node is cannot be read from disk: other nodes are not reached until the agent speaks");
+    }
+}
+
+fn credentials(own: NodeCredentials) -> Credentials {
+    Credentials {
+        cert_chain_pem: own.certificate,
+        key_pem: Zeroizing::new(own.key),
+        ca_pem: own.ca,
+    }
+}
+
+fn understand(message: &NodeTable) -> Result<Understood, Error> {
     let all = message.routes.iter().chain(&message.ruled);
     let routes = all.map(route).collect::<Result<_, _>>()?;
-    Ok(Table {
-        revision: message.sequence,
-        routes,
+    let peer = |peer: &NodePeer| {
+        let node = NodeId::from_u128(id_bits("node", &peer.node)?);
+        Ok::<_, Error>((node, peer.address.clone()))
+    };
+    let endpoint = |endpoint: &NodeEndpoint| {
+        let allocation = AllocationId::from_u128(id_bits("allocation", &endpoint.allocation)?);
+        let ip = endpoint.ip.parse().map_err(|_| Error::Endpoint {
+            ip: endpoint.ip.clone(),
+        })?;
+        Ok::<_, Error>((allocation, ip))
+    };
+    Ok(Understood {
+        table: Table {
+            revision: message.sequence,
+            routes,
+        },
+        peers: message.peers.iter().map(peer).collect::<Result<_, _>>()?,
+        local: message
+            .endpoints
+            .iter()
+            .map(endpoint)
+            .collect::<Result<_, _>>()?,
     })
 }
 
 fn route(message: &NodeRoute) -> Result<Route, Error> {
     let backend = |backend: &NodeBackend| {
-        let address: SocketAddr = backend.address.parse().map_err(|_| Error::Address {
+        let refused = || Error::Address {
             route: message.name.clone(),
             address: backend.address.clone(),
-        })?;
+        };
+        let place = match backend.address.is_empty() {
+            false => Place::Here(backend.address.parse().map_err(|_| refused())?),
+            true => Place::There {
+                node: NodeId::from_u128(id_bits("node", &backend.node)?),
+                port: u16::try_from(backend.port).map_err(|_| refused())?,
+            },
+        };
         let allocation = AllocationId::from_u128(id_bits("allocation", &backend.allocation)?);
-        Ok::<_, Error>(Backend {
-            allocation,
-            address,
-        })
+        Ok::<_, Error>(Backend { allocation, place })
     };
     Ok(Route {
         host: message.host.clone(),

@@ -9,6 +9,8 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+mod edge;
+
 use super::client::{Client, NetStatusLocal};
 use super::*;
 
@@ -30,6 +32,8 @@ fn options(dir: &Path) -> Options {
         socket: dir.join("run/net.sock"),
         ingress_addr: LOOPBACK,
         admin_addr: LOOPBACK,
+        mesh_addr: LOOPBACK,
+        edge: Edge::default(),
         takeover: false,
         admin_token: None,
     }
@@ -114,10 +118,13 @@ fn table(sequence: u64, backends: &[SocketAddr]) -> NodeTable {
     let backend = |(index, address): (usize, &SocketAddr)| NodeBackend {
         allocation: id_bytes(index as u128 + 1),
         address: address.to_string(),
+        ..NodeBackend::default()
     };
     NodeTable {
         sequence,
         revision: sequence,
+        peers: Vec::new(),
+        endpoints: Vec::new(),
         routes: vec![NodeRoute {
             sleeps: false,
             host: "app.example".to_owned(),
@@ -169,7 +176,8 @@ async fn a_published_table_serves_and_survives_a_restart() {
         Some(NetStatusLocal {
             applied_sequence: 7,
             drained_sequence: 7,
-            ingress_port: port
+            ingress_port: port,
+            mesh_port: net.addresses.mesh.port(),
         })
     );
     net.stop().await;
@@ -295,6 +303,7 @@ async fn what_means_nothing_is_refused_and_the_old_table_serves_on() {
     bad_address.routes[0].backends.push(NodeBackend {
         allocation: id_bytes(1),
         address: "web:80".to_owned(),
+        ..NodeBackend::default()
     });
     let mut bad_id = table(4, &[]);
     bad_id.routes[0].service = vec![1];

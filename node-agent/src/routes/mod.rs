@@ -3,15 +3,18 @@
 //! and it is healthy here.
 
 mod book;
+mod introduce;
 mod publish;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use skep_model::id::{AllocationId, NodeId};
-use skep_model::route::Backend;
+use skep_model::route::{Backend, RoutePeer};
 use skep_proto::convert::{id_bytes, rules_out};
 use skep_proto::v1;
 
+pub(crate) use introduce::introduce;
 pub(crate) use publish::Publisher;
 
 use crate::ledger::Routes;
@@ -32,21 +35,46 @@ pub(crate) struct Content {
     pub(crate) version: Version,
     /// The routes.
     pub(crate) routes: Vec<v1::NodeRoute>,
+    /// How the other nodes with backends are reached.
+    pub(crate) peers: Vec<v1::NodePeer>,
+    /// What of this node is fit for traffic, also from other nodes, in the order of the ids.
+    pub(crate) endpoints: Vec<v1::NodeEndpoint>,
 }
 
-/// `held` as `node` serves it: `local` gives the address of an allocation that is fit for traffic.
-/// Backends of other nodes are left out: a node sends traffic to its own containers alone.
+/// `held` as `node` serves it: `local` has the addresses of its allocations that are fit for traffic. What
+/// runs here is judged by this node alone, what runs elsewhere as the server says; a node whose data plane
+/// takes no traffic of others is left out.
 pub(crate) fn resolve(
     held: &Routes,
     node: NodeId,
-    local: impl Fn(AllocationId) -> Option<IpAddr>,
+    local: &BTreeMap<AllocationId, IpAddr>,
 ) -> Content {
+    let others = held.table.peers.iter().filter(|peer| peer.node != node);
+    let reached: BTreeSet<NodeId> = others.clone().map(|peer| peer.node).collect();
     let resolve = |backend: &Backend| {
-        let address = local(backend.allocation).filter(|_| backend.node == node)?;
-        Some(v1::NodeBackend {
-            allocation: id_bytes(backend.allocation.as_u128()),
-            address: SocketAddr::new(address, backend.port).to_string(),
+        let allocation = id_bytes(backend.allocation.as_u128());
+        if backend.node == node {
+            let address = local.get(&backend.allocation)?;
+            return Some(v1::NodeBackend {
+                allocation,
+                address: SocketAddr::new(*address, backend.port).to_string(),
+                ..v1::NodeBackend::default()
+            });
+        }
+        reached.contains(&backend.node).then(|| v1::NodeBackend {
+            allocation,
+            address: String::new(),
+            node: id_bytes(backend.node.as_u128()),
+            port: u32::from(backend.port),
         })
+    };
+    let endpoint = |(allocation, ip): (&AllocationId, &IpAddr)| v1::NodeEndpoint {
+        allocation: id_bytes(allocation.as_u128()),
+        ip: ip.to_string(),
+    };
+    let peer = |peer: &RoutePeer| v1::NodePeer {
+        node: id_bytes(peer.node.as_u128()),
+        address: peer.address.clone(),
     };
     let routes = held.table.routes.iter().map(|route| v1::NodeRoute {
         host: route.host.clone(),
@@ -60,6 +88,8 @@ pub(crate) fn resolve(
     Content {
         version: held.version(),
         routes: routes.collect(),
+        peers: others.map(peer).collect(),
+        endpoints: local.iter().map(endpoint).collect(),
     }
 }
 
@@ -74,7 +104,7 @@ mod tests {
 
     #[test]
     fn only_what_is_wanted_here_and_healthy_gets_in() {
-        let (here, there) = (NodeId::from_u128(1), NodeId::from_u128(2));
+        let [here, there, silent] = [1, 2, 3].map(NodeId::from_u128);
         let backend = |node, allocation| Backend {
             node,
             allocation: AllocationId::from_u128(allocation),
@@ -87,25 +117,40 @@ mod tests {
                 path_prefix: "/".into(),
                 service: ServiceId::from_u128(3),
                 name: "a".into(),
-                backends: vec![backend(here, 10), backend(here, 11), backend(there, 12)],
+                backends: vec![
+                    backend(here, 10),
+                    backend(here, 11),
+                    backend(there, 12),
+                    backend(silent, 14),
+                ],
                 sleeps: false,
                 rules: None,
             }],
+            peers: vec![RoutePeer {
+                node: there,
+                address: "10.0.0.2:7075".into(),
+            }],
         };
-        // 11 is not healthy; 13 is, but nobody wants it.
-        let healthy = [10, 12, 13].map(AllocationId::from_u128);
+        // 11 is not healthy; 13 is, and has no route.
         let address = IpAddr::V4(Ipv4Addr::new(172, 17, 0, 2));
         let held = Routes {
             incarnation: 2,
             table,
         };
-        let content = resolve(&held, here, |id| healthy.contains(&id).then_some(address));
+        let healthy = [10, 13].map(|id| (AllocationId::from_u128(id), address));
+        let content = resolve(&held, here, &healthy.into());
         let backends = &content.routes[0].backends;
         assert_eq!(
             (content.version.incarnation, content.version.revision),
             (2, 9)
         );
-        assert_eq!(backends.len(), 1);
-        assert_eq!(backends[0].address, "172.17.0.2:80");
+        let told: Vec<_> = backends
+            .iter()
+            .map(|it| (it.address.as_str(), it.port))
+            .collect();
+        assert_eq!(told, [("172.17.0.2:80", 0), ("", 80)]);
+        assert_eq!(backends[1].node, id_bytes(there.as_u128()));
+        assert_eq!(content.peers.len(), 1);
+        assert_eq!(content.endpoints.len(), 2);
     }
 }

@@ -40,7 +40,8 @@ impl Publisher {
     /// Publishes until `cancel`.
     pub(crate) async fn run(mut self, cancel: CancellationToken) {
         let mut book = Book::default();
-        let mut served: Option<Arc<Content>> = None;
+        // And whether the data plane has a way to other nodes.
+        let mut served: Option<(Arc<Content>, bool)> = None;
         let mut since = Instant::now();
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         let mut check = interval(CHECK_INTERVAL);
@@ -52,13 +53,14 @@ impl Publisher {
                 status.applied_sequence < book.last_sequence() && since.elapsed() >= CHECK_INTERVAL
             };
             if let (Some(content), Some(status)) = (wanted, status)
-                && (served.as_ref() != Some(&content) || lost(status))
+                && let wanted = (content, status.mesh_port != 0)
+                && (served.as_ref() != Some(&wanted) || lost(status))
             {
                 let sequence = book.next_sequence(status.applied_sequence);
-                match self.publish(sequence, &content).await {
+                match self.publish(sequence, &wanted).await {
                     Ok(()) => {
-                        book.published(sequence, content.version);
-                        served = Some(content);
+                        book.published(sequence, wanted.0.version);
+                        served = Some(wanted);
                         since = Instant::now();
                         backoff.reset();
                     }
@@ -89,13 +91,25 @@ impl Publisher {
         }
     }
 
-    async fn publish(&self, sequence: u64, content: &Content) -> Result<(), tonic::Status> {
-        let (ruled, routes) = apart(&content.routes);
+    async fn publish(
+        &self,
+        sequence: u64,
+        (content, has_mesh): &(Arc<Content>, bool),
+    ) -> Result<(), tonic::Status> {
+        let mut routes = content.routes.clone();
+        if !has_mesh {
+            // An older data plane refuses a table that names other nodes.
+            let backends = routes.iter_mut().map(|route| &mut route.backends);
+            backends.for_each(|it| it.retain(|backend| !backend.address.is_empty()));
+        }
+        let (ruled, routes) = apart(&routes);
         let table = v1::NodeTable {
             sequence,
             revision: content.version.revision,
             routes,
             ruled,
+            peers: content.peers.clone(),
+            endpoints: content.endpoints.clone(),
         };
         match timeout(PUBLISH_TIMEOUT, self.client.publish(table)).await {
             Ok(published) => published,

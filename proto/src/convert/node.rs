@@ -27,6 +27,7 @@ impl From<&Facts> for v1::Facts {
             volumes: facts.volumes.iter().map(Into::into).collect(),
             host_paths: facts.host_paths.clone(),
             image_address: facts.image_address.clone().unwrap_or_default(),
+            mesh_address: facts.mesh_address.clone().unwrap_or_default(),
             machine: (!facts.machine.is_silent()).then(|| (&facts.machine).into()),
         }
     }
@@ -53,13 +54,18 @@ impl TryFrom<v1::Facts> for Facts {
             storage: message.storage,
             volumes: held(message.volumes)?,
             host_paths: message.host_paths,
-            image_address: (!message.image_address.is_empty()).then_some(message.image_address),
+            image_address: said(message.image_address),
+            mesh_address: said(message.mesh_address),
             machine: match message.machine {
                 Some(machine) => machine.try_into()?,
                 None => Default::default(),
             },
         })
     }
+}
+
+fn said(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
 }
 
 fn held(volumes: Vec<v1::HeldVolume>) -> Result<Vec<HeldVolume>, Error> {

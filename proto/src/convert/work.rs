@@ -7,7 +7,7 @@ use skep_model::assignment::{
     Assignment, BuildOrder, DesiredSet, Generation, ImagePeer, MAX_IMAGE_PEERS, Names,
 };
 use skep_model::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
-use skep_model::route::{Backend, Route, RouteTable};
+use skep_model::route::{Backend, Route, RoutePeer, RouteTable};
 
 use super::route::{rules_in, rules_out};
 use super::spec::{builder, builder_number, pull, pull_number};
@@ -35,11 +35,16 @@ impl From<&RouteTable> for v1::RouteTable {
             .routes
             .iter()
             .partition(|route| hosts.contains(route.host.as_str()));
+        let peer = |peer: &RoutePeer| v1::RoutePeer {
+            node: id_bytes(peer.node.as_u128()),
+            address: peer.address.clone(),
+        };
         Self {
             revision: table.revision,
             routes: plain.into_iter().map(route).collect(),
             incarnation: 0,
             ruled: ruled.into_iter().map(route).collect(),
+            peers: table.peers.iter().map(peer).collect(),
         }
     }
 }
@@ -82,6 +87,17 @@ impl TryFrom<v1::Route> for Route {
     }
 }
 
+impl TryFrom<v1::RoutePeer> for RoutePeer {
+    type Error = Error;
+
+    fn try_from(message: v1::RoutePeer) -> Result<Self, Error> {
+        Ok(Self {
+            node: id!(NodeId, message.node),
+            address: message.address,
+        })
+    }
+}
+
 impl TryFrom<v1::RouteTable> for RouteTable {
     type Error = Error;
 
@@ -92,6 +108,11 @@ impl TryFrom<v1::RouteTable> for RouteTable {
         Ok(Self {
             revision: message.revision,
             routes,
+            peers: message
+                .peers
+                .into_iter()
+                .map(RoutePeer::try_from)
+                .collect::<Result<_, _>>()?,
         })
     }
 }

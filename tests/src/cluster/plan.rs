@@ -124,6 +124,7 @@ impl Plan {
                 ("--socket", self.path("node/net.sock")),
                 ("--ingress-addr", self.address("ingress")),
                 ("--admin-addr", self.address("net_admin")),
+                ("--mesh-addr", "127.0.0.1:0".to_owned()),
             ],
         )
     }

@@ -139,6 +139,11 @@ impl LabCluster {
         self.servers.join(site).await
     }
 
+    /// All hosts.
+    pub fn hosts(&self) -> &[Host] {
+        self.lab.hosts()
+    }
+
     /// The host of a server.
     pub fn host(&self, place: usize) -> &Host {
         self.lab.host(place)

@@ -15,6 +15,8 @@ use crate::containers::Containers;
 use crate::process::Process;
 use crate::{place, wait};
 
+/// Of the data plane's endpoint for Traefik, on the host's loopback.
+pub const ADMIN_PORT: u16 = 7_073;
 const INGRESS_PORT: u16 = 8080;
 /// The same on every host: none sees another's.
 const BRIDGE_ADDRESS: &str = "172.30.0.1/24";
@@ -152,7 +154,7 @@ fn parts(host: &Host, dir: &Path, docker: &Path, server: SocketAddr) -> Result<(
         .args(["--socket".into(), path("net.sock")])
         // Its own command line asks it on loopback.
         .args(["--ingress-addr", &format!("0.0.0.0:{INGRESS_PORT}")])
-        .args(["--admin-addr", "127.0.0.1:0"]);
+        .args(["--admin-addr", &format!("127.0.0.1:{ADMIN_PORT}")]);
     let agent = part("agent")
         .args(["--data-dir".into(), path("agent")])
         .args(["--net-socket".into(), path("net.sock")])

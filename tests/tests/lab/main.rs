@@ -12,6 +12,7 @@ mod group;
 mod growth;
 mod history;
 mod images;
+mod mesh;
 mod network;
 mod places;
 mod rebalance;

@@ -172,7 +172,9 @@ fn built_image(build: &v1::BuildObservation) -> Option<&v1::Image> {
 fn of_facts(facts: &v1::Facts) -> u32 {
     let has_storage = facts.storage || !facts.volumes.is_empty() || !facts.host_paths.is_empty();
     let says_more = facts.private_network || facts.machine.is_some();
-    let offers_more = !facts.devices.is_empty() || !facts.image_address.is_empty();
+    let offers_more = !facts.devices.is_empty()
+        || !facts.image_address.is_empty()
+        || !facts.mesh_address.is_empty();
     if says_more || offers_more || has_storage || !facts.meta.is_empty() {
         LEVEL_SCHEDULING
     } else {

@@ -48,11 +48,15 @@ impl Context<'_> {
         let facts: Facts = understood(message.facts.ok_or_else(|| missing("facts"))?)?;
         if node.facts != facts {
             self.changes.push(Change::Node(node.id));
+            let is_reached_elsewhere = node.facts.mesh_address != facts.mesh_address;
             self.state.put_node(Node {
                 facts,
                 generation: node.generation + 1,
                 ..(*node).clone()
             });
+            if is_reached_elsewhere {
+                self.touch_routes();
+            }
         }
         Ok(Reply::Done)
     }

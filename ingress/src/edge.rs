@@ -1,0 +1,83 @@
+//! What every request passes first and every answer last: who asks, under which id, whether it has to come
+//! again under TLS, and the line in the log.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Request, Response, Version};
+use hyper::body::Incoming;
+
+use crate::access::{Line, Logged};
+use crate::connection::Activity;
+use crate::ingress::Shared;
+use crate::origin::{Origin, Peer};
+use crate::proxy;
+use crate::redirect;
+use crate::reply::Refusal;
+use crate::request_id::X_REQUEST_ID;
+use crate::tunnel::Tunnels;
+
+/// What the requests of one connection have in common.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) activity: Arc<Activity>,
+    pub(crate) peer: Peer,
+    pub(crate) tunnels: Tunnels,
+}
+
+/// What is known of one request beside its head, and what becomes of it.
+#[derive(Debug)]
+pub(crate) struct Asked<'a> {
+    pub(crate) origin: &'a Origin,
+    pub(crate) request_id: &'a HeaderValue,
+    /// `CF-Connecting-IP` is no claim.
+    pub(crate) keeps_cloudflare: bool,
+    /// Whose route was found.
+    pub(crate) service: Option<Arc<str>>,
+    /// The ingress itself answered.
+    pub(crate) refusal: Option<Refusal>,
+}
+
+impl<'a> Asked<'a> {
+    pub(crate) fn new(
+        origin: &'a Origin,
+        request_id: &'a HeaderValue,
+        keeps_cloudflare: bool,
+    ) -> Self {
+        Self {
+            origin,
+            request_id,
+            keeps_cloudflare,
+            service: None,
+            refusal: None,
+        }
+    }
+}
+
+/// Answers a request, always.
+pub(crate) async fn handle(client: Arc<Client>, request: Request<Incoming>) -> Response<Logged> {
+    let shared = &*client.shared;
+    let options = &shared.options;
+    let peer = &client.peer;
+    let origin = peer.origin_of(request.headers(), &options.trusted_proxies);
+    let id = shared.request_ids.of(request.headers(), peer.is_trusted());
+    let mut line = shared
+        .access_log
+        .as_ref()
+        .map(|log| Line::begin(log, &request, &origin, &id));
+    let mut asked = Asked::new(&origin, &id, peer.is_cloudflare());
+    let redirected = redirect::to_https(&request, &origin, options.https_redirect);
+    let mut answer = match redirected {
+        Some(answer) => {
+            drop(client.activity.begin(request.version() == Version::HTTP_2));
+            answer
+        }
+        None => proxy::handle(&client, request, &mut asked).await,
+    };
+    if let Some(line) = &mut line {
+        let error = asked.refusal.map(Refusal::code);
+        line.answered(answer.status(), asked.service, error);
+    }
+    answer.headers_mut().insert(&X_REQUEST_ID, id);
+    answer.map(|body| Logged::new(body, line))
+}

@@ -1,0 +1,447 @@
+//! `make bench-traffic`: the embedded ingress beside nginx and haproxy: the same upstream (an nginx of one
+//! worker), small answers, kept connections, in turns; then at half of nginx's rate. A table of 5,000 routes:
+//! memory, how long until it is in use, and its rendering for Traefik. Then the hop to another node, beside the
+//! same request at the node itself: two nodes of a lab.
+//! Prints a table, writes `target/bench/traffic.json` and the section of docs/benchmarks.md; `proxies` or `mesh`
+//! as argument measures that part and writes nothing. Needs root, nginx and haproxy.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use skep_proto::v1::net_client::NetClient;
+use skep_proto::v1::{NodeBackend, NodeRoute, NodeTable};
+use skep_tests::api::Name;
+use skep_tests::figures::{Figure, p50, publish, quantile, table};
+use skep_tests::fire::{Fire, Outcome};
+use skep_tests::lab::cluster::{LabCluster, try_with_servers};
+use skep_tests::lab::node::Node;
+use skep_tests::process::{Process, cpu_time_of};
+use skep_tests::{http, place, wait};
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint};
+
+/// Odd: the one in the middle counts.
+const ROUNDS: usize = 5;
+const ROUND: Duration = Duration::from_secs(3);
+const CONNECTIONS: u32 = 64;
+const ROUTES: usize = 5_000;
+/// For the hop: one after the other, so that nobody waits for anything else.
+const HOP_ROUND: Duration = Duration::from_secs(2);
+const STREAM_BYTES: usize = 64 << 20;
+const SEEN: Duration = Duration::from_secs(60);
+const MIB: f64 = 1024.0 * 1024.0;
+const HEADING: &str = "## Traffic: `make bench-traffic`";
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let part = std::env::args().nth(1).unwrap_or_default();
+    ensure!(
+        matches!(part.as_str(), "" | "proxies" | "mesh"),
+        "`{part}`: proxies or mesh"
+    );
+    let mut figures = Vec::new();
+    if part != "mesh" {
+        figures.extend(proxies().await?);
+    }
+    if part != "proxies" {
+        try_with_servers(1, async |cluster| {
+            figures.extend(hop(cluster).await?);
+            Ok(())
+        })
+        .await?;
+    }
+    println!("{}", table(&figures));
+    match part.is_empty() {
+        true => publish("traffic", HEADING, &figures),
+        false => Ok(()),
+    }
+}
+
+/// Something that answers for `bench.test`.
+struct Proxy {
+    process: Process,
+    address: SocketAddr,
+    /// Of a data plane: where Traefik would poll.
+    admin: Option<SocketAddr>,
+}
+
+impl Proxy {
+    fn fire(&self, duration: Duration, rate: Option<f64>) -> Fire {
+        Fire {
+            address: self.address,
+            host: "bench.test".into(),
+            connections: CONNECTIONS,
+            duration,
+            rate,
+        }
+    }
+
+    /// Of the process and its children.
+    async fn cpu(&self) -> Result<Duration> {
+        let pid = self.process.pid().await.context("it runs")?;
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+        let children = children.split_whitespace().map(str::parse::<u32>);
+        let mut all = cpu_time_of(pid)?;
+        for child in children {
+            all += cpu_time_of(child?)?;
+        }
+        Ok(all)
+    }
+
+    /// Fires, and how much CPU each request took, in microseconds.
+    async fn measure(&self, rate: Option<f64>) -> Result<(Outcome, f64)> {
+        let before = self.cpu().await?;
+        let outcome = self.fire(ROUND, rate).run().await?;
+        let used = self.cpu().await? - before;
+        let each = used.as_secs_f64() * 1e6 / outcome.count.max(1) as f64;
+        Ok((outcome, each))
+    }
+}
+
+async fn proxies() -> Result<Vec<Figure>> {
+    let dir = tempfile::tempdir()?;
+    let upstream = place::free_address()?;
+    let origin = nginx(
+        dir.path(),
+        "origin",
+        1,
+        upstream,
+        "return 200 \"hello, world\\n\";",
+    )
+    .await?;
+    let peers = [
+        nginx_proxy(dir.path(), upstream).await?,
+        haproxy(dir.path(), upstream).await?,
+    ];
+    let (own, mut net) = skep_net(dir.path()).await?;
+    net.publish(routes(1, 1, upstream)).await?;
+    let all = [&own, &peers[0], &peers[1]];
+    for proxy in all {
+        wait::until_ok("a proxy to answer", SEEN, async || {
+            proxy
+                .fire(Duration::from_millis(1), None)
+                .run()
+                .await
+                .map(drop)
+        })
+        .await?;
+    }
+    let mut rates = [const { Vec::new() }; 3];
+    let mut costs = [const { Vec::new() }; 3];
+    for _ in 0..ROUNDS {
+        for (at, proxy) in all.iter().enumerate() {
+            let (outcome, cost) = proxy.measure(None).await?;
+            rates[at].push(outcome.rate);
+            costs[at].push(cost);
+        }
+    }
+    let [own_rate, nginx_rate, haproxy_rate] = rates.each_mut().map(|it| p50(it));
+    let [own_cost, nginx_cost, haproxy_cost] = costs.each_mut().map(|it| p50(it));
+    let mut p99s = [const { Vec::new() }; 3];
+    let mut p50s = [const { Vec::new() }; 3];
+    for _ in 0..ROUNDS {
+        for (at, proxy) in all.iter().enumerate() {
+            let (mut outcome, _) = proxy.measure(Some(nginx_rate / 2.0)).await?;
+            p99s[at].push(quantile(&mut outcome.latencies_us, 0.99));
+            p50s[at].push(p50(&mut outcome.latencies_us));
+        }
+    }
+    let [own_p99, nginx_p99, haproxy_p99] = p99s.each_mut().map(|it| p50(it));
+    let [own_p50, nginx_p50, _] = p50s.each_mut().map(|it| p50(it));
+    let one = |metric, value, peer, of_peer, unit| {
+        Figure::alone(metric, value, unit).beside(peer, of_peer)
+    };
+    let mut figures = vec![
+        one(
+            "traffic.requests_per_s",
+            own_rate,
+            "nginx",
+            nginx_rate,
+            "1/s",
+        ),
+        one(
+            "traffic.requests_per_s",
+            own_rate,
+            "haproxy",
+            haproxy_rate,
+            "1/s",
+        ),
+        one(
+            "traffic.cpu_us_per_request",
+            own_cost,
+            "nginx",
+            nginx_cost,
+            "us",
+        ),
+        one(
+            "traffic.cpu_us_per_request",
+            own_cost,
+            "haproxy",
+            haproxy_cost,
+            "us",
+        ),
+        one("traffic.latency_us_p50", own_p50, "nginx", nginx_p50, "us"),
+        one("traffic.latency_us_p99", own_p99, "nginx", nginx_p99, "us"),
+        one(
+            "traffic.latency_us_p99",
+            own_p99,
+            "haproxy",
+            haproxy_p99,
+            "us",
+        ),
+    ];
+    figures.extend(many_routes(dir.path(), upstream).await?);
+    for proxy in [&own, &peers[0], &peers[1], &origin] {
+        proxy.process.kill().await?;
+    }
+    Ok(figures)
+}
+
+/// A data plane of its own with many routes: what they take.
+async fn many_routes(dir: &Path, upstream: SocketAddr) -> Result<Vec<Figure>> {
+    let (own, mut net) = skep_net(&dir.join("many")).await?;
+    let empty = own.process.rss_bytes().await? as f64;
+    let wanted = routes(1, ROUTES, upstream);
+    let begun = Instant::now();
+    net.publish(wanted).await?;
+    let published_ms = begun.elapsed().as_secs_f64() * 1e3;
+    own.fire(Duration::from_millis(500), None).run().await?;
+    let full = own.process.rss_bytes().await? as f64;
+    let (mut first, mut changed) = (0.0, Vec::new());
+    for turn in 0..ROUNDS {
+        net.publish(routes(2 + turn as u64, ROUTES - turn, upstream))
+            .await?;
+        let begun = Instant::now();
+        let answer =
+            http::get(own.admin.context("a data plane")?, "traefik", "/v1/traefik").await?;
+        let took = begun.elapsed().as_secs_f64() * 1e3;
+        ensure!(
+            answer.status == 200 && answer.body.len() > 100 * ROUTES,
+            "a body"
+        );
+        if turn == 0 {
+            first = took;
+        }
+        changed.push(took);
+    }
+    println!("the first rendering took {first:.1} ms");
+    own.process.kill().await?;
+    Ok(vec![
+        Figure::alone("traffic.memory_5000_routes_mib", full / MIB, "MiB"),
+        Figure::alone("of it before the routes", empty / MIB, "MiB"),
+        Figure::alone("traffic.publish_5000_routes_ms", published_ms, "ms"),
+        Figure::alone("traffic.render_5000_routes_ms", p50(&mut changed), "ms"),
+    ])
+}
+
+/// One host for all of one, else one for each, all of the same upstream.
+fn routes(sequence: u64, count: usize, upstream: SocketAddr) -> NodeTable {
+    let id = |number: usize| (number as u128 + 1).to_be_bytes().to_vec();
+    let route = |number: usize| NodeRoute {
+        host: match number {
+            0 => "bench.test".to_owned(),
+            _ => format!("web-{number}.bench.test"),
+        },
+        path_prefix: "/".to_owned(),
+        service: id(number),
+        name: format!("web-{number}-production-bench"),
+        backends: vec![NodeBackend {
+            allocation: id(number),
+            address: upstream.to_string(),
+            ..NodeBackend::default()
+        }],
+        ..NodeRoute::default()
+    };
+    NodeTable {
+        sequence,
+        revision: sequence,
+        routes: (0..count).map(route).collect(),
+        ..NodeTable::default()
+    }
+}
+
+async fn skep_net(dir: &Path) -> Result<(Proxy, NetClient<Channel>)> {
+    std::fs::DirBuilder::new()
+        .mode(0o700)
+        .recursive(true)
+        .create(dir.join("run"))?;
+    let (address, admin) = (place::free_address()?, place::free_address()?);
+    let socket = dir.join("run/net.sock");
+    let process = Process::new("skep-net", &place::skep_binary()?, dir.join("net.log"))
+        .args([
+            "net".into(),
+            "--data-dir".into(),
+            dir.join("net").into_os_string(),
+        ])
+        .args(["--socket".into(), socket.clone().into_os_string()])
+        .args(["--ingress-addr", &address.to_string()])
+        .args(["--admin-addr", &admin.to_string()])
+        .args(["--mesh-addr", "127.0.0.1:0"]);
+    process.start().await?;
+    let dial = tower::service_fn(move |_: hyper::Uri| {
+        let socket = socket.clone();
+        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+    });
+    let mut net = None;
+    wait::until_ok("the data plane", SEEN, async || {
+        let endpoint = Endpoint::from_static("http://net");
+        let channel = endpoint.connect_with_connector(dial.clone()).await?;
+        net = Some(NetClient::new(channel).max_encoding_message_size(64 << 20));
+        Ok(())
+    })
+    .await?;
+    let proxy = Proxy {
+        process,
+        address,
+        admin: Some(admin),
+    };
+    Ok((proxy, net.context("connected")?))
+}
+
+async fn nginx_proxy(dir: &Path, upstream: SocketAddr) -> Result<Proxy> {
+    let text = "proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection \"\"; \
+                proxy_set_header Host $host; proxy_set_header X-Forwarded-For $remote_addr;";
+    let extra = format!("upstream origin {{ server {upstream}; keepalive {CONNECTIONS}; }}");
+    nginx_with(dir, "proxy", (2, &extra), place::free_address()?, text).await
+}
+
+async fn nginx(
+    dir: &Path,
+    name: &str,
+    workers: usize,
+    address: SocketAddr,
+    location: &str,
+) -> Result<Proxy> {
+    nginx_with(dir, name, (workers, ""), address, location).await
+}
+
+async fn nginx_with(
+    dir: &Path,
+    name: &str,
+    (workers, extra): (usize, &str),
+    address: SocketAddr,
+    location: &str,
+) -> Result<Proxy> {
+    let path = |suffix: &str| dir.join(format!("nginx-{name}.{suffix}"));
+    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|kind| format!("{kind}_temp_path {};", path(kind).display()))
+        .join(" ");
+    let text = format!(
+        "daemon off; worker_processes {workers}; pid {pid}; error_log {log};\n\
+         events {{ worker_connections 1024; }}\n\
+         http {{ access_log off; keepalive_requests 100000000; {temporary} {extra}\n\
+         server {{ listen {address}; location / {{ {location} }} }} }}\n",
+        pid = path("pid").display(),
+        log = path("log").display(),
+    );
+    let config = path("conf");
+    std::fs::write(&config, text)?;
+    let process = Process::new(&format!("nginx-{name}"), Path::new("nginx"), path("out"))
+        .args(["-c".into(), config.into_os_string()])
+        .args(["-e".into(), path("log").into_os_string()]);
+    process.start().await?;
+    Ok(Proxy {
+        process,
+        address,
+        admin: None,
+    })
+}
+
+async fn haproxy(dir: &Path, upstream: SocketAddr) -> Result<Proxy> {
+    let address = place::free_address()?;
+    let config: PathBuf = dir.join("haproxy.cfg");
+    let text = format!(
+        "global\n nbthread 2\n maxconn 4096\n\
+         defaults\n mode http\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n\
+         frontend in\n bind {address}\n option forwardfor\n default_backend origin\n\
+         backend origin\n http-reuse always\n server origin {upstream}\n"
+    );
+    std::fs::write(&config, text)?;
+    let process = Process::new("haproxy", Path::new("haproxy"), dir.join("haproxy.log")).args([
+        "-db".into(),
+        "-f".into(),
+        config.into_os_string(),
+    ]);
+    process.start().await?;
+    Ok(Proxy {
+        process,
+        address,
+        admin: None,
+    })
+}
+
+/// The same app by its own node and by another one.
+async fn hop(cluster: &mut LabCluster) -> Result<Vec<Figure>> {
+    let server = cluster.servers.server(0).site.cluster;
+    let token = cluster.servers.bootstrap().join_token.clone();
+    let mut nodes = Vec::new();
+    for at in 0..2 {
+        let place = cluster.lab().add_host().await?;
+        let arguments: &[&str] = if at == 0 { &[] } else { &["--no-builds"] };
+        nodes.push(Node::start_with(cluster.host(place), server, &token, arguments).await?);
+    }
+    let api = &cluster.servers.server(0).api;
+    wait::until_ok("both nodes to be ready", SEEN, async || {
+        let status = api.get("/v1/status").await?;
+        ensure!(status["nodes"]["ready"] == 2, "{status}");
+        Ok(())
+    })
+    .await?;
+    let image = nodes[0].image("1").await?;
+    let name = Name::of("web");
+    let spec = json!({
+        "placement": { "constraints": [format!("node.name = {}", nodes[0].name)] },
+    });
+    api.put_service(&name, spec).await?;
+    api.live(&name, &json!({ "type": "image", "reference": image }))
+        .await?;
+    let host = format!("web-production-{}.localhost", name.project);
+    let entrances = [nodes[0].ingress, nodes[1].ingress];
+    for entrance in entrances {
+        wait::until_ok("the app", SEEN, async || {
+            let answer = http::get(entrance, &host, "/").await?;
+            ensure!(answer.status == 200, "{}", answer.status);
+            Ok(())
+        })
+        .await?;
+    }
+    let mut latencies = [const { Vec::new() }; 2];
+    let mut streams = [const { Vec::new() }; 2];
+    let body = bytes::Bytes::from(vec![b'x'; STREAM_BYTES]);
+    for _ in 0..ROUNDS {
+        for (at, entrance) in entrances.into_iter().enumerate() {
+            let fire = Fire {
+                address: entrance,
+                host: host.clone(),
+                connections: 1,
+                duration: HOP_ROUND,
+                rate: None,
+            };
+            latencies[at].push(p50(&mut fire.run().await?.latencies_us));
+            let begun = Instant::now();
+            let echoed = http::post(entrance, &host, "/echo", body.clone()).await?;
+            ensure!(
+                echoed.body.len() == STREAM_BYTES,
+                "{} bytes",
+                echoed.body.len()
+            );
+            streams[at].push(2.0 * STREAM_BYTES as f64 / MIB / begun.elapsed().as_secs_f64());
+        }
+    }
+    for node in &nodes {
+        node.stop().await?;
+    }
+    let [direct, far] = latencies.each_mut().map(|it| p50(it));
+    let [direct_stream, far_stream] = streams.each_mut().map(|it| p50(it));
+    Ok(vec![
+        Figure::alone("mesh.latency_us_p50", far, "us").beside("at the node itself", direct),
+        Figure::alone("mesh.overhead_us_p50", far - direct, "us"),
+        Figure::alone("mesh.stream_mib_per_s", far_stream, "MiB/s")
+            .beside("at the node itself", direct_stream),
+    ])
+}
