@@ -3,8 +3,8 @@
 use std::path::Path;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files =
-        ["model", "state", "agent", "net", "server"].map(|name| format!("skep/v1/{name}.proto"));
+    let files = ["model", "state", "agent", "net", "server", "route"]
+        .map(|name| format!("skep/v1/{name}.proto"));
     println!("cargo:rerun-if-changed=skep");
     let descriptors = protox::compile(&files, [Path::new(".")])?;
     let grpc = std::env::var_os("CARGO_FEATURE_GRPC").is_some();

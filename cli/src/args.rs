@@ -129,6 +129,8 @@ pub(crate) enum Command {
     /// Registries that ask for a login
     #[command(subcommand)]
     Registry(commands::registry::Command),
+    /// Which hosts projects have, and what generated names end in
+    Domains(commands::domains::Args),
     /// What workspaces and environments may have
     #[command(subcommand)]
     Quota(commands::quota::Command),

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::backend::InFlight;
 use crate::connection::Active;
@@ -176,6 +177,9 @@ pub(crate) struct Lease {
     /// After `sender`: a backend counts as drained only when its connections are closed.
     pub(crate) in_flight: InFlight,
     pub(crate) active: Option<Active>,
+    /// Among those that its route lets in at the same time.
+    #[expect(dead_code, reason = "held, and given back when the answer has ended")]
+    pub(crate) place: Option<OwnedSemaphorePermit>,
 }
 
 impl Lease {

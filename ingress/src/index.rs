@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::backend::{InFlight, LiveBackend};
 use crate::metrics::ServiceMetrics;
+use crate::rules::Rules;
 use crate::table::{Backend, Checked, Route};
 
 /// The routes of one table.
@@ -15,12 +16,22 @@ pub(crate) struct Index {
     /// By the domain after `*.`.
     wildcard: HashMap<String, Vec<Entry>>,
     pub(crate) backends: HashMap<Backend, Arc<LiveBackend>>,
+    /// Of the routes that have any.
+    pub(crate) rules: RulesByPlace,
 }
+
+type Backends = HashMap<Backend, Arc<LiveBackend>>;
+type RulesByPlace = HashMap<At, Arc<Rules>>;
+
+/// Host and path prefix of a route.
+type At = (String, String);
 
 #[derive(Debug)]
 struct Entry {
-    /// Without a trailing `/`; entries of a host are in falling order of length.
+    /// Without a trailing `/`; entries of a host are in falling order of priority and length.
     prefix: String,
+    /// 0: none is said.
+    priority: u32,
     target: Target,
 }
 
@@ -33,13 +44,15 @@ pub(crate) struct Target {
     backends: Vec<Arc<LiveBackend>>,
     /// Requests wait for a backend where there is none.
     pub(crate) sleeps: bool,
+    pub(crate) rules: Option<Arc<Rules>>,
 }
 
 impl Index {
-    /// Builds the index of `checked`; backends that `old` has stay as they are.
+    /// Builds the index of `checked`; backends that `old` has stay as they are, and so do the rules
+    /// of routes that say the same as before.
     pub(crate) fn build(
         checked: &Checked<'_>,
-        old: &HashMap<Backend, Arc<LiveBackend>>,
+        (old, old_rules): (&Backends, &RulesByPlace),
         make: impl Fn(Backend) -> Arc<LiveBackend>,
         mut metrics: impl FnMut(&Route) -> Arc<ServiceMetrics>,
     ) -> Self {
@@ -55,7 +68,15 @@ impl Index {
                     backends.push(Arc::clone(live));
                 }
             }
+            let rules = route.rules.as_ref().map(|spec| {
+                let place = ((*host).to_owned(), (*prefix).to_owned());
+                let same = old_rules.get(&place).filter(|rules| rules.are_of(spec));
+                let rules = same.cloned().unwrap_or_else(|| Arc::new(Rules::new(spec)));
+                index.rules.insert(place, Arc::clone(&rules));
+                rules
+            });
             let target = Target {
+                rules,
                 name: route.name.as_str().into(),
                 metrics: metrics(route),
                 backends,
@@ -67,11 +88,12 @@ impl Index {
             };
             hosts.entry(key.to_owned()).or_default().push(Entry {
                 prefix: (*prefix).to_owned(),
+                priority: priority(route),
                 target,
             });
         }
         for entries in index.exact.values_mut().chain(index.wildcard.values_mut()) {
-            entries.sort_by_key(|entry| std::cmp::Reverse(entry.prefix.len()));
+            entries.sort_by_key(|entry| std::cmp::Reverse((entry.priority, entry.prefix.len())));
         }
         index
     }
@@ -88,6 +110,12 @@ impl Index {
             longest(entries, path)
         })
     }
+}
+
+/// 0: none is said.
+pub(crate) fn priority(route: &Route) -> u32 {
+    let rules = route.rules.as_ref();
+    rules.and_then(|rules| rules.priority).unwrap_or(0)
 }
 
 fn longest<'a>(entries: &'a [Entry], path: &str) -> Option<&'a Target> {
@@ -149,6 +177,7 @@ mod tests {
             .enumerate()
             .map(|(number, (host, path_prefix, ports))| Route {
                 sleeps: false,
+                rules: None,
                 host: (*host).to_owned(),
                 path_prefix: (*path_prefix).to_owned(),
                 service: ServiceId::from_u128(number as u128),
@@ -161,9 +190,12 @@ mod tests {
         };
         let drains = Drains::new();
         let make = |backend| LiveBackend::new(backend, Arc::clone(&drains));
-        Index::build(&table.check(), &HashMap::new(), make, |route| {
-            Arc::new(ServiceMetrics::new(route.service))
-        })
+        Index::build(
+            &table.check(),
+            (&HashMap::new(), &HashMap::new()),
+            make,
+            |route| Arc::new(ServiceMetrics::new(route.service)),
+        )
     }
 
     #[test]

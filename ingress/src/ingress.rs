@@ -1,6 +1,5 @@
 //! The handle: takes tables, chooses backends, tells how far it is. Owns the index in use.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,7 +19,8 @@ use crate::options::Options;
 use crate::reach::{NoWay, Reach};
 use crate::reply::Refusal;
 use crate::request_id::RequestIds;
-use crate::table::{Backend, Table};
+use crate::rules::{Rules, Sought};
+use crate::table::Table;
 
 /// The embedded ingress. Cheap to clone: all clones are one.
 #[derive(Debug, Clone)]
@@ -92,9 +92,12 @@ impl Ingress {
         for left in &checked.left_out {
             tracing::warn!(route = %left.name, host = %left.host, path = %left.path_prefix, "route left out: {}", left.fault);
         }
-        let old: HashMap<Backend, Arc<LiveBackend>> = shared.index.read().backends.clone();
+        let (old, old_rules) = {
+            let index = shared.index.read();
+            (index.backends.clone(), index.rules.clone())
+        };
         let make = |backend| LiveBackend::new(backend, Arc::clone(&shared.drains));
-        let index = Index::build(&checked, &old, make, |route| {
+        let index = Index::build(&checked, (&old, &old_rules), make, |route| {
             shared.registry.service(route.service)
         });
         let removed: Vec<Arc<LiveBackend>> = old
@@ -139,6 +142,8 @@ pub(crate) struct Choice {
     pub(crate) in_flight: Option<InFlight>,
     /// It will have one when somebody asks for it.
     pub(crate) sleeps: bool,
+    /// What is to be done to the request first.
+    pub(crate) rules: Option<Arc<Rules>>,
 }
 
 impl Shared {
@@ -149,16 +154,20 @@ impl Shared {
         tried: &[Arc<LiveBackend>],
     ) -> Result<Choice, Refusal> {
         let host = headers::host_name(request.headers()).ok_or(Refusal::BadHost)?;
+        // A backend may see another path than the one that the route was found by.
+        let sought = request.extensions().get();
+        let sought = sought.map_or(request.uri(), |Sought(uri)| uri);
         let random = mix(self.choices.fetch_add(1, Ordering::Relaxed));
         let index = self.index.read();
         let target = index
-            .find(&host, request.uri().path())
+            .find(&host, sought.path())
             .ok_or(Refusal::UnknownHost)?;
         Ok(Choice {
             name: Arc::clone(&target.name),
             metrics: Arc::clone(&target.metrics),
             in_flight: target.enter(random, tried),
             sleeps: target.sleeps,
+            rules: target.rules.clone(),
         })
     }
 
@@ -219,7 +228,7 @@ pub(crate) fn mix(count: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::{Place, Route};
+    use crate::table::{Backend, Place, Route};
     use skep_model::id::{AllocationId, ServiceId};
     use std::sync::atomic::AtomicBool;
 
@@ -233,6 +242,7 @@ mod tests {
         };
         let route = Route {
             sleeps: false,
+            rules: None,
             host: "h".to_owned(),
             path_prefix: "/".to_owned(),
             service: ServiceId::from_u128(1),

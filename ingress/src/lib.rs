@@ -25,6 +25,7 @@ mod reach;
 mod redirect;
 mod reply;
 mod request_id;
+mod rules;
 mod server;
 pub mod table;
 mod tls;

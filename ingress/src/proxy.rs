@@ -24,6 +24,7 @@ use crate::metrics::Meter;
 use crate::pool::Sender;
 use crate::reach::{Far, Stream};
 use crate::reply::Refusal;
+use crate::rules::{Admitted, Sought};
 use crate::table::{Backend, Place};
 use crate::tunnel::Ends;
 
@@ -67,9 +68,19 @@ async fn try_handle(
     let upgrade = headers::wanted_upgrade(&parts);
     headers::prepare_request(&mut parts, asked, upgrade.clone());
 
-    let head = Request::from_parts(parts, ());
+    let mut head = Request::from_parts(parts, ());
     let choice = client.shared.choose(&head, &[])?;
     asked.service = Some(choice.name);
+    let mut place = None;
+    if let Some(rules) = &choice.rules {
+        let (mut parts, ()) = head.into_parts();
+        match rules.admit(&mut parts, asked.origin).await? {
+            Admitted::Through(taken) => place = taken,
+            Admitted::Elsewhere(elsewhere) => return elsewhere.response(),
+        }
+        head = Request::from_parts(parts, ());
+    }
+    let rules = choice.rules;
     let mut meter = Meter::new(choice.metrics);
     let in_flight = match choice.in_flight {
         // Counted as in flight already: that is what wakes it.
@@ -79,7 +90,8 @@ async fn try_handle(
     let outcome = match in_flight {
         None => Err(Refusal::NoBackend),
         Some(in_flight) => {
-            let limit = client.shared.options.max_request_body_bytes;
+            let own = client.shared.options.max_request_body_bytes;
+            let limit = rules.as_ref().map_or(own, |rules| rules.body_limit(own));
             if declared_length(&head) > limit.unwrap_or(u64::MAX) {
                 Err(Refusal::BodyTooLarge)
             } else {
@@ -104,8 +116,15 @@ async fn try_handle(
         meter,
         in_flight: answer.in_flight,
         active: Some(active),
+        place,
     };
-    Ok(pass_on(client, answer.response, on_upgrade, lease))
+    let mut response = pass_on(client, answer.response, on_upgrade, lease);
+    if let Some(rules) = rules
+        && response.status() != StatusCode::SWITCHING_PROTOCOLS
+    {
+        rules.answered(response.headers_mut());
+    }
+    Ok(response)
 }
 
 fn declared_length<B>(request: &Request<B>) -> u64 {
@@ -363,5 +382,8 @@ fn copy_of(request: &Request<RequestBody>) -> Request<RequestBody> {
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
+    if let Some(sought) = request.extensions().get::<Sought>() {
+        copy.extensions_mut().insert(sought.clone());
+    }
     copy
 }

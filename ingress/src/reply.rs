@@ -1,13 +1,18 @@
 //! What the ingress answers by itself: each has a stable code in `x-skep-error` and says what
 //! to do.
 
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 
 use crate::body::ReplyBody;
 
 /// The header that only the ingress itself sets: the code of a [`Refusal`].
 pub(crate) static ERROR_HEADER: HeaderName = HeaderName::from_static("x-skep-error");
+
+/// What asks for a password.
+const CHALLENGE: &str = "Basic realm=\"skep\"";
 
 /// Why a request did not get an answer from a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,11 +27,15 @@ pub(crate) enum Refusal {
     BackendClosed,
     NoBackend,
     Timeout,
+    AddressNotAllowed,
+    Unauthorized,
+    RateLimited,
+    TooManyInFlight,
 }
 
 impl Refusal {
     /// In the order of declaration: `ALL[refusal as usize] == refusal`.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::BadHost,
         Self::BadFraming,
         Self::MethodNotAllowed,
@@ -37,6 +46,10 @@ impl Refusal {
         Self::BackendClosed,
         Self::NoBackend,
         Self::Timeout,
+        Self::AddressNotAllowed,
+        Self::Unauthorized,
+        Self::RateLimited,
+        Self::TooManyInFlight,
     ];
 
     pub(crate) fn code(self) -> &'static str {
@@ -51,6 +64,10 @@ impl Refusal {
             Self::BackendClosed => "backend_closed",
             Self::NoBackend => "no_backend",
             Self::Timeout => "timeout",
+            Self::AddressNotAllowed => "address_not_allowed",
+            Self::Unauthorized => "unauthorized",
+            Self::RateLimited => "rate_limited",
+            Self::TooManyInFlight => "too_many_in_flight",
         }
     }
 
@@ -64,6 +81,9 @@ impl Refusal {
             Self::ConnectFailed | Self::BackendClosed => StatusCode::BAD_GATEWAY,
             Self::NoBackend => StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::AddressNotAllowed => StatusCode::FORBIDDEN,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::RateLimited | Self::TooManyInFlight => StatusCode::TOO_MANY_REQUESTS,
         }
     }
 
@@ -93,6 +113,16 @@ impl Refusal {
             Self::Timeout => {
                 "The service did not begin its answer in time. See what it is busy with: `skep logs`.\n"
             }
+            Self::AddressNotAllowed => {
+                "This address may not ask here: the route's `allow_ips` does not have it.\n"
+            }
+            Self::Unauthorized => "A user and a password are needed here.\n",
+            Self::RateLimited => {
+                "Too many requests from this address. Try again in a moment, or raise the route's `rate_limit`.\n"
+            }
+            Self::TooManyInFlight => {
+                "Too many requests at the same time. Try again in a moment, or raise the route's `in_flight`.\n"
+            }
         }
     }
 
@@ -106,14 +136,50 @@ impl Refusal {
         );
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(&ERROR_HEADER, HeaderValue::from_static(self.code()));
-        // Where a head contradicts itself, nobody can tell what the bytes after it are.
-        if matches!(self, Self::BadHost | Self::BadFraming) {
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        if self == Self::NoBackend {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        match self {
+            // Where a head contradicts itself, nobody can tell what the bytes after it are.
+            Self::BadHost | Self::BadFraming => {
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Self::NoBackend | Self::RateLimited | Self::TooManyInFlight => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            Self::Unauthorized => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
+            }
+            _ => {}
         }
         response
+    }
+}
+
+/// Another address in place of an answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Redirected {
+    location: String,
+    status: StatusCode,
+}
+
+impl Redirected {
+    /// With the status that lets a client repeat the very request there: browsers make a GET of any
+    /// other method after 301 and 302.
+    pub(crate) fn new(location: String, permanent: bool, method: &Method) -> Self {
+        let status = match (permanent, method == Method::GET) {
+            (true, true) => StatusCode::MOVED_PERMANENTLY,
+            (true, false) => StatusCode::PERMANENT_REDIRECT,
+            (false, true) => StatusCode::FOUND,
+            (false, false) => StatusCode::TEMPORARY_REDIRECT,
+        };
+        Self { location, status }
+    }
+
+    pub(crate) fn response(&self) -> Result<Response<ReplyBody>, Refusal> {
+        // What came in a head may leave in one; anything else is no address.
+        let location = HeaderValue::try_from(&self.location).map_err(|_| Refusal::BadHost)?;
+        let mut response = Response::new(ReplyBody::text(""));
+        *response.status_mut() = self.status;
+        response.headers_mut().insert(LOCATION, location);
+        Ok(response)
     }
 }
 

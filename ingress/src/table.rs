@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use skep_model::id::{AllocationId, NodeId, ServiceId};
+use skep_model::routing::{self, RouteSpec};
 
 /// The longest host name that DNS allows, in bytes.
 const MAX_HOST_BYTES: usize = 253;
@@ -41,6 +43,8 @@ pub struct Route {
     pub backends: Vec<Backend>,
     /// Requests that find no backend wait for one, for at most `Options::wake_timeout`.
     pub sleeps: bool,
+    /// What is done to requests on their way; none: nothing.
+    pub rules: Option<Arc<RouteSpec>>,
 }
 
 /// An allocation that takes requests.
@@ -90,6 +94,9 @@ pub enum Fault {
          at most {MAX_PATH_PREFIX_BYTES} bytes"
     )]
     PathPrefix,
+    /// What is to be done to requests cannot be done.
+    #[error("what is said of it is not accepted")]
+    Rules,
     /// The same host and path belong to another route.
     #[error("another route has the same host and path")]
     Duplicate,
@@ -164,8 +171,9 @@ impl<'a> Checked<'a> {
 }
 
 /// Which of two routes for one host and path stays: the smaller.
-fn rank(route: &Route) -> (&str, ServiceId, &[Backend]) {
-    (&route.name, route.service, &route.backends)
+fn rank(route: &Route) -> (&str, ServiceId, &[Backend], Option<&RouteSpec>) {
+    let rules = route.rules.as_deref();
+    (&route.name, route.service, &route.backends, rules)
 }
 
 fn fault(route: &Route) -> Option<Fault> {
@@ -174,6 +182,10 @@ fn fault(route: &Route) -> Option<Fault> {
         Some(Fault::Host)
     } else if !is_path_prefix(&route.path_prefix) {
         Some(Fault::PathPrefix)
+    } else if let Some(rules) = &route.rules
+        && routing::check_all(std::slice::from_ref(rules), &[]).is_err()
+    {
+        Some(Fault::Rules)
     } else {
         None
     }
@@ -209,6 +221,7 @@ mod tests {
     fn route(name: &str, host: &str, path_prefix: &str) -> Route {
         Route {
             sleeps: false,
+            rules: None,
             host: host.to_owned(),
             path_prefix: path_prefix.to_owned(),
             service: ServiceId::from_u128(1),
@@ -306,6 +319,7 @@ mod tests {
         let without = route("a", "*.b", "/");
         let with = Route {
             sleeps: false,
+            rules: None,
             backends: vec![backend],
             ..without.clone()
         };

@@ -5,6 +5,7 @@ mod clients;
 mod faults;
 mod limits;
 mod routing;
+mod rules;
 mod smuggling;
 mod support;
 mod swap;

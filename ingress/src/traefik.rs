@@ -6,19 +6,27 @@
 //! v3 knows, and a router named after the revision in every body: it is never empty, and once
 //! Traefik's API shows that router, the table is in use.
 
+mod middleware;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::Serialize;
+use skep_model::routing::MAX_PRIORITY;
 
+use crate::index;
 use crate::table::{Backend, LeftOut, MAX_PATH_PREFIX_BYTES, Place, Route, Table};
+use middleware::Middleware;
 
 /// Names that begin so are ours.
 const RESERVED: &str = "skep-rev";
 /// Above any path, and above the redirect to HTTPS (10) that users are told to configure.
 const WILDCARD_PRIORITY: usize = 1000;
-/// Any exact host is above any wildcard, whatever the length of the path.
-const EXACT_PRIORITY: usize = WILDCARD_PRIORITY + MAX_PATH_PREFIX_BYTES + 1000;
+/// A priority that was said is above any length of a path.
+const STEP: usize = MAX_PATH_PREFIX_BYTES + 1000;
+/// Any exact host is above any wildcard, whatever is said of paths: a wildcard never takes a request from
+/// a host that is another project's.
+const EXACT_PRIORITY: usize = WILDCARD_PRIORITY + (MAX_PRIORITY as usize + 1) * STEP;
 
 /// How Traefik is set up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,6 +57,8 @@ struct Document {
 
 #[derive(Serialize)]
 struct Http {
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    middlewares: BTreeMap<String, Middleware>,
     routers: BTreeMap<String, Router>,
     services: BTreeMap<String, Service>,
 }
@@ -58,6 +68,8 @@ struct Http {
 struct Router {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     entry_points: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    middlewares: Vec<String>,
     priority: usize,
     rule: String,
     service: String,
@@ -87,6 +99,7 @@ struct Server {
 pub fn render(table: &Table, options: &Options) -> Rendered {
     let checked = table.check();
     let mut http = Http {
+        middlewares: BTreeMap::new(),
         routers: BTreeMap::new(),
         services: BTreeMap::new(),
     };
@@ -99,10 +112,19 @@ pub fn render(table: &Table, options: &Options) -> Rendered {
             name = format!("{name}/{}/{}", escape(host), escape(prefix));
         }
         http.services.insert(name.clone(), service(route));
+        let of_route = route.rules.as_deref().map_or_else(Vec::new, middleware::of);
+        let mut middlewares = Vec::with_capacity(of_route.len());
+        for (kind, middleware) in of_route {
+            // No route's name has two of these beside each other at its end.
+            let name = format!("{name}//{kind}");
+            http.middlewares.insert(name.clone(), middleware);
+            middlewares.push(name);
+        }
         for (router_name, entry_points) in entry_points(&name, &options.entry_points) {
             let router = Router {
                 entry_points,
-                priority: priority(host, prefix),
+                middlewares: middlewares.clone(),
+                priority: priority(host, prefix, index::priority(route)),
                 rule: rule(host, prefix),
                 service: name.clone(),
             };
@@ -111,6 +133,7 @@ pub fn render(table: &Table, options: &Options) -> Rendered {
     }
     let acknowledgement = Router {
         entry_points: options.entry_points.first().cloned().into_iter().collect(),
+        middlewares: Vec::new(),
         priority: 1,
         rule: format!("Host(`rev-{}.skep.invalid`)", table.revision),
         service: RESERVED.to_owned(),
@@ -170,13 +193,14 @@ fn entry_points(name: &str, all: &[String]) -> Vec<(String, Vec<String>)> {
     routers
 }
 
-fn priority(host: &str, prefix: &str) -> usize {
+/// `said` is the route's own priority, 0 where it has none.
+fn priority(host: &str, prefix: &str, said: u32) -> usize {
     let base = if host.starts_with("*.") {
         WILDCARD_PRIORITY
     } else {
         EXACT_PRIORITY
     };
-    base + prefix.len()
+    base + said as usize * STEP + prefix.len()
 }
 
 fn rule(host: &str, prefix: &str) -> String {

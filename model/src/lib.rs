@@ -4,6 +4,7 @@
 pub mod allocation;
 pub mod assignment;
 pub mod autoscale;
+pub mod claim;
 pub mod container;
 pub mod deployment;
 pub mod health;
@@ -22,6 +23,7 @@ pub mod rebalance;
 pub mod registry;
 pub mod rollout;
 pub mod route;
+pub mod routing;
 pub mod run;
 pub mod sample;
 pub mod schedule;

@@ -3,6 +3,7 @@
 mod autoscale;
 mod container;
 mod health;
+mod routes;
 mod storage;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use crate::{name, variable};
 pub use autoscale::{AutoscaleTable, SizingTable};
 pub use container::{ContainerTable, HooksTable, InitTable};
 pub use health::{HealthTable, ProbeTable};
+pub use routes::RouteTable;
 pub use storage::VolumeTable;
 
 /// The file's name.
@@ -54,6 +56,8 @@ pub struct Manifest {
     pub replicas: Option<u32>,
     /// Host names beside the generated one.
     pub domains: Option<Vec<String>>,
+    /// Hosts and paths beside those: replaces all that were said.
+    pub routes: Option<Vec<RouteTable>>,
     /// Time between SIGTERM and SIGKILL: `"10s"`.
     #[serde(with = "humantime_serde")]
     pub stop_grace: Option<Duration>,
@@ -266,6 +270,9 @@ impl Manifest {
         set(&mut spec.command, self.command.clone());
         set(&mut spec.replicas, self.replicas);
         set(&mut spec.domains, self.domains.clone());
+        let routes = self.routes.as_ref();
+        let routes = routes.map(|all| all.iter().map(RouteTable::read).collect());
+        set(&mut spec.routes, routes);
         set(&mut spec.stop_grace_ms, self.stop_grace.map(millis));
         if let Some(text) = &self.resources.cpu {
             spec.resources.cpu_millis = parse_cpu("resources.cpu", text)?;

@@ -1,7 +1,10 @@
 //! The route table as the control plane writes it: names (node, allocation, port), never
 //! host:port. Each node resolves its own part.
 
+use std::sync::Arc;
+
 use crate::id::{AllocationId, NodeId, ServiceId};
+use crate::routing::RouteSpec;
 
 /// Every route of the cluster at one index.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -39,6 +42,9 @@ pub struct Route {
     pub backends: Vec<Backend>,
     /// It scales to zero: a request that finds no backend waits for one, and so asks for it.
     pub sleeps: bool,
+    /// What is done to requests on their way, where its service says that; its host and path are those
+    /// above.
+    pub rules: Option<Arc<RouteSpec>>,
 }
 
 /// One allocation that may get traffic.

@@ -15,6 +15,8 @@ use crate::problem::Problem;
 pub const DEFAULT_POOL: &str = "default";
 /// Most pools with a policy.
 pub const MAX_POOLS: usize = 1_000;
+/// Longest domain that generated names end in.
+pub const MAX_BASE_DOMAIN: usize = 189;
 /// Most keys of metadata that a pool gives its nodes.
 pub const MAX_POOL_META: usize = 32;
 
@@ -43,13 +45,32 @@ pub enum Scope {
 }
 
 /// What is said of a workspace or an environment. The default says nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ScopeSettings {
     /// What its services may request together.
     pub quota: Quota,
     /// Whether constraints of its services on node metadata are preferences; none: as in what it
     /// belongs to, and in the end they are not.
     pub relaxed: Option<bool>,
+    /// What the generated names of an environment's services end in; none: the cluster's base domain.
+    pub base_domain: Option<String>,
+}
+
+/// Checks a domain that generated names end in.
+///
+/// # Errors
+/// It is not one.
+pub fn check_base_domain(base: &str) -> Result<(), Problem> {
+    name::check_host("base_domain", base)?;
+    // A generated label of 63 and its dot must still fit a name of 253.
+    if base.starts_with("*.") || base.len() > MAX_BASE_DOMAIN {
+        return Err(
+            Problem::invalid("base_domain", format!("`{base}` is not a base domain")).hint(
+                format!("a domain without a wildcard, at most {MAX_BASE_DOMAIN} characters"),
+            ),
+        );
+    }
+    Ok(())
 }
 
 /// What holds for the nodes of a pool (metadata `pool`).

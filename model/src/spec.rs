@@ -2,6 +2,8 @@
 
 mod check;
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::autoscale::{Autoscale, Metric};
@@ -12,6 +14,7 @@ use crate::name;
 use crate::placement::Placement;
 use crate::problem::Problem;
 use crate::rollout;
+use crate::routing::{self, RouteSpec};
 use crate::run::{Mode, Run};
 use crate::storage::{self, Storage};
 use check::{between, check_git};
@@ -222,8 +225,11 @@ pub struct ServiceSpec {
     pub restart: Restart,
     /// Time between SIGTERM and SIGKILL, in ms.
     pub stop_grace_ms: u64,
-    /// Host names beside the generated one.
+    /// Host names beside the generated one: each is a route for `/` that says nothing else.
     pub domains: Vec<String>,
+    /// Hosts and paths where it answers, beside `domains`, and what is done to requests on their way.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<RouteSpec>,
     /// Where it may run, and where rather.
     pub placement: Placement,
     /// Kept running, or run to completion, and when.
@@ -259,6 +265,7 @@ impl Default for ServiceSpec {
             restart: Restart::default(),
             stop_grace_ms: 10_000,
             domains: Vec::new(),
+            routes: Vec::new(),
             placement: Placement::default(),
             run: Run::default(),
             autoscale: None,
@@ -379,6 +386,7 @@ impl ServiceSpec {
         self.domains
             .iter()
             .try_for_each(|host| name::check_host("domains", host))?;
+        self.check_routes()?;
         self.placement.check("placement")?;
         self.placement.check_carried_out("placement")?;
         self.run.check()?;
@@ -387,6 +395,19 @@ impl ServiceSpec {
         self.storage.check()?;
         storage::check_bound(self)?;
         self.check_source()
+    }
+
+    fn check_routes(&self) -> Result<(), Problem> {
+        if !self.routes.is_empty() && !self.is_routed() {
+            let text = "a worker or a job gets no requests";
+            return Err(Problem::invalid("routes", text)
+                .hint("leave them out, or make it a `web` service that is kept running"));
+        }
+        // Of `domains` alone nothing more is asked than ever was.
+        match self.routes.is_empty() {
+            true => Ok(()),
+            false => routing::check_all(&self.routes, &self.domains),
+        }
     }
 
     fn check_autoscale(&self) -> Result<(), Problem> {
@@ -470,6 +491,16 @@ impl ServiceSpec {
             true => self.rollout.first_phase(has_live),
             false => rollout::Phase::Before,
         }
+    }
+
+    /// The hosts that it names, each once: what its project claims.
+    pub fn hosts(&self) -> BTreeSet<&str> {
+        let routes = self.routes.iter().filter_map(|route| route.host.as_deref());
+        self.domains
+            .iter()
+            .map(String::as_str)
+            .chain(routes)
+            .collect()
     }
 
     /// Whether the service gets routes.

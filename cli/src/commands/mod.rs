@@ -13,6 +13,7 @@ pub(crate) mod cp;
 pub(crate) mod cron;
 pub(crate) mod deploy;
 pub(crate) mod deployments;
+pub(crate) mod domains;
 pub(crate) mod env;
 pub(crate) mod exec;
 pub(crate) mod history;
@@ -125,6 +126,7 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Pool(command) => pool::run(command, session).await,
         Command::Registry(command) => registry::run(command, session).await,
         Command::Volume(command) => volume::run(command, session).await,
+        Command::Domains(args) => domains::run(args, session).await,
         Command::Quota(command) => quota::run(command, session).await,
         Command::Relax(args) => relax::run(args, session).await,
         Command::Node(command) => node::run(command, session).await,

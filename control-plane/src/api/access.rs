@@ -174,6 +174,8 @@ actions! {
     SetQuota = "set_quota" write,
     /// Say whether constraints of an environment are preferences.
     SetRelaxed = "set_relaxed" write,
+    /// Say what the generated names of an environment end in.
+    SetBaseDomain = "set_base_domain" write,
     /// Change the policy of a pool.
     SetPool = "set_pool" write,
     /// Change as whom nodes pull from a registry.

@@ -10,6 +10,7 @@ mod ca;
 mod deploy;
 mod deployment_logs;
 mod deployments;
+mod domains;
 mod error;
 mod extract;
 mod find;

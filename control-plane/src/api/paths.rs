@@ -9,9 +9,9 @@ use utoipa_axum::routes;
 use super::access::{Action, protected, public};
 use super::{App, Document, Here};
 use super::{
-    allocations, app_logs, autoscale, backup, ca, deployment_logs, deployments, health, hooks,
-    jobs, metrics, nodes, placement, rebalance, registries, rollouts, samples, servers, services,
-    settings, shells, tokens, uploads, variables, volumes,
+    allocations, app_logs, autoscale, backup, ca, deployment_logs, deployments, domains, health,
+    hooks, jobs, metrics, nodes, placement, rebalance, registries, rollouts, samples, servers,
+    services, settings, shells, tokens, uploads, variables, volumes,
 };
 
 /// Every route with what it asks of the caller: a route is registered by `protected` with its action
@@ -238,6 +238,17 @@ fn settings_routes(app: &App) -> OpenApiRouter<App> {
             app,
             Action::SetRelaxed,
             routes!(settings::put_workspace_relaxed),
+        ))
+        .routes(protected(app, Action::ReadServices, routes!(domains::list)))
+        .routes(protected(
+            app,
+            Action::ReadServices,
+            routes!(domains::get_base),
+        ))
+        .routes(protected(
+            app,
+            Action::SetBaseDomain,
+            routes!(domains::put_base),
         ))
         .routes(protected(
             app,

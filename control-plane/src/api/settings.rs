@@ -31,9 +31,9 @@ pub(super) struct WorkspaceKey {
 #[into_params(parameter_in = Path)]
 pub(super) struct EnvironmentKey {
     /// Name of the project.
-    project: String,
+    pub(super) project: String,
     /// Name of the environment.
-    environment: String,
+    pub(super) environment: String,
 }
 
 /// The name of a pool.
@@ -153,7 +153,7 @@ async fn set(
 
 fn shown(view: &View, scope: Scope) -> QuotaView {
     let allowance = allowance(view, scope);
-    let ScopeSettings { quota, relaxed } = view.settings_of(scope);
+    let ScopeSettings { quota, relaxed, .. } = view.settings_of(scope);
     let (workspace, below) = match scope {
         Scope::Workspace(id) => (Some(id), None),
         Scope::Environment(id) => {

@@ -5,6 +5,7 @@ mod autoscale;
 mod backup;
 mod cluster;
 mod deployments;
+mod domains;
 mod elsewhere;
 mod hooks;
 mod jobs;

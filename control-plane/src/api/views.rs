@@ -1,5 +1,6 @@
 //! The replicated state as clients see it. Pure: no clock, no IO.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use skep_model::allocation::{Allocation, Desired};
@@ -32,20 +33,23 @@ pub(super) fn urls(view: &State, service: &Service) -> Vec<String> {
     let Some(port) = ingress_port(view).filter(|_| service.spec.is_routed()) else {
         return Vec::new();
     };
-    std::iter::once(view.host_of(service))
-        .chain(
-            service
-                .spec
-                .domains
-                .iter()
-                .filter(|host| !host.starts_with("*."))
-                .cloned(),
-        )
-        .map(|host| match port {
-            HTTP_PORT => format!("http://{host}"),
-            port => format!("http://{host}:{port}"),
-        })
-        .collect()
+    let generated = view.host_of(service);
+    let whole = |host: &String| (host.clone(), String::new());
+    let mut places = vec![whole(&generated)];
+    places.extend(service.spec.domains.iter().map(whole));
+    // What is sent elsewhere is no address of it.
+    let routes = service.spec.routes.iter();
+    for route in routes.filter(|route| route.redirect.is_none()) {
+        let host = route.host.as_ref().unwrap_or(&generated);
+        places.push((host.clone(), route.prefix().to_owned()));
+    }
+    let mut seen = BTreeSet::new();
+    places.retain(|place| !place.0.starts_with("*.") && seen.insert(place.clone()));
+    let url = |(host, path): (String, String)| match port {
+        HTTP_PORT => format!("http://{host}{path}"),
+        port => format!("http://{host}:{port}{path}"),
+    };
+    places.into_iter().map(url).collect()
 }
 
 /// Names of a service's project and environment.

@@ -127,7 +127,7 @@ fn judge_build(inputs: &Inputs<'_>, deployment: &Deployment, service: &Service) 
     match &build.outcome {
         Some(BuildOutcome::Failed(problem)) => fail(problem.clone()),
         Some(BuildOutcome::Built(built)) => {
-            match resolve(service, deployment, built, inputs.secrets) {
+            match resolve(inputs.view, service, deployment, built, inputs.secrets) {
                 Ok(resolved) => Next::Release(Box::new(resolved)),
                 Err(problem) => fail(problem),
             }

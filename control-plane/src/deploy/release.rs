@@ -7,6 +7,7 @@ use skep_model::problem::Problem;
 use skep_model::service::{Release, Service};
 use skep_model::spec::{DEFAULT_PORT, ServiceSpec};
 use skep_model::variable::VariableInput;
+use skep_state::State;
 
 use crate::secrets::Secrets;
 
@@ -24,8 +25,9 @@ pub struct Resolved {
 /// Makes the next release of `service` out of what was built.
 ///
 /// # Errors
-/// The app's `skep.toml` is not accepted.
+/// The app's `skep.toml` is not accepted, or names a host that is somebody else's.
 pub fn resolve(
+    view: &State,
     service: &Service,
     deployment: &Deployment,
     built: &Built,
@@ -42,6 +44,11 @@ pub fn resolve(
     // makes a release healthy that was not. Webhooks have to listen to that branch by then.
     spec.source = deployment.source.clone().or(spec.source);
     spec.check_given()?;
+    // The file may name hosts that are somebody else's: nothing of that is built into a release.
+    view.check_routes(&Service {
+        spec: spec.clone(),
+        ..service.clone()
+    })?;
     // What is set on the service wins over what the repository says: it may be a secret.
     let mut variables = service.variables.clone();
     for (name, value) in &manifest.env {

@@ -447,7 +447,8 @@ fn a_new_source_comes_with_the_release_that_was_built_from_it() {
         let secrets = Secrets::new(SealingKey::generate());
         let service = world.service();
         let built = built(&[]);
-        super::release::resolve(service, &deployment, &built, &secrets).expect("resolved")
+        super::release::resolve(&world.state, service, &deployment, &built, &secrets)
+            .expect("resolved")
     };
     assert_eq!(resolved(&world, source("new")).spec.source, source("new"));
     // Nothing named: whatever the service has by now.

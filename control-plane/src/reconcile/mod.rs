@@ -3,6 +3,7 @@
 //! the difference; the feed only wakes it.
 
 mod autoscaling;
+mod claims;
 mod deployments;
 mod jobs;
 mod liveness;
@@ -74,6 +75,7 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) {
                 () = autoscaling::run(&parts, &term) => {}
                 () = rebalancing::run(&parts, &term) => {}
                 () = witnessing::run(&parts) => {}
+                () = claims::run(&parts.store, &term) => {}
                 _ = leadership.wait_for(|now| !now.is_leader) => tracing::info!("leadership lost: duties dropped"),
             }
             parts.witnesses.begin();

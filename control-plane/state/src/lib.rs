@@ -7,6 +7,7 @@
 mod answer;
 mod apply;
 mod change;
+mod claims;
 mod format;
 mod keys;
 mod query;

@@ -15,6 +15,7 @@ use skep_model::name;
 use skep_model::node::Node;
 use skep_model::server::JoinToken;
 use skep_model::service::{Release, Service};
+use skep_model::settings::Scope;
 use skep_model::tenancy::{Environment, Project, Workspace};
 
 use crate::state::{Cluster, Delivery, State};
@@ -266,10 +267,26 @@ impl State {
 
     /// The generated host name of a service.
     pub fn host_of(&self, service: &Service) -> String {
-        let base = self
-            .cluster
-            .as_ref()
-            .map_or("localhost", |cluster| cluster.base_domain.as_str());
+        let base = self.base_domain_of(service.environment);
         format!("{}.{base}", self.label_of(service))
+    }
+
+    /// What the generated names of an environment end in.
+    pub fn base_domain_of(&self, environment: EnvironmentId) -> &str {
+        let own = self.scopes.get(&Scope::Environment(environment));
+        own.and_then(|settings| settings.base_domain.as_deref())
+            .unwrap_or(self.base_domain())
+    }
+
+    /// The domains that generated names may end in.
+    pub(crate) fn base_domains(&self) -> impl Iterator<Item = &str> {
+        let own = self.scopes.values();
+        let own = own.filter_map(|settings| settings.base_domain.as_deref());
+        std::iter::once(self.base_domain()).chain(own)
+    }
+
+    fn base_domain(&self) -> &str {
+        let cluster = self.cluster.as_ref();
+        cluster.map_or("localhost", |cluster| cluster.base_domain.as_str())
     }
 }

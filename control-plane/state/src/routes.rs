@@ -1,16 +1,21 @@
 //! The route table, derived from the state: healthy allocations that are wanted running, of releases
 //! that serve.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use skep_model::id::NodeId;
 use skep_model::route::{Backend, Route, RoutePeer, RouteTable};
+use skep_model::routing::RouteSpec;
 use skep_model::service::Service;
 
 use crate::state::State;
 
+/// Host and path without a trailing `/`.
+type Place = (String, String);
+
 impl State {
-    /// The whole table at this state's revision, sorted by host.
+    /// The whole table at this state's revision, sorted by host and path.
     pub fn route_table(&self) -> RouteTable {
         let mut routes: Vec<Route> = self
             .services
@@ -59,23 +64,35 @@ impl State {
             && !service.stopped
             && autoscale.is_some_and(|it| it.scale_to_zero.is_some());
         let name = self.label_of(service);
+        let route = |((host, prefix), rules): (Place, Option<Arc<RouteSpec>>)| Route {
+            host,
+            path_prefix: if prefix.is_empty() {
+                "/".to_owned()
+            } else {
+                prefix
+            },
+            service: service.id,
+            name: name.clone(),
+            backends: backends.clone(),
+            sleeps,
+            rules,
+        };
+        self.places_of(service).into_iter().map(route).collect()
+    }
+
+    /// Where a service answers: its generated name and `domains` with all their paths, then its routes,
+    /// which may say more of the same places.
+    fn places_of(&self, service: &Service) -> BTreeMap<Place, Option<Arc<RouteSpec>>> {
         let generated = self.host_of(service);
-        std::iter::once(&generated)
-            .chain(
-                service
-                    .spec
-                    .domains
-                    .iter()
-                    .filter(|host| **host != generated),
-            )
-            .map(|host| Route {
-                host: host.clone(),
-                path_prefix: "/".to_owned(),
-                service: service.id,
-                name: name.clone(),
-                backends: backends.clone(),
-                sleeps,
-            })
-            .collect()
+        let whole = std::iter::once(&generated).chain(&service.spec.domains);
+        let mut places: BTreeMap<_, _> = whole
+            .map(|host| ((host.clone(), String::new()), None))
+            .collect();
+        for route in &service.spec.routes {
+            let host = route.host.clone().unwrap_or_else(|| generated.clone());
+            let rules = (!route.is_plain()).then(|| Arc::new(route.clone()));
+            places.insert((host, route.prefix().to_owned()), rules);
+        }
+        places
     }
 }

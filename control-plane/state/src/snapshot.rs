@@ -7,6 +7,7 @@ use prost::encoding::{
     DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field,
 };
 use skep_model::allocation::Allocation;
+use skep_model::claim::Claim;
 use skep_model::deployment::Deployment;
 use skep_model::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
 use skep_model::job::JobBook;
@@ -119,6 +120,7 @@ mod tag {
     pub(super) const POOLS: u32 = 45;
     pub(super) const REBALANCE: u32 = 46;
     pub(super) const REGISTRIES: u32 = 50;
+    pub(super) const CLAIMS: u32 = 110;
 }
 
 /// Appends fields in the order of their numbers, as the whole message would be encoded.
@@ -206,6 +208,7 @@ impl State {
             to.message(tag::REBALANCE, &v1::Rebalance::from(&*self.rebalance));
         }
         to.all::<_, v1::RegistryLogin>(tag::REGISTRIES, self.registries.values());
+        to.all::<_, v1::Claim>(tag::CLAIMS, self.claims.values());
         to.out
     }
 
@@ -241,6 +244,9 @@ impl State {
                 other => skip_field(other, tag, &mut bytes, DecodeContext::default())?,
             }
         }
+        state.index_generated();
+        // A snapshot of before there were claims: whose hosts are follows from the services.
+        state.derive_claims();
         Ok(state)
     }
 
@@ -325,6 +331,10 @@ impl State {
             tag::REGISTRIES => {
                 let login: RegistryLogin = read::<v1::RegistryLogin, _>(field)?;
                 self.registries.insert(login.host.clone(), Arc::new(login));
+            }
+            tag::CLAIMS => {
+                let claim: Claim = read::<v1::Claim, _>(field)?;
+                self.claims.insert(claim.host.clone(), Arc::new(claim));
             }
             tag::REBALANCE => self.rebalance = Arc::new(read::<v1::Rebalance, _>(field)?),
             tag::DISMISSED => {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use skep_model::allocation::Allocation;
+use skep_model::claim::Claim;
 use skep_model::deployment::Deployment;
 use skep_model::id::{
     AllocationId, ClusterId, DeploymentId, EnvironmentId, JobId, NodeId, ProjectId, ServerId,
@@ -97,6 +98,7 @@ pub struct State {
     pub(crate) scopes: OrdMap<Scope, Arc<ScopeSettings>>,
     pub(crate) pools: OrdMap<String, Arc<Pool>>,
     pub(crate) registries: OrdMap<String, Arc<RegistryLogin>>,
+    pub(crate) claims: OrdMap<String, Arc<Claim>>,
     // Indexes: derived from the maps above, rebuilt when a snapshot is read.
     pub(crate) names: Names,
     pub(crate) service_allocations: OrdSet<(ServiceId, AllocationId)>,
@@ -106,7 +108,10 @@ pub struct State {
     pub(crate) active_deployments: OrdSet<DeploymentId>,
     pub(crate) delivery_order: OrdSet<(u64, String)>,
     pub(crate) service_jobs: OrdSet<(ServiceId, JobId)>,
-    pub(crate) hosts: OrdMap<String, ServiceId>,
+    /// Host, path without its trailing `/`, and who answers there. More than one only where older
+    /// rules let that happen.
+    pub(crate) hosts: OrdSet<(String, String, ServiceId)>,
+    pub(crate) generated: OrdSet<(String, ServiceId)>,
     pub(crate) members: OrdMap<u64, ServerId>,
 }
 
@@ -147,13 +152,21 @@ impl State {
 
     pub(crate) fn put_service(&mut self, service: impl Into<Arc<Service>>) {
         let service: Arc<Service> = service.into();
-        if let Some(old) = self.services.get(&service.id).cloned() {
-            for host in &old.spec.domains {
-                self.hosts.remove(host);
+        let old = self.services.get(&service.id).cloned();
+        // Writing what is there already would copy a part of the index all the same.
+        let is_same = old.as_ref().is_some_and(|old| {
+            let (old, new) = (&old.spec, &service.spec);
+            old.domains == new.domains && old.routes == new.routes
+        });
+        if !is_same {
+            if let Some(old) = &old {
+                self.unindex_hosts(old);
             }
+            self.index_hosts(&service);
         }
-        for host in &service.spec.domains {
-            self.hosts.insert(host.clone(), service.id);
+        if old.is_none() {
+            let host = self.host_of(&service);
+            self.generated.insert((host, service.id));
         }
         self.names
             .services

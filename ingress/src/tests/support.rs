@@ -269,6 +269,7 @@ pub(super) fn route(
     };
     Route {
         sleeps: false,
+        rules: None,
         host: host.to_owned(),
         path_prefix: path_prefix.to_owned(),
         service: ServiceId::from_u128(service),

@@ -1,9 +1,11 @@
 //! Golden bodies, and the laws that every body keeps.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use skep_model::id::{AllocationId, ServiceId};
+use skep_model::routing::{HeaderChanges, Headers, RateLimit, Redirect, RouteSpec, Scheme};
 
 use super::*;
 use crate::table::{Backend, Fault};
@@ -15,6 +17,7 @@ fn route(name: &str, host: &str, path_prefix: &str, ports: &[u16]) -> Route {
     };
     Route {
         sleeps: false,
+        rules: None,
         host: host.to_owned(),
         path_prefix: path_prefix.to_owned(),
         service: ServiceId::from_u128(1),
@@ -75,6 +78,52 @@ fn every_kind_of_route() {
     );
 }
 
+#[test]
+fn what_a_route_says_becomes_middlewares_in_the_order_of_the_embedded_ingress() {
+    let says = RouteSpec {
+        path: "/a.b".into(),
+        strip_prefix: true,
+        priority: Some(3),
+        headers: Headers {
+            request: HeaderChanges {
+                set: [("X-Env".to_owned(), "prod".to_owned())].into(),
+                remove: vec!["Cookie".into()],
+            },
+            response: HeaderChanges::default(),
+        },
+        allow_ips: vec!["10.0.0.0/8".into()],
+        rate_limit: Some(RateLimit {
+            per_second: 5,
+            burst: 9,
+        }),
+        body_limit_bytes: Some(1_024),
+        in_flight: Some(7),
+        ..RouteSpec::default()
+    };
+    let moved = RouteSpec {
+        path: "/o$d".into(),
+        redirect: Some(Redirect {
+            host: Some("new.example.com".into()),
+            scheme: None,
+            path: Some("/n$w".into()),
+            permanent: true,
+        }),
+        ..RouteSpec::default()
+    };
+    let with = |rules: RouteSpec, ports: &[u16]| Route {
+        rules: Some(Arc::new(rules.clone())),
+        ..route("web", "shop.example.com", &rules.path, ports)
+    };
+    let table = Table {
+        revision: 8,
+        routes: vec![with(says, &[9001]), with(moved, &[9001])],
+    };
+    let rendered = render(&table, &options(&["web"]));
+    assert_eq!(rendered.left_out, []);
+    let golden = include_str!("golden/rules.json");
+    assert_eq!(text(&rendered), golden.trim_end());
+}
+
 fn any_route() -> impl Strategy<Value = Route> {
     let host = prop_oneof![
         "[a-c]{1,2}(\\.[a-c]{1,2}){0,2}",
@@ -83,8 +132,70 @@ fn any_route() -> impl Strategy<Value = Route> {
     ];
     let name = prop_oneof!["[a-c]{0,2}", "skep-rev.{0,3}", ".{0,5}"];
     let path = prop_oneof![Just("/".to_owned()), "(/[a-b]{0,2}){1,3}", ".{0,5}"];
-    (name, host, path, prop::collection::vec(1..4u16, 0..3))
-        .prop_map(|(name, host, path, ports)| route(&name, &host, &path, &ports))
+    let ports = prop::collection::vec(1..4u16, 0..3);
+    (name, host, path, ports, prop::option::of(any_rules())).prop_map(
+        |(name, host, path, ports, rules)| {
+            let rules = rules.map(|rules| {
+                let path = path.clone();
+                Arc::new(RouteSpec { path, ..rules })
+            });
+            Route {
+                rules,
+                ..route(&name, &host, &path, &ports)
+            }
+        },
+    )
+}
+
+/// Rules of which each thing may be said or not.
+fn any_rules() -> impl Strategy<Value = RouteSpec> {
+    let redirect = prop::option::of(
+        (
+            prop::option::of("[a-c]{1,3}"),
+            any::<bool>(),
+            prop::option::of("/[x-z$.]{1,3}"),
+        )
+            .prop_map(|(host, https, path)| Redirect {
+                host,
+                scheme: https.then_some(Scheme::Https),
+                path,
+                permanent: https,
+            }),
+    );
+    let changes = (
+        prop::collection::btree_map("[A-C]{1,2}", "[a-c]{1,3}", 0..3),
+        prop::collection::vec("[D-F]{1,2}", 0..2),
+    )
+        .prop_map(|(set, remove)| HeaderChanges { set, remove });
+    let count = prop::option::of(1..5u32);
+    let headers = (changes.clone(), changes);
+    (
+        redirect,
+        headers,
+        any::<bool>(),
+        count.clone(),
+        count.clone(),
+        count,
+    )
+        .prop_map(
+            |(redirect, (request, response), strip, priority, rate, amount)| RouteSpec {
+                strip_prefix: strip && redirect.is_none(),
+                redirect,
+                headers: Headers { request, response },
+                priority,
+                allow_ips: amount
+                    .map(|bits| format!("10.0.0.0/{bits}"))
+                    .into_iter()
+                    .collect(),
+                rate_limit: rate.map(|per_second| RateLimit {
+                    per_second,
+                    burst: per_second,
+                }),
+                in_flight: amount,
+                body_limit_bytes: rate.map(u64::from),
+                ..RouteSpec::default()
+            },
+        )
 }
 
 fn any_table() -> impl Strategy<Value = Table> {
@@ -124,15 +235,32 @@ proptest! {
         prop_assert_eq!(services.len(), served + 1);
         prop_assert_eq!(routers.len(), served * entries.max(1) + 1);
         let mut used = BTreeSet::new();
+        let mut used_middlewares = BTreeSet::new();
+        let none = serde_json::Map::new();
+        let middlewares = body["http"]["middlewares"].as_object().unwrap_or(&none);
         for (name, router) in routers {
             let service = router["service"].as_str().expect("a service");
             prop_assert!(services.contains_key(service), "{} of {}", service, name);
             used.insert(service.to_owned());
+            for middleware in router["middlewares"].as_array().into_iter().flatten() {
+                let name = middleware.as_str().expect("a name");
+                prop_assert!(middlewares.contains_key(name), "{} dangles", name);
+                used_middlewares.insert(name.to_owned());
+            }
             prop_assert!(!name.contains('@') && !name.is_empty());
             let rule = router["rule"].as_str().expect("a rule");
             prop_assert_eq!(rule.matches('`').count(), 2 * rule.matches("(`").count(), "{}", rule);
         }
         prop_assert_eq!(used.len(), services.len());
+        prop_assert_eq!(used_middlewares.len(), middlewares.len());
+        for middleware in middlewares.values() {
+            prop_assert_eq!(middleware.as_object().map(serde_json::Map::len), Some(1));
+        }
+        // No two routes share a middleware: each has as many as its rules make.
+        let checked = table.check();
+        let made = checked.routes.values().filter_map(|route| route.rules.as_deref());
+        let made: usize = made.map(|rules| middleware::of(rules).len()).sum();
+        prop_assert_eq!(middlewares.len(), made);
     }
 
     #[test]

@@ -26,6 +26,14 @@ fn the_default_is_valid_and_each_bound_holds() {
             },
         ),
         (
+            "routes",
+            ServiceSpec {
+                kind: ServiceType::Worker,
+                routes: vec![RouteSpec::default()],
+                ..Default::default()
+            },
+        ),
+        (
             "domains",
             ServiceSpec {
                 domains: vec!["a b".into()],

@@ -13,7 +13,7 @@ use skep_identity::keypair::Credentials;
 use skep_identity::tls::LoadError;
 use skep_ingress::{Backend, Ingress, Place, Route, Table, traefik};
 use skep_model::id::{AllocationId, NodeId, ServiceId};
-use skep_proto::convert::id_bits;
+use skep_proto::convert::{id_bits, rules_in};
 use skep_proto::v1::{NodeBackend, NodeCredentials, NodeEndpoint, NodePeer, NodeRoute, NodeTable};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use zeroize::Zeroizing;
@@ -274,7 +274,8 @@ fn credentials(own: NodeCredentials) -> Credentials {
 }
 
 fn understand(message: &NodeTable) -> Result<Understood, Error> {
-    let routes = message.routes.iter().map(route).collect::<Result<_, _>>()?;
+    let all = message.routes.iter().chain(&message.ruled);
+    let routes = all.map(route).collect::<Result<_, _>>()?;
     let peer = |peer: &NodePeer| {
         let node = NodeId::from_u128(id_bits("node", &peer.node)?);
         Ok::<_, Error>((node, peer.address.clone()))
@@ -327,5 +328,6 @@ fn route(message: &NodeRoute) -> Result<Route, Error> {
             .map(backend)
             .collect::<Result<_, _>>()?,
         sleeps: message.sleeps,
+        rules: rules_in(message.rules.clone())?,
     })
 }

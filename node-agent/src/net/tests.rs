@@ -132,7 +132,9 @@ fn table(sequence: u64, backends: &[SocketAddr]) -> NodeTable {
             service: id_bytes(1),
             name: "web-production-shop".to_owned(),
             backends: backends.iter().enumerate().map(backend).collect(),
+            rules: None,
         }],
+        ruled: Vec::new(),
     }
 }
 

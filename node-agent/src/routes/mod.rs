@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use skep_model::id::{AllocationId, NodeId};
 use skep_model::route::{Backend, RoutePeer};
-use skep_proto::convert::id_bytes;
+use skep_proto::convert::{id_bytes, rules_out};
 use skep_proto::v1;
 
 pub(crate) use introduce::introduce;
@@ -83,6 +83,7 @@ pub(crate) fn resolve(
         name: route.name.clone(),
         backends: route.backends.iter().filter_map(resolve).collect(),
         sleeps: route.sleeps,
+        rules: rules_out(&route.rules),
     });
     Content {
         version: held.version(),
@@ -123,6 +124,7 @@ mod tests {
                     backend(silent, 14),
                 ],
                 sleeps: false,
+                rules: None,
             }],
             peers: vec![RoutePeer {
                 node: there,

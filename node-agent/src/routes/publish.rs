@@ -1,5 +1,6 @@
 //! Hands every new table to the data plane and reports how far it is.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,10 +102,12 @@ impl Publisher {
             let backends = routes.iter_mut().map(|route| &mut route.backends);
             backends.for_each(|it| it.retain(|backend| !backend.address.is_empty()));
         }
+        let (ruled, routes) = apart(&routes);
         let table = v1::NodeTable {
             sequence,
             revision: content.version.revision,
             routes,
+            ruled,
             peers: content.peers.clone(),
             endpoints: content.endpoints.clone(),
         };
@@ -112,5 +115,37 @@ impl Publisher {
             Ok(published) => published,
             Err(_) => Err(tonic::Status::deadline_exceeded("no answer in time")),
         }
+    }
+}
+
+/// The routes of hosts of which one has rules, and the others: a data plane that does not know of rules
+/// serves the latter alone.
+fn apart(routes: &[v1::NodeRoute]) -> (Vec<v1::NodeRoute>, Vec<v1::NodeRoute>) {
+    let ruled = routes.iter().filter(|route| route.rules.is_some());
+    let hosts: BTreeSet<&str> = ruled.map(|route| route.host.as_str()).collect();
+    let all = routes.iter().cloned();
+    all.partition(|route| hosts.contains(route.host.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_with_rules_is_apart_with_all_its_paths() {
+        let route = |host: &str, path: &str, rules: bool| v1::NodeRoute {
+            host: host.into(),
+            path_prefix: path.into(),
+            rules: rules.then(v1::RouteSpec::default),
+            ..v1::NodeRoute::default()
+        };
+        let routes = [
+            route("a", "/", false),
+            route("a", "/admin", true),
+            route("b", "/", false),
+        ];
+        let (ruled, plain) = apart(&routes);
+        assert_eq!(ruled, routes[..2]);
+        assert_eq!(plain, routes[2..]);
     }
 }

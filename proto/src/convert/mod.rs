@@ -13,6 +13,7 @@ mod probe;
 mod rebalance;
 mod registry;
 mod rollout;
+mod route;
 pub mod sample;
 mod server;
 mod settings;
@@ -26,6 +27,7 @@ use skep_model::id::NodeId;
 use skep_model::problem::{Code, Problem};
 
 pub use probe::{reaches, reaches_of};
+pub use route::{rules_in, rules_out};
 
 use crate::v1;
 

@@ -61,6 +61,7 @@ impl From<(Scope, &ScopeSettings)> for v1::ScopeSettings {
             scope: Some(scope.into()),
             quota: Some((&settings.quota).into()),
             relaxed: settings.relaxed,
+            base_domain: settings.base_domain.clone(),
         }
     }
 }
@@ -73,6 +74,7 @@ impl TryFrom<v1::ScopeSettings> for (Scope, ScopeSettings) {
         let settings = ScopeSettings {
             quota: message.quota.ok_or(error("quota"))?.into(),
             relaxed: message.relaxed,
+            base_domain: message.base_domain,
         };
         Ok((scope, settings))
     }

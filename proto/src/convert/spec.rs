@@ -1,6 +1,7 @@
 //! Specifications and their parts.
 
 use skep_model::autoscale::Autoscale;
+use skep_model::routing::RouteSpec;
 use skep_model::run::{Mode, Overlap, Run};
 use skep_model::spec::{
     Builder, ImagePolicy, Pull, Resources, Restart, ServiceSpec, ServiceType, Source, Update,
@@ -199,6 +200,7 @@ impl From<&ServiceSpec> for v1::ServiceSpec {
             container: container::container_out(&spec.container),
             hooks: container::hooks_out(&spec.hooks),
             pull: pull_number(spec.image.pull),
+            routes: spec.routes.iter().map(Into::into).collect(),
         }
     }
 }
@@ -221,6 +223,11 @@ impl TryFrom<v1::ServiceSpec> for ServiceSpec {
             restart: need!(message.restart),
             stop_grace_ms: message.stop_grace_ms,
             domains: message.domains,
+            routes: message
+                .routes
+                .into_iter()
+                .map(RouteSpec::try_from)
+                .collect::<Result<_, _>>()?,
             placement: placement::read(message.placement)?,
             run: message
                 .run

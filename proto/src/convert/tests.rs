@@ -211,6 +211,7 @@ fn service() -> Service {
             builder: Some(Builder::Nixpacks),
             port: Some(3000),
             domains: vec!["a.b".into()],
+            routes: vec![super::route::tests::route()],
             placement: placement(),
             container: container(),
             hooks: hooks(),

@@ -1,5 +1,7 @@
 //! What goes to nodes: routes and assignments.
 
+use std::collections::BTreeSet;
+
 use skep_model::allocation::Desired;
 use skep_model::assignment::{
     Assignment, BuildOrder, DesiredSet, Generation, ImagePeer, MAX_IMAGE_PEERS, Names,
@@ -7,6 +9,7 @@ use skep_model::assignment::{
 use skep_model::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
 use skep_model::route::{Backend, Route, RoutePeer, RouteTable};
 
+use super::route::{rules_in, rules_out};
 use super::spec::{builder, builder_number, pull, pull_number};
 use super::{Error, container, enum_number, enum_value, error, id, id_bytes, need, port, ports};
 use crate::v1;
@@ -25,18 +28,31 @@ impl From<&RouteTable> for v1::RouteTable {
             name: route.name.clone(),
             backends: route.backends.iter().map(backend).collect(),
             sleeps: route.sleeps,
+            rules: rules_out(&route.rules),
         };
+        let hosts = ruled_hosts(&table.routes);
+        let (ruled, plain): (Vec<&Route>, Vec<&Route>) = table
+            .routes
+            .iter()
+            .partition(|route| hosts.contains(route.host.as_str()));
         let peer = |peer: &RoutePeer| v1::RoutePeer {
             node: id_bytes(peer.node.as_u128()),
             address: peer.address.clone(),
         };
         Self {
             revision: table.revision,
-            routes: table.routes.iter().map(route).collect(),
+            routes: plain.into_iter().map(route).collect(),
             incarnation: 0,
+            ruled: ruled.into_iter().map(route).collect(),
             peers: table.peers.iter().map(peer).collect(),
         }
     }
+}
+
+/// The hosts of which a route has rules.
+fn ruled_hosts(routes: &[Route]) -> BTreeSet<&str> {
+    let ruled = routes.iter().filter(|route| route.rules.is_some());
+    ruled.map(|route| route.host.as_str()).collect()
 }
 
 impl TryFrom<v1::RouteBackend> for Backend {
@@ -66,6 +82,7 @@ impl TryFrom<v1::Route> for Route {
                 .map(Backend::try_from)
                 .collect::<Result<_, _>>()?,
             sleeps: message.sleeps,
+            rules: rules_in(message.rules)?,
         })
     }
 }
@@ -85,13 +102,12 @@ impl TryFrom<v1::RouteTable> for RouteTable {
     type Error = Error;
 
     fn try_from(message: v1::RouteTable) -> Result<Self, Error> {
+        let all = message.routes.into_iter().chain(message.ruled);
+        let mut routes = all.map(Route::try_from).collect::<Result<Vec<_>, _>>()?;
+        routes.sort_by(|a, b| (&a.host, &a.path_prefix).cmp(&(&b.host, &b.path_prefix)));
         Ok(Self {
             revision: message.revision,
-            routes: message
-                .routes
-                .into_iter()
-                .map(Route::try_from)
-                .collect::<Result<_, _>>()?,
+            routes,
             peers: message
                 .peers
                 .into_iter()

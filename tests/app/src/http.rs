@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, SERVER};
 use hyper::{Request, Response, StatusCode};
 
 use crate::faults;
@@ -18,7 +18,7 @@ pub(crate) type Body = Either<Full<Bytes>, Incoming>;
 /// Longer holds than any test waits for are a mistake in the test.
 const MAX_HOLD_MS: u64 = 600_000;
 
-/// Answers `/`, `/healthz`, `/env`, `/hold?ms=`, `/crash` and `/echo`.
+/// Answers `/`, `/healthz`, `/env`, `/head`, `/hold?ms=`, `/crash` and `/echo`.
 pub(crate) async fn answer(settings: &Settings, request: Request<Incoming>) -> Response<Body> {
     let path = request.uri().path().to_string();
     if path != "/healthz" && !settings.hold.is_zero() {
@@ -38,6 +38,7 @@ pub(crate) async fn answer(settings: &Settings, request: Request<Incoming>) -> R
         ),
         "/healthz" => text(StatusCode::OK, "ok\n".into()),
         "/env" => environment(),
+        "/head" => text(StatusCode::OK, head(&request)),
         "/hold" => match hold_ms(request.uri().query()) {
             Some(ms) => {
                 tokio::time::sleep(Duration::from_millis(ms)).await;
@@ -52,7 +53,7 @@ pub(crate) async fn answer(settings: &Settings, request: Request<Incoming>) -> R
         "/echo" => echo(request),
         _ => text(
             StatusCode::NOT_FOUND,
-            "there is /, /healthz, /env, /hold?ms=, /crash and /echo\n".into(),
+            "there is /, /healthz, /env, /head, /hold?ms=, /crash and /echo\n".into(),
         ),
     }
 }
@@ -62,6 +63,16 @@ fn hold_ms(query: Option<&str>) -> Option<u64> {
         .split('&')
         .find_map(|pair| pair.strip_prefix("ms="))?;
     ms.parse().ok().filter(|ms| *ms <= MAX_HOLD_MS)
+}
+
+/// The request's own head, a line for the request and one for each header, sorted.
+fn head(request: &Request<Incoming>) -> String {
+    let headers = request.headers().iter();
+    let mut lines: Vec<String> = headers
+        .map(|(name, value)| format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes())))
+        .collect();
+    lines.sort_unstable();
+    format!("{} {}\n{}", request.method(), request.uri(), lines.concat())
 }
 
 fn environment() -> Response<Body> {
@@ -102,8 +113,9 @@ fn respond(status: StatusCode, kind: &str, body: Body) -> Response<Body> {
     Response::builder()
         .status(status)
         .header(CONTENT_TYPE, kind)
+        .header(SERVER, "skep-test-app")
         .body(body)
-        .expect("a status and one valid header make a response")
+        .expect("a status and valid headers make a response")
 }
 
 #[cfg(test)]

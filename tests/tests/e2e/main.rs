@@ -27,6 +27,7 @@ mod ready;
 mod restart;
 mod rolling;
 mod rollouts;
+mod routes;
 mod samples;
 mod shells;
 mod steps;

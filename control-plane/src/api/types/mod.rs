@@ -4,6 +4,7 @@ mod autoscale;
 mod ca;
 mod cluster;
 mod deployment;
+mod domain;
 mod job;
 mod log;
 mod placement;
@@ -28,6 +29,7 @@ pub use deployment::{
     AllocationView, AllocationsView, DeploymentRequest, DeploymentView, DeploymentsView,
     QuarantinedView, ReleaseView, ReleasesView,
 };
+pub use domain::{BaseDomainRequest, BaseDomainView, DomainRoute, DomainView, DomainsView};
 pub use job::{CauseView, JobView, JobsView, RunRequest, ScheduleRequest, ScheduleView};
 pub use log::{AppLine, EndView, HookReply, LogPage, LostLines, UploadView, WebhookView};
 pub use placement::{

@@ -88,6 +88,7 @@ impl Context<'_> {
             feature_level: level,
             ..(*cluster).clone()
         });
+        self.state.derive_claims();
         Ok(Reply::Done)
     }
 

@@ -9,9 +9,9 @@ use skep_model::rollout::{Phase, Progress};
 use skep_model::service::{Release, Service, Target};
 use skep_model::spec::ServiceSpec;
 use skep_proto::convert::enum_value;
-use skep_proto::v1;
+use skep_proto::{LEVEL_SCHEDULING, v1};
 
-use super::service::bounded;
+use super::service::{bounded, hosts_of};
 use super::{Context, Outcome, Reply, bits, changed_meanwhile, missing, not_found, understood};
 use crate::change::Change;
 use crate::state::Delivery;
@@ -255,7 +255,8 @@ impl Context<'_> {
             Phase::Rolling => 0,
             _ => self.state.time_ms,
         };
-        self.put_changed_service(Service {
+        let before = hosts_of(&service);
+        let next = Service {
             rollout: Some(target),
             progress: Progress {
                 phase,
@@ -266,7 +267,12 @@ impl Context<'_> {
             scaling: bounded(service.scaling.clone(), &spec),
             spec,
             ..(*service).clone()
-        });
+        };
+        if self.state.feature_level() >= LEVEL_SCHEDULING {
+            self.state.check_routes(&next)?;
+        }
+        self.put_changed_service(next);
+        self.state.settle_claims(service.id, &before);
         let mut next = (*deployment).clone();
         next.release = Some(number);
         next.problem = None;

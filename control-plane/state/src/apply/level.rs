@@ -59,6 +59,8 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::PutRegistry(_) => ("put registry", LEVEL_SCHEDULING),
         Kind::RemoveRegistry(_) => ("remove registry", LEVEL_SCHEDULING),
         Kind::TakeSeat(_) => ("take seat", LEVEL_SCHEDULING),
+        Kind::PruneClaims(_) => ("prune claims", LEVEL_SCHEDULING),
+        Kind::SetBaseDomain(_) => ("set base domain", LEVEL_SCHEDULING),
     }
 }
 
@@ -114,7 +116,8 @@ fn of_spec(spec: &v1::ServiceSpec) -> u32 {
     let confines = spec.container.is_some()
         || spec.hooks.is_some()
         || spec.pull != 0
-        || spec.storage.is_some();
+        || spec.storage.is_some()
+        || !spec.routes.is_empty();
     if spec.autoscale.is_some() || spec.rollout.is_some() || stops_first || confines {
         return LEVEL_SCHEDULING;
     }

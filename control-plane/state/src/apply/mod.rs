@@ -275,6 +275,8 @@ impl Context<'_> {
             Kind::PutRegistry(message) => self.put_registry(message),
             Kind::RemoveRegistry(message) => self.remove_registry(&message),
             Kind::TakeSeat(message) => self.take_seat(&message),
+            Kind::PruneClaims(_) => self.prune_claims(),
+            Kind::SetBaseDomain(message) => self.set_base_domain(message),
         }
     }
 

@@ -1,5 +1,8 @@
 //! Tenancy and services.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use skep_model::id::{EnvironmentId, ProjectId, ServiceId, WorkspaceId};
 use skep_model::name;
 use skep_model::problem::{Code, Problem};
@@ -72,7 +75,7 @@ impl Context<'_> {
                     .hint(format!("at most {MAX_TOTAL}")),
             );
         }
-        self.check_domains(&wanted)?;
+        self.state.check_routes(&wanted)?;
         let next = if message.expected_generation == 0 {
             self.new_service(wanted)?
         } else {
@@ -100,11 +103,14 @@ impl Context<'_> {
         };
         let id = next.id;
         self.changes.push(Change::Service(id));
-        if self.state.service(id).is_some() {
+        let old = self.state.service(id);
+        let before = old.map(hosts_of).unwrap_or_default();
+        if old.is_some() {
             // Before and after: a service may cease to have routes.
             self.touch_routes_of(id);
         }
         self.state.put_service(next);
+        self.state.settle_claims(id, &before);
         self.touch_routes_of(id);
         Ok(reply)
     }
@@ -187,26 +193,6 @@ impl Context<'_> {
         })
     }
 
-    fn check_domains(&self, wanted: &Service) -> Result<(), Problem> {
-        for host in &wanted.spec.domains {
-            let owner = self
-                .state
-                .hosts
-                .get(host)
-                .filter(|owner| **owner != wanted.id);
-            if let Some(owner) = owner.and_then(|id| self.state.service(*id)) {
-                let label = self.state.label_of(owner);
-                return Err(Problem::new(
-                    Code::Conflict,
-                    format!("`{host}` belongs to service {label}"),
-                )
-                .at("domains")
-                .hint("remove it there first"));
-            }
-        }
-        Ok(())
-    }
-
     pub(super) fn drop_service(&mut self, message: &v1::DropService) -> Outcome {
         let id = ServiceId::from_u128(bits("service", &message.service)?);
         let service = self
@@ -254,18 +240,29 @@ impl Context<'_> {
             self.state.releases.remove(&(id, number));
         }
         self.drop_jobs(id);
-        for host in &service.spec.domains {
-            self.state.hosts.remove(host);
-        }
+        self.state.unindex_hosts(&service);
+        let name = (self.state.host_of(&service), id);
+        self.state.generated.remove(&name);
         self.state
             .names
             .services
             .remove(&(service.environment, service.name.clone()));
         self.state.services.remove(&id);
+        self.state.settle_claims(id, &hosts_of(&service));
         self.changes.push(Change::ServiceDropped(id));
         self.touch_routes();
         Ok(Reply::Done)
     }
+}
+
+/// The hosts that a service names.
+pub(super) fn hosts_of(service: &Arc<Service>) -> BTreeSet<String> {
+    service
+        .spec
+        .hosts()
+        .into_iter()
+        .map(str::to_owned)
+        .collect()
 }
 
 /// What an autoscaler decided, under a specification that may be another; none where that has none.

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use skep_model::id::EnvironmentId;
 use skep_model::problem::{Code, Problem};
-use skep_model::settings::{MAX_POOLS, Pool, Scope, ScopeSettings};
+use skep_model::service::Service;
+use skep_model::settings::{MAX_POOLS, Pool, Scope, ScopeSettings, check_base_domain};
 use skep_proto::v1;
 use skep_proto::v1::set_scope::Relaxed;
 
-use super::{Context, Outcome, Reply, missing, not_found, understood};
+use super::{Context, Outcome, Reply, bits, missing, not_found, understood};
 use crate::change::Change;
 
 impl Context<'_> {
@@ -34,13 +36,56 @@ impl Context<'_> {
         if settings == self.state.settings_of(scope) {
             return Ok(Reply::Done);
         }
+        self.put_scope(scope, settings);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn prune_claims(&mut self) -> Outcome {
+        self.state.prune_claims();
+        Ok(Reply::Done)
+    }
+
+    /// Every generated name of the environment becomes another one, where all of them are free.
+    pub(super) fn set_base_domain(&mut self, message: v1::SetBaseDomain) -> Outcome {
+        let id = EnvironmentId::from_u128(bits("environment", &message.environment)?);
+        if self.state.environment(id).is_none() {
+            return Err(not_found("environment", id));
+        }
+        if let Some(base) = &message.base_domain {
+            check_base_domain(base)?;
+        }
+        let scope = Scope::Environment(id);
+        let old = self.state.settings_of(scope);
+        if old.base_domain == message.base_domain {
+            return Ok(Reply::Done);
+        }
+        let services: Vec<Arc<Service>> = self.state.services_in(scope).cloned().collect();
+        self.put_scope(
+            scope,
+            ScopeSettings {
+                base_domain: message.base_domain,
+                ..old
+            },
+        );
+        self.state.index_generated();
+        for service in services {
+            self.state.check_anew(&service).map_err(|mut problem| {
+                problem.message = format!("service `{}`: {}", service.name, problem.message);
+                problem.at("base_domain")
+            })?;
+            self.state.settle_claims(service.id, &Default::default());
+        }
+        self.touch_routes();
+        Ok(Reply::Done)
+    }
+
+    fn put_scope(&mut self, scope: Scope, settings: ScopeSettings) {
         if settings == ScopeSettings::default() {
             self.state.scopes.remove(&scope);
         } else {
             self.state.scopes.insert(scope, Arc::new(settings));
         }
         self.changes.push(Change::Settings);
-        Ok(Reply::Done)
     }
 
     pub(super) fn put_pool(&mut self, message: v1::PutPool) -> Outcome {

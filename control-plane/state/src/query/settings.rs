@@ -14,7 +14,7 @@ impl State {
     pub fn settings_of(&self, scope: Scope) -> ScopeSettings {
         self.scopes
             .get(&scope)
-            .map_or_else(ScopeSettings::default, |settings| **settings)
+            .map_or_else(ScopeSettings::default, |settings| (**settings).clone())
     }
 
     /// Those of which something is said.

@@ -46,6 +46,14 @@ pub(super) fn busy() -> World {
         &[(300, 1), (301, 1), (302, 9)],
     ));
     world.ok(super::quarantine::settle(301, false));
+    let hosts = [("*.a.test", "/"), ("b.test", "/x")];
+    world.ok(put_service(&super::claims::sibling(60, "api", &hosts), 0));
+    let fewer = Service {
+        generation: 1,
+        ..super::claims::sibling(60, "api", &hosts[..1])
+    };
+    world.ok(put_service(&fewer, 1));
+    world.ok(super::claims::set_base(ENVIRONMENT, Some("apps.test")));
     for key in 0..4 {
         let since = world.state.index();
         let key = Key::Own {

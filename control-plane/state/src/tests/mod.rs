@@ -1,6 +1,8 @@
 //! Exact effects of commands, and the laws that hold for any of them.
 
 mod autoscale;
+mod claim_laws;
+mod claims;
 mod deployments;
 mod jobs;
 mod keys;

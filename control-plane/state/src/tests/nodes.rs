@@ -188,7 +188,10 @@ fn a_domain_has_one_owner_who_is_named() {
         .apply(put_service(&other, 0))
         .outcome
         .expect_err("taken");
-    assert!(problem.message.contains("web-production-shop"), "{problem}");
+    assert!(
+        problem.message.contains("default/shop/production/web"),
+        "{problem}"
+    );
 }
 
 #[test]

@@ -238,6 +238,7 @@ async fn a_proxy_of_this_machine_reaches_another_node_by_an_address() {
     let table = Table {
         revision: 1,
         routes: vec![Route {
+            rules: None,
             host: "a.test".into(),
             path_prefix: "/".into(),
             service: ServiceId::from_u128(3),

@@ -1,0 +1,130 @@
+//! What a route says, as Traefik's middlewares, in the order in which the embedded ingress asks the
+//! same questions. Only options that every Traefik v3 knows, and no empty object.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use skep_model::routing::{HeaderChanges, Headers, Redirect, RouteSpec};
+
+/// Characters of paths that mean something in a regular expression.
+const SPECIAL: &str = ".+*()$";
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Middleware {
+    #[serde(rename_all = "camelCase")]
+    IpAllowList { source_range: Vec<String> },
+    #[serde(rename_all = "camelCase")]
+    RateLimit { average: u32, burst: u32 },
+    #[serde(rename_all = "camelCase")]
+    InFlightReq { amount: u32 },
+    #[serde(rename_all = "camelCase")]
+    RedirectRegex {
+        regex: String,
+        replacement: String,
+        permanent: bool,
+    },
+    #[serde(rename_all = "camelCase")]
+    BasicAuth {
+        users: Vec<String>,
+        realm: &'static str,
+        remove_header: bool,
+    },
+    #[serde(rename_all = "camelCase")]
+    Buffering { max_request_body_bytes: u64 },
+    #[serde(rename_all = "camelCase")]
+    Headers {
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        custom_request_headers: BTreeMap<String, String>,
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        custom_response_headers: BTreeMap<String, String>,
+    },
+    #[serde(rename_all = "camelCase")]
+    StripPrefix { prefixes: Vec<String> },
+}
+
+/// The middlewares of a route, each with a word for its name.
+pub(super) fn of(rules: &RouteSpec) -> Vec<(&'static str, Middleware)> {
+    let mut all = Vec::new();
+    if !rules.allow_ips.is_empty() {
+        let source_range = rules.allow_ips.clone();
+        all.push(("allow", Middleware::IpAllowList { source_range }));
+    }
+    if let Some(limit) = &rules.rate_limit {
+        let (average, burst) = (limit.per_second, limit.burst);
+        all.push(("rate", Middleware::RateLimit { average, burst }));
+    }
+    if let Some(amount) = rules.in_flight {
+        all.push(("in-flight", Middleware::InFlightReq { amount }));
+    }
+    if let Some(redirect) = &rules.redirect {
+        all.push(("redirect", redirect_of(redirect, rules.prefix())));
+    }
+    if !rules.basic_auth.is_empty() {
+        let users = rules.basic_auth.clone();
+        all.push((
+            "auth",
+            Middleware::BasicAuth {
+                users,
+                realm: "skep",
+                remove_header: true,
+            },
+        ));
+    }
+    if let Some(max_request_body_bytes) = rules.body_limit_bytes {
+        let buffering = Middleware::Buffering {
+            max_request_body_bytes,
+        };
+        all.push(("body", buffering));
+    }
+    all.extend(headers_of(&rules.headers).map(|headers| ("headers", headers)));
+    if rules.strip_prefix {
+        let prefixes = vec![rules.prefix().to_owned()];
+        all.push(("strip", Middleware::StripPrefix { prefixes }));
+    }
+    all
+}
+
+/// None where nothing is changed: an empty object would make Traefik refuse the whole body.
+fn headers_of(headers: &Headers) -> Option<Middleware> {
+    (!headers.is_empty()).then(|| Middleware::Headers {
+        custom_request_headers: changes_of(&headers.request),
+        custom_response_headers: changes_of(&headers.response),
+    })
+}
+
+/// An empty value takes a header away.
+fn changes_of(changes: &HeaderChanges) -> BTreeMap<String, String> {
+    let removed = changes
+        .remove
+        .iter()
+        .map(|name| (name.clone(), String::new()));
+    changes.set.clone().into_iter().chain(removed).collect()
+}
+
+/// Traefik compares the whole address with the expression, and what it becomes with what it was: a
+/// request that is there already goes on to the service.
+fn redirect_of(redirect: &Redirect, prefix: &str) -> Middleware {
+    let scheme = redirect.scheme.map_or("${1}", |scheme| scheme.as_str());
+    let host = redirect.host.as_deref().unwrap_or("${2}");
+    let port = if redirect.scheme.is_some() {
+        ""
+    } else {
+        "${3}"
+    };
+    let path = redirect.path.as_deref().unwrap_or(prefix);
+    // `$` begins a group's name.
+    let path = path.trim_end_matches('/').replace('$', "$$");
+    let mut literal = String::with_capacity(prefix.len());
+    for character in prefix.chars() {
+        if SPECIAL.contains(character) {
+            literal.push('\\');
+        }
+        literal.push(character);
+    }
+    Middleware::RedirectRegex {
+        regex: format!("^(https?)://([^/]+?)(:[0-9]+)?{literal}((?:[/?].*)?)$"),
+        replacement: format!("{scheme}://{host}{port}{path}${{4}}"),
+        permanent: redirect.permanent,
+    }
+}

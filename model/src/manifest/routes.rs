@@ -1,0 +1,97 @@
+//! `[[routes]]` in the units that people write.
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+
+use crate::routing::{Headers, RateLimit, Redirect, RouteSpec};
+
+/// One of `[[routes]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RouteTable {
+    /// Exact, or `*.` and a domain; none: the generated name.
+    pub host: Option<String>,
+    /// Whole segments that paths begin with; none: `/`, every path.
+    pub path: Option<String>,
+    /// The service sees the path without it.
+    pub strip_prefix: bool,
+    /// Of the routes of one host: the highest first.
+    pub priority: Option<u32>,
+    /// Answers in the service's place.
+    pub redirect: Option<Redirect>,
+    /// Headers set and removed.
+    pub headers: Headers,
+    /// Networks that may ask.
+    pub allow_ips: Vec<String>,
+    /// Lines of an htpasswd file with bcrypt.
+    pub basic_auth: Vec<String>,
+    /// Most requests of one client's address.
+    pub rate_limit: Option<RateLimit>,
+    /// Largest body of a request: `"10MiB"`.
+    pub body_limit: Option<ByteSize>,
+    /// Most requests at the same time.
+    pub in_flight: Option<u32>,
+}
+
+impl RouteTable {
+    /// As the specification has it.
+    pub(super) fn read(&self) -> RouteSpec {
+        let path = self.path.clone();
+        RouteSpec {
+            host: self.host.clone(),
+            path: path.unwrap_or_else(|| RouteSpec::default().path),
+            strip_prefix: self.strip_prefix,
+            priority: self.priority,
+            redirect: self.redirect.clone(),
+            headers: self.headers.clone(),
+            allow_ips: self.allow_ips.clone(),
+            basic_auth: self.basic_auth.clone(),
+            rate_limit: self.rate_limit,
+            body_limit_bytes: self.body_limit.map(|size| size.as_u64()),
+            in_flight: self.in_flight,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::manifest::Manifest;
+    use crate::routing::Scheme;
+    use crate::spec::ServiceSpec;
+
+    #[test]
+    fn routes_are_written_as_people_say_them() {
+        let text = r#"
+            domains = ["shop.example.com"]
+
+            [[routes]]
+            host = "shop.example.com"
+            path = "/api"
+            strip_prefix = true
+            body_limit = "10MiB"
+            headers.response.set = { Cache-Control = "no-store" }
+            headers.response.remove = ["Server"]
+            rate_limit = { per_second = 10, burst = 20 }
+
+            [[routes]]
+            host = "www.shop.example.com"
+            redirect = { host = "shop.example.com", scheme = "https", permanent = true }
+        "#;
+        let manifest = Manifest::parse(text).expect("accepted");
+        let spec = manifest.apply(&ServiceSpec::default()).expect("units");
+        let [api, www] = &spec.routes[..] else {
+            panic!("{:?}", spec.routes)
+        };
+        assert_eq!((&*api.path, api.body_limit_bytes), ("/api", Some(10 << 20)));
+        assert_eq!(api.headers.response.set["Cache-Control"], "no-store");
+        let redirect = www.redirect.as_ref().expect("a redirect");
+        assert_eq!((&*www.path, redirect.scheme), ("/", Some(Scheme::Https)));
+        // A file that says nothing of them leaves them; an empty list takes them away.
+        let silent = Manifest::parse("replicas = 2").expect("accepted");
+        assert_eq!(silent.apply(&spec).expect("units").routes, spec.routes);
+        let none = Manifest::parse("routes = []").expect("accepted");
+        assert_eq!(none.apply(&spec).expect("units").routes, []);
+        let wrong = Manifest::parse("[[routes]]\npath = \"api\"").expect_err("no path");
+        assert_eq!(wrong.field.as_deref(), Some("routes[0].path"));
+    }
+}
