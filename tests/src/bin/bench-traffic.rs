@@ -33,6 +33,7 @@ const ROUTES: usize = 5_000;
 /// For the hop: one after the other, so that nobody waits for anything else.
 const HOP_ROUND: Duration = Duration::from_secs(2);
 const STREAM_BYTES: usize = 64 << 20;
+const ENDS: Duration = Duration::from_secs(15);
 const SEEN: Duration = Duration::from_secs(60);
 const MIB: f64 = 1024.0 * 1024.0;
 const HEADING: &str = "## Traffic: `make bench-traffic`";
@@ -197,7 +198,8 @@ async fn proxies() -> Result<Vec<Figure>> {
     ];
     figures.extend(many_routes(dir.path(), upstream).await?);
     for proxy in [&own, &peers[0], &peers[1], &origin] {
-        proxy.process.kill().await?;
+        // Asked: of an nginx that is killed the workers stay.
+        proxy.process.terminate(ENDS).await?;
     }
     Ok(figures)
 }
