@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 /// Where Cloudflare's proxies connect from: <https://www.cloudflare.com/ips/>, the list that was last
-/// changed on 28 September 2023. A range that they add later is not believed (their address is then taken
-/// for the client's) until it is here or among the operator's own.
+/// changed on 28 September 2023: to be compared before each release. A range that they add is not
+/// believed (their address is then taken for the client's) until it is here or among the operator's own.
 const CLOUDFLARE: [&str; 22] = [
     "173.245.48.0/20",
     "103.21.244.0/22",

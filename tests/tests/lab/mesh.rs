@@ -187,7 +187,12 @@ async fn of_a_node_that_vanishes_only_what_was_sent_to_it_fails() {
         let host = format!("web-production-{}.localhost", name.project);
         answers(nodes[2].ingress, &host, "1").await?;
         let load = Load::start(nodes[2].ingress, &host, RATE);
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        wait::until_ok("both nodes to be in use", SEEN, async || {
+            let served = load.so_far().served;
+            ensure!(served >= u64::from(RATE), "{served} requests");
+            Ok(())
+        })
+        .await?;
         host_of(cluster, &nodes[1])?.cut().await?;
         wait::until_ok("the node to be given up", GIVEN_UP, async || {
             let status = api.get("/v1/status").await?;

@@ -52,6 +52,8 @@ type Opened = (MeshStream, CancellationToken);
 enum Error {
     #[error("this node's agent has not said yet who it is")]
     Nobody,
+    #[error("connecting panicked")]
+    Panicked,
     #[error("the table does not say where node {0} is")]
     Unknown(NodeId),
     #[error("{address} cannot be dialed")]
@@ -151,7 +153,7 @@ impl Link {
             // A task of its own: whoever is out of patience does not keep the next one from a connection.
             let (link, own) = (self.clone(), own.clone());
             let sender = tokio::spawn(async move { link.sender(&own).await }).await;
-            let (number, sender) = sender.unwrap_or_else(|_| Err(Error::Nobody))?;
+            let (number, sender) = sender.unwrap_or(Err(Error::Panicked))?;
             let request = Request::connect(format!("{}:{}", far.allocation, far.port))
                 .body(())
                 .expect("an id and a number are an authority");
