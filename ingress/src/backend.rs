@@ -26,10 +26,11 @@ pub(crate) struct LiveBackend {
 }
 
 impl LiveBackend {
-    pub(crate) fn new(backend: Backend, drains: Arc<Drains>) -> Arc<Self> {
+    /// Its connections are kept in so many places: see [`Pool`].
+    pub(crate) fn new(backend: Backend, seats: usize, drains: Arc<Drains>) -> Arc<Self> {
         Arc::new(Self {
             backend,
-            pool: Pool::default(),
+            pool: Pool::new(seats),
             state: AtomicU64::new(0),
             removed_in: AtomicU64::new(0),
             born: Instant::now(),

@@ -16,8 +16,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::backend::InFlight;
 use crate::connection::Active;
 use crate::headers;
+use crate::link::Link;
 use crate::metrics::{Meter, ServiceMetrics};
-use crate::pool::Sender;
 
 /// Why a request's body ended early.
 #[derive(Debug, thiserror::Error)]
@@ -53,9 +53,15 @@ pub(crate) struct Progress {
     moved_at_ms: AtomicU64,
     waits_for_client: AtomicBool,
     too_large: AtomicBool,
+    ended: AtomicBool,
 }
 
 impl Progress {
+    /// All of it was sent, or no more will be.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
     /// How long ago the upload moved.
     pub(crate) fn stalled_for(&self) -> Duration {
         let moved_at = Duration::from_millis(self.moved_at_ms.load(Ordering::Relaxed));
@@ -92,6 +98,7 @@ impl RequestBody {
             moved_at_ms: AtomicU64::new(0),
             waits_for_client: AtomicBool::new(false),
             too_large: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
         });
         let upload = Upload {
             inner,
@@ -137,6 +144,12 @@ impl Body for RequestBody {
     }
 }
 
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.progress.ended.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Upload {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
@@ -171,10 +184,10 @@ impl Upload {
 #[derive(Debug)]
 pub(crate) struct Lease {
     /// Kept for the next request when the answer was read to its end, closed otherwise.
-    pub(crate) sender: Option<Sender>,
+    pub(crate) link: Option<Link>,
     pub(crate) max_idle_per_backend: usize,
     pub(crate) meter: Meter,
-    /// After `sender`: a backend counts as drained only when its connections are closed.
+    /// After `link`: a backend counts as drained only when its connections are closed.
     pub(crate) in_flight: InFlight,
     pub(crate) active: Option<Active>,
     /// Among those that its route lets in at the same time.
@@ -184,11 +197,11 @@ pub(crate) struct Lease {
 
 impl Lease {
     fn finish(mut self) {
-        if let Some(sender) = self.sender.take() {
+        if let Some(link) = self.link.take() {
             self.in_flight
                 .backend()
                 .pool
-                .put(sender, self.max_idle_per_backend);
+                .put(link, self.max_idle_per_backend);
         }
     }
 }
@@ -240,7 +253,11 @@ impl Body for ReplyBody {
             }
             Self::Stream { inner, lease } => (inner, lease),
         };
-        let polled = Pin::new(&mut *inner).poll_frame(cx);
+        let link = lease.as_mut().and_then(|lease| lease.link.as_mut());
+        let polled = match link {
+            Some(link) => link.poll_answer(inner, cx),
+            None => Pin::new(&mut *inner).poll_frame(cx),
+        };
         let ended = match &polled {
             Poll::Pending => false,
             Poll::Ready(None) => true,

@@ -189,7 +189,7 @@ mod tests {
             routes: routes.collect(),
         };
         let drains = Drains::new();
-        let make = |backend| LiveBackend::new(backend, Arc::clone(&drains));
+        let make = |backend| LiveBackend::new(backend, 1, Arc::clone(&drains));
         Index::build(
             &table.check(),
             (&HashMap::new(), &HashMap::new()),

@@ -11,6 +11,7 @@ use crate::access::AccessLog;
 use crate::backend::{InFlight, LiveBackend};
 use crate::body::RequestBody;
 use crate::certificates::{Certificate, Certificates};
+use crate::crew::Crew;
 use crate::drain::{Drains, Status};
 use crate::headers;
 use crate::index::Index;
@@ -31,6 +32,7 @@ pub struct Ingress {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) options: Options,
+    pub(crate) crew: Crew,
     pub(crate) reach: Arc<dyn Reach>,
     pub(crate) registry: Registry,
     /// Held for reading while a backend is chosen and entered, which never waits.
@@ -50,17 +52,19 @@ impl Ingress {
     /// An ingress with an empty table at revision 0: every host is unknown. Backends of other nodes are
     /// out of its reach.
     pub fn new(options: Options) -> Self {
-        Self::reaching(options, Arc::new(NoWay), None)
+        Self::reaching(options, Crew::default(), Arc::new(NoWay), None)
     }
 
-    /// The same, where `reach` connects to backends of other nodes, with a line in `access_log` for each
-    /// request.
+    /// The same, served by `crew`, where `reach` connects to backends of other nodes, with a line in
+    /// `access_log` for each request.
     pub fn reaching(
         options: Options,
+        crew: Crew,
         reach: Arc<dyn Reach>,
         access_log: Option<AccessLog>,
     ) -> Self {
         let shared = Shared {
+            crew,
             reach,
             waiting: Semaphore::new(options.max_waiting),
             options,
@@ -96,7 +100,8 @@ impl Ingress {
             let index = shared.index.read();
             (index.backends.clone(), index.rules.clone())
         };
-        let make = |backend| LiveBackend::new(backend, Arc::clone(&shared.drains));
+        let seats = shared.crew.seats();
+        let make = |backend| LiveBackend::new(backend, seats, Arc::clone(&shared.drains));
         let index = Index::build(&checked, (&old, &old_rules), make, |route| {
             shared.registry.service(route.service)
         });

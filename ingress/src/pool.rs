@@ -1,33 +1,17 @@
-//! Idle connections to one backend, newest first. Dropping a connection's sender closes it, so
-//! a closed pool holds no socket open. Never dials.
+//! Idle connections to one backend, newest first. Dropping a link closes it, so a
+//! closed pool holds no socket open. Never dials.
 
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::http1::SendRequest;
 use parking_lot::Mutex;
-use tokio_util::sync::CancellationToken;
 
-use crate::body::RequestBody;
+use crate::crew::seat;
+use crate::link::Link;
 
-/// A connection to a backend.
+/// A place for each thread of the crew: who made a connection wakes nobody else by using it.
 #[derive(Debug)]
-pub(crate) struct Sender {
-    pub(crate) requests: SendRequest<RequestBody>,
-    /// Cancelled where whoever carries it asks for its end; none: it is the backend's own.
-    pub(crate) leaving: Option<CancellationToken>,
-}
-
-impl Sender {
-    /// Nothing more is to be sent on it.
-    fn is_over(&self) -> bool {
-        let is_leaving = |it: &CancellationToken| it.is_cancelled();
-        self.requests.is_closed() || self.leaving.as_ref().is_some_and(is_leaving)
-    }
-}
-
-#[derive(Debug, Default)]
 pub(crate) struct Pool {
-    idle: Mutex<Idle>,
+    places: Box<[Mutex<Idle>]>,
 }
 
 #[derive(Debug, Default)]
@@ -39,24 +23,34 @@ struct Idle {
 
 #[derive(Debug)]
 struct IdleConnection {
-    sender: Sender,
+    link: Link,
     since: Instant,
 }
 
 impl Pool {
+    pub(crate) fn new(seats: usize) -> Self {
+        Self {
+            places: (0..seats).map(|_| Mutex::default()).collect(),
+        }
+    }
+
+    fn own(&self) -> &Mutex<Idle> {
+        &self.places[seat() % self.places.len()]
+    }
+
     /// The connection that was used last, if it has been idle for at most `max_idle`.
-    pub(crate) fn take(&self, max_idle: Duration) -> Option<Sender> {
-        let mut idle = self.idle.lock();
+    pub(crate) fn take(&self, max_idle: Duration) -> Option<Link> {
+        let mut idle = self.own().lock();
         let mut place = idle.connections.len();
         while place > 0 {
             place -= 1;
-            let connection = &idle.connections[place];
-            if connection.sender.is_over() {
+            let connection = &mut idle.connections[place];
+            if connection.link.is_over() {
                 idle.connections.remove(place);
             } else if connection.since.elapsed() > max_idle {
                 break;
-            } else if connection.sender.requests.is_ready() {
-                return Some(idle.connections.remove(place).sender);
+            } else if connection.link.is_ready() {
+                return Some(idle.connections.remove(place).link);
             }
         }
         None
@@ -64,14 +58,14 @@ impl Pool {
 
     /// Keeps a connection whose answer was read to its end; drops it if there are `limit`
     /// already or the pool is closed.
-    pub(crate) fn put(&self, sender: Sender, limit: usize) {
-        if sender.is_over() {
+    pub(crate) fn put(&self, mut link: Link, limit: usize) {
+        if link.is_over() {
             return;
         }
-        let mut idle = self.idle.lock();
+        let mut idle = self.own().lock();
         if !idle.closed && idle.connections.len() < limit {
             idle.connections.push(IdleConnection {
-                sender,
+                link,
                 since: Instant::now(),
             });
         }
@@ -79,16 +73,19 @@ impl Pool {
 
     /// Closes what has been idle for longer than `max_idle`.
     pub(crate) fn sweep(&self, max_idle: Duration) {
-        self.idle
-            .lock()
-            .connections
-            .retain(|it| !it.sender.is_over() && it.since.elapsed() <= max_idle);
+        for place in &self.places {
+            let mut idle = place.lock();
+            (idle.connections)
+                .retain_mut(|it| !it.link.is_over() && it.since.elapsed() <= max_idle);
+        }
     }
 
     /// Closes every connection and takes none any more.
     pub(crate) fn close(&self) {
-        let mut idle = self.idle.lock();
-        idle.closed = true;
-        idle.connections = Vec::new();
+        for place in &self.places {
+            let mut idle = place.lock();
+            idle.closed = true;
+            idle.connections = Vec::new();
+        }
     }
 }

@@ -8,21 +8,18 @@ use std::time::Duration;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 use crate::backend::{InFlight, LiveBackend};
 use crate::body::{Lease, Progress, ReplyBody, RequestBody};
 use crate::edge::{Asked, Client};
 use crate::headers;
 use crate::ingress::Shared;
+use crate::link::Link;
 use crate::metrics::Meter;
-use crate::pool::Sender;
-use crate::reach::{Far, Stream};
+use crate::reach::Far;
 use crate::reply::Refusal;
 use crate::rules::{Admitted, Sought};
 use crate::table::{Backend, Place};
@@ -34,8 +31,6 @@ const MAX_ATTEMPTS: usize = 4;
 /// A request that must not be sent twice goes on a used connection only if that was idle for
 /// less: servers close idle connections after seconds, and the closing might cross the request.
 const SURELY_OPEN: Duration = Duration::from_secs(1);
-/// The size of a backend's head, in bytes; also what is read of a body at a time.
-const MAX_BACKEND_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Answers a request, always; `asked` learns whose it was and why it was refused.
 pub(crate) async fn handle(
@@ -111,7 +106,7 @@ async fn try_handle(
     }
     meter.answered(answer.response.status());
     let lease = Lease {
-        sender: Some(answer.sender),
+        link: Some(answer.link),
         max_idle_per_backend: client.shared.options.max_idle_per_backend,
         meter,
         in_flight: answer.in_flight,
@@ -149,7 +144,9 @@ fn pass_on(
     }
     let protocol: Option<HeaderValue> = response.headers().get(http::header::UPGRADE).cloned();
     headers::prepare_response(response.headers_mut(), protocol);
-    lease.sender = None;
+    if let Some(mut link) = lease.link.take() {
+        link.detach();
+    }
     lease.active = None;
     let present = client.shared.registry.tunnels.enter();
     client.tunnels.spawn(Ends {
@@ -169,7 +166,7 @@ struct Exchange<'a> {
 
 struct Answer {
     response: Response<Incoming>,
-    sender: Sender,
+    link: Link,
     in_flight: InFlight,
 }
 
@@ -213,11 +210,11 @@ impl Exchange<'_> {
             };
             let reused = pooled.is_some();
             let dialed = match pooled {
-                Some(sender) => Ok(sender),
+                Some(link) => Ok(link),
                 None => self.dial(&backend, self.shared.options.dial_timeout).await,
             };
-            let mut sender = match dialed {
-                Ok(sender) => sender,
+            let mut link = match dialed {
+                Ok(link) => link,
                 Err(why) => match (
                     self.move_on(&request, Arc::clone(&backend), &mut tried),
                     why,
@@ -235,8 +232,8 @@ impl Exchange<'_> {
                 },
             };
             let spare = (reused && replayable).then(|| copy_of(&request));
-            request = match self.send(&mut sender, request).await {
-                Ok(response) => return Ok(Answer { response, sender, in_flight }),
+            request = match self.send(&mut link, request).await {
+                Ok(response) => return Ok(Answer { response, link, in_flight }),
                 Err(Failure::Refused(refusal)) => return Err(refusal),
                 Err(Failure::Unsent(request)) => *request,
                 Err(Failure::Broken(error)) => spare.ok_or_else(|| {
@@ -269,12 +266,12 @@ impl Exchange<'_> {
             .ok_or(Refusal::ConnectFailed)
     }
 
-    async fn dial(&self, backend: &LiveBackend, limit: Duration) -> Result<Sender, Undialed> {
+    async fn dial(&self, backend: &LiveBackend, limit: Duration) -> Result<Link, Undialed> {
         let place = backend.backend.place;
         let why = match timeout(limit, self.connect(backend.backend)).await {
-            Ok(Ok(sender)) => {
+            Ok(Ok(link)) => {
                 backend.connected();
-                return Ok(sender);
+                return Ok(link);
             }
             Ok(Err(error)) => {
                 tracing::debug!(%place, %error, "a backend refused a connection");
@@ -289,12 +286,12 @@ impl Exchange<'_> {
         Err(why)
     }
 
-    async fn connect(&self, backend: Backend) -> Result<Sender, Unreached> {
+    async fn connect(&self, backend: Backend) -> Result<Link, Unreached> {
         match backend.place {
             Place::Here(address) => {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
-                shake_hands(stream, backend.place, None).await
+                Ok(Link::new(stream, backend.place, None).await?)
             }
             Place::There { node, port } => {
                 let far = Far {
@@ -304,49 +301,56 @@ impl Exchange<'_> {
                 };
                 let reached = self.shared.reach.reach(far).await?;
                 let leaving = Some(reached.leaving);
-                shake_hands(reached.stream, backend.place, leaving).await
+                Ok(Link::new(reached.stream, backend.place, leaving).await?)
             }
         }
     }
 
     async fn send(
         &self,
-        sender: &mut Sender,
+        link: &mut Link,
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, Failure> {
         let limit = self.shared.options.response_timeout;
-        let mut answer = pin!(sender.requests.try_send_request(request));
         let mut patience = limit;
-        loop {
-            match timeout(patience, &mut answer).await {
-                Ok(Ok(response)) => return Ok(response),
-                Ok(Err(mut error)) => {
-                    if let Some(request) = error.take_message() {
-                        return Err(Failure::Unsent(Box::new(request)));
+        let response = {
+            let mut answer = pin!(link.send(request));
+            loop {
+                match timeout(patience, &mut answer).await {
+                    Ok(Ok(response)) => break response,
+                    Ok(Err(mut error)) => {
+                        if let Some(request) = error.take_message() {
+                            return Err(Failure::Unsent(Box::new(request)));
+                        }
+                        return Err(self.why(error.into_error()));
                     }
-                    return Err(self.why(error.into_error()));
-                }
-                Err(_) => {
-                    // The time counts from the last move of the upload.
-                    let stalled = self
-                        .progress
-                        .as_ref()
-                        .map_or(limit, |progress| progress.stalled_for());
-                    patience = limit.saturating_sub(stalled);
-                    if patience.is_zero() {
-                        let by_client = self
+                    Err(_) => {
+                        // The time counts from the last move of the upload.
+                        let stalled = self
                             .progress
                             .as_ref()
-                            .is_some_and(|progress| progress.waits_for_client());
-                        return Err(Failure::Refused(if by_client {
-                            Refusal::RequestTimeout
-                        } else {
-                            Refusal::Timeout
-                        }));
+                            .map_or(limit, |progress| progress.stalled_for());
+                        patience = limit.saturating_sub(stalled);
+                        if patience.is_zero() {
+                            let by_client = self
+                                .progress
+                                .as_ref()
+                                .is_some_and(|progress| progress.waits_for_client());
+                            return Err(Failure::Refused(if by_client {
+                                Refusal::RequestTimeout
+                            } else {
+                                Refusal::Timeout
+                            }));
+                        }
                     }
                 }
             }
+        };
+        // The client may take none of the answer before it has sent everything.
+        if (self.progress.as_ref()).is_some_and(|progress| !progress.has_ended()) {
+            link.detach();
         }
+        Ok(response)
     }
 
     fn why(&self, error: hyper::Error) -> Failure {
@@ -358,24 +362,6 @@ impl Exchange<'_> {
 }
 
 type Unreached = Box<dyn std::error::Error + Send + Sync>;
-
-async fn shake_hands(
-    stream: impl Stream,
-    place: Place,
-    leaving: Option<CancellationToken>,
-) -> Result<Sender, Unreached> {
-    let (requests, connection) = http1::Builder::new()
-        .max_buf_size(MAX_BACKEND_BUFFER_BYTES)
-        .handshake(TokioIo::new(stream))
-        .await?;
-    // Ends when the sender is dropped or the backend closes.
-    tokio::spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%place, %error, "a connection to a backend broke");
-        }
-    });
-    Ok(Sender { requests, leaving })
-}
 
 fn copy_of(request: &Request<RequestBody>) -> Request<RequestBody> {
     let mut copy = Request::new(RequestBody::Empty);

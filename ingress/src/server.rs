@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream as StdStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::connection::{Activity, Verdict, Watched};
+use crate::crew;
 use crate::edge::{self, Client};
 use crate::ingress::{Ingress, Shared};
 use crate::options::Options;
@@ -116,18 +117,22 @@ impl Ingress {
                 accepted = listener.accept(), if has_room => match accepted {
                     Ok((stream, peer)) => {
                         tune(&stream);
+                        // Of no runtime until its own has it.
+                        let Ok(stream) = stream.into_std() else { continue };
+                        let (runtime, place) = shared.crew.place();
                         let connection = Connection {
                             shared: Arc::clone(shared),
                             peer,
                             tunnels: tunnels.clone(),
                             shutdown: shutdown.clone(),
                             handed: handed.clone(),
+                            _place: place,
                         };
                         let builder = Arc::clone(&builder);
                         // Two kinds of tasks: the one without TLS is small.
                         match &tls {
-                            None => connections.spawn(connection.plain(stream, builder)),
-                            Some(tls) => connections.spawn(connection.encrypted(stream, builder, Arc::clone(tls))),
+                            None => connections.spawn_on(connection.plain(stream, builder), &runtime),
+                            Some(tls) => connections.spawn_on(connection.encrypted(stream, builder, Arc::clone(tls)), &runtime),
                         };
                     }
                     Err(error) => pause_after(&error).await,
@@ -189,6 +194,14 @@ async fn pause_after(error: &io::Error) {
     }
 }
 
+/// A connection on the thread that serves it.
+fn arrived(stream: StdStream) -> Option<TcpStream> {
+    let stream = TcpStream::from_std(stream);
+    stream
+        .inspect_err(|error| tracing::warn!(%error, "a connection cannot be served"))
+        .ok()
+}
+
 /// Failures mean that the peer has gone already: the first read will tell.
 fn tune(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
@@ -228,10 +241,15 @@ struct Connection {
     shutdown: CancellationToken,
     /// Another process accepts in this one's place.
     handed: CancellationToken,
+    /// On the thread that serves it.
+    _place: Option<crew::Place>,
 }
 
 impl Connection {
-    async fn plain(mut self, mut stream: TcpStream, builder: Arc<auto::Builder<TokioExecutor>>) {
+    async fn plain(mut self, stream: StdStream, builder: Arc<auto::Builder<TokioExecutor>>) {
+        let Some(mut stream) = arrived(stream) else {
+            return;
+        };
         if self.introduce(&mut stream).await {
             self.run(stream, builder, Scheme::Http).await;
         }
@@ -239,10 +257,13 @@ impl Connection {
 
     async fn encrypted(
         mut self,
-        mut stream: TcpStream,
+        stream: StdStream,
         builder: Arc<auto::Builder<TokioExecutor>>,
         tls: Arc<Tls>,
     ) {
+        let Some(mut stream) = arrived(stream) else {
+            return;
+        };
         if !self.introduce(&mut stream).await {
             return;
         }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::support::{App, HOST, Served, serve_ingress, table};
+use super::support::{App, HOST, Served, crew, serve_ingress, table};
 use crate::access::{AccessLog, Writer};
 use crate::reach::NoWay;
 use crate::{Ingress, Options};
@@ -17,6 +17,7 @@ async fn logging(path: &Path, with_query: bool, app: &App) -> (Served, Writer) {
     let (log, writer) = AccessLog::open(path.to_owned(), with_query).expect("opened");
     let served = serve_ingress(Ingress::reaching(
         Options::default(),
+        crew(),
         Arc::new(NoWay),
         Some(log),
     ))

@@ -370,3 +370,47 @@ async fn a_slow_answer_is_a_gateway_timeout() {
     served.ingress.publish(super::support::table(2, &[]));
     served.drained(2).await;
 }
+
+#[tokio::test]
+async fn an_answer_that_nobody_reads_does_not_hold_up_the_upload() {
+    const LENGTH: usize = 32 << 20;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    // Answers at once and at length, and reads meanwhile.
+    let app = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.expect("accepts");
+        let (mut reads, mut writes) = stream.into_split();
+        let answers = async move {
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {LENGTH}\r\n\r\n");
+            writes.write_all(head.as_bytes()).await?;
+            writes.write_all(&vec![b'a'; LENGTH]).await?;
+            Ok(writes)
+        };
+        let takes = async move {
+            let (mut piece, mut taken) = (vec![0; 64 * 1024], 0);
+            while taken < LENGTH {
+                taken += reads.read(&mut piece).await?;
+            }
+            Ok(taken)
+        };
+        let (writes, taken): (_, std::io::Result<usize>) = tokio::join!(answers, takes);
+        drop(writes.map_err(|error: std::io::Error| error));
+        taken
+    });
+    let served = serve_one(Options::default(), &[address]).await;
+    let mut client = TcpStream::connect(served.address).await.expect("connects");
+    let head = format!("POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: {LENGTH}\r\n\r\n");
+    client.write_all(head.as_bytes()).await.expect("sent");
+    let upload = vec![b'u'; LENGTH];
+    tokio::time::timeout(super::support::SOON, client.write_all(&upload))
+        .await
+        .expect("the whole upload goes out before anything is read")
+        .expect("sent");
+    let (mut piece, mut taken) = (vec![0; 64 * 1024], 0);
+    while taken < LENGTH {
+        let read = client.read(&mut piece).await.expect("answered");
+        assert!(read > 0, "the answer ends after {taken} bytes");
+        taken += read;
+    }
+    assert!(app.await.expect("runs").expect("reads") >= LENGTH);
+}

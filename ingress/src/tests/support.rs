@@ -22,13 +22,19 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Backend, Closed, Ingress, Options, Place, Route, Status, Table};
+use crate::reach::NoWay;
+use crate::{Backend, Closed, Crew, Ingress, Options, Place, Route, Status, Table};
 
 pub(super) const HOST: &str = "app.test";
 /// Nothing in these tests takes longer unless it is broken.
 pub(super) const SOON: Duration = Duration::from_secs(10);
 
 type TestBody = BoxBody<Bytes, hyper::Error>;
+
+/// As many threads as it takes to be on another one.
+pub(super) fn crew() -> Crew {
+    Crew::new(2).expect("two threads")
+}
 
 /// A backend. Killed when dropped: its listener and connections vanish at once.
 pub(super) struct App {
@@ -226,7 +232,7 @@ pub(super) struct Served {
 }
 
 pub(super) async fn serve(options: Options) -> Served {
-    serve_ingress(Ingress::new(options)).await
+    serve_ingress(Ingress::reaching(options, crew(), Arc::new(NoWay), None)).await
 }
 
 pub(super) async fn serve_ingress(ingress: Ingress) -> Served {

@@ -3,12 +3,14 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 
 use skep_ingress::access::{self, AccessLog, Writer};
 use skep_ingress::trust::{Proxies, Trusted};
-use skep_ingress::{Closed, Ingress, Reach, TlsError};
+use skep_ingress::{Closed, Crew, Ingress, Reach, TlsError};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +18,9 @@ use super::{DRAIN_LIMIT, HANDOVER_LIMIT, certificates};
 
 /// What the second listener is for.
 const WHAT: &str = "apps under TLS";
+/// Threads that serve apps: one a core, but a big machine has other work as well, and each keeps connections
+/// to containers of its own.
+const MAX_THREADS: usize = 16;
 
 /// What the ingress is told at its start. By default nothing: HTTP alone, every client believed nothing.
 #[derive(Debug, Clone, Default)]
@@ -63,6 +68,9 @@ pub enum Error {
     /// The access log.
     #[error(transparent)]
     AccessLog(#[from] access::Error),
+    /// The threads that serve apps.
+    #[error("cannot start the threads that serve apps")]
+    Threads(#[source] io::Error),
     /// TLS.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -98,7 +106,9 @@ pub(super) fn start(
         https_redirect: edge.https_redirect,
         ..Default::default()
     };
-    let ingress = Ingress::reaching(options, reach, log);
+    let threads = available_parallelism().map_or(1, NonZero::get);
+    let crew = Crew::new(threads.min(MAX_THREADS)).map_err(Error::Threads)?;
+    let ingress = Ingress::reaching(options, crew, reach, log);
     if let Some(folder) = &edge.certificates {
         ingress.set_certificates(certificates::at_start(folder)?);
     }
