@@ -17,8 +17,9 @@ pub(crate) struct LiveBackend {
     pub(crate) backend: Backend,
     pub(crate) pool: Pool,
     state: AtomicU64,
-    /// The publication that removed it; written before `REMOVED` is set.
+    /// The publication that removed it, and its revision; written before `REMOVED` is set.
     removed_in: AtomicU64,
+    removed_at: AtomicU64,
     born: Instant,
     /// Milliseconds after `born`.
     failing_until_ms: AtomicU64,
@@ -33,6 +34,7 @@ impl LiveBackend {
             pool: Pool::new(seats),
             state: AtomicU64::new(0),
             removed_in: AtomicU64::new(0),
+            removed_at: AtomicU64::new(0),
             born: Instant::now(),
             failing_until_ms: AtomicU64::new(0),
             drains,
@@ -48,6 +50,24 @@ impl LiveBackend {
         }
     }
 
+    /// Counts a request in, though no table may name the backend any more: whoever sent it had an older
+    /// one. Nothing is drained while it lasts.
+    pub(crate) fn enter_late(self: &Arc<Self>) -> InFlight {
+        let one_more = |state: u64| (state & REMOVED == 0).then_some(state + 1);
+        let entered = (self.state).fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
+        if entered.is_err() {
+            let removal = (
+                self.removed_in.load(Ordering::Acquire),
+                self.removed_at.load(Ordering::Acquire),
+            );
+            let enter = || self.state.fetch_add(1, Ordering::AcqRel) == REMOVED;
+            self.drains.entered_late(removal, enter);
+        }
+        InFlight {
+            backend: Arc::clone(self),
+        }
+    }
+
     /// Requests in flight.
     pub(crate) fn load(&self) -> u64 {
         self.state.load(Ordering::Relaxed) & !REMOVED
@@ -55,8 +75,9 @@ impl LiveBackend {
 
     /// No table names it any more. True if requests are still in flight: the last of them will
     /// tell [`Drains::emptied`].
-    pub(crate) fn remove(&self, publication: u64) -> bool {
+    pub(crate) fn remove(&self, publication: u64, revision: u64) -> bool {
         self.removed_in.store(publication, Ordering::Release);
+        self.removed_at.store(revision, Ordering::Release);
         let before = self.state.fetch_or(REMOVED, Ordering::AcqRel);
         self.pool.close();
         before > 0

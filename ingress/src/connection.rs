@@ -69,7 +69,8 @@ impl Activity {
         Active(Arc::clone(self))
     }
 
-    pub(crate) fn verdict(&self, options: &Options) -> Verdict {
+    /// `idle` is how long it may be without a request.
+    pub(crate) fn verdict(&self, options: &Options, idle: Duration) -> Verdict {
         let now = self.now();
         let longer = |since: &AtomicU64, limit: Duration| {
             let since = since.load(Ordering::Relaxed);
@@ -83,7 +84,7 @@ impl Activity {
             && !self.is_http2.load(Ordering::Relaxed)
         {
             Verdict::Stalled
-        } else if longer(&self.idle_since, options.idle_timeout) {
+        } else if longer(&self.idle_since, idle) {
             Verdict::Idle
         } else {
             Verdict::Keep

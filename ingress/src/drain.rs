@@ -67,7 +67,7 @@ impl Drains {
         // A request that leaves from here on finds its entry: it waits for the lock.
         let busy_backends = removed
             .iter()
-            .filter(|backend| backend.remove(publication))
+            .filter(|backend| backend.remove(publication, revision))
             .count();
         if busy_backends > 0 {
             inner.draining.insert(
@@ -79,6 +79,25 @@ impl Drains {
             );
         }
         self.tell(&inner);
+    }
+
+    /// A request enters a backend that was removed by a publication of a revision. `enter` counts it, and
+    /// tells whether it is the only one there.
+    pub(crate) fn entered_late(
+        &self,
+        (publication, revision): (u64, u64),
+        enter: impl FnOnce() -> bool,
+    ) {
+        let mut inner = self.inner.lock();
+        if enter() {
+            let revision = revision.min(inner.applied_revision);
+            let removal = inner.draining.entry(publication).or_insert(Removal {
+                revision,
+                busy_backends: 0,
+            });
+            removal.busy_backends += 1;
+            self.tell(&inner);
+        }
     }
 
     /// The last request has left a backend that was removed in `publication`.

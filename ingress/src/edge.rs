@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 
 use crate::access::{Line, Logged};
 use crate::connection::Activity;
+use crate::endpoint::Endpoint;
 use crate::ingress::Shared;
 use crate::origin::{Origin, Peer};
 use crate::proxy;
@@ -23,6 +24,8 @@ pub(crate) struct Client {
     pub(crate) activity: Arc<Activity>,
     pub(crate) peer: Peer,
     pub(crate) tunnels: Tunnels,
+    /// A proxy in front has chosen already.
+    pub(crate) endpoint: Option<Arc<Endpoint>>,
 }
 
 /// What is known of one request beside its head, and what becomes of it.
@@ -66,7 +69,8 @@ pub(crate) async fn handle(client: Arc<Client>, request: Request<Incoming>) -> R
         .as_ref()
         .map(|log| Line::begin(log, &request, &origin, &id));
     let mut asked = Asked::new(&origin, &id, peer.is_cloudflare());
-    let redirected = redirect::to_https(&request, &origin, options.https_redirect);
+    let redirect_port = options.https_redirect.filter(|_| client.endpoint.is_none());
+    let redirected = redirect::to_https(&request, &origin, redirect_port);
     let mut answer = match redirected {
         Some(answer) => {
             drop(client.activity.begin(request.version() == Version::HTTP_2));

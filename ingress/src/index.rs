@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::backend::{InFlight, LiveBackend};
+use crate::endpoint::At;
 use crate::metrics::ServiceMetrics;
 use crate::rules::Rules;
 use crate::table::{Backend, Checked, Route};
@@ -22,9 +23,6 @@ pub(crate) struct Index {
 
 type Backends = HashMap<Backend, Arc<LiveBackend>>;
 type RulesByPlace = HashMap<At, Arc<Rules>>;
-
-/// Host and path prefix of a route.
-type At = (String, String);
 
 #[derive(Debug)]
 struct Entry {
@@ -98,6 +96,30 @@ impl Index {
         index
     }
 
+    /// The route that was given for exactly this host and prefix.
+    pub(crate) fn at(&self, (host, prefix): &At) -> Option<&Target> {
+        let entries = match host.strip_prefix("*.") {
+            Some(parent) => self.wildcard.get(parent),
+            None => self.exact.get(host),
+        };
+        let entry = entries?.iter().find(|entry| entry.prefix == *prefix)?;
+        Some(&entry.target)
+    }
+
+    /// Every route, in no order.
+    pub(crate) fn for_each(&self, mut each: impl FnMut(&At, &Target)) {
+        let wildcards = self
+            .wildcard
+            .iter()
+            .map(|(parent, it)| (format!("*.{parent}"), it));
+        let exact = self.exact.iter().map(|(host, it)| (host.clone(), it));
+        for (host, entries) in exact.chain(wildcards) {
+            for entry in entries {
+                each(&(host.clone(), entry.prefix.clone()), &entry.target);
+            }
+        }
+    }
+
     /// The route of a lower-case host and a path.
     pub(crate) fn find(&self, host: &str, path: &str) -> Option<&Target> {
         let exact = self
@@ -127,6 +149,10 @@ fn longest<'a>(entries: &'a [Entry], path: &str) -> Option<&'a Target> {
 }
 
 impl Target {
+    pub(crate) fn backends(&self) -> &[Arc<LiveBackend>] {
+        &self.backends
+    }
+
     /// Enters the backend with fewer requests of two random ones. Passes over those in `tried`
     /// always, and over failing ones while there is another. `random` is any 64 bits.
     pub(crate) fn enter(&self, random: u64, tried: &[Arc<LiveBackend>]) -> Option<InFlight> {

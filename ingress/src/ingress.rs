@@ -13,6 +13,7 @@ use crate::body::RequestBody;
 use crate::certificates::{Certificate, Certificates};
 use crate::crew::Crew;
 use crate::drain::{Drains, Status};
+use crate::endpoint::{Addresses, Endpoint, Endpoints};
 use crate::headers;
 use crate::index::Index;
 use crate::metrics::{Registry, ServiceMetrics, Snapshot};
@@ -41,6 +42,7 @@ pub(crate) struct Shared {
     publishing: Mutex<()>,
     drains: Arc<Drains>,
     choices: AtomicU64,
+    pub(crate) endpoints: Endpoints,
     /// Places for requests that wait for a service that sleeps.
     waiting: Semaphore,
     pub(crate) certificates: Arc<Certificates>,
@@ -73,6 +75,7 @@ impl Ingress {
             publishing: Mutex::new(()),
             drains: Drains::new(),
             choices: AtomicU64::new(0),
+            endpoints: Endpoints::default(),
             certificates: Arc::default(),
             request_ids: RequestIds::new(),
             access_log,
@@ -116,6 +119,14 @@ impl Ingress {
         shared.registry.forget_unused();
     }
 
+    /// Addresses of this machine at `port` for the table in use, as [`Ingress::serve_endpoints`] serves
+    /// them. The same for the same table, also after a restart; what a newer table no longer has keeps its
+    /// own for a minute, for whoever still uses the older one.
+    pub fn addresses(&self, port: u16) -> Addresses {
+        let index = self.shared.index.read();
+        self.shared.endpoints.name(&index, port)
+    }
+
     /// Shows these certificates and no others from now on: connections under way are not touched, each
     /// new handshake chooses among them. Of two for one name the one that ends later is shown.
     pub fn set_certificates(&self, certificates: Vec<Certificate>) {
@@ -156,8 +167,12 @@ impl Shared {
     pub(crate) fn choose<B>(
         &self,
         request: &Request<B>,
+        endpoint: Option<&Endpoint>,
         tried: &[Arc<LiveBackend>],
     ) -> Result<Choice, Refusal> {
+        if let Some(endpoint) = endpoint {
+            return Ok(self.choose_behind(endpoint, tried));
+        }
         let host = headers::host_name(request.headers()).ok_or(Refusal::BadHost)?;
         // A backend may see another path than the one that the route was found by.
         let sought = request.extensions().get();
@@ -176,16 +191,47 @@ impl Shared {
         })
     }
 
+    /// Enters the backend that somebody else chose, though it may have been removed since; one that does
+    /// not answer only where there is no other. What the route says was done already.
+    fn choose_behind(&self, endpoint: &Endpoint, tried: &[Arc<LiveBackend>]) -> Choice {
+        let random = mix(self.choices.fetch_add(1, Ordering::Relaxed));
+        let index = self.index.read();
+        let target = index.at(&endpoint.at);
+        let another = |tried: &[_]| target.and_then(|target| target.enter(random, tried));
+        let chosen = endpoint.backend.as_ref().filter(|_| tried.is_empty());
+        let in_flight = chosen.map_or_else(
+            || another(tried),
+            |chosen| match index.backends.get(&chosen.backend) {
+                Some(live) if live.is_failing() => {
+                    another(std::slice::from_ref(live)).or_else(|| Some(live.enter()))
+                }
+                Some(live) => Some(live.enter()),
+                None => Some(chosen.enter_late()),
+            },
+        );
+        Choice {
+            name: Arc::clone(&endpoint.name),
+            metrics: Arc::clone(&endpoint.metrics),
+            in_flight,
+            sleeps: target.is_some_and(|target| target.sleeps),
+            rules: None,
+        }
+    }
+
     /// A backend of a service that had none, as soon as a table brings one. The route may be gone
     /// by then, or no longer sleep; or too many wait already.
-    pub(crate) async fn awake<B>(&self, request: &Request<B>) -> Option<InFlight> {
+    pub(crate) async fn awake<B>(
+        &self,
+        request: &Request<B>,
+        endpoint: Option<&Endpoint>,
+    ) -> Option<InFlight> {
         let _place = self.waiting.try_acquire().ok()?;
         let mut tables = self.drains.subscribe();
         let woken = async {
             loop {
                 // Seen before it is asked: no table comes between the two unnoticed.
                 tables.mark_unchanged();
-                match self.choose(request, &[]) {
+                match self.choose(request, endpoint, &[]) {
                     Ok(Choice {
                         in_flight: None,
                         sleeps: true,
@@ -205,9 +251,10 @@ impl Shared {
     pub(crate) fn choose_another(
         &self,
         request: &Request<RequestBody>,
+        endpoint: Option<&Endpoint>,
         tried: &[Arc<LiveBackend>],
     ) -> Option<InFlight> {
-        self.choose(request, tried)
+        self.choose(request, endpoint, tried)
             .ok()
             .and_then(|choice| choice.in_flight)
     }
@@ -271,7 +318,7 @@ mod tests {
             let request = Request::get("/").header("host", "h").body(()).unwrap();
             while !stop.load(Ordering::SeqCst) {
                 let floor = published.load(Ordering::SeqCst);
-                let choice = ingress.shared.choose(&request, &[]).unwrap();
+                let choice = ingress.shared.choose(&request, None, &[]).unwrap();
                 let in_flight = choice.in_flight.unwrap();
                 let entered = in_flight.backend().backend.allocation.as_u128() as u64;
                 assert!(

@@ -80,6 +80,14 @@ impl Peer {
         }
     }
 
+    /// A proxy in front that is part of the node.
+    pub(crate) fn own_proxy(address: SocketAddr) -> Self {
+        Self {
+            origin: Origin::new(address.ip(), Scheme::Http),
+            trust: Trust::Proxy,
+        }
+    }
+
     pub(crate) fn is_trusted(&self) -> bool {
         self.trust != Trust::Client
     }

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use crate::backend::{InFlight, LiveBackend};
 use crate::body::{Lease, Progress, ReplyBody, RequestBody};
 use crate::edge::{Asked, Client};
+use crate::endpoint::Endpoint;
 use crate::headers;
 use crate::ingress::Shared;
 use crate::link::Link;
@@ -64,7 +65,8 @@ async fn try_handle(
     headers::prepare_request(&mut parts, asked, upgrade.clone());
 
     let mut head = Request::from_parts(parts, ());
-    let choice = client.shared.choose(&head, &[])?;
+    let endpoint = client.endpoint.as_deref();
+    let choice = client.shared.choose(&head, endpoint, &[])?;
     asked.service = Some(choice.name);
     let mut place = None;
     if let Some(rules) = &choice.rules {
@@ -79,7 +81,7 @@ async fn try_handle(
     let mut meter = Meter::new(choice.metrics);
     let in_flight = match choice.in_flight {
         // Counted as in flight already: that is what wakes it.
-        None if choice.sleeps => client.shared.awake(&head).await,
+        None if choice.sleeps => client.shared.awake(&head, endpoint).await,
         found => found,
     };
     let outcome = match in_flight {
@@ -93,6 +95,7 @@ async fn try_handle(
                 let (body, progress) = RequestBody::new(body, limit, meter.service());
                 let exchange = Exchange {
                     shared: &client.shared,
+                    endpoint,
                     progress,
                 };
                 exchange.run(head.map(|()| body), in_flight).await
@@ -161,6 +164,7 @@ fn pass_on(
 /// A request on its way through backends.
 struct Exchange<'a> {
     shared: &'a Shared,
+    endpoint: Option<&'a Endpoint>,
     progress: Option<Arc<Progress>>,
 }
 
@@ -262,7 +266,7 @@ impl Exchange<'_> {
     ) -> Result<InFlight, Refusal> {
         tried.push(failed);
         self.shared
-            .choose_another(request, tried)
+            .choose_another(request, self.endpoint, tried)
             .ok_or(Refusal::ConnectFailed)
     }
 

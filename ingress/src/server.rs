@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::connection::{Activity, Verdict, Watched};
 use crate::crew;
 use crate::edge::{self, Client};
+use crate::endpoint::{self, Endpoint};
 use crate::ingress::{Ingress, Shared};
 use crate::options::Options;
 use crate::origin::{Peer, Scheme};
@@ -44,6 +45,9 @@ const LAST_CALL: Duration = Duration::from_secs(10);
 const PROBE_AFTER: Duration = Duration::from_secs(60);
 const PROBE_EVERY: Duration = Duration::from_secs(15);
 const PROBES: u32 = 4;
+/// How long the node's own proxy may keep a connection without a request: longer than it does (Traefik:
+/// 90 s), so that it never sends one that crosses our closing.
+const ENDPOINT_IDLE: Duration = Duration::from_secs(300);
 /// The smallest buffer that hyper allows for a head, in bytes.
 const MIN_BUFFER_BYTES: usize = 8192;
 
@@ -75,7 +79,8 @@ impl Ingress {
         shutdown: CancellationToken,
         handover: (CancellationToken, Duration),
     ) -> Closed {
-        self.serve_on(listener, None, shutdown, handover).await
+        self.serve_on(listener, Door::Plain, shutdown, handover)
+            .await
     }
 
     /// The same under TLS, with the certificates of [`Ingress::set_certificates`]; HTTP/2 is agreed upon
@@ -91,13 +96,27 @@ impl Ingress {
     ) -> Result<Closed, TlsError> {
         let certificates = Arc::clone(&self.shared.certificates);
         let tls = Arc::new(Tls::new(certificates, &self.shared.options)?);
-        Ok(self.serve_on(listener, Some(tls), shutdown, handover).await)
+        Ok(self
+            .serve_on(listener, Door::Tls(tls), shutdown, handover)
+            .await)
+    }
+
+    /// Serves the addresses of [`Ingress::addresses`], of which `listener` has to take all: each is a backend
+    /// that a proxy on this machine has chosen. The proxy is believed who its clients are.
+    pub async fn serve_endpoints(
+        &self,
+        listener: TcpListener,
+        shutdown: CancellationToken,
+        handover: (CancellationToken, Duration),
+    ) -> Closed {
+        self.serve_on(listener, Door::Endpoints, shutdown, handover)
+            .await
     }
 
     async fn serve_on(
         &self,
         listener: TcpListener,
-        tls: Option<Arc<Tls>>,
+        door: Door,
         shutdown: CancellationToken,
         (handed, limit): (CancellationToken, Duration),
     ) -> Closed {
@@ -119,6 +138,10 @@ impl Ingress {
                         tune(&stream);
                         // Of no runtime until its own has it.
                         let Ok(stream) = stream.into_std() else { continue };
+                        let endpoint = match door.endpoint_of(shared, &stream) {
+                            Ok(endpoint) => endpoint,
+                            Err(Nobody) => continue,
+                        };
                         let (runtime, place) = shared.crew.place();
                         let connection = Connection {
                             shared: Arc::clone(shared),
@@ -126,13 +149,14 @@ impl Ingress {
                             tunnels: tunnels.clone(),
                             shutdown: shutdown.clone(),
                             handed: handed.clone(),
+                            endpoint,
                             _place: place,
                         };
                         let builder = Arc::clone(&builder);
                         // Two kinds of tasks: the one without TLS is small.
-                        match &tls {
-                            None => connections.spawn_on(connection.plain(stream, builder), &runtime),
-                            Some(tls) => connections.spawn_on(connection.encrypted(stream, builder, Arc::clone(tls)), &runtime),
+                        match &door {
+                            Door::Plain | Door::Endpoints => connections.spawn_on(connection.plain(stream, builder), &runtime),
+                            Door::Tls(tls) => connections.spawn_on(connection.encrypted(stream, builder, Arc::clone(tls)), &runtime),
                         };
                     }
                     Err(error) => pause_after(&error).await,
@@ -234,6 +258,32 @@ fn http_builder(options: &Options) -> auto::Builder<TokioExecutor> {
     builder
 }
 
+/// What a listener is for.
+enum Door {
+    Plain,
+    Tls(Arc<Tls>),
+    Endpoints,
+}
+
+/// There is nothing behind an address.
+struct Nobody;
+
+impl Door {
+    /// What `stream` was dialed for, where that decides.
+    fn endpoint_of(
+        &self,
+        shared: &Shared,
+        stream: &StdStream,
+    ) -> Result<Option<Arc<Endpoint>>, Nobody> {
+        if !matches!(self, Self::Endpoints) {
+            return Ok(None);
+        }
+        let dialed = stream.local_addr().map_err(|_| Nobody)?.ip();
+        let found = endpoint::is_endpoint(dialed).then(|| shared.endpoints.at(dialed));
+        found.flatten().map(Some).ok_or(Nobody)
+    }
+}
+
 struct Connection {
     shared: Arc<Shared>,
     peer: SocketAddr,
@@ -241,6 +291,8 @@ struct Connection {
     shutdown: CancellationToken,
     /// Another process accepts in this one's place.
     handed: CancellationToken,
+    /// Behind the address that was dialed.
+    endpoint: Option<Arc<Endpoint>>,
     /// On the thread that serves it.
     _place: Option<crew::Place>,
 }
@@ -281,7 +333,7 @@ impl Connection {
     async fn introduce(&mut self, stream: &mut TcpStream) -> bool {
         let options = &self.shared.options;
         let from_proxy = || options.trusted_proxies.of(self.peer.ip()) != Trust::Client;
-        if !options.proxy_protocol || !from_proxy() {
+        if self.endpoint.is_some() || !options.proxy_protocol || !from_proxy() {
             return true;
         }
         match timeout(options.handshake_timeout, proxy_protocol::read(stream)).await {
@@ -307,11 +359,19 @@ impl Connection {
         let _present = self.shared.registry.connections.enter();
         let activity = Activity::new();
         let trusted = &self.shared.options.trusted_proxies;
+        let idle = match self.endpoint {
+            Some(_) => ENDPOINT_IDLE,
+            None => self.shared.options.idle_timeout,
+        };
         let client = Arc::new(Client {
             shared: Arc::clone(&self.shared),
             activity: Arc::clone(&activity),
-            peer: Peer::new(self.peer, scheme, trusted),
+            peer: match self.endpoint {
+                Some(_) => Peer::own_proxy(self.peer),
+                None => Peer::new(self.peer, scheme, trusted),
+            },
             tunnels: self.tunnels,
+            endpoint: self.endpoint,
         });
         let handed = self.handed.clone();
         let service = service_fn(move |request: Request<Incoming>| {
@@ -354,7 +414,7 @@ impl Connection {
                     draining = true;
                     connection.as_mut().graceful_shutdown();
                 }
-                _ = checks.tick() => match activity.verdict(&self.shared.options) {
+                _ = checks.tick() => match activity.verdict(&self.shared.options, idle) {
                     Verdict::Keep => {}
                     Verdict::Idle if !closing => {
                         closing = true;

@@ -70,6 +70,16 @@ pub enum Place {
     },
 }
 
+impl Place {
+    /// Where it listens, wherever that is.
+    pub fn port(self) -> u16 {
+        match self {
+            Self::Here(address) => address.port(),
+            Self::There { port, .. } => port,
+        }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

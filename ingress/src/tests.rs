@@ -2,6 +2,7 @@
 
 mod access;
 mod clients;
+mod endpoints;
 mod faults;
 mod limits;
 mod routing;

@@ -8,14 +8,17 @@
 
 mod middleware;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::{self, Write as _};
+use std::net::SocketAddr;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use skep_model::routing::MAX_PRIORITY;
 
+use crate::endpoint::Addresses;
 use crate::index;
-use crate::table::{Backend, LeftOut, MAX_PATH_PREFIX_BYTES, Place, Route, Table};
+use crate::table::{LeftOut, MAX_PATH_PREFIX_BYTES, Route, Table};
 use middleware::Middleware;
 
 /// Names that begin so are ours.
@@ -51,28 +54,28 @@ pub fn revision_router(revision: u64) -> String {
 }
 
 #[derive(Serialize)]
-struct Document {
-    http: Http,
+struct Document<'a> {
+    http: Http<'a>,
 }
 
 #[derive(Serialize)]
-struct Http {
+struct Http<'a> {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     middlewares: BTreeMap<String, Middleware>,
-    routers: BTreeMap<String, Router>,
-    services: BTreeMap<String, Service>,
+    routers: BTreeMap<Cow<'a, str>, Router<'a>>,
+    services: BTreeMap<Cow<'a, str>, Service>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Router {
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    entry_points: Vec<String>,
+struct Router<'a> {
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    entry_points: &'a [String],
     #[serde(skip_serializing_if = "Vec::is_empty")]
     middlewares: Vec<String>,
     priority: usize,
-    rule: String,
-    service: String,
+    rule: Rule<'a>,
+    service: Cow<'a, str>,
 }
 
 #[derive(Serialize)]
@@ -90,13 +93,55 @@ struct LoadBalancer {
 
 #[derive(Serialize)]
 struct Server {
-    url: String,
+    #[serde(serialize_with = "url")]
+    url: SocketAddr,
 }
 
-/// Renders `table`. Traefik reaches what has an address alone: whoever wants it to reach backends of other
-/// nodes gives them one of this node. Of several entry points each has a router of its own, because Traefik
-/// renames routers that list several.
-pub fn render(table: &Table, options: &Options) -> Rendered {
+fn url<S: Serializer>(address: &SocketAddr, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("http://{address}"))
+}
+
+/// Which requests a router takes.
+enum Rule<'a> {
+    Route {
+        host: &'a str,
+        prefix: &'a str,
+    },
+    /// None that is ever sent: it tells which table is in use.
+    Revision(u64),
+}
+
+impl fmt::Display for Rule<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (host, prefix) = match self {
+            Self::Route { host, prefix } => (host, prefix),
+            Self::Revision(revision) => return write!(f, "Host(`rev-{revision}.skep.invalid`)"),
+        };
+        // `Host` with a wildcard is new in 3.7; a regular expression works on every v3.
+        match host.strip_prefix("*.") {
+            Some(parent) => {
+                let parent = parent.replace('.', "\\.");
+                write!(f, "HostRegexp(`^[a-z0-9_-]+\\.{parent}$`)")?;
+            }
+            None => write!(f, "Host(`{host}`)")?,
+        }
+        if prefix.is_empty() {
+            return Ok(());
+        }
+        // `PathPrefix` alone would match inside of a segment.
+        write!(f, " && (Path(`{prefix}`) || PathPrefix(`{prefix}/`))")
+    }
+}
+
+impl Serialize for Rule<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Renders `table`, whose backends Traefik reaches at `addresses`: one that has none is not there. Of several
+/// entry points each has a router of its own, because Traefik renames routers that list several.
+pub fn render(table: &Table, addresses: &Addresses, options: &Options) -> Rendered {
     let checked = table.check();
     let mut http = Http {
         middlewares: BTreeMap::new(),
@@ -106,12 +151,14 @@ pub fn render(table: &Table, options: &Options) -> Rendered {
     // By name, so that which of two equal names stays plain does not depend on the hosts alone.
     let mut routes: Vec<_> = checked.routes.iter().collect();
     routes.sort_by_key(|(key, route)| (&route.name, **key));
+    let entry_points = &options.entry_points;
     for ((host, prefix), route) in routes {
         let mut name = router_name(&route.name);
         if http.services.contains_key(&name) {
-            name = format!("{name}/{}/{}", escape(host), escape(prefix));
+            name = format!("{name}/{}/{}", escape(host), escape(prefix)).into();
         }
-        http.services.insert(name.clone(), service(route));
+        let servers = servers(route, (host, prefix), addresses);
+        http.services.insert(name.clone(), service(servers));
         let of_route = route.rules.as_deref().map_or_else(Vec::new, middleware::of);
         let mut middlewares = Vec::with_capacity(of_route.len());
         for (kind, middleware) in of_route {
@@ -120,36 +167,33 @@ pub fn render(table: &Table, options: &Options) -> Rendered {
             http.middlewares.insert(name.clone(), middleware);
             middlewares.push(name);
         }
-        for (router_name, entry_points) in entry_points(&name, &options.entry_points) {
+        // The first entry point has the router with the plain name.
+        for place in 0..entry_points.len().max(1) {
+            let further = entry_points.get(place).filter(|_| place > 0);
+            let router_name = further.map_or_else(
+                || name.clone(),
+                |entry| format!("{name}//{}", escape(entry)).into(),
+            );
             let router = Router {
-                entry_points,
+                entry_points: entry_points.get(place..=place).unwrap_or_default(),
                 middlewares: middlewares.clone(),
                 priority: priority(host, prefix, index::priority(route)),
-                rule: rule(host, prefix),
+                rule: Rule::Route { host, prefix },
                 service: name.clone(),
             };
             http.routers.insert(router_name, router);
         }
     }
     let acknowledgement = Router {
-        entry_points: options.entry_points.first().cloned().into_iter().collect(),
+        entry_points: entry_points.get(..1).unwrap_or_default(),
         middlewares: Vec::new(),
         priority: 1,
-        rule: format!("Host(`rev-{}.skep.invalid`)", table.revision),
-        service: RESERVED.to_owned(),
+        rule: Rule::Revision(table.revision),
+        service: RESERVED.into(),
     };
     http.routers
-        .insert(revision_router(table.revision), acknowledgement);
-    let nowhere = LoadBalancer {
-        pass_host_header: true,
-        servers: Vec::new(),
-    };
-    http.services.insert(
-        RESERVED.to_owned(),
-        Service {
-            load_balancer: nowhere,
-        },
-    );
+        .insert(revision_router(table.revision).into(), acknowledgement);
+    http.services.insert(RESERVED.into(), service(Vec::new()));
     let body = serde_json::to_vec(&Document { http }).expect("maps with string keys are JSON");
     Rendered {
         body,
@@ -157,20 +201,7 @@ pub fn render(table: &Table, options: &Options) -> Rendered {
     }
 }
 
-fn service(route: &Route) -> Service {
-    let here = |backend: &Backend| match backend.place {
-        Place::Here(address) => Some(address),
-        Place::There { .. } => None,
-    };
-    let mut addresses: Vec<_> = route.backends.iter().filter_map(here).collect();
-    addresses.sort_unstable();
-    addresses.dedup();
-    let servers = addresses
-        .iter()
-        .map(|address| Server {
-            url: format!("http://{address}"),
-        })
-        .collect();
+fn service(servers: Vec<Server>) -> Service {
     Service {
         load_balancer: LoadBalancer {
             pass_host_header: true,
@@ -179,18 +210,19 @@ fn service(route: &Route) -> Service {
     }
 }
 
-/// The routers of a service with their entry points: the first keeps the plain name.
-fn entry_points(name: &str, all: &[String]) -> Vec<(String, Vec<String>)> {
-    let Some((first, further)) = all.split_first() else {
-        return vec![(name.to_owned(), Vec::new())];
-    };
-    let mut routers = vec![(name.to_owned(), vec![first.clone()])];
-    routers.extend(
-        further
-            .iter()
-            .map(|entry| (format!("{name}//{}", escape(entry)), vec![entry.clone()])),
-    );
-    routers
+/// Where requests of a route go: to its backends, or where they wait for the first one.
+fn servers(route: &Route, at: (&str, &str), addresses: &Addresses) -> Vec<Server> {
+    let backends = route.backends.iter();
+    let mut all: Vec<_> = backends
+        .filter_map(|backend| addresses.backends.get(backend).copied())
+        .collect();
+    if route.backends.is_empty() && route.sleeps {
+        let at = (at.0.to_owned(), at.1.to_owned());
+        all.extend(addresses.asleep.get(&at));
+    }
+    all.sort_unstable();
+    all.dedup();
+    all.into_iter().map(|url| Server { url }).collect()
 }
 
 /// `said` is the route's own priority, 0 where it has none.
@@ -203,30 +235,14 @@ fn priority(host: &str, prefix: &str, said: u32) -> usize {
     base + said as usize * STEP + prefix.len()
 }
 
-fn rule(host: &str, prefix: &str) -> String {
-    // `Host` with a wildcard is new in 3.7; a regular expression works on every v3.
-    let mut rule = match host.strip_prefix("*.") {
-        Some(parent) => format!(
-            "HostRegexp(`^[a-z0-9_-]+\\.{}$`)",
-            parent.replace('.', "\\.")
-        ),
-        None => format!("Host(`{host}`)"),
-    };
-    if !prefix.is_empty() {
-        // `PathPrefix` alone would match inside of a segment.
-        let _ = write!(rule, " && (Path(`{prefix}`) || PathPrefix(`{prefix}/`))");
-    }
-    rule
-}
-
 /// A name that no other route's name can become.
-fn router_name(name: &str) -> String {
+fn router_name(name: &str) -> Cow<'_, str> {
     let escaped = escape(name);
     // Traefik refuses empty names, and ours are ours.
     match escaped.strip_prefix(RESERVED.split_at(1).0) {
-        _ if escaped.is_empty() => ".".to_owned(),
+        _ if escaped.is_empty() => ".".into(),
         Some(rest) if escaped.starts_with(RESERVED) => {
-            format!(".{:02x}{rest}", RESERVED.as_bytes()[0])
+            format!(".{:02x}{rest}", RESERVED.as_bytes()[0]).into()
         }
         _ => escaped,
     }
@@ -234,16 +250,20 @@ fn router_name(name: &str) -> String {
 
 /// Keeps lower-case letters, digits, `-` and `_`; any other byte is `.` and two hexadecimal
 /// digits. No two texts have the same form.
-fn escape(text: &str) -> String {
+fn escape(text: &str) -> Cow<'_, str> {
+    let is_plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
+    if text.bytes().all(is_plain) {
+        return text.into();
+    }
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
-        if matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_') {
+        if is_plain(byte) {
             escaped.push(char::from(byte));
         } else {
             let _ = write!(escaped, ".{byte:02x}");
         }
     }
-    escaped
+    escaped.into()
 }
 
 #[cfg(test)]

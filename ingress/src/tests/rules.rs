@@ -83,7 +83,7 @@ async fn a_stripped_prefix_is_named_and_another_backend_is_found_all_the_same() 
         ..RouteSpec::default()
     };
     let served = serve(Options::default()).await;
-    let dead = dead_address().await;
+    let dead = dead_address();
     served.ingress.publish(Table {
         revision: 1,
         routes: vec![ruled(rules, &[dead, app.address]), route(HOST, "/", 2, &[])],

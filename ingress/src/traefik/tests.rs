@@ -8,7 +8,7 @@ use skep_model::id::{AllocationId, ServiceId};
 use skep_model::routing::{HeaderChanges, Headers, RateLimit, Redirect, RouteSpec, Scheme};
 
 use super::*;
-use crate::table::{Backend, Fault};
+use crate::table::{Backend, Fault, Place};
 
 fn route(name: &str, host: &str, path_prefix: &str, ports: &[u16]) -> Route {
     let backend = |port: &u16| Backend {
@@ -35,13 +35,29 @@ fn options(entry_points: &[&str]) -> Options {
     }
 }
 
+/// As if each backend's address were Traefik's to dial, and the first of a net where a route waits.
+fn render_plain(table: &Table, options: &Options) -> Rendered {
+    let mut addresses = Addresses::default();
+    for route in &table.routes {
+        for backend in &route.backends {
+            if let Place::Here(address) = backend.place {
+                addresses.backends.insert(*backend, address);
+            }
+        }
+        let prefix = route.path_prefix.trim_end_matches('/').to_owned();
+        let waits = SocketAddr::from(([127, 64, 0, 1], 1));
+        addresses.asleep.insert((route.host.clone(), prefix), waits);
+    }
+    render(table, &addresses, options)
+}
+
 fn text(rendered: &Rendered) -> &str {
     std::str::from_utf8(&rendered.body).expect("JSON is UTF-8")
 }
 
 #[test]
 fn an_empty_table_is_not_an_empty_body() {
-    let rendered = render(&Table::default(), &options(&["web"]));
+    let rendered = render_plain(&Table::default(), &options(&["web"]));
     let golden = include_str!("golden/empty.json");
     assert_eq!(text(&rendered), golden.trim_end());
 }
@@ -62,7 +78,7 @@ fn every_kind_of_route() {
         revision: 7,
         routes,
     };
-    let rendered = render(&table, &options(&["web", "websecure"]));
+    let rendered = render_plain(&table, &options(&["web", "websecure"]));
     let golden = include_str!("golden/routes.json");
     assert_eq!(text(&rendered), golden.trim_end());
     let left: Vec<_> = rendered
@@ -73,7 +89,7 @@ fn every_kind_of_route() {
     assert_eq!(left, [("bad", Fault::Host)]);
     table.routes.reverse();
     assert_eq!(
-        text(&render(&table, &options(&["web", "websecure"]))),
+        text(&render_plain(&table, &options(&["web", "websecure"]))),
         golden.trim_end()
     );
 }
@@ -118,7 +134,7 @@ fn what_a_route_says_becomes_middlewares_in_the_order_of_the_embedded_ingress() 
         revision: 8,
         routes: vec![with(says, &[9001]), with(moved, &[9001])],
     };
-    let rendered = render(&table, &options(&["web"]));
+    let rendered = render_plain(&table, &options(&["web"]));
     assert_eq!(rendered.left_out, []);
     let golden = include_str!("golden/rules.json");
     assert_eq!(text(&rendered), golden.trim_end());
@@ -221,10 +237,10 @@ proptest! {
     #[test]
     fn every_body_keeps_the_laws(table in any_table(), entries in 0..3usize) {
         let options = options(&["web", "websecure", "x@y"][..entries]);
-        let rendered = render(&table, &options);
+        let rendered = render_plain(&table, &options);
         let mut shuffled = table.clone();
         shuffled.routes.reverse();
-        prop_assert_eq!(&render(&shuffled, &options).body, &rendered.body);
+        prop_assert_eq!(&render_plain(&shuffled, &options).body, &rendered.body);
 
         let body: serde_json::Value = serde_json::from_slice(&rendered.body).expect("JSON");
         prop_assert!(has_no_empty_object(&body), "{}", body);
