@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Request, Response, Version};
+use http::{HeaderName, HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
 
 use crate::access::{Line, Logged};
@@ -33,8 +33,8 @@ pub(crate) struct Client {
 pub(crate) struct Asked<'a> {
     pub(crate) origin: &'a Origin,
     pub(crate) request_id: &'a HeaderValue,
-    /// `CF-Connecting-IP` is no claim.
-    pub(crate) keeps_cloudflare: bool,
+    /// Of this peer it is none.
+    pub(crate) kept_claim: Option<&'static HeaderName>,
     /// Whose route was found.
     pub(crate) service: Option<Arc<str>>,
     /// The ingress itself answered.
@@ -45,12 +45,12 @@ impl<'a> Asked<'a> {
     pub(crate) fn new(
         origin: &'a Origin,
         request_id: &'a HeaderValue,
-        keeps_cloudflare: bool,
+        kept_claim: Option<&'static HeaderName>,
     ) -> Self {
         Self {
             origin,
             request_id,
-            keeps_cloudflare,
+            kept_claim,
             service: None,
             refusal: None,
         }
@@ -68,7 +68,7 @@ pub(crate) async fn handle(client: Arc<Client>, request: Request<Incoming>) -> R
         .access_log
         .as_ref()
         .map(|log| Line::begin(log, &request, &origin, &id));
-    let mut asked = Asked::new(&origin, &id, peer.is_cloudflare());
+    let mut asked = Asked::new(&origin, &id, peer.kept_claim());
     let redirect_port = options.https_redirect.filter(|_| client.endpoint.is_none());
     let redirected = redirect::to_https(&request, &origin, redirect_port);
     let mut answer = match redirected {

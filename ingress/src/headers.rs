@@ -10,9 +10,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version};
 
 use crate::edge::Asked;
-use crate::origin::{
-    CF_CONNECTING_IP, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO,
-};
+use crate::origin::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO};
 use crate::reply::{ERROR_HEADER, Refusal};
 use crate::request_id::X_REQUEST_ID;
 use crate::table::is_host_byte;
@@ -170,7 +168,7 @@ pub(crate) fn prepare_request(parts: &mut Parts, asked: &Asked<'_>, upgrade: Opt
     strip_hop_by_hop(&mut parts.headers);
     parts.headers.remove(&HTTP2_SETTINGS);
     parts.headers.remove(PROXY_AUTHORIZATION);
-    drop_claims(&mut parts.headers, asked.keeps_cloudflare);
+    drop_claims(&mut parts.headers, asked.kept_claim);
     tell_origin(&mut parts.headers, asked);
     if parts.version == Version::HTTP_2 {
         join_cookies(&mut parts.headers);
@@ -215,7 +213,7 @@ fn own_port(headers: &HeaderMap) -> Option<HeaderValue> {
 /// Makes the fields after a client's body ours: nothing in them may say again what the head settled.
 pub(crate) fn prepare_trailers(trailers: &mut HeaderMap) {
     strip_hop_by_hop(trailers);
-    drop_claims(trailers, false);
+    drop_claims(trailers, None);
     for name in [
         HOST,
         CONTENT_LENGTH,
@@ -267,8 +265,8 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
 /// Removes claims and what some backends would take for one: those that make variables of header names
 /// (CGI, WSGI, PHP) read `X_Forwarded_For` as `X-Forwarded-For`. A name that differs from a claim, from the
 /// request's framing or from another of its headers only so goes.
-fn drop_claims(headers: &mut HeaderMap, keeps_cloudflare: bool) {
-    let is_kept = |name: &HeaderName| keeps_cloudflare && *name == CF_CONNECTING_IP;
+fn drop_claims(headers: &mut HeaderMap, kept: Option<&HeaderName>) {
+    let is_kept = |name: &HeaderName| kept == Some(name);
     let is_alias = |name: &HeaderName| {
         let is_odd = |byte: u8| byte == b'_' || byte == b'.';
         name.as_str().bytes().any(is_odd) && {
@@ -333,7 +331,7 @@ mod tests {
         let peer = Peer::new(([10, 0, 0, 9], 1).into(), Scheme::Http, &Trusted::default());
         let origin = peer.origin_of(&parts.headers, &Trusted::default());
         let id = HeaderValue::from_static("id");
-        prepare_request(parts, &Asked::new(&origin, &id, false), None);
+        prepare_request(parts, &Asked::new(&origin, &id, None), None);
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub(crate) static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwa
 pub(crate) static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub(crate) static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(crate) static X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+pub(crate) static X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 pub(crate) static CF_CONNECTING_IP: HeaderName = HeaderName::from_static("cf-connecting-ip");
 
 /// How the client speaks.
@@ -68,15 +69,18 @@ impl Origin {
 pub(crate) struct Peer {
     origin: Origin,
     trust: Trust,
+    kept_claim: Option<&'static HeaderName>,
 }
 
 impl Peer {
     /// `address` is where the connection comes from: of a connection that began with a header of the
     /// PROXY protocol what that says.
     pub(crate) fn new(address: SocketAddr, scheme: Scheme, trusted: &Trusted) -> Self {
+        let trust = trusted.of(address.ip());
         Self {
             origin: Origin::new(address.ip(), scheme),
-            trust: trusted.of(address.ip()),
+            kept_claim: (trust == Trust::Cloudflare).then_some(&CF_CONNECTING_IP),
+            trust,
         }
     }
 
@@ -85,6 +89,8 @@ impl Peer {
         Self {
             origin: Origin::new(address.ip(), Scheme::Http),
             trust: Trust::Proxy,
+            // What the route says is done there.
+            kept_claim: Some(&X_FORWARDED_PREFIX),
         }
     }
 
@@ -92,9 +98,9 @@ impl Peer {
         self.trust != Trust::Client
     }
 
-    /// Its `CF-Connecting-IP` is no claim of the client.
-    pub(crate) fn is_cloudflare(&self) -> bool {
-        self.trust == Trust::Cloudflare
+    /// What it says in this header is no claim of the client.
+    pub(crate) fn kept_claim(&self) -> Option<&'static HeaderName> {
+        self.kept_claim
     }
 
     /// Who asks with `headers`. Costs nothing unless the peer is trusted.
@@ -120,7 +126,7 @@ impl Peer {
     /// From the nearest on, each trusted proxy is asked whom it speaks for. Whoever is not trusted, or
     /// has nobody before it, is the client; the list ends where it cannot be read.
     fn client_of(&self, headers: &HeaderMap, trusted: &Trusted) -> IpAddr {
-        if self.is_cloudflare()
+        if self.trust == Trust::Cloudflare
             && let Some(client) = only(headers, &CF_CONNECTING_IP)
                 .and_then(|value| value.to_str().ok())
                 .and_then(hop)

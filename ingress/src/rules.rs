@@ -15,12 +15,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use skep_model::routing::{Cidr, HeaderChanges, RouteSpec};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::origin::Origin;
+use crate::origin::{Origin, X_FORWARDED_PREFIX};
 use crate::reply::{Redirected, Refusal};
 use rate::Limiter;
 use users::Users;
-
-static X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
 /// The rules of one route.
 #[derive(Debug)]

@@ -67,6 +67,8 @@ pub struct Cluster {
     pub ingress: SocketAddr,
     /// Admin endpoint of the data plane.
     pub net_admin: SocketAddr,
+    /// Where the data plane asks for Traefik's API.
+    pub traefik_api: SocketAddr,
     /// Admin endpoint of the agent.
     pub agent_admin: SocketAddr,
     /// Docker, beside Skep.

@@ -34,12 +34,12 @@ pub struct Traefik {
 }
 
 impl Traefik {
-    /// Starts it on the provider's URL; logs and files go to `dir`.
+    /// Starts it on the provider's URL, with its API at `api`; logs and files go to `dir`.
     ///
     /// # Errors
     /// It cannot be had or does not start.
-    pub async fn start(dir: &Path, provider: &str) -> Result<Self> {
-        let at = (place::free_address()?, place::free_address()?);
+    pub async fn start(dir: &Path, provider: &str, api: SocketAddr) -> Result<Self> {
+        let at = (place::free_address()?, api);
         let process = Process::new("traefik", &binary().await?, dir.join("traefik.log"));
         Self::begin(process, at, provider).await
     }

@@ -146,6 +146,7 @@ pub(super) fn launch(
             options.push(("--admin-addr", address(ports.admin)));
             // There are no other machines.
             options.push(("--mesh-addr", "127.0.0.1:0".into()));
+            options.push(("--traefik-port", "0".into()));
         }
         Part::Agent => {
             options.push(("--data-dir", path(&folders.node().join("agent"))));

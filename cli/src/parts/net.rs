@@ -51,7 +51,18 @@ pub(crate) struct Args {
         default_value = "0.0.0.0:7075"
     )]
     pub(crate) mesh_addr: SocketAddr,
-    /// Bearer token of that endpoint; needed where it is not a loopback address
+    /// Port of the addresses in 127.64.0.0/10 that Traefik on this machine is given for containers
+    #[arg(
+        long,
+        value_name = "PORT",
+        env = "SKEP_TRAEFIK_PORT",
+        default_value_t = 7076
+    )]
+    pub(crate) traefik_port: u16,
+    /// Address of that Traefik's API: it is asked which routes it uses, instead of being given time
+    #[arg(long, value_name = "ADDR", env = "SKEP_TRAEFIK_API")]
+    pub(crate) traefik_api: Option<SocketAddr>,
+    /// Bearer token of the endpoint that Traefik polls; needed where it is not a loopback address
     #[arg(
         long,
         value_name = "TOKEN",
@@ -139,6 +150,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         admin_addr: args.admin_addr,
         admin_token: args.admin_token,
         mesh_addr: args.mesh_addr,
+        traefik_port: args.traefik_port,
+        traefik_api: args.traefik_api,
         edge: args.edge.into(),
         takeover: args.takeover,
     };
@@ -150,6 +163,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
                 "https": addresses.https.map(|it| it.to_string()),
                 "admin": addresses.admin.to_string(),
                 "mesh": addresses.mesh.to_string(),
+                "traefik_port": addresses.traefik_port,
             });
             if let Err(failure) = args.common.announce(&words) {
                 tracing::error!(%failure, "readiness cannot be told");

@@ -77,11 +77,13 @@ async fn the_proxy_is_believed_who_its_clients_are_and_nobody_comes_again_under_
         .header("host", HOST)
         .header("x-forwarded-for", "203.0.113.7")
         .header("x-forwarded-port", "8443")
+        .header("x-forwarded-prefix", "/api")
+        .header("x-real-ip", "6.6.6.6")
         .header("x-forwarded-proto", "https")
         .header("x-request-id", "of-the-proxy");
     let reply = Client::connect(address).await.send(request, "").await;
     let expected = "GET /headers\nhost: app.test\nx-forwarded-for: 203.0.113.7\n\
-                    x-forwarded-host: app.test\nx-forwarded-port: 8443\nx-forwarded-proto: https\n\
+                    x-forwarded-host: app.test\nx-forwarded-port: 8443\nx-forwarded-prefix: /api\nx-forwarded-proto: https\n\
                     x-request-id: of-the-proxy\n";
     assert_eq!(reply.body, expected);
     assert_eq!(get(address, "/").await.status, StatusCode::OK);

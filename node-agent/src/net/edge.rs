@@ -146,21 +146,27 @@ pub(super) fn address_of(
     ))
 }
 
-/// Serves apps, in clear and under TLS, until both have ended.
+/// Serves apps, in clear, under TLS, and to a proxy on this machine, until all have ended.
 pub(super) async fn serve(
     ingress: Ingress,
-    (plain, encrypted): (TcpListener, Option<TcpListener>),
+    (plain, endpoints, encrypted): (TcpListener, TcpListener, Option<TcpListener>),
     (shutdown, handed): (CancellationToken, CancellationToken),
 ) -> Result<Closed, super::Error> {
     let handover = (handed, HANDOVER_LIMIT);
     let in_clear = ingress.serve_or_hand_over(plain, shutdown.clone(), handover.clone());
-    let Some(encrypted) = encrypted else {
-        return Ok(in_clear.await);
+    let to_proxy = ingress.serve_endpoints(endpoints, shutdown.clone(), handover.clone());
+    let encrypted = async {
+        match encrypted {
+            Some(listener) => {
+                let served = ingress.serve_tls_or_hand_over(listener, shutdown, handover);
+                served.await.map_err(Error::Tls)
+            }
+            None => Ok(Closed { cut: 0 }),
+        }
     };
-    let encrypted = ingress.serve_tls_or_hand_over(encrypted, shutdown, handover);
-    let (one, other) =
-        tokio::try_join!(async { Ok(in_clear.await) }, encrypted).map_err(Error::Tls)?;
+    let in_clear = async { Ok::<_, Error>(tokio::join!(in_clear, to_proxy)) };
+    let ((plain, proxied), encrypted) = tokio::try_join!(in_clear, encrypted)?;
     Ok(Closed {
-        cut: one.cut + other.cut,
+        cut: plain.cut + proxied.cut + encrypted.cut,
     })
 }

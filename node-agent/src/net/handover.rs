@@ -30,9 +30,9 @@ use tokio::time::timeout;
 
 /// Each step of the other side: a table of the largest size is loaded within it.
 const STEP_LIMIT: Duration = Duration::from_secs(30);
-/// Listeners that change hands, in this order: apps, admin, agent, other nodes, and apps under TLS where they are
-/// served so.
-const MAX_LISTENERS: usize = 5;
+/// Listeners that change hands, in this order: apps, admin, agent, other nodes, a proxy on this machine, and
+/// apps under TLS where they are served so.
+const MAX_LISTENERS: usize = 6;
 /// What the two say.
 const READY: u8 = b'R';
 const CONFIRMED: u8 = b'C';
@@ -71,6 +71,8 @@ pub(super) struct Listeners {
     pub(super) agent: StdUnixListener,
     /// Other nodes, if they are served.
     pub(super) mesh: Option<TcpListener>,
+    /// A proxy on this machine, if it is served.
+    pub(super) endpoints: Option<TcpListener>,
     /// Apps under TLS, if they are served so.
     pub(super) https: Option<TcpListener>,
 }
@@ -109,14 +111,15 @@ pub(super) async fn succeed(socket: &Path) -> Result<(Listeners, Succession), Er
     let (Some(apps), Some(admin), Some(agent)) = (next(), next(), next()) else {
         return Err(Error::Unlike);
     };
-    // An older one serves no other nodes.
-    let mesh = next().map(Into::into);
+    // An older one serves neither.
+    let (mesh, endpoints) = (next().map(Into::into), next().map(Into::into));
     let listeners = Listeners {
         https: next().map(Into::into),
         apps: apps.into(),
         admin: admin.into(),
         agent: agent.into(),
         mesh,
+        endpoints,
     };
     Ok((listeners, Succession { stream, drained }))
 }
@@ -252,6 +255,7 @@ mod tests {
             admin.into(),
             agent.into(),
             bind().into(),
+            bind().into(),
             https.into(),
         ];
         (fds, addresses)
@@ -279,7 +283,7 @@ mod tests {
         let (taken, mut succession) = succeed(&socket).await.expect("the listeners");
         assert_eq!(succession.drained, 7);
         assert_eq!(taken.apps.local_addr().expect("an address"), address);
-        let encrypted = taken.https.expect("four are sent");
+        let encrypted = taken.https.expect("six are sent");
         assert_eq!(encrypted.local_addr().expect("an address"), https);
         succession.ready().await.expect("confirmed");
         let held = older.await.expect("no panic");

@@ -15,9 +15,10 @@ mod polls;
 mod service;
 mod store;
 mod table;
+mod traefik;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use skep_identity::grpc::{self, BoundUds, UdsError};
 use skep_identity::secret_file;
+use skep_ingress::listen_on_endpoints;
 pub use skep_ingress::trust::Proxies;
 use skep_proto::v1::net_server::NetServer;
 use tokio::net::TcpListener;
@@ -35,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use edge::Edge;
 use handover::Succession;
-use mesh::{Loopback, Mesh};
+use mesh::Mesh;
 use service::Service;
 use store::Store;
 use table::Tables;
@@ -47,6 +49,8 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 const HANDOVER_LIMIT: Duration = Duration::from_secs(600);
 /// How long the agent's and Traefik's connections may then take: they have nothing left to say.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+/// What the addresses for a proxy on this machine are for.
+const TRAEFIK: &str = "Traefik on this machine";
 /// Largest table, encoded, in bytes: far above the 10,000 routes that Traefik itself can bear.
 pub const MAX_TABLE_BYTES: usize = 64 << 20;
 
@@ -64,6 +68,11 @@ pub struct Options {
     pub admin_addr: SocketAddr,
     /// Where other nodes reach this node's containers. Port 0: any.
     pub mesh_addr: SocketAddr,
+    /// The port of the addresses in 127.64.0.0/10 that a Traefik on this machine is given for containers. 0:
+    /// any, another one after a restart.
+    pub traefik_port: u16,
+    /// Where that Traefik's own API is: it is asked which routes it uses. None: enough time is given.
+    pub traefik_api: Option<SocketAddr>,
     /// What the ingress does beside serving: TLS, proxies in front, the access log.
     pub edge: Edge,
     /// Take the listeners over from the data plane that serves the socket, without a connection lost.
@@ -83,6 +92,8 @@ pub struct Addresses {
     pub admin: SocketAddr,
     /// Other nodes.
     pub mesh: SocketAddr,
+    /// A Traefik on this machine: the port of the addresses that it is given.
+    pub traefik_port: u16,
 }
 
 /// The process cannot start, or cannot go on.
@@ -142,6 +153,7 @@ struct Sockets {
     admin: TcpListener,
     agent: BoundUds,
     mesh: std::net::TcpListener,
+    endpoints: TcpListener,
     https: Option<TcpListener>,
     /// Handles of all, for a successor.
     handles: Vec<OwnedFd>,
@@ -171,11 +183,12 @@ pub async fn run(
     }
     let handed = CancellationToken::new();
     let predecessor = watch::Sender::new(succession.as_ref().map(|older| older.drained));
-    let loopback = Loopback::new(mesh.clone(), handed.clone());
+    let endpoints = address_of(TRAEFIK, endpoints_at(&options), &sockets.endpoints)?;
     let tables = Tables::new(
         ingress.clone(),
         prepared.store,
-        (mesh.clone(), loopback),
+        mesh.clone(),
+        (endpoints.port(), options.traefik_api.is_some()),
         predecessor.subscribe(),
     );
     let tables = Arc::new(tables);
@@ -187,6 +200,7 @@ pub async fn run(
         https: edge::address_of(&options.edge, sockets.https.as_ref())?,
         admin: address_of("the admin endpoint", options.admin_addr, &sockets.admin)?,
         mesh: (sockets.mesh.local_addr()).map_err(failed("other nodes", options.mesh_addr))?,
+        traefik_port: endpoints.port(),
     };
     // The agent still hears what is drained while the ingress drains.
     let closing = CancellationToken::new();
@@ -217,10 +231,14 @@ pub async fn run(
         tokio::spawn(mesh::serve(sockets.mesh, mesh, until.clone(), drain))
     };
     let mut apps = {
-        let listeners = (sockets.apps, sockets.https);
+        let listeners = (sockets.apps, sockets.endpoints, sockets.https);
         let ends = (shutdown.clone(), handed.clone());
         tokio::spawn(edge::serve(ingress.clone(), listeners, ends))
     };
+    if let Some(api) = options.traefik_api {
+        let asks = traefik::follow(api, Arc::clone(&tables));
+        tokio::spawn(closing.clone().run_until_cancelled_owned(asks));
+    }
     if let Some(folder) = options.edge.certificates {
         let hangups = certificates::hangups().map_err(edge::Error::from)?;
         tokio::spawn(certificates::follow(
@@ -313,7 +331,7 @@ async fn sockets(options: &Options) -> Result<(Sockets, Option<Succession>), Err
     let (apps, admin, agent, given, succession) = if options.takeover {
         let (given, succession) = handover::succeed(&options.socket).await?;
         let agent = BoundUds::inherited(&options.socket, given.agent)?;
-        let rest = (given.mesh, given.https);
+        let rest = (given.mesh, given.endpoints, given.https);
         (given.apps, given.admin, agent, rest, Some(succession))
     } else {
         // The agent's first: it keeps a second process from the same data.
@@ -322,12 +340,17 @@ async fn sockets(options: &Options) -> Result<(Sockets, Option<Succession>), Err
         let admin = listen("the admin endpoint", options.admin_addr).await?;
         let apps = apps.into_std().map_err(apps_failed)?;
         let admin = admin.into_std().map_err(admin_failed)?;
-        (apps, admin, agent, (None, None), None)
+        (apps, admin, agent, (None, None, None), None)
     };
-    let (given_mesh, given_https) = given;
+    let (given_mesh, given_endpoints, given_https) = given;
     let mesh = match given_mesh {
         Some(mesh) => mesh,
         None => std::net::TcpListener::bind(options.mesh_addr).map_err(mesh_failed)?,
+    };
+    let traefik_failed = failed(TRAEFIK, endpoints_at(options));
+    let endpoints = match given_endpoints {
+        Some(endpoints) => endpoints,
+        None => listen_on_endpoints(options.traefik_port).map_err(traefik_failed)?,
     };
     let https = edge::listen(&options.edge, given_https)?;
     let mut handles = vec![
@@ -335,6 +358,7 @@ async fn sockets(options: &Options) -> Result<(Sockets, Option<Succession>), Err
         admin.try_clone().map_err(admin_failed)?.into(),
         agent.duplicate().map_err(Error::Serve)?,
         mesh.try_clone().map_err(mesh_failed)?.into(),
+        endpoints.try_clone().map_err(traefik_failed)?.into(),
     ];
     mesh.set_nonblocking(true).map_err(mesh_failed)?;
     if let Some(https) = &https {
@@ -349,10 +373,15 @@ async fn sockets(options: &Options) -> Result<(Sockets, Option<Succession>), Err
         admin: tokio_of(admin).map_err(admin_failed)?,
         agent,
         mesh,
+        endpoints: tokio_of(endpoints).map_err(traefik_failed)?,
         https: https.map(tokio_of).transpose().map_err(apps_failed)?,
         handles,
     };
     Ok((sockets, succession))
+}
+
+fn endpoints_at(options: &Options) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, options.traefik_port).into()
 }
 
 async fn bind(path: PathBuf) -> Result<BoundUds, Error> {

@@ -9,18 +9,39 @@ use std::time::{Duration, Instant};
 const SETTLE: Duration = Duration::from_secs(4);
 /// A Traefik that has not asked for so long is gone: twelve of its default polls.
 const PRESENT: Duration = Duration::from_secs(60);
+/// The same where Traefik is asked which table it uses: for one that does not answer.
+const UNANSWERED: Duration = Duration::from_secs(60);
 /// Fetched tables that are remembered; beyond, the oldest two count as fetched together, later.
 const MAX_FETCHES: usize = 64;
 
 /// The fetches that matter.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Polls {
+    /// After a fetch, until Traefik surely uses it.
+    settle: Duration,
+    /// The newest table that it says to use.
+    confirmed: u64,
     last: Option<Instant>,
     /// When each newer table was first fetched; rising in both.
     first: VecDeque<(Instant, u64)>,
 }
 
 impl Polls {
+    /// `is_asked`: somebody asks Traefik itself, and says [`Polls::confirmed`].
+    pub(super) fn new(is_asked: bool) -> Self {
+        Self {
+            settle: if is_asked { UNANSWERED } else { SETTLE },
+            confirmed: 0,
+            last: None,
+            first: VecDeque::new(),
+        }
+    }
+
+    /// Traefik uses this table.
+    pub(super) fn confirmed(&mut self, sequence: u64) {
+        self.confirmed = self.confirmed.max(sequence);
+    }
+
     /// Traefik fetched the table of this sequence.
     pub(super) fn fetched(&mut self, sequence: u64, now: Instant) {
         self.last = Some(now);
@@ -42,14 +63,25 @@ impl Polls {
         let Some(gone_at) = self.last.map(|last| last + PRESENT).filter(|at| *at > now) else {
             return (None, None);
         };
-        while self.first.get(1).is_some_and(|(at, _)| *at + SETTLE <= now) {
+        while self
+            .first
+            .get(1)
+            .is_some_and(|(at, _)| *at + self.settle <= now)
+        {
             self.first.pop_front();
         }
-        let settled = self.first.front().filter(|(at, _)| *at + SETTLE <= now);
-        let waiting = self.first.iter().find(|(at, _)| *at + SETTLE > now);
-        let next = waiting.map_or(gone_at, |(at, _)| (*at + SETTLE).min(gone_at));
+        let settled = self
+            .first
+            .front()
+            .filter(|(at, _)| *at + self.settle <= now);
+        let waiting = self.first.iter().find(|(at, _)| *at + self.settle > now);
+        let next = waiting.map_or(gone_at, |(at, _)| (*at + self.settle).min(gone_at));
         (
-            Some(settled.map_or(0, |(_, sequence)| *sequence)),
+            Some(
+                settled
+                    .map_or(0, |(_, sequence)| *sequence)
+                    .max(self.confirmed),
+            ),
             Some(next),
         )
     }
@@ -61,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_table_settles_a_while_after_its_first_fetch() {
-        let (mut polls, start) = (Polls::default(), Instant::now());
+        let (mut polls, start) = (Polls::new(false), Instant::now());
         assert_eq!(polls.settled(start), (None, None), "no Traefik, no wait");
         polls.fetched(7, start);
         let later = start + Duration::from_secs(1);
@@ -80,8 +112,24 @@ mod tests {
     }
 
     #[test]
+    fn what_traefik_says_itself_counts_at_once() {
+        let (mut polls, start) = (Polls::new(true), Instant::now());
+        polls.fetched(7, start);
+        assert_eq!(polls.settled(start + SETTLE).0, Some(0), "it was not asked");
+        polls.confirmed(7);
+        assert_eq!(polls.settled(start).0, Some(7));
+        polls.fetched(8, start);
+        polls.fetched(8, start + UNANSWERED / 2);
+        assert_eq!(
+            polls.settled(start + UNANSWERED).0,
+            Some(8),
+            "it does not answer"
+        );
+    }
+
+    #[test]
     fn what_is_remembered_is_bounded_and_never_settles_early() {
-        let (mut polls, start) = (Polls::default(), Instant::now());
+        let (mut polls, start) = (Polls::new(false), Instant::now());
         for n in 1..=1_000_u64 {
             polls.fetched(n, start + Duration::from_millis(n));
         }

@@ -11,14 +11,14 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use skep_identity::keypair::Credentials;
 use skep_identity::tls::LoadError;
-use skep_ingress::{Backend, Ingress, Place, Route, Table, traefik};
+use skep_ingress::{Addresses, Backend, Ingress, Place, Route, Table, traefik};
 use skep_model::id::{AllocationId, NodeId, ServiceId};
 use skep_proto::convert::{id_bits, rules_in};
 use skep_proto::v1::{NodeBackend, NodeCredentials, NodeEndpoint, NodePeer, NodeRoute, NodeTable};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use zeroize::Zeroizing;
 
-use super::mesh::{Loopback, Mesh};
+use super::mesh::Mesh;
 use super::polls::Polls;
 use super::store::Store;
 
@@ -60,11 +60,11 @@ pub(super) struct Current {
 }
 
 impl Current {
-    /// Traefik's dynamic configuration: it reaches other nodes by addresses of this one.
-    fn traefik(&self, loopback: &Loopback) -> Bytes {
+    /// Traefik's dynamic configuration.
+    fn traefik(&self, addresses: impl FnOnce() -> Addresses) -> Bytes {
         let render = || {
-            let table = loopback.localize(&self.table);
-            let rendered = traefik::render(&table, &traefik::Options::default());
+            let options = traefik::Options::default();
+            let rendered = traefik::render(&self.table, &addresses(), &options);
             Bytes::from(rendered.body)
         };
         self.body.get_or_init(render).clone()
@@ -82,7 +82,8 @@ pub(super) struct Tables {
     ingress: Ingress,
     store: Arc<Store>,
     mesh: Arc<Mesh>,
-    loopback: Loopback,
+    /// Of the addresses that Traefik is given for backends.
+    endpoint_port: u16,
     /// Held while a table is taken: one after the other.
     taking: Arc<Mutex<()>>,
     /// What is drained in the process that this one took over from; none: it is gone.
@@ -100,19 +101,20 @@ impl Tables {
     pub(super) fn new(
         ingress: Ingress,
         store: Store,
-        (mesh, loopback): (Arc<Mesh>, Loopback),
+        mesh: Arc<Mesh>,
+        (endpoint_port, is_traefik_asked): (u16, bool),
         predecessor: watch::Receiver<Option<u64>>,
     ) -> Self {
         Self {
             ingress,
             store: Arc::new(store),
             mesh,
-            loopback,
+            endpoint_port,
             taking: Arc::default(),
             predecessor,
             current: RwLock::new(None),
             kept: watch::Sender::new(0),
-            polls: parking_lot::Mutex::default(),
+            polls: parking_lot::Mutex::new(Polls::new(is_traefik_asked)),
             fetched: watch::Sender::new(0),
             failures: AtomicU64::new(0),
         }
@@ -130,6 +132,8 @@ impl Tables {
                 );
                 self.kept.send_replace(table.revision);
                 self.apply(understood);
+                // A Traefik that used them before goes on until it asks again.
+                self.ingress.addresses(self.endpoint_port);
             }
             Err(error) => {
                 tracing::error!(%error, "the table on disk cannot be used: starting without")
@@ -234,7 +238,13 @@ impl Tables {
             *newest = sequence.max(*newest);
             is_newer
         });
-        Some(current.traefik(&self.loopback))
+        Some(current.traefik(|| self.ingress.addresses(self.endpoint_port)))
+    }
+
+    /// Traefik says that it uses the table of `sequence`.
+    pub(super) fn confirmed(&self, sequence: u64) {
+        self.polls.lock().confirmed(sequence);
+        self.fetched.send_modify(|_| {});
     }
 
     /// The newest sequence that Traefik surely uses, where one polls, and when time changes that.

@@ -43,6 +43,8 @@ impl Plan {
             "agents",
             "ingress",
             "net_admin",
+            "traefik",
+            "traefik_api",
             "agent_admin",
         ] {
             parts.insert(part, place::free_address()?);
@@ -125,6 +127,8 @@ impl Plan {
                 ("--ingress-addr", self.address("ingress")),
                 ("--admin-addr", self.address("net_admin")),
                 ("--mesh-addr", "127.0.0.1:0".to_owned()),
+                ("--traefik-port", self.parts["traefik"].port().to_string()),
+                ("--traefik-api", self.address("traefik_api")),
             ],
         )
     }
@@ -194,6 +198,7 @@ impl Plan {
             id,
             ingress: self.parts["ingress"],
             net_admin: self.parts["net_admin"],
+            traefik_api: self.parts["traefik_api"],
             agent_admin: self.parts["agent_admin"],
             containers: Containers::connect(&self.docker_socket).await?,
             dir: self.dir.clone(),

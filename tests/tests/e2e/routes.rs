@@ -194,8 +194,13 @@ async fn is_limited(entrance: SocketAddr) -> Result<()> {
 
 /// While one request is answered no other is let in; after it they are again.
 async fn is_one_at_a_time(entrance: SocketAddr) -> Result<()> {
-    let held = tokio::spawn(get("few.test", "/hold?ms=4000", 200).send(entrance));
+    let hold = || tokio::spawn(get("few.test", "/hold?ms=4000", 200).send(entrance));
+    let mut held = hold();
     wait::until_ok("a refusal", FOLLOWS, async || {
+        // The question itself may have been the one that was let in.
+        if held.is_finished() {
+            held = hold();
+        }
         get("few.test", "/", 429).holds(entrance).await
     })
     .await?;
@@ -208,7 +213,7 @@ async fn is_one_at_a_time(entrance: SocketAddr) -> Result<()> {
 async fn both_ingresses_do_what_routes_say() {
     with_cluster("routes", async |cluster| {
         let provider = format!("http://{}/v1/traefik", cluster.net_admin);
-        let traefik = Traefik::start(&cluster.path(""), &provider).await?;
+        let traefik = Traefik::start(&cluster.path(""), &provider, cluster.traefik_api).await?;
         let host = |host: &str| json!({ "host": host });
         let changes = json!({
             "request": { "set": { "X-Env": "prod" }, "remove": ["Cookie"] },

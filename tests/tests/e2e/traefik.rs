@@ -73,7 +73,7 @@ async fn traefik_follows_and_keeps() {
         let stop = CancellationToken::new();
         let watching = tokio::spawn(watch(cluster.net_admin, stop.clone()));
         let provider = format!("http://{}/v1/traefik", cluster.net_admin);
-        let traefik = Traefik::start(&cluster.path(""), &provider).await?;
+        let traefik = Traefik::start(&cluster.path(""), &provider, cluster.traefik_api).await?;
 
         let spec = json!({ "replicas": 2, "update": { "drain_ms": 3000 } });
         let (name, _) = cluster.service("web", "1", spec).await?;

@@ -20,7 +20,7 @@ const FOLLOWS: Duration = Duration::from_secs(20);
 async fn no_request_through_traefik_fails_while_releases_replace_each_other() {
     with_cluster("traefik-rolling", async |cluster| -> Result<()> {
         let provider = format!("http://{}/v1/traefik", cluster.net_admin);
-        let traefik = Traefik::start(&cluster.path(""), &provider).await?;
+        let traefik = Traefik::start(&cluster.path(""), &provider, cluster.traefik_api).await?;
         // Both limits of a service are below what Traefik takes to follow: it is waited for all
         // the same.
         let spec = json!({ "replicas": 2, "update": { "drain_ms": 1000 }, "stop_grace_ms": 1000 });

@@ -7,7 +7,6 @@
 
 mod links;
 mod listen;
-mod loopback;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -26,7 +25,6 @@ use tokio::sync::watch;
 
 use links::Links;
 pub(super) use listen::serve;
-pub(super) use loopback::Loopback;
 
 /// What data planes say to each other: not gRPC, and not HTTP for people.
 const ALPN: &[&[u8]] = &[b"skep-mesh/1"];

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use skep_identity::ca::{ClusterCa, Grant};
 use skep_identity::keypair::KeyAndRequest;
 use skep_identity::name::Identity;
-use skep_ingress::{Backend, Place, Route, Stream, Table};
-use skep_model::id::{ClusterId, ServiceId};
+use skep_ingress::Stream;
+use skep_model::id::ClusterId;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -220,61 +220,4 @@ async fn a_successor_takes_new_streams_and_old_ones_are_finished() {
     let ended = timeout(LIMIT, older.served).await.expect("in time");
     ended.expect("no panic").expect("ended well");
     served.abort();
-}
-
-#[tokio::test]
-async fn a_proxy_of_this_machine_reaches_another_node_by_an_address() {
-    let cluster = Cluster::new(1);
-    let there = there(&cluster, 2).await;
-    there.offers(SHOP);
-    let mesh = here(&cluster, 1, &there, 2);
-    let port = echo().await;
-    let backend = |allocation, place| Backend { allocation, place };
-    let local = Place::Here(([127, 0, 0, 1], 9).into());
-    let remote = Place::There {
-        node: NodeId::from_u128(2),
-        port,
-    };
-    let table = Table {
-        revision: 1,
-        routes: vec![Route {
-            rules: None,
-            host: "a.test".into(),
-            path_prefix: "/".into(),
-            service: ServiceId::from_u128(3),
-            name: "a".into(),
-            backends: vec![
-                backend(AllocationId::from_u128(5), local),
-                backend(SHOP, remote),
-            ],
-            sleeps: false,
-        }],
-    };
-    let addresses = |loopback: &Loopback| {
-        let places = loopback.localize(&table).routes[0].backends.clone();
-        let here = |it: &Backend| match it.place {
-            Place::Here(address) => address,
-            Place::There { .. } => panic!("no address"),
-        };
-        places.iter().map(here).collect::<Vec<_>>()
-    };
-    let closed = CancellationToken::new();
-    let loopback = Loopback::new(mesh.clone(), closed.clone());
-    let first = addresses(&loopback);
-    assert_eq!(first[0], ([127, 0, 0, 1], 9).into());
-    assert!(first[1].ip().is_loopback() && first[1].ip() != first[0].ip());
-    assert_eq!(addresses(&loopback), first);
-    let mut stream = tokio::net::TcpStream::connect(first[1])
-        .await
-        .expect("connected");
-    stream.write_all(b"through").await.expect("sent");
-    let mut answer = [0; 7];
-    timeout(LIMIT, stream.read_exact(&mut answer))
-        .await
-        .expect("in time")
-        .expect("answered");
-    assert_eq!(&answer, b"through");
-    // After a restart, or beside a process that finishes, it is the same.
-    let again = Loopback::new(mesh, CancellationToken::new());
-    assert_eq!(addresses(&again), first);
 }
