@@ -59,6 +59,11 @@ impl Process {
         }
     }
 
+    /// Whether it is started with this.
+    pub fn has_argument(&self, argument: &str) -> bool {
+        self.arguments.iter().any(|given| given == argument)
+    }
+
     /// The same with this variable.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {

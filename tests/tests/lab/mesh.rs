@@ -1,43 +1,44 @@
 //! Traffic that enters at one node and is for another: three nodes, of which the last runs none of it.
 
-use std::path::Path;
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use skep_tests::api::{Api, Name};
 use skep_tests::lab::cluster::{LabCluster, with_servers};
 use skep_tests::lab::node::Node;
 use skep_tests::load::{CLIENTS, Load, Report};
 use skep_tests::traefik::Traefik;
-use skep_tests::{chaos, http, wait};
+use skep_tests::{chaos, http, place, wait};
 
 const SEEN: Duration = Duration::from_secs(60);
 /// What a process that was asked to end may take.
 const ENDS: Duration = Duration::from_secs(60);
 /// A silent node is lost after 8 s.
 const GIVEN_UP: Duration = Duration::from_secs(30);
-const RATE: u32 = 150;
+const SAMPLE_RATE: u32 = 150;
+/// By each of four entrances: 1,000 a second by the embedded ingresses and by the Traefiks.
+const FULL_RATE: u32 = 500;
+const FULL_SECONDS: u32 = 600;
 
-async fn with_nodes(name: &str, test: impl AsyncFnOnce(&Api, &LabCluster, &[Node]) -> Result<()>) {
-    with_servers(name, 1, async |cluster| -> Result<()> {
+async fn with_nodes(
+    name: &str,
+    (servers, count): (usize, usize),
+    test: impl AsyncFnOnce(&LabCluster, &mut [Node]) -> Result<()>,
+) {
+    with_servers(name, servers, async |cluster| -> Result<()> {
         let server = cluster.servers.server(0).site.cluster;
         let token = cluster.servers.bootstrap().join_token.clone();
         let mut nodes = Vec::new();
-        for at in 0..3 {
+        for at in 0..count {
             let place = cluster.lab().add_host().await?;
             let arguments: &[&str] = if at == 0 { &[] } else { &["--no-builds"] };
             nodes.push(Node::start_with(cluster.host(place), server, &token, arguments).await?);
         }
-        let api = &cluster.servers.server(0).api;
         let outcome = async {
-            wait::until_ok("all nodes to be ready", SEEN, async || {
-                let status = api.get("/v1/status").await?;
-                ensure!(status["nodes"]["ready"] == 3, "{status}");
-                Ok(())
-            })
-            .await?;
-            test(api, cluster, &nodes).await
+            all_ready(&cluster.servers.server(0).api, count).await?;
+            test(cluster, &mut nodes).await
         };
         let outcome = outcome.await;
         for node in &nodes {
@@ -50,6 +51,15 @@ async fn with_nodes(name: &str, test: impl AsyncFnOnce(&Api, &LabCluster, &[Node
         outcome
     })
     .await;
+}
+
+async fn all_ready(api: &Api, count: usize) -> Result<()> {
+    wait::until_ok("all nodes to be ready", SEEN, async || {
+        let status = api.get("/v1/status").await?;
+        ensure!(status["nodes"]["ready"] == count, "{status}");
+        Ok(())
+    })
+    .await
 }
 
 /// The host of a lab that a node is on: the servers come first.
@@ -72,66 +82,144 @@ async fn answers(entrance: std::net::SocketAddr, host: &str, version: &str) -> R
     .await
 }
 
-fn nothing_failed(what: &str, report: &Report) -> Result<()> {
-    println!(
-        "{what}: {} requests, {} failed",
-        report.served,
-        report.failed()
-    );
+/// A body that is larger than every buffer on the way, there and back.
+async fn echoes(entrance: SocketAddr, host: &str) -> Result<()> {
+    let body = bytes::Bytes::from(vec![b'x'; 8 << 20]);
+    let echoed = http::post(entrance, host, "/echo", body.clone()).await?;
     ensure!(
-        report.failed() == 0 && report.served > 0,
-        "{what}: {report:?}"
+        echoed.status == 200 && echoed.body == body,
+        "{} {}",
+        echoed.status,
+        echoed.body.len()
     );
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn any_node_serves_what_runs_elsewhere_and_no_request_fails() {
-    with_nodes("mesh", async |api, cluster, nodes| {
-        let mut images = Vec::new();
-        for version in ["1", "2"] {
-            images.push(nodes[0].image(version).await?);
+/// Requests by every entrance, counted by what happened meanwhile.
+struct Loads {
+    all: Vec<(String, Load, Report)>,
+}
+
+impl Loads {
+    fn start(entrances: &[(String, SocketAddr)], host: &str, rate: u32) -> Self {
+        let start = |(name, entrance): &(String, SocketAddr)| {
+            let load = Load::start(*entrance, host, rate);
+            (name.clone(), load, Report::default())
+        };
+        Self {
+            all: entrances.iter().map(start).collect(),
         }
-        let deploy = |at: usize| json!({ "type": "image", "reference": images[at] });
-        let name = Name::of("web");
-        let spec = json!({
-            "replicas": 2,
+    }
+
+    /// What became of the requests since the last step.
+    fn step(&mut self, what: &str) {
+        for (name, load, before) in &mut self.all {
+            let now = load.so_far();
+            let (served, failed) = (now.served - before.served, now.failed() - before.failed());
+            println!("{what}, by {name}: {served} requests, {failed} failed");
+            *before = now;
+        }
+    }
+
+    async fn stop(self) -> Result<()> {
+        let mut bad = Vec::new();
+        for (name, load, _) in self.all {
+            let report = load.stop().await;
+            println!(
+                "in all, by {name}: {} requests, {:.0}/s, {} failed, the slowest took {:?}",
+                report.served,
+                report.rate(),
+                report.failed(),
+                report.slowest
+            );
+            if report.failed() > 0 || report.served == 0 {
+                bad.push((name, report));
+            }
+        }
+        ensure!(bad.is_empty(), "{bad:#?}");
+        Ok(())
+    }
+}
+
+/// What is done to a cluster under load, and how much of it.
+struct Soak<'a> {
+    cluster: &'a LabCluster,
+    nodes: &'a mut [Node],
+    name: Name,
+    host: String,
+    images: Vec<String>,
+    /// The first nodes run the service, the others take requests.
+    apps: usize,
+    rolled: usize,
+}
+
+impl Soak<'_> {
+    fn api(&self) -> &Api {
+        &self.cluster.servers.server(0).api
+    }
+
+    async fn roll(&mut self) -> Result<()> {
+        self.rolled += 1;
+        let image = &self.images[self.rolled % self.images.len()];
+        let request = json!({ "type": "image", "reference": image });
+        self.api().live(&self.name, &request).await.map(drop)
+    }
+
+    async fn scale(&self, replicas: u32) -> Result<()> {
+        self.api()
+            .put_service(&self.name, self.spec(replicas))
+            .await?;
+        wait::until_ok("so many to serve, and no more", SEEN, async || {
+            let all = self.api().live_allocations(&self.name).await?;
+            let healthy = all.iter().filter(|it| it.state == "healthy").count();
+            let count = replicas as usize;
+            ensure!(healthy == count && all.len() == count, "{all:?}");
+            Ok(())
+        })
+        .await
+    }
+
+    fn spec(&self, replicas: u32) -> Value {
+        let entrances = &self.nodes[self.apps..];
+        let elsewhere = entrances
+            .iter()
+            .map(|node| format!("node.name != {}", node.name));
+        json!({
+            "replicas": replicas,
             "update": { "drain_ms": 2_000 },
             "resources": { "cpu_millis": 10, "memory_bytes": 16 << 20 },
-            "placement": { "constraints": [format!("node.name = {}", nodes[0].name)] },
-        });
-        api.put_service(&name, spec).await?;
-        api.live(&name, &deploy(0)).await?;
-        let host = format!("web-production-{}.localhost", name.project);
-        let beside = host_of(cluster, &nodes[2])?;
-        let traefik = Traefik::start_beside(beside).await?;
-        let entrances = [nodes[1].ingress, nodes[2].ingress, traefik.entrance];
-        for entrance in entrances {
-            answers(entrance, &host, "1")
-                .await
-                .with_context(|| traefik.log())?;
-        }
-        // A body that is larger than every buffer on the way, there and back.
-        let body = bytes::Bytes::from(vec![b'x'; 8 << 20]);
-        let echoed = http::post(nodes[2].ingress, &host, "/echo", body.clone()).await?;
-        ensure!(
-            echoed.status == 200 && echoed.body == body,
-            "{}",
-            echoed.body.len()
-        );
+            "placement": { "constraints": elsewhere.collect::<Vec<_>>() },
+        })
+    }
 
-        let loads = entrances.map(|entrance| Load::start(entrance, &host, RATE));
-        let rolls = chaos::count(3, 20);
-        for roll in 0..rolls as usize {
-            api.live(&name, &deploy((roll + 1) % 2)).await?;
+    /// A node is emptied, and takes work again.
+    async fn drain(&self, at: usize) -> Result<()> {
+        let node = &self.nodes[at];
+        let path = format!("/v1/nodes/{}/admin", node.name);
+        let drain = json!({ "state": "draining", "deadline_ms": 60_000 });
+        self.api().put(&path, &drain).await?;
+        wait::until_ok("the drained node to be empty", SEEN, async || {
+            let left = node.containers.all().await?;
+            ensure!(!left.iter().any(|container| container.runs), "{left:?}");
+            Ok(())
+        })
+        .await?;
+        let eligible = json!({ "state": "eligible" });
+        self.api().put(&path, &eligible).await.map(drop)
+    }
+
+    /// The data plane of a node is replaced by that of the next version while a request is under way there.
+    async fn replace_net(&mut self, at: usize) -> Result<()> {
+        let (now, next) = (place::skep_binary()?, place::next_binary()?);
+        let last = self.nodes.len() - 1;
+        let entrance = self.nodes[last].ingress;
+        let node = &mut self.nodes[at];
+        let mut net = node.net.like(&now, &next);
+        if !net.has_argument("--takeover") {
+            net = net.args(["--takeover"]);
         }
-        // The data plane of the node that runs it is replaced while a request is under way there.
-        let net = nodes[0]
-            .net
-            .like(Path::new(""), Path::new(""))
-            .args(["--takeover"]);
         let held = async {
-            let answer = http::get(nodes[2].ingress, &host, "/hold?ms=3000").await?;
+            let answer = http::get(entrance, &self.host, "/hold?ms=3000").await?;
             ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
             Ok(())
         };
@@ -141,36 +229,143 @@ async fn any_node_serves_what_runs_elsewhere_and_no_request_fails() {
             net.start().await
         };
         tokio::try_join!(held, replaced)?;
-        // Its agent dies, and comes back.
-        nodes[0].agent.kill().await?;
-        nodes[0].agent.start().await?;
-        // So does the only server.
-        cluster.servers.server(0).process.kill().await?;
-        cluster.servers.server(0).process.start().await?;
-        wait::until_ok("the server to roll again", SEEN, async || {
-            api.live(&name, &deploy(0)).await.map(drop)
+        let older = std::mem::replace(&mut node.net, net);
+        // Nothing holds it any more.
+        let status = older.ended(ENDS).await?;
+        ensure!(status.success(), "{status}");
+        Ok(())
+    }
+
+    /// An agent dies and comes back as that of the next version.
+    async fn replace_agent(&mut self, at: usize) -> Result<()> {
+        let (now, next) = (place::skep_binary()?, place::next_binary()?);
+        let connected = async |count: usize| {
+            wait::until_ok("the agents' sessions", SEEN, async || {
+                let status = self.cluster.servers.server(0).api.get("/v1/status").await?;
+                ensure!(status["nodes"]["connected"] == count, "{status}");
+                Ok(())
+            })
+            .await
+        };
+        let count = self.nodes.len();
+        let node = &mut self.nodes[at];
+        node.agent.kill().await?;
+        connected(count - 1).await?;
+        node.agent = node.agent.like(&now, &next);
+        node.agent.start().await?;
+        connected(count).await
+    }
+
+    /// The leader dies, and comes back when another one leads; of a single server there is no other.
+    async fn lose_leader(&mut self) -> Result<()> {
+        let leader = self.cluster.servers.leader().await?;
+        self.cluster.servers.kill(leader).await?;
+        let count = self.cluster.servers.all().len();
+        if count > 1 {
+            let others: Vec<usize> = (0..count).filter(|place| *place != leader).collect();
+            self.cluster.servers.leader_among(&others).await?;
+        }
+        self.cluster.servers.start(leader).await?;
+        wait::until_ok("the servers to roll again", SEEN, async || {
+            self.api().get("/v1/status").await.map(drop)
         })
         .await?;
-        for (load, what) in loads
-            .into_iter()
-            .zip(["second node", "third node", "Traefik"])
-        {
-            let report = load.stop().await;
-            nothing_failed(&format!("{rolls} rolls and more, by the {what}"), &report)
-                .with_context(|| traefik.log())?;
+        self.cluster.servers.settled().await?;
+        self.roll().await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_node_serves_what_runs_elsewhere_and_no_request_fails() {
+    let is_full = chaos::is_full();
+    let (servers, apps) = if is_full { (3, 3) } else { (1, 1) };
+    with_nodes("mesh", (servers, apps + 2), async |cluster, nodes| {
+        let mut images = Vec::new();
+        for version in ["1", "2"] {
+            images.push(nodes[0].image(version).await?);
         }
-        traefik.stop().await?;
-        // Nothing holds the older one any more.
-        let status = nodes[0].net.ended(ENDS).await?;
-        ensure!(status.success(), "{status}");
-        net.kill().await
+        let name = Name::of("web");
+        let mut entrances = Vec::new();
+        let mut traefiks = Vec::new();
+        for node in &nodes[apps..] {
+            entrances.push((
+                format!("the embedded ingress of {}", node.name),
+                node.ingress,
+            ));
+            // One is enough to see whether it works.
+            if is_full || traefiks.is_empty() {
+                let traefik = Traefik::start_beside(host_of(cluster, node)?).await?;
+                entrances.push((format!("Traefik on {}", node.name), traefik.entrance));
+                traefiks.push(traefik);
+            }
+        }
+        let host = format!("web-production-{}.localhost", name.project);
+        let mut soak = Soak {
+            cluster,
+            nodes,
+            host: host.clone(),
+            name,
+            images,
+            apps,
+            rolled: 0,
+        };
+        soak.api().put_service(&soak.name, soak.spec(2)).await?;
+        soak.roll().await?;
+        for (_, entrance) in &entrances {
+            answers(*entrance, &host, "2").await?;
+            echoes(*entrance, &host).await?;
+        }
+
+        let begun = Instant::now();
+        let mut loads = Loads::start(&entrances, &host, chaos::count(SAMPLE_RATE, FULL_RATE));
+        let mut rolls = chaos::count(3, 20);
+        loop {
+            for _ in 0..rolls {
+                soak.roll().await?;
+            }
+            loads.step(&format!("{rolls} rolling deployments"));
+            if is_full {
+                soak.scale(4).await?;
+                soak.scale(2).await?;
+                loads.step("two more replicas, and two fewer");
+                soak.drain(soak.rolled % apps).await?;
+                loads.step("a node drained");
+                soak.replace_net(apps).await?;
+                loads.step("the data plane of an entrance replaced");
+            }
+            soak.replace_net(0).await?;
+            loads.step("the data plane of a node with the service replaced");
+            soak.replace_agent(0).await?;
+            loads.step("an agent killed and replaced");
+            soak.lose_leader().await?;
+            loads.step("the leading server killed");
+            rolls = 5;
+            if begun.elapsed() >= Duration::from_secs(chaos::count(0, FULL_SECONDS).into()) {
+                break;
+            }
+        }
+        for traefik in &traefiks {
+            if loads
+                .all
+                .iter()
+                .any(|(_, load, _)| load.so_far().failed() > 0)
+            {
+                println!("--- Traefik\n{}", traefik.log());
+            }
+        }
+        loads.stop().await?;
+        for traefik in &traefiks {
+            traefik.stop().await?;
+        }
+        Ok(())
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_a_node_that_vanishes_only_what_was_sent_to_it_fails() {
-    with_nodes("mesh-death", async |api, cluster, nodes| {
+    with_nodes("mesh-death", (1, 3), async |cluster, nodes| {
+        let api = &cluster.servers.server(0).api;
         let image = nodes[0].image("1").await?;
         let name = Name::of("web");
         let spec = json!({
@@ -186,10 +381,10 @@ async fn of_a_node_that_vanishes_only_what_was_sent_to_it_fails() {
             .await?;
         let host = format!("web-production-{}.localhost", name.project);
         answers(nodes[2].ingress, &host, "1").await?;
-        let load = Load::start(nodes[2].ingress, &host, RATE);
+        let load = Load::start(nodes[2].ingress, &host, SAMPLE_RATE);
         wait::until_ok("both nodes to be in use", SEEN, async || {
             let served = load.so_far().served;
-            ensure!(served >= u64::from(RATE), "{served} requests");
+            ensure!(served >= u64::from(SAMPLE_RATE), "{served} requests");
             Ok(())
         })
         .await?;
