@@ -1,6 +1,7 @@
 //! The harness of the end-to-end tests and benches: clusters made of the real `skep` binary on
 //! real Docker, driven from outside as a user would. Knows nothing of the insides of Skep.
 
+pub mod alone;
 pub mod api;
 pub mod app;
 pub mod chaos;

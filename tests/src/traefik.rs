@@ -34,17 +34,18 @@ pub struct Traefik {
 }
 
 impl Traefik {
-    /// Starts it on the provider's URL, with its API at `api`; logs and files go to `dir`.
+    /// Starts it on the provider's URL, with its API at `api`, as is advised; logs and files go to `dir`.
     ///
     /// # Errors
     /// It cannot be had or does not start.
     pub async fn start(dir: &Path, provider: &str, api: SocketAddr) -> Result<Self> {
         let at = (place::free_address()?, api);
         let process = Process::new("traefik", &binary().await?, dir.join("traefik.log"));
+        let process = process.args(["--providers.providersthrottleduration=50ms"]);
         Self::begin(process, at, provider).await
     }
 
-    /// Starts it on a host of a lab, for the data plane of its node.
+    /// Starts it on a host of a lab, for the data plane of its node, with its own defaults.
     ///
     /// # Errors
     /// It cannot be had or does not start.

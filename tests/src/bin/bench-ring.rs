@@ -3,17 +3,16 @@
 //! Prints a table, writes `target/bench/ring.json` and the section of docs/benchmarks.md; with names
 //! of parts (`idle`, `overhead`, `rolling`, `crash`) runs only these and writes nothing.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
-use bollard::models::ContainerCreateBody;
+use anyhow::{Result, ensure};
 use serde_json::json;
+use skep_tests::alone::{first_200, run_alone};
 use skep_tests::api::Name;
 use skep_tests::figures::{Figure, p50, publish, table};
 use skep_tests::load::Load;
 use skep_tests::random::Random;
-use skep_tests::{Cluster, crash, http, wait, with_cluster};
+use skep_tests::{Cluster, crash, wait, with_cluster};
 
 /// Deployments and plain runs, one after the other.
 const PAIRS: usize = 20;
@@ -92,7 +91,7 @@ async fn overhead(cluster: &Cluster, figures: &mut Vec<Figure>) -> Result<()> {
         tokio::time::sleep(SETTLE).await;
         // A B, B A, A B, ...: neither always comes after the other.
         if matches!(turn % 4, 0 | 3) {
-            by_docker.push(run_alone(cluster, &image).await?);
+            by_docker.push(run_alone(cluster, &image).await?.as_secs_f64() * 1000.0);
             continue;
         }
         let name = Name::of(&format!("app{turn}"));
@@ -125,39 +124,8 @@ async fn deploy(cluster: &Cluster, name: &Name, image: &str) -> Result<f64> {
         .api
         .deploy(name, &json!({ "type": "image", "reference": image }))
         .await?;
-    first_200(cluster.ingress, &cluster.host(name)).await?;
+    first_200(cluster.ingress, &cluster.host(name), FIRST_ANSWER).await?;
     Ok(begun.elapsed().as_secs_f64() * 1000.0)
-}
-
-/// From Docker's create to the first 200 from the container itself.
-async fn run_alone(cluster: &Cluster, image: &str) -> Result<f64> {
-    let docker = cluster.containers.docker();
-    let body = ContainerCreateBody {
-        image: Some(image.to_owned()),
-        ..ContainerCreateBody::default()
-    };
-    let begun = Instant::now();
-    let id = docker.create_container(None, body).await?.id;
-    docker.start_container(&id, None).await?;
-    let address: SocketAddr = format!("{}:8080", cluster.containers.address(&id).await?).parse()?;
-    first_200(address, "alone").await?;
-    let took = begun.elapsed();
-    cluster.containers.remove(&id).await?;
-    Ok(took.as_secs_f64() * 1000.0)
-}
-
-/// Asks without a pause: the pause would be measured.
-async fn first_200(address: SocketAddr, host: &str) -> Result<()> {
-    let begun = Instant::now();
-    loop {
-        match http::get(address, host, "/").await {
-            Ok(answer) if answer.status == 200 => return Ok(()),
-            _ if begun.elapsed() > FIRST_ANSWER => {
-                bail!("no 200 from {host} within {FIRST_ANSWER:?}")
-            }
-            _ => tokio::time::sleep(Duration::from_millis(1)).await,
-        }
-    }
 }
 
 async fn rolling(cluster: &Cluster, figures: &mut Vec<Figure>) -> Result<()> {

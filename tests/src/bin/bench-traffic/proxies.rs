@@ -1,9 +1,4 @@
-//! `make bench-traffic`: the embedded ingress beside nginx and haproxy: the same upstream (an nginx of one
-//! worker), small answers, kept connections, in turns; then at half of nginx's rate. A table of 5,000 routes:
-//! memory, how long until it is in use, and its rendering for Traefik. Then the hop to another node, beside the
-//! same request at the node itself: two nodes of a lab.
-//! Prints a table, writes `target/bench/traffic.json` and the section of docs/benchmarks.md; `proxies` or `mesh`
-//! as argument measures that part and writes nothing. Needs root, nginx and haproxy.
+//! The embedded ingress beside other proxies, and what many routes take.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -12,56 +7,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use hyper_util::rt::TokioIo;
-use serde_json::json;
 use skep_proto::v1::net_client::NetClient;
 use skep_proto::v1::{NodeBackend, NodeRoute, NodeTable};
-use skep_tests::api::Name;
-use skep_tests::figures::{Figure, p50, publish, quantile, table};
+use skep_tests::figures::{Figure, p50, quantile};
 use skep_tests::fire::{Fire, Outcome};
-use skep_tests::lab::cluster::{LabCluster, try_with_servers};
-use skep_tests::lab::node::Node;
 use skep_tests::process::{Process, cpu_time_of};
 use skep_tests::{http, place, wait};
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 
-/// Odd: the one in the middle counts.
-const ROUNDS: usize = 5;
+use super::{MIB, ROUNDS, ROUTES, SEEN};
+
 const ROUND: Duration = Duration::from_secs(3);
 const CONNECTIONS: u32 = 64;
-const ROUTES: usize = 5_000;
-/// For the hop: one after the other, so that nobody waits for anything else.
-const HOP_ROUND: Duration = Duration::from_secs(2);
-const STREAM_BYTES: usize = 64 << 20;
 const ENDS: Duration = Duration::from_secs(15);
-const SEEN: Duration = Duration::from_secs(60);
-const MIB: f64 = 1024.0 * 1024.0;
-const HEADING: &str = "## Traffic: `make bench-traffic`";
-
-#[tokio::main]
-async fn main() -> Result<()> {
-    let part = std::env::args().nth(1).unwrap_or_default();
-    ensure!(
-        matches!(part.as_str(), "" | "proxies" | "mesh"),
-        "`{part}`: proxies or mesh"
-    );
-    let mut figures = Vec::new();
-    if part != "mesh" {
-        figures.extend(proxies().await?);
-    }
-    if part != "proxies" {
-        try_with_servers(1, async |cluster| {
-            figures.extend(hop(cluster).await?);
-            Ok(())
-        })
-        .await?;
-    }
-    println!("{}", table(&figures));
-    match part.is_empty() {
-        true => publish("traffic", HEADING, &figures),
-        false => Ok(()),
-    }
-}
 
 /// Something that answers for `bench.test`.
 struct Proxy {
@@ -104,7 +63,7 @@ impl Proxy {
     }
 }
 
-async fn proxies() -> Result<Vec<Figure>> {
+pub(super) async fn proxies() -> Result<Vec<Figure>> {
     let dir = tempfile::tempdir()?;
     let upstream = place::free_address()?;
     let origin = nginx(
@@ -375,75 +334,4 @@ async fn haproxy(dir: &Path, upstream: SocketAddr) -> Result<Proxy> {
         address,
         admin: None,
     })
-}
-
-/// The same app by its own node and by another one.
-async fn hop(cluster: &mut LabCluster) -> Result<Vec<Figure>> {
-    let server = cluster.servers.server(0).site.cluster;
-    let token = cluster.servers.bootstrap().join_token.clone();
-    let mut nodes = Vec::new();
-    for at in 0..2 {
-        let place = cluster.lab().add_host().await?;
-        let arguments: &[&str] = if at == 0 { &[] } else { &["--no-builds"] };
-        nodes.push(Node::start_with(cluster.host(place), server, &token, arguments).await?);
-    }
-    let api = &cluster.servers.server(0).api;
-    wait::until_ok("both nodes to be ready", SEEN, async || {
-        let status = api.get("/v1/status").await?;
-        ensure!(status["nodes"]["ready"] == 2, "{status}");
-        Ok(())
-    })
-    .await?;
-    let image = nodes[0].image("1").await?;
-    let name = Name::of("web");
-    let spec = json!({
-        "placement": { "constraints": [format!("node.name = {}", nodes[0].name)] },
-    });
-    api.put_service(&name, spec).await?;
-    api.live(&name, &json!({ "type": "image", "reference": image }))
-        .await?;
-    let host = format!("web-production-{}.localhost", name.project);
-    let entrances = [nodes[0].ingress, nodes[1].ingress];
-    for entrance in entrances {
-        wait::until_ok("the app", SEEN, async || {
-            let answer = http::get(entrance, &host, "/").await?;
-            ensure!(answer.status == 200, "{}", answer.status);
-            Ok(())
-        })
-        .await?;
-    }
-    let mut latencies = [const { Vec::new() }; 2];
-    let mut streams = [const { Vec::new() }; 2];
-    let body = bytes::Bytes::from(vec![b'x'; STREAM_BYTES]);
-    for _ in 0..ROUNDS {
-        for (at, entrance) in entrances.into_iter().enumerate() {
-            let fire = Fire {
-                address: entrance,
-                host: host.clone(),
-                connections: 1,
-                duration: HOP_ROUND,
-                rate: None,
-            };
-            latencies[at].push(p50(&mut fire.run().await?.latencies_us));
-            let begun = Instant::now();
-            let echoed = http::post(entrance, &host, "/echo", body.clone()).await?;
-            ensure!(
-                echoed.body.len() == STREAM_BYTES,
-                "{} bytes",
-                echoed.body.len()
-            );
-            streams[at].push(2.0 * STREAM_BYTES as f64 / MIB / begun.elapsed().as_secs_f64());
-        }
-    }
-    for node in &nodes {
-        node.stop().await?;
-    }
-    let [direct, far] = latencies.each_mut().map(|it| p50(it));
-    let [direct_stream, far_stream] = streams.each_mut().map(|it| p50(it));
-    Ok(vec![
-        Figure::alone("mesh.latency_us_p50", far, "us").beside("at the node itself", direct),
-        Figure::alone("mesh.overhead_us_p50", far - direct, "us"),
-        Figure::alone("mesh.stream_mib_per_s", far_stream, "MiB/s")
-            .beside("at the node itself", direct_stream),
-    ])
 }
