@@ -2,7 +2,9 @@
 //! machine, and each route that sleeps one where its requests wait. Behind them is this ingress, so that what
 //! is in flight is known, and a backend that does not answer is replaced by another.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -103,60 +105,107 @@ impl Endpoints {
 
     /// An address at `port` for all that `index` has. What it no longer has keeps its own for a while.
     pub(crate) fn name(&self, index: &Index, port: u16) -> Addresses {
-        let mut wanted: Vec<(Key, Endpoint)> = Vec::new();
-        index.for_each(|at, target| {
-            let backends = target.backends().iter();
-            let alive = backends.map(|live| (Key::Backend(live.backend), Some(live)));
-            let waits = target.sleeps && target.backends().is_empty();
-            let asleep = waits.then(|| (Key::Asleep(at.clone()), None));
-            let all = alive.chain(asleep);
-            wanted.extend(all.map(|(key, live)| (key, endpoint(at, target, live))));
-        });
-        // Who has the better right to an address, and which of its routes an allocation is known by, does
-        // not depend on the order of routes.
-        wanted.sort_unstable_by(|(key, one), (other, two)| (key, &one.at).cmp(&(other, &two.at)));
-        wanted.dedup_by(|(key, _), (kept, _)| key == kept);
+        let wanted = wanted(index);
         let now = Instant::now();
         let mut named = self.named.lock();
-        for (key, _) in &wanted {
-            if let Some(known) = named.get_mut(key) {
+        for it in &wanted {
+            if let Some(known) = named.get_mut(&it.key) {
                 known.last = now;
             }
         }
         named.retain(|_, it| now.duration_since(it.last) < STAYS);
-        let mut addresses = Addresses::default();
         let mut by_address = self.by_address.write();
+        // Taken by what has an address already, wanted or not.
         let mut taken: HashMap<Ipv4Addr, Arc<Endpoint>> = HashMap::with_capacity(wanted.len());
         for it in named.values() {
-            if let Some(older) = by_address.get(&it.address) {
-                taken.insert(it.address, Arc::clone(older));
+            if let Some(older) = by_address.remove(&it.address) {
+                taken.insert(it.address, older);
             }
         }
-        for (key, endpoint) in wanted {
-            let address = match named.get(&key) {
+        let mut addresses = Addresses::default();
+        for it in wanted {
+            let address = match named.get(&it.key) {
                 Some(known) => known.address,
-                None => free(&key, &taken),
+                None => {
+                    let address = free(&it.key, &taken);
+                    named.insert(it.key.clone(), Named { address, last: now });
+                    address
+                }
             };
-            taken.insert(address, Arc::new(endpoint));
+            match taken.entry(address) {
+                // What leads there is as it was.
+                Entry::Occupied(older) if it.is(older.get()) => {}
+                Entry::Occupied(mut older) => drop(older.insert(Arc::new(it.endpoint()))),
+                Entry::Vacant(place) => drop(place.insert(Arc::new(it.endpoint()))),
+            }
             let dialed = SocketAddr::new(address.into(), port);
-            match &key {
-                Key::Backend(backend) => addresses.backends.insert(*backend, dialed),
-                Key::Asleep(at) => addresses.asleep.insert(at.clone(), dialed),
+            match it.key {
+                Key::Backend(backend) => addresses.backends.insert(backend, dialed),
+                Key::Asleep(at) => addresses.asleep.insert(at, dialed),
             };
-            named.insert(key, Named { address, last: now });
         }
         *by_address = taken;
         addresses
     }
 }
 
-fn endpoint(at: &At, target: &Target, live: Option<&Arc<LiveBackend>>) -> Endpoint {
-    Endpoint {
-        at: at.clone(),
-        name: Arc::clone(&target.name),
-        metrics: Arc::clone(&target.metrics),
-        backend: live.cloned(),
+/// What is to have an address.
+struct Wanted<'a> {
+    key: Key,
+    host: Cow<'a, str>,
+    prefix: &'a str,
+    target: &'a Target,
+    backend: Option<&'a Arc<LiveBackend>>,
+}
+
+impl Wanted<'_> {
+    fn endpoint(&self) -> Endpoint {
+        Endpoint {
+            at: (self.host.clone().into_owned(), self.prefix.to_owned()),
+            name: Arc::clone(&self.target.name),
+            metrics: Arc::clone(&self.target.metrics),
+            backend: self.backend.cloned(),
+        }
     }
+
+    fn is(&self, endpoint: &Endpoint) -> bool {
+        let is_same = match (self.backend, &endpoint.backend) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (None, None) => true,
+            _ => false,
+        };
+        is_same
+            && Arc::ptr_eq(&self.target.metrics, &endpoint.metrics)
+            && self.target.name == endpoint.name
+            && (&*self.host, self.prefix) == (&*endpoint.at.0, &*endpoint.at.1)
+    }
+}
+
+/// Each once, by a route that does not depend on the order of routes; in the order of who has the better
+/// right to an address.
+fn wanted(index: &Index) -> Vec<Wanted<'_>> {
+    let mut wanted = Vec::with_capacity(index.backends.len());
+    index.for_each(|host, prefix, target| {
+        let want = |key, backend| Wanted {
+            key,
+            host: host.clone(),
+            prefix,
+            target,
+            backend,
+        };
+        for live in target.backends() {
+            wanted.push(want(Key::Backend(live.backend), Some(live)));
+        }
+        if target.sleeps && target.backends().is_empty() {
+            let at = (host.clone().into_owned(), prefix.to_owned());
+            wanted.push(want(Key::Asleep(at), None));
+        }
+    });
+    wanted.sort_unstable_by(|one: &Wanted<'_>, other| {
+        (&one.key, &one.host, one.prefix).cmp(&(&other.key, &other.host, other.prefix))
+    });
+    wanted.dedup_by(|it, kept| it.key == kept.key);
+    wanted
 }
 
 /// The first address from the one that its key gives on that nobody has.

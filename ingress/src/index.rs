@@ -1,6 +1,7 @@
 //! A table made fast to ask: exact hosts, then wildcards of one label; under a host the longest
 //! path prefix of whole segments. Immutable once built.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -106,17 +107,18 @@ impl Index {
         Some(&entry.target)
     }
 
-    /// Every route, in no order.
-    pub(crate) fn for_each(&self, mut each: impl FnMut(&At, &Target)) {
-        let wildcards = self
-            .wildcard
-            .iter()
-            .map(|(parent, it)| (format!("*.{parent}"), it));
-        let exact = self.exact.iter().map(|(host, it)| (host.clone(), it));
-        for (host, entries) in exact.chain(wildcards) {
+    /// Every route with its host and prefix, in no order.
+    pub(crate) fn for_each<'a>(&'a self, mut each: impl FnMut(&Cow<'a, str>, &'a str, &'a Target)) {
+        let mut each_of = |host: Cow<'a, str>, entries: &'a [Entry]| {
             for entry in entries {
-                each(&(host.clone(), entry.prefix.clone()), &entry.target);
+                each(&host, &entry.prefix, &entry.target);
             }
+        };
+        for (host, entries) in &self.exact {
+            each_of(host.into(), entries);
+        }
+        for (parent, entries) in &self.wildcard {
+            each_of(format!("*.{parent}").into(), entries);
         }
     }
 

@@ -23,6 +23,8 @@ use middleware::Middleware;
 
 /// Names that begin so are ours.
 const RESERVED: &str = "skep-rev";
+/// About what a plain route takes.
+const BYTES_OF_A_ROUTE: usize = 300;
 /// Above any path, and above the redirect to HTTPS (10) that users are told to configure.
 const WILDCARD_PRIORITY: usize = 1000;
 /// A priority that was said is above any length of a path.
@@ -62,8 +64,26 @@ struct Document<'a> {
 struct Http<'a> {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     middlewares: BTreeMap<String, Middleware>,
-    routers: BTreeMap<Cow<'a, str>, Router<'a>>,
-    services: BTreeMap<Cow<'a, str>, Service>,
+    routers: ByName<'a, Router<'a>>,
+    services: ByName<'a, Service>,
+}
+
+/// A map that is filled in almost the order of its names, and read once.
+struct ByName<'a, T>(Vec<(Cow<'a, str>, T)>);
+
+impl<'a, T> ByName<'a, T> {
+    /// No two have one name.
+    fn new(mut all: Vec<(Cow<'a, str>, T)>) -> Self {
+        all.sort_by(|(one, _), (other, _)| one.cmp(other));
+        debug_assert!(all.windows(2).all(|pair| pair[0].0 < pair[1].0));
+        Self(all)
+    }
+}
+
+impl<T: Serialize> Serialize for ByName<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
 }
 
 #[derive(Serialize)]
@@ -143,28 +163,28 @@ impl Serialize for Rule<'_> {
 /// entry points each has a router of its own, because Traefik renames routers that list several.
 pub fn render(table: &Table, addresses: &Addresses, options: &Options) -> Rendered {
     let checked = table.check();
-    let mut http = Http {
-        middlewares: BTreeMap::new(),
-        routers: BTreeMap::new(),
-        services: BTreeMap::new(),
-    };
+    let count = checked.routes.len() + 1;
+    let mut all_middlewares = BTreeMap::new();
+    let mut routers = Vec::with_capacity(count * options.entry_points.len().max(1));
+    let mut services = Vec::with_capacity(count);
     // By name, so that which of two equal names stays plain does not depend on the hosts alone.
     let mut routes: Vec<_> = checked.routes.iter().collect();
     routes.sort_by_key(|(key, route)| (&route.name, **key));
     let entry_points = &options.entry_points;
+    let mut last = None;
     for ((host, prefix), route) in routes {
         let mut name = router_name(&route.name);
-        if http.services.contains_key(&name) {
+        if last.replace(&route.name) == Some(&route.name) {
             name = format!("{name}/{}/{}", escape(host), escape(prefix)).into();
         }
         let servers = servers(route, (host, prefix), addresses);
-        http.services.insert(name.clone(), service(servers));
+        services.push((name.clone(), service(servers)));
         let of_route = route.rules.as_deref().map_or_else(Vec::new, middleware::of);
         let mut middlewares = Vec::with_capacity(of_route.len());
         for (kind, middleware) in of_route {
             // No route's name has two of these beside each other at its end.
             let name = format!("{name}//{kind}");
-            http.middlewares.insert(name.clone(), middleware);
+            all_middlewares.insert(name.clone(), middleware);
             middlewares.push(name);
         }
         // The first entry point has the router with the plain name.
@@ -181,7 +201,7 @@ pub fn render(table: &Table, addresses: &Addresses, options: &Options) -> Render
                 rule: Rule::Route { host, prefix },
                 service: name.clone(),
             };
-            http.routers.insert(router_name, router);
+            routers.push((router_name, router));
         }
     }
     let acknowledgement = Router {
@@ -191,10 +211,15 @@ pub fn render(table: &Table, addresses: &Addresses, options: &Options) -> Render
         rule: Rule::Revision(table.revision),
         service: RESERVED.into(),
     };
-    http.routers
-        .insert(revision_router(table.revision).into(), acknowledgement);
-    http.services.insert(RESERVED.into(), service(Vec::new()));
-    let body = serde_json::to_vec(&Document { http }).expect("maps with string keys are JSON");
+    routers.push((revision_router(table.revision).into(), acknowledgement));
+    services.push((RESERVED.into(), service(Vec::new())));
+    let http = Http {
+        middlewares: all_middlewares,
+        routers: ByName::new(routers),
+        services: ByName::new(services),
+    };
+    let mut body = Vec::with_capacity(count * BYTES_OF_A_ROUTE);
+    serde_json::to_writer(&mut body, &Document { http }).expect("maps with string keys are JSON");
     Rendered {
         body,
         left_out: checked.left_out,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use tokio::process::Command;
 
 use crate::lab::Host;
@@ -21,6 +21,8 @@ const FETCH: Duration = Duration::from_secs(300);
 const START: Duration = Duration::from_secs(30);
 /// Of its entrance and its API, on a host of its own.
 const HOST_PORTS: (u16, u16) = (8_090, 8_091);
+/// What people are told to start it with.
+const EXAMPLE: &str = include_str!("../../examples/traefik.yml");
 /// How often it asks for its configuration: the shortest that Traefik takes as sensible.
 const POLL: &str = "200ms";
 
@@ -34,15 +36,34 @@ pub struct Traefik {
 }
 
 impl Traefik {
-    /// Starts it on the provider's URL, with its API at `api`, as is advised; logs and files go to `dir`.
+    /// Starts it on the provider's URL, with its API at `api`, as is advised: by the example of a configuration.
+    /// Logs and files go to `dir`.
     ///
     /// # Errors
     /// It cannot be had or does not start.
     pub async fn start(dir: &Path, provider: &str, api: SocketAddr) -> Result<Self> {
-        let at = (place::free_address()?, api);
+        let entrance = place::free_address()?;
+        let mut text = EXAMPLE.to_owned();
+        for (theirs, ours) in [
+            ("\":80\"", format!("\"{entrance}\"")),
+            ("\"127.0.0.1:8080\"", format!("\"{api}\"")),
+            (
+                "\"http://127.0.0.1:7073/v1/traefik\"",
+                format!("\"{provider}\""),
+            ),
+            ("level: INFO", "level: DEBUG".to_owned()),
+        ] {
+            ensure!(
+                text.matches(theirs).count() == 1,
+                "the example has {theirs} once"
+            );
+            text = text.replace(theirs, &ours);
+        }
+        let config = dir.join("traefik.yml");
+        std::fs::write(&config, text)?;
         let process = Process::new("traefik", &binary().await?, dir.join("traefik.log"));
-        let process = process.args(["--providers.providersthrottleduration=50ms"]);
-        Self::begin(process, at, provider).await
+        let process = process.args(["--configfile".into(), config.into_os_string()]);
+        Self::begin(process, (entrance, api)).await
     }
 
     /// Starts it on a host of a lab, for the data plane of its node, with its own defaults.
@@ -50,18 +71,9 @@ impl Traefik {
     /// # Errors
     /// It cannot be had or does not start.
     pub async fn start_beside(host: &Host) -> Result<Self> {
-        let at = |port| SocketAddr::from((host.address(), port));
-        let process = host.process("traefik", &binary().await?);
-        let provider = format!("http://127.0.0.1:{ADMIN_PORT}/v1/traefik");
-        Self::begin(process, (at(HOST_PORTS.0), at(HOST_PORTS.1)), &provider).await
-    }
-
-    async fn begin(
-        process: Process,
-        (entrance, api): (SocketAddr, SocketAddr),
-        provider: &str,
-    ) -> Result<Self> {
-        let process = process.args([
+        let [entrance, api] =
+            [HOST_PORTS.0, HOST_PORTS.1].map(|port| (host.address(), port).into());
+        let process = host.process("traefik", &binary().await?).args([
             "--global.checknewversion=false".to_owned(),
             "--global.sendanonymoususage=false".to_owned(),
             "--log.level=DEBUG".to_owned(),
@@ -69,9 +81,13 @@ impl Traefik {
             "--ping=true".to_owned(),
             format!("--entrypoints.web.address={entrance}"),
             format!("--entrypoints.traefik.address={api}"),
-            format!("--providers.http.endpoint={provider}"),
+            format!("--providers.http.endpoint=http://127.0.0.1:{ADMIN_PORT}/v1/traefik"),
             format!("--providers.http.pollinterval={POLL}"),
         ]);
+        Self::begin(process, (entrance, api)).await
+    }
+
+    async fn begin(process: Process, (entrance, api): (SocketAddr, SocketAddr)) -> Result<Self> {
         process.start().await?;
         let traefik = Self {
             process,
