@@ -9,6 +9,7 @@ use crate::backend::{InFlight, LiveBackend};
 use crate::endpoint::At;
 use crate::metrics::ServiceMetrics;
 use crate::rules::Rules;
+use crate::sticky;
 use crate::table::{Backend, Checked, Route};
 
 /// The routes of one table.
@@ -44,6 +45,8 @@ pub(crate) struct Target {
     /// Requests wait for a backend where there is none.
     pub(crate) sleeps: bool,
     pub(crate) rules: Option<Arc<Rules>>,
+    /// The cookie by which clients stay where they are.
+    pub(crate) cookie: Option<Arc<str>>,
 }
 
 impl Index {
@@ -74,8 +77,11 @@ impl Index {
                 index.rules.insert(place, Arc::clone(&rules));
                 rules
             });
+            let is_sticky = route.rules.as_ref().is_some_and(|rules| rules.sticky);
+            let cookie = is_sticky.then(|| sticky::cookie_name(route.service, prefix).into());
             let target = Target {
                 rules,
+                cookie,
                 name: route.name.as_str().into(),
                 metrics: metrics(route),
                 backends,
@@ -153,6 +159,16 @@ fn longest<'a>(entries: &'a [Entry], path: &str) -> Option<&'a Target> {
 impl Target {
     pub(crate) fn backends(&self) -> &[Arc<LiveBackend>] {
         &self.backends
+    }
+
+    /// Enters the backend that a client has been told of, unless that fails.
+    pub(crate) fn enter_again(&self, token: u64, tried: &[Arc<LiveBackend>]) -> Option<InFlight> {
+        let is_it = |live: &&Arc<LiveBackend>| {
+            sticky::token(live.backend.allocation) == token
+                && !live.is_failing()
+                && !tried.iter().any(|known| Arc::ptr_eq(known, live))
+        };
+        self.backends.iter().find(is_it).map(LiveBackend::enter)
     }
 
     /// Enters the backend with fewer requests of two random ones. Passes over those in `tried`

@@ -22,6 +22,7 @@ use crate::reach::{NoWay, Reach};
 use crate::reply::Refusal;
 use crate::request_id::RequestIds;
 use crate::rules::{Rules, Sought};
+use crate::sticky::Sticky;
 use crate::table::Table;
 
 /// The embedded ingress. Cheap to clone: all clones are one.
@@ -160,6 +161,8 @@ pub(crate) struct Choice {
     pub(crate) sleeps: bool,
     /// What is to be done to the request first.
     pub(crate) rules: Option<Arc<Rules>>,
+    /// The client is to come back to the same backend.
+    pub(crate) sticky: Option<Sticky>,
 }
 
 impl Shared {
@@ -182,12 +185,17 @@ impl Shared {
         let target = index
             .find(&host, sought.path())
             .ok_or(Refusal::UnknownHost)?;
+        let sticky = target.cookie.as_ref();
+        let sticky = sticky.map(|name| Sticky::of(name, request.headers()));
+        let again = sticky.as_ref().and_then(Sticky::had);
+        let again = again.and_then(|token| target.enter_again(token, tried));
         Ok(Choice {
             name: Arc::clone(&target.name),
             metrics: Arc::clone(&target.metrics),
-            in_flight: target.enter(random, tried),
+            in_flight: again.or_else(|| target.enter(random, tried)),
             sleeps: target.sleeps,
             rules: target.rules.clone(),
+            sticky,
         })
     }
 
@@ -215,6 +223,7 @@ impl Shared {
             in_flight,
             sleeps: target.is_some_and(|target| target.sleeps),
             rules: None,
+            sticky: None,
         }
     }
 

@@ -30,6 +30,7 @@ mod reply;
 mod request_id;
 mod rules;
 mod server;
+mod sticky;
 pub mod table;
 mod tls;
 pub mod traefik;

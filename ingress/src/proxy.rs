@@ -77,7 +77,7 @@ async fn try_handle(
         }
         head = Request::from_parts(parts, ());
     }
-    let rules = choice.rules;
+    let (rules, sticky) = (choice.rules, choice.sticky);
     let mut meter = Meter::new(choice.metrics);
     let in_flight = match choice.in_flight {
         // Counted as in flight already: that is what wakes it.
@@ -108,6 +108,7 @@ async fn try_handle(
         return Err(Refusal::BackendClosed);
     }
     meter.answered(answer.response.status());
+    let chosen = answer.in_flight.backend().backend.allocation;
     let lease = Lease {
         link: Some(answer.link),
         max_idle_per_backend: client.shared.options.max_idle_per_backend,
@@ -121,6 +122,9 @@ async fn try_handle(
         && response.status() != StatusCode::SWITCHING_PROTOCOLS
     {
         rules.answered(response.headers_mut());
+    }
+    if let Some(sticky) = sticky {
+        sticky.keep(chosen, asked.origin.scheme, response.headers_mut());
     }
     Ok(response)
 }

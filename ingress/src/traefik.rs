@@ -18,6 +18,7 @@ use skep_model::routing::MAX_PRIORITY;
 
 use crate::endpoint::Addresses;
 use crate::index;
+use crate::sticky;
 use crate::table::{LeftOut, MAX_PATH_PREFIX_BYTES, Route, Table};
 use middleware::Middleware;
 
@@ -109,6 +110,21 @@ struct Service {
 struct LoadBalancer {
     pass_host_header: bool,
     servers: Vec<Server>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sticky: Option<Sticky>,
+}
+
+#[derive(Serialize)]
+struct Sticky {
+    cookie: Cookie,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Cookie {
+    name: String,
+    http_only: bool,
+    same_site: &'static str,
 }
 
 #[derive(Serialize)]
@@ -178,7 +194,9 @@ pub fn render(table: &Table, addresses: &Addresses, options: &Options) -> Render
             name = format!("{name}/{}/{}", escape(host), escape(prefix)).into();
         }
         let servers = servers(route, (host, prefix), addresses);
-        services.push((name.clone(), service(servers)));
+        let is_sticky = route.rules.as_ref().is_some_and(|rules| rules.sticky);
+        let cookie = is_sticky.then(|| sticky::cookie_name(route.service, prefix));
+        services.push((name.clone(), service(servers, cookie)));
         let of_route = route.rules.as_deref().map_or_else(Vec::new, middleware::of);
         let mut middlewares = Vec::with_capacity(of_route.len());
         for (kind, middleware) in of_route {
@@ -212,7 +230,7 @@ pub fn render(table: &Table, addresses: &Addresses, options: &Options) -> Render
         service: RESERVED.into(),
     };
     routers.push((revision_router(table.revision).into(), acknowledgement));
-    services.push((RESERVED.into(), service(Vec::new())));
+    services.push((RESERVED.into(), service(Vec::new(), None)));
     let http = Http {
         middlewares: all_middlewares,
         routers: ByName::new(routers),
@@ -226,11 +244,19 @@ pub fn render(table: &Table, addresses: &Addresses, options: &Options) -> Render
     }
 }
 
-fn service(servers: Vec<Server>) -> Service {
+fn service(servers: Vec<Server>, cookie: Option<String>) -> Service {
+    let sticky = cookie.map(|name| Sticky {
+        cookie: Cookie {
+            name,
+            http_only: true,
+            same_site: "lax",
+        },
+    });
     Service {
         load_balancer: LoadBalancer {
             pass_host_header: true,
             servers,
+            sticky,
         },
     }
 }

@@ -71,6 +71,9 @@ pub struct RouteSpec {
     /// Most requests at the same time, on each node's ingress; further ones are refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_flight: Option<u32>,
+    /// A browser's requests go to one replica while that serves: it is told by a cookie.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub sticky: bool,
 }
 
 impl Default for RouteSpec {
@@ -87,6 +90,7 @@ impl Default for RouteSpec {
             rate_limit: None,
             body_limit_bytes: None,
             in_flight: None,
+            sticky: false,
         }
     }
 }

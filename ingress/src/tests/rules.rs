@@ -299,3 +299,41 @@ async fn a_route_whose_rules_are_broken_is_not_served_without_them() {
     let served = serve_ruled(rules, &app).await;
     assert_eq!(served.get(HOST, "/").await.status, StatusCode::NOT_FOUND);
 }
+
+#[tokio::test]
+async fn who_brings_the_cookie_stays_with_its_replica_while_that_answers() {
+    let apps = [App::start("a").await, App::start("b").await];
+    let served = serve(Options::default()).await;
+    let rules = RouteSpec {
+        sticky: true,
+        ..RouteSpec::default()
+    };
+    let both = apps.each_ref().map(|app| app.address);
+    served.ingress.publish(Table {
+        revision: 1,
+        routes: vec![ruled(rules, &both)],
+    });
+    let ask = async |cookie: &str| {
+        let request = Request::get("/").header("host", HOST);
+        let request = request.header("cookie", cookie);
+        served.client().await.send(request, "").await
+    };
+    let told = |reply: &Reply| {
+        let set = header(reply, "set-cookie")?;
+        set.split(';').next().map(str::to_owned)
+    };
+    let first = ask("other=1").await;
+    let cookie = told(&first).expect("told where to come back to");
+    for _ in 0..20 {
+        let again = ask(&format!("other=1; {cookie}")).await;
+        assert_eq!(again.body, first.body);
+        assert_eq!(told(&again), None, "it was told already");
+    }
+    let [a, b] = apps;
+    let gone = if first.body == "a" { a } else { b };
+    gone.kill().await;
+    let other = ask(&cookie).await;
+    assert_eq!(other.status, StatusCode::OK);
+    assert_ne!(other.body, first.body);
+    assert!(told(&other).is_some_and(|new| new != cookie));
+}

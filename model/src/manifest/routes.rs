@@ -31,6 +31,8 @@ pub struct RouteTable {
     pub body_limit: Option<ByteSize>,
     /// Most requests at the same time.
     pub in_flight: Option<u32>,
+    /// A browser's requests go to one replica.
+    pub sticky: bool,
 }
 
 impl RouteTable {
@@ -49,6 +51,7 @@ impl RouteTable {
             rate_limit: self.rate_limit,
             body_limit_bytes: self.body_limit.map(|size| size.as_u64()),
             in_flight: self.in_flight,
+            sticky: self.sticky,
         }
     }
 }

@@ -27,6 +27,7 @@ fn full() -> RouteSpec {
         }),
         body_limit_bytes: Some(1 << 20),
         in_flight: Some(100),
+        sticky: true,
     }
 }
 

@@ -27,6 +27,7 @@ impl From<&RouteSpec> for v1::RouteSpec {
             }),
             body_limit_bytes: route.body_limit_bytes,
             in_flight: route.in_flight,
+            sticky: route.sticky,
         }
     }
 }
@@ -53,6 +54,7 @@ impl TryFrom<v1::RouteSpec> for RouteSpec {
             }),
             body_limit_bytes: message.body_limit_bytes,
             in_flight: message.in_flight,
+            sticky: message.sticky,
         })
     }
 }

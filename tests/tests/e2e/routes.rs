@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
@@ -209,6 +209,34 @@ async fn is_one_at_a_time(entrance: SocketAddr) -> Result<()> {
     get("few.test", "/", 200).holds(entrance).await
 }
 
+/// Who brings the cookie that it was given is answered by the same replica each time, others by both.
+async fn stays(entrance: SocketAddr) -> Result<()> {
+    let ask = async |cookie: &str| {
+        let request = Request::get("/").header("host", "stay.test");
+        let request = request.header("cookie", cookie).body(Full::default())?;
+        let answer = client::send(entrance, request).await?;
+        ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
+        Ok(answer)
+    };
+    let first = ask("a=b").await?;
+    let set = first.header("set-cookie");
+    let (cookie, _) = set.split_once(';').context("no cookie")?;
+    ensure!(cookie.starts_with("skep-"), "{cookie}");
+    let mut others = 0;
+    for _ in 0..20 {
+        let again = ask(cookie).await?;
+        ensure!(
+            again.text() == first.text(),
+            "{} {}",
+            first.text(),
+            again.text()
+        );
+        others += u32::from(ask("a=b").await?.text() != first.text());
+    }
+    ensure!(others > 0, "there is one replica");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_ingresses_do_what_routes_say() {
     with_cluster("routes", async |cluster| {
@@ -246,8 +274,10 @@ async fn both_ingresses_do_what_routes_say() {
             { "host": "long.test", "path": "/a", "strip_prefix": true },
             { "host": "prio.test", "path": "/a", "strip_prefix": true, "priority": 2 },
             host("api.wild.test"),
+            { "host": "stay.test", "sticky": true },
         ]);
-        cluster.api.put_service(&api, json!({ "routes": routes })).await?;
+        let spec = json!({ "routes": routes, "replicas": 2 });
+        cluster.api.put_service(&api, spec).await?;
         let image = cluster.image("2", &[]).await?;
         let source = json!({ "type": "image", "reference": image });
         cluster.api.live(&api, &source).await?;
@@ -264,6 +294,7 @@ async fn both_ingresses_do_what_routes_say() {
             }
             is_limited(entrance).await.with_context(|| name)?;
             is_one_at_a_time(entrance).await.with_context(|| name)?;
+            stays(entrance).await.with_context(|| name)?;
         }
         traefik.stop().await?;
 

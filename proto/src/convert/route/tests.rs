@@ -32,6 +32,7 @@ pub(in crate::convert) fn route() -> RouteSpec {
         }),
         body_limit_bytes: Some(4),
         in_flight: Some(5),
+        sticky: true,
     }
 }
 
