@@ -374,9 +374,10 @@ async fn an_answer_that_nobody_reads_does_not_hold_up_the_upload() {
     const LENGTH: usize = 32 << 20;
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("bound");
-    // Answers at once and at length, and reads meanwhile.
+    // Answers at the first byte and at length, and reads meanwhile.
     let app = tokio::spawn(async move {
         let (stream, _) = listener.accept().await.expect("accepts");
+        stream.readable().await.expect("a request");
         let (mut reads, mut writes) = stream.into_split();
         let answers = async move {
             let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {LENGTH}\r\n\r\n");
