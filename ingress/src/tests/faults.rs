@@ -400,7 +400,12 @@ async fn an_answer_that_nobody_reads_does_not_hold_up_the_upload() {
         drop(writes.map_err(|error: std::io::Error| error));
         taken
     });
-    let served = serve_one(Options::default(), &[address]).await;
+    let options = Options {
+        // It takes one connection.
+        dial_timeout: super::support::SOON,
+        ..Options::default()
+    };
+    let served = serve_one(options, &[address]).await;
     let mut client = TcpStream::connect(served.address).await.expect("connects");
     let head = format!("POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: {LENGTH}\r\n\r\n");
     client.write_all(head.as_bytes()).await.expect("sent");
