@@ -66,8 +66,11 @@ pub(crate) async fn handle(client: Arc<Client>, request: Request<Incoming>) -> R
         .as_ref()
         .map(|log| Line::begin(log, &request, &origin, &id));
     let mut asked = Asked::new(&origin, &id, peer.is_cloudflare());
-    let redirected = redirect::to_https(&request, &origin, options.https_redirect);
-    let mut answer = match redirected {
+    let at_once = match shared.challenges.answer(&request).await {
+        None => redirect::to_https(&request, &origin, options.https_redirect),
+        proof => proof,
+    };
+    let mut answer = match at_once {
         Some(answer) => {
             drop(client.activity.begin(request.version() == Version::HTTP_2));
             answer

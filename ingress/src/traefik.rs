@@ -7,9 +7,11 @@
 //! Traefik's API shows that router, the table is in use.
 
 mod middleware;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::net::SocketAddr;
 
 use serde::Serialize;
 use skep_model::routing::MAX_PRIORITY;
@@ -33,6 +35,27 @@ const EXACT_PRIORITY: usize = WILDCARD_PRIORITY + (MAX_PRIORITY as usize + 1) * 
 pub struct Options {
     /// The entry points that serve the routes. Empty: Traefik's defaults.
     pub entry_points: Vec<String>,
+    /// Certificates that Traefik shows: hosts that they stand for are served under TLS, too.
+    pub certificates: Vec<Pair>,
+    /// Where certificate authorities get their answers, for every host. None: nobody asks.
+    pub proofs: Option<SocketAddr>,
+}
+
+/// A certificate with its key as Traefik takes it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pair {
+    /// Hosts that it stands for, in lower case; some may begin with `*.`.
+    pub names: Vec<String>,
+    /// The leaf and what links it to its root, PEM.
+    pub chain: String,
+    /// PEM.
+    pub key: String,
+}
+
+impl std::fmt::Debug for Pair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pair({:?})", self.names)
+    }
 }
 
 /// A body for Traefik.
@@ -53,7 +76,26 @@ pub fn revision_router(revision: u64) -> String {
 #[derive(Serialize)]
 struct Document {
     http: Http,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<Tls>,
 }
+
+#[derive(Serialize)]
+struct Tls {
+    certificates: Vec<CertFile>,
+}
+
+/// Traefik takes text of the file in place of its name.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CertFile {
+    cert_file: String,
+    key_file: String,
+}
+
+/// One of the few objects that may be empty.
+#[derive(Debug, Clone, Serialize)]
+struct RouterTls {}
 
 #[derive(Serialize)]
 struct Http {
@@ -73,6 +115,9 @@ struct Router {
     priority: usize,
     rule: String,
     service: String,
+    /// With it a router serves TLS alone, without it clear text alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<RouterTls>,
 }
 
 #[derive(Serialize)]
@@ -104,6 +149,7 @@ pub fn render(table: &Table, options: &Options) -> Rendered {
         services: BTreeMap::new(),
     };
     // By name, so that which of two equal names stays plain does not depend on the hosts alone.
+    let covered = tls::names(&options.certificates);
     let mut routes: Vec<_> = checked.routes.iter().collect();
     routes.sort_by_key(|(key, route)| (&route.name, **key));
     for ((host, prefix), route) in routes {
@@ -121,15 +167,23 @@ pub fn render(table: &Table, options: &Options) -> Rendered {
             middlewares.push(name);
         }
         for (router_name, entry_points) in entry_points(&name, &options.entry_points) {
-            let router = Router {
-                entry_points,
+            let router = |tls| Router {
+                entry_points: entry_points.clone(),
                 middlewares: middlewares.clone(),
                 priority: priority(host, prefix, index::priority(route)),
                 rule: rule(host, prefix),
                 service: name.clone(),
+                tls,
             };
-            http.routers.insert(router_name, router);
+            if tls::is_covered(host, &covered) {
+                let name = format!("{router_name}//tls");
+                http.routers.insert(name, router(Some(RouterTls {})));
+            }
+            http.routers.insert(router_name, router(None));
         }
+    }
+    if let Some(proofs) = options.proofs {
+        tls::lead_to_proofs(&mut http, proofs, options.entry_points.first());
     }
     let acknowledgement = Router {
         entry_points: options.entry_points.first().cloned().into_iter().collect(),
@@ -137,6 +191,7 @@ pub fn render(table: &Table, options: &Options) -> Rendered {
         priority: 1,
         rule: format!("Host(`rev-{}.skep.invalid`)", table.revision),
         service: RESERVED.to_owned(),
+        tls: None,
     };
     http.routers
         .insert(revision_router(table.revision), acknowledgement);
@@ -150,7 +205,8 @@ pub fn render(table: &Table, options: &Options) -> Rendered {
             load_balancer: nowhere,
         },
     );
-    let body = serde_json::to_vec(&Document { http }).expect("maps with string keys are JSON");
+    let tls = tls::of(&options.certificates);
+    let body = serde_json::to_vec(&Document { http, tls }).expect("maps with string keys are JSON");
     Rendered {
         body,
         left_out: checked.left_out,

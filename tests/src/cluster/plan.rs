@@ -42,6 +42,7 @@ impl Plan {
             "http",
             "agents",
             "ingress",
+            "https",
             "net_admin",
             "agent_admin",
         ] {
@@ -123,6 +124,7 @@ impl Plan {
                 ("--data-dir", self.path("node/net")),
                 ("--socket", self.path("node/net.sock")),
                 ("--ingress-addr", self.address("ingress")),
+                ("--https-addr", self.address("https")),
                 ("--admin-addr", self.address("net_admin")),
                 ("--mesh-addr", "127.0.0.1:0".to_owned()),
             ],
@@ -193,6 +195,7 @@ impl Plan {
             run: self.run.clone(),
             id,
             ingress: self.parts["ingress"],
+            https: self.parts["https"],
             net_admin: self.parts["net_admin"],
             agent_admin: self.parts["agent_admin"],
             containers: Containers::connect(&self.docker_socket).await?,
