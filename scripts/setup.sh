@@ -60,6 +60,8 @@ find_missing_test_packages() {
   need etcd etcd-server
   # Gives images to several nodes of a lab.
   need docker-registry docker-registry
+  # A certificate authority for tests, and a resolver for it.
+  need pebble pebble
   # A client of image registries that is not Docker.
   need skopeo skopeo
   # A terminal for a command that asks for one.

@@ -129,6 +129,9 @@ pub(crate) enum Command {
     /// Registries that ask for a login
     #[command(subcommand)]
     Registry(commands::registry::Command),
+    /// Certificates that apps are shown with under TLS
+    #[command(subcommand, visible_alias = "certs")]
+    Certificates(commands::certificates::Command),
     /// Which hosts projects have, and what generated names end in
     Domains(commands::domains::Args),
     /// What workspaces and environments may have

@@ -75,6 +75,40 @@ impl Secrets {
         self.open(&registry_context(host), sealed)
     }
 
+    /// Seals the key of a certificate; it opens again only under the same name.
+    pub fn seal_certificate(&self, name: &str, key_pem: &str) -> Sealed {
+        Sealed(
+            self.key
+                .seal(&certificate_context(name), key_pem.as_bytes()),
+        )
+    }
+
+    /// The key of a certificate, PEM.
+    ///
+    /// # Errors
+    /// It was sealed under another key, or for another name.
+    pub fn open_certificate(&self, name: &str, sealed: &Sealed) -> Result<String, Problem> {
+        self.open(&certificate_context(name), sealed)
+    }
+
+    /// Seals what the cluster has at an issuer: its account, or the key of a binding.
+    pub fn seal_acme(&self, what: Acme, directory: &str, text: &str) -> Sealed {
+        Sealed(self.key.seal(&what.context(directory), text.as_bytes()))
+    }
+
+    /// What the cluster has at an issuer.
+    ///
+    /// # Errors
+    /// It was sealed under another key, or for another issuer.
+    pub fn open_acme(
+        &self,
+        what: Acme,
+        directory: &str,
+        sealed: &Sealed,
+    ) -> Result<String, Problem> {
+        self.open(&what.context(directory), sealed)
+    }
+
     /// Seals the CA's key, as the cluster keeps it.
     pub fn seal_ca_key(&self, key_pem: &str) -> Vec<u8> {
         self.key.seal(CA_KEY_CONTEXT, key_pem.as_bytes())
@@ -118,6 +152,28 @@ impl Secrets {
             .map_err(|_| unreadable())?;
         String::from_utf8(bytes.to_vec()).map_err(|_| unreadable())
     }
+}
+
+/// A secret of the cluster at an issuer of certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acme {
+    /// The account, with its key.
+    Account,
+    /// The key that binds the account to another one there.
+    Binding,
+}
+
+impl Acme {
+    fn context(self, directory: &str) -> String {
+        match self {
+            Self::Account => format!("acme-account/{directory}"),
+            Self::Binding => format!("acme-binding/{directory}"),
+        }
+    }
+}
+
+fn certificate_context(name: &str) -> String {
+    format!("certificate/{name}")
 }
 
 fn variable_context(service: ServiceId, name: &str) -> String {

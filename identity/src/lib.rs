@@ -13,6 +13,7 @@ pub mod https;
 pub mod key_file;
 pub mod key_id;
 pub mod keypair;
+pub mod leaf;
 pub mod name;
 pub mod pem;
 pub mod random;

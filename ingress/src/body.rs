@@ -225,6 +225,10 @@ impl ReplyBody {
         Self::Text(Full::new(Bytes::from_static(text.as_bytes())))
     }
 
+    pub(crate) fn owned(text: String) -> Self {
+        Self::Text(Full::new(Bytes::from(text)))
+    }
+
     pub(crate) fn stream(inner: Incoming, lease: Lease) -> Self {
         if inner.is_end_stream() {
             lease.finish();

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -13,6 +13,8 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::acme::Challenges;
 
 /// A chain of this length is a mistake: a leaf and some intermediates are sent in each handshake.
 const MAX_CHAIN: usize = 8;
@@ -107,10 +109,21 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
+/// Whose word a certificate is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum From {
+    /// The cluster's.
+    Cluster,
+    /// This node's operator's, who has the last one.
+    Operator,
+}
+
 /// What is shown now.
 #[derive(Debug, Default)]
 pub(crate) struct Certificates {
     set: RwLock<Set>,
+    /// Of the cluster, and of the operator.
+    all: Mutex<[Vec<Certificate>; 2]>,
 }
 
 #[derive(Debug, Default)]
@@ -121,16 +134,18 @@ struct Set {
 }
 
 impl Certificates {
-    /// Shows these and no others from now on. Of two for one name the one that ends later.
-    pub(crate) fn replace(&self, mut certificates: Vec<Certificate>) {
+    /// Shows these and no others of theirs from now on. Of two for one name the one that ends later.
+    pub(crate) fn replace(&self, from: From, mut certificates: Vec<Certificate>) {
         // The last one written stays.
         certificates.sort_by_key(|it| it.not_after);
+        let mut all = self.all.lock();
+        all[from as usize] = certificates;
         let mut set = Set::default();
-        for it in certificates {
-            for name in it.names {
+        for it in all.iter().flatten() {
+            for name in &it.names {
                 let (names, name) = match name.strip_prefix("*.") {
                     Some(parent) => (&mut set.wildcard, parent.to_owned()),
-                    None => (&mut set.exact, name),
+                    None => (&mut set.exact, name.clone()),
                 };
                 names.insert(name, Arc::clone(&it.key));
             }
@@ -154,12 +169,13 @@ impl Certificates {
 #[derive(Debug)]
 pub(crate) struct Resolver {
     certificates: Arc<Certificates>,
+    challenges: Arc<Challenges>,
     fallback: Arc<CertifiedKey>,
 }
 
 impl Resolver {
     /// Makes the self-signed certificate: some 0.1 ms, once a process that speaks TLS.
-    pub(crate) fn new(certificates: Arc<Certificates>) -> Self {
+    pub(crate) fn new(certificates: Arc<Certificates>, challenges: Arc<Challenges>) -> Self {
         let made = rcgen::generate_simple_self_signed([FALLBACK_NAME.to_owned()])
             .expect("a key and a certificate of a constant name can be made");
         let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
@@ -168,6 +184,7 @@ impl Resolver {
             .expect("the key is the certificate's own");
         Self {
             certificates,
+            challenges,
             fallback: Arc::new(fallback),
         }
     }
@@ -175,6 +192,9 @@ impl Resolver {
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if Challenges::is_asked(&hello) {
+            return self.challenges.key(hello.server_name()?);
+        }
         let found = hello
             .server_name()
             .and_then(|name| self.certificates.find(name));
@@ -206,7 +226,7 @@ mod tests {
         let own = certificate(&["A.example", "b.example"], 2040);
         let wild = certificate(&["*.example"], 2040);
         let certificates = Certificates::default();
-        certificates.replace(vec![wild.clone(), own.clone()]);
+        certificates.replace(From::Operator, vec![wild.clone(), own.clone()]);
         let is = |name: &str, which: Option<&Certificate>| {
             let found = certificates.find(name);
             let same = match (&found, which) {
@@ -220,8 +240,22 @@ mod tests {
         is("c.example", Some(&wild));
         is("c.d.example", None);
         is("example", None);
-        certificates.replace(vec![wild.clone()]);
+        certificates.replace(From::Operator, vec![wild.clone()]);
         is("a.example", Some(&wild));
+    }
+
+    #[test]
+    fn the_operators_word_is_the_last_one_and_taken_back_the_clusters_is_shown_again() {
+        let [mine, theirs] = [2030, 2040].map(|year| certificate(&["a.example"], year));
+        let other = certificate(&["*.example"], 2040);
+        let certificates = Certificates::default();
+        certificates.replace(From::Operator, vec![mine.clone()]);
+        certificates.replace(From::Cluster, vec![theirs.clone(), other]);
+        let shown = || certificates.find("a.example").expect("found");
+        assert!(Arc::ptr_eq(&shown(), &mine.key));
+        assert!(certificates.find("b.example").is_some());
+        certificates.replace(From::Operator, Vec::new());
+        assert!(Arc::ptr_eq(&shown(), &theirs.key));
     }
 
     #[test]
@@ -233,7 +267,7 @@ mod tests {
         assert!(early.not_after() < late.not_after());
         let certificates = Certificates::default();
         for both in [[early.clone(), late.clone()], [late.clone(), early]] {
-            certificates.replace(both.to_vec());
+            certificates.replace(From::Operator, both.to_vec());
             let found = certificates.find("a.example").expect("found");
             assert!(Arc::ptr_eq(&found, &late.key));
         }

@@ -69,9 +69,14 @@ pub(crate) async fn handle(client: Arc<Client>, request: Request<Incoming>) -> R
         .as_ref()
         .map(|log| Line::begin(log, &request, &origin, &id));
     let mut asked = Asked::new(&origin, &id, peer.kept_claim());
-    let redirect_port = options.https_redirect.filter(|_| client.endpoint.is_none());
-    let redirected = redirect::to_https(&request, &origin, redirect_port);
-    let mut answer = match redirected {
+    let at_once = match shared.challenges.answer(&request).await {
+        None => {
+            let port = options.https_redirect.filter(|_| client.endpoint.is_none());
+            redirect::to_https(&request, &origin, port)
+        }
+        proof => proof,
+    };
+    let mut answer = match at_once {
         Some(answer) => {
             drop(client.activity.begin(request.version() == Version::HTTP_2));
             answer

@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::Request;
 use parking_lot::{Mutex, RwLock};
+use skep_model::certificate::Challenge;
 use tokio::sync::{Semaphore, watch};
 
 use crate::access::AccessLog;
+use crate::acme::Challenges;
 use crate::backend::{InFlight, LiveBackend};
 use crate::body::RequestBody;
-use crate::certificates::{Certificate, Certificates};
+use crate::certificates::{Certificate, Certificates, From};
 use crate::crew::Crew;
 use crate::drain::{Drains, Status};
 use crate::endpoint::{Addresses, Endpoint, Endpoints};
@@ -47,6 +49,7 @@ pub(crate) struct Shared {
     /// Places for requests that wait for a service that sleeps.
     waiting: Semaphore,
     pub(crate) certificates: Arc<Certificates>,
+    pub(crate) challenges: Arc<Challenges>,
     pub(crate) request_ids: RequestIds,
     pub(crate) access_log: Option<AccessLog>,
 }
@@ -78,6 +81,7 @@ impl Ingress {
             choices: AtomicU64::new(0),
             endpoints: Endpoints::default(),
             certificates: Arc::default(),
+            challenges: Arc::default(),
             request_ids: RequestIds::new(),
             access_log,
         };
@@ -128,10 +132,26 @@ impl Ingress {
         self.shared.endpoints.name(&index, port)
     }
 
-    /// Shows these certificates and no others from now on: connections under way are not touched, each
-    /// new handshake chooses among them. Of two for one name the one that ends later is shown.
+    /// Shows these certificates of the operator's, and those of the cluster, and no others from now on:
+    /// connections under way are not touched, each new handshake chooses among them. For one name the operator's
+    /// is shown before the cluster's, and of two the one that ends later.
     pub fn set_certificates(&self, certificates: Vec<Certificate>) {
-        self.shared.certificates.replace(certificates);
+        self.shared
+            .certificates
+            .replace(From::Operator, certificates);
+    }
+
+    /// The same for those of the cluster.
+    pub fn set_cluster_certificates(&self, certificates: Vec<Certificate>) {
+        self.shared
+            .certificates
+            .replace(From::Cluster, certificates);
+    }
+
+    /// Proves these hosts to certificate authorities and no others from now on, before any route and any redirect.
+    /// `is_expecting`: more may be on their way, and a request for one waits for it.
+    pub fn set_challenges(&self, challenges: Vec<Challenge>, is_expecting: bool) {
+        self.shared.challenges.replace(challenges, is_expecting);
     }
 
     /// How far this ingress is; changes wake the receiver.

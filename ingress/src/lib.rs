@@ -6,6 +6,7 @@
 //! removed backends have finished.
 
 pub mod access;
+mod acme;
 mod backend;
 mod body;
 pub mod certificates;

@@ -3,12 +3,11 @@
 use http::header::LOCATION;
 use http::{HeaderValue, Request, Response, StatusCode};
 
+use crate::acme;
 use crate::body::ReplyBody;
 use crate::headers;
 use crate::origin::{Origin, Scheme};
 
-/// Certificate authorities ask here, in clear (RFC 8555, 8.3).
-const ACME: &str = "/.well-known/acme-challenge/";
 /// The port that needs not be named.
 const HTTPS_PORT: u16 = 443;
 
@@ -20,7 +19,7 @@ pub(crate) fn to_https<B>(
     port: Option<u16>,
 ) -> Option<Response<ReplyBody>> {
     let port = port.filter(|_| origin.scheme == Scheme::Http)?;
-    if request.uri().path().starts_with(ACME) {
+    if request.uri().path().starts_with(acme::PATH) {
         return None;
     }
     let host = headers::asked_host(request)?;

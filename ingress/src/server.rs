@@ -28,7 +28,7 @@ use crate::ingress::{Ingress, Shared};
 use crate::options::Options;
 use crate::origin::{Peer, Scheme};
 use crate::proxy_protocol;
-use crate::tls::{Tls, TlsError};
+use crate::tls::{self, Tls, TlsError};
 use crate::trust::Trust;
 use crate::tunnel::Tunnels;
 
@@ -95,7 +95,8 @@ impl Ingress {
         handover: (CancellationToken, Duration),
     ) -> Result<Closed, TlsError> {
         let certificates = Arc::clone(&self.shared.certificates);
-        let tls = Arc::new(Tls::new(certificates, &self.shared.options)?);
+        let challenges = Arc::clone(&self.shared.challenges);
+        let tls = Arc::new(Tls::new(certificates, challenges, &self.shared.options)?);
         Ok(self
             .serve_on(listener, Door::Tls(tls), shutdown, handover)
             .await)
@@ -320,6 +321,7 @@ impl Connection {
             return;
         }
         match tls.accept(stream).await {
+            Ok(stream) if tls::is_proof(&stream) => {}
             Ok(stream) => self.run(stream, builder, Scheme::Https).await,
             Err(error) => {
                 self.shared.registry.failed_arrival();

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::acme::{self, Challenges};
 use crate::certificates::{Certificates, Resolver, provider};
 use crate::options::Options;
 
@@ -34,13 +35,19 @@ pub(crate) struct Tls {
 impl Tls {
     pub(crate) fn new(
         certificates: Arc<Certificates>,
+        challenges: Arc<Challenges>,
         options: &Options,
     ) -> Result<Self, TlsError> {
+        let resolver = Resolver::new(certificates, challenges);
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
-            .with_cert_resolver(Arc::new(Resolver::new(certificates)));
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+            .with_cert_resolver(Arc::new(resolver));
+        config.alpn_protocols = vec![
+            b"h2".to_vec(),
+            b"http/1.1".to_vec(),
+            acme::PROTOCOL.to_vec(),
+        ];
         // Sessions live with clients, sealed by keys that change every six hours: nothing grows here.
         config.ticketer = Ticketer::new()?;
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -62,6 +69,11 @@ impl Tls {
             _ = pushed_out => Err(io::Error::other("too many handshakes are under way, and this one takes longest")),
         }
     }
+}
+
+/// Whether the handshake was all that the client wanted: a certificate authority, which has seen its proof.
+pub(crate) fn is_proof(stream: &TlsStream<TcpStream>) -> bool {
+    stream.get_ref().1.alpn_protocol() == Some(acme::PROTOCOL)
 }
 
 /// The handshakes under way, oldest first. Where there is no room, the oldest goes: an honest client is done

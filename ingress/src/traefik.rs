@@ -7,6 +7,7 @@
 //! Traefik's API shows that router, the table is in use.
 
 mod middleware;
+mod tls;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use std::net::SocketAddr;
 use serde::{Serialize, Serializer};
 use skep_model::routing::MAX_PRIORITY;
 
+use crate::acme;
 use crate::endpoint::Addresses;
 use crate::index;
 use crate::sticky;
@@ -39,6 +41,27 @@ const EXACT_PRIORITY: usize = WILDCARD_PRIORITY + (MAX_PRIORITY as usize + 1) * 
 pub struct Options {
     /// The entry points that serve the routes. Empty: Traefik's defaults.
     pub entry_points: Vec<String>,
+    /// Certificates that Traefik shows: hosts that they stand for are served under TLS, too.
+    pub certificates: Vec<Pair>,
+    /// Where certificate authorities get their answers, for every host. None: nobody asks.
+    pub proofs: Option<SocketAddr>,
+}
+
+/// A certificate with its key as Traefik takes it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pair {
+    /// Hosts that it stands for, in lower case; some may begin with `*.`.
+    pub names: Vec<String>,
+    /// The leaf and what links it to its root, PEM.
+    pub chain: String,
+    /// PEM.
+    pub key: String,
+}
+
+impl std::fmt::Debug for Pair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pair({:?})", self.names)
+    }
 }
 
 /// A body for Traefik.
@@ -59,7 +82,26 @@ pub fn revision_router(revision: u64) -> String {
 #[derive(Serialize)]
 struct Document<'a> {
     http: Http<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<Tls<'a>>,
 }
+
+#[derive(Serialize)]
+struct Tls<'a> {
+    certificates: Vec<CertFile<'a>>,
+}
+
+/// Traefik takes text of the file in place of its name.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CertFile<'a> {
+    cert_file: &'a str,
+    key_file: &'a str,
+}
+
+/// One of the few objects that may be empty.
+#[derive(Debug, Clone, Serialize)]
+struct RouterTls {}
 
 #[derive(Serialize)]
 struct Http<'a> {
@@ -97,6 +139,9 @@ struct Router<'a> {
     priority: usize,
     rule: Rule<'a>,
     service: Cow<'a, str>,
+    /// With it a router serves TLS alone, without it clear text alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<RouterTls>,
 }
 
 #[derive(Serialize)]
@@ -145,6 +190,8 @@ enum Rule<'a> {
     },
     /// None that is ever sent: it tells which table is in use.
     Revision(u64),
+    /// What certificate authorities ask, of every host.
+    Proofs,
 }
 
 impl fmt::Display for Rule<'_> {
@@ -152,6 +199,7 @@ impl fmt::Display for Rule<'_> {
         let (host, prefix) = match self {
             Self::Route { host, prefix } => (host, prefix),
             Self::Revision(revision) => return write!(f, "Host(`rev-{revision}.skep.invalid`)"),
+            Self::Proofs => return write!(f, "PathPrefix(`{}`)", acme::PATH),
         };
         // `Host` with a wildcard is new in 3.7; a regular expression works on every v3.
         match host.strip_prefix("*.") {
@@ -184,6 +232,7 @@ pub fn render(table: &Table, addresses: &Addresses, options: &Options) -> Render
     let mut routers = Vec::with_capacity(count * options.entry_points.len().max(1));
     let mut services = Vec::with_capacity(count);
     // By name, so that which of two equal names stays plain does not depend on the hosts alone.
+    let covered = tls::names(&options.certificates);
     let mut routes: Vec<_> = checked.routes.iter().collect();
     routes.sort_by_key(|(key, route)| (&route.name, **key));
     let entry_points = &options.entry_points;
@@ -212,15 +261,26 @@ pub fn render(table: &Table, addresses: &Addresses, options: &Options) -> Render
                 || name.clone(),
                 |entry| format!("{name}//{}", escape(entry)).into(),
             );
-            let router = Router {
+            let router = |tls| Router {
                 entry_points: entry_points.get(place..=place).unwrap_or_default(),
                 middlewares: middlewares.clone(),
                 priority: priority(host, prefix, index::priority(route)),
                 rule: Rule::Route { host, prefix },
                 service: name.clone(),
+                tls,
             };
-            routers.push((router_name, router));
+            if tls::is_covered(host, &covered) {
+                let name = format!("{router_name}//tls");
+                routers.push((name.into(), router(Some(RouterTls {}))));
+            }
+            routers.push((router_name, router(None)));
         }
+    }
+    if let Some(proofs) = options.proofs {
+        let name = Cow::from(tls::PROOFS);
+        let entry_point = entry_points.get(..1).unwrap_or_default();
+        routers.push((name.clone(), tls::proofs_router(entry_point)));
+        services.push((name, service(vec![Server { url: proofs }], None)));
     }
     let acknowledgement = Router {
         entry_points: entry_points.get(..1).unwrap_or_default(),
@@ -228,6 +288,7 @@ pub fn render(table: &Table, addresses: &Addresses, options: &Options) -> Render
         priority: 1,
         rule: Rule::Revision(table.revision),
         service: RESERVED.into(),
+        tls: None,
     };
     routers.push((revision_router(table.revision).into(), acknowledgement));
     services.push((RESERVED.into(), service(Vec::new(), None)));
@@ -237,7 +298,9 @@ pub fn render(table: &Table, addresses: &Addresses, options: &Options) -> Render
         services: ByName::new(services),
     };
     let mut body = Vec::with_capacity(count * BYTES_OF_A_ROUTE);
-    serde_json::to_writer(&mut body, &Document { http }).expect("maps with string keys are JSON");
+    let tls = tls::of(&options.certificates);
+    let document = Document { http, tls };
+    serde_json::to_writer(&mut body, &document).expect("maps with string keys are JSON");
     Rendered {
         body,
         left_out: checked.left_out,

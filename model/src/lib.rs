@@ -4,6 +4,7 @@
 pub mod allocation;
 pub mod assignment;
 pub mod autoscale;
+pub mod certificate;
 pub mod claim;
 pub mod container;
 pub mod deployment;

@@ -180,6 +180,12 @@ impl Agent {
             credentials.clone(),
             shutdown.clone(),
         ));
+        let certificates = routes::Certificates::default();
+        tasks.spawn(
+            certificates
+                .clone()
+                .hand_on(net.clone(), status.clone(), shutdown.clone()),
+        );
         tasks.spawn(credentials::renew(
             credentials,
             servers.clone(),
@@ -272,6 +278,7 @@ impl Agent {
             outbox: outbox.clone(),
             down,
             logins: runtime.logins().clone(),
+            certificates,
             shells,
             witness,
             logs: Logs::new(runtime.clone(), places_now, servers.clone(), watcher),

@@ -65,6 +65,8 @@ pub struct Cluster {
     pub skep: Skep,
     /// The embedded ingress.
     pub ingress: SocketAddr,
+    /// The same under TLS.
+    pub https: SocketAddr,
     /// Admin endpoint of the data plane.
     pub net_admin: SocketAddr,
     /// Where the data plane asks for Traefik's API.

@@ -18,6 +18,7 @@ pub mod git;
 pub mod http;
 pub mod lab;
 pub mod load;
+pub mod pebble;
 pub mod pki;
 pub mod place;
 pub mod postgres;

@@ -8,6 +8,7 @@ pub(crate) mod audit;
 pub(crate) mod autoscale;
 pub(crate) mod backup;
 pub(crate) mod ca;
+pub(crate) mod certificates;
 pub(crate) mod context;
 pub(crate) mod cp;
 pub(crate) mod cron;
@@ -124,6 +125,7 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Rebalance(args) => rebalance::run(args, session).await,
         Command::Audit(args) => audit::run(args, session).await,
         Command::Pool(command) => pool::run(command, session).await,
+        Command::Certificates(command) => certificates::run(command, session).await,
         Command::Registry(command) => registry::run(command, session).await,
         Command::Volume(command) => volume::run(command, session).await,
         Command::Domains(args) => domains::run(args, session).await,

@@ -261,6 +261,12 @@ pub(crate) fn status(view: &StatusView) -> String {
             format!("broken: {} rows lost", view.history.dropped),
         ));
     }
+    let certificates = view.certificates;
+    if certificates.failing + certificates.ending > 0 {
+        let (failing, ending) = (certificates.failing, certificates.ending);
+        let text = format!("{failing} failing, {ending} near their end: skep certificates ls");
+        rows.push(("certificates", text));
+    }
     facts(&rows)
 }
 

@@ -1,5 +1,6 @@
 //! The server's side of its nodes: joining, sessions, uploads and logs passing through.
 
+mod certified;
 pub mod desired;
 pub mod elsewhere;
 pub mod fleet;

@@ -57,6 +57,8 @@ pub(super) struct Concern {
     pub(super) servers: bool,
     /// The logins at registries.
     pub(super) registries: bool,
+    /// Certificates, or what proves hosts to their issuer.
+    pub(super) certificates: bool,
 }
 
 impl Concern {
@@ -67,6 +69,7 @@ impl Concern {
         routes: true,
         servers: true,
         registries: true,
+        certificates: true,
     };
     /// Nothing.
     pub(super) const NONE: Self = Self {
@@ -75,6 +78,7 @@ impl Concern {
         routes: false,
         servers: false,
         registries: false,
+        certificates: false,
     };
 
     /// What the node itself is to do: this allocation, or what is not an allocation.
@@ -92,6 +96,7 @@ impl Concern {
         self.routes |= other.routes;
         self.servers |= other.servers;
         self.registries |= other.registries;
+        self.certificates |= other.certificates;
     }
 }
 
@@ -196,6 +201,7 @@ impl Notices {
                     Change::Routes => for_all.routes = true,
                     Change::Server(_) => for_all.servers = true,
                     Change::Registries => for_all.registries = true,
+                    Change::Certificates | Change::Challenges => for_all.certificates = true,
                     Change::Cluster => for_all = Concern::ALL,
                     _ => {}
                 }
@@ -222,6 +228,7 @@ impl Slot {
     fn wake(&self, concern: Concern) {
         let concern = Concern {
             routes: concern.routes && self.has_routes,
+            certificates: concern.certificates && self.has_routes,
             ..concern
         };
         if concern == Concern::NONE {

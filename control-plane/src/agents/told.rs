@@ -14,6 +14,7 @@ use skep_proto::v1;
 use skep_proto::v1::to_agent::Kind;
 use skep_state::{Cluster, State};
 
+use super::certified::Certified;
 use super::desired::{assignment, build_orders, desired_set, generation};
 use super::notices::{Concern, Touched};
 use super::service::Shared;
@@ -37,6 +38,7 @@ pub(super) struct Told {
     servers: Option<v1::ServerList>,
     /// When the logins at registries were said, as the state had them.
     registries: Option<Vec<Arc<RegistryLogin>>>,
+    certified: Certified,
 }
 
 impl Told {
@@ -55,6 +57,7 @@ impl Told {
             routes: None,
             servers: None,
             registries: None,
+            certified: Certified::default(),
         }
     }
 
@@ -88,6 +91,9 @@ impl Told {
             self.routes = Some(view.routes_revision());
             let table = shared.notices.routes(view, cluster.incarnation);
             all.push(Kind::Routes(v1::RouteTable::clone(&table)));
+        }
+        if concern.certificates && self.has_routes {
+            all.extend(self.certified.tell(view, &shared.secrets));
         }
         if concern.work {
             let touched = &concern.allocations;

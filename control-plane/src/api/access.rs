@@ -180,6 +180,10 @@ actions! {
     SetPool = "set_pool" write,
     /// Change as whom nodes pull from a registry.
     SetRegistry = "set_registry" write,
+    /// Upload, renew or remove a certificate of apps.
+    SetCertificate = "set_certificate" write,
+    /// Say who issues certificates for apps.
+    SetIssuer = "set_issuer" write,
     /// See volumes and their sizes.
     ReadVolumes = "read_volumes" read,
     /// Delete a volume or a snapshot.

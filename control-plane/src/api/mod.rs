@@ -7,6 +7,7 @@ mod app_logs;
 mod autoscale;
 mod backup;
 mod ca;
+mod certificates;
 mod deploy;
 mod deployment_logs;
 mod deployments;

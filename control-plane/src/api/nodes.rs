@@ -16,8 +16,8 @@ use super::error::Failure;
 use super::extract::{Body, Path, Query};
 use super::tokens::{ca_fingerprint, cluster};
 use super::types::{
-    AdminRequest, AdminState, AuditView, HistoryView, MetaRequest, MetaView, NodeCounts, NodeView,
-    NodesView, StatusView,
+    AdminRequest, AdminState, AuditView, CertificateCounts, HistoryView, MetaRequest, MetaView,
+    NodeCounts, NodeView, NodesView, StatusView,
 };
 use super::{App, Here, views};
 use crate::store::now_ms;
@@ -224,7 +224,19 @@ fn status_view(app: &App) -> Result<StatusView, Problem> {
             failures: history.failures,
             dropped: history.dropped,
         },
+        certificates: certificate_counts(&view),
     })
+}
+
+fn certificate_counts(view: &View) -> CertificateCounts {
+    let now_ms = now_ms();
+    let mut counts = CertificateCounts::default();
+    for it in view.certificates() {
+        counts.held += u32::from(it.material.is_some());
+        counts.failing += u32::from(it.failures > 0);
+        counts.ending += u32::from(it.is_ending(now_ms));
+    }
+    counts
 }
 
 /// The newest changes that were asked for, by whom, and how they went.

@@ -9,9 +9,9 @@ use utoipa_axum::routes;
 use super::access::{Action, protected, public};
 use super::{App, Document, Here};
 use super::{
-    allocations, app_logs, autoscale, backup, ca, deployment_logs, deployments, domains, health,
-    hooks, jobs, metrics, nodes, placement, rebalance, registries, rollouts, samples, servers,
-    services, settings, shells, tokens, uploads, variables, volumes,
+    allocations, app_logs, autoscale, backup, ca, certificates, deployment_logs, deployments,
+    domains, health, hooks, jobs, metrics, nodes, placement, rebalance, registries, rollouts,
+    samples, servers, services, settings, shells, tokens, uploads, variables, volumes,
 };
 
 /// Every route with what it asks of the caller: a route is registered by `protected` with its action
@@ -275,6 +275,30 @@ fn settings_routes(app: &App) -> OpenApiRouter<App> {
             app,
             Action::SetRegistry,
             routes!(registries::remove),
+        ))
+        .merge(certificate_routes(app))
+}
+
+fn certificate_routes(app: &App) -> OpenApiRouter<App> {
+    let set = Action::SetCertificate;
+    OpenApiRouter::new()
+        .routes(protected(
+            app,
+            Action::ReadCluster,
+            routes!(certificates::list),
+        ))
+        .routes(protected(app, set, routes!(certificates::put)))
+        .routes(protected(app, set, routes!(certificates::remove)))
+        .routes(protected(app, set, routes!(certificates::renew)))
+        .routes(protected(
+            app,
+            Action::SetIssuer,
+            routes!(certificates::put_issuer),
+        ))
+        .routes(protected(
+            app,
+            Action::SetIssuer,
+            routes!(certificates::remove_issuer),
         ))
 }
 

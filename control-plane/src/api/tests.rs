@@ -3,6 +3,7 @@
 mod access;
 mod autoscale;
 mod backup;
+mod certificates;
 mod cluster;
 mod deployments;
 mod domains;

@@ -3,6 +3,7 @@
 //! the difference; the feed only wakes it.
 
 mod autoscaling;
+mod certificates;
 mod claims;
 mod deployments;
 mod jobs;
@@ -76,6 +77,7 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) {
                 () = rebalancing::run(&parts, &term) => {}
                 () = witnessing::run(&parts) => {}
                 () = claims::run(&parts.store, &term) => {}
+                () = certificates::run(&parts, &term) => {}
                 _ = leadership.wait_for(|now| !now.is_leader) => tracing::info!("leadership lost: duties dropped"),
             }
             parts.witnesses.begin();
@@ -217,6 +219,8 @@ impl Duties {
                 | Change::Build(_)
                 | Change::Settings
                 | Change::Registries
+                | Change::Certificates
+                | Change::Challenges
                 | Change::Routes => {}
             }
         }

@@ -42,6 +42,10 @@ pub enum Change {
     Settings,
     /// Logins at registries changed.
     Registries,
+    /// Who issues certificates changed, or what is shown with them.
+    Certificates,
+    /// What proves to an issuer whose hosts are changed.
+    Challenges,
     /// The route table has a new revision.
     Routes,
 }

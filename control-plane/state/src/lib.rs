@@ -6,6 +6,7 @@
 
 mod answer;
 mod apply;
+mod certificates;
 mod change;
 mod claims;
 mod format;

@@ -7,6 +7,7 @@ use prost::encoding::{
     DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field,
 };
 use skep_model::allocation::Allocation;
+use skep_model::certificate::{Certificate, Challenge};
 use skep_model::claim::Claim;
 use skep_model::deployment::Deployment;
 use skep_model::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
@@ -121,6 +122,9 @@ mod tag {
     pub(super) const REBALANCE: u32 = 46;
     pub(super) const REGISTRIES: u32 = 50;
     pub(super) const CLAIMS: u32 = 110;
+    pub(super) const ISSUER: u32 = 120;
+    pub(super) const CERTIFICATES: u32 = 121;
+    pub(super) const CHALLENGES: u32 = 122;
 }
 
 /// Appends fields in the order of their numbers, as the whole message would be encoded.
@@ -209,6 +213,9 @@ impl State {
         }
         to.all::<_, v1::RegistryLogin>(tag::REGISTRIES, self.registries.values());
         to.all::<_, v1::Claim>(tag::CLAIMS, self.claims.values());
+        to.all::<_, v1::Issuer>(tag::ISSUER, self.issuer.iter());
+        to.all::<_, v1::Certificate>(tag::CERTIFICATES, self.certificates.values());
+        to.all::<_, v1::Challenge>(tag::CHALLENGES, self.challenges.values());
         to.out
     }
 
@@ -335,6 +342,17 @@ impl State {
             tag::CLAIMS => {
                 let claim: Claim = read::<v1::Claim, _>(field)?;
                 self.claims.insert(claim.host.clone(), Arc::new(claim));
+            }
+            tag::ISSUER => self.issuer = Some(Arc::new(read::<v1::Issuer, _>(field)?)),
+            tag::CERTIFICATES => {
+                let certificate: Certificate = read::<v1::Certificate, _>(field)?;
+                let kept = shared(old.certificates.get(&certificate.name), certificate);
+                self.certificates.insert(kept.name.clone(), kept);
+            }
+            tag::CHALLENGES => {
+                let challenge: Challenge = read::<v1::Challenge, _>(field)?;
+                self.challenges
+                    .insert(challenge.token.clone(), Arc::new(challenge));
             }
             tag::REBALANCE => self.rebalance = Arc::new(read::<v1::Rebalance, _>(field)?),
             tag::DISMISSED => {

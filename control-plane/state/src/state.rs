@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use skep_model::allocation::Allocation;
+use skep_model::certificate::{Certificate, Challenge, Issuer};
 use skep_model::claim::Claim;
 use skep_model::deployment::Deployment;
 use skep_model::id::{
@@ -99,6 +100,10 @@ pub struct State {
     pub(crate) pools: OrdMap<String, Arc<Pool>>,
     pub(crate) registries: OrdMap<String, Arc<RegistryLogin>>,
     pub(crate) claims: OrdMap<String, Arc<Claim>>,
+    pub(crate) issuer: Option<Arc<Issuer>>,
+    pub(crate) certificates: OrdMap<String, Arc<Certificate>>,
+    /// By token.
+    pub(crate) challenges: OrdMap<String, Arc<Challenge>>,
     // Indexes: derived from the maps above, rebuilt when a snapshot is read.
     pub(crate) names: Names,
     pub(crate) service_allocations: OrdSet<(ServiceId, AllocationId)>,

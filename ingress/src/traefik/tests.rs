@@ -32,6 +32,7 @@ fn options(entry_points: &[&str]) -> Options {
             .iter()
             .map(|entry| (*entry).to_owned())
             .collect(),
+        ..Options::default()
     }
 }
 
@@ -283,4 +284,54 @@ proptest! {
     fn names_do_not_collide(one in ".{0,6}", other in ".{0,6}") {
         prop_assert_eq!(one == other, router_name(&one) == router_name(&other));
     }
+}
+
+#[test]
+fn hosts_with_certificates_are_served_twice_and_authorities_led_to_the_ingress() {
+    let route = |host: &str| Route {
+        sleeps: false,
+        rules: None,
+        host: host.to_owned(),
+        path_prefix: "/".to_owned(),
+        service: skep_model::id::ServiceId::from_u128(1),
+        name: host.to_owned(),
+        backends: Vec::new(),
+    };
+    let table = Table {
+        revision: 7,
+        routes: ["a.example", "x.wild.example", "b.example"]
+            .map(route)
+            .into(),
+    };
+    let pair = |name: &str| Pair {
+        names: vec![name.to_owned()],
+        chain: "CHAIN".to_owned(),
+        key: "KEY".to_owned(),
+    };
+    let options = Options {
+        certificates: vec![pair("a.example"), pair("*.wild.example")],
+        proofs: "127.0.0.1:8080".parse().ok(),
+        ..Options::default()
+    };
+    let body: serde_json::Value =
+        serde_json::from_slice(&render_plain(&table, &options).body).expect("JSON");
+    let routers = body["http"]["routers"].as_object().expect("routers");
+    let encrypted = routers.iter().filter(|(_, it)| it["tls"].is_object());
+    let rules: Vec<_> = encrypted.map(|(_, it)| it["rule"].clone()).collect();
+    assert_eq!(rules, ["Host(`a.example`)", "Host(`x.wild.example`)"]);
+    let highest = routers.values().max_by_key(|it| it["priority"].as_u64());
+    let proofs = highest.expect("one");
+    assert_eq!(proofs["rule"], "PathPrefix(`/.well-known/acme-challenge/`)");
+    let service = proofs["service"].as_str().expect("a name");
+    let servers = &body["http"]["services"][service]["loadBalancer"]["servers"];
+    assert_eq!(servers[0]["url"], "http://127.0.0.1:8080");
+    let files = body["tls"]["certificates"].as_array().expect("a list");
+    assert_eq!(files.len(), 2);
+    assert_eq!(files[0]["certFile"], "CHAIN");
+    let without: serde_json::Value =
+        serde_json::from_slice(&render_plain(&table, &Options::default()).body).expect("JSON");
+    assert!(
+        without.get("tls").is_none(),
+        "an empty one would be refused"
+    );
 }

@@ -7,7 +7,8 @@ use skep_identity::grpc::channel_uds;
 use skep_identity::keypair::Credentials;
 use skep_proto::v1::net_client::NetClient;
 use skep_proto::v1::{
-    IngressReading, MeasureRequest, NetStatus, NodeCredentials, NodeTable, WatchRequest,
+    CertificateList, ChallengeList, IngressReading, MeasureRequest, NetStatus, NodeCredentials,
+    NodeTable, WatchRequest,
 };
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -92,6 +93,30 @@ impl Client {
             ca: own.ca_pem.clone(),
         };
         match timeout(WATCH_LIMIT, net.identify(message)).await {
+            Ok(answer) => answer.map(|_| ()),
+            Err(_) => Err(Status::deadline_exceeded("the data plane does not answer")),
+        }
+    }
+
+    /// Makes the data plane show these certificates, and no others of the cluster.
+    ///
+    /// # Errors
+    /// `Unavailable` or `DeadlineExceeded`: the process is away; `Unimplemented`: it is older.
+    pub(crate) async fn certify(&self, list: CertificateList) -> Result<(), Status> {
+        let mut net = self.net.clone();
+        match timeout(PUBLISH_LIMIT, net.certify(list)).await {
+            Ok(answer) => answer.map(|_| ()),
+            Err(_) => Err(Status::deadline_exceeded("the data plane does not answer")),
+        }
+    }
+
+    /// Makes the data plane answer these challenges, and no others.
+    ///
+    /// # Errors
+    /// As [`Client::certify`].
+    pub(crate) async fn challenge(&self, list: ChallengeList) -> Result<(), Status> {
+        let mut net = self.net.clone();
+        match timeout(WATCH_LIMIT, net.challenge(list)).await {
             Ok(answer) => answer.map(|_| ()),
             Err(_) => Err(Status::deadline_exceeded("the data plane does not answer")),
         }

@@ -6,6 +6,7 @@
 
 mod admin;
 mod certificates;
+mod certified;
 pub mod client;
 mod edge;
 mod handover;
@@ -145,6 +146,7 @@ struct Prepared {
     store: Store,
     last: Option<skep_proto::v1::NodeTable>,
     own: Option<skep_proto::v1::NodeCredentials>,
+    certificates: Option<skep_proto::v1::CertificateList>,
 }
 
 /// Where it listens.
@@ -191,7 +193,11 @@ pub async fn run(
         (endpoints.port(), options.traefik_api.is_some()),
         predecessor.subscribe(),
     );
-    let tables = Arc::new(tables);
+    let own_ingress = address_of("apps", options.ingress_addr, &sockets.apps)?;
+    let tables = Arc::new(tables.proving_at(own_ingress));
+    if let Some(list) = prepared.certificates {
+        tables.show(list);
+    }
     if let Some(last) = prepared.last {
         tables.restore(&last);
     }
@@ -403,7 +409,13 @@ fn check(options: &Options) -> Result<(), Error> {
 fn prepare(data_dir: PathBuf) -> Result<Prepared, Error> {
     let store = Store::open(data_dir)?;
     let (last, own) = (store.load(), store.identity());
-    Ok(Prepared { store, last, own })
+    let certificates = store.certificates();
+    Ok(Prepared {
+        store,
+        last,
+        own,
+        certificates,
+    })
 }
 
 async fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use futures_util::Stream;
 use skep_proto::v1::net_server::Net;
 use skep_proto::v1::{
-    Identified, IngressReading, MeasureRequest, NetStatus, NodeCredentials, NodeTable, Published,
-    WatchRequest,
+    CertificateList, Certified, ChallengeList, Challenged, Identified, IngressReading,
+    MeasureRequest, NetStatus, NodeCredentials, NodeTable, Published, WatchRequest,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -83,6 +83,27 @@ impl Net for Service {
             Ok(Err(error)) => Err(Status::invalid_argument(error.to_string())),
             Err(_) => Err(Status::internal("taking the table panicked")),
         }
+    }
+
+    async fn certify(
+        &self,
+        request: Request<CertificateList>,
+    ) -> Result<Response<Certified>, Status> {
+        let tables = Arc::clone(&self.tables);
+        let list = request.into_inner();
+        let taken = tokio::spawn(async move { tables.certify(list).await }).await;
+        match taken {
+            Ok(()) => Ok(Response::new(Certified {})),
+            Err(_) => Err(Status::internal("taking the certificates panicked")),
+        }
+    }
+
+    async fn challenge(
+        &self,
+        request: Request<ChallengeList>,
+    ) -> Result<Response<Challenged>, Status> {
+        self.tables.challenge(request.into_inner());
+        Ok(Response::new(Challenged {}))
     }
 
     async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {

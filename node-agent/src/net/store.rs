@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use prost::Message;
 use skep_identity::seal::{KEY_LEN, SealingKey};
 use skep_identity::{random, seal, secret_file};
-use skep_proto::v1::{NodeCredentials, NodeTable};
+use skep_proto::v1::{CertificateList, NodeCredentials, NodeTable};
 
 use super::MAX_TABLE_BYTES;
 
@@ -30,6 +30,11 @@ impl Kept for NodeTable {
 impl Kept for NodeCredentials {
     const FILE: &'static str = "identity";
     const CONTEXT: &'static str = "skep node identity 1";
+}
+
+impl Kept for CertificateList {
+    const FILE: &'static str = "certificates";
+    const CONTEXT: &'static str = "skep node certificates 1";
 }
 
 const KEY_FILE: &str = "table.key";
@@ -90,6 +95,19 @@ impl Store {
     /// Keeps who this node is.
     pub(super) fn save_identity(&self, own: &NodeCredentials) -> Result<(), secret_file::Error> {
         self.write(own)
+    }
+
+    /// The last certificates of the cluster; none: there are none that can be used.
+    pub(super) fn certificates(&self) -> Option<CertificateList> {
+        self.read_or_move()
+    }
+
+    /// Keeps certificates instead of the last ones.
+    pub(super) fn save_certificates(
+        &self,
+        list: &CertificateList,
+    ) -> Result<(), secret_file::Error> {
+        self.write(list)
     }
 
     fn read_or_move<M: Kept>(&self) -> Option<M> {
@@ -188,6 +206,22 @@ mod tests {
         open(&dir).save(&named).expect("saved");
         assert_eq!(open(&dir).load(), Some(named));
         let bytes = fs::read(dir.path().join("net/table")).expect("file");
+        assert!(!bytes.windows(6).any(|window| window == b"secret"));
+    }
+
+    #[test]
+    fn certificates_come_back_and_no_key_is_readable() {
+        let dir = tempfile::tempdir().expect("folder");
+        let list = CertificateList {
+            certificates: vec![skep_proto::v1::CertificateWithKey {
+                chain: "chain".to_owned(),
+                key: "secret".to_owned(),
+            }],
+        };
+        assert_eq!(open(&dir).certificates(), None);
+        open(&dir).save_certificates(&list).expect("saved");
+        assert_eq!(open(&dir).certificates(), Some(list));
+        let bytes = fs::read(dir.path().join("net/certificates")).expect("file");
         assert!(!bytes.windows(6).any(|window| window == b"secret"));
     }
 

@@ -2,7 +2,7 @@
 //! Traefik. Tables only go forward.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -12,12 +12,17 @@ use parking_lot::RwLock;
 use skep_identity::keypair::Credentials;
 use skep_identity::tls::LoadError;
 use skep_ingress::{Addresses, Backend, Ingress, Place, Route, Table, traefik};
+use skep_model::certificate::MAX_CHALLENGES;
 use skep_model::id::{AllocationId, NodeId, ServiceId};
 use skep_proto::convert::{id_bits, rules_in};
-use skep_proto::v1::{NodeBackend, NodeCredentials, NodeEndpoint, NodePeer, NodeRoute, NodeTable};
+use skep_proto::v1::{
+    CertificateList, ChallengeList, NodeBackend, NodeCredentials, NodeEndpoint, NodePeer,
+    NodeRoute, NodeTable,
+};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use zeroize::Zeroizing;
 
+use super::certified::Certified;
 use super::mesh::Mesh;
 use super::polls::Polls;
 use super::store::Store;
@@ -61,9 +66,9 @@ pub(super) struct Current {
 
 impl Current {
     /// Traefik's dynamic configuration.
-    fn traefik(&self, addresses: impl FnOnce() -> Addresses) -> Bytes {
+    fn traefik(&self, addresses: impl FnOnce() -> Addresses, certified: &Certified) -> Bytes {
         let render = || {
-            let options = traefik::Options::default();
+            let options = certified.options();
             let rendered = traefik::render(&self.table, &addresses(), &options);
             Bytes::from(rendered.body)
         };
@@ -95,6 +100,7 @@ pub(super) struct Tables {
     polls: parking_lot::Mutex<Polls>,
     fetched: watch::Sender<u64>,
     failures: AtomicU64,
+    certified: Certified,
 }
 
 impl Tables {
@@ -117,6 +123,55 @@ impl Tables {
             polls: parking_lot::Mutex::new(Polls::new(is_traefik_asked)),
             fetched: watch::Sender::new(0),
             failures: AtomicU64::new(0),
+            certified: Certified::default(),
+        }
+    }
+
+    /// Where this node's own ingress answers certificate authorities, also for Traefik.
+    pub(super) fn proving_at(mut self, ingress: SocketAddr) -> Self {
+        self.certified = Certified::new(ingress);
+        self
+    }
+
+    /// Shows these certificates from now on, and after a restart.
+    pub(super) async fn certify(&self, list: CertificateList) {
+        let _one_at_a_time = self.taking.lock().await;
+        self.show(list.clone());
+        let store = Arc::clone(&self.store);
+        let saved = tokio::task::spawn_blocking(move || store.save_certificates(&list)).await;
+        if let Ok(Err(error)) = saved {
+            let why = crate::error_chain(&error);
+            tracing::error!(%why, "certificates are shown and not on disk: after a restart older ones are until the agent speaks");
+        }
+    }
+
+    /// Shows these certificates from now on.
+    pub(super) fn show(&self, list: CertificateList) {
+        self.ingress
+            .set_cluster_certificates(self.certified.take(list));
+        self.render_anew();
+    }
+
+    /// Answers these challenges from now on.
+    pub(super) fn challenge(&self, list: ChallengeList) {
+        let challenges = list.challenges.into_iter().take(MAX_CHALLENGES);
+        let understood = challenges.filter_map(|message| message.try_into().ok());
+        self.ingress
+            .set_challenges(understood.collect(), list.has_issuer);
+        if self.certified.expect(list.has_issuer) {
+            self.render_anew();
+        }
+    }
+
+    /// What is told to Traefik besides the table has changed.
+    fn render_anew(&self) {
+        let mut current = self.current.write();
+        if let Some(now) = current.as_ref() {
+            let anew = Current {
+                table: now.table.clone(),
+                body: OnceLock::new(),
+            };
+            *current = Some(Arc::new(anew));
         }
     }
 
@@ -238,7 +293,8 @@ impl Tables {
             *newest = sequence.max(*newest);
             is_newer
         });
-        Some(current.traefik(|| self.ingress.addresses(self.endpoint_port)))
+        let addresses = || self.ingress.addresses(self.endpoint_port);
+        Some(current.traefik(addresses, &self.certified))
     }
 
     /// Traefik says that it uses the table of `sequence`.

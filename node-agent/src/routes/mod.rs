@@ -3,6 +3,7 @@
 //! and it is healthy here.
 
 mod book;
+mod certify;
 mod introduce;
 mod publish;
 
@@ -14,6 +15,7 @@ use skep_model::route::{Backend, RoutePeer};
 use skep_proto::convert::{id_bytes, rules_out};
 use skep_proto::v1;
 
+pub(crate) use certify::Certificates;
 pub(crate) use introduce::introduce;
 pub(crate) use publish::Publisher;
 

@@ -212,6 +212,8 @@ async fn take(session: &Session, message: v1::ToAgent) -> Result<Option<Storing>
             let all = list.registries.into_iter().take(MAX_REGISTRIES);
             session.logins.replace(all.map(Into::into));
         }
+        Some(Kind::Certificates(list)) => session.certificates.hear(list),
+        Some(Kind::Challenges(list)) => session.certificates.hear_challenges(list),
         Some(Kind::OpenShell(message)) => {
             // One that a newer server knows and this agent does not is no reason to end a session.
             match message.try_into() {

@@ -29,6 +29,7 @@ use crate::backoff::Backoff;
 use crate::logins::Logins;
 use crate::logs::Logs;
 use crate::metrics::Metrics;
+use crate::routes::Certificates;
 use crate::seat::Seat;
 use crate::servers::Servers;
 use crate::shell::Shells;
@@ -120,6 +121,8 @@ pub(crate) struct Session {
     pub(crate) logs: Logs,
     /// As whom to pull from registries.
     pub(crate) logins: Logins,
+    /// What the data plane is to show and to prove.
+    pub(crate) certificates: Certificates,
     /// Serves shells.
     pub(crate) shells: Shells,
     /// Knocks at other nodes.

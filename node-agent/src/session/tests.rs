@@ -195,6 +195,7 @@ async fn a_server_that_is_gone_is_left_for_the_next_one() {
     let _guard = stop.clone().drop_guard();
     let session = Session {
         logins: Default::default(),
+        certificates: Default::default(),
         servers: chosen.clone(),
         cluster: CLUSTER,
         outbox: outbox.clone(),

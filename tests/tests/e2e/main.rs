@@ -6,6 +6,7 @@ mod around;
 mod autoscale;
 mod backup;
 mod builds;
+mod certificates;
 mod clock;
 mod confine;
 mod crash;

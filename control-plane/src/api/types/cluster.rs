@@ -7,6 +7,7 @@ use skep_model::id::{ClusterId, NodeId};
 use skep_model::node::{Admin, Facts, NodeStatus};
 use utoipa::ToSchema;
 
+use super::CertificateCounts;
 use crate::history::AuditEntry;
 
 /// A node.
@@ -140,6 +141,9 @@ pub struct StatusView {
     pub ca_fingerprint: String,
     /// The history.
     pub history: HistoryView,
+    /// Certificates of apps.
+    #[serde(default)]
+    pub certificates: CertificateCounts,
 }
 
 /// The audit trail.

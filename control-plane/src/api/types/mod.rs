@@ -2,6 +2,7 @@
 
 mod autoscale;
 mod ca;
+mod certificate;
 mod cluster;
 mod deployment;
 mod domain;
@@ -21,6 +22,7 @@ mod volume;
 pub use crate::history::{AuditEntry, Event, EventKind};
 pub use autoscale::{AdviceView, AutoscaleView, MeasuredTarget, PushRequest, PushView};
 pub use ca::{CaPhase, CaStep, CaView, RotateCaRequest, TrustedCa, WaitingFor};
+pub use certificate::{CertificateCounts, CertificateRequest, CertificatesView, IssuerRequest};
 pub use cluster::{
     AdminRequest, AdminState, AuditView, HistoryView, MetaRequest, MetaView, NodeCounts, NodeView,
     NodesView, StatusView,

@@ -61,6 +61,15 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::TakeSeat(_) => ("take seat", LEVEL_SCHEDULING),
         Kind::PruneClaims(_) => ("prune claims", LEVEL_SCHEDULING),
         Kind::SetBaseDomain(_) => ("set base domain", LEVEL_SCHEDULING),
+        Kind::SetIssuer(_) => ("set issuer", LEVEL_SCHEDULING),
+        Kind::SetAcmeAccount(_) => ("set ACME account", LEVEL_SCHEDULING),
+        Kind::PutCertificate(_) => ("put certificate", LEVEL_SCHEDULING),
+        Kind::NoteCertificate(_) => ("note certificate", LEVEL_SCHEDULING),
+        Kind::RemoveCertificate(_) => ("remove certificate", LEVEL_SCHEDULING),
+        Kind::PutChallenges(_) => ("put challenges", LEVEL_SCHEDULING),
+        Kind::RemoveChallenges(_) => ("remove challenges", LEVEL_SCHEDULING),
+        Kind::ForgetAcmeAccount(_) => ("forget ACME account", LEVEL_SCHEDULING),
+        Kind::RenewCertificate(_) => ("renew certificate", LEVEL_SCHEDULING),
     }
 }
 

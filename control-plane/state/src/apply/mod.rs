@@ -1,6 +1,7 @@
 //! Commands applied to the state. Every rule that must hold whoever proposes is checked here; what
 //! is refused changes nothing.
 
+mod certificate;
 mod cluster;
 mod deployment;
 mod job;
@@ -277,6 +278,15 @@ impl Context<'_> {
             Kind::TakeSeat(message) => self.take_seat(&message),
             Kind::PruneClaims(_) => self.prune_claims(),
             Kind::SetBaseDomain(message) => self.set_base_domain(message),
+            Kind::SetIssuer(message) => self.set_issuer(message),
+            Kind::SetAcmeAccount(message) => self.set_acme_account(message),
+            Kind::PutCertificate(message) => self.put_certificate(message),
+            Kind::NoteCertificate(message) => self.note_certificate(message),
+            Kind::RemoveCertificate(message) => self.remove_certificate(&message),
+            Kind::PutChallenges(message) => self.put_challenges(message),
+            Kind::RemoveChallenges(message) => self.remove_challenges(&message),
+            Kind::ForgetAcmeAccount(message) => self.forget_acme_account(&message),
+            Kind::RenewCertificate(message) => self.renew_certificate(&message),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Exact effects of commands, and the laws that hold for any of them.
 
 mod autoscale;
+mod certificates;
 mod claim_laws;
 mod claims;
 mod deployments;

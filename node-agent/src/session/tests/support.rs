@@ -258,6 +258,7 @@ pub(super) fn world(held: Option<Generation>) -> World {
     );
     let session = Session {
         logins: Default::default(),
+        certificates: Default::default(),
         servers: servers.clone(),
         cluster: CLUSTER,
         outbox: outbox.clone(),

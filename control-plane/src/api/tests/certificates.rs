@@ -1,0 +1,96 @@
+//! Certificates of apps: uploaded, listed without their key, taken away; and who issues them.
+
+use super::*;
+
+fn pair(name: &str) -> (String, String) {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("made");
+    (made.cert.pem(), made.signing_key.serialize_pem())
+}
+
+#[tokio::test]
+async fn a_certificate_is_shown_without_its_key_and_taken_away() {
+    let server = Server::start().await;
+    let (chain, key) = pair("www.example.com");
+    let path = "/v1/certificates/www.example.com";
+    let set = server.put(path, json!({"chain": chain, "key": key})).await;
+    assert_eq!(set.status, 200, "{}", set.body);
+    assert_eq!(set.body["names"], json!(["www.example.com"]));
+    let listed = server.get("/v1/certificates").await.body;
+    assert_eq!(listed["certificates"][0]["source"], "uploaded");
+    assert_eq!(listed["issuer"], Value::Null);
+    for shown in [&set.body, &listed] {
+        assert!(!shown.to_string().contains("PRIVATE"), "{shown}");
+    }
+    let status = server.get("/v1/status").await.body;
+    assert_eq!(status["certificates"]["held"], 1);
+    let (_, strange) = pair("www.example.com");
+    for (chain, key, field) in [
+        (chain.as_str(), strange.as_str(), "key"),
+        ("", key.as_str(), "chain"),
+        (chain.as_str(), "", "key"),
+    ] {
+        let odd = server.put(path, json!({"chain": chain, "key": key})).await;
+        assert_problem(&odd, 400, "invalid", Some(field));
+    }
+    let odd = server
+        .put(
+            "/v1/certificates/UPPER",
+            json!({"chain": chain, "key": key}),
+        )
+        .await;
+    assert_problem(&odd, 400, "invalid", Some("name"));
+    let renewed = server
+        .call(Method::POST, &format!("{path}/renew"), Value::Null)
+        .await;
+    assert_problem(&renewed, 409, "conflict", Some("name"));
+    assert_eq!(
+        server.call(Method::DELETE, path, Value::Null).await.status,
+        204
+    );
+    let gone = server.call(Method::DELETE, path, Value::Null).await;
+    assert_problem(&gone, 404, "not_found", Some("name"));
+}
+
+#[tokio::test]
+async fn an_issuer_is_set_by_who_agrees_to_its_terms_and_its_secret_is_never_shown() {
+    let server = Server::start().await;
+    let path = "/v1/issuer";
+    let issuer = |with: Value| {
+        let mut body = json!({
+            "directory": "https://ca.example/dir", "contact": "ops@example.com",
+            "terms_agreed": true, "challenge": "http-01",
+        });
+        let body_fields = body.as_object_mut().expect("an object");
+        body_fields.extend(with.as_object().expect("an object").clone());
+        body
+    };
+    for (with, field) in [
+        (json!({"terms_agreed": false}), "terms_agreed"),
+        (json!({"directory": "http://ca.example"}), "directory"),
+        (json!({"contact": "nobody"}), "contact"),
+        (json!({"root": "none"}), "root"),
+        (json!({"eab_key_id": "k"}), "eab_key_id"),
+        (json!({"eab_key_id": "k", "eab_hmac": "%"}), "eab_hmac"),
+    ] {
+        let odd = server.put(path, issuer(with)).await;
+        assert_problem(&odd, 400, "invalid", Some(field));
+    }
+    let eab = json!({"eab_key_id": "k1", "eab_hmac": "c2VjcmV0LWtleQ"});
+    let set = server.put(path, issuer(eab.clone())).await;
+    assert_eq!(set.status, 200, "{}", set.body);
+    assert_eq!(set.body["binding"], "k1");
+    let stored = |server: &Server| {
+        let view = server.context.store.view();
+        view.issuer().expect("set").binding.clone()
+    };
+    let first = stored(&server);
+    server.put(path, issuer(eab)).await;
+    assert_eq!(stored(&server), first, "said again it is the same");
+    let listed = server.get("/v1/certificates").await.body;
+    assert_eq!(listed["issuer"]["directory"], "https://ca.example/dir");
+    assert!(!listed.to_string().contains("c2VjcmV0"), "{listed}");
+    let gone = server.call(Method::DELETE, path, Value::Null).await;
+    assert_eq!(gone.status, 204);
+    let listed = server.get("/v1/certificates").await.body;
+    assert_eq!(listed["issuer"], Value::Null);
+}

@@ -1,0 +1,57 @@
+//! Which certificates there are, and for which hosts some are wanted: everything follows from the state.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use skep_model::certificate::{Certificate, Challenge, Due, Issuer, decide, is_certifiable};
+
+use crate::state::State;
+
+impl State {
+    /// Who issues certificates for apps; none: nobody.
+    pub fn issuer(&self) -> Option<&Arc<Issuer>> {
+        self.issuer.as_ref()
+    }
+
+    /// Every certificate, by name; those that could not be had yet included.
+    pub fn certificates(&self) -> impl Iterator<Item = &Arc<Certificate>> {
+        self.certificates.values()
+    }
+
+    /// One of them.
+    pub fn certificate(&self, name: &str) -> Option<&Arc<Certificate>> {
+        self.certificates.get(name)
+    }
+
+    /// What is to be proved to the issuer just now.
+    pub fn challenges(&self) -> impl Iterator<Item = &Arc<Challenge>> {
+        self.challenges.values()
+    }
+
+    /// Hosts at which services answer, and that an issuer can be asked for.
+    pub fn certifiable_hosts(&self) -> BTreeSet<String> {
+        let routed = self.services.values();
+        let routed =
+            routed.filter(|it| it.spec.is_routed() && !it.removing && it.target().is_some());
+        let hosts = routed.flat_map(|service| {
+            let own = service.spec.hosts().into_iter().map(str::to_owned);
+            own.chain(std::iter::once(self.host_of(service)))
+        });
+        hosts.filter(|host| is_certifiable(host)).collect()
+    }
+
+    /// What is to be ordered and forgotten at `now_ms`; nothing while nobody issues.
+    pub fn due_certificates(&self, now_ms: u64) -> Due {
+        let Some(issuer) = &self.issuer else {
+            return Due::default();
+        };
+        let wanted = self.certifiable_hosts();
+        // A host that was given up may come back within its time.
+        let kept = self.claims.keys().cloned().collect();
+        let have = self
+            .certificates
+            .iter()
+            .map(|(name, it)| (name.as_str(), &**it));
+        decide(&wanted, &kept, have, (&issuer.directory, now_ms))
+    }
+}

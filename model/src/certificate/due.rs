@@ -1,0 +1,279 @@
+//! Which certificates are due: from what is wanted, what there is and the time. The same answer whoever asks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Certificate, Source};
+
+/// Renewed when two thirds of the life are over (what the authorities recommend), later by up to 1/20 of it:
+/// what was issued in one hour is not renewed in one hour.
+const JITTER_PARTS: u64 = 20;
+/// Pause after the first failure, ms; doubles.
+const FIRST_PAUSE_MS: u64 = 60_000;
+/// Longest pause, ms: authorities allow five failures of a host in an hour, and forget within one.
+const LAST_PAUSE_MS: u64 = 12 * 3_600_000;
+/// Ends of names that no public authority issues for, and that lead nowhere from outside.
+const PRIVATE: [&str; 6] = ["localhost", "local", "internal", "invalid", "onion", "arpa"];
+
+/// What there is, by name.
+pub type Entry<'a> = (&'a str, &'a Certificate);
+
+/// What is to be done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Due {
+    /// Hosts to order a certificate for, the most urgent first.
+    pub order: Vec<String>,
+    /// Certificates of hosts that nobody has any more.
+    pub forget: Vec<String>,
+    /// When time alone makes the next one due, ms since the epoch.
+    pub wake_ms: Option<u64>,
+}
+
+/// Whether an issuer could be asked for this host by way of its ingress.
+pub fn is_certifiable(host: &str) -> bool {
+    let Some((rest, last)) = host.rsplit_once('.') else {
+        return false;
+    };
+    let is_number = last.bytes().all(|b| b.is_ascii_digit());
+    !rest.is_empty() && !is_number && !host.starts_with("*.") && !PRIVATE.contains(&last)
+}
+
+/// When a certificate is renewed.
+pub fn renew_ms(name: &str, not_before_ms: u64, not_after_ms: u64) -> u64 {
+    let life = not_after_ms.saturating_sub(not_before_ms);
+    let two_thirds = not_before_ms.saturating_add(life / 3 * 2);
+    let span = life / JITTER_PARTS;
+    let jitter = hash(name, not_before_ms) % span.max(1);
+    two_thirds.saturating_add(jitter)
+}
+
+/// How long is waited after so many failures of this host, in ms; from 3/4 of a pause to all of it.
+pub fn backoff_ms(name: &str, failures: u32) -> u64 {
+    let doublings = failures.saturating_sub(1).min(20);
+    let pause = (FIRST_PAUSE_MS << doublings).min(LAST_PAUSE_MS);
+    pause - hash(name, u64::from(failures)) % (pause / 4)
+}
+
+/// When another one is asked for.
+pub(super) fn attempt_ms(certificate: &Certificate) -> u64 {
+    let Some(material) = &certificate.material else {
+        return certificate.next_ms;
+    };
+    let due = match certificate.is_asked {
+        true => 0,
+        false => renew_ms(
+            &certificate.name,
+            material.not_before_ms,
+            material.not_after_ms,
+        ),
+    };
+    due.max(certificate.next_ms)
+}
+
+/// Compares the hosts that are `wanted` under `directory` with what there is. `kept` are hosts that somebody
+/// has, with or without a route.
+pub fn decide<'a>(
+    wanted: &BTreeSet<String>,
+    kept: &BTreeSet<String>,
+    have: impl Iterator<Item = Entry<'a>>,
+    (directory, now_ms): (&str, u64),
+) -> Due {
+    let have: BTreeMap<&str, &Certificate> = have.collect();
+    let uploads = have.values().filter(|it| it.source == Source::Uploaded);
+    let by_hand: BTreeSet<&str> = uploads
+        .filter_map(|it| it.material.as_ref())
+        .filter(|material| material.not_after_ms > now_ms)
+        .flat_map(|material| &material.names)
+        .map(String::as_str)
+        .collect();
+    let has_upload = |host: &str| {
+        let parent = host
+            .split_once('.')
+            .map(|(_, parent)| format!("*.{parent}"));
+        by_hand.contains(host) || parent.is_some_and(|parent| by_hand.contains(&*parent))
+    };
+    let mut due = Due::default();
+    let mut order = Vec::new();
+    for host in wanted.iter().filter(|host| !has_upload(host)) {
+        let (at_ms, ends_ms) = match have.get(host.as_str()) {
+            None => (0, 0),
+            // Another issuer than the one that is asked now: as soon as may be.
+            Some(it) if it.material.is_some() && it.directory != directory => (
+                it.next_ms,
+                it.material.as_ref().map_or(0, |it| it.not_after_ms),
+            ),
+            Some(it) => (
+                attempt_ms(it),
+                it.material.as_ref().map_or(0, |it| it.not_after_ms),
+            ),
+        };
+        match at_ms <= now_ms {
+            true => order.push((ends_ms, host.clone())),
+            false => due.wake_ms = Some(due.wake_ms.map_or(at_ms, |old| old.min(at_ms))),
+        }
+    }
+    order.sort();
+    due.order = order.into_iter().map(|(_, host)| host).collect();
+    let issued = have.values().filter(|it| it.source == Source::Acme);
+    let gone = issued.filter(|it| !kept.contains(&it.name) && !wanted.contains(&it.name));
+    due.forget = gone.map(|it| it.name.clone()).collect();
+    due
+}
+
+/// FNV-1a: spreads names, proves nothing.
+fn hash(name: &str, salt: u64) -> u64 {
+    let bytes = name.bytes().chain(salt.to_be_bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificate::Material;
+    use crate::variable::Sealed;
+
+    const DAY_MS: u64 = 86_400_000;
+    const CA: &str = "https://ca.example/dir";
+
+    fn set(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn issued(name: &str, source: Source, names: &[&str]) -> Certificate {
+        let material = Material {
+            chain_pem: String::new(),
+            key: Sealed(Vec::new()),
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            not_before_ms: 0,
+            not_after_ms: 90 * DAY_MS,
+            serial: String::new(),
+            issuer: String::new(),
+        };
+        Certificate {
+            source,
+            material: Some(material),
+            directory: CA.to_owned(),
+            ..Certificate::wanted(name)
+        }
+    }
+
+    fn asked(wanted: &[&str], have: &[Certificate], now_ms: u64) -> Due {
+        let entries = have.iter().map(|it| (it.name.as_str(), it));
+        decide(&set(wanted), &set(wanted), entries, (CA, now_ms))
+    }
+
+    #[test]
+    fn one_is_due_at_two_thirds_of_its_life_and_never_all_at_once() {
+        let have = ["a.example", "b.example"].map(|name| issued(name, Source::Acme, &[name]));
+        let names = ["a.example", "b.example"];
+        let early = asked(&names, &have, 59 * DAY_MS);
+        assert_eq!(early.order, [""; 0]);
+        let at = early.wake_ms.expect("one is next");
+        assert!((60 * DAY_MS..65 * DAY_MS).contains(&at), "{at}");
+        assert_eq!(
+            asked(&names, &have, at).order.len(),
+            1,
+            "the other is later"
+        );
+        let late = asked(&names, &have, 65 * DAY_MS);
+        assert_eq!((late.order.len(), late.wake_ms), (2, None));
+        assert_eq!(late, asked(&names, &have, 65 * DAY_MS));
+    }
+
+    #[test]
+    fn what_is_missing_comes_first_and_after_a_failure_waits_its_time() {
+        let mut failed = Certificate::wanted("a.example");
+        failed.failures = 1;
+        failed.next_ms = 5_000;
+        let old = issued("z.example", Source::Acme, &["z.example"]);
+        let have = [failed, old];
+        let names = ["a.example", "b.example", "z.example"];
+        let due = asked(&names, &have, 4_000);
+        assert_eq!(due.order, ["b.example"]);
+        assert_eq!(due.wake_ms, Some(5_000));
+        let due = asked(&names, &have, 80 * DAY_MS);
+        assert_eq!(due.order, ["a.example", "b.example", "z.example"]);
+    }
+
+    #[test]
+    fn an_upload_that_holds_stands_for_its_names() {
+        let exact = issued("mine", Source::Uploaded, &["a.example", "*.b.example"]);
+        let names = ["a.example", "x.b.example", "x.y.b.example"];
+        let due = asked(&names, std::slice::from_ref(&exact), DAY_MS);
+        assert_eq!(due.order, ["x.y.b.example"]);
+        assert_eq!(due.forget, [""; 0], "an operator's is never forgotten");
+        let over = asked(&names, &[exact], 90 * DAY_MS);
+        assert_eq!(over.order.len(), 3);
+    }
+
+    #[test]
+    fn another_issuer_or_a_person_asks_anew_and_a_host_that_nobody_has_is_forgotten() {
+        let mut have = issued("a.example", Source::Acme, &["a.example"]);
+        let entry = |it: &Certificate| {
+            decide(
+                &set(&["a.example"]),
+                &BTreeSet::new(),
+                std::iter::once(("a.example", it)),
+                ("https://other.example/dir", DAY_MS),
+            )
+        };
+        assert_eq!(entry(&have).order, ["a.example"]);
+        have.next_ms = 2 * DAY_MS;
+        assert_eq!(
+            entry(&have).order,
+            [""; 0],
+            "a failure is waited for all the same"
+        );
+        have.next_ms = 0;
+        have.is_asked = true;
+        assert_eq!(
+            asked(&["a.example"], std::slice::from_ref(&have), DAY_MS).order,
+            ["a.example"]
+        );
+        let kept = decide(
+            &set(&[]),
+            &set(&["a.example"]),
+            std::iter::once(("a.example", &have)),
+            (CA, 0),
+        );
+        assert_eq!(kept, Due::default());
+        let gone = decide(
+            &set(&[]),
+            &set(&[]),
+            std::iter::once(("a.example", &have)),
+            (CA, 0),
+        );
+        assert_eq!(gone.forget, ["a.example"]);
+    }
+
+    #[test]
+    fn pauses_grow_to_half_a_day() {
+        let pauses: Vec<u64> = (1..40)
+            .map(|failures| backoff_ms("a.example", failures))
+            .collect();
+        assert!((45_000..=60_000).contains(&pauses[0]), "{}", pauses[0]);
+        assert!((90_000..=120_000).contains(&pauses[1]));
+        assert!(pauses[38] <= LAST_PAUSE_MS && pauses[38] >= LAST_PAUSE_MS / 4 * 3);
+        assert_ne!(backoff_ms("a.example", 5), backoff_ms("b.example", 5));
+    }
+
+    #[test]
+    fn public_names_alone_are_asked_for() {
+        for good in ["a.example", "a.b.example.com", "xn--4ca.example"] {
+            assert!(is_certifiable(good), "{good}");
+        }
+        for bad in [
+            "",
+            "a",
+            ".com",
+            "*.example.com",
+            "web.localhost",
+            "a.internal",
+            "10.0.0.1",
+            "a.local",
+        ] {
+            assert!(!is_certifiable(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The cluster's certificates on this node: read for the ingress, kept for Traefik.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use parking_lot::RwLock;
+use skep_ingress::{Certificate, traefik};
+use skep_model::certificate::MAX_CERTIFICATES;
+use skep_proto::v1::CertificateList;
+
+use crate::error_chain;
+
+/// What Traefik is told besides the table.
+#[derive(Debug, Default)]
+pub(super) struct Certified {
+    options: RwLock<traefik::Options>,
+    /// Where the ingress of this node answers; none: nowhere.
+    ingress: Option<SocketAddr>,
+}
+
+impl Certified {
+    /// Nothing yet; `ingress` is where apps are served.
+    pub(super) fn new(ingress: SocketAddr) -> Self {
+        Self {
+            options: RwLock::default(),
+            ingress: Some(SocketAddr::new(reachable(ingress), ingress.port())),
+        }
+    }
+
+    /// Reads certificates and keeps those that can be shown; of the others a word in the log.
+    pub(super) fn take(&self, list: CertificateList) -> Vec<Certificate> {
+        let (mut read, mut pairs) = (Vec::new(), Vec::new());
+        for it in list.certificates.into_iter().take(MAX_CERTIFICATES) {
+            match Certificate::from_pem(it.chain.as_bytes(), it.key.as_bytes()) {
+                Ok(certificate) => {
+                    pairs.push(traefik::Pair {
+                        names: certificate.names().to_vec(),
+                        chain: it.chain,
+                        key: it.key,
+                    });
+                    read.push(certificate);
+                }
+                Err(error) => {
+                    let why = error_chain(&error);
+                    tracing::error!(%why, "a certificate of the cluster cannot be shown");
+                }
+            }
+        }
+        self.options.write().certificates = pairs;
+        read
+    }
+
+    /// Whether authorities may ask; true: that is new.
+    pub(super) fn expect(&self, has_issuer: bool) -> bool {
+        let proofs = self.ingress.filter(|_| has_issuer);
+        let before = std::mem::replace(&mut self.options.write().proofs, proofs);
+        before != proofs
+    }
+
+    /// For Traefik.
+    pub(super) fn options(&self) -> traefik::Options {
+        self.options.read().clone()
+    }
+}
+
+/// Where Traefik, on the same machine, reaches what listens on all addresses.
+fn reachable(ingress: SocketAddr) -> std::net::IpAddr {
+    match ingress.ip() {
+        ip if !ip.is_unspecified() => ip,
+        std::net::IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        std::net::IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use skep_proto::v1::CertificateWithKey;
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_shown_costs_itself_alone_and_traefik_hears_of_the_rest() {
+        let certified = Certified::new("0.0.0.0:8080".parse().expect("an address"));
+        let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).expect("made");
+        let good = CertificateWithKey {
+            chain: made.cert.pem(),
+            key: made.signing_key.serialize_pem(),
+        };
+        let bad = CertificateWithKey {
+            key: "none".to_owned(),
+            ..good.clone()
+        };
+        let list = CertificateList {
+            certificates: vec![bad, good],
+        };
+        let read = certified.take(list);
+        assert_eq!(read.len(), 1);
+        assert!(certified.expect(true) && !certified.expect(true));
+        let options = certified.options();
+        assert_eq!(options.certificates[0].names, ["a.example"]);
+        assert_eq!(options.proofs, "127.0.0.1:8080".parse().ok());
+        assert!(!format!("{options:?}").contains("PRIVATE KEY"));
+    }
+}

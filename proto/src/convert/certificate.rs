@@ -1,0 +1,124 @@
+//! Certificates of apps, their issuer, and what proves to it whose hosts are.
+
+use skep_model::certificate::{
+    Binding, Certificate, Challenge, ChallengeKind, Issuer, Material, Source,
+};
+use skep_model::variable::Sealed;
+
+use super::{Error, enum_number, enum_value};
+use crate::v1;
+
+impl From<&Issuer> for v1::Issuer {
+    fn from(issuer: &Issuer) -> Self {
+        let binding = issuer.binding.clone();
+        let (binding_key_id, hmac) = binding.map(|it| (it.key_id, it.hmac.0)).unwrap_or_default();
+        Self {
+            directory: issuer.directory.clone(),
+            contact: issuer.contact.clone(),
+            root_pem: issuer.root_pem.clone(),
+            binding_key_id,
+            binding_sealed_hmac: hmac,
+            challenge: enum_number(&ChallengeKind::ALL, &issuer.challenge),
+            sealed_account: issuer.account.clone().map(|it| it.0).unwrap_or_default(),
+            changed_ms: issuer.changed_ms,
+        }
+    }
+}
+
+impl TryFrom<v1::Issuer> for Issuer {
+    type Error = Error;
+
+    fn try_from(message: v1::Issuer) -> Result<Self, Error> {
+        let has_binding = !message.binding_key_id.is_empty();
+        let has_account = !message.sealed_account.is_empty();
+        Ok(Self {
+            directory: message.directory,
+            contact: message.contact,
+            root_pem: message.root_pem,
+            binding: has_binding.then(|| Binding {
+                key_id: message.binding_key_id,
+                hmac: Sealed(message.binding_sealed_hmac),
+            }),
+            challenge: enum_value("challenge", &ChallengeKind::ALL, message.challenge)?,
+            account: has_account.then(|| Sealed(message.sealed_account)),
+            changed_ms: message.changed_ms,
+        })
+    }
+}
+
+impl From<&Certificate> for v1::Certificate {
+    fn from(certificate: &Certificate) -> Self {
+        let shown = certificate.material.as_ref().map(|it| Self {
+            chain_pem: it.chain_pem.clone(),
+            sealed_key: it.key.0.clone(),
+            names: it.names.clone(),
+            not_before_ms: it.not_before_ms,
+            not_after_ms: it.not_after_ms,
+            serial: it.serial.clone(),
+            issuer: it.issuer.clone(),
+            ..Self::default()
+        });
+        Self {
+            name: certificate.name.clone(),
+            source: enum_number(&Source::ALL, &certificate.source),
+            directory: certificate.directory.clone(),
+            problem: certificate.problem.clone(),
+            failures: certificate.failures,
+            next_ms: certificate.next_ms,
+            is_asked: certificate.is_asked,
+            ..shown.unwrap_or_default()
+        }
+    }
+}
+
+impl TryFrom<v1::Certificate> for Certificate {
+    type Error = Error;
+
+    fn try_from(message: v1::Certificate) -> Result<Self, Error> {
+        let has_material = !message.chain_pem.is_empty();
+        Ok(Self {
+            name: message.name,
+            source: enum_value("source", &Source::ALL, message.source)?,
+            material: has_material.then(|| Material {
+                chain_pem: message.chain_pem,
+                key: Sealed(message.sealed_key),
+                names: message.names,
+                not_before_ms: message.not_before_ms,
+                not_after_ms: message.not_after_ms,
+                serial: message.serial,
+                issuer: message.issuer,
+            }),
+            directory: message.directory,
+            problem: message.problem,
+            failures: message.failures,
+            next_ms: message.next_ms,
+            is_asked: message.is_asked,
+        })
+    }
+}
+
+impl From<&Challenge> for v1::Challenge {
+    fn from(challenge: &Challenge) -> Self {
+        Self {
+            kind: enum_number(&ChallengeKind::ALL, &challenge.kind),
+            host: challenge.host.clone(),
+            token: challenge.token.clone(),
+            key_authorization: challenge.key_authorization.clone(),
+            expires_ms: challenge.expires_ms,
+        }
+    }
+}
+
+impl TryFrom<v1::Challenge> for Challenge {
+    type Error = Error;
+
+    fn try_from(message: v1::Challenge) -> Result<Self, Error> {
+        Ok(Self {
+            kind: enum_value("kind", &ChallengeKind::ALL, message.kind)?,
+            host: message.host,
+            token: message.token,
+            key_authorization: message.key_authorization,
+            expires_ms: message.expires_ms,
+        })
+    }
+}

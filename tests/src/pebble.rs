@@ -1,0 +1,179 @@
+//! Pebble, the certificate authority that Let's Encrypt made for tests (Debian's `pebble`), with the resolver that comes
+//! with it: every host leads to this machine. It refuses good nonces now and then, and looks at proofs for real.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::json;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::pki::Pki;
+use crate::process::Process;
+use crate::{http, place, tls, wait};
+
+/// From start to answering.
+const START: Duration = Duration::from_secs(30);
+/// A handshake.
+const SHAKE: Duration = Duration::from_secs(5);
+/// Of each hundred good nonces so many are refused: clients have to try again.
+const BAD_NONCES: &str = "20";
+
+/// A running authority.
+pub struct Pebble {
+    authority: Process,
+    resolver: Process,
+    /// URL of its directory.
+    pub directory: String,
+    /// Proves who answers there.
+    pub root: PathBuf,
+    management: SocketAddr,
+    resolver_management: SocketAddr,
+    trusted: String,
+}
+
+impl Pebble {
+    /// Starts one that looks at proofs on these ports; its files go to `dir`.
+    ///
+    /// # Errors
+    /// It cannot be run or does not start.
+    pub async fn start(dir: &Path, http_port: u16, tls_port: u16) -> Result<Self> {
+        std::fs::create_dir_all(dir)?;
+        let pki = Pki::make(dir, IpAddr::V4(Ipv4Addr::LOCALHOST))?;
+        let [address, management, dns, resolver_management] = [
+            place::free_address()?,
+            place::free_address()?,
+            place::free_address()?,
+            place::free_address()?,
+        ];
+        let config = json!({ "pebble": {
+            "listenAddress": address.to_string(),
+            "managementListenAddress": management.to_string(),
+            "certificate": pki.certificate,
+            "privateKey": pki.key,
+            "httpPort": http_port,
+            "tlsPort": tls_port,
+        }});
+        let file = dir.join("pebble.json");
+        std::fs::write(&file, config.to_string())?;
+        let resolver = Process::new(
+            "pebble-challtestsrv",
+            Path::new("/usr/bin/pebble-challtestsrv"),
+            dir.join("resolver.log"),
+        );
+        let resolver = resolver.args([
+            "-defaultIPv4".to_owned(),
+            "127.0.0.1".to_owned(),
+            "-defaultIPv6=".to_owned(),
+            format!("-dns01={dns}"),
+            "-http01=".to_owned(),
+            "-https01=".to_owned(),
+            "-tlsalpn01=".to_owned(),
+            format!("-management={resolver_management}"),
+        ]);
+        let authority = Process::new(
+            "pebble",
+            Path::new("/usr/bin/pebble"),
+            dir.join("pebble.log"),
+        );
+        let authority = authority
+            .args([
+                "-config".to_owned(),
+                file.display().to_string(),
+                format!("-dnsserver={dns}"),
+            ])
+            .env("PEBBLE_VA_NOSLEEP", "1")
+            .env("PEBBLE_AUTHZREUSE", "0")
+            .env("PEBBLE_WFE_NONCEREJECT", BAD_NONCES);
+        resolver.start().await?;
+        authority.start().await?;
+        let mut pebble = Self {
+            authority,
+            resolver,
+            directory: format!("https://{address}/dir"),
+            trusted: std::fs::read_to_string(&pki.ca)?,
+            root: pki.ca,
+            management,
+            resolver_management,
+        };
+        let issues_under = wait::until_ok("Pebble", START, async || pebble.issues_under().await);
+        pebble.trusted = issues_under.await.with_context(|| pebble.authority.log())?;
+        Ok(pebble)
+    }
+
+    /// The root of what it issues: another one in each of its lives.
+    async fn issues_under(&self) -> Result<String> {
+        let config = tls::client(&self.trusted, None, b"http/1.1")?;
+        let request = Request::get("/roots/0")
+            .header("host", "localhost")
+            .body(Full::default())?;
+        let answer = http::send_over(self.management, Some(config), request).await?;
+        if answer.status != 200 {
+            bail!("/roots/0 answers {}", answer.status);
+        }
+        Ok(answer.text())
+    }
+
+    /// Where it finds `host` from now on.
+    ///
+    /// # Errors
+    /// Its resolver does not answer.
+    pub async fn resolve(&self, host: &str, address: Ipv4Addr) -> Result<()> {
+        let body = json!({ "host": host, "addresses": [address.to_string()] });
+        let body = Bytes::from(body.to_string());
+        let answer = http::post(self.resolver_management, "localhost", "/add-a", body).await?;
+        if answer.status != 200 {
+            bail!("the resolver answers {}", answer.status);
+        }
+        Ok(())
+    }
+
+    /// Shakes hands at `address` as a browser that trusts this authority alone; tells the certificate's digits.
+    ///
+    /// # Errors
+    /// No certificate for `host` of this authority is shown there.
+    pub async fn trusts(&self, address: SocketAddr, host: &str) -> Result<Vec<u8>> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(self.trusted.as_bytes()) {
+            roots.add(certificate?)?;
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from(host.to_owned())?;
+        let shaken = async {
+            let stream = TcpStream::connect(address).await?;
+            let connector = TlsConnector::from(Arc::new(config));
+            let stream = connector.connect(name, stream).await?;
+            let shown = stream.get_ref().1.peer_certificates();
+            let leaf = shown.and_then(<[_]>::first).context("a certificate")?;
+            Ok(leaf.to_vec())
+        };
+        tokio::time::timeout(SHAKE, shaken).await?
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        self.authority.log()
+    }
+
+    /// Ends both.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub async fn stop(&self) -> Result<()> {
+        self.authority.kill().await?;
+        self.resolver.kill().await
+    }
+}
