@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::Request;
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
-use http::Request;
 use http_body_util::Full;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -128,11 +128,14 @@ impl Pebble {
     /// # Errors
     /// Its resolver does not answer.
     pub async fn resolve(&self, host: &str, address: Ipv4Addr) -> Result<()> {
-        let body = json!({ "host": host, "addresses": [address.to_string()] });
-        let body = Bytes::from(body.to_string());
-        let answer = http::post(self.resolver_management, "localhost", "/add-a", body).await?;
-        if answer.status != 200 {
-            bail!("the resolver answers {}", answer.status);
+        let set = json!({ "host": host, "addresses": [address.to_string()] });
+        // Addresses are added to those that it has.
+        for (path, body) in [("/clear-a", json!({ "host": host })), ("/add-a", set)] {
+            let body = Bytes::from(body.to_string());
+            let answer = http::post(self.resolver_management, "localhost", path, body).await?;
+            if answer.status != 200 {
+                bail!("the resolver answers {} at {path}", answer.status);
+            }
         }
         Ok(())
     }
