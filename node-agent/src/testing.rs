@@ -47,6 +47,7 @@ pub(crate) fn assignment(id: u128) -> Assignment {
         container: Container::default(),
         hooks: Hooks::default(),
         image_peers: Vec::new(),
+        network: None,
     }
 }
 

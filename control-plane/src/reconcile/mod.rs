@@ -217,7 +217,8 @@ impl Duties {
                 | Change::Build(_)
                 | Change::Settings
                 | Change::Registries
-                | Change::Routes => {}
+                | Change::Routes
+                | Change::Names(_) => {}
             }
         }
         if has_nodes {

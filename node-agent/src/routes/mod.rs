@@ -112,6 +112,7 @@ mod tests {
         };
         let table = RouteTable {
             revision: 9,
+            names: Vec::new(),
             routes: vec![Route {
                 host: "a.test".into(),
                 path_prefix: "/".into(),

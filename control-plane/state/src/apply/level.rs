@@ -61,6 +61,7 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::TakeSeat(_) => ("take seat", LEVEL_SCHEDULING),
         Kind::PruneClaims(_) => ("prune claims", LEVEL_SCHEDULING),
         Kind::SetBaseDomain(_) => ("set base domain", LEVEL_SCHEDULING),
+        Kind::SetPrivatePool(_) => ("set private pool", LEVEL_SCHEDULING),
     }
 }
 
