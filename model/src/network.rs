@@ -45,6 +45,16 @@ impl Pool {
         free.next()
     }
 
+    /// Its networks of so many leading bits, by their first addresses; none where it is smaller itself.
+    pub fn subnets(&self, bits: u32) -> impl Iterator<Item = u32> + use<> {
+        let (first, own) = (self.first, u32::from(self.bits));
+        let count = match bits >= own {
+            true => 1_u32 << (bits - own).min(31),
+            false => 0,
+        };
+        (0..count).map(move |number| first + (number << (32 - bits)))
+    }
+
     /// Whether an address is of this pool.
     pub fn contains(&self, address: Ipv4Addr) -> bool {
         u32::from(address) >> (32 - self.bits) == self.first >> (32 - self.bits)

@@ -73,5 +73,6 @@ pub(crate) fn options() -> crate::Options {
         volume_command: None,
         log_budget_bytes: crate::options::LOG_BUDGET_BYTES,
         ship_logs_to: Vec::new(),
+        private_network: None,
     }
 }

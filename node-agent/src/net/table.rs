@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 
 use super::mesh::{Loopback, Mesh};
 use super::polls::Polls;
+use super::private::{self, Private};
 use super::store::Store;
 
 /// A table that means nothing.
@@ -49,6 +50,7 @@ struct Understood {
     table: Table,
     peers: HashMap<NodeId, String>,
     local: HashMap<AllocationId, IpAddr>,
+    networks: Vec<private::Network>,
 }
 
 /// One table with what is made of it.
@@ -83,6 +85,7 @@ pub(super) struct Tables {
     store: Arc<Store>,
     mesh: Arc<Mesh>,
     loopback: Loopback,
+    private: Arc<Private>,
     /// Held while a table is taken: one after the other.
     taking: Arc<Mutex<()>>,
     /// What is drained in the process that this one took over from; none: it is gone.
@@ -100,7 +103,7 @@ impl Tables {
     pub(super) fn new(
         ingress: Ingress,
         store: Store,
-        (mesh, loopback): (Arc<Mesh>, Loopback),
+        (mesh, loopback, private): (Arc<Mesh>, Loopback, Arc<Private>),
         predecessor: watch::Receiver<Option<u64>>,
     ) -> Self {
         Self {
@@ -108,6 +111,7 @@ impl Tables {
             store: Arc::new(store),
             mesh,
             loopback,
+            private,
             taking: Arc::default(),
             predecessor,
             current: RwLock::new(None),
@@ -176,6 +180,10 @@ impl Tables {
         Ok(())
     }
 
+    pub(super) fn private(&self) -> &Private {
+        &self.private
+    }
+
     pub(super) fn mesh(&self) -> &Mesh {
         &self.mesh
     }
@@ -203,9 +211,11 @@ impl Tables {
             table,
             peers,
             local,
+            networks,
         } = understood;
         // Before the table that needs it.
         self.mesh.publish(peers, local);
+        self.private.publish(table.revision, networks);
         let current = Current {
             table: table.clone(),
             body: OnceLock::new(),
@@ -288,6 +298,7 @@ fn understand(message: &NodeTable) -> Result<Understood, Error> {
         Ok::<_, Error>((allocation, ip))
     };
     Ok(Understood {
+        networks: private::understand(&message.networks)?,
         table: Table {
             revision: message.sequence,
             routes,
