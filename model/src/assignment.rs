@@ -8,7 +8,7 @@ use crate::container::Container;
 use crate::deployment::Origin;
 use crate::health::Health;
 use crate::hooks::Hooks;
-use crate::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
+use crate::id::{AllocationId, ClusterId, DeploymentId, EnvironmentId, NodeId, ServiceId};
 use crate::job::Attempt;
 use crate::service::{Image, Target};
 use crate::spec::{Builder, Pull, Resources, Restart};
@@ -85,6 +85,8 @@ pub struct Assignment {
     /// Nodes that have the image, the one that built it first; empty where a registry has it. At most
     /// [`MAX_IMAGE_PEERS`].
     pub image_peers: Vec<ImagePeer>,
+    /// The environment on whose private network it is; none: an older server, or cluster, which has none.
+    pub network: Option<EnvironmentId>,
 }
 
 /// Whose logs they are, in the words of people. Empty: an older server, which does not say.

@@ -15,6 +15,7 @@ pub mod job;
 pub mod machine;
 pub mod manifest;
 pub mod name;
+pub mod network;
 pub mod node;
 pub mod placement;
 pub mod probe;

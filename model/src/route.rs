@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::id::{AllocationId, NodeId, ServiceId};
+use crate::network;
 use crate::routing::RouteSpec;
 
 /// Every route of the cluster at one index.
@@ -16,6 +17,9 @@ pub struct RouteTable {
     /// Where the data planes of the nodes that have a backend are reached by those of other nodes, by
     /// node; one that is missing is not reached.
     pub peers: Vec<RoutePeer>,
+    /// What is known by name on this node: of the environments that have containers there, and of no
+    /// others.
+    pub names: Vec<network::Names>,
 }
 
 /// A node's data plane, as other nodes dial it.

@@ -22,6 +22,7 @@ use crate::logs::ship::Shipper;
 use crate::logs::{Logs, Watcher};
 use crate::metrics::Metrics;
 use crate::net::client::Client;
+use crate::network::Networks;
 use crate::options::Options;
 use crate::routes::{self, Publisher};
 use crate::runtime::{self, Runtime};
@@ -202,8 +203,16 @@ impl Agent {
             metrics: metrics.clone(),
         };
         let images = Images::start(&options.images, around, (&tasks, &shutdown)).await?;
+        let (wanted, wanted_now) = watch::channel(None);
+        let networks = Networks::new(
+            runtime.clone(),
+            node,
+            options.private_network,
+            wanted_now.clone(),
+        );
+        tasks.spawn(networks.clone().keep(shutdown.clone()));
         let keep_facts = facts::keep(
-            (runtime.clone(), images.clone()),
+            (runtime.clone(), images.clone(), networks.clone()),
             status.clone(),
             outbox.clone(),
             (options.clone(), volumes_made.clone()),
@@ -223,7 +232,6 @@ impl Agent {
         ));
 
         let held = contents.generation;
-        let (wanted, wanted_now) = watch::channel(None);
         let (places, places_now) = watch::channel(Default::default());
         let (down, down_events) = mpsc::channel(EVENTS_MAX);
         let scrape = samples::Scrape::new(
@@ -318,6 +326,7 @@ impl Agent {
                 done,
                 tasks: TaskTracker::new(),
                 shelf,
+                networks: networks.clone(),
             },
             builds: Builds::new(env, outbox.clone(), metrics.clone(), finished),
             runtime,
@@ -339,6 +348,7 @@ impl Agent {
             done: done_events,
             reports: report_events,
             finished: finished_events,
+            bridges: networks.bridges(),
         };
         if seat.is_refused() {
             tracing::warn!(

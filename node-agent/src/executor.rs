@@ -19,6 +19,7 @@ use crate::clock;
 use crate::health;
 use crate::images::Images;
 use crate::ledger::{Change, Writer};
+use crate::network::Networks;
 use crate::plan::{Failure, Grant, Local, Phase, Seen, explain_exit};
 use crate::runtime::{Error, Runtime};
 use crate::samples;
@@ -114,6 +115,8 @@ pub(crate) struct Executor {
     pub(crate) tasks: TaskTracker,
     /// What is mounted into containers.
     pub(crate) shelf: Arc<Shelf>,
+    /// The bridges of environments.
+    pub(crate) networks: Networks,
 }
 
 impl Executor {
@@ -215,6 +218,8 @@ impl Executor {
         (attempt, grant): (u32, &Grant),
         (image, cancel): (&str, CancellationToken),
     ) -> Result<Seen, Failure> {
+        let networked = self.networks.ensure(assignment.network).await;
+        networked.map_err(|problem| failure(problem, false))?;
         let mounts = self.shelf.prepare(assignment, attempt).await;
         let mounts = mounts.map_err(|problem| failure(problem, true))?;
         let prepared = self.prepare(assignment, attempt, (image, &mounts));

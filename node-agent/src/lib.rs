@@ -23,6 +23,7 @@ mod logins;
 mod logs;
 mod metrics;
 pub mod net;
+mod network;
 mod options;
 mod plan;
 mod routes;

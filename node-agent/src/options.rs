@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use skep_model::network::Pool;
+
 use crate::logs::ship::Destination;
 use crate::plan::Devices;
 
@@ -51,6 +53,9 @@ pub struct Options {
     /// What the logs of all containers may take on this node, in bytes. Each gets a hundredth of it, in
     /// three files, of at least 1 MiB each; one that exists keeps what it was made with.
     pub log_budget_bytes: u64,
+    /// From where the bridges of environments get their networks; none: this node has no private networks,
+    /// and all containers are on Docker's own bridge.
+    pub private_network: Option<Pool>,
     /// Where the logs of apps are shipped to.
     pub ship_logs_to: Vec<Destination>,
 }

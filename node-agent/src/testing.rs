@@ -47,6 +47,7 @@ pub(crate) fn assignment(id: u128) -> Assignment {
         container: Container::default(),
         hooks: Hooks::default(),
         image_peers: Vec::new(),
+        network: None,
     }
 }
 
@@ -72,5 +73,6 @@ pub(crate) fn options() -> crate::Options {
         volume_command: None,
         log_budget_bytes: crate::options::LOG_BUDGET_BYTES,
         ship_logs_to: Vec::new(),
+        private_network: None,
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde_json::json;
 use skep_model::manifest::parse_bytes;
 use skep_model::name;
+use skep_model::network::Pool;
 use skep_model::node::check_meta;
 use skep_model::problem::Problem;
 use skep_model::storage::check_path;
@@ -147,6 +148,10 @@ pub(crate) struct Args {
         value_delimiter = ','
     )]
     pub(crate) ship_logs_to: Vec<LogDestination>,
+    /// Give each environment a network of its own on this node, out of this pool, such as `10.202.0.0/16`: names
+    /// of services are answered there, and no other environment gets in. Needs iptables, as root
+    #[arg(long, value_name = "NETWORK", env = "SKEP_PRIVATE_NETWORK", value_parser = pool)]
+    pub(crate) private_network: Option<Pool>,
     /// Stop the containers at the end, and start them again at the next start
     #[arg(long)]
     pub(crate) stop_on_exit: bool,
@@ -192,6 +197,7 @@ fn run_agent(args: Args) -> Result<(), Failure> {
         moved: args.moved,
         log_budget_bytes: args.log_budget.saturating_mul(1 << 20),
         ship_logs_to: args.ship_logs_to,
+        private_network: args.private_network,
     };
     super::run(&args.common, async |shutdown| {
         let stop = |error: &skep_node_agent::Error| Failure::failed(chain(error));
@@ -232,6 +238,10 @@ fn pair(text: &str) -> Result<(String, String), String> {
 
 pub(super) fn bytes(text: &str) -> Result<u64, String> {
     parse_bytes("--memory", text).map_err(|problem| problem.to_string())
+}
+
+fn pool(text: &str) -> Result<Pool, String> {
+    text.parse().map_err(|problem: Problem| problem.to_string())
 }
 
 fn device(text: &str) -> Result<(String, PathBuf), String> {

@@ -112,6 +112,9 @@ pub fn assignment(
             ..release.hooks.clone()
         },
         image_peers: image_peers(view, release, allocation.node),
+        network: view
+            .private_address(service.id)
+            .map(|_| service.environment),
         job: attempt,
     }))
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use skep_model::id::{AllocationId, NodeId};
+use skep_model::id::{AllocationId, EnvironmentId, NodeId};
 use skep_proto::v1;
 use skep_state::{Change, State};
 use tokio::sync::Notify;
@@ -53,6 +53,8 @@ pub(super) struct Concern {
     pub(super) allocations: Touched,
     /// The route table.
     pub(super) routes: bool,
+    /// What is known by name in the environments of which it has containers.
+    pub(super) names: bool,
     /// The servers and the CAs.
     pub(super) servers: bool,
     /// The logins at registries.
@@ -67,6 +69,7 @@ impl Concern {
         work: true,
         allocations: Touched::All,
         routes: true,
+        names: true,
         servers: true,
         registries: true,
         certificates: true,
@@ -76,6 +79,7 @@ impl Concern {
         work: false,
         allocations: Touched::NONE,
         routes: false,
+        names: false,
         servers: false,
         registries: false,
         certificates: false,
@@ -94,6 +98,7 @@ impl Concern {
         self.work |= other.work;
         self.allocations.add(other.allocations);
         self.routes |= other.routes;
+        self.names |= other.names;
         self.servers |= other.servers;
         self.registries |= other.registries;
         self.certificates |= other.certificates;
@@ -104,6 +109,8 @@ impl Concern {
 struct Slot {
     /// The node has an ingress; else the table is nothing to it.
     has_routes: bool,
+    /// Of which it has containers.
+    environments: Mutex<BTreeSet<EnvironmentId>>,
     concern: Mutex<Concern>,
     wake: Notify,
 }
@@ -153,6 +160,7 @@ impl Notices {
     pub(super) fn listen(&self, node: NodeId, session: u64, has_routes: bool) -> Listener {
         let slot = Arc::new(Slot {
             has_routes,
+            environments: Mutex::default(),
             concern: Mutex::new(Concern::ALL),
             wake: Notify::new(),
         });
@@ -199,6 +207,7 @@ impl Notices {
                         wake(&slots, *node, None);
                     }
                     Change::Routes => for_all.routes = true,
+                    Change::Names(environment) => wake_in(&slots, environment),
                     Change::Server(_) => for_all.servers = true,
                     Change::Registries => for_all.registries = true,
                     Change::Certificates | Change::Challenges => for_all.certificates = true,
@@ -224,11 +233,24 @@ fn wake(slots: &BTreeMap<Key, Arc<Slot>>, node: NodeId, allocation: Option<Alloc
     sessions.for_each(|(_, slot)| slot.wake(Concern::work(allocation)));
 }
 
+/// Wakes the sessions of nodes with containers of an environment, for its names.
+fn wake_in(slots: &BTreeMap<Key, Arc<Slot>>, environment: &EnvironmentId) {
+    for slot in slots.values() {
+        if slot.has_routes && slot.environments.lock().contains(environment) {
+            slot.wake(Concern {
+                names: true,
+                ..Concern::NONE
+            });
+        }
+    }
+}
+
 impl Slot {
     fn wake(&self, concern: Concern) {
         let concern = Concern {
             routes: concern.routes && self.has_routes,
             certificates: concern.certificates && self.has_routes,
+            names: concern.names && self.has_routes,
             ..concern
         };
         if concern == Concern::NONE {
@@ -247,6 +269,21 @@ pub(super) struct Listener {
 }
 
 impl Listener {
+    /// The node has containers of these from now on. What changed in a new one between the view that showed
+    /// it and this is looked at once more.
+    pub(super) fn follow_names(&self, environments: BTreeSet<EnvironmentId>) {
+        let mut followed = self.slot.environments.lock();
+        let is_more = !environments.is_subset(&followed);
+        *followed = environments;
+        drop(followed);
+        if is_more {
+            self.slot.wake(Concern {
+                names: true,
+                ..Concern::NONE
+            });
+        }
+    }
+
     /// What has come to concern the session since it was last asked; waits until something does.
     pub(super) async fn next(&self) -> Concern {
         loop {
@@ -331,6 +368,28 @@ mod tests {
             ..work()
         };
         assert_eq!(two.next().now_or_never(), Some(both));
+        assert_eq!(two.next().now_or_never(), None);
+    }
+
+    #[test]
+    fn names_wake_the_sessions_that_have_their_environment() {
+        let notices = Notices::default();
+        let [one, two] = [1, 2].map(|id| notices.listen(NodeId::from_u128(id), 7, true));
+        let [ours, other] = [8, 9].map(EnvironmentId::from_u128);
+        let names = Concern {
+            names: true,
+            ..Concern::NONE
+        };
+        assert_eq!(one.next().now_or_never(), Some(Concern::ALL));
+        assert_eq!(two.next().now_or_never(), Some(Concern::ALL));
+        // What changed before it was followed is looked at.
+        one.follow_names([ours].into());
+        assert_eq!(one.next().now_or_never(), Some(names.clone()));
+        one.follow_names([ours].into());
+        notices.pass_on(&batch(vec![Change::Names(other)]));
+        assert_eq!(one.next().now_or_never(), None);
+        notices.pass_on(&batch(vec![Change::Names(ours)]));
+        assert_eq!(one.next().now_or_never(), Some(names));
         assert_eq!(two.next().now_or_never(), None);
     }
 

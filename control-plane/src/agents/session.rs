@@ -257,6 +257,7 @@ impl Session {
                 }
             };
             self.tell(&mut told, concern).await?;
+            notices.follow_names(told.environments().clone());
         }
     }
 

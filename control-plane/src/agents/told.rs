@@ -7,7 +7,8 @@ use std::sync::Arc;
 use skep_identity::key_id::KeyId;
 use skep_model::allocation::Desired;
 use skep_model::assignment::{Assignment, DesiredSet, Generation};
-use skep_model::id::{AllocationId, DeploymentId, NodeId};
+use skep_model::id::{AllocationId, DeploymentId, EnvironmentId, NodeId};
+use skep_model::network::Names;
 use skep_model::registry::RegistryLogin;
 use skep_proto::convert::id_bytes;
 use skep_proto::v1;
@@ -35,6 +36,9 @@ pub(super) struct Told {
     builds: BTreeSet<DeploymentId>,
     dismissed: Vec<AllocationId>,
     routes: Option<u64>,
+    /// The environments of which the node has containers, and what it was told of each.
+    environments: BTreeSet<EnvironmentId>,
+    names: Vec<Names>,
     servers: Option<v1::ServerList>,
     /// When the logins at registries were said, as the state had them.
     registries: Option<Vec<Arc<RegistryLogin>>>,
@@ -55,6 +59,8 @@ impl Told {
             builds: BTreeSet::new(),
             dismissed: Vec::new(),
             routes: None,
+            environments: BTreeSet::new(),
+            names: Vec::new(),
             servers: None,
             registries: None,
             certified: Certified::default(),
@@ -87,11 +93,7 @@ impl Told {
             all.extend(self.tell_registries(view, &shared.secrets));
         }
         // Before the work: an allocation is out of the routes before its container hears of it.
-        if concern.routes && self.has_routes && self.routes != Some(view.routes_revision()) {
-            self.routes = Some(view.routes_revision());
-            let table = shared.notices.routes(view, cluster.incarnation);
-            all.push(Kind::Routes(v1::RouteTable::clone(&table)));
-        }
+        all.extend(self.tell_routes(view, cluster, (concern, shared)));
         if concern.certificates && self.has_routes {
             all.extend(self.certified.tell(view, &shared.secrets));
         }
@@ -100,6 +102,51 @@ impl Told {
             all.extend(self.tell_work(view, cluster, &shared.secrets, touched));
         }
         all
+    }
+
+    /// The environments of which the node has containers, as it was told last.
+    pub(super) fn environments(&self) -> &BTreeSet<EnvironmentId> {
+        &self.environments
+    }
+
+    /// The route table with the names that this node needs, where one of them is another than before.
+    fn tell_routes(
+        &mut self,
+        view: &State,
+        cluster: &Cluster,
+        (concern, shared): (&Concern, &Shared),
+    ) -> Option<Kind> {
+        if !self.has_routes {
+            return None;
+        }
+        let is_newer = concern.routes && self.routes != Some(view.routes_revision());
+        let environments = match concern.work {
+            true => view.environments_on(self.node),
+            false => self.environments.clone(),
+        };
+        let is_named = concern.names || environments != self.environments;
+        if !is_newer && !is_named {
+            return None;
+        }
+        self.environments = environments;
+        let here = self.environments.iter().map(|id| view.names_of(*id));
+        let names: Vec<Names> = here.filter(|it| !it.services.is_empty()).collect();
+        if !is_newer && names == self.names {
+            return None;
+        }
+        self.routes = Some(view.routes_revision());
+        let table = shared.notices.routes(view, cluster.incarnation);
+        let mut table = v1::RouteTable::clone(&table);
+        table.names = names.iter().map(Into::into).collect();
+        for peer in view.peers_in(names.iter()) {
+            let node = id_bytes(peer.node.as_u128());
+            if !table.peers.iter().any(|known| known.node == node) {
+                let address = peer.address;
+                table.peers.push(v1::RoutePeer { node, address });
+            }
+        }
+        self.names = names;
+        Some(Kind::Routes(table))
     }
 
     fn tell_servers(&mut self, view: &State, cluster: &Cluster) -> Option<Kind> {

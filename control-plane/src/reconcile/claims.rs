@@ -1,5 +1,5 @@
 //! The leader's care for hosts that were given up: when the time in which only their project may take
-//! them again is over, they are forgotten. Nobody waits for it: whoever asks for such a host gets it.
+//! them again is over, they are forgotten, and private addresses of services that are gone with them. Nobody waits for it: whoever asks for such a host gets it.
 
 use std::time::Duration;
 
@@ -22,7 +22,8 @@ pub(super) async fn run(store: &Store, token: &CancellationToken) {
             _ = tick.tick() => {}
             () = token.cancelled() => return,
         }
-        if !store.view().has_free_claims(now_ms()) {
+        let (view, now_ms) = (store.view(), now_ms());
+        if !view.has_free_claims(now_ms) && !view.has_free_addresses(now_ms) {
             continue;
         }
         let command = Kind::PruneClaims(v1::PruneClaims {});

@@ -221,7 +221,8 @@ impl Duties {
                 | Change::Registries
                 | Change::Certificates
                 | Change::Challenges
-                | Change::Routes => {}
+                | Change::Routes
+                | Change::Names(_) => {}
             }
         }
         if has_nodes {

@@ -1,7 +1,9 @@
 //! What a command changed: the feed that wakes loops. It only wakes: everything can be read again
 //! from a view.
 
-use skep_model::id::{AllocationId, DeploymentId, JobId, NodeId, ServerId, ServiceId};
+use skep_model::id::{
+    AllocationId, DeploymentId, EnvironmentId, JobId, NodeId, ServerId, ServiceId,
+};
 
 /// One changed thing, after the change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,4 +50,6 @@ pub enum Change {
     Challenges,
     /// The route table has a new revision.
     Routes,
+    /// What is known by name in an environment changed.
+    Names(EnvironmentId),
 }

@@ -11,6 +11,7 @@ mod change;
 mod claims;
 mod format;
 mod keys;
+mod names;
 mod query;
 mod routes;
 mod snapshot;

@@ -31,6 +31,8 @@ impl State {
             revision: self.routes_revision,
             routes,
             peers,
+            // Each node's own.
+            names: Vec::new(),
         }
     }
 
@@ -38,11 +40,14 @@ impl State {
     fn peers_of(&self, routes: &[Route]) -> Vec<RoutePeer> {
         let backends = routes.iter().flat_map(|route| &route.backends);
         let nodes: BTreeSet<NodeId> = backends.map(|backend| backend.node).collect();
-        let peer = |node: NodeId| {
-            let address = self.node(node)?.facts.mesh_address.clone()?;
-            Some(RoutePeer { node, address })
-        };
-        nodes.into_iter().filter_map(peer).collect()
+        let peers = nodes.into_iter().filter_map(|node| self.peer_of(node));
+        peers.collect()
+    }
+
+    /// How a node's data plane is reached by those of others.
+    pub(crate) fn peer_of(&self, node: NodeId) -> Option<RoutePeer> {
+        let address = self.node(node)?.facts.mesh_address.clone()?;
+        Some(RoutePeer { node, address })
     }
 
     fn routes_of(&self, service: &Service) -> Vec<Route> {

@@ -12,13 +12,14 @@ use skep_model::claim::Claim;
 use skep_model::deployment::Deployment;
 use skep_model::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
 use skep_model::job::JobBook;
+use skep_model::network::Pool;
 use skep_model::node::Node;
 use skep_model::quarantine::Quarantined;
 use skep_model::rebalance::Rebalance;
 use skep_model::registry::RegistryLogin;
 use skep_model::server::JoinToken;
 use skep_model::service::{Release, Service};
-use skep_model::settings::{Pool, Scope, ScopeSettings};
+use skep_model::settings::{Scope, ScopeSettings};
 use skep_model::variable::Sealed;
 use skep_proto::convert::{self, id_bits, id_bytes};
 use skep_proto::v1;
@@ -125,6 +126,8 @@ mod tag {
     pub(super) const ISSUER: u32 = 120;
     pub(super) const CERTIFICATES: u32 = 121;
     pub(super) const CHALLENGES: u32 = 122;
+    pub(super) const PRIVATE_ADDRESSES: u32 = 130;
+    pub(super) const PRIVATE_POOL: u32 = 131;
 }
 
 /// Appends fields in the order of their numbers, as the whole message would be encoded.
@@ -145,6 +148,12 @@ impl Writer {
         encode_key(tag, WireType::LengthDelimited, &mut self.out);
         encode_varint(message.encoded_len() as u64, &mut self.out);
         message.encode_raw(&mut self.out);
+    }
+
+    fn text(&mut self, tag: u32, text: &str) {
+        encode_key(tag, WireType::LengthDelimited, &mut self.out);
+        encode_varint(text.len() as u64, &mut self.out);
+        self.out.extend(text.as_bytes());
     }
 
     fn all<'a, T: 'a, M: Message + From<&'a T>>(
@@ -216,6 +225,10 @@ impl State {
         to.all::<_, v1::Issuer>(tag::ISSUER, self.issuer.iter());
         to.all::<_, v1::Certificate>(tag::CERTIFICATES, self.certificates.values());
         to.all::<_, v1::Challenge>(tag::CHALLENGES, self.challenges.values());
+        to.all::<_, v1::PrivateAddress>(tag::PRIVATE_ADDRESSES, self.addresses.values());
+        if self.private_pool != Pool::default() {
+            to.text(tag::PRIVATE_POOL, &self.private_pool.to_string());
+        }
         to.out
     }
 
@@ -254,6 +267,7 @@ impl State {
         state.index_generated();
         // A snapshot of before there were claims: whose hosts are follows from the services.
         state.derive_claims();
+        state.derive_addresses();
         Ok(state)
     }
 
@@ -332,7 +346,7 @@ impl State {
                 self.scopes.insert(scope, Arc::new(settings));
             }
             tag::POOLS => {
-                let pool: Pool = read::<v1::Pool, _>(field)?;
+                let pool: skep_model::settings::Pool = read::<v1::Pool, _>(field)?;
                 self.pools.insert(pool.name.clone(), Arc::new(pool));
             }
             tag::REGISTRIES => {
@@ -353,6 +367,17 @@ impl State {
                 let challenge: Challenge = read::<v1::Challenge, _>(field)?;
                 self.challenges
                     .insert(challenge.token.clone(), Arc::new(challenge));
+            }
+            tag::PRIVATE_ADDRESSES => {
+                self.put_address(read::<v1::PrivateAddress, _>(field)?);
+            }
+            tag::PRIVATE_POOL => {
+                let text = std::str::from_utf8(field).ok();
+                let pool = text.and_then(|text| text.parse().ok());
+                let error = convert::Error {
+                    field: "private_pool",
+                };
+                self.private_pool = pool.ok_or(error)?;
             }
             tag::REBALANCE => self.rebalance = Arc::new(read::<v1::Rebalance, _>(field)?),
             tag::DISMISSED => {

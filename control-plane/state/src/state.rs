@@ -12,6 +12,7 @@ use skep_model::id::{
     ServiceId, TokenId, WorkspaceId,
 };
 use skep_model::job::{Job, JobBook};
+use skep_model::network;
 use skep_model::node::Node;
 use skep_model::quarantine::Quarantined;
 use skep_model::rebalance::Rebalance;
@@ -104,6 +105,8 @@ pub struct State {
     pub(crate) certificates: OrdMap<String, Arc<Certificate>>,
     /// By token.
     pub(crate) challenges: OrdMap<String, Arc<Challenge>>,
+    pub(crate) addresses: OrdMap<u32, Arc<network::PrivateAddress>>,
+    pub(crate) private_pool: network::Pool,
     // Indexes: derived from the maps above, rebuilt when a snapshot is read.
     pub(crate) names: Names,
     pub(crate) service_allocations: OrdSet<(ServiceId, AllocationId)>,
@@ -118,6 +121,10 @@ pub struct State {
     pub(crate) hosts: OrdSet<(String, String, ServiceId)>,
     pub(crate) generated: OrdSet<(String, ServiceId)>,
     pub(crate) members: OrdMap<u64, ServerId>,
+    pub(crate) service_addresses: OrdMap<ServiceId, u32>,
+    /// Whose a block of private addresses is, and the blocks of each environment.
+    pub(crate) blocks: OrdMap<u32, EnvironmentId>,
+    pub(crate) environment_blocks: OrdSet<(EnvironmentId, u32)>,
 }
 
 /// Who has which name.

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::images::Images;
 use crate::net::client::NetStatusLocal;
+use crate::network::Networks;
 use crate::options::Options;
 use crate::runtime::Runtime;
 use crate::session::Outbox;
@@ -106,7 +107,7 @@ fn cgroup_version(info: &SystemInfo) -> u32 {
 
 /// Keeps the facts that a server is greeted with true, until `cancel`.
 pub(crate) async fn keep(
-    (runtime, images): (Runtime, Images),
+    (runtime, images, networks): (Runtime, Images, Networks),
     mut net: watch::Receiver<Option<NetStatusLocal>>,
     outbox: Arc<Outbox>,
     (options, volumes_made): (Options, Arc<Notify>),
@@ -145,6 +146,7 @@ pub(crate) async fn keep(
                         ),
                     }
                     facts.machine.warnings.extend(room.borrow_and_update().clone());
+                    facts.machine.warnings.extend(networks.warning());
                 }
             }
             // A data plane that restarts comes back on its port: no word about the gap.

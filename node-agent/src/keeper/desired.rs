@@ -82,12 +82,17 @@ impl Keeper {
         }
     }
 
-    /// What runs here keeps its image.
+    /// What runs here keeps its image, and its environment's bridge.
     pub(super) fn tell_images(&self) {
         let all = self.assignments.values().chain(self.quarantine.values());
         self.parts
             .images
-            .use_only(all.map(|assignment| &assignment.image));
+            .use_only(all.clone().map(|assignment| &assignment.image));
+        let environments = all.filter_map(|assignment| assignment.network);
+        self.parts
+            .executor
+            .networks
+            .use_only(environments.collect());
     }
 
     /// Begins what of `orders` has no outcome yet; before Docker is there, none.

@@ -30,6 +30,7 @@ use crate::images::Images;
 use crate::ledger::{Change, Contents, Routes, Writer};
 use crate::logs::Places;
 use crate::metrics::Metrics;
+use crate::network::Bridges;
 use crate::plan::Devices;
 use crate::routes::Content;
 use crate::runtime::Runtime;
@@ -87,6 +88,8 @@ pub(crate) struct Events {
     pub(crate) reports: mpsc::Receiver<Report>,
     /// From builds.
     pub(crate) finished: mpsc::Receiver<Finished>,
+    /// From whoever makes bridges.
+    pub(crate) bridges: watch::Receiver<Bridges>,
 }
 
 /// Everything that is known.
@@ -162,6 +165,7 @@ impl Keeper {
                 Some(report) = events.reports.recv() => self.take_report(report).await,
                 Some(done) = events.done.recv() => self.take_done(done).await,
                 () = wait_for(timer) => self.take_timers().await,
+                Ok(()) = events.bridges.changed() => self.traffic_changed = true,
                 Some(down) = events.down.recv() => self.take_down(down).await,
                 Some(finished) = events.finished.recv() => self.take_finished(finished).await,
             }

@@ -22,7 +22,9 @@ impl Keeper {
         };
         let entries = self.entries.iter();
         let local = entries.filter_map(|(id, entry)| Some((*id, entry.address?)));
-        let content = routes::resolve(routes, self.parts.node, &local.collect());
+        let bridges = self.parts.runtime.bridges().borrow().clone();
+        let local = local.collect();
+        let content = routes::resolve(routes, self.parts.node, (&local, &bridges));
         self.traffic_changed = false;
         self.parts.wanted.send_if_modified(|wanted| {
             let same = wanted.as_deref() == Some(&content);

@@ -69,6 +69,7 @@ fn everything() -> (Vec<Change>, Contents) {
             incarnation: 1,
             table: RouteTable {
                 peers: Vec::new(),
+                names: Vec::new(),
                 revision: 5,
                 routes: Vec::new(),
             },

@@ -13,6 +13,7 @@ mod handover;
 mod measure;
 mod mesh;
 mod polls;
+mod private;
 mod service;
 mod store;
 mod table;
@@ -39,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 pub use edge::Edge;
 use handover::Succession;
 use mesh::Mesh;
+use private::Private;
 use service::Service;
 use store::Store;
 use table::Tables;
@@ -186,10 +188,12 @@ pub async fn run(
     let handed = CancellationToken::new();
     let predecessor = watch::Sender::new(succession.as_ref().map(|older| older.drained));
     let endpoints = address_of(TRAEFIK, endpoints_at(&options), &sockets.endpoints)?;
+    let until = shutdown.child_token();
+    let private = Private::new(mesh.clone(), until.clone());
     let tables = Tables::new(
         ingress.clone(),
         prepared.store,
-        mesh.clone(),
+        (mesh.clone(), private.clone()),
         (endpoints.port(), options.traefik_api.is_some()),
         predecessor.subscribe(),
     );
@@ -227,7 +231,6 @@ pub async fn run(
         .add_service(server)
         .serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned());
     let mut agent = tokio::spawn(agent);
-    let until = shutdown.child_token();
     let others = {
         let handed = handed.clone();
         let drain = move || match handed.is_cancelled() {
@@ -235,6 +238,17 @@ pub async fn run(
             false => DRAIN_LIMIT,
         };
         tokio::spawn(mesh::serve(sockets.mesh, mesh, until.clone(), drain))
+    };
+    let privately = {
+        let (until, handed) = (until.clone(), handed.clone());
+        tokio::spawn(async move {
+            until.cancelled().await;
+            let limit = match handed.is_cancelled() {
+                true => HANDOVER_LIMIT,
+                false => DRAIN_LIMIT,
+            };
+            let _ = timeout(limit, private.idle()).await;
+        })
     };
     let mut apps = {
         let listeners = (sockets.apps, sockets.endpoints, sockets.https);
@@ -299,6 +313,8 @@ pub async fn run(
     if let Ok(Err(error)) = others.await {
         tracing::error!(%error, "serving other nodes ended");
     }
+    // As long at most.
+    let _ = privately.await;
     let log = tokio::task::spawn_blocking(move || drop(log));
     let all = async { (agent.await, admin.await, log.await) };
     // Whoever holds a connection open beyond that is cut off by the end of the process.
@@ -315,6 +331,7 @@ pub async fn run(
 /// Up to which sequence every request on what was removed has ended.
 fn drained(tables: &Tables) -> u64 {
     let here = tables.ingress().status().borrow().drained_revision;
+    let here = here.min(*tables.private().drained().borrow());
     tables
         .predecessor()
         .borrow()

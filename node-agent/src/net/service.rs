@@ -131,6 +131,7 @@ async fn follow(
 ) {
     let mut ingress = tables.ingress().status();
     let mut kept = tables.kept();
+    let mut private = tables.private().drained();
     let mut fetched = tables.fetched();
     let mut predecessor = tables.predecessor();
     let mut told: Option<NetStatus> = None;
@@ -150,6 +151,7 @@ async fn follow(
             drained_sequence: status
                 .drained_revision
                 .min(kept_now)
+                .min(*private.borrow_and_update())
                 .min(settled)
                 .min(before),
             ingress_port: u32::from(apps),
@@ -170,6 +172,7 @@ async fn follow(
         let changed = tokio::select! {
             changed = ingress.changed() => changed,
             changed = kept.changed() => changed,
+            changed = private.changed() => changed,
             changed = fetched.changed() => changed,
             changed = changed_or_never(&mut predecessor) => changed,
             () = look_again => Ok(()),

@@ -25,6 +25,7 @@ use zeroize::Zeroizing;
 use super::certified::Certified;
 use super::mesh::Mesh;
 use super::polls::Polls;
+use super::private::{self, Private};
 use super::store::Store;
 
 /// A table that means nothing.
@@ -54,6 +55,7 @@ struct Understood {
     table: Table,
     peers: HashMap<NodeId, String>,
     local: HashMap<AllocationId, IpAddr>,
+    networks: Vec<private::Network>,
 }
 
 /// One table with what is made of it.
@@ -89,6 +91,7 @@ pub(super) struct Tables {
     mesh: Arc<Mesh>,
     /// Of the addresses that Traefik is given for backends.
     endpoint_port: u16,
+    private: Arc<Private>,
     /// Held while a table is taken: one after the other.
     taking: Arc<Mutex<()>>,
     /// What is drained in the process that this one took over from; none: it is gone.
@@ -107,7 +110,7 @@ impl Tables {
     pub(super) fn new(
         ingress: Ingress,
         store: Store,
-        mesh: Arc<Mesh>,
+        (mesh, private): (Arc<Mesh>, Arc<Private>),
         (endpoint_port, is_traefik_asked): (u16, bool),
         predecessor: watch::Receiver<Option<u64>>,
     ) -> Self {
@@ -116,6 +119,7 @@ impl Tables {
             store: Arc::new(store),
             mesh,
             endpoint_port,
+            private,
             taking: Arc::default(),
             predecessor,
             current: RwLock::new(None),
@@ -235,6 +239,10 @@ impl Tables {
         Ok(())
     }
 
+    pub(super) fn private(&self) -> &Private {
+        &self.private
+    }
+
     pub(super) fn mesh(&self) -> &Mesh {
         &self.mesh
     }
@@ -262,9 +270,11 @@ impl Tables {
             table,
             peers,
             local,
+            networks,
         } = understood;
         // Before the table that needs it.
         self.mesh.publish(peers, local);
+        self.private.publish(table.revision, networks);
         let current = Current {
             table: table.clone(),
             body: OnceLock::new(),
@@ -354,6 +364,7 @@ fn understand(message: &NodeTable) -> Result<Understood, Error> {
         Ok::<_, Error>((allocation, ip))
     };
     Ok(Understood {
+        networks: private::understand(&message.networks)?,
         table: Table {
             revision: message.sequence,
             routes,

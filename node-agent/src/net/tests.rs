@@ -127,6 +127,7 @@ fn table(sequence: u64, backends: &[SocketAddr]) -> NodeTable {
         revision: sequence,
         peers: Vec::new(),
         endpoints: Vec::new(),
+        networks: Vec::new(),
         routes: vec![NodeRoute {
             sleeps: false,
             host: "app.example".to_owned(),

@@ -5,6 +5,7 @@
 mod book;
 mod certify;
 mod introduce;
+mod private;
 mod publish;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,7 @@ pub(crate) use introduce::introduce;
 pub(crate) use publish::Publisher;
 
 use crate::ledger::Routes;
+use crate::network::Bridges;
 
 /// Which of the cluster's tables: revisions begin anew with each incarnation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -41,6 +43,8 @@ pub(crate) struct Content {
     pub(crate) peers: Vec<v1::NodePeer>,
     /// What of this node is fit for traffic, also from other nodes, in the order of the ids.
     pub(crate) endpoints: Vec<v1::NodeEndpoint>,
+    /// The private networks of the environments that have a bridge here.
+    pub(crate) networks: Vec<v1::PrivateNetwork>,
 }
 
 /// `held` as `node` serves it: `local` has the addresses of its allocations that are fit for traffic. What
@@ -49,7 +53,7 @@ pub(crate) struct Content {
 pub(crate) fn resolve(
     held: &Routes,
     node: NodeId,
-    local: &BTreeMap<AllocationId, IpAddr>,
+    (local, bridges): (&BTreeMap<AllocationId, IpAddr>, &Bridges),
 ) -> Content {
     let others = held.table.peers.iter().filter(|peer| peer.node != node);
     let reached: BTreeSet<NodeId> = others.clone().map(|peer| peer.node).collect();
@@ -87,7 +91,14 @@ pub(crate) fn resolve(
         sleeps: route.sleeps,
         rules: rules_out(&route.rules),
     });
+    let around = (node, local, &reached);
+    let networks = bridges.iter().map(|(environment, bridge)| {
+        let names = held.table.names.iter();
+        let mut names = names.filter(|names| names.environment == *environment);
+        private::network((*environment, bridge), names.next(), around)
+    });
     Content {
+        networks: networks.collect(),
         version: held.version(),
         routes: routes.collect(),
         peers: others.map(peer).collect(),
@@ -114,6 +125,7 @@ mod tests {
         };
         let table = RouteTable {
             revision: 9,
+            names: Vec::new(),
             routes: vec![Route {
                 host: "a.test".into(),
                 path_prefix: "/".into(),
@@ -140,7 +152,7 @@ mod tests {
             table,
         };
         let healthy = [10, 13].map(|id| (AllocationId::from_u128(id), address));
-        let content = resolve(&held, here, &healthy.into());
+        let content = resolve(&held, here, (&healthy.into(), &Bridges::new()));
         let backends = &content.routes[0].backends;
         assert_eq!(
             (content.version.incarnation, content.version.revision),

@@ -110,6 +110,7 @@ impl Publisher {
             ruled,
             peers: content.peers.clone(),
             endpoints: content.endpoints.clone(),
+            networks: content.networks.clone(),
         };
         match timeout(PUBLISH_TIMEOUT, self.client.publish(table)).await {
             Ok(published) => published,

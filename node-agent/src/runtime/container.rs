@@ -11,6 +11,7 @@ use skep_model::assignment::Assignment;
 use skep_model::container::Ulimit;
 use skep_model::id::{AllocationId, ClusterId, NodeId, ServiceId};
 
+use crate::network::Bridge;
 use crate::plan::Grant;
 
 /// Labels of every container that is ours.
@@ -44,6 +45,8 @@ const SHARES_MIN: i64 = 2;
 const NAME_LABEL_MAX: usize = 40;
 /// Docker's log files: with fewer a reader that is late loses half of what is kept at each turn.
 const LOG_FILES: u64 = 3;
+/// What a bare name is completed with.
+const SEARCH: &str = "internal";
 /// Containers that share a node's budget for logs.
 const LOG_SHARES: u64 = 100;
 /// Smallest file: turned over more often, Docker does little else.
@@ -130,6 +133,14 @@ pub(crate) fn body(
         host_config: Some(host_config(assignment, grant, (init, log_size))),
         ..Default::default()
     }
+}
+
+/// Puts a container on its environment's bridge, where names are asked of this node.
+pub(super) fn put_on(body: &mut ContainerCreateBody, bridge: &Bridge) {
+    let host = body.host_config.get_or_insert_default();
+    host.network_mode = Some(bridge.network.clone());
+    host.dns = Some(vec![bridge.gateway.to_string()]);
+    host.dns_search = Some(vec![SEARCH.to_owned()]);
 }
 
 /// How the app learns what it was given: the ports that the agent chose, and where its devices are.

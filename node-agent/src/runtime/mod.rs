@@ -7,6 +7,7 @@ pub(crate) mod exec;
 pub(crate) mod image;
 mod init;
 pub(crate) mod inspect;
+mod network;
 mod spool;
 pub(crate) mod tail;
 pub(crate) mod transport;
@@ -31,6 +32,7 @@ use crate::metrics::Metrics;
 use crate::options::LOG_BUDGET_BYTES;
 use crate::plan::{Grant, Phase, Seen};
 
+pub(crate) use network::network_environment;
 use transport::Socket;
 
 /// Calls that only read.
@@ -127,6 +129,7 @@ pub(crate) struct Runtime {
     logins: Logins,
     told_no_spool: Arc<AtomicBool>,
     log_size: u64,
+    bridges: tokio::sync::watch::Sender<crate::network::Bridges>,
 }
 
 impl Runtime {
@@ -155,6 +158,7 @@ impl Runtime {
             logins: Logins::default(),
             told_no_spool: Arc::default(),
             log_size: container::log_size(LOG_BUDGET_BYTES),
+            bridges: Default::default(),
         })
     }
 
@@ -329,6 +333,9 @@ impl Runtime {
         let init = self.init.load(Relaxed);
         let own = (image, init, self.log_size);
         let mut body = container::body(assignment, numbered, &self.labels, own);
+        if let Some(bridge) = self.bridge_of(assignment) {
+            container::put_on(&mut body, &bridge);
+        }
         if !mounts.is_empty() {
             body.host_config.get_or_insert_default().mounts = Some(mounts.to_vec());
         }

@@ -340,6 +340,7 @@ async fn a_node_joins_once_and_is_itself_ever_after() {
         volume_command: None,
         log_budget_bytes: 0,
         ship_logs_to: Vec::new(),
+        private_network: None,
     };
     let start = |options| async { crate::Agent::start(options, &stop).await };
     let text = || Some(token.to_text().to_string());

@@ -8,6 +8,7 @@ mod deployment;
 mod entity;
 mod job;
 mod machine;
+mod network;
 mod node;
 mod placement;
 mod probe;

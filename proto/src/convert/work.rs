@@ -6,7 +6,7 @@ use skep_model::allocation::Desired;
 use skep_model::assignment::{
     Assignment, BuildOrder, DesiredSet, Generation, ImagePeer, MAX_IMAGE_PEERS, Names,
 };
-use skep_model::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
+use skep_model::id::{AllocationId, ClusterId, DeploymentId, EnvironmentId, NodeId, ServiceId};
 use skep_model::route::{Backend, Route, RoutePeer, RouteTable};
 
 use super::route::{rules_in, rules_out};
@@ -45,6 +45,7 @@ impl From<&RouteTable> for v1::RouteTable {
             incarnation: 0,
             ruled: ruled.into_iter().map(route).collect(),
             peers: table.peers.iter().map(peer).collect(),
+            names: table.names.iter().map(Into::into).collect(),
         }
     }
 }
@@ -112,6 +113,11 @@ impl TryFrom<v1::RouteTable> for RouteTable {
                 .peers
                 .into_iter()
                 .map(RoutePeer::try_from)
+                .collect::<Result<_, _>>()?,
+            names: message
+                .names
+                .into_iter()
+                .map(TryInto::try_into)
                 .collect::<Result<_, _>>()?,
         })
     }
@@ -186,6 +192,9 @@ impl From<&Assignment> for v1::Assignment {
             project_name: assignment.names.project.clone(),
             environment_name: assignment.names.environment.clone(),
             service_name: assignment.names.service.clone(),
+            network: assignment
+                .network
+                .map_or_else(Vec::new, |id| id_bytes(id.as_u128())),
         }
     }
 }
@@ -226,6 +235,10 @@ impl TryFrom<v1::Assignment> for Assignment {
             container: container::container_in(message.container)?,
             hooks: container::hooks_in(message.hooks),
             image_peers: image_peers(message.image_peers)?,
+            network: match message.network.is_empty() {
+                true => None,
+                false => Some(id!(EnvironmentId, message.network)),
+            },
         })
     }
 }

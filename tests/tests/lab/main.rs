@@ -15,6 +15,7 @@ mod images;
 mod mesh;
 mod network;
 mod places;
+mod private;
 mod rebalance;
 mod samples;
 mod shells;

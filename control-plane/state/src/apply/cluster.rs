@@ -89,6 +89,7 @@ impl Context<'_> {
             ..(*cluster).clone()
         });
         self.state.derive_claims();
+        self.state.derive_addresses();
         Ok(Reply::Done)
     }
 

@@ -287,17 +287,30 @@ impl Context<'_> {
             Kind::RemoveChallenges(message) => self.remove_challenges(&message),
             Kind::ForgetAcmeAccount(message) => self.forget_acme_account(&message),
             Kind::RenewCertificate(message) => self.renew_certificate(&message),
+            Kind::SetPrivatePool(message) => self.set_private_pool(&message),
         }
     }
 
     /// The same, for what changed of a service as it is in the state: what has no routes changes none.
     /// Every session would have to be told of the table otherwise, for each of a fleet's workers.
     pub(crate) fn touch_routes_of(&mut self, service: ServiceId) {
+        self.touch_names_of(service);
         let service = self.state.service(service);
         let is_routed = service.is_none_or(|service| service.spec.is_routed());
         // Servers that are older than the level count every change.
         if is_routed || self.state.feature_level() < LEVEL_SCHEDULING {
             self.touch_routes();
+        }
+    }
+
+    /// What others of its environment know of a service changed.
+    pub(crate) fn touch_names_of(&mut self, service: ServiceId) {
+        let environment = self.state.service(service).map(|of| of.environment);
+        if let Some(environment) = environment
+            && self.state.feature_level() >= LEVEL_SCHEDULING
+            && !self.changes.contains(&Change::Names(environment))
+        {
+            self.changes.push(Change::Names(environment));
         }
     }
 

@@ -77,7 +77,9 @@ impl Context<'_> {
         }
         self.state.check_routes(&wanted)?;
         let next = if message.expected_generation == 0 {
-            self.new_service(wanted)?
+            let service = self.new_service(wanted)?;
+            self.state.give_address(&service)?;
+            service
         } else {
             let old = self
                 .state
@@ -239,6 +241,8 @@ impl Context<'_> {
         for number in releases {
             self.state.releases.remove(&(id, number));
         }
+        self.touch_names_of(id);
+        self.state.release_address(id);
         self.drop_jobs(id);
         self.state.unindex_hosts(&service);
         let name = (self.state.host_of(&service), id);

@@ -42,6 +42,14 @@ impl Context<'_> {
 
     pub(super) fn prune_claims(&mut self) -> Outcome {
         self.state.prune_claims();
+        self.state.prune_addresses();
+        Ok(Reply::Done)
+    }
+
+    /// Addresses are given from another pool from now on; what is given stays.
+    pub(super) fn set_private_pool(&mut self, message: &v1::SetPrivatePool) -> Outcome {
+        self.state.private_pool = message.pool.parse()?;
+        self.changes.push(Change::Settings);
         Ok(Reply::Done)
     }
 

@@ -9,6 +9,7 @@ mod jobs;
 mod keys;
 mod laws;
 mod levels;
+mod names;
 mod nodes;
 mod quarantine;
 mod rebalance;

@@ -70,6 +70,7 @@ fn who_does_not_know_rules_gets_nothing_of_a_host_that_has_some() {
     let table = RouteTable {
         revision: 3,
         peers: Vec::new(),
+        names: Vec::new(),
         routes: vec![
             at("a", "/", None),
             at("a", "/admin", Some(route())),

@@ -1,0 +1,108 @@
+//! Names and connections of private networks.
+
+use hickory_proto::op::{Message, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{Name, RData, RecordType};
+
+use super::dns::{Verdict, judge};
+use super::*;
+
+const GATEWAY: u32 = 0x0ACA_0001;
+const API: Ipv4Addr = Ipv4Addr::new(10, 201, 0, 1);
+
+fn example() -> Network {
+    let message = v1::PrivateNetwork {
+        gateway: GATEWAY,
+        subnet: GATEWAY - 1,
+        subnet_bits: 24,
+        services: vec![v1::PrivateService {
+            name: "api".into(),
+            virtual_address: u32::from(API),
+            backends: vec![v1::PrivateTarget {
+                allocation: skep_proto::convert::id_bytes(1),
+                ip: "10.202.0.9".into(),
+                node: Vec::new(),
+            }],
+        }],
+        ..v1::PrivateNetwork::default()
+    };
+    network(&message).expect("a network")
+}
+
+fn question(name: &str, kind: RecordType) -> Vec<u8> {
+    let mut message = Message::query();
+    message.add_query(Query::query(Name::from_ascii(name).expect("a name"), kind));
+    message.to_vec().expect("bytes")
+}
+
+/// The code and the first address of an answer.
+fn answered(verdict: Verdict) -> Option<(ResponseCode, Option<Ipv4Addr>)> {
+    let Verdict::Answer(bytes) = verdict else {
+        return None;
+    };
+    let answer = Message::from_vec(&bytes).expect("an answer");
+    let address = answer
+        .answers
+        .first()
+        .and_then(|record| match &record.data {
+            RData::A(address) => Some(address.0),
+            _ => None,
+        });
+    Some((answer.metadata.response_code, address))
+}
+
+#[test]
+fn names_are_answered_to_their_environment_alone() {
+    let network = example();
+    let [inside, outside] = [[10, 202, 0, 7], [10, 202, 1, 7]].map(IpAddr::from);
+    let gateway = IpAddr::from([10, 202, 0, 1]);
+    let ask = |peer, name: &str, kind| judge(Some(&network), peer, &question(name, kind));
+    let found = Some((ResponseCode::NoError, Some(API)));
+    for name in ["api.", "api.internal.", "API.Internal."] {
+        assert_eq!(answered(ask(inside, name, RecordType::A)), found, "{name}");
+        for peer in [outside, gateway] {
+            let refused = Some((ResponseCode::Refused, None));
+            assert_eq!(answered(ask(peer, name, RecordType::A)), refused, "{name}");
+        }
+    }
+    let nothing = Some((ResponseCode::NoError, None));
+    for (name, kind) in [
+        ("api.internal.", RecordType::AAAA),
+        ("api.", RecordType::AAAA),
+        ("internal.", RecordType::A),
+    ] {
+        assert_eq!(answered(ask(inside, name, kind)), nothing, "{name}");
+    }
+    let unknown = Some((ResponseCode::NXDomain, None));
+    for name in ["web.", "web.internal.", "a.api.internal."] {
+        assert_eq!(
+            answered(ask(inside, name, RecordType::A)),
+            unknown,
+            "{name}"
+        );
+    }
+    assert_eq!(ask(inside, "example.com.", RecordType::A), Verdict::Forward);
+    assert_eq!(
+        ask(outside, "example.com.", RecordType::A).clone_code(),
+        Some(ResponseCode::Refused)
+    );
+}
+
+impl Verdict {
+    fn clone_code(self) -> Option<ResponseCode> {
+        answered(self).map(|(code, _)| code)
+    }
+}
+
+#[test]
+fn what_is_no_question_is_not_answered_as_one() {
+    let network = example();
+    let inside = IpAddr::from([10, 202, 0, 7]);
+    assert_eq!(judge(Some(&network), inside, b"nonsense"), Verdict::Drop);
+    let response = Message::response(7, OpCode::Query).to_vec().expect("bytes");
+    assert_eq!(judge(Some(&network), inside, &response), Verdict::Drop);
+    let update = Message::new(7, hickory_proto::op::MessageType::Query, OpCode::Update);
+    let update = judge(Some(&network), inside, &update.to_vec().expect("bytes"));
+    assert_eq!(answered(update), Some((ResponseCode::NotImp, None)));
+    let gone = judge(None, inside, &question("api.", RecordType::A));
+    assert_eq!(answered(gone), Some((ResponseCode::Refused, None)));
+}
