@@ -44,6 +44,17 @@ impl Traefik {
         Self::begin(process, at, provider).await
     }
 
+    /// The same where the provider asks for a token.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub async fn start_with_token(dir: &Path, provider: &str, token: &str) -> Result<Self> {
+        let at = (place::free_address()?, place::free_address()?);
+        let process = Process::new("traefik", &binary().await?, dir.join("traefik.log"));
+        let header = format!("--providers.http.headers.Authorization=Bearer {token}");
+        Self::begin(process.args([header]), at, provider).await
+    }
+
     /// Starts it on a host of a lab, for the data plane of its node.
     ///
     /// # Errors
