@@ -3,7 +3,7 @@
 
 mod due;
 
-pub use due::{Due, Entry, backoff_ms, decide, is_certifiable, renew_ms};
+pub use due::{Due, Entry, backoff_ms, decide, is_certifiable, renew_ms, settled_ms};
 
 use serde::{Deserialize, Serialize};
 
@@ -164,6 +164,12 @@ impl Certificate {
             let life = it.not_after_ms.saturating_sub(it.not_before_ms);
             it.not_after_ms.saturating_sub(now_ms) < life / ENDING_PART
         })
+    }
+
+    /// An operator's that has not run out.
+    pub fn is_held_upload(&self, now_ms: u64) -> bool {
+        let material = self.material.as_ref();
+        self.source == Source::Uploaded && material.is_some_and(|it| it.not_after_ms > now_ms)
     }
 
     /// Bytes that count for [`MAX_TOTAL_BYTES`].

@@ -28,6 +28,15 @@ const SHAKE: Duration = Duration::from_secs(5);
 /// Of each hundred good nonces so many are refused: clients have to try again.
 const BAD_NONCES: &str = "20";
 
+/// What an authority does besides.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Ways {
+    /// How long its certificates live, in seconds; none: for years.
+    pub life_s: Option<u32>,
+    /// The one account that others must be bound to: its key's name and the key, base64url.
+    pub binding: Option<(&'static str, &'static str)>,
+}
+
 /// A running authority.
 pub struct Pebble {
     authority: Process,
@@ -46,7 +55,8 @@ impl Pebble {
     ///
     /// # Errors
     /// It cannot be run or does not start.
-    pub async fn start(dir: &Path, http_port: u16, tls_port: u16) -> Result<Self> {
+    pub async fn start(dir: &Path, ports: (u16, u16), ways: Ways) -> Result<Self> {
+        let (http_port, tls_port) = ports;
         std::fs::create_dir_all(dir)?;
         let pki = Pki::make(dir, IpAddr::V4(Ipv4Addr::LOCALHOST))?;
         let [address, management, dns, resolver_management] = [
@@ -55,7 +65,7 @@ impl Pebble {
             place::free_address()?,
             place::free_address()?,
         ];
-        let config = json!({ "pebble": {
+        let mut config = json!({ "pebble": {
             "listenAddress": address.to_string(),
             "managementListenAddress": management.to_string(),
             "certificate": pki.certificate,
@@ -63,6 +73,13 @@ impl Pebble {
             "httpPort": http_port,
             "tlsPort": tls_port,
         }});
+        if let Some(life_s) = ways.life_s {
+            config["pebble"]["certificateValidityPeriod"] = json!(life_s);
+        }
+        if let Some((id, key)) = ways.binding {
+            config["pebble"]["externalAccountBindingRequired"] = json!(true);
+            config["pebble"]["externalAccountMACKeys"] = json!({ id: key });
+        }
         let file = dir.join("pebble.json");
         std::fs::write(&file, config.to_string())?;
         let resolver = Process::new(

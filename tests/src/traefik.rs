@@ -23,6 +23,8 @@ const START: Duration = Duration::from_secs(30);
 const HOST_PORTS: (u16, u16) = (8_090, 8_091);
 /// What people are told to start it with.
 const EXAMPLE: &str = include_str!("../../examples/traefik.yml");
+/// Of it, what is for a data plane with a token.
+const COMMENTED: &str = "    # headers:\n    #   Authorization: \"Bearer TOKEN\"\n";
 /// How often it asks for its configuration: the shortest that Traefik takes as sensible.
 const POLL: &str = "200ms";
 
@@ -42,7 +44,17 @@ impl Traefik {
     /// # Errors
     /// It cannot be had or does not start.
     pub async fn start(dir: &Path, provider: &str, api: SocketAddr) -> Result<Self> {
+        Self::by_example(dir, provider, api, None).await
+    }
+
+    async fn by_example(
+        dir: &Path,
+        provider: &str,
+        api: SocketAddr,
+        token: Option<&str>,
+    ) -> Result<Self> {
         let entrance = place::free_address()?;
+        let said = |token: &str| COMMENTED.replace("# ", "").replace("TOKEN", token);
         let mut text = EXAMPLE.to_owned();
         for (theirs, ours) in [
             ("\":80\"", format!("\"{entrance}\"")),
@@ -52,6 +64,7 @@ impl Traefik {
                 format!("\"{provider}\""),
             ),
             ("level: INFO", "level: DEBUG".to_owned()),
+            (COMMENTED, token.map_or_else(|| COMMENTED.to_owned(), said)),
         ] {
             ensure!(
                 text.matches(theirs).count() == 1,
@@ -64,6 +77,19 @@ impl Traefik {
         let process = Process::new("traefik", &binary().await?, dir.join("traefik.log"));
         let process = process.args(["--configfile".into(), config.into_os_string()]);
         Self::begin(process, (entrance, api)).await
+    }
+
+    /// The same where the provider asks for a token.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub async fn start_with_token(
+        dir: &Path,
+        provider: &str,
+        api: SocketAddr,
+        token: &str,
+    ) -> Result<Self> {
+        Self::by_example(dir, provider, api, Some(token)).await
     }
 
     /// Starts it on a host of a lab, for the data plane of its node, with its own defaults.

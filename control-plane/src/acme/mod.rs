@@ -14,7 +14,9 @@ use instant_acme::{
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use skep_identity::leaf;
-use skep_model::certificate::{Certificate, Challenge, ChallengeKind, Issuer, Material};
+use skep_model::certificate::{
+    Certificate, Challenge, ChallengeKind, Issuer, Material, settled_ms,
+};
 use skep_model::problem::Problem;
 use skep_proto::v1;
 use skep_proto::v1::command::Kind;
@@ -138,6 +140,7 @@ impl Orders {
         let leaf = leaf::inspect(&chain_pem, &key_pem).map_err(|error| {
             Trouble::Other(format!("what the issuer sent is of no use: {error}"))
         })?;
+        let next_ms = settled_ms(leaf.not_before_ms, leaf.not_after_ms, now_ms());
         Ok(Certificate {
             material: Some(Material {
                 chain_pem,
@@ -149,6 +152,7 @@ impl Orders {
                 issuer: leaf.issuer,
             }),
             directory: issuer.directory.clone(),
+            next_ms,
             ..Certificate::wanted(host)
         })
     }

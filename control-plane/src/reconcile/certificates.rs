@@ -33,6 +33,7 @@ const RETRY: Duration = Duration::from_secs(2);
 pub(super) async fn run(parts: &Parts, token: &CancellationToken) {
     let mut changes = parts.store.consensus().changes();
     let orders = Arc::new(Orders::new(parts.store.clone(), parts.secrets.clone()));
+    let mut without_room = 0;
     let mut running = JoinSet::new();
     let mut busy: BTreeMap<Id, String> = BTreeMap::new();
     loop {
@@ -46,6 +47,13 @@ pub(super) async fn run(parts: &Parts, token: &CancellationToken) {
             }
         }
         forget(parts, &due).await;
+        if due.without_room != without_room {
+            without_room = due.without_room;
+            tracing::warn!(
+                hosts = without_room,
+                "hosts without a certificate: no more can be kept; upload a wildcard, or remove some"
+            );
+        }
         let pause = due.wake_ms.map_or(PERIOD, |at_ms| {
             Duration::from_millis(at_ms.saturating_sub(now_ms()).max(1)).min(PERIOD)
         });

@@ -3,9 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use skep_model::certificate::{Certificate, Challenge, Due, Issuer, decide, is_certifiable};
+use skep_model::certificate::{
+    Certificate, Challenge, Due, Issuer, MAX_CERTIFICATES, MAX_TOTAL_BYTES, decide, is_certifiable,
+};
 
 use crate::state::State;
+
+/// What the orders under way may add, in bytes: issued chains have some KiB.
+const RESERVE_BYTES: usize = 256 << 10;
 
 impl State {
     /// Who issues certificates for apps; none: nobody.
@@ -52,6 +57,25 @@ impl State {
             .certificates
             .iter()
             .map(|(name, it)| (name.as_str(), &**it));
-        decide(&wanted, &kept, have, (&issuer.directory, now_ms))
+        let mut due = decide(&wanted, &kept, have, (&issuer.directory, now_ms));
+        self.leave_out(&mut due);
+        due
+    }
+
+    /// A certificate that cannot be kept is not ordered: the issuer would be asked for it for ever.
+    fn leave_out(&self, due: &mut Due) {
+        let bytes: usize = self.certificates.values().map(|it| it.bytes()).sum();
+        let mut room = match bytes + RESERVE_BYTES <= MAX_TOTAL_BYTES {
+            true => MAX_CERTIFICATES.saturating_sub(self.certificates.len()),
+            false => 0,
+        };
+        let all = due.order.len();
+        due.order.retain(|host| {
+            let is_new = !self.certificates.contains_key(host);
+            let has_place = !is_new || room > 0;
+            room = room.saturating_sub(usize::from(is_new));
+            has_place
+        });
+        due.without_room = all - due.order.len();
     }
 }

@@ -11,6 +11,8 @@ const JITTER_PARTS: u64 = 20;
 const FIRST_PAUSE_MS: u64 = 60_000;
 /// Longest pause, ms: authorities allow five failures of a host in an hour, and forget within one.
 const LAST_PAUSE_MS: u64 = 12 * 3_600_000;
+/// Longest rest after one was issued, ms.
+const LONGEST_REST_MS: u64 = 3_600_000;
 /// Ends of names that no public authority issues for, and that lead nowhere from outside.
 const PRIVATE: [&str; 6] = ["localhost", "local", "internal", "invalid", "onion", "arpa"];
 
@@ -26,6 +28,8 @@ pub struct Due {
     pub forget: Vec<String>,
     /// When time alone makes the next one due, ms since the epoch.
     pub wake_ms: Option<u64>,
+    /// Hosts that go without one: there are as many certificates as there may be.
+    pub without_room: usize,
 }
 
 /// Whether an issuer could be asked for this host by way of its ingress.
@@ -51,6 +55,13 @@ pub fn backoff_ms(name: &str, failures: u32) -> u64 {
     let doublings = failures.saturating_sub(1).min(20);
     let pause = (FIRST_PAUSE_MS << doublings).min(LAST_PAUSE_MS);
     pause - hash(name, u64::from(failures)) % (pause / 4)
+}
+
+/// Before when one that was issued at `now_ms` is not asked for again, whatever its times say: clocks differ, and an
+/// issuer counts.
+pub fn settled_ms(not_before_ms: u64, not_after_ms: u64, now_ms: u64) -> u64 {
+    let life = not_after_ms.saturating_sub(not_before_ms);
+    now_ms.saturating_add((life / 4).min(LONGEST_REST_MS))
 }
 
 /// When another one is asked for.
@@ -96,6 +107,8 @@ pub fn decide<'a>(
     for host in wanted.iter().filter(|host| !has_upload(host)) {
         let (at_ms, ends_ms) = match have.get(host.as_str()) {
             None => (0, 0),
+            // By hand under the host's own name, whatever is in it: not taken over while it holds.
+            Some(it) if it.is_held_upload(now_ms) => continue,
             // Another issuer than the one that is asked now: as soon as may be.
             Some(it) if it.material.is_some() && it.directory != directory => (
                 it.next_ms,
@@ -245,6 +258,24 @@ mod tests {
             (CA, 0),
         );
         assert_eq!(gone.forget, ["a.example"]);
+    }
+
+    #[test]
+    fn an_upload_under_a_hosts_own_name_is_not_taken_over_while_it_holds() {
+        let odd = issued("a.example", Source::Uploaded, &["b.example"]);
+        let due = |now_ms| asked(&["a.example"], std::slice::from_ref(&odd), now_ms);
+        assert_eq!(due(DAY_MS).order, [""; 0]);
+        assert_eq!(due(90 * DAY_MS).order, ["a.example"]);
+    }
+
+    #[test]
+    fn one_that_ends_at_once_is_not_asked_for_at_once() {
+        let mut have = issued("a.example", Source::Acme, &["a.example"]);
+        have.next_ms = settled_ms(0, 90 * DAY_MS, 95 * DAY_MS);
+        assert_eq!(have.next_ms, 95 * DAY_MS + LONGEST_REST_MS);
+        assert_eq!(settled_ms(0, 40, 100), 110);
+        let due = asked(&["a.example"], &[have], 95 * DAY_MS);
+        assert_eq!((due.order.len(), due.wake_ms.is_some()), (0, true));
     }
 
     #[test]

@@ -15,12 +15,16 @@ pub(super) struct Certified {
     options: RwLock<traefik::Options>,
     /// Where the ingress of this node answers; none: nowhere.
     ingress: Option<SocketAddr>,
+    /// Whoever asks for Traefik's configuration shows a token: without one it holds no keys, for every user
+    /// of the machine can read it.
+    is_guarded: bool,
 }
 
 impl Certified {
-    /// Nothing yet; `ingress` is where apps are served.
-    pub(super) fn new(ingress: SocketAddr) -> Self {
+    /// Nothing yet; `ingress` is where apps are served, `is_guarded` whether Traefik shows a token.
+    pub(super) fn new(ingress: SocketAddr, is_guarded: bool) -> Self {
         Self {
+            is_guarded,
             options: RwLock::default(),
             ingress: Some(SocketAddr::new(reachable(ingress), ingress.port())),
         }
@@ -45,7 +49,9 @@ impl Certified {
                 }
             }
         }
-        self.options.write().certificates = pairs;
+        if self.is_guarded {
+            self.options.write().certificates = pairs;
+        }
         read
     }
 
@@ -79,7 +85,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_shown_costs_itself_alone_and_traefik_hears_of_the_rest() {
-        let certified = Certified::new("0.0.0.0:8080".parse().expect("an address"));
+        let address = "0.0.0.0:8080".parse().expect("an address");
+        let certified = Certified::new(address, true);
         let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).expect("made");
         let good = CertificateWithKey {
             chain: made.cert.pem(),
@@ -92,6 +99,9 @@ mod tests {
         let list = CertificateList {
             certificates: vec![bad, good],
         };
+        let open = Certified::new(address, false);
+        assert_eq!(open.take(list.clone()).len(), 1);
+        assert_eq!(open.options().certificates, [], "anybody could read it");
         let read = certified.take(list);
         assert_eq!(read.len(), 1);
         assert!(certified.expect(true) && !certified.expect(true));

@@ -198,7 +198,7 @@ pub async fn run(
         predecessor.subscribe(),
     );
     let own_ingress = address_of("apps", options.ingress_addr, &sockets.apps)?;
-    let tables = Arc::new(tables.proving_at(own_ingress));
+    let tables = Arc::new(tables.proving_at(own_ingress, options.admin_token.is_some()));
     if let Some(list) = prepared.certificates {
         tables.show(list);
     }

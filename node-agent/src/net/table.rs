@@ -131,9 +131,10 @@ impl Tables {
         }
     }
 
-    /// Where this node's own ingress answers certificate authorities, also for Traefik.
-    pub(super) fn proving_at(mut self, ingress: SocketAddr) -> Self {
-        self.certified = Certified::new(ingress);
+    /// Where this node's own ingress answers certificate authorities, also for Traefik; `is_guarded`: whoever asks
+    /// for Traefik's configuration shows a token.
+    pub(super) fn proving_at(mut self, ingress: SocketAddr, is_guarded: bool) -> Self {
+        self.certified = Certified::new(ingress, is_guarded);
         self
     }
 

@@ -35,12 +35,12 @@ impl TryFrom<v1::Issuer> for Issuer {
             directory: message.directory,
             contact: message.contact,
             root_pem: message.root_pem,
-            binding: has_binding.then(|| Binding {
+            binding: has_binding.then_some(Binding {
                 key_id: message.binding_key_id,
                 hmac: Sealed(message.binding_sealed_hmac),
             }),
             challenge: enum_value("challenge", &ChallengeKind::ALL, message.challenge)?,
-            account: has_account.then(|| Sealed(message.sealed_account)),
+            account: has_account.then_some(Sealed(message.sealed_account)),
             changed_ms: message.changed_ms,
         })
     }
@@ -79,7 +79,7 @@ impl TryFrom<v1::Certificate> for Certificate {
         Ok(Self {
             name: message.name,
             source: enum_value("source", &Source::ALL, message.source)?,
-            material: has_material.then(|| Material {
+            material: has_material.then_some(Material {
                 chain_pem: message.chain_pem,
                 key: Sealed(message.sealed_key),
                 names: message.names,

@@ -2,18 +2,23 @@
 //! Traefik; shown after a restart with nobody else alive; a failure that says what to do.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 use skep_tests::cluster::Cluster;
-use skep_tests::pebble::Pebble;
+use skep_tests::pebble::{Pebble, Ways};
 use skep_tests::traefik::Traefik;
 use skep_tests::{wait, with_cluster};
 
 /// An order takes a second or two here, more where nonces are refused and the machine is busy.
 const ISSUED: Duration = Duration::from_secs(60);
 const HOST: &str = "shop.pebble.test";
+const TOKEN: &str = "for-traefik";
+const BINDING: (&str, &str) = ("key-1", "c2tlcC10ZXN0cy1iaW5kLXRvLXRoaXMtYWNjb3VudA");
+/// Long enough for Traefik, which takes a new configuration every 2 s.
+const LIFE_S: u32 = 30;
 
 async fn set_issuer(cluster: &Cluster, pebble: &Pebble, more: &[&str]) -> Result<()> {
     let root = pebble.root.display().to_string();
@@ -51,7 +56,7 @@ async fn shown(pebble: &Pebble, (at, host): (SocketAddr, &str), before: &[u8]) -
 async fn a_host_gets_its_certificate_and_keeps_it_whoever_dies() {
     with_cluster("certificates", async |cluster| {
         let ports = (cluster.ingress.port(), cluster.https.port());
-        let pebble = Pebble::start(&cluster.path("pebble"), ports.0, ports.1).await?;
+        let pebble = Pebble::start(&cluster.path("pebble"), ports, Ways::default()).await?;
         let lost = "lost.pebble.test";
         pebble.resolve(lost, Ipv4Addr::new(127, 0, 0, 9)).await?;
         set_issuer(cluster, &pebble, &[]).await?;
@@ -115,14 +120,37 @@ async fn a_host_gets_its_certificate_and_keeps_it_whoever_dies() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn traefik_leads_authorities_to_us_and_shows_what_they_issue() {
     with_cluster("certified", async |cluster| {
+        // Keys are for whoever shows the token.
+        let same = Path::new("");
+        let net = cluster
+            .net
+            .like(same, same)
+            .env("SKEP_NET_ADMIN_TOKEN", TOKEN);
+        cluster.net.kill().await?;
+        net.start().await?;
         let provider = format!("http://{}/v1/traefik", cluster.net_admin);
-        let traefik = Traefik::start(&cluster.path(""), &provider).await?;
-        // Two authorities: the first looks at the ingress, the second at Traefik alone.
+        let traefik =
+            Traefik::start_with_token(&cluster.path(""), &provider, cluster.traefik_api, TOKEN)
+                .await?;
+        // Two authorities: the first looks at the ingress and wants an account of its own, the second looks at Traefik
+        // alone, and what it issues is soon over.
         let ports = (cluster.ingress.port(), cluster.https.port());
-        let first = Pebble::start(&cluster.path("first"), ports.0, ports.1).await?;
+        let ways = Ways {
+            binding: Some(BINDING),
+            ..Ways::default()
+        };
+        let first = Pebble::start(&cluster.path("first"), ports, ways).await?;
         let port = traefik.entrance.port();
-        let second = Pebble::start(&cluster.path("second"), port, port).await?;
-        set_issuer(cluster, &first, &[]).await?;
+        let ways = Ways {
+            life_s: Some(LIFE_S),
+            ..Ways::default()
+        };
+        let second = Pebble::start(&cluster.path("second"), (port, port), ways).await?;
+        let key = cluster.path("binding");
+        std::fs::write(&key, BINDING.1)?;
+        let key = key.display().to_string();
+        let bound = ["--eab-key-id", BINDING.0, "--eab-key-file", &key];
+        set_issuer(cluster, &first, &bound).await?;
         let routes = json!([{ "host": HOST }]);
         cluster
             .service("web", "1", json!({ "routes": routes }))
@@ -132,11 +160,13 @@ async fn traefik_leads_authorities_to_us_and_shows_what_they_issue() {
             .with_context(|| traefik.log())?;
         // Another authority is asked at once for what the first one issued.
         set_issuer(cluster, &second, &[]).await?;
-        shown(&second, (traefik.entrance, HOST), &[])
+        let early = shown(&second, (traefik.entrance, HOST), &[])
             .await
             .with_context(|| traefik.log())?;
-        shown(&second, (cluster.https, HOST), &[]).await?;
+        // And again by itself, when two thirds of its life are over.
+        shown(&second, (cluster.https, HOST), &early).await?;
         traefik.stop().await?;
+        net.kill().await?;
         first.stop().await?;
         second.stop().await
     })

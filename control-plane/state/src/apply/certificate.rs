@@ -46,7 +46,7 @@ impl Context<'_> {
     /// They were of another issuer, or of the same before something was set right.
     fn forget_failures(&mut self) {
         let failed = self.state.certificates.values();
-        let failed = failed.filter(|it| it.source == Source::Acme && it.failures > 0);
+        let failed = failed.filter(|it| it.source == Source::Acme && it.next_ms > 0);
         let failed: Vec<Arc<Certificate>> = failed.cloned().collect();
         for certificate in failed {
             let anew = Certificate {
@@ -91,8 +91,9 @@ impl Context<'_> {
         check_name(&certificate.name)?;
         check_material(&certificate)?;
         let old = self.state.certificates.get(&certificate.name);
-        let takes_upload = old.is_some_and(|old| old.source == Source::Uploaded)
-            && certificate.source == Source::Acme;
+        let now_ms = self.state.time_ms;
+        let takes_upload =
+            certificate.source == Source::Acme && old.is_some_and(|old| old.is_held_upload(now_ms));
         if takes_upload {
             return Err(changed_meanwhile("certificate"));
         }
@@ -104,11 +105,12 @@ impl Context<'_> {
     pub(super) fn note_certificate(&mut self, message: v1::NoteCertificate) -> Outcome {
         check_name(&message.name)?;
         let old = self.state.certificates.get(&message.name);
-        if old.is_some_and(|old| old.source == Source::Uploaded) {
+        if old.is_some_and(|old| old.is_held_upload(self.state.time_ms)) {
             return Err(changed_meanwhile("certificate"));
         }
         let old = old.map_or_else(|| Certificate::wanted(&message.name), |old| (**old).clone());
         let certificate = Certificate {
+            source: Source::Acme,
             problem: cut(message.problem, MAX_PROBLEM_BYTES),
             failures: old.failures.saturating_add(1),
             next_ms: message.next_ms,
