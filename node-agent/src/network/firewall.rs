@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -65,7 +64,6 @@ pub(super) struct Firewall {
     chains: Chains,
     /// What was written last.
     written: Mutex<Option<String>>,
-    is_told: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -84,7 +82,6 @@ impl Firewall {
                 input: format!("SKEP-I-{tag}"),
             },
             written: Mutex::default(),
-            is_told: AtomicBool::new(false),
         }
     }
 
@@ -129,7 +126,6 @@ impl Firewall {
             }
         }
         *self.written.lock() = Some(wanted);
-        self.is_told.store(true, Relaxed);
         Ok(())
     }
 

@@ -21,7 +21,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::routes::Content;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, network_environment};
 use firewall::{Fence, Firewall};
 pub(crate) use subnet::BITS as SUBNET_BITS;
 
@@ -148,6 +148,14 @@ impl Networks {
             Problem::new(Code::Runtime, text)
         };
         let known = self.runtime.networks(None).await.map_err(failed)?;
+        // Of an agent before this one. Another environment's may have the same name: Docker says so then.
+        let mut own = known
+            .iter()
+            .filter(|network| network_environment(network) == Some(environment))
+            .filter(|network| network.name == Some(bridge(self.node, environment, 0).network));
+        if let Some((first, _)) = own.next().and_then(|own| subnet::of_network(own).next()) {
+            return Ok(bridge(self.node, environment, first));
+        }
         let taken = known.iter().flat_map(subnet::of_network);
         let taken: Vec<_> = taken.chain(subnet::of_routes()).collect();
         let Some(first) = subnet::free(pool, &taken) else {
@@ -176,7 +184,7 @@ impl Networks {
                 tokio::select! {
                     _ = tick.tick() => {
                         looks = looks.wrapping_add(1);
-                        if looks % SWEEP_EVERY == 0 {
+                        if looks.is_multiple_of(SWEEP_EVERY) {
                             self.sweep().await;
                         }
                         self.look().await;
@@ -198,7 +206,7 @@ impl Networks {
             return;
         };
         let found = known.iter().filter_map(|network| {
-            let environment = crate::runtime::network_environment(network)?;
+            let environment = network_environment(network)?;
             let (first, _) = subnet::of_network(network).next()?;
             Some((environment, bridge(self.node, environment, first)))
         });
