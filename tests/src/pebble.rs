@@ -25,8 +25,8 @@ use crate::{http, place, tls, wait};
 const START: Duration = Duration::from_secs(30);
 /// A handshake.
 const SHAKE: Duration = Duration::from_secs(5);
-/// Of each hundred good nonces so many are refused: clients have to try again.
-const BAD_NONCES: &str = "20";
+/// Of each hundred good nonces so many are refused: clients have to try again, and give up after three.
+const BAD_NONCES: &str = "5";
 
 /// What an authority does besides.
 #[derive(Debug, Clone, Copy, Default)]

@@ -12,8 +12,8 @@ use skep_tests::pebble::{Pebble, Ways};
 use skep_tests::traefik::Traefik;
 use skep_tests::{wait, with_cluster};
 
-/// An order takes a second or two here, more where nonces are refused and the machine is busy.
-const ISSUED: Duration = Duration::from_secs(60);
+/// An order takes a second or two here; one that fails (nonces are refused at times) is made anew a minute later.
+const ISSUED: Duration = Duration::from_secs(120);
 const HOST: &str = "shop.pebble.test";
 const TOKEN: &str = "for-traefik";
 const BINDING: (&str, &str) = ("key-1", "c2tlcC10ZXN0cy1iaW5kLXRvLXRoaXMtYWNjb3VudA");
