@@ -118,7 +118,7 @@ impl Link {
         if self.leaving.as_ref().is_some_and(is_leaving) {
             return true;
         }
-        self.carrier.carry(&mut Context::from_waker(Waker::noop()));
+        self.carrier.carry(&Context::from_waker(Waker::noop()));
         self.requests.is_closed()
     }
 
