@@ -1,6 +1,7 @@
 //! The cluster's certificates on this node: read for the ingress, kept for Traefik.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 use skep_ingress::{Certificate, traefik};
@@ -18,6 +19,8 @@ pub(super) struct Certified {
     /// Whoever asks for Traefik's configuration shows a token: without one it holds no keys, for every user
     /// of the machine can read it.
     is_guarded: bool,
+    /// There are keys that it does not hold, and nobody has been told.
+    withholds: AtomicBool,
 }
 
 impl Certified {
@@ -25,6 +28,7 @@ impl Certified {
     pub(super) fn new(ingress: SocketAddr, is_guarded: bool) -> Self {
         Self {
             is_guarded,
+            withholds: AtomicBool::new(false),
             options: RwLock::default(),
             ingress: Some(SocketAddr::new(reachable(ingress), ingress.port())),
         }
@@ -51,6 +55,8 @@ impl Certified {
         }
         if self.is_guarded {
             self.options.write().certificates = pairs;
+        } else {
+            self.withholds.store(!pairs.is_empty(), Ordering::Relaxed);
         }
         read
     }
@@ -64,6 +70,9 @@ impl Certified {
 
     /// For Traefik.
     pub(super) fn options(&self) -> traefik::Options {
+        if self.withholds.swap(false, Ordering::Relaxed) {
+            tracing::warn!("Traefik gets no certificates: every user of this machine could read their keys. Give --admin-token, and Traefik the same in providers.http.headers");
+        }
         self.options.read().clone()
     }
 }
