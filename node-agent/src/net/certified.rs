@@ -71,7 +71,9 @@ impl Certified {
     /// For Traefik.
     pub(super) fn options(&self) -> traefik::Options {
         if self.withholds.swap(false, Ordering::Relaxed) {
-            tracing::warn!("Traefik gets no certificates: every user of this machine could read their keys. Give --admin-token, and Traefik the same in providers.http.headers");
+            tracing::warn!(
+                "Traefik gets no certificates: every user of this machine could read their keys. Give --admin-token, and Traefik the same in providers.http.headers"
+            );
         }
         self.options.read().clone()
     }

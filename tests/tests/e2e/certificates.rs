@@ -35,7 +35,7 @@ async fn listed(cluster: &Cluster, name: &str) -> Result<Value> {
     let all = cluster.skep.run(&["certificates", "ls", "--json"]).await?;
     let all = all.ok()?.json()?;
     let found = all["certificates"].as_array().context("a list")?.iter();
-    let found = found.filter(|it| it["name"] == name).cloned().next();
+    let found = found.filter(|it| it["name"] == name).next().cloned();
     found.with_context(|| format!("{name} is not in {all}"))
 }
 
