@@ -34,8 +34,8 @@ async fn set_issuer(cluster: &Cluster, pebble: &Pebble, more: &[&str]) -> Result
 async fn listed(cluster: &Cluster, name: &str) -> Result<Value> {
     let all = cluster.skep.run(&["certificates", "ls", "--json"]).await?;
     let all = all.ok()?.json()?;
-    let found = all["certificates"].as_array().context("a list")?.iter();
-    let found = found.filter(|it| it["name"] == name).next().cloned();
+    let mut found = all["certificates"].as_array().context("a list")?.iter();
+    let found = found.find(|it| it["name"] == name).cloned();
     found.with_context(|| format!("{name} is not in {all}"))
 }
 
