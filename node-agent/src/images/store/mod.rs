@@ -267,11 +267,9 @@ impl Store {
             }
         }
         if self.size(digest).is_none() {
-            let mut written = self.partial(digest, MANIFEST_MAX_BYTES).await?;
-            if written.written() > 0 {
-                written.discard().await;
-                written = self.partial(digest, MANIFEST_MAX_BYTES).await?;
-            }
+            // In a file of its own: the same manifest may be put by several at the same time.
+            let id = format!("{:032x}", skep_identity::random::new_id());
+            let mut written = self.upload(&id).await?;
             written.write(bytes).await?;
             self.keep(written, digest).await?;
         }

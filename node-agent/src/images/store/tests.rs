@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use futures_util::FutureExt as _;
 
 use super::super::testing::{Image as TestImage, image};
@@ -84,6 +86,31 @@ async fn a_manifest_without_its_blobs_is_refused() {
     assert!(matches!(refused, Err(PutError::Missing(_))), "{refused:?}");
     let refused = store.put_manifest(("skep/web", None), b"{}", false).await;
     assert!(matches!(refused, Err(PutError::Invalid(_))), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_may_put_one_manifest_at_the_same_time() {
+    const AT_ONCE: usize = 16;
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Arc::new(Store::open(folder.path(), BUDGET).expect("opened"));
+    let image = image(b"layer");
+    put(&store, &image.config).await.expect("kept");
+    put(&store, &image.layer).await.expect("kept");
+    let all = (0..AT_ONCE).map(|number| {
+        let (store, manifest) = (store.clone(), image.manifest.clone());
+        tokio::spawn(async move {
+            let place = format!("skep/web{number}");
+            store
+                .put_manifest((&place, Some("one")), &manifest, false)
+                .await
+        })
+    });
+    for put in futures_util::future::join_all(all).await {
+        put.expect("no panic").expect("kept");
+    }
+    let tagged = |number| store.tagged(&format!("skep/web{number}"), "one");
+    let digest = Digest::of(&image.manifest);
+    assert!((0..AT_ONCE).all(|number| tagged(number) == Some(digest)));
 }
 
 #[tokio::test]
