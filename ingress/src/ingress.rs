@@ -48,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) endpoints: Endpoints,
     /// Places for requests that wait for a service that sleeps.
     waiting: Semaphore,
+    /// How many have begun to wait so far.
+    waits: watch::Sender<u64>,
     pub(crate) certificates: Arc<Certificates>,
     pub(crate) challenges: Arc<Challenges>,
     pub(crate) request_ids: RequestIds,
@@ -73,6 +75,7 @@ impl Ingress {
             crew,
             reach,
             waiting: Semaphore::new(options.max_waiting),
+            waits: watch::Sender::new(0),
             options,
             registry: Registry::default(),
             index: RwLock::default(),
@@ -157,6 +160,11 @@ impl Ingress {
     /// How far this ingress is; changes wake the receiver.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.shared.drains.subscribe()
+    }
+
+    /// Wakes whenever a request begins to wait for a service that sleeps; it is counted as in flight by then.
+    pub fn waits(&self) -> watch::Receiver<u64> {
+        self.shared.waits.subscribe()
     }
 
     /// All counters now.
@@ -256,6 +264,7 @@ impl Shared {
     ) -> Option<InFlight> {
         let _place = self.waiting.try_acquire().ok()?;
         let mut tables = self.drains.subscribe();
+        self.waits.send_modify(|count| *count += 1);
         let woken = async {
             loop {
                 // Seen before it is asked: no table comes between the two unnoticed.

@@ -128,6 +128,15 @@ impl Service {
         }
     }
 
+    /// Whether nothing of it is to run until somebody asks for it.
+    pub fn is_asleep(&self) -> bool {
+        let scales = self.spec.autoscale.as_ref();
+        scales.is_some_and(|it| it.scale_to_zero.is_some())
+            && !self.stopped
+            && !self.removing
+            && self.wanted() == 0
+    }
+
     /// How many allocations there should be: none where jobs are run; a system service has as many
     /// as there are nodes for it, which this does not know.
     pub fn wanted(&self) -> u32 {

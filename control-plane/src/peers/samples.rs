@@ -7,8 +7,8 @@ use std::time::Duration;
 use skep_model::id::NodeId;
 use skep_proto::convert::{id_bits, id_bytes};
 use skep_proto::v1;
-use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
@@ -22,6 +22,8 @@ use crate::store::Store;
 
 /// Between two reports: half of the nodes' own period, so that samples are late by little.
 const PERIOD: Duration = Duration::from_secs(1);
+/// Between two that are told at once, at least.
+const HURRY_PERIOD: Duration = Duration::from_millis(20);
 /// Allocations and services in one report, of about 100 bytes each: a report stays well below what a
 /// message may hold, with the one node on top that is always told as a whole.
 const MAX_ITEMS: usize = 20_000;
@@ -57,14 +59,48 @@ pub async fn relay(links: Links, samples: Samples, store: Store, shutdown: Cance
     }
 }
 
+/// When it is told: every period, and at once where a service that sleeps is asked for.
+struct Turns {
+    tick: Interval,
+    hurry: watch::Receiver<u64>,
+    last: Instant,
+}
+
+impl Turns {
+    fn new(samples: &Samples) -> Self {
+        let mut tick = interval(PERIOD);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            tick,
+            hurry: samples.hurry(),
+            last: Instant::now(),
+        }
+    }
+
+    /// Whether it is a regular one.
+    async fn next(&mut self) -> bool {
+        let is_regular = tokio::select! {
+            _ = self.tick.tick() => true,
+            Ok(()) = self.hurry.changed() => false,
+        };
+        if !is_regular {
+            sleep_until(self.last + HURRY_PERIOD).await;
+        }
+        self.hurry.mark_unchanged();
+        self.last = Instant::now();
+        is_regular
+    }
+}
+
 /// The leader's own end: its own nodes' words go the same way.
 async fn keep(samples: &Samples, store: &Store) {
-    let mut tick = interval(PERIOD);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    for count in 1_u32.. {
-        tick.tick().await;
+    let mut turns = Turns::new(samples);
+    let mut count = 0_u32;
+    loop {
+        let is_regular = turns.next().await;
         samples.learn(samples.take(usize::MAX));
-        if count.is_multiple_of(SWEEP_EVERY) {
+        count += u32::from(is_regular);
+        if is_regular && count.is_multiple_of(SWEEP_EVERY) {
             samples.sweep(&store.view());
         }
     }
@@ -83,7 +119,7 @@ async fn tell(links: &Links, samples: &Samples, leader: u64) {
             continue;
         };
         samples.rewind();
-        let begun = tokio::time::Instant::now();
+        let begun = Instant::now();
         let status = stream(links, samples, &contact).await;
         let is_older = status.code() == Code::Unimplemented;
         if is_older {
@@ -120,10 +156,9 @@ async fn stream(links: &Links, samples: &Samples, contact: &Contact) -> Status {
 }
 
 async fn pump(samples: &Samples, sender: mpsc::Sender<v1::SampleReport>) {
-    let mut tick = interval(PERIOD);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut turns = Turns::new(samples);
     loop {
-        tick.tick().await;
+        turns.next().await;
         // As much as goes at once; what does not is told when there is room, and newer then.
         while let Ok(place) = sender.try_reserve() {
             let words = samples.take(MAX_ITEMS);

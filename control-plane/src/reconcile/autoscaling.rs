@@ -1,5 +1,5 @@
 //! The leader's autoscaling: every period it takes in what was measured of each service that has an
-//! autoscaler, asks for a decision, and proposes it. What it remembers is lost with leadership: the next
+//! autoscaler, asks for a decision, and proposes it; of one that sleeps whenever anything was measured. What it remembers is lost with leadership: the next
 //! leader holds until it knows as much.
 
 use std::collections::BTreeMap;
@@ -55,10 +55,17 @@ pub(super) async fn run(parts: &Parts, token: &CancellationToken) {
     let mut tick = interval(PERIOD);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     parts.scaling.retain(|_| false);
+    let mut learned = parts.samples.learned();
     loop {
-        tokio::select! {
-            _ = tick.tick() => {}
+        let is_period = tokio::select! {
+            _ = tick.tick() => true,
+            Ok(()) = learned.changed() => false,
             () = token.cancelled() => return,
+        };
+        learned.mark_unchanged();
+        if !is_period {
+            wake(parts, &mut memories).await;
+            continue;
         }
         let view = parts.store.view();
         let services: Vec<&Service> = view
@@ -82,6 +89,28 @@ pub(super) async fn run(parts: &Parts, token: &CancellationToken) {
             continue;
         };
         for (service, sample) in services.into_iter().zip(samples) {
+            let memory = memories.entry(service.id).or_default();
+            look(parts, &view, (service, &sample), memory).await;
+        }
+    }
+}
+
+/// Looks at the services that sleep and are asked for: whoever waits does not wait for a period.
+async fn wake(parts: &Parts, memories: &mut BTreeMap<ServiceId, Memory>) {
+    let view = parts.store.view();
+    let asleep = view.services().map(|it| &**it);
+    let asleep: Vec<&Service> = asleep
+        .filter(|it| it.is_asleep() && is_scaled(it))
+        .collect();
+    if asleep.is_empty() {
+        return;
+    }
+    let ids = asleep.iter().map(|service| service.id);
+    let Some(samples) = parts.samples.of_services(&view, ids, PERIOD) else {
+        return;
+    };
+    for (service, sample) in asleep.into_iter().zip(samples) {
+        if sample.in_flight.is_some_and(|count| count > 0) {
             let memory = memories.entry(service.id).or_default();
             look(parts, &view, (service, &sample), memory).await;
         }

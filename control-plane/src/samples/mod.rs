@@ -26,6 +26,7 @@ use parking_lot::Mutex;
 use skep_model::id::NodeId;
 use skep_model::sample;
 use skep_state::State;
+use tokio::sync::watch;
 
 use board::Board;
 pub use board::Word;
@@ -60,6 +61,10 @@ struct Inner {
     is_leading: AtomicBool,
     began: Instant,
     refused: AtomicU64,
+    /// Moves when a service that sleeps is asked for at a node of this server's.
+    hurry: watch::Sender<u64>,
+    /// Moves whenever the book has learned something.
+    learned: watch::Sender<u64>,
 }
 
 /// The samples as this server knows them. Cheap to clone.
@@ -77,6 +82,8 @@ impl Default for Samples {
                 is_leading: AtomicBool::new(false),
                 began: Instant::now(),
                 refused: AtomicU64::new(0),
+                hurry: watch::Sender::new(0),
+                learned: watch::Sender::new(0),
             }),
         }
     }
@@ -89,8 +96,22 @@ impl Samples {
         if refused > 0 {
             self.inner.refused.fetch_add(refused, Ordering::Relaxed);
         }
+        let is_hurry = wakes(view, &said);
         let now = Instant::now();
         self.inner.board.lock().hear((node, session), said, now);
+        if is_hurry {
+            self.inner.hurry.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Wakes when what was heard is to be told without waiting for its turn.
+    pub(crate) fn hurry(&self) -> watch::Receiver<u64> {
+        self.inner.hurry.subscribe()
+    }
+
+    /// Wakes when this server, leading, has learned something.
+    pub(crate) fn learned(&self) -> watch::Receiver<u64> {
+        self.inner.learned.subscribe()
     }
 
     /// A node said what means nothing.
@@ -133,6 +154,8 @@ impl Samples {
             let held_ms = u64::try_from(word.held.as_millis()).unwrap_or(u64::MAX);
             book.learn(word.node, word.said, now_ms.saturating_sub(held_ms));
         }
+        drop(book);
+        self.inner.learned.send_modify(|count| *count += 1);
     }
 
     /// Forgets what the state does not have any more, and what is too old to matter.
@@ -165,4 +188,12 @@ impl Samples {
         let age = self.inner.began.elapsed() + Duration::from_secs(3_600);
         u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+/// Whether a request waits for a service of which nothing runs.
+fn wakes(view: &State, said: &sample::Samples) -> bool {
+    let mut counted = said.ingress.iter().flat_map(|it| &it.services);
+    counted.any(|(id, counters)| {
+        counters.in_flight > 0 && view.service(*id).is_some_and(|it| it.is_asleep())
+    })
 }

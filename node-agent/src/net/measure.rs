@@ -1,21 +1,24 @@
-//! What the ingress has counted, for the agent: all of it first, then every period what changed. Reads
-//! counters; decides nothing.
+//! What the ingress has counted, for the agent: all of it first, then every period what changed; at once, where a
+//! request begins to wait for a service that sleeps. Reads counters; decides nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use skep_identity::random;
 use skep_ingress::metrics::ServiceSnapshot;
 use skep_model::id::ServiceId;
 use skep_model::sample::{IngressReading, ServiceCounters};
 use skep_proto::v1;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tonic::Status;
 
 use super::table::Tables;
 use crate::samples::PERIOD;
 
+/// Between two readings out of turn at least: for many services that are asked for one after the other.
+const HURRY_PERIOD: Duration = Duration::from_millis(50);
 /// Services in one message: as many as routes in a table that Traefik can bear. What is beyond, by id,
 /// is never told: a service told now and then would seem to jump.
 const SERVICES_MAX: usize = 10_000;
@@ -46,10 +49,16 @@ pub(super) async fn tell(
     let mut told = Told::default();
     let mut tick = interval(PERIOD);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut waits = tables.ingress().waits();
+    let mut hurried = Instant::now();
     loop {
-        tokio::select! {
-            _ = tick.tick() => {}
+        let is_hurry = tokio::select! {
+            _ = tick.tick() => false,
+            () = hurry(&mut waits, hurried) => true,
             () = sender.closed() => return,
+        };
+        if is_hurry {
+            hurried = Instant::now();
         }
         let Ok(place) = sender.try_reserve() else {
             continue;
@@ -60,8 +69,23 @@ pub(super) async fn tell(
             at_ms,
             services: told.news(&tables.ingress().metrics().services),
         };
-        place.send(Ok((&reading).into()));
+        let message = v1::IngressReading {
+            waits: is_hurry,
+            ..(&reading).into()
+        };
+        place.send(Ok(message));
     }
+}
+
+/// Until a request begins to wait, and some time after the last time.
+async fn hurry(waits: &mut watch::Receiver<u64>, last: Instant) {
+    if waits.changed().await.is_err() {
+        return std::future::pending().await;
+    }
+    // Whoever gives up meanwhile has not seen that change: it counts as seen once this ends.
+    waits.mark_changed();
+    sleep_until(last + HURRY_PERIOD).await;
+    waits.mark_unchanged();
 }
 
 /// What one listener was told. A service that has counted nothing is not in it.

@@ -127,9 +127,14 @@ impl Outbox {
         self.change(|state| state.samples.read(at, node, allocations));
     }
 
-    /// What the ingress has counted; `is_first`: all of it. Goes up with the next sample.
+    /// What the ingress has counted; `is_first`: all of it. Goes up with the next sample, or at once where
+    /// somebody waits for a service that sleeps.
     pub(crate) fn count(&self, reading: v1::IngressReading, is_first: bool) {
-        self.state.lock().samples.count(reading, is_first);
+        if reading.waits {
+            self.change(|state| state.samples.count(reading, is_first));
+        } else {
+            self.state.lock().samples.count(reading, is_first);
+        }
     }
 
     /// The data plane is away.

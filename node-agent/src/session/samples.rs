@@ -86,8 +86,11 @@ impl Samples {
         self.is_due = true;
     }
 
-    /// What the data plane has counted; `is_first`: all of it.
+    /// What the data plane has counted; `is_first`: all of it. Where somebody waits for a service that sleeps
+    /// there is a message at once.
     pub(super) fn count(&mut self, reading: v1::IngressReading, is_first: bool) {
+        // Without a reading of this life there is nothing that it could go with, and soon there is one.
+        self.is_due |= reading.waits && self.has_session && self.life != 0;
         let ingress = self.ingress.get_or_insert_default();
         if is_first && ingress.life != reading.life {
             *ingress = Ingress::default();
@@ -131,6 +134,7 @@ impl Samples {
                 life: ingress.life,
                 at_ms: ingress.at_ms,
                 services: services.cloned().collect(),
+                waits: false,
             };
             // Nothing counted is the same as not named: a service that is gone takes no room.
             let is_empty = |of: &v1::ServiceCounters| {
@@ -184,6 +188,7 @@ mod tests {
             life: 1,
             at_ms,
             services,
+            waits: false,
         }
     }
 
@@ -239,6 +244,26 @@ mod tests {
         samples.begin();
         samples.read((9, 2), NodeReading::default(), vec![]);
         assert_eq!(named(&samples.next().expect("due")), Vec::<u8>::new());
+    }
+
+    #[test]
+    fn who_waits_for_a_service_that_sleeps_is_said_at_once_with_no_container_read_twice() {
+        let mut samples = Samples::default();
+        let waits = |at_ms| v1::IngressReading {
+            waits: true,
+            ..reading(at_ms, vec![counters(1, at_ms)])
+        };
+        samples.begin();
+        samples.count(waits(1), true);
+        assert_eq!(samples.next(), None, "nothing was read yet");
+        samples.read((9, 1_000), NodeReading::default(), vec![container(1)]);
+        assert_eq!(samples.next().expect("due").allocations.len(), 1);
+        samples.count(reading(2, vec![counters(1, 2)]), false);
+        assert_eq!(samples.next(), None, "in its turn");
+        samples.count(waits(3), false);
+        let said = samples.next().expect("due");
+        assert_eq!((named(&said), said.allocations.len()), (vec![1], 0));
+        assert_eq!((said.life, said.at_ms), (9, 1_000));
     }
 
     #[test]

@@ -111,6 +111,7 @@ impl From<&IngressReading> for v1::IngressReading {
             life: reading.life,
             at_ms: reading.at_ms,
             services: services.map(|(id, of)| counters(*id, of)).collect(),
+            waits: false,
         }
     }
 }

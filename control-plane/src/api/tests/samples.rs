@@ -67,3 +67,52 @@ async fn samples_are_the_leaders_and_what_is_not_known_is_null() {
         None,
     );
 }
+
+#[tokio::test]
+async fn a_service_that_sleeps_and_is_asked_for_waits_for_nobodys_turn() {
+    let server = Server::start().await;
+    let autoscale = json!({
+        "targets": ["in_flight=50"], "scale_to_zero": {},
+    });
+    let spec = json!({"spec": {"type": "web", "autoscale": autoscale}});
+    let put = server.put(WEB, spec).await;
+    assert!(put.status.is_success(), "{}", put.body);
+    let node = server.join("n1").await;
+    let samples = &server.context.samples;
+    let ask = |at_ms, in_flight| {
+        let view = server.context.store.view();
+        let service = view.services().next().expect("there").id;
+        let counters = ServiceCounters {
+            in_flight,
+            ..Default::default()
+        };
+        let said = Samples {
+            life: 1,
+            at_ms,
+            ingress: Some(IngressReading {
+                life: 1,
+                at_ms,
+                services: vec![(service, counters)],
+            }),
+            ..Default::default()
+        };
+        samples.hear(&view, (node, 1), said);
+    };
+    let hurry = samples.hurry();
+    ask(1, 3);
+    assert!(!hurry.has_changed().expect("open"), "it does not sleep");
+    let view = server.context.store.view();
+    let service = view.services().next().expect("there");
+    let sleep = skep_proto::v1::ScaleService {
+        service: skep_proto::convert::id_bytes(service.id.as_u128()),
+        expected_generation: service.generation,
+        replicas: 0,
+        reason: "idle".to_owned(),
+    };
+    let sleep = skep_proto::v1::command::Kind::ScaleService(sleep);
+    server.context.store.propose(sleep).await.expect("accepted");
+    ask(2, 0);
+    assert!(!hurry.has_changed().expect("open"), "nobody asks");
+    ask(3, 1);
+    assert!(hurry.has_changed().expect("open"));
+}

@@ -19,7 +19,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 
 pub(super) async fn wake(cluster: &Cluster) -> Result<Vec<Figure>> {
     let image = cluster.image("1", &[]).await?;
-    let autoscale = json!({ "targets": ["in_flight=50"], "scale_to_zero": { "idle_ms": 4_000 },
+    let autoscale = json!({ "targets": ["in_flight=50"], "scale_to_zero": { "idle_ms": 4_000 }, "down": "100%/1s",
         "stable_window_ms": 10_000, "burst_window_ms": 4_000, "down_window_ms": 10_000,
     });
     let spec = json!({
