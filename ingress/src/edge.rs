@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
 
 use crate::access::{Line, Logged};
+use crate::body::ReplyBody;
 use crate::connection::Activity;
 use crate::endpoint::Endpoint;
 use crate::ingress::Shared;
@@ -57,6 +58,20 @@ impl<'a> Asked<'a> {
     }
 }
 
+impl Shared {
+    /// What is the ingress' own to answer, at every host.
+    async fn answer_at_once(&self, request: &Request<Incoming>) -> Option<Response<ReplyBody>> {
+        let path = request.uri().path();
+        if !path.starts_with("/.well-known/") {
+            return None;
+        }
+        match self.ready.answer(path) {
+            None => self.challenges.answer(request).await,
+            answer => answer,
+        }
+    }
+}
+
 /// Answers a request, always.
 pub(crate) async fn handle(client: Arc<Client>, request: Request<Incoming>) -> Response<Logged> {
     let shared = &*client.shared;
@@ -69,12 +84,12 @@ pub(crate) async fn handle(client: Arc<Client>, request: Request<Incoming>) -> R
         .as_ref()
         .map(|log| Line::begin(log, &request, &origin, &id));
     let mut asked = Asked::new(&origin, &id, peer.kept_claim());
-    let at_once = match shared.challenges.answer(&request).await {
+    let at_once = match shared.answer_at_once(&request).await {
         None => {
             let port = options.https_redirect.filter(|_| client.endpoint.is_none());
             redirect::to_https(&request, &origin, port)
         }
-        proof => proof,
+        own => own,
     };
     let mut answer = match at_once {
         Some(answer) => {

@@ -21,6 +21,7 @@ use crate::index::Index;
 use crate::metrics::{Registry, ServiceMetrics, Snapshot};
 use crate::options::Options;
 use crate::reach::{NoWay, Reach};
+use crate::ready::Ready;
 use crate::reply::Refusal;
 use crate::request_id::RequestIds;
 use crate::rules::{Rules, Sought};
@@ -50,6 +51,7 @@ pub(crate) struct Shared {
     waiting: Semaphore,
     /// How many have begun to wait so far.
     waits: watch::Sender<u64>,
+    pub(crate) ready: Ready,
     pub(crate) certificates: Arc<Certificates>,
     pub(crate) challenges: Arc<Challenges>,
     pub(crate) request_ids: RequestIds,
@@ -76,6 +78,7 @@ impl Ingress {
             reach,
             waiting: Semaphore::new(options.max_waiting),
             waits: watch::Sender::new(0),
+            ready: Ready::default(),
             options,
             registry: Registry::default(),
             index: RwLock::default(),
@@ -160,6 +163,12 @@ impl Ingress {
     /// How far this ingress is; changes wake the receiver.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.shared.drains.subscribe()
+    }
+
+    /// Whether load balancers are to send requests here: what `/.well-known/skep/ready` of every host answers. Not
+    /// at first.
+    pub fn set_ready(&self, is_ready: bool) {
+        self.shared.ready.set(is_ready);
     }
 
     /// Wakes whenever a request begins to wait for a service that sleeps; it is counted as in flight by then.

@@ -26,6 +26,7 @@ mod pool;
 mod proxy;
 mod proxy_protocol;
 mod reach;
+mod ready;
 mod redirect;
 mod reply;
 mod request_id;

@@ -20,6 +20,7 @@ use skep_model::routing::MAX_PRIORITY;
 use crate::acme;
 use crate::endpoint::Addresses;
 use crate::index;
+use crate::ready;
 use crate::sticky;
 use crate::table::{LeftOut, MAX_PATH_PREFIX_BYTES, Route, Table};
 use middleware::Middleware;
@@ -36,6 +37,13 @@ const STEP: usize = MAX_PATH_PREFIX_BYTES + 1000;
 /// a host that is another project's.
 const EXACT_PRIORITY: usize = WILDCARD_PRIORITY + (MAX_PRIORITY as usize + 1) * STEP;
 
+/// Above every route: the highest of an exact host is below twice the lowest.
+const ABOVE_ALL: usize = 2 * EXACT_PRIORITY;
+/// The router of what authorities ask, and its service: names of ours.
+const PROOFS: &str = "skep-rev.proofs";
+/// Those of what load balancers ask.
+const READY: &str = "skep-rev.ready";
+
 /// How Traefik is set up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
@@ -45,6 +53,8 @@ pub struct Options {
     pub certificates: Vec<Pair>,
     /// Where certificate authorities get their answers, for every host. None: nobody asks.
     pub proofs: Option<SocketAddr>,
+    /// Where load balancers learn whether they are to send requests to this node, at every host. None: nowhere.
+    pub ready: Option<SocketAddr>,
 }
 
 /// A certificate with its key as Traefik takes it.
@@ -192,6 +202,8 @@ enum Rule<'a> {
     Revision(u64),
     /// What certificate authorities ask, of every host.
     Proofs,
+    /// What load balancers ask.
+    Ready,
 }
 
 impl fmt::Display for Rule<'_> {
@@ -200,6 +212,7 @@ impl fmt::Display for Rule<'_> {
             Self::Route { host, prefix } => (host, prefix),
             Self::Revision(revision) => return write!(f, "Host(`rev-{revision}.skep.invalid`)"),
             Self::Proofs => return write!(f, "PathPrefix(`{}`)", acme::PATH),
+            Self::Ready => return write!(f, "Path(`{}`)", ready::PATH),
         };
         // `Host` with a wildcard is new in 3.7; a regular expression works on every v3.
         match host.strip_prefix("*.") {
@@ -276,11 +289,14 @@ pub fn render(table: &Table, addresses: &Addresses, options: &Options) -> Render
             routers.push((router_name, router(None)));
         }
     }
-    if let Some(proofs) = options.proofs {
-        let name = Cow::from(tls::PROOFS);
-        let entry_point = entry_points.get(..1).unwrap_or_default();
-        routers.push((name.clone(), tls::proofs_router(entry_point)));
-        services.push((name, service(vec![Server { url: proofs }], None)));
+    let own = [
+        (PROOFS, Rule::Proofs, options.proofs),
+        (READY, Rule::Ready, options.ready),
+    ];
+    for (name, rule, ingress) in own {
+        let Some(url) = ingress else { continue };
+        routers.push((name.into(), of_every_host(name, rule, entry_points)));
+        services.push((name.into(), service(vec![Server { url }], None)));
     }
     let acknowledgement = Router {
         entry_points: entry_points.get(..1).unwrap_or_default(),
@@ -304,6 +320,18 @@ pub fn render(table: &Table, addresses: &Addresses, options: &Options) -> Render
     Rendered {
         body,
         left_out: checked.left_out,
+    }
+}
+
+/// A router of what the ingress answers itself, whatever the host.
+fn of_every_host<'a>(name: &'a str, rule: Rule<'a>, entry_points: &'a [String]) -> Router<'a> {
+    Router {
+        entry_points: entry_points.get(..1).unwrap_or_default(),
+        middlewares: Vec::new(),
+        priority: ABOVE_ALL,
+        rule,
+        service: name.into(),
+        tls: None,
     }
 }
 

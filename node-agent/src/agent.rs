@@ -245,6 +245,9 @@ impl Agent {
             scrape,
             shutdown.clone(),
         ));
+        let lease = watch::Sender::new(None);
+        let told = routes::tell_lease(net.clone(), status.clone(), lease.subscribe());
+        tasks.spawn(shutdown.clone().run_until_cancelled_owned(told));
         let publisher = Publisher {
             client: net,
             status,
@@ -294,6 +297,7 @@ impl Agent {
             metrics: metrics.clone(),
             credentials: own,
             seat: seat.clone(),
+            lease,
         };
         let session = tokio::spawn(speak(session, seat.clone(), shutdown.clone()));
 

@@ -17,7 +17,7 @@ use skep_state::State;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
-use super::fleet::{RouteStatus, Runtime};
+use super::fleet::{LOST_AFTER, RouteStatus, Runtime};
 use super::notices::Concern;
 use super::relay::ToNode;
 use super::service::Shared;
@@ -150,6 +150,7 @@ impl Session {
             let work = match kind {
                 Up::Heartbeat(beat) => {
                     fleet.certified(node, self.id, KeyId::from_bytes(&beat.ca));
+                    self.confirm(beat.number);
                     continue;
                 }
                 Up::Samples(samples) => {
@@ -181,6 +182,21 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Says that a heartbeat was heard, where that is worth something: a server that knows no leader may be the
+    /// only one to have heard it.
+    fn confirm(&self, number: u64) {
+        let consensus = self.shared.store.consensus();
+        if number == 0 || consensus.leadership().borrow().leader.is_none() {
+            return;
+        }
+        let lease_ms = u32::try_from(LOST_AFTER.as_millis()).unwrap_or(u32::MAX);
+        let heard = v1::to_agent::Kind::Heard(v1::Heard { number, lease_ms });
+        // Where there is no room the next one is confirmed.
+        let _ = self
+            .down
+            .try_send(Ok(Box::new(v1::ToAgent { kind: Some(heard) })));
     }
 
     /// What the node measures: it goes to the leader, and is written down nowhere. What means nothing is

@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::table::Tables;
+use super::table::{NO_TABLE, Tables};
 
 /// Connections at the same time: one Traefik, one scraper and some people.
 const MAX_CONNECTIONS: usize = 64;
@@ -96,9 +96,9 @@ impl Admin {
     }
 
     fn ready(&self) -> Answer {
-        match self.tables.current() {
-            Some(_) => answer(StatusCode::OK, TEXT, "ok\n"),
-            None => no_table(),
+        match self.tables.unready() {
+            None => answer(StatusCode::OK, TEXT, "ok\n"),
+            Some(why) => answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{why}\n")),
         }
     }
 
@@ -106,7 +106,11 @@ impl Admin {
     fn traefik(&self) -> Answer {
         match self.tables.fetch() {
             Some(body) => answer(StatusCode::OK, JSON, body),
-            None => no_table(),
+            None => answer(
+                StatusCode::SERVICE_UNAVAILABLE,
+                TEXT,
+                format!("{NO_TABLE}\n"),
+            ),
         }
     }
 
@@ -126,6 +130,17 @@ impl Admin {
              # TYPE skep_net_table_write_failures_total counter\n\
              skep_net_table_write_failures_total {failures}\n"
         );
+        let ready = u8::from(self.tables.unready().is_none());
+        let held = u8::from(self.tables.mesh().lease().is_held());
+        let _ = write!(
+            text,
+            "# HELP skep_net_ready Whether load balancers are to send requests here.\n\
+             # TYPE skep_net_ready gauge\n\
+             skep_net_ready {ready}\n\
+             # HELP skep_net_lease_held Whether the servers count on this node.\n\
+             # TYPE skep_net_lease_held gauge\n\
+             skep_net_lease_held {held}\n"
+        );
         let mesh = self.tables.mesh().counters();
         let [out, within, failed] =
             [&mesh.out, &mesh.within, &mesh.failed].map(|it| it.load(Ordering::Relaxed));
@@ -141,14 +156,6 @@ impl Admin {
         );
         text
     }
-}
-
-fn no_table() -> Answer {
-    answer(
-        StatusCode::SERVICE_UNAVAILABLE,
-        TEXT,
-        "no route table has come from the agent yet\n",
-    )
 }
 
 fn answer(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {

@@ -26,11 +26,15 @@ pub(super) struct Certified {
 impl Certified {
     /// Nothing yet; `ingress` is where apps are served, `is_guarded` whether Traefik shows a token.
     pub(super) fn new(ingress: SocketAddr, is_guarded: bool) -> Self {
+        let own = SocketAddr::new(reachable(ingress), ingress.port());
         Self {
             is_guarded,
             withholds: AtomicBool::new(false),
-            options: RwLock::default(),
-            ingress: Some(SocketAddr::new(reachable(ingress), ingress.port())),
+            options: RwLock::new(traefik::Options {
+                ready: Some(own),
+                ..traefik::Options::default()
+            }),
+            ingress: Some(own),
         }
     }
 

@@ -7,8 +7,8 @@ use skep_identity::grpc::channel_uds;
 use skep_identity::keypair::Credentials;
 use skep_proto::v1::net_client::NetClient;
 use skep_proto::v1::{
-    CertificateList, ChallengeList, IngressReading, MeasureRequest, NetStatus, NodeCredentials,
-    NodeTable, WatchRequest,
+    CertificateList, ChallengeList, IngressReading, LeaseTerm, MeasureRequest, NetStatus,
+    NodeCredentials, NodeTable, WatchRequest,
 };
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -117,6 +117,19 @@ impl Client {
     pub(crate) async fn challenge(&self, list: ChallengeList) -> Result<(), Status> {
         let mut net = self.net.clone();
         match timeout(WATCH_LIMIT, net.challenge(list)).await {
+            Ok(answer) => answer.map(|_| ()),
+            Err(_) => Err(Status::deadline_exceeded("the data plane does not answer")),
+        }
+    }
+
+    /// Says for how long the servers count on this node.
+    ///
+    /// # Errors
+    /// As [`Client::certify`].
+    pub(crate) async fn renew(&self, remaining: Duration) -> Result<(), Status> {
+        let mut net = self.net.clone();
+        let remaining_ms = u32::try_from(remaining.as_millis()).unwrap_or(u32::MAX);
+        match timeout(WATCH_LIMIT, net.renew(LeaseTerm { remaining_ms })).await {
             Ok(answer) => answer.map(|_| ()),
             Err(_) => Err(Status::deadline_exceeded("the data plane does not answer")),
         }

@@ -10,6 +10,7 @@ mod certified;
 pub mod client;
 mod edge;
 mod handover;
+mod lease;
 mod measure;
 mod mesh;
 mod polls;
@@ -231,6 +232,13 @@ pub async fn run(
         .add_service(server)
         .serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned());
     let mut agent = tokio::spawn(agent);
+    tokio::spawn(
+        closing
+            .clone()
+            .run_until_cancelled_owned(lease::follow(mesh.clone())),
+    );
+    let tell = readiness(Arc::clone(&tables));
+    tokio::spawn(closing.clone().run_until_cancelled_owned(tell));
     let others = {
         let handed = handed.clone();
         let drain = move || match handed.is_cancelled() {
@@ -326,6 +334,23 @@ pub async fn run(
         let _ = tokio::fs::remove_file(options.socket).await;
     }
     Ok(())
+}
+
+/// Tells the ingress whether load balancers are to send requests here.
+async fn readiness(tables: Arc<Tables>) {
+    let (mut behind, mut kept) = (tables.mesh().lease().is_behind(), tables.kept());
+    loop {
+        behind.mark_unchanged();
+        kept.mark_unchanged();
+        tables.ingress().set_ready(tables.unready().is_none());
+        let changed = tokio::select! {
+            changed = behind.changed() => changed,
+            changed = kept.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+    }
 }
 
 /// Up to which sequence every request on what was removed has ended.

@@ -2,12 +2,13 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::Stream;
 use skep_proto::v1::net_server::Net;
 use skep_proto::v1::{
-    CertificateList, Certified, ChallengeList, Challenged, Identified, IngressReading,
-    MeasureRequest, NetStatus, NodeCredentials, NodeTable, Published, WatchRequest,
+    CertificateList, Certified, ChallengeList, Challenged, Identified, IngressReading, LeaseTerm,
+    MeasureRequest, NetStatus, NodeCredentials, NodeTable, Published, Renewed, WatchRequest,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -104,6 +105,12 @@ impl Net for Service {
     ) -> Result<Response<Challenged>, Status> {
         self.tables.challenge(request.into_inner());
         Ok(Response::new(Challenged {}))
+    }
+
+    async fn renew(&self, request: Request<LeaseTerm>) -> Result<Response<Renewed>, Status> {
+        let remaining = Duration::from_millis(request.into_inner().remaining_ms.into());
+        self.tables.mesh().lease().renew(remaining);
+        Ok(Response::new(Renewed {}))
     }
 
     async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {

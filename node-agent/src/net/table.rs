@@ -28,6 +28,12 @@ use super::polls::Polls;
 use super::private::{self, Private};
 use super::store::Store;
 
+/// Why a data plane without a table is not ready.
+pub(super) const NO_TABLE: &str = "no route table has come from the agent yet";
+/// Why one is not that others are better than.
+const BEHIND: &str =
+    "no server hears of this node, and other nodes are heard: its routes may be old";
+
 /// A table that means nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Error {
@@ -282,6 +288,15 @@ impl Tables {
         };
         self.ingress.publish(table);
         *self.current.write() = Some(Arc::new(current));
+    }
+
+    /// Why load balancers are to leave this node; none: it is ready.
+    pub(super) fn unready(&self) -> Option<&'static str> {
+        let is_behind = *self.mesh().lease().is_behind().borrow();
+        match self.current() {
+            None => Some(NO_TABLE),
+            Some(_) => is_behind.then_some(BEHIND),
+        }
     }
 
     /// The table in use; none: there never was one.

@@ -5,6 +5,7 @@
 mod book;
 mod certify;
 mod introduce;
+mod lease;
 mod private;
 mod publish;
 
@@ -18,6 +19,7 @@ use skep_proto::v1;
 
 pub(crate) use certify::Certificates;
 pub(crate) use introduce::introduce;
+pub(crate) use lease::tell_lease;
 pub(crate) use publish::Publisher;
 
 use crate::ledger::Routes;

@@ -1,5 +1,6 @@
 //! One connection's worth of a session.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use skep_model::assignment::Generation;
@@ -12,7 +13,7 @@ use skep_proto::v1::agents_client::AgentsClient;
 use skep_proto::v1::from_agent::Kind as Up;
 use skep_proto::v1::to_agent::Kind;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
@@ -31,6 +32,36 @@ const RESEND: Duration = Duration::from_secs(10);
 const LEAVE: Duration = Duration::from_millis(500);
 /// Messages that wait for the connection.
 const SEND_QUEUE: usize = 4;
+
+/// Heartbeats of which an answer may still come.
+const MAX_BEATS: usize = 8;
+
+/// When each of the last heartbeats was sent.
+#[derive(Default)]
+struct Beats {
+    sent: VecDeque<(u64, Instant)>,
+    last: u64,
+}
+
+impl Beats {
+    fn next(&mut self) -> u64 {
+        self.last += 1;
+        if self.sent.len() == MAX_BEATS {
+            self.sent.pop_front();
+        }
+        self.sent.push_back((self.last, Instant::now()));
+        self.last
+    }
+
+    /// Until when the servers count on this node, by a heartbeat that they have heard: from when it was sent.
+    fn heard(&self, heard: v1::Heard) -> Option<Instant> {
+        let (_, sent) = self
+            .sent
+            .iter()
+            .find(|(number, _)| *number == heard.number)?;
+        Some(*sent + Duration::from_millis(heard.lease_ms.into()))
+    }
+}
 
 /// A desired set that is being written down.
 struct Storing {
@@ -111,6 +142,7 @@ async fn serve(
     up: &mpsc::Sender<v1::FromAgent>,
     inbound: &mut Inbound,
 ) -> Result<std::convert::Infallible, Error> {
+    let mut beats = Beats::default();
     let mut heartbeat = interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut resend = interval(RESEND);
@@ -135,7 +167,7 @@ async fn serve(
             () = session.outbox.changed(), if outgoing.is_none() => {}
             _ = heartbeat.tick() => {
                 // A queue that is full is a sign of life as well.
-                let beat = v1::FromAgent { kind: Some(Up::Heartbeat(session.heartbeat())) };
+                let beat = v1::FromAgent { kind: Some(Up::Heartbeat(session.heartbeat(beats.next()))) };
                 let _ = up.try_send(beat);
             }
             _ = resend.tick() => session.outbox.resend(),
@@ -155,6 +187,12 @@ async fn serve(
                     let seat = session.seat.clone();
                     let _ = tokio::task::spawn_blocking(move || seat.admit()).await;
                     is_admitted = true;
+                }
+                if let Some(Kind::Heard(heard)) = message.kind {
+                    if let Some(until) = beats.heard(heard) {
+                        session.lease.send_replace(Some(until));
+                    }
+                    continue;
                 }
                 if matches!(message.kind, Some(Kind::ObservedAck(_) | Kind::BuildLogAck(_))) {
                     resend.reset();
@@ -224,6 +262,8 @@ async fn take(session: &Session, message: v1::ToAgent) -> Result<Option<Storing>
         Some(Kind::Probe(request)) => session.witness.open(request),
         Some(Kind::Servers(list)) => session.servers.hear(list),
         Some(Kind::LogCancel(cancel)) => session.logs.cancel(cancel.request),
+        // Seen to before.
+        Some(Kind::Heard(_)) => {}
         // A newer server's word: it must not matter to an agent that does not know it.
         None => {}
     }

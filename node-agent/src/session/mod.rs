@@ -21,7 +21,7 @@ use skep_model::assignment::{DesiredSet, Generation};
 use skep_model::id::{AllocationId, ClusterId, DeploymentId};
 use skep_model::route::RouteTable;
 use skep_proto::v1;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -135,6 +135,8 @@ pub(crate) struct Session {
     pub(crate) credentials: Arc<Reloadable>,
     /// What this life of the agent shows.
     pub(crate) seat: Arc<Seat>,
+    /// Until when the servers count on this node.
+    pub(crate) lease: watch::Sender<Option<Instant>>,
 }
 
 /// Whether an error says that another agent speaks for this node, and if so whether time may change
@@ -151,10 +153,11 @@ fn is_doubled(error: &Error) -> Option<bool> {
 }
 
 impl Session {
-    fn heartbeat(&self) -> v1::Heartbeat {
+    fn heartbeat(&self, number: u64) -> v1::Heartbeat {
         let ca = self.credentials.issuer();
         v1::Heartbeat {
             ca: ca.map_or_else(Vec::new, |ca| ca.as_bytes().to_vec()),
+            number,
         }
     }
 

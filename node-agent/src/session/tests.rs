@@ -194,6 +194,7 @@ async fn a_server_that_is_gone_is_left_for_the_next_one() {
     let stop = CancellationToken::new();
     let _guard = stop.clone().drop_guard();
     let session = Session {
+        lease: tokio::sync::watch::Sender::new(None),
         logins: Default::default(),
         certificates: Default::default(),
         servers: chosen.clone(),

@@ -10,12 +10,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use h2::client::SendRequest;
 use h2::{Ping, PingPong};
 use hyper::{Request, StatusCode};
 use parking_lot::RwLock;
 use skep_identity::grpc;
 use skep_identity::name::Subject;
+use skep_identity::random;
 use skep_identity::tls::{self, Expected, Reloadable};
 use skep_ingress::{Far, Reached, Reaching};
 use skep_model::id::NodeId;
@@ -36,6 +39,10 @@ const DIAL_LIMIT: Duration = Duration::from_secs(5);
 /// gives up.
 const PING_EVERY: Duration = Duration::from_secs(1);
 const PING_LIMIT: Duration = Duration::from_millis(1_500);
+/// Whoever does not answer a question within that has no answer.
+const ASK_LIMIT: Duration = Duration::from_secs(2);
+/// Other nodes that are asked at a time.
+const MAX_ASKED: usize = 8;
 /// A connection that new streams go on.
 #[derive(Debug, Clone)]
 struct Sender {
@@ -108,6 +115,28 @@ impl Links {
                 })
             });
         }
+    }
+
+    /// Whether some node answers a question with 200: a few are asked, others each time.
+    pub(super) async fn any_answers(&self, path: &'static str) -> bool {
+        let Some(own) = self.own.borrow().clone() else {
+            return false;
+        };
+        // In no order that anybody chose.
+        let links: Vec<_> = self.links.read().values().cloned().collect();
+        let from = usize::from(u16::from_be_bytes(random::bytes()));
+        let some = links.iter().cycle().skip(from % links.len().max(1));
+        let asked = some.take(links.len().min(MAX_ASKED)).map(|link| {
+            let asked = timeout(ASK_LIMIT, Arc::clone(link).ask(Arc::clone(&own), path));
+            Box::pin(async move { matches!(asked.await, Ok(Ok(StatusCode::OK))) })
+        });
+        let mut asked: FuturesUnordered<_> = asked.collect();
+        while let Some(is_ok) = asked.next().await {
+            if is_ok {
+                return true;
+            }
+        }
+        false
     }
 
     pub(super) fn reach(&self, far: Far) -> Reaching {
@@ -189,6 +218,27 @@ impl Link {
         }
     }
 
+    /// What the other side answers to a question.
+    async fn ask(
+        self: Arc<Self>,
+        own: Arc<Reloadable>,
+        path: &'static str,
+    ) -> Result<StatusCode, Error> {
+        let (link, with) = (self.clone(), own.clone());
+        let sender = tokio::spawn(async move { link.sender(&with).await }).await;
+        let (number, sender) = sender.unwrap_or(Err(Error::Panicked))?;
+        match get(sender.requests, path).await {
+            Ok(status) => Ok(status),
+            Err(source) => {
+                self.leave(number).await;
+                Err(Error::Broken {
+                    address: self.address.clone(),
+                    source,
+                })
+            }
+        }
+    }
+
     /// A connection that is open as far as is known, and its number.
     async fn sender(&self, own: &Arc<Reloadable>) -> Result<(u64, Sender), Error> {
         let mut held = self.held.lock().await;
@@ -264,17 +314,18 @@ impl Link {
 
 /// Cancels `over` when the other side says that it is to end: GOAWAY alone tells nobody who holds a stream.
 async fn until_leaving(requests: SendRequest<Bytes>, over: CancellationToken) {
-    let asked = async {
-        let request = Request::get(format!("https://node{LEAVING_PATH}")).body(());
-        let mut requests = requests.ready().await?;
-        let request = request.expect("a fixed path");
-        requests.send_request(request, true)?.0.await
-    };
-    match over.run_until_cancelled(asked).await {
-        Some(Ok(answer)) if answer.status() == StatusCode::OK => over.cancel(),
+    match over.run_until_cancelled(get(requests, LEAVING_PATH)).await {
+        Some(Ok(StatusCode::OK)) => over.cancel(),
         // Of another version, or the connection broke: its own task tells that.
         _ => {}
     }
+}
+
+async fn get(requests: SendRequest<Bytes>, path: &'static str) -> Result<StatusCode, h2::Error> {
+    let request = Request::get(format!("https://node{path}")).body(());
+    let mut requests = requests.ready().await?;
+    let request = request.expect("a fixed path");
+    Ok(requests.send_request(request, true)?.0.await?.status())
 }
 
 /// Ends when the other side leaves a ping unanswered.

@@ -22,7 +22,8 @@ use tokio_util::task::TaskTracker;
 
 use super::stream::MeshStream;
 use super::{
-    ALPN, CONNECTION_WINDOW_BYTES, LEAVING_PATH, Mesh, Open, SEND_BUFFER_BYTES, STREAM_WINDOW_BYTES,
+    ALPN, CONNECTION_WINDOW_BYTES, LEASE_PATH, LEAVING_PATH, Mesh, Open, SEND_BUFFER_BYTES,
+    STREAM_WINDOW_BYTES,
 };
 
 /// Streams at a time on one connection: each is a connection to a container.
@@ -119,8 +120,19 @@ async fn connection(conn: Conn, mesh: Arc<Mesh>, shutdown: CancellationToken) {
                         Some(_) if request.uri().path() == LEAVING_PATH => {
                             leaving(reply, shutdown).await;
                         }
+                        Some(_) if request.uri().path() == LEASE_PATH => {
+                            let held = mesh.lease().is_held();
+                            answer(
+                                reply,
+                                if held {
+                                    StatusCode::OK
+                                } else {
+                                    StatusCode::SERVICE_UNAVAILABLE
+                                },
+                            );
+                        }
                         Some(_) => stream(request, reply, mesh).await,
-                        None => refuse(reply, StatusCode::FORBIDDEN),
+                        None => answer(reply, StatusCode::FORBIDDEN),
                     }
                 });
             }
@@ -139,18 +151,19 @@ async fn leaving(mut reply: SendResponse<Bytes>, shutdown: CancellationToken) {
     }
 }
 
-fn refuse(mut reply: SendResponse<Bytes>, status: StatusCode) {
-    let mut answer = Response::new(());
-    *answer.status_mut() = status;
+/// Says no more than this.
+fn answer(mut reply: SendResponse<Bytes>, status: StatusCode) {
+    let mut head = Response::new(());
+    *head.status_mut() = status;
     // Whoever is gone needs no answer.
-    let _ = reply.send_response(answer, true);
+    let _ = reply.send_response(head, true);
 }
 
 /// Connects to the container that the request names, and ties the two together.
 async fn stream(request: Request<RecvStream>, mut reply: SendResponse<Bytes>, mesh: Arc<Mesh>) {
     let (allocation, mut container) = match reach(&request, &mesh).await {
         Ok(reached) => reached,
-        Err(status) => return refuse(reply, status),
+        Err(status) => return answer(reply, status),
     };
     let _open = Open::new(&mesh.counters, |it| &it.within);
     let Ok(send) = reply.send_response(Response::new(()), false) else {

@@ -23,6 +23,7 @@ use skep_ingress::{Far, Reach, Reaching};
 use skep_model::id::{AllocationId, NodeId};
 use tokio::sync::watch;
 
+use super::lease::Lease;
 use links::Links;
 pub(super) use listen::serve;
 
@@ -31,6 +32,8 @@ const ALPN: &[&[u8]] = &[b"skep-mesh/1"];
 
 /// Asked for by each connection at its beginning, and answered at its end.
 const LEAVING_PATH: &str = "/v1/leaving";
+/// Answered with 200 where the servers count on the node.
+const LEASE_PATH: &str = "/v1/lease";
 /// What may be on its way in one stream: 100 ms at 80 Mbit/s; and in all streams of a connection.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
@@ -74,6 +77,7 @@ pub(super) struct Mesh {
     /// Containers of this node that are fit for traffic.
     local: RwLock<HashMap<AllocationId, IpAddr>>,
     counters: Arc<Counters>,
+    lease: Lease,
 }
 
 impl Mesh {
@@ -85,6 +89,7 @@ impl Mesh {
             own,
             local: RwLock::default(),
             counters,
+            lease: Lease::new(),
         })
     }
 
@@ -123,6 +128,16 @@ impl Mesh {
 
     pub(super) fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// How long the servers count on this node.
+    pub(super) fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// Whether some other node says that the servers count on it.
+    pub(super) async fn is_another_counted_on(self: Arc<Self>) -> bool {
+        self.links.any_answers(LEASE_PATH).await
     }
 
     fn local(&self, allocation: AllocationId) -> Option<IpAddr> {

@@ -257,6 +257,7 @@ pub(super) fn world(held: Option<Generation>) -> World {
         crate::logs::Watcher::start(stop.clone()),
     );
     let session = Session {
+        lease: tokio::sync::watch::Sender::new(None),
         logins: Default::default(),
         certificates: Default::default(),
         servers: servers.clone(),

@@ -46,6 +46,8 @@ pub(super) async fn propagate(cluster: &Cluster) -> Result<Vec<Figure>> {
         )?;
         embedded.push(ms(known, answered));
     }
+    let [embedded_p50, embedded] = of(&mut embedded);
+    println!("embedded: p50 {embedded_p50:.1} ms, p99 {embedded:.1} ms");
     let provider = format!("http://{}/v1/traefik", cluster.net_admin);
     let beside = Traefik::start(&cluster.path(""), &provider, cluster.traefik_api).await?;
     let label = cluster.host(&name);
@@ -66,10 +68,8 @@ pub(super) async fn propagate(cluster: &Cluster) -> Result<Vec<Figure>> {
         traefik.push(ms(known, shown));
     }
     beside.stop().await?;
-    let [embedded_p50, traefik_p50] = [&mut embedded, &mut traefik].map(|it| p50(it));
-    println!("p50: embedded {embedded_p50:.1} ms, Traefik {traefik_p50:.0} ms");
-    let embedded = quantile(&mut embedded, 0.99);
-    let traefik = quantile(&mut traefik, 0.99);
+    let [traefik_p50, traefik] = of(&mut traefik);
+    println!("Traefik: p50 {traefik_p50:.0} ms, p99 {traefik:.0} ms");
     Ok(vec![
         Figure::alone("traffic.propagate_ms_p99", embedded, "ms"),
         Figure::alone("traffic.propagate_traefik_ms_p99", traefik, "ms"),
@@ -100,6 +100,11 @@ async fn many(cluster: &Cluster, image: &str) -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// The median and the 99th of a hundred.
+fn of(measured: &mut [f64]) -> [f64; 2] {
+    [p50(measured), quantile(measured, 0.99)]
 }
 
 fn ms(from: Instant, to: Instant) -> f64 {
