@@ -4,6 +4,7 @@ mod access;
 mod clients;
 mod endpoints;
 mod faults;
+mod http2;
 mod limits;
 mod routing;
 mod rules;
