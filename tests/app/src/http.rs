@@ -6,8 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, SERVER};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, SERVER, UPGRADE};
 use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt as _;
 
 use crate::faults;
 use crate::settings::Settings;
@@ -18,7 +20,7 @@ pub(crate) type Body = Either<Full<Bytes>, Incoming>;
 /// Longer holds than any test waits for are a mistake in the test.
 const MAX_HOLD_MS: u64 = 600_000;
 
-/// Answers `/`, `/healthz`, `/env`, `/head`, `/hold?ms=`, `/crash` and `/echo`.
+/// Answers `/`, `/healthz`, `/env`, `/head`, `/hold?ms=`, `/crash`, `/echo` and `/socket`.
 pub(crate) async fn answer(settings: &Settings, request: Request<Incoming>) -> Response<Body> {
     let path = request.uri().path().to_string();
     if path != "/healthz" && !settings.hold.is_zero() {
@@ -51,9 +53,10 @@ pub(crate) async fn answer(settings: &Settings, request: Request<Incoming>) -> R
         },
         "/crash" => faults::crash(settings.crash_code),
         "/echo" => echo(request),
+        "/socket" => socket(request),
         _ => text(
             StatusCode::NOT_FOUND,
-            "there is /, /healthz, /env, /head, /hold?ms=, /crash and /echo\n".into(),
+            "there is /, /healthz, /env, /head, /hold?ms=, /crash, /echo and /socket\n".into(),
         ),
     }
 }
@@ -99,6 +102,28 @@ fn echo(request: Request<Incoming>) -> Response<Body> {
         .and_then(|value| value.to_str().ok());
     let kind = kind.unwrap_or("application/octet-stream").to_string();
     respond(StatusCode::OK, &kind, Either::Right(request.into_body()))
+}
+
+/// Another protocol from then on: whatever comes goes back.
+fn socket(request: Request<Incoming>) -> Response<Body> {
+    let Some(protocol) = request.headers().get(UPGRADE).cloned() else {
+        let wanted = "ask for an upgrade\n".into();
+        return text(StatusCode::UPGRADE_REQUIRED, wanted);
+    };
+    tokio::spawn(async move {
+        let Ok(upgraded) = hyper::upgrade::on(request).await else {
+            return;
+        };
+        let (mut from, mut to) = tokio::io::split(TokioIo::new(upgraded));
+        // A client that goes away is the client's business.
+        let _ = tokio::io::copy(&mut from, &mut to).await;
+        let _ = to.shutdown().await;
+    });
+    let mut answer = text(StatusCode::SWITCHING_PROTOCOLS, String::new());
+    let headers = answer.headers_mut();
+    headers.insert(UPGRADE, protocol);
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    answer
 }
 
 fn text(status: StatusCode, body: String) -> Response<Body> {

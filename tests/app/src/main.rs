@@ -84,7 +84,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             async move { Ok::<_, std::convert::Infallible>(http::answer(&settings, request).await) }
         });
         let connection = hyper::server::conn::http1::Builder::new()
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
         let watched = graceful.watch(connection);
         tokio::spawn(async move {
             // A client that goes away is the client's business.

@@ -31,6 +31,7 @@ mod rollouts;
 mod routes;
 mod samples;
 mod shells;
+mod sockets;
 mod steps;
 mod surface;
 mod traefik;
