@@ -35,6 +35,8 @@ pub struct Ways {
     pub life_s: Option<u32>,
     /// The one account that others must be bound to: its key's name and the key, base64url.
     pub binding: Option<(&'static str, &'static str)>,
+    /// Which DNS server it asks; none: its own, which leads every host to this machine.
+    pub resolver: Option<SocketAddr>,
 }
 
 /// A running authority.
@@ -106,7 +108,7 @@ impl Pebble {
             .args([
                 "-config".to_owned(),
                 file.display().to_string(),
-                format!("-dnsserver={dns}"),
+                format!("-dnsserver={}", ways.resolver.unwrap_or(dns)),
             ])
             .env("PEBBLE_VA_NOSLEEP", "1")
             .env("PEBBLE_AUTHZREUSE", "0")

@@ -1,5 +1,7 @@
 //! `skep certificates`: what apps are shown with, and who issues it.
 
+mod dns;
+
 use std::path::{Path, PathBuf};
 
 use http::Method;
@@ -70,6 +72,9 @@ Examples:
   skep certificates issuer set --staging --contact ops@example.com --agree-terms
   skep certificates issuer set --contact ops@example.com --agree-terms
   skep certificates issuer set --directory https://ca.internal/acme/directory --root ca.pem --agree-terms
+  skep certificates issuer set --challenge dns-01 --dns cloudflare --dns-token-file token --agree-terms
+  skep certificates issuer set --challenge dns-01 --dns rfc2136 --dns-server ns1.example.com:53 \\
+    --dns-key-name skep --dns-key-file skep.key --agree-terms
 
 What is not said is as by default, not as it was before. The same directory keeps its account.")]
     Set(Box<SetIssuer>),
@@ -94,9 +99,12 @@ pub(crate) struct SetIssuer {
     /// I have read the issuer's terms and agree to them
     #[arg(long)]
     agree_terms: bool,
-    /// How hosts are proved: http-01 (port 80) or tls-alpn-01 (port 443, not with Traefik)
-    #[arg(long, value_name = "KIND", default_value = "http-01", value_parser = ["http-01", "tls-alpn-01"])]
+    /// How hosts are proved: http-01 (port 80), tls-alpn-01 (port 443, not with Traefik) or dns-01 (a
+    /// record in the zone; wildcards, too)
+    #[arg(long, value_name = "KIND", default_value = "http-01", value_parser = ["http-01", "tls-alpn-01", "dns-01"])]
     challenge: String,
+    #[command(flatten)]
+    dns: dns::Args,
     /// File of certificates that prove who answers at the directory, PEM; by default those that the servers trust
     #[arg(long, value_name = "FILE")]
     root: Option<PathBuf>,
@@ -187,6 +195,7 @@ fn request(set: SetIssuer) -> Result<IssuerRequest, Failure> {
     let whole = |path: Option<PathBuf>| path.map(|path| read(&path, MAX_ISSUER_BYTES)).transpose();
     let challenge = match set.challenge.as_str() {
         "tls-alpn-01" => ChallengeKind::TlsAlpn01,
+        "dns-01" => ChallengeKind::Dns01,
         _ => ChallengeKind::Http01,
     };
     Ok(IssuerRequest {
@@ -194,6 +203,7 @@ fn request(set: SetIssuer) -> Result<IssuerRequest, Failure> {
         contact: set.contact.unwrap_or_default(),
         terms_agreed: set.agree_terms,
         challenge,
+        dns: set.dns.request()?,
         root: whole(set.root)?.unwrap_or_default(),
         eab_key_id: set.eab_key_id,
         eab_hmac: whole(set.eab_key_file)?.map(|key| key.trim().to_owned()),
@@ -236,7 +246,10 @@ fn issuer_text(issuer: Option<&IssuerShown>) -> String {
         "" => "no contact",
         contact => contact,
     };
-    let kind = issuer.challenge.as_str();
+    let kind = match &issuer.dns {
+        Some(provider) => format!("dns-01 by {}", provider.kind()),
+        None => issuer.challenge.as_str().to_owned(),
+    };
     format!("{} ({kind}, {contact}): {account}", issuer.directory)
 }
 

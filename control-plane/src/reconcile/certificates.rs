@@ -17,7 +17,7 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::Parts;
+use super::{Parts, records};
 use crate::acme::Orders;
 use crate::consensus::Batch;
 use crate::store::now_ms;
@@ -31,8 +31,16 @@ const RETRY: Duration = Duration::from_secs(2);
 
 /// Runs for as long as this server leads; orders under way are dropped with it.
 pub(super) async fn run(parts: &Parts, token: &CancellationToken) {
+    let (store, secrets) = (parts.store.clone(), parts.secrets.clone());
+    let orders = Arc::new(Orders::new(store, secrets, parts.means.clone()));
+    tokio::join!(
+        order(parts, &orders, token),
+        records::run(parts, orders.records(), token)
+    );
+}
+
+async fn order(parts: &Parts, orders: &Arc<Orders>, token: &CancellationToken) {
     let mut changes = parts.store.consensus().changes();
-    let orders = Arc::new(Orders::new(parts.store.clone(), parts.secrets.clone()));
     let mut without_room = 0;
     let mut running = JoinSet::new();
     let mut busy: BTreeMap<Id, String> = BTreeMap::new();
@@ -41,7 +49,7 @@ pub(super) async fn run(parts: &Parts, token: &CancellationToken) {
         let due = view.due_certificates(now_ms());
         if let Some(issuer) = view.issuer() {
             for host in next(&due, &busy) {
-                let (orders, issuer) = (Arc::clone(&orders), Arc::clone(issuer));
+                let (orders, issuer) = (Arc::clone(orders), Arc::clone(issuer));
                 let work = running.spawn(work(parts.clone(), orders, issuer, host.clone()));
                 busy.insert(work.id(), host);
             }
@@ -85,7 +93,7 @@ fn next(due: &Due, busy: &BTreeMap<Id, String>) -> Vec<String> {
 }
 
 /// Until something changed that may make a certificate due. For ever once the feed has ended.
-async fn concerned(changes: &mut Receiver<Arc<Batch<Change>>>) {
+pub(super) async fn concerned(changes: &mut Receiver<Arc<Batch<Change>>>) {
     let is_ours = |change: &Change| {
         matches!(
             change,

@@ -342,6 +342,7 @@ async fn start(
         scaling,
         relay: passing.peers.relay.clone(),
         witnesses,
+        means: options.means.clone(),
     };
     parts.spawn(named("duties", reconcile::run(duties, shutdown.clone())));
     if let (Some(path), Some(bootstrap)) = (&options.bootstrap, bootstrap) {

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use skep_model::certificate::{
-    Certificate, Challenge, Due, Issuer, MAX_CERTIFICATES, MAX_TOTAL_BYTES, decide, is_certifiable,
+    Certificate, Challenge, ChallengeKind, DnsRecord, Due, Issuer, MAX_CERTIFICATES,
+    MAX_TOTAL_BYTES, by_wildcards, decide, is_certifiable,
 };
 
 use crate::state::State;
@@ -33,7 +34,13 @@ impl State {
         self.challenges.values()
     }
 
-    /// Hosts at which services answer, and that an issuer can be asked for.
+    /// Records in other people's zones that are to be taken away once nobody needs them.
+    pub fn dns_records(&self) -> impl Iterator<Item = &Arc<DnsRecord>> {
+        self.dns_records.values()
+    }
+
+    /// Hosts at which services answer, and that the issuer can be asked for: where a zone proves, wildcards for
+    /// those that these stand for.
     pub fn certifiable_hosts(&self) -> BTreeSet<String> {
         let routed = self.services.values();
         let routed =
@@ -42,7 +49,11 @@ impl State {
             let own = service.spec.hosts().into_iter().map(str::to_owned);
             own.chain(std::iter::once(self.host_of(service)))
         });
-        hosts.filter(|host| is_certifiable(host)).collect()
+        let by_zone = |it: &Arc<Issuer>| it.challenge == ChallengeKind::Dns01;
+        match self.issuer.as_ref().is_some_and(by_zone) {
+            true => by_wildcards(&hosts.collect(), self.base_domains()),
+            false => hosts.filter(|host| is_certifiable(host)).collect(),
+        }
     }
 
     /// What is to be ordered and forgotten at `now_ms`; nothing while nobody issues.

@@ -270,6 +270,7 @@ impl World {
             scaling: Default::default(),
             relay: parts.relay.clone(),
             witnesses: Default::default(),
+            means: Default::default(),
         };
         let stop = parts.shutdown.clone();
         tokio::spawn(reconcile::run(duties, stop.clone()));

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::wildcard::{is_under, wildcard_of};
 use super::{Certificate, Source};
 
 /// Renewed when two thirds of the life are over (what the authorities recommend), later by up to 1/20 of it:
@@ -32,7 +33,7 @@ pub struct Due {
     pub without_room: usize,
 }
 
-/// Whether an issuer could be asked for this host by way of its ingress.
+/// Whether an issuer could be asked for this very host, no wildcard.
 pub fn is_certifiable(host: &str) -> bool {
     let Some((rest, last)) = host.rsplit_once('.') else {
         return false;
@@ -97,10 +98,7 @@ pub fn decide<'a>(
         .map(String::as_str)
         .collect();
     let has_upload = |host: &str| {
-        let parent = host
-            .split_once('.')
-            .map(|(_, parent)| format!("*.{parent}"));
-        by_hand.contains(host) || parent.is_some_and(|parent| by_hand.contains(&*parent))
+        by_hand.contains(host) || wildcard_of(host).is_some_and(|it| by_hand.contains(&*it))
     };
     let mut due = Due::default();
     let mut order = Vec::new();
@@ -127,7 +125,20 @@ pub fn decide<'a>(
     order.sort();
     due.order = order.into_iter().map(|(_, host)| host).collect();
     let issued = have.values().filter(|it| it.source == Source::Acme);
-    let gone = issued.filter(|it| !kept.contains(&it.name) && !wanted.contains(&it.name));
+    let is_held = |name: &str| {
+        let material = have.get(name).and_then(|it| it.material.as_ref());
+        material.is_some_and(|it| it.not_after_ms > now_ms)
+    };
+    let is_gone = |name: &str| {
+        let wildcard = wildcard_of(name).filter(|it| wanted.contains(it));
+        let is_replaced = wildcard.is_some_and(|it| is_held(&it));
+        // What it stands for may not have one of its own yet.
+        let stands_for_some = wanted
+            .iter()
+            .any(|host| is_under(host, name) && !is_held(host));
+        !wanted.contains(name) && (is_replaced || !kept.contains(name)) && !stands_for_some
+    };
+    let gone = issued.filter(|it| is_gone(&it.name));
     due.forget = gone.map(|it| it.name.clone()).collect();
     due
 }
@@ -266,6 +277,27 @@ mod tests {
         let due = |now_ms| asked(&["a.example"], std::slice::from_ref(&odd), now_ms);
         assert_eq!(due(DAY_MS).order, [""; 0]);
         assert_eq!(due(90 * DAY_MS).order, ["a.example"]);
+    }
+
+    #[test]
+    fn a_wildcard_and_single_hosts_take_each_others_place_without_a_gap() {
+        let single = issued("a.example.com", Source::Acme, &["a.example.com"]);
+        let wild = issued("*.example.com", Source::Acme, &["*.example.com"]);
+        let forgotten = |wanted: &[&str], have: &[&Certificate]| {
+            let entries = have.iter().map(|it| (it.name.as_str(), *it));
+            let kept = set(&["a.example.com"]);
+            decide(&set(wanted), &kept, entries, (CA, DAY_MS)).forget
+        };
+        // The single one is shown until there is a wildcard, and then it is in its way.
+        let none = Certificate::wanted("*.example.com");
+        assert_eq!(forgotten(&["*.example.com"], &[&none, &single]), [""; 0]);
+        let done = forgotten(&["*.example.com"], &[&wild, &single]);
+        assert_eq!(done, ["a.example.com"]);
+        // And back.
+        let none = Certificate::wanted("a.example.com");
+        assert_eq!(forgotten(&["a.example.com"], &[&wild, &none]), [""; 0]);
+        let done = forgotten(&["a.example.com"], &[&wild, &single]);
+        assert_eq!(done, ["*.example.com"]);
     }
 
     #[test]

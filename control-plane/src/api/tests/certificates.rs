@@ -71,6 +71,17 @@ async fn an_issuer_is_set_by_who_agrees_to_its_terms_and_its_secret_is_never_sho
         (json!({"root": "none"}), "root"),
         (json!({"eab_key_id": "k"}), "eab_key_id"),
         (json!({"eab_key_id": "k", "eab_hmac": "%"}), "eab_hmac"),
+        (json!({"challenge": "dns-01"}), "dns"),
+        (json!({"dns": {"provider": {"kind": "exec"}}}), "dns"),
+        (
+            json!({"challenge": "dns-01", "dns": {"provider": {"kind": "cloudflare"}}}),
+            "dns.secret",
+        ),
+        (
+            json!({"challenge": "dns-01", "dns": {"provider": {"kind": "rfc2136", "server": "ns1.example.com:53",
+            "key_name": "skep"}, "secret": "%"}}),
+            "dns.secret",
+        ),
     ] {
         let odd = server.put(path, issuer(with)).await;
         assert_problem(&odd, 400, "invalid", Some(field));

@@ -285,6 +285,8 @@ impl Context<'_> {
             Kind::RemoveCertificate(message) => self.remove_certificate(&message),
             Kind::PutChallenges(message) => self.put_challenges(message),
             Kind::RemoveChallenges(message) => self.remove_challenges(&message),
+            Kind::PutDnsRecord(message) => self.put_dns_record(message),
+            Kind::RemoveDnsRecord(message) => self.remove_dns_record(message),
             Kind::ForgetAcmeAccount(message) => self.forget_acme_account(&message),
             Kind::RenewCertificate(message) => self.renew_certificate(&message),
             Kind::SetPrivatePool(message) => self.set_private_pool(&message),
