@@ -37,6 +37,8 @@ pub struct Ways {
     pub binding: Option<(&'static str, &'static str)>,
     /// Which DNS server it asks; none: its own, which leads every host to this machine.
     pub resolver: Option<SocketAddr>,
+    /// Where it answers; none: on loopback.
+    pub at: Option<Ipv4Addr>,
 }
 
 /// A running authority.
@@ -60,13 +62,16 @@ impl Pebble {
     pub async fn start(dir: &Path, ports: (u16, u16), ways: Ways) -> Result<Self> {
         let (http_port, tls_port) = ports;
         std::fs::create_dir_all(dir)?;
-        let pki = Pki::make(dir, IpAddr::V4(Ipv4Addr::LOCALHOST))?;
-        let [address, management, dns, resolver_management] = [
+        let at = IpAddr::V4(ways.at.unwrap_or(Ipv4Addr::LOCALHOST));
+        let pki = Pki::make(dir, at)?;
+        let [mut address, mut management, dns, resolver_management] = [
             place::free_address()?,
             place::free_address()?,
             place::free_address()?,
             place::free_address()?,
         ];
+        address.set_ip(at);
+        management.set_ip(at);
         let mut config = json!({ "pebble": {
             "listenAddress": address.to_string(),
             "managementListenAddress": management.to_string(),

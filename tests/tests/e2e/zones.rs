@@ -71,6 +71,84 @@ async fn under_base(cluster: &Cluster, name: &str, routes: Value) -> Result<(Nam
     Ok((name, host))
 }
 
+/// An order that is under way, for a name whose zone has a server that does not follow.
+struct Stuck<'a> {
+    cluster: &'a Cluster,
+    pebble: Pebble,
+    first: Bind,
+    second: Bind,
+    host: String,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_dead_leader_wrote_is_taken_away_by_the_next() {
+    let address = bind::address();
+    let resolvers = [("SKEP_ACME_RESOLVERS", address.to_string())];
+    with_cluster_set("dead", &resolvers, async |cluster| {
+        let behind = bind::address();
+        let zone = format!("@ IN NS ns2\nns2 IN A {}", behind.ip());
+        let zones = [("pebble.test", &*zone)];
+        let first = Bind::start(&cluster.path("first"), address, &zones).await?;
+        let second = Bind::start(&cluster.path("second"), behind, &zones).await?;
+        let ways = Ways {
+            resolver: Some(address),
+            ..Ways::default()
+        };
+        let pebble = Pebble::start(&cluster.path("pebble"), (1, 1), ways).await?;
+        let (_, host) = under_base(cluster, "web", json!([])).await?;
+        let stuck = Stuck {
+            cluster,
+            pebble,
+            first,
+            second,
+            host,
+        };
+        kill_in_the_middle(stuck).await
+    })
+    .await;
+}
+
+async fn kill_in_the_middle(stuck: Stuck<'_>) -> Result<()> {
+    let (cluster, first) = (stuck.cluster, &stuck.first);
+    set_issuer(
+        cluster,
+        &stuck.pebble,
+        first,
+        &first.key.display().to_string(),
+    )
+    .await?;
+    let place = format!("_acme-challenge.{BASE}");
+    let written = wait::until_ok("a record", ISSUED, async || {
+        let texts = first.texts(&place).await?;
+        texts.into_iter().next().context("nothing is written")
+    });
+    let written = written.await?;
+    cluster.server.kill().await?;
+    assert_eq!(
+        first.texts(&place).await?,
+        [written.clone()],
+        "nobody is there to take it away"
+    );
+    stuck.second.stop().await?;
+    cluster.server.start().await?;
+    let issued = wait::until_ok("a certificate", ISSUED, async || {
+        stuck.pebble.trusts(cluster.https, &stuck.host).await
+    });
+    let logs = || format!("{}\n{}", first.log(), cluster.server.log());
+    issued.await.with_context(logs)?;
+    wait::until_ok("an empty zone", ISSUED, async || {
+        let left = first.texts(&place).await?;
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })
+    .await
+    .with_context(logs)?;
+    let written = format!("adding an RR at '{place}' TXT \"{written}\"");
+    assert_eq!(first.log().matches(&written).count(), 1, "{}", first.log());
+    stuck.pebble.stop().await?;
+    first.stop().await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_zone_proves_wildcards_and_is_left_as_it_was() {
     let address = bind::address();
