@@ -163,6 +163,8 @@ pub enum Acme {
     Binding,
     /// The key or token of whoever writes records in DNS; of a place there, not of an issuer.
     Dns,
+    /// The key of the cluster's authority for private names.
+    LocalCa,
 }
 
 impl Acme {
@@ -171,6 +173,7 @@ impl Acme {
             Self::Account => format!("acme-account/{directory}"),
             Self::Binding => format!("acme-binding/{directory}"),
             Self::Dns => format!("acme-dns/{directory}"),
+            Self::LocalCa => "local-ca-key".to_owned(),
         }
     }
 }

@@ -9,7 +9,10 @@ pub use dns::{
     DnsAccess, DnsProvider, DnsRecord, MAX_DNS_BYTES, MAX_DNS_RECORDS, MAX_DNS_SECRET_BYTES,
     TsigAlgorithm, check_access,
 };
-pub use due::{Due, Entry, backoff_ms, decide, is_certifiable, renew_ms, settled_ms};
+pub use due::{
+    Due, Entry, LOCAL_DOMAINS, Wanted, backoff_ms, decide, is_certifiable, is_local, renew_ms,
+    settled_ms,
+};
 pub use wildcard::by_wildcards;
 
 use serde::{Deserialize, Serialize};
@@ -100,12 +103,30 @@ pub struct Issuer {
     pub changed_ms: u64,
 }
 
+/// The cluster's authority for private names: a root of its own, which people trust by hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalCa {
+    /// Its root, PEM.
+    pub cert_pem: String,
+    /// Its key, sealed.
+    pub key: Sealed,
+    /// Cluster time at which it was made, ms since the epoch: what it issued says so.
+    pub made_ms: u64,
+}
+
+impl LocalCa {
+    /// What stands for a directory in what it issued.
+    pub fn directory(&self) -> String {
+        format!("local:{}", self.made_ms)
+    }
+}
+
 /// Where a certificate comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
-    /// From the issuer; renewed by itself.
+    /// From the issuer or the local CA; renewed by itself.
     Acme,
     /// From an operator, who renews it.
     Uploaded,

@@ -169,25 +169,7 @@ impl Pebble {
     /// # Errors
     /// No certificate for `host` of this authority is shown there.
     pub async fn trusts(&self, address: SocketAddr, host: &str) -> Result<Vec<u8>> {
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(self.trusted.as_bytes()) {
-            roots.add(certificate?)?;
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let name = ServerName::try_from(host.to_owned())?;
-        let shaken = async {
-            let stream = TcpStream::connect(address).await?;
-            let connector = TlsConnector::from(Arc::new(config));
-            let stream = connector.connect(name, stream).await?;
-            let shown = stream.get_ref().1.peer_certificates();
-            let leaf = shown.and_then(<[_]>::first).context("a certificate")?;
-            Ok(leaf.to_vec())
-        };
-        tokio::time::timeout(SHAKE, shaken).await?
+        trusts(&self.trusted, address, host).await
     }
 
     /// What it logged.
@@ -203,4 +185,30 @@ impl Pebble {
         self.authority.kill().await?;
         self.resolver.kill().await
     }
+}
+
+/// Shakes hands at `address` as a browser that trusts these roots alone; tells the certificate's digits.
+///
+/// # Errors
+/// No certificate for `host` under one of them is shown there.
+pub async fn trusts(roots_pem: &str, address: SocketAddr, host: &str) -> Result<Vec<u8>> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(roots_pem.as_bytes()) {
+        roots.add(certificate?)?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from(host.to_owned())?;
+    let shaken = async {
+        let stream = TcpStream::connect(address).await?;
+        let connector = TlsConnector::from(Arc::new(config));
+        let stream = connector.connect(name, stream).await?;
+        let shown = stream.get_ref().1.peer_certificates();
+        let leaf = shown.and_then(<[_]>::first).context("a certificate")?;
+        Ok(leaf.to_vec())
+    };
+    tokio::time::timeout(SHAKE, shaken).await?
 }

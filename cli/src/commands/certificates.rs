@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use http::Method;
 use serde_json::{Value, json};
-use skep_control_plane::api::types::{CertificateRequest, CertificatesView, IssuerRequest};
+use skep_control_plane::api::types::{
+    CertificateRequest, CertificatesView, IssuerRequest, LocalCaView,
+};
 use skep_model::certificate::{
     CertificateShown, ChallengeKind, IssuerShown, MAX_CHAIN_BYTES, MAX_ISSUER_BYTES, MAX_KEY_BYTES,
     Source,
@@ -61,6 +63,25 @@ It stands for the hosts that are in it, on every node, before any that is issued
     /// Who issues certificates
     #[command(subcommand)]
     Issuer(Issuer),
+    /// The cluster's own authority for private names: print its root, to be trusted by hand
+    #[command(after_help = "\
+Examples:
+  skep certificates ca --make
+  skep certificates ca > skep-local-ca.crt
+
+It issues for names under localhost, local, internal and home.arpa, and its root says that nobody need believe it for others.")]
+    Ca(Ca),
+}
+
+/// The authority for private names.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Ca {
+    /// Make it, where there is none: private hosts of routes get certificates from then on
+    #[arg(long)]
+    make: bool,
+    /// End it; certificates stay until they run out
+    #[arg(long, conflicts_with = "make")]
+    rm: bool,
 }
 
 /// Who issues certificates
@@ -156,8 +177,28 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
                 format!("another certificate for {name} is asked for: `skep certificates ls`")
             });
         }
+        Command::Ca(command) => ca(&command, &client, session).await?,
         Command::Issuer(command) => issuer(command, &client, session).await?,
     }
+    Ok(())
+}
+
+async fn ca(command: &Ca, client: &Client, session: &Session) -> Result<(), Failure> {
+    const PATH: &str = "/v1/local-ca";
+    if command.rm {
+        let _: Value = client.send(Method::DELETE, PATH, &json!({})).await?;
+        session.out.result(&json!({ "local_ca": null }), || {
+            "nobody issues for private names".to_owned()
+        });
+        return Ok(());
+    }
+    let view: LocalCaView = match command.make {
+        true => client.send(Method::PUT, PATH, &json!({})).await?,
+        false => client.get(PATH).await?,
+    };
+    session
+        .out
+        .result(&view, || view.root.trim_end().to_owned());
     Ok(())
 }
 

@@ -4,7 +4,9 @@
 mod dns;
 mod explain;
 mod http;
+mod local;
 mod records;
+mod tally;
 
 use std::time::{Duration, SystemTime};
 
@@ -29,8 +31,10 @@ pub use dns::Means;
 pub(crate) use dns::check_key;
 pub(crate) use http::check_roots;
 use http::{Http, Patience};
+pub(crate) use local::{issue as issue_locally, make as make_local_ca};
 use records::Held;
 pub(crate) use records::Records;
+pub use tally::Tally;
 
 use crate::secrets::{Acme, Secrets};
 use crate::store::{Store, now_ms};
@@ -53,6 +57,16 @@ pub(crate) struct Failure {
     pub(crate) why: String,
     /// When the issuer wants to be asked again, ms since the epoch; 0: it did not say.
     pub(crate) not_before_ms: u64,
+}
+
+impl Failure {
+    /// One after which nobody asks to be left alone.
+    pub(crate) fn now(why: String) -> Self {
+        Self {
+            why,
+            not_before_ms: 0,
+        }
+    }
 }
 
 /// The account in use, and whose it is.

@@ -24,7 +24,7 @@ use skep_state::{Change, Reply};
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
-use crate::acme::Means;
+use crate::acme::{Means, Tally};
 use crate::agents::fleet::Fleet;
 use crate::agents::relay::Relay;
 use crate::history::History;
@@ -62,6 +62,8 @@ pub struct Parts {
     pub witnesses: Witnesses,
     /// What this server has for proofs in DNS.
     pub means: Means,
+    /// Counts orders of certificates.
+    pub tally: Tally,
 }
 
 /// Runs the duties whenever this server leads, until `shutdown`.

@@ -129,6 +129,7 @@ mod tag {
     pub(super) const PRIVATE_ADDRESSES: u32 = 130;
     pub(super) const PRIVATE_POOL: u32 = 131;
     pub(super) const DNS_RECORDS: u32 = 140;
+    pub(super) const LOCAL_CA: u32 = 141;
 }
 
 /// Appends fields in the order of their numbers, as the whole message would be encoded.
@@ -231,6 +232,7 @@ impl State {
             to.text(tag::PRIVATE_POOL, &self.private_pool.to_string());
         }
         to.all::<_, v1::DnsRecord>(tag::DNS_RECORDS, self.dns_records.values());
+        to.all::<_, v1::LocalCa>(tag::LOCAL_CA, self.local_ca.iter());
         to.out
     }
 
@@ -370,6 +372,7 @@ impl State {
                 self.challenges
                     .insert(challenge.token.clone(), Arc::new(challenge));
             }
+            tag::LOCAL_CA => self.local_ca = Some(Arc::new(read::<v1::LocalCa, _>(field)?)),
             tag::DNS_RECORDS => {
                 let record: DnsRecord = read::<v1::DnsRecord, _>(field)?;
                 self.dns_records.insert(record.key(), Arc::new(record));

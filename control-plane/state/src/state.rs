@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use skep_model::allocation::Allocation;
-use skep_model::certificate::{Certificate, Challenge, DnsRecord, Issuer};
+use skep_model::certificate::{Certificate, Challenge, DnsRecord, Issuer, LocalCa};
 use skep_model::claim::Claim;
 use skep_model::deployment::Deployment;
 use skep_model::id::{
@@ -102,6 +102,7 @@ pub struct State {
     pub(crate) registries: OrdMap<String, Arc<RegistryLogin>>,
     pub(crate) claims: OrdMap<String, Arc<Claim>>,
     pub(crate) issuer: Option<Arc<Issuer>>,
+    pub(crate) local_ca: Option<Arc<LocalCa>>,
     pub(crate) certificates: OrdMap<String, Arc<Certificate>>,
     /// By token.
     pub(crate) challenges: OrdMap<String, Arc<Challenge>>,

@@ -271,6 +271,7 @@ impl World {
             relay: parts.relay.clone(),
             witnesses: Default::default(),
             means: Default::default(),
+            tally: Default::default(),
         };
         let stop = parts.shutdown.clone();
         tokio::spawn(reconcile::run(duties, stop.clone()));

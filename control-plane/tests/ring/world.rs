@@ -98,6 +98,7 @@ impl Server {
             relay: shared.relay.clone(),
             witnesses: Default::default(),
             means: Default::default(),
+            tally: Default::default(),
         };
         tokio::spawn(reconcile::run(parts, stop.clone()));
         let fleet = shared.fleet.clone();

@@ -17,6 +17,12 @@ const LONGEST_REST_MS: u64 = 3_600_000;
 /// Ends of names that no public authority issues for, and that lead nowhere from outside.
 const PRIVATE: [&str; 6] = ["localhost", "local", "internal", "invalid", "onion", "arpa"];
 
+/// Domains that the local CA issues for: reserved for what is not the world's.
+pub const LOCAL_DOMAINS: [&str; 4] = ["localhost", "local", "internal", "home.arpa"];
+
+/// Hosts, and the directory of whoever is to issue for each.
+pub type Wanted = BTreeMap<String, String>;
+
 /// What there is, by name.
 pub type Entry<'a> = (&'a str, &'a Certificate);
 
@@ -40,6 +46,16 @@ pub fn is_certifiable(host: &str) -> bool {
     };
     let is_number = last.bytes().all(|b| b.is_ascii_digit());
     !rest.is_empty() && !is_number && !host.starts_with("*.") && !PRIVATE.contains(&last)
+}
+
+/// Whether the local CA issues for this host: one in a private domain, or a wildcard for more than such a domain.
+pub fn is_local(host: &str) -> bool {
+    LOCAL_DOMAINS.iter().any(|domain| {
+        let rest = host
+            .strip_suffix(domain)
+            .and_then(|rest| rest.strip_suffix('.'));
+        rest.is_some_and(|rest| !rest.is_empty() && rest != "*")
+    })
 }
 
 /// When a certificate is renewed.
@@ -81,13 +97,13 @@ pub(super) fn attempt_ms(certificate: &Certificate) -> u64 {
     due.max(certificate.next_ms)
 }
 
-/// Compares the hosts that are `wanted` under `directory` with what there is. `kept` are hosts that somebody
-/// has, with or without a route.
+/// Compares the hosts that are `wanted` with what there is. `kept` are hosts that somebody has, with or without a
+/// route.
 pub fn decide<'a>(
-    wanted: &BTreeSet<String>,
+    wanted: &Wanted,
     kept: &BTreeSet<String>,
     have: impl Iterator<Item = Entry<'a>>,
-    (directory, now_ms): (&str, u64),
+    now_ms: u64,
 ) -> Due {
     let have: BTreeMap<&str, &Certificate> = have.collect();
     let uploads = have.values().filter(|it| it.source == Source::Uploaded);
@@ -102,13 +118,13 @@ pub fn decide<'a>(
     };
     let mut due = Due::default();
     let mut order = Vec::new();
-    for host in wanted.iter().filter(|host| !has_upload(host)) {
+    for (host, directory) in wanted.iter().filter(|(host, _)| !has_upload(host)) {
         let (at_ms, ends_ms) = match have.get(host.as_str()) {
             None => (0, 0),
             // By hand under the host's own name, whatever is in it: not taken over while it holds.
             Some(it) if it.is_held_upload(now_ms) => continue,
             // Another issuer than the one that is asked now: as soon as may be.
-            Some(it) if it.material.is_some() && it.directory != directory => (
+            Some(it) if it.material.is_some() && it.directory != *directory => (
                 it.next_ms,
                 it.material.as_ref().map_or(0, |it| it.not_after_ms),
             ),
@@ -130,13 +146,13 @@ pub fn decide<'a>(
         material.is_some_and(|it| it.not_after_ms > now_ms)
     };
     let is_gone = |name: &str| {
-        let wildcard = wildcard_of(name).filter(|it| wanted.contains(it));
+        let wildcard = wildcard_of(name).filter(|it| wanted.contains_key(it));
         let is_replaced = wildcard.is_some_and(|it| is_held(&it));
         // What it stands for may not have one of its own yet.
         let stands_for_some = wanted
-            .iter()
+            .keys()
             .any(|host| is_under(host, name) && !is_held(host));
-        !wanted.contains(name) && (is_replaced || !kept.contains(name)) && !stands_for_some
+        !wanted.contains_key(name) && (is_replaced || !kept.contains(name)) && !stands_for_some
     };
     let gone = issued.filter(|it| is_gone(&it.name));
     due.forget = gone.map(|it| it.name.clone()).collect();
@@ -164,6 +180,13 @@ mod tests {
         names.iter().map(|name| (*name).to_owned()).collect()
     }
 
+    fn by(directory: &str, names: &[&str]) -> Wanted {
+        let names = names.iter();
+        names
+            .map(|name| ((*name).to_owned(), directory.to_owned()))
+            .collect()
+    }
+
     fn issued(name: &str, source: Source, names: &[&str]) -> Certificate {
         let material = Material {
             chain_pem: String::new(),
@@ -184,7 +207,7 @@ mod tests {
 
     fn asked(wanted: &[&str], have: &[Certificate], now_ms: u64) -> Due {
         let entries = have.iter().map(|it| (it.name.as_str(), it));
-        decide(&set(wanted), &set(wanted), entries, (CA, now_ms))
+        decide(&by(CA, wanted), &set(wanted), entries, now_ms)
     }
 
     #[test]
@@ -236,10 +259,10 @@ mod tests {
         let mut have = issued("a.example", Source::Acme, &["a.example"]);
         let entry = |it: &Certificate| {
             decide(
-                &set(&["a.example"]),
+                &by("https://other.example/dir", &["a.example"]),
                 &BTreeSet::new(),
                 std::iter::once(("a.example", it)),
-                ("https://other.example/dir", DAY_MS),
+                DAY_MS,
             )
         };
         assert_eq!(entry(&have).order, ["a.example"]);
@@ -256,17 +279,17 @@ mod tests {
             ["a.example"]
         );
         let kept = decide(
-            &set(&[]),
+            &by(CA, &[]),
             &set(&["a.example"]),
             std::iter::once(("a.example", &have)),
-            (CA, 0),
+            0,
         );
         assert_eq!(kept, Due::default());
         let gone = decide(
-            &set(&[]),
+            &by(CA, &[]),
             &set(&[]),
             std::iter::once(("a.example", &have)),
-            (CA, 0),
+            0,
         );
         assert_eq!(gone.forget, ["a.example"]);
     }
@@ -286,7 +309,7 @@ mod tests {
         let forgotten = |wanted: &[&str], have: &[&Certificate]| {
             let entries = have.iter().map(|it| (it.name.as_str(), *it));
             let kept = set(&["a.example.com"]);
-            decide(&set(wanted), &kept, entries, (CA, DAY_MS)).forget
+            decide(&by(CA, wanted), &kept, entries, DAY_MS).forget
         };
         // The single one is shown until there is a wildcard, and then it is in its way.
         let none = Certificate::wanted("*.example.com");
@@ -319,6 +342,29 @@ mod tests {
         assert!((90_000..=120_000).contains(&pauses[1]));
         assert!(pauses[38] <= LAST_PAUSE_MS && pauses[38] >= LAST_PAUSE_MS / 4 * 3);
         assert_ne!(backoff_ms("a.example", 5), backoff_ms("b.example", 5));
+    }
+
+    #[test]
+    fn private_names_are_the_local_cas() {
+        for good in [
+            "a.localhost",
+            "shop.internal",
+            "*.apps.internal",
+            "x.home.arpa",
+        ] {
+            assert!(is_local(good) && !is_certifiable(good), "{good}");
+        }
+        for bad in [
+            "localhost",
+            "*.localhost",
+            "a.example",
+            "alocalhost",
+            "x.arpa",
+            "*.internal",
+            "10.0.0.1",
+        ] {
+            assert!(!is_local(bad), "{bad}");
+        }
     }
 
     #[test]

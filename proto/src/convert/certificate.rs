@@ -2,7 +2,7 @@
 
 use skep_model::certificate::{
     Binding, Certificate, Challenge, ChallengeKind, DnsAccess, DnsProvider, DnsRecord, Issuer,
-    Material, Source, TsigAlgorithm,
+    LocalCa, Material, Source, TsigAlgorithm,
 };
 use skep_model::variable::Sealed;
 
@@ -198,6 +198,28 @@ impl TryFrom<v1::DnsRecord> for DnsRecord {
             value: message.value,
             access: access.try_into()?,
             until_ms: message.until_ms,
+        })
+    }
+}
+
+impl From<&LocalCa> for v1::LocalCa {
+    fn from(ca: &LocalCa) -> Self {
+        Self {
+            cert_pem: ca.cert_pem.clone(),
+            sealed_key: ca.key.0.clone(),
+            made_ms: ca.made_ms,
+        }
+    }
+}
+
+impl TryFrom<v1::LocalCa> for LocalCa {
+    type Error = Error;
+
+    fn try_from(message: v1::LocalCa) -> Result<Self, Error> {
+        Ok(Self {
+            cert_pem: message.cert_pem,
+            key: Sealed(message.sealed_key),
+            made_ms: message.made_ms,
         })
     }
 }

@@ -50,7 +50,7 @@ async fn deploy(api: &Api, nodes: &[Node]) -> Result<()> {
     let name = Name::of("web");
     let spec = json!({
         "routes": [{ "host": HOST }],
-        "placement": { "constraints": [format!("node.name == {}", nodes[0].name)] },
+        "placement": { "constraints": [format!("node.name != {}", nodes[1].name)] },
         "resources": { "cpu_millis": 10, "memory_bytes": 16 << 20 },
     });
     api.put_service(&name, spec).await?;

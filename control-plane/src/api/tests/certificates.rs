@@ -1,6 +1,12 @@
 //! Certificates of apps: uploaded, listed without their key, taken away; and who issues them.
 
+use skep_model::certificate::{Certificate, Material};
+use skep_model::variable::Sealed;
+use skep_proto::v1;
+use skep_proto::v1::command::Kind;
+
 use super::*;
+use crate::store::now_ms;
 
 fn pair(name: &str) -> (String, String) {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("made");
@@ -49,6 +55,57 @@ async fn a_certificate_is_shown_without_its_key_and_taken_away() {
     );
     let gone = server.call(Method::DELETE, path, Value::Null).await;
     assert_problem(&gone, 404, "not_found", Some("name"));
+}
+
+#[tokio::test]
+async fn the_certificates_that_end_first_have_lines_of_their_own() {
+    let server = Server::start().await;
+    let now_ms = now_ms();
+    for n in 0..60_u64 {
+        let name = format!("h{n:02}.example.com");
+        let mut certificate = Certificate::wanted(&name);
+        certificate.material = Some(Material {
+            chain_pem: "PEM".into(),
+            key: Sealed(vec![1]),
+            names: vec![name],
+            not_before_ms: 0,
+            // The last ones end first, the very last one has ended.
+            not_after_ms: now_ms + 59_000 - n * 1_000 - 500,
+            serial: String::new(),
+            issuer: String::new(),
+        });
+        let command = v1::PutCertificate {
+            certificate: Some((&certificate).into()),
+        };
+        let put = server
+            .context
+            .store
+            .propose(Kind::PutCertificate(command))
+            .await;
+        put.expect("kept");
+    }
+    let text = server.get("/metrics").await.body;
+    let text = text.as_str().expect("text");
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| line.starts_with("skep_certificate_expiry_seconds{"))
+        .collect();
+    assert_eq!(lines.len(), 50);
+    assert!(
+        lines[0].starts_with("skep_certificate_expiry_seconds{name=\"h59.example.com\"} -"),
+        "{}",
+        lines[0]
+    );
+    assert!(lines[49].contains("h10.example.com"), "{}", lines[49]);
+    for line in [
+        "skep_certificates{state=\"held\"} 60\n",
+        "skep_certificates{state=\"ending\"} 60\n",
+        "skep_certificates{state=\"failing\"} 0\n",
+        "skep_certificate_issued_total 0\n",
+        "skep_certificate_failures_total 0\n",
+    ] {
+        assert!(text.contains(line), "{line}");
+    }
 }
 
 #[tokio::test]

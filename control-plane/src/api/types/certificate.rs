@@ -91,3 +91,12 @@ pub struct CertificateCounts {
     /// Past the time at which they were to be renewed, or with little left where nobody renews them.
     pub ending: u32,
 }
+
+/// The authority for private names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LocalCaView {
+    /// What people trust, PEM.
+    pub root: String,
+    /// When it was made, ms since the epoch.
+    pub made_ms: u64,
+}

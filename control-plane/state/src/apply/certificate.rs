@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use skep_model::certificate::{
-    Certificate, Challenge, DnsRecord, Issuer, MAX_CERTIFICATES, MAX_CHAIN_BYTES,
+    Certificate, Challenge, DnsRecord, Issuer, LocalCa, MAX_CERTIFICATES, MAX_CHAIN_BYTES,
     MAX_CHALLENGE_BYTES, MAX_CHALLENGES, MAX_DNS_RECORDS, MAX_KEY_BYTES, MAX_NAMES,
     MAX_PROBLEM_BYTES, MAX_TOTAL_BYTES, Source, check_access, check_issuer, check_name,
 };
@@ -189,6 +189,27 @@ impl Context<'_> {
     pub(super) fn remove_challenges(&mut self, message: &v1::RemoveChallenges) -> Outcome {
         self.forget_challenges(&message.tokens);
         self.changes.push(Change::Challenges);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn set_local_ca(&mut self, message: v1::SetLocalCa) -> Outcome {
+        let ca: Option<LocalCa> = message.ca.map(understood).transpose()?;
+        if let Some(ca) = &ca {
+            let is_odd = ca.cert_pem.is_empty()
+                || ca.cert_pem.len() > MAX_CHAIN_BYTES
+                || ca.key.0.is_empty()
+                || ca.key.0.len() > MAX_KEY_BYTES;
+            if is_odd {
+                return Err(missing("ca"));
+            }
+            if self.state.local_ca.is_some() {
+                return Err(Problem::new(Code::Conflict, "there is a local CA already")
+                    .hint("`skep certificates ca` shows it"));
+            }
+        }
+        let made_ms = self.state.time_ms;
+        self.state.local_ca = ca.map(|ca| Arc::new(LocalCa { made_ms, ..ca }));
+        self.changes.push(Change::Certificates);
         Ok(Reply::Done)
     }
 

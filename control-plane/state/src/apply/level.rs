@@ -72,6 +72,7 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::RenewCertificate(_) => ("renew certificate", LEVEL_SCHEDULING),
         Kind::PutDnsRecord(_) => ("put DNS record", LEVEL_SCHEDULING),
         Kind::RemoveDnsRecord(_) => ("remove DNS record", LEVEL_SCHEDULING),
+        Kind::SetLocalCa(_) => ("set local CA", LEVEL_SCHEDULING),
         Kind::SetPrivatePool(_) => ("set private pool", LEVEL_SCHEDULING),
     }
 }

@@ -286,6 +286,7 @@ impl Context<'_> {
             Kind::PutChallenges(message) => self.put_challenges(message),
             Kind::RemoveChallenges(message) => self.remove_challenges(&message),
             Kind::PutDnsRecord(message) => self.put_dns_record(message),
+            Kind::SetLocalCa(message) => self.set_local_ca(message),
             Kind::RemoveDnsRecord(message) => self.remove_dns_record(message),
             Kind::ForgetAcmeAccount(message) => self.forget_acme_account(&message),
             Kind::RenewCertificate(message) => self.renew_certificate(&message),

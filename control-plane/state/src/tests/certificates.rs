@@ -1,7 +1,7 @@
 //! Certificates of apps: what is kept, what is refused, what is due.
 
 use skep_model::certificate::{
-    Certificate, Challenge, ChallengeKind, DnsAccess, DnsProvider, DnsRecord, Issuer,
+    Certificate, Challenge, ChallengeKind, DnsAccess, DnsProvider, DnsRecord, Issuer, LocalCa,
     MAX_CHALLENGES, MAX_DNS_RECORDS, Material, Source, TsigAlgorithm,
 };
 use skep_model::problem::Code;
@@ -235,6 +235,39 @@ fn who_writes_in_dns_is_said_where_zones_prove_and_nowhere_else() {
     same_when_read(&world);
     by_zone.challenge = ChallengeKind::Http01;
     assert_eq!(world.refused(set(Some(&by_zone))), Code::Invalid);
+}
+
+#[test]
+fn there_is_one_local_ca_and_it_issues_for_private_names() {
+    let mut world = World::with_service();
+    let ca = LocalCa {
+        cert_pem: "PEM".into(),
+        key: Sealed(vec![1]),
+        made_ms: 0,
+    };
+    let made = |ca: Option<&LocalCa>| {
+        Kind::SetLocalCa(v1::SetLocalCa {
+            ca: ca.map(Into::into),
+        })
+    };
+    assert_eq!(world.apply(made(Some(&ca))).changes, [Change::Certificates]);
+    assert_eq!(world.refused(made(Some(&ca))), Code::Conflict);
+    same_when_read(&world);
+    let first = world.state.local_ca().expect("made").directory();
+    // What it issued stays when it goes, and is replaced once there is another one.
+    let mut issued = certificate("shop.internal", Source::Acme);
+    issued.directory = first.clone();
+    world.ok(put(&issued));
+    world.ok(made(None));
+    assert_eq!(world.state.due_certificates(5), Default::default());
+    world.ok(made(Some(&ca)));
+    assert_eq!(world.state.due_certificates(5).forget, ["shop.internal"]);
+    world.ok(made(None));
+    let odd = LocalCa {
+        cert_pem: String::new(),
+        ..ca
+    };
+    assert_eq!(world.refused(made(Some(&odd))), Code::Invalid);
 }
 
 #[test]
