@@ -267,7 +267,7 @@ fn there_is_one_local_ca_and_it_issues_for_private_names() {
         cert_pem: String::new(),
         ..ca
     };
-    assert_eq!(world.refused(made(Some(&odd))), Code::Invalid);
+    assert_eq!(world.refused(made(Some(&odd))), Code::Internal);
 }
 
 #[test]
