@@ -126,7 +126,7 @@ async fn kill_in_the_middle(stuck: Stuck<'_>) -> Result<()> {
     cluster.server.kill().await?;
     assert_eq!(
         first.texts(&place).await?,
-        [written.clone()],
+        std::slice::from_ref(&written),
         "nobody is there to take it away"
     );
     stuck.second.stop().await?;
