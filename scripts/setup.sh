@@ -62,6 +62,8 @@ find_missing_test_packages() {
   need docker-registry docker-registry
   # A certificate authority for tests, and a resolver for it.
   need pebble pebble
+  # A DNS server that takes updates. Tests start their own, at addresses of their own.
+  need named bind9
   # A client of image registries that is not Docker.
   need skopeo skopeo
   # A terminal for a command that asks for one.

@@ -1,7 +1,7 @@
 //! The control plane: consensus over the replicated state, the API, the agents' sessions, the
 //! reconcilers, history. It never touches Docker and never checks out a repository.
 
-mod acme;
+pub mod acme;
 pub mod agents;
 pub mod api;
 pub mod backup;

@@ -161,6 +161,10 @@ pub enum Acme {
     Account,
     /// The key that binds the account to another one there.
     Binding,
+    /// The key or token of whoever writes records in DNS; of a place there, not of an issuer.
+    Dns,
+    /// The key of the cluster's authority for private names.
+    LocalCa,
 }
 
 impl Acme {
@@ -168,6 +172,8 @@ impl Acme {
         match self {
             Self::Account => format!("acme-account/{directory}"),
             Self::Binding => format!("acme-binding/{directory}"),
+            Self::Dns => format!("acme-dns/{directory}"),
+            Self::LocalCa => "local-ca-key".to_owned(),
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod key_file;
 pub mod key_id;
 pub mod keypair;
 pub mod leaf;
+pub mod local_ca;
 pub mod name;
 pub mod pem;
 pub mod random;

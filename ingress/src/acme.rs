@@ -82,6 +82,8 @@ impl Challenges {
                         tracing::warn!(host = %it.host, error = &*error, "a host cannot be proved");
                     }
                 },
+                // Zones answer for that, no ingress does.
+                ChallengeKind::Dns01 => {}
             }
         }
         self.set.send_replace(Arc::new(set));

@@ -1,9 +1,19 @@
 //! Certificates that apps are shown with, who issues them, and what proves to an issuer whose a host is. Owns
 //! when one is due and how long is waited after a failure; never talks to anybody.
 
+mod dns;
 mod due;
+mod wildcard;
 
-pub use due::{Due, Entry, backoff_ms, decide, is_certifiable, renew_ms, settled_ms};
+pub use dns::{
+    DnsAccess, DnsProvider, DnsRecord, MAX_DNS_BYTES, MAX_DNS_RECORDS, MAX_DNS_SECRET_BYTES,
+    TsigAlgorithm, check_access,
+};
+pub use due::{
+    Due, Entry, LOCAL_DOMAINS, Wanted, backoff_ms, decide, is_certifiable, is_local, renew_ms,
+    settled_ms,
+};
+pub use wildcard::by_wildcards;
 
 use serde::{Deserialize, Serialize};
 
@@ -44,17 +54,21 @@ pub enum ChallengeKind {
     /// A certificate shown on port 443 (RFC 8737).
     #[serde(rename = "tls-alpn-01")]
     TlsAlpn01,
+    /// A record in the host's zone (RFC 8555, 8.4): proves wildcards, too.
+    #[serde(rename = "dns-01")]
+    Dns01,
 }
 
 impl ChallengeKind {
     /// Each of them, in the order of their stored numbers.
-    pub const ALL: [Self; 2] = [Self::Http01, Self::TlsAlpn01];
+    pub const ALL: [Self; 3] = [Self::Http01, Self::TlsAlpn01, Self::Dns01];
 
     /// As protocols and people write it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Http01 => "http-01",
             Self::TlsAlpn01 => "tls-alpn-01",
+            Self::Dns01 => "dns-01",
         }
     }
 }
@@ -81,10 +95,30 @@ pub struct Issuer {
     pub binding: Option<Binding>,
     /// How hosts are proved.
     pub challenge: ChallengeKind,
+    /// Who writes the records of proofs in DNS; there where that is how.
+    pub dns: Option<DnsAccess>,
     /// The account, with its key, sealed; none: there is none yet.
     pub account: Option<Sealed>,
     /// Cluster time at which it was set, ms since the epoch: what is made for it says so.
     pub changed_ms: u64,
+}
+
+/// The cluster's authority for private names: a root of its own, which people trust by hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalCa {
+    /// Its root, PEM.
+    pub cert_pem: String,
+    /// Its key, sealed.
+    pub key: Sealed,
+    /// Cluster time at which it was made, ms since the epoch: what it issued says so.
+    pub made_ms: u64,
+}
+
+impl LocalCa {
+    /// What stands for a directory in what it issued.
+    pub fn directory(&self) -> String {
+        format!("local:{}", self.made_ms)
+    }
 }
 
 /// Where a certificate comes from.
@@ -92,7 +126,7 @@ pub struct Issuer {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
-    /// From the issuer; renewed by itself.
+    /// From the issuer or the local CA; renewed by itself.
     Acme,
     /// From an operator, who renews it.
     Uploaded,
@@ -204,6 +238,9 @@ pub struct IssuerShown {
     pub contact: String,
     /// How hosts are proved.
     pub challenge: ChallengeKind,
+    /// Who writes the records of proofs in DNS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsProvider>,
     /// Certificates of its own prove who answers at the directory.
     pub has_root: bool,
     /// The key of a binding to an account there; empty: none.
@@ -221,6 +258,7 @@ impl From<&Issuer> for IssuerShown {
             directory: issuer.directory.clone(),
             contact: issuer.contact.clone(),
             challenge: issuer.challenge,
+            dns: issuer.dns.as_ref().map(|it| it.provider.clone()),
             has_root: !issuer.root_pem.is_empty(),
             binding: binding.map_or_else(String::new, |it| it.key_id.clone()),
             has_account: issuer.account.is_some(),
@@ -317,5 +355,17 @@ pub fn check_issuer(issuer: &Issuer) -> Result<(), Problem> {
             "the key of the binding has no name",
         ));
     }
-    Ok(())
+    match (issuer.challenge, &issuer.dns) {
+        (ChallengeKind::Dns01, Some(access)) => check_access(access),
+        (ChallengeKind::Dns01, None) => {
+            let text = "dns-01 needs to know who writes the records";
+            Err(Problem::invalid("dns", text)
+                .hint("`--dns rfc2136`, `cloudflare`, `webhook` or `exec`"))
+        }
+        (_, Some(_)) => {
+            let text = "who writes records in DNS is said for dns-01 alone";
+            Err(Problem::invalid("dns", text).hint("`--challenge dns-01`"))
+        }
+        (_, None) => Ok(()),
+    }
 }

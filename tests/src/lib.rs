@@ -4,6 +4,7 @@
 pub mod alone;
 pub mod api;
 pub mod app;
+pub mod bind;
 pub mod chaos;
 pub mod cluster;
 pub mod containers;

@@ -35,6 +35,10 @@ pub struct Ways {
     pub life_s: Option<u32>,
     /// The one account that others must be bound to: its key's name and the key, base64url.
     pub binding: Option<(&'static str, &'static str)>,
+    /// Which DNS server it asks; none: its own, which leads every host to this machine.
+    pub resolver: Option<SocketAddr>,
+    /// Where it answers; none: on loopback.
+    pub at: Option<Ipv4Addr>,
 }
 
 /// A running authority.
@@ -58,13 +62,16 @@ impl Pebble {
     pub async fn start(dir: &Path, ports: (u16, u16), ways: Ways) -> Result<Self> {
         let (http_port, tls_port) = ports;
         std::fs::create_dir_all(dir)?;
-        let pki = Pki::make(dir, IpAddr::V4(Ipv4Addr::LOCALHOST))?;
-        let [address, management, dns, resolver_management] = [
+        let at = IpAddr::V4(ways.at.unwrap_or(Ipv4Addr::LOCALHOST));
+        let pki = Pki::make(dir, at)?;
+        let [mut address, mut management, dns, resolver_management] = [
             place::free_address()?,
             place::free_address()?,
             place::free_address()?,
             place::free_address()?,
         ];
+        address.set_ip(at);
+        management.set_ip(at);
         let mut config = json!({ "pebble": {
             "listenAddress": address.to_string(),
             "managementListenAddress": management.to_string(),
@@ -106,7 +113,7 @@ impl Pebble {
             .args([
                 "-config".to_owned(),
                 file.display().to_string(),
-                format!("-dnsserver={dns}"),
+                format!("-dnsserver={}", ways.resolver.unwrap_or(dns)),
             ])
             .env("PEBBLE_VA_NOSLEEP", "1")
             .env("PEBBLE_AUTHZREUSE", "0")
@@ -162,25 +169,7 @@ impl Pebble {
     /// # Errors
     /// No certificate for `host` of this authority is shown there.
     pub async fn trusts(&self, address: SocketAddr, host: &str) -> Result<Vec<u8>> {
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(self.trusted.as_bytes()) {
-            roots.add(certificate?)?;
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let name = ServerName::try_from(host.to_owned())?;
-        let shaken = async {
-            let stream = TcpStream::connect(address).await?;
-            let connector = TlsConnector::from(Arc::new(config));
-            let stream = connector.connect(name, stream).await?;
-            let shown = stream.get_ref().1.peer_certificates();
-            let leaf = shown.and_then(<[_]>::first).context("a certificate")?;
-            Ok(leaf.to_vec())
-        };
-        tokio::time::timeout(SHAKE, shaken).await?
+        trusts(&self.trusted, address, host).await
     }
 
     /// What it logged.
@@ -196,4 +185,30 @@ impl Pebble {
         self.authority.kill().await?;
         self.resolver.kill().await
     }
+}
+
+/// Shakes hands at `address` as a browser that trusts these roots alone; tells the certificate's digits.
+///
+/// # Errors
+/// No certificate for `host` under one of them is shown there.
+pub async fn trusts(roots_pem: &str, address: SocketAddr, host: &str) -> Result<Vec<u8>> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(roots_pem.as_bytes()) {
+        roots.add(certificate?)?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from(host.to_owned())?;
+    let shaken = async {
+        let stream = TcpStream::connect(address).await?;
+        let connector = TlsConnector::from(Arc::new(config));
+        let stream = connector.connect(name, stream).await?;
+        let shown = stream.get_ref().1.peer_certificates();
+        let leaf = shown.and_then(<[_]>::first).context("a certificate")?;
+        Ok(leaf.to_vec())
+    };
+    tokio::time::timeout(SHAKE, shaken).await?
 }

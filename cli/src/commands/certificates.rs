@@ -1,10 +1,14 @@
 //! `skep certificates`: what apps are shown with, and who issues it.
 
+mod dns;
+
 use std::path::{Path, PathBuf};
 
 use http::Method;
 use serde_json::{Value, json};
-use skep_control_plane::api::types::{CertificateRequest, CertificatesView, IssuerRequest};
+use skep_control_plane::api::types::{
+    CertificateRequest, CertificatesView, IssuerRequest, LocalCaView,
+};
 use skep_model::certificate::{
     CertificateShown, ChallengeKind, IssuerShown, MAX_CHAIN_BYTES, MAX_ISSUER_BYTES, MAX_KEY_BYTES,
     Source,
@@ -59,6 +63,25 @@ It stands for the hosts that are in it, on every node, before any that is issued
     /// Who issues certificates
     #[command(subcommand)]
     Issuer(Issuer),
+    /// The cluster's own authority for private names: print its root, to be trusted by hand
+    #[command(after_help = "\
+Examples:
+  skep certificates ca --make
+  skep certificates ca > skep-local-ca.crt
+
+It issues for names under localhost, local, internal and home.arpa, and its root says that nobody need believe it for others.")]
+    Ca(Ca),
+}
+
+/// The authority for private names.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Ca {
+    /// Make it, where there is none: private hosts of routes get certificates from then on
+    #[arg(long)]
+    make: bool,
+    /// End it; certificates stay until they run out
+    #[arg(long, conflicts_with = "make")]
+    rm: bool,
 }
 
 /// Who issues certificates
@@ -70,6 +93,9 @@ Examples:
   skep certificates issuer set --staging --contact ops@example.com --agree-terms
   skep certificates issuer set --contact ops@example.com --agree-terms
   skep certificates issuer set --directory https://ca.internal/acme/directory --root ca.pem --agree-terms
+  skep certificates issuer set --challenge dns-01 --dns cloudflare --dns-token-file token --agree-terms
+  skep certificates issuer set --challenge dns-01 --dns rfc2136 --dns-server ns1.example.com:53 \\
+    --dns-key-name skep --dns-key-file skep.key --agree-terms
 
 What is not said is as by default, not as it was before. The same directory keeps its account.")]
     Set(Box<SetIssuer>),
@@ -94,9 +120,12 @@ pub(crate) struct SetIssuer {
     /// I have read the issuer's terms and agree to them
     #[arg(long)]
     agree_terms: bool,
-    /// How hosts are proved: http-01 (port 80) or tls-alpn-01 (port 443, not with Traefik)
-    #[arg(long, value_name = "KIND", default_value = "http-01", value_parser = ["http-01", "tls-alpn-01"])]
+    /// How hosts are proved: http-01 (port 80), tls-alpn-01 (port 443, not with Traefik) or dns-01 (a
+    /// record in the zone; wildcards, too)
+    #[arg(long, value_name = "KIND", default_value = "http-01", value_parser = ["http-01", "tls-alpn-01", "dns-01"])]
     challenge: String,
+    #[command(flatten)]
+    dns: dns::Args,
     /// File of certificates that prove who answers at the directory, PEM; by default those that the servers trust
     #[arg(long, value_name = "FILE")]
     root: Option<PathBuf>,
@@ -148,8 +177,28 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
                 format!("another certificate for {name} is asked for: `skep certificates ls`")
             });
         }
+        Command::Ca(command) => ca(&command, &client, session).await?,
         Command::Issuer(command) => issuer(command, &client, session).await?,
     }
+    Ok(())
+}
+
+async fn ca(command: &Ca, client: &Client, session: &Session) -> Result<(), Failure> {
+    const PATH: &str = "/v1/local-ca";
+    if command.rm {
+        let _: Value = client.send(Method::DELETE, PATH, &json!({})).await?;
+        session.out.result(&json!({ "local_ca": null }), || {
+            "nobody issues for private names".to_owned()
+        });
+        return Ok(());
+    }
+    let view: LocalCaView = match command.make {
+        true => client.send(Method::PUT, PATH, &json!({})).await?,
+        false => client.get(PATH).await?,
+    };
+    session
+        .out
+        .result(&view, || view.root.trim_end().to_owned());
     Ok(())
 }
 
@@ -187,6 +236,7 @@ fn request(set: SetIssuer) -> Result<IssuerRequest, Failure> {
     let whole = |path: Option<PathBuf>| path.map(|path| read(&path, MAX_ISSUER_BYTES)).transpose();
     let challenge = match set.challenge.as_str() {
         "tls-alpn-01" => ChallengeKind::TlsAlpn01,
+        "dns-01" => ChallengeKind::Dns01,
         _ => ChallengeKind::Http01,
     };
     Ok(IssuerRequest {
@@ -194,6 +244,7 @@ fn request(set: SetIssuer) -> Result<IssuerRequest, Failure> {
         contact: set.contact.unwrap_or_default(),
         terms_agreed: set.agree_terms,
         challenge,
+        dns: set.dns.request()?,
         root: whole(set.root)?.unwrap_or_default(),
         eab_key_id: set.eab_key_id,
         eab_hmac: whole(set.eab_key_file)?.map(|key| key.trim().to_owned()),
@@ -236,7 +287,10 @@ fn issuer_text(issuer: Option<&IssuerShown>) -> String {
         "" => "no contact",
         contact => contact,
     };
-    let kind = issuer.challenge.as_str();
+    let kind = match &issuer.dns {
+        Some(provider) => format!("dns-01 by {}", provider.kind()),
+        None => issuer.challenge.as_str().to_owned(),
+    };
     format!("{} ({kind}, {contact}): {account}", issuer.directory)
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::json;
+use skep_control_plane::acme::Means;
 use skep_control_plane::pki::Terms;
 use skep_control_plane::server;
 use skep_identity::ca;
@@ -179,8 +180,29 @@ pub(crate) struct Args {
         value_parser = time::parse_span
     )]
     pub(crate) renewable_after_end: Duration,
+    /// Program that may write records in DNS for proofs of hosts (`--dns exec`), run as PROGRAM
+    /// present|cleanup NAME VALUE; none may by default
+    #[arg(long, value_name = "PATH", env = "SKEP_ACME_EXEC", value_parser = program)]
+    pub(crate) acme_exec: Option<PathBuf>,
+    /// DNS server that is asked where records for proofs of hosts go; repeatable [default: those of
+    /// /etc/resolv.conf]
+    #[arg(
+        long = "acme-resolver",
+        value_name = "IP:PORT",
+        env = "SKEP_ACME_RESOLVERS",
+        value_delimiter = ','
+    )]
+    pub(crate) acme_resolvers: Vec<SocketAddr>,
     #[command(flatten)]
     pub(crate) common: Common,
+}
+
+fn program(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match path.is_absolute() && path.is_file() {
+        true => Ok(path),
+        false => Err("the absolute path of a program that is there".to_owned()),
+    }
 }
 
 fn lifetime(text: &str) -> Result<Duration, String> {
@@ -226,6 +248,10 @@ async fn serve(
         terms: Terms {
             lifetime: args.certificate_lifetime,
             renewable_after_end: args.renewable_after_end,
+        },
+        means: Means {
+            exec: args.acme_exec,
+            resolvers: args.acme_resolvers,
         },
     };
     let ready = |ready: server::Ready| {

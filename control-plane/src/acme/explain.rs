@@ -10,7 +10,7 @@ fn hint(kind: &str) -> Option<&'static str> {
     Some(match kind {
         "dns" => "let the host's DNS records lead to this cluster's ingress nodes",
         "connection" | "unauthorized" | "tls" | "incorrectResponse" => {
-            "the issuer must reach an ingress node at every address that DNS has for the host: port 80 for http-01, 443 for tls-alpn-01"
+            "the issuer must reach an ingress node at every address that DNS has for the host (port 80 for http-01, 443 for tls-alpn-01), or find the record in its zone (dns-01)"
         }
         "caa" => "a CAA record of the domain forbids this issuer: add it there, or choose another",
         "rateLimited" => {

@@ -70,9 +70,7 @@ impl Http {
         tcp.set_connect_timeout(Some(CONNECT_LIMIT));
         let builder = HttpsConnectorBuilder::new();
         let builder = match root_pem.is_empty() {
-            true => builder.with_native_roots().map_err(|error| {
-                format!("this server trusts no certificate ({error}): install ca-certificates")
-            })?,
+            true => builder.with_native_roots().map_err(trusts_none)?,
             false => builder.with_tls_config(trusting(root_pem)?),
         };
         let https = builder.https_only().enable_http1().wrap_connector(tcp);
@@ -81,6 +79,27 @@ impl Http {
             patience,
         })
     }
+}
+
+/// HTTP under TLS or in clear.
+pub(super) type Plain = HttpsConnector<HttpConnector>;
+
+/// A client for whoever else is asked, trusted as this machine trusts.
+///
+/// # Errors
+/// This machine trusts nobody.
+pub(super) fn plain() -> Result<legacy::Client<Plain, Full<Bytes>>, String> {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_connect_timeout(Some(CONNECT_LIMIT));
+    let builder = HttpsConnectorBuilder::new().with_native_roots();
+    let builder = builder.map_err(trusts_none)?;
+    let https = builder.https_or_http().enable_http1().wrap_connector(tcp);
+    Ok(legacy::Client::builder(TokioExecutor::new()).build(https))
+}
+
+fn trusts_none(error: std::io::Error) -> String {
+    format!("this server trusts no certificate ({error}): install ca-certificates")
 }
 
 /// Checks that a PEM holds certificates that can be trusted.

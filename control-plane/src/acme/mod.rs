@@ -1,8 +1,12 @@
 //! Orders certificates from an issuer (RFC 8555): the account, the proof of a host, the request, the chain. Proposes what
 //! others have to know meanwhile; what is due, and what becomes of it, the leader's duty decides.
 
+mod dns;
 mod explain;
 mod http;
+mod local;
+mod records;
+mod tally;
 
 use std::time::{Duration, SystemTime};
 
@@ -15,7 +19,7 @@ use instant_acme::{
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use skep_identity::leaf;
 use skep_model::certificate::{
-    Certificate, Challenge, ChallengeKind, Issuer, Material, settled_ms,
+    Certificate, Challenge, ChallengeKind, DnsAccess, Issuer, Material, settled_ms,
 };
 use skep_model::problem::Problem;
 use skep_proto::v1;
@@ -23,8 +27,14 @@ use skep_proto::v1::command::Kind;
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
+pub use dns::Means;
+pub(crate) use dns::check_key;
 pub(crate) use http::check_roots;
 use http::{Http, Patience};
+pub(crate) use local::{issue as issue_locally, make as make_local_ca};
+use records::Held;
+pub(crate) use records::Records;
+pub use tally::Tally;
 
 use crate::secrets::{Acme, Secrets};
 use crate::store::{Store, now_ms};
@@ -32,7 +42,7 @@ use crate::store::{Store, now_ms};
 /// How long a challenge is answered: above all that an order takes.
 const CHALLENGE_LIFE_MS: u64 = 10 * 60_000;
 /// All of one order.
-const ORDER_LIMIT: Duration = Duration::from_secs(300);
+const ORDER_LIMIT: Duration = Duration::from_secs(420);
 /// How long an issuer may take to look at the proof, and then to sign.
 const POLLING: RetryPolicy = RetryPolicy::new().timeout(Duration::from_secs(100));
 /// An ingress has no way to wait in a handshake for a proof that is on its way: it gets this head start.
@@ -49,6 +59,16 @@ pub(crate) struct Failure {
     pub(crate) not_before_ms: u64,
 }
 
+impl Failure {
+    /// One after which nobody asks to be left alone.
+    pub(crate) fn now(why: String) -> Self {
+        Self {
+            why,
+            not_before_ms: 0,
+        }
+    }
+}
+
 /// The account in use, and whose it is.
 struct Known {
     issuer_changed_ms: u64,
@@ -60,6 +80,7 @@ pub(crate) struct Orders {
     store: Store,
     secrets: Secrets,
     patience: Patience,
+    records: Records,
     /// Held while an account is made: never two.
     known: Mutex<Option<Known>>,
 }
@@ -76,6 +97,12 @@ impl From<Error> for Trouble {
     }
 }
 
+impl From<dns::Error> for Trouble {
+    fn from(error: dns::Error) -> Self {
+        Self::Other(error.to_string())
+    }
+}
+
 impl From<Problem> for Trouble {
     fn from(problem: Problem) -> Self {
         Self::Other(problem.to_string())
@@ -84,8 +111,9 @@ impl From<Problem> for Trouble {
 
 impl Orders {
     /// None yet.
-    pub(crate) fn new(store: Store, secrets: Secrets) -> Self {
+    pub(crate) fn new(store: Store, secrets: Secrets, means: Means) -> Self {
         Self {
+            records: Records::new(store.clone(), secrets.clone(), means),
             store,
             secrets,
             patience: Patience::default(),
@@ -93,7 +121,13 @@ impl Orders {
         }
     }
 
-    /// A certificate for `host`, from `issuer`. Dropped, it leaves challenges that end by themselves.
+    /// Records in DNS.
+    pub(crate) fn records(&self) -> &Records {
+        &self.records
+    }
+
+    /// A certificate for `host`, from `issuer`. Dropped, it leaves challenges that end by themselves, and records in
+    /// DNS that nobody holds.
     pub(crate) async fn order(&self, issuer: &Issuer, host: &str) -> Result<Certificate, Failure> {
         let ordered = tokio::time::timeout(ORDER_LIMIT, self.try_order(issuer, host)).await;
         let trouble = match ordered {
@@ -124,8 +158,12 @@ impl Orders {
         let account = self.account(issuer).await?;
         let identifiers = [Identifier::Dns(host.to_owned())];
         let mut order = account.new_order(&NewOrder::new(&identifiers)).await?;
-        let mut tokens = Vec::new();
-        let proved = self.prove(&mut order, issuer, &mut tokens).await;
+        let (mut tokens, mut held) = (Vec::new(), Vec::new());
+        let proved = match &issuer.dns {
+            Some(access) => self.prove_in_zone(&mut order, access, &mut held).await,
+            None => self.prove(&mut order, issuer, &mut tokens).await,
+        };
+        drop(held);
         if !tokens.is_empty() {
             let command = Kind::RemoveChallenges(v1::RemoveChallenges { tokens });
             if let Err(problem) = self.store.propose(command).await {
@@ -171,14 +209,9 @@ impl Orders {
                 continue;
             }
             let host = authorization.identifier().to_string();
-            let (kind, wanted) = match issuer.challenge {
-                ChallengeKind::Http01 => (ChallengeKind::Http01, ChallengeType::Http01),
-                ChallengeKind::TlsAlpn01 => (ChallengeKind::TlsAlpn01, ChallengeType::TlsAlpn01),
-            };
-            let Some(mut asked) = authorization.challenge(wanted) else {
-                let text = format!("the issuer does not offer {}", kind.as_str());
-                return Err(Trouble::Other(text));
-            };
+            let kind = issuer.challenge;
+            let asked = authorization.challenge(type_of(kind));
+            let mut asked = asked.ok_or_else(|| not_offered(kind, &host))?;
             let challenge = Challenge {
                 kind,
                 host,
@@ -196,10 +229,32 @@ impl Orders {
             }
             asked.set_ready().await?;
         }
-        match order.poll_ready(&POLLING).await? {
-            OrderStatus::Ready => Ok(()),
-            _ => Err(refused(order).await),
+        ready(order).await
+    }
+
+    /// The same by records in the zones of the hosts; `held` are those that were written.
+    async fn prove_in_zone<'a>(
+        &'a self,
+        order: &mut Order,
+        access: &DnsAccess,
+        held: &mut Vec<Held<'a>>,
+    ) -> Result<(), Trouble> {
+        let mut authorizations = order.authorizations();
+        while let Some(authorization) = authorizations.next().await {
+            let mut authorization = authorization?;
+            if authorization.status == AuthorizationStatus::Valid {
+                continue;
+            }
+            let shown = authorization.identifier().to_string();
+            // A wildcard is proved where the name without it is.
+            let host = shown.strip_prefix("*.").unwrap_or(&shown);
+            let asked = authorization.challenge(ChallengeType::Dns01);
+            let mut asked = asked.ok_or_else(|| not_offered(ChallengeKind::Dns01, &shown))?;
+            let value = asked.key_authorization().dns_value();
+            held.push(self.records.write(access, host, value).await?);
+            asked.set_ready().await?;
         }
+        ready(order).await
     }
 
     /// The account at the issuer; made where there is none.
@@ -308,6 +363,27 @@ fn request(key: &KeyPair, host: &str) -> Result<Vec<u8>, Trouble> {
     });
     let made = made.map_err(|error| Trouble::Other(format!("no request can be made: {error}")))?;
     Ok(made.der().to_vec())
+}
+
+fn type_of(kind: ChallengeKind) -> ChallengeType {
+    match kind {
+        ChallengeKind::Http01 => ChallengeType::Http01,
+        ChallengeKind::TlsAlpn01 => ChallengeType::TlsAlpn01,
+        ChallengeKind::Dns01 => ChallengeType::Dns01,
+    }
+}
+
+fn not_offered(kind: ChallengeKind, host: &str) -> Trouble {
+    let kind = kind.as_str();
+    Trouble::Other(format!("the issuer does not offer {kind} for {host}"))
+}
+
+/// Until the issuer has looked.
+async fn ready(order: &mut Order) -> Result<(), Trouble> {
+    match order.poll_ready(&POLLING).await? {
+        OrderStatus::Ready => Ok(()),
+        _ => Err(refused(order).await),
+    }
 }
 
 /// Why an order is invalid: its challenges say it.

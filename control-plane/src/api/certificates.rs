@@ -5,8 +5,9 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use skep_identity::leaf;
 use skep_model::certificate::{
-    Binding, Certificate, CertificateShown, Issuer, IssuerShown, MAX_CHAIN_BYTES, MAX_KEY_BYTES,
-    Material, Source, check_issuer, check_name,
+    Binding, Certificate, CertificateShown, DnsAccess, DnsProvider, Issuer, IssuerShown,
+    MAX_CHAIN_BYTES, MAX_DNS_SECRET_BYTES, MAX_KEY_BYTES, Material, Source, check_issuer,
+    check_name,
 };
 use skep_model::problem::{Code, Problem};
 use skep_model::variable::Sealed;
@@ -14,13 +15,14 @@ use skep_proto::v1;
 use skep_proto::v1::command::Kind;
 use skep_state::State;
 use utoipa::IntoParams;
+use zeroize::Zeroizing;
 
 use super::Here;
 use super::error::Failure;
 use super::extract::{Body, Path};
-use super::types::{CertificateRequest, CertificatesView, IssuerRequest};
+use super::types::{CertificateRequest, CertificatesView, DnsRequest, IssuerRequest};
 use crate::acme;
-use crate::secrets::Acme;
+use crate::secrets::{Acme, Secrets};
 use crate::store::now_ms;
 
 /// The name of a certificate.
@@ -153,7 +155,9 @@ pub(super) async fn put_issuer(
             return Err(Problem::invalid("eab_key_id", text).into());
         }
     };
+    let dns = request.dns.map(|it| access(it, &app.secrets)).transpose()?;
     let issuer = Issuer {
+        dns,
         directory: request.directory,
         contact: request.contact,
         root_pem: request.root,
@@ -174,9 +178,28 @@ pub(super) async fn put_issuer(
     Ok(Json(stored.ok_or_else(gone)?))
 }
 
+/// What is kept of who writes records in DNS.
+fn access(request: DnsRequest, secrets: &Secrets) -> Result<DnsAccess, Problem> {
+    let secret = request.secret.map(Zeroizing::new);
+    let secret = secret.as_ref().map(|it| it.trim()).unwrap_or_default();
+    if secret.len() > MAX_DNS_SECRET_BYTES {
+        let text = format!("the secret has at most {MAX_DNS_SECRET_BYTES} bytes");
+        return Err(Problem::invalid("dns.secret", text));
+    }
+    if matches!(request.provider, DnsProvider::Rfc2136 { .. }) && !secret.is_empty() {
+        acme::check_key(secret).map_err(|why| Problem::invalid("dns.secret", why))?;
+    }
+    let place = request.provider.place();
+    let sealed = (!secret.is_empty()).then(|| secrets.seal_acme(Acme::Dns, &place, secret));
+    Ok(DnsAccess {
+        provider: request.provider,
+        secret: sealed,
+    })
+}
+
 /// The same binding said again is the one that there is: sealed anew it would look like another, and the account
 /// would be made anew.
-fn kept_binding(view: &State, secrets: &crate::secrets::Secrets, issuer: Issuer) -> Issuer {
+fn kept_binding(view: &State, secrets: &Secrets, issuer: Issuer) -> Issuer {
     let old = view
         .issuer()
         .filter(|old| old.directory == issuer.directory);

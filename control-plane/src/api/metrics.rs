@@ -1,5 +1,7 @@
 //! The server's numbers for Prometheus: to anybody on loopback, to others with a token.
 
+mod certificates;
+
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 use std::net::SocketAddr;
@@ -120,6 +122,7 @@ fn text(app: &App, view: &View) -> String {
         app.witnesses.witnessed(),
     );
     samples(&mut page, app);
+    certificates::certificates(&mut page, view, &app.tally);
     let streams = MAX_STREAMS - app.streams.available_permits().min(MAX_STREAMS);
     page.one(
         "skep_api_streams",

@@ -19,6 +19,7 @@ mod health;
 mod hooks;
 mod jobs;
 mod leader;
+mod local_ca;
 mod log_source;
 mod merge;
 mod metrics;
@@ -66,6 +67,7 @@ pub use hooks::MAX_HOOK_BYTES;
 pub use servers::{CLOCK_TOLERANCE_MS, Own};
 pub use uploads::MAX_UPLOAD_BYTES;
 
+use crate::acme::Tally;
 use crate::agents::fleet::Fleet;
 use crate::agents::relay::Relay;
 use crate::agents::uploads::Uploads;
@@ -110,6 +112,8 @@ pub struct Context {
     pub scaling: Scaling,
     /// Which nodes can testify for whom.
     pub witnesses: Witnesses,
+    /// How orders of certificates went.
+    pub tally: Tally,
     /// The server that this API is part of.
     pub own: Own,
     /// Ends streams.
@@ -132,6 +136,7 @@ struct App {
     samples: Samples,
     scaling: Scaling,
     witnesses: Witnesses,
+    tally: Tally,
     own: Own,
     shutdown: CancellationToken,
     streams: Arc<Semaphore>,
@@ -155,6 +160,7 @@ impl From<Context> for App {
             samples,
             scaling,
             witnesses,
+            tally,
             own,
             shutdown,
         } = context;
@@ -170,6 +176,7 @@ impl From<Context> for App {
             samples,
             scaling,
             witnesses,
+            tally,
             own,
             shutdown,
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),

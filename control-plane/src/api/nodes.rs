@@ -228,7 +228,7 @@ fn status_view(app: &App) -> Result<StatusView, Problem> {
     })
 }
 
-fn certificate_counts(view: &View) -> CertificateCounts {
+pub(super) fn certificate_counts(view: &View) -> CertificateCounts {
     let now_ms = now_ms();
     let mut counts = CertificateCounts::default();
     for it in view.certificates() {

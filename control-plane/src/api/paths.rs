@@ -10,8 +10,8 @@ use super::access::{Action, protected, public};
 use super::{App, Document, Here};
 use super::{
     allocations, app_logs, autoscale, backup, ca, certificates, deployment_logs, deployments,
-    domains, health, hooks, jobs, metrics, nodes, placement, rebalance, registries, rollouts,
-    samples, servers, services, settings, shells, tokens, uploads, variables, volumes,
+    domains, health, hooks, jobs, local_ca, metrics, nodes, placement, rebalance, registries,
+    rollouts, samples, servers, services, settings, shells, tokens, uploads, variables, volumes,
 };
 
 /// Every route with what it asks of the caller: a route is registered by `protected` with its action
@@ -300,6 +300,9 @@ fn certificate_routes(app: &App) -> OpenApiRouter<App> {
             Action::SetIssuer,
             routes!(certificates::remove_issuer),
         ))
+        .routes(protected(app, Action::ReadCluster, routes!(local_ca::get)))
+        .routes(protected(app, Action::SetIssuer, routes!(local_ca::make)))
+        .routes(protected(app, Action::SetIssuer, routes!(local_ca::remove)))
 }
 
 fn shell_routes(app: &App) -> OpenApiRouter<App> {

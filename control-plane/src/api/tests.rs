@@ -104,6 +104,7 @@ impl Server {
             samples: Samples::default(),
             scaling: Default::default(),
             witnesses: Default::default(),
+            tally: Default::default(),
             own: own(&ca, dir.path()),
             shutdown,
         };

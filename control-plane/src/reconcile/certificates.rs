@@ -6,19 +6,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_model::certificate::{Due, Issuer, backoff_ms};
+use skep_model::certificate::{Due, Issuer, LocalCa, backoff_ms, is_local};
 use skep_model::problem::Problem;
 use skep_proto::v1;
 use skep_proto::v1::command::Kind;
-use skep_state::Change;
+use skep_state::{Change, State};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::{Id, JoinSet};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::Parts;
-use crate::acme::Orders;
+use super::{Parts, records};
+use crate::acme::{Failure, Orders, issue_locally};
 use crate::consensus::Batch;
 use crate::store::now_ms;
 
@@ -31,20 +31,26 @@ const RETRY: Duration = Duration::from_secs(2);
 
 /// Runs for as long as this server leads; orders under way are dropped with it.
 pub(super) async fn run(parts: &Parts, token: &CancellationToken) {
+    let (store, secrets) = (parts.store.clone(), parts.secrets.clone());
+    let orders = Arc::new(Orders::new(store, secrets, parts.means.clone()));
+    tokio::join!(
+        order(parts, &orders, token),
+        records::run(parts, orders.records(), token)
+    );
+}
+
+async fn order(parts: &Parts, orders: &Arc<Orders>, token: &CancellationToken) {
     let mut changes = parts.store.consensus().changes();
-    let orders = Arc::new(Orders::new(parts.store.clone(), parts.secrets.clone()));
     let mut without_room = 0;
     let mut running = JoinSet::new();
     let mut busy: BTreeMap<Id, String> = BTreeMap::new();
     loop {
         let view = parts.store.view();
         let due = view.due_certificates(now_ms());
-        if let Some(issuer) = view.issuer() {
-            for host in next(&due, &busy) {
-                let (orders, issuer) = (Arc::clone(&orders), Arc::clone(issuer));
-                let work = running.spawn(work(parts.clone(), orders, issuer, host.clone()));
-                busy.insert(work.id(), host);
-            }
+        for host in next(&due, &busy) {
+            let by = By::of(&view, &host, orders);
+            let work = running.spawn(work(parts.clone(), by, host.clone()));
+            busy.insert(work.id(), host);
         }
         forget(parts, &due).await;
         if due.without_room != without_room {
@@ -85,7 +91,7 @@ fn next(due: &Due, busy: &BTreeMap<Id, String>) -> Vec<String> {
 }
 
 /// Until something changed that may make a certificate due. For ever once the feed has ended.
-async fn concerned(changes: &mut Receiver<Arc<Batch<Change>>>) {
+pub(super) async fn concerned(changes: &mut Receiver<Arc<Batch<Change>>>) {
     let is_ours = |change: &Change| {
         matches!(
             change,
@@ -102,9 +108,33 @@ async fn concerned(changes: &mut Receiver<Arc<Batch<Change>>>) {
     }
 }
 
+/// Who issues for a host.
+enum By {
+    Issuer(Arc<Orders>, Arc<Issuer>),
+    LocalCa(Arc<LocalCa>),
+    /// Whoever did is gone since it was due.
+    Nobody,
+}
+
+impl By {
+    fn of(view: &State, host: &str, orders: &Arc<Orders>) -> Self {
+        match (is_local(host), view.issuer(), view.local_ca()) {
+            (true, _, Some(ca)) => Self::LocalCa(Arc::clone(ca)),
+            (false, Some(issuer), _) => Self::Issuer(Arc::clone(orders), Arc::clone(issuer)),
+            _ => Self::Nobody,
+        }
+    }
+}
+
 /// Orders one and proposes what came of it.
-async fn work(parts: Parts, orders: Arc<Orders>, issuer: Arc<Issuer>, host: String) {
-    let proposed = match orders.order(&issuer, &host).await {
+async fn work(parts: Parts, by: By, host: String) {
+    let ordered = match by {
+        By::Issuer(orders, issuer) => orders.order(&issuer, &host).await,
+        By::LocalCa(ca) => issue_locally(&parts.secrets, &ca, &host).map_err(Failure::now),
+        By::Nobody => return,
+    };
+    parts.tally.count(ordered.is_ok());
+    let proposed = match ordered {
         Ok(certificate) => {
             let ends_ms = certificate
                 .material

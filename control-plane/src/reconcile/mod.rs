@@ -10,6 +10,7 @@ mod jobs;
 mod liveness;
 mod members;
 mod rebalancing;
+mod records;
 mod scheduling;
 mod witnessing;
 
@@ -23,6 +24,7 @@ use skep_state::{Change, Reply};
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
+use crate::acme::{Means, Tally};
 use crate::agents::fleet::Fleet;
 use crate::agents::relay::Relay;
 use crate::history::History;
@@ -58,6 +60,10 @@ pub struct Parts {
     pub relay: Relay,
     /// Which of them can testify for whom.
     pub witnesses: Witnesses,
+    /// What this server has for proofs in DNS.
+    pub means: Means,
+    /// Counts orders of certificates.
+    pub tally: Tally,
 }
 
 /// Runs the duties whenever this server leads, until `shutdown`.

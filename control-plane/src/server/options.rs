@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use skep_model::id::ServerId;
 
+use crate::acme::Means;
 use crate::pki::Terms;
 
 /// How a server runs.
@@ -40,6 +41,8 @@ pub struct Options {
     pub names: Vec<String>,
     /// How long certificates are good.
     pub terms: Terms,
+    /// What it has for proofs in DNS.
+    pub means: Means,
 }
 
 impl Options {

@@ -20,6 +20,7 @@ use super::identity::{self, Issuer};
 use super::joining::Kept;
 use super::listeners::{Listeners, local_address};
 use super::{Begun, Core, Error, Options, Ready, clock, found};
+use crate::acme::Tally;
 use crate::agents::fleet::Fleet;
 use crate::agents::notices::Notices;
 use crate::agents::relay::Relay;
@@ -306,6 +307,7 @@ async fn start(
     };
     let scaling = Scaling::default();
     let witnesses = Witnesses::default();
+    let tally = Tally::default();
     let context = api::Context {
         store: passing.store.clone(),
         secrets: passing.secrets.clone(),
@@ -317,6 +319,7 @@ async fn start(
         samples: shared.samples.clone(),
         scaling: scaling.clone(),
         witnesses: witnesses.clone(),
+        tally: tally.clone(),
         own: api::Own {
             neighbours,
             data_dir: Arc::new(options.data_dir.clone()),
@@ -342,6 +345,8 @@ async fn start(
         scaling,
         relay: passing.peers.relay.clone(),
         witnesses,
+        means: options.means.clone(),
+        tally,
     };
     parts.spawn(named("duties", reconcile::run(duties, shutdown.clone())));
     if let (Some(path), Some(bootstrap)) = (&options.bootstrap, bootstrap) {

@@ -176,6 +176,7 @@ fn options(dir: &Path, name: &str, start: Start) -> Options {
         bootstrap: None,
         names: Vec::new(),
         terms: crate::pki::Terms::default(),
+        means: crate::acme::Means::default(),
     }
 }
 

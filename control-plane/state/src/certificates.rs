@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use skep_model::certificate::{
-    Certificate, Challenge, Due, Issuer, MAX_CERTIFICATES, MAX_TOTAL_BYTES, decide, is_certifiable,
+    Certificate, Challenge, ChallengeKind, DnsRecord, Due, Issuer, LocalCa, MAX_CERTIFICATES,
+    MAX_TOTAL_BYTES, Wanted, by_wildcards, decide, is_certifiable, is_local,
 };
 
 use crate::state::State;
@@ -33,8 +34,19 @@ impl State {
         self.challenges.values()
     }
 
-    /// Hosts at which services answer, and that an issuer can be asked for.
-    pub fn certifiable_hosts(&self) -> BTreeSet<String> {
+    /// Records in other people's zones that are to be taken away once nobody needs them.
+    pub fn dns_records(&self) -> impl Iterator<Item = &Arc<DnsRecord>> {
+        self.dns_records.values()
+    }
+
+    /// Who issues for private names; none: nobody.
+    pub fn local_ca(&self) -> Option<&Arc<LocalCa>> {
+        self.local_ca.as_ref()
+    }
+
+    /// Hosts for which certificates are wanted, by whom: the issuer, where a zone proves by wildcards for those that
+    /// these stand for, and the local CA.
+    pub fn certifiable_hosts(&self) -> Wanted {
         let routed = self.services.values();
         let routed =
             routed.filter(|it| it.spec.is_routed() && !it.removing && it.target().is_some());
@@ -42,22 +54,45 @@ impl State {
             let own = service.spec.hosts().into_iter().map(str::to_owned);
             own.chain(std::iter::once(self.host_of(service)))
         });
-        hosts.filter(|host| is_certifiable(host)).collect()
+        let hosts: BTreeSet<String> = hosts.collect();
+        let mut wanted = Wanted::new();
+        if let Some(issuer) = &self.issuer {
+            let found = match issuer.challenge {
+                ChallengeKind::Dns01 => by_wildcards(&hosts, self.base_domains()),
+                ChallengeKind::Http01 | ChallengeKind::TlsAlpn01 => {
+                    let single = hosts.iter().filter(|host| is_certifiable(host));
+                    single.cloned().collect()
+                }
+            };
+            let directory = |host| (host, issuer.directory.clone());
+            wanted.extend(found.into_iter().map(directory));
+        }
+        if let Some(ca) = &self.local_ca {
+            let local = hosts.into_iter().filter(|host| is_local(host));
+            wanted.extend(local.map(|host| (host, ca.directory())));
+        }
+        wanted
     }
 
     /// What is to be ordered and forgotten at `now_ms`; nothing while nobody issues.
     pub fn due_certificates(&self, now_ms: u64) -> Due {
-        let Some(issuer) = &self.issuer else {
+        if self.issuer.is_none() && self.local_ca.is_none() {
             return Due::default();
-        };
+        }
         let wanted = self.certifiable_hosts();
-        // A host that was given up may come back within its time.
-        let kept = self.claims.keys().cloned().collect();
+        // A host that was given up may come back within its time. What nobody issues any more is shown to its end.
+        let mut kept: BTreeSet<String> = self.claims.keys().cloned().collect();
+        let is_left = |it: &&Arc<Certificate>| match is_local(&it.name) {
+            true => self.local_ca.is_none(),
+            false => self.issuer.is_none(),
+        };
+        let left = self.certificates.values().filter(is_left);
+        kept.extend(left.map(|it| it.name.clone()));
         let have = self
             .certificates
             .iter()
             .map(|(name, it)| (name.as_str(), &**it));
-        let mut due = decide(&wanted, &kept, have, (&issuer.directory, now_ms));
+        let mut due = decide(&wanted, &kept, have, now_ms);
         self.leave_out(&mut due);
         due
     }

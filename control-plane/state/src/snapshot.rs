@@ -7,7 +7,7 @@ use prost::encoding::{
     DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field,
 };
 use skep_model::allocation::Allocation;
-use skep_model::certificate::{Certificate, Challenge};
+use skep_model::certificate::{Certificate, Challenge, DnsRecord};
 use skep_model::claim::Claim;
 use skep_model::deployment::Deployment;
 use skep_model::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
@@ -128,6 +128,8 @@ mod tag {
     pub(super) const CHALLENGES: u32 = 122;
     pub(super) const PRIVATE_ADDRESSES: u32 = 130;
     pub(super) const PRIVATE_POOL: u32 = 131;
+    pub(super) const DNS_RECORDS: u32 = 140;
+    pub(super) const LOCAL_CA: u32 = 141;
 }
 
 /// Appends fields in the order of their numbers, as the whole message would be encoded.
@@ -229,6 +231,8 @@ impl State {
         if self.private_pool != Pool::default() {
             to.text(tag::PRIVATE_POOL, &self.private_pool.to_string());
         }
+        to.all::<_, v1::DnsRecord>(tag::DNS_RECORDS, self.dns_records.values());
+        to.all::<_, v1::LocalCa>(tag::LOCAL_CA, self.local_ca.iter());
         to.out
     }
 
@@ -367,6 +371,11 @@ impl State {
                 let challenge: Challenge = read::<v1::Challenge, _>(field)?;
                 self.challenges
                     .insert(challenge.token.clone(), Arc::new(challenge));
+            }
+            tag::LOCAL_CA => self.local_ca = Some(Arc::new(read::<v1::LocalCa, _>(field)?)),
+            tag::DNS_RECORDS => {
+                let record: DnsRecord = read::<v1::DnsRecord, _>(field)?;
+                self.dns_records.insert(record.key(), Arc::new(record));
             }
             tag::PRIVATE_ADDRESSES => {
                 self.put_address(read::<v1::PrivateAddress, _>(field)?);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use skep_model::allocation::Allocation;
-use skep_model::certificate::{Certificate, Challenge, Issuer};
+use skep_model::certificate::{Certificate, Challenge, DnsRecord, Issuer, LocalCa};
 use skep_model::claim::Claim;
 use skep_model::deployment::Deployment;
 use skep_model::id::{
@@ -102,9 +102,12 @@ pub struct State {
     pub(crate) registries: OrdMap<String, Arc<RegistryLogin>>,
     pub(crate) claims: OrdMap<String, Arc<Claim>>,
     pub(crate) issuer: Option<Arc<Issuer>>,
+    pub(crate) local_ca: Option<Arc<LocalCa>>,
     pub(crate) certificates: OrdMap<String, Arc<Certificate>>,
     /// By token.
     pub(crate) challenges: OrdMap<String, Arc<Challenge>>,
+    /// By name and value.
+    pub(crate) dns_records: OrdMap<(String, String), Arc<DnsRecord>>,
     pub(crate) addresses: OrdMap<u32, Arc<network::PrivateAddress>>,
     pub(crate) private_pool: network::Pool,
     // Indexes: derived from the maps above, rebuilt when a snapshot is read.

@@ -270,6 +270,8 @@ impl World {
             scaling: Default::default(),
             relay: parts.relay.clone(),
             witnesses: Default::default(),
+            means: Default::default(),
+            tally: Default::default(),
         };
         let stop = parts.shutdown.clone();
         tokio::spawn(reconcile::run(duties, stop.clone()));

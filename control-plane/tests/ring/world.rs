@@ -97,6 +97,8 @@ impl Server {
             scaling: Default::default(),
             relay: shared.relay.clone(),
             witnesses: Default::default(),
+            means: Default::default(),
+            tally: Default::default(),
         };
         tokio::spawn(reconcile::run(parts, stop.clone()));
         let fleet = shared.fleet.clone();

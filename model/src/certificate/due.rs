@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::wildcard::{is_under, wildcard_of};
 use super::{Certificate, Source};
 
 /// Renewed when two thirds of the life are over (what the authorities recommend), later by up to 1/20 of it:
@@ -15,6 +16,12 @@ const LAST_PAUSE_MS: u64 = 12 * 3_600_000;
 const LONGEST_REST_MS: u64 = 3_600_000;
 /// Ends of names that no public authority issues for, and that lead nowhere from outside.
 const PRIVATE: [&str; 6] = ["localhost", "local", "internal", "invalid", "onion", "arpa"];
+
+/// Domains that the local CA issues for: reserved for what is not the world's.
+pub const LOCAL_DOMAINS: [&str; 4] = ["localhost", "local", "internal", "home.arpa"];
+
+/// Hosts, and the directory of whoever is to issue for each.
+pub type Wanted = BTreeMap<String, String>;
 
 /// What there is, by name.
 pub type Entry<'a> = (&'a str, &'a Certificate);
@@ -32,13 +39,23 @@ pub struct Due {
     pub without_room: usize,
 }
 
-/// Whether an issuer could be asked for this host by way of its ingress.
+/// Whether an issuer could be asked for this very host, no wildcard.
 pub fn is_certifiable(host: &str) -> bool {
     let Some((rest, last)) = host.rsplit_once('.') else {
         return false;
     };
     let is_number = last.bytes().all(|b| b.is_ascii_digit());
     !rest.is_empty() && !is_number && !host.starts_with("*.") && !PRIVATE.contains(&last)
+}
+
+/// Whether the local CA issues for this host: one in a private domain, or a wildcard for more than such a domain.
+pub fn is_local(host: &str) -> bool {
+    LOCAL_DOMAINS.iter().any(|domain| {
+        let rest = host
+            .strip_suffix(domain)
+            .and_then(|rest| rest.strip_suffix('.'));
+        rest.is_some_and(|rest| !rest.is_empty() && rest != "*")
+    })
 }
 
 /// When a certificate is renewed.
@@ -80,13 +97,13 @@ pub(super) fn attempt_ms(certificate: &Certificate) -> u64 {
     due.max(certificate.next_ms)
 }
 
-/// Compares the hosts that are `wanted` under `directory` with what there is. `kept` are hosts that somebody
-/// has, with or without a route.
+/// Compares the hosts that are `wanted` with what there is. `kept` are hosts that somebody has, with or without a
+/// route.
 pub fn decide<'a>(
-    wanted: &BTreeSet<String>,
+    wanted: &Wanted,
     kept: &BTreeSet<String>,
     have: impl Iterator<Item = Entry<'a>>,
-    (directory, now_ms): (&str, u64),
+    now_ms: u64,
 ) -> Due {
     let have: BTreeMap<&str, &Certificate> = have.collect();
     let uploads = have.values().filter(|it| it.source == Source::Uploaded);
@@ -97,20 +114,17 @@ pub fn decide<'a>(
         .map(String::as_str)
         .collect();
     let has_upload = |host: &str| {
-        let parent = host
-            .split_once('.')
-            .map(|(_, parent)| format!("*.{parent}"));
-        by_hand.contains(host) || parent.is_some_and(|parent| by_hand.contains(&*parent))
+        by_hand.contains(host) || wildcard_of(host).is_some_and(|it| by_hand.contains(&*it))
     };
     let mut due = Due::default();
     let mut order = Vec::new();
-    for host in wanted.iter().filter(|host| !has_upload(host)) {
+    for (host, directory) in wanted.iter().filter(|(host, _)| !has_upload(host)) {
         let (at_ms, ends_ms) = match have.get(host.as_str()) {
             None => (0, 0),
             // By hand under the host's own name, whatever is in it: not taken over while it holds.
             Some(it) if it.is_held_upload(now_ms) => continue,
             // Another issuer than the one that is asked now: as soon as may be.
-            Some(it) if it.material.is_some() && it.directory != directory => (
+            Some(it) if it.material.is_some() && it.directory != *directory => (
                 it.next_ms,
                 it.material.as_ref().map_or(0, |it| it.not_after_ms),
             ),
@@ -127,7 +141,20 @@ pub fn decide<'a>(
     order.sort();
     due.order = order.into_iter().map(|(_, host)| host).collect();
     let issued = have.values().filter(|it| it.source == Source::Acme);
-    let gone = issued.filter(|it| !kept.contains(&it.name) && !wanted.contains(&it.name));
+    let is_held = |name: &str| {
+        let material = have.get(name).and_then(|it| it.material.as_ref());
+        material.is_some_and(|it| it.not_after_ms > now_ms)
+    };
+    let is_gone = |name: &str| {
+        let wildcard = wildcard_of(name).filter(|it| wanted.contains_key(it));
+        let is_replaced = wildcard.is_some_and(|it| is_held(&it));
+        // What it stands for may not have one of its own yet.
+        let stands_for_some = wanted
+            .keys()
+            .any(|host| is_under(host, name) && !is_held(host));
+        !wanted.contains_key(name) && (is_replaced || !kept.contains(name)) && !stands_for_some
+    };
+    let gone = issued.filter(|it| is_gone(&it.name));
     due.forget = gone.map(|it| it.name.clone()).collect();
     due
 }
@@ -153,6 +180,13 @@ mod tests {
         names.iter().map(|name| (*name).to_owned()).collect()
     }
 
+    fn by(directory: &str, names: &[&str]) -> Wanted {
+        let names = names.iter();
+        names
+            .map(|name| ((*name).to_owned(), directory.to_owned()))
+            .collect()
+    }
+
     fn issued(name: &str, source: Source, names: &[&str]) -> Certificate {
         let material = Material {
             chain_pem: String::new(),
@@ -173,7 +207,7 @@ mod tests {
 
     fn asked(wanted: &[&str], have: &[Certificate], now_ms: u64) -> Due {
         let entries = have.iter().map(|it| (it.name.as_str(), it));
-        decide(&set(wanted), &set(wanted), entries, (CA, now_ms))
+        decide(&by(CA, wanted), &set(wanted), entries, now_ms)
     }
 
     #[test]
@@ -225,10 +259,10 @@ mod tests {
         let mut have = issued("a.example", Source::Acme, &["a.example"]);
         let entry = |it: &Certificate| {
             decide(
-                &set(&["a.example"]),
+                &by("https://other.example/dir", &["a.example"]),
                 &BTreeSet::new(),
                 std::iter::once(("a.example", it)),
-                ("https://other.example/dir", DAY_MS),
+                DAY_MS,
             )
         };
         assert_eq!(entry(&have).order, ["a.example"]);
@@ -245,17 +279,17 @@ mod tests {
             ["a.example"]
         );
         let kept = decide(
-            &set(&[]),
+            &by(CA, &[]),
             &set(&["a.example"]),
             std::iter::once(("a.example", &have)),
-            (CA, 0),
+            0,
         );
         assert_eq!(kept, Due::default());
         let gone = decide(
-            &set(&[]),
+            &by(CA, &[]),
             &set(&[]),
             std::iter::once(("a.example", &have)),
-            (CA, 0),
+            0,
         );
         assert_eq!(gone.forget, ["a.example"]);
     }
@@ -266,6 +300,27 @@ mod tests {
         let due = |now_ms| asked(&["a.example"], std::slice::from_ref(&odd), now_ms);
         assert_eq!(due(DAY_MS).order, [""; 0]);
         assert_eq!(due(90 * DAY_MS).order, ["a.example"]);
+    }
+
+    #[test]
+    fn a_wildcard_and_single_hosts_take_each_others_place_without_a_gap() {
+        let single = issued("a.example.com", Source::Acme, &["a.example.com"]);
+        let wild = issued("*.example.com", Source::Acme, &["*.example.com"]);
+        let forgotten = |wanted: &[&str], have: &[&Certificate]| {
+            let entries = have.iter().map(|it| (it.name.as_str(), *it));
+            let kept = set(&["a.example.com"]);
+            decide(&by(CA, wanted), &kept, entries, DAY_MS).forget
+        };
+        // The single one is shown until there is a wildcard, and then it is in its way.
+        let none = Certificate::wanted("*.example.com");
+        assert_eq!(forgotten(&["*.example.com"], &[&none, &single]), [""; 0]);
+        let done = forgotten(&["*.example.com"], &[&wild, &single]);
+        assert_eq!(done, ["a.example.com"]);
+        // And back.
+        let none = Certificate::wanted("a.example.com");
+        assert_eq!(forgotten(&["a.example.com"], &[&wild, &none]), [""; 0]);
+        let done = forgotten(&["a.example.com"], &[&wild, &single]);
+        assert_eq!(done, ["*.example.com"]);
     }
 
     #[test]
@@ -287,6 +342,29 @@ mod tests {
         assert!((90_000..=120_000).contains(&pauses[1]));
         assert!(pauses[38] <= LAST_PAUSE_MS && pauses[38] >= LAST_PAUSE_MS / 4 * 3);
         assert_ne!(backoff_ms("a.example", 5), backoff_ms("b.example", 5));
+    }
+
+    #[test]
+    fn private_names_are_the_local_cas() {
+        for good in [
+            "a.localhost",
+            "shop.internal",
+            "*.apps.internal",
+            "x.home.arpa",
+        ] {
+            assert!(is_local(good) && !is_certifiable(good), "{good}");
+        }
+        for bad in [
+            "localhost",
+            "*.localhost",
+            "a.example",
+            "alocalhost",
+            "x.arpa",
+            "*.internal",
+            "10.0.0.1",
+        ] {
+            assert!(!is_local(bad), "{bad}");
+        }
     }
 
     #[test]

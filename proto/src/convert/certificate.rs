@@ -1,7 +1,8 @@
 //! Certificates of apps, their issuer, and what proves to it whose hosts are.
 
 use skep_model::certificate::{
-    Binding, Certificate, Challenge, ChallengeKind, Issuer, Material, Source,
+    Binding, Certificate, Challenge, ChallengeKind, DnsAccess, DnsProvider, DnsRecord, Issuer,
+    LocalCa, Material, Source, TsigAlgorithm,
 };
 use skep_model::variable::Sealed;
 
@@ -21,6 +22,7 @@ impl From<&Issuer> for v1::Issuer {
             challenge: enum_number(&ChallengeKind::ALL, &issuer.challenge),
             sealed_account: issuer.account.clone().map(|it| it.0).unwrap_or_default(),
             changed_ms: issuer.changed_ms,
+            dns: issuer.dns.as_ref().map(Into::into),
         }
     }
 }
@@ -40,6 +42,7 @@ impl TryFrom<v1::Issuer> for Issuer {
                 hmac: Sealed(message.binding_sealed_hmac),
             }),
             challenge: enum_value("challenge", &ChallengeKind::ALL, message.challenge)?,
+            dns: message.dns.map(TryInto::try_into).transpose()?,
             account: has_account.then_some(Sealed(message.sealed_account)),
             changed_ms: message.changed_ms,
         })
@@ -119,6 +122,104 @@ impl TryFrom<v1::Challenge> for Challenge {
             token: message.token,
             key_authorization: message.key_authorization,
             expires_ms: message.expires_ms,
+        })
+    }
+}
+
+impl From<&DnsAccess> for v1::DnsAccess {
+    fn from(access: &DnsAccess) -> Self {
+        use v1::dns_access::Provider;
+        let provider = match &access.provider {
+            DnsProvider::Rfc2136 {
+                server,
+                key_name,
+                algorithm,
+            } => Provider::Rfc2136(v1::Rfc2136 {
+                server: server.clone(),
+                key_name: key_name.clone(),
+                algorithm: enum_number(&TsigAlgorithm::ALL, algorithm),
+            }),
+            DnsProvider::Cloudflare => Provider::Cloudflare(true),
+            DnsProvider::Webhook { url } => Provider::Webhook(url.clone()),
+            DnsProvider::Exec => Provider::Exec(true),
+        };
+        Self {
+            provider: Some(provider),
+            sealed_secret: access
+                .secret
+                .as_ref()
+                .map_or_else(Vec::new, |it| it.0.clone()),
+        }
+    }
+}
+
+impl TryFrom<v1::DnsAccess> for DnsAccess {
+    type Error = Error;
+
+    fn try_from(message: v1::DnsAccess) -> Result<Self, Error> {
+        use v1::dns_access::Provider;
+        let missing = Error { field: "provider" };
+        let provider = match message.provider.ok_or(missing)? {
+            Provider::Rfc2136(it) => DnsProvider::Rfc2136 {
+                server: it.server,
+                key_name: it.key_name,
+                algorithm: enum_value("algorithm", &TsigAlgorithm::ALL, it.algorithm)?,
+            },
+            Provider::Cloudflare(_) => DnsProvider::Cloudflare,
+            Provider::Webhook(url) => DnsProvider::Webhook { url },
+            Provider::Exec(_) => DnsProvider::Exec,
+        };
+        let has_secret = !message.sealed_secret.is_empty();
+        Ok(Self {
+            provider,
+            secret: has_secret.then_some(Sealed(message.sealed_secret)),
+        })
+    }
+}
+
+impl From<&DnsRecord> for v1::DnsRecord {
+    fn from(record: &DnsRecord) -> Self {
+        Self {
+            name: record.name.clone(),
+            value: record.value.clone(),
+            access: Some((&record.access).into()),
+            until_ms: record.until_ms,
+        }
+    }
+}
+
+impl TryFrom<v1::DnsRecord> for DnsRecord {
+    type Error = Error;
+
+    fn try_from(message: v1::DnsRecord) -> Result<Self, Error> {
+        let access = message.access.ok_or(Error { field: "access" })?;
+        Ok(Self {
+            name: message.name,
+            value: message.value,
+            access: access.try_into()?,
+            until_ms: message.until_ms,
+        })
+    }
+}
+
+impl From<&LocalCa> for v1::LocalCa {
+    fn from(ca: &LocalCa) -> Self {
+        Self {
+            cert_pem: ca.cert_pem.clone(),
+            sealed_key: ca.key.0.clone(),
+            made_ms: ca.made_ms,
+        }
+    }
+}
+
+impl TryFrom<v1::LocalCa> for LocalCa {
+    type Error = Error;
+
+    fn try_from(message: v1::LocalCa) -> Result<Self, Error> {
+        Ok(Self {
+            cert_pem: message.cert_pem,
+            key: Sealed(message.sealed_key),
+            made_ms: message.made_ms,
         })
     }
 }

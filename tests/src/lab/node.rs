@@ -17,7 +17,9 @@ use crate::{place, wait};
 
 /// Of the data plane's endpoint for Traefik, on the host's loopback.
 pub const ADMIN_PORT: u16 = 7_073;
-const INGRESS_PORT: u16 = 8080;
+/// Where apps are served in clear.
+pub const INGRESS_PORT: u16 = 8080;
+const HTTPS_PORT: u16 = 8443;
 /// The same on every host: none sees another's.
 const BRIDGE_ADDRESS: &str = "172.30.0.1/24";
 /// Loading its state and making its containerd.
@@ -30,6 +32,8 @@ pub struct Node {
     pub name: String,
     /// Where its ingress listens.
     pub ingress: SocketAddr,
+    /// The same under TLS.
+    pub https: SocketAddr,
     /// Its Docker.
     pub containers: Containers,
     /// The agent.
@@ -81,6 +85,7 @@ impl Node {
         Ok(Self {
             name: host.name().to_owned(),
             ingress,
+            https: SocketAddr::from((host.address(), HTTPS_PORT)),
             containers,
             agent,
             net,
@@ -154,6 +159,7 @@ fn parts(host: &Host, dir: &Path, docker: &Path, server: SocketAddr) -> Result<(
         .args(["--socket".into(), path("net.sock")])
         // Its own command line asks it on loopback.
         .args(["--ingress-addr", &format!("0.0.0.0:{INGRESS_PORT}")])
+        .args(["--https-addr", &format!("0.0.0.0:{HTTPS_PORT}")])
         .args(["--admin-addr", &format!("127.0.0.1:{ADMIN_PORT}")]);
     let agent = part("agent")
         .args(["--data-dir".into(), path("agent")])

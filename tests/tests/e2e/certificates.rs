@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 use skep_tests::cluster::Cluster;
-use skep_tests::pebble::{Pebble, Ways};
+use skep_tests::pebble::{Pebble, Ways, trusts};
 use skep_tests::traefik::Traefik;
 use skep_tests::{wait, with_cluster};
 
@@ -169,6 +169,40 @@ async fn traefik_leads_authorities_to_us_and_shows_what_they_issue() {
         net.kill().await?;
         first.stop().await?;
         second.stop().await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn private_names_are_the_local_cas() {
+    with_cluster("private-names", async |cluster| {
+        let none = cluster.skep.run(&["certificates", "ca"]).await?.code(1)?;
+        none.says(&["there is no local CA", "--make"])?;
+        let made = cluster.skep.run(&["certificates", "ca", "--make"]).await?;
+        let root = made.ok()?.stdout;
+        let again = cluster.skep.run(&["certificates", "ca", "--make"]).await?;
+        assert_eq!(again.ok()?.stdout, root, "the same stays");
+        let routes = json!([{ "host": "shop.internal" }]);
+        let (name, _) = cluster
+            .service("web", "1", json!({ "routes": routes }))
+            .await?;
+        let generated = cluster.host(&name);
+        for host in [&*generated, "shop.internal"] {
+            wait::until_ok(host, ISSUED, async || {
+                trusts(&root, cluster.https, host).await
+            })
+            .await?;
+        }
+        let view = listed(cluster, "shop.internal").await?;
+        assert_eq!(view["names"], json!(["shop.internal"]), "{view}");
+        // Ended, nobody renews them; what was issued is shown on.
+        cluster
+            .skep
+            .run(&["certificates", "ca", "--rm"])
+            .await?
+            .ok()?;
+        trusts(&root, cluster.https, "shop.internal").await?;
+        Ok(())
     })
     .await;
 }

@@ -39,3 +39,4 @@ mod traefik_rolling;
 mod up;
 mod variables;
 mod volumes;
+mod zones;

@@ -5,6 +5,7 @@
 mod apps;
 mod asleep;
 mod autoscale;
+mod certified;
 mod chaos;
 mod death;
 mod exclusive;

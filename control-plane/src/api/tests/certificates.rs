@@ -1,6 +1,12 @@
 //! Certificates of apps: uploaded, listed without their key, taken away; and who issues them.
 
+use skep_model::certificate::{Certificate, Material};
+use skep_model::variable::Sealed;
+use skep_proto::v1;
+use skep_proto::v1::command::Kind;
+
 use super::*;
+use crate::store::now_ms;
 
 fn pair(name: &str) -> (String, String) {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("made");
@@ -52,6 +58,57 @@ async fn a_certificate_is_shown_without_its_key_and_taken_away() {
 }
 
 #[tokio::test]
+async fn the_certificates_that_end_first_have_lines_of_their_own() {
+    let server = Server::start().await;
+    let now_ms = now_ms();
+    for n in 0..60_u64 {
+        let name = format!("h{n:02}.example.com");
+        let mut certificate = Certificate::wanted(&name);
+        certificate.material = Some(Material {
+            chain_pem: "PEM".into(),
+            key: Sealed(vec![1]),
+            names: vec![name],
+            not_before_ms: 0,
+            // The last ones end first, the very last one has ended.
+            not_after_ms: now_ms + 57_000 - n * 1_000,
+            serial: String::new(),
+            issuer: String::new(),
+        });
+        let command = v1::PutCertificate {
+            certificate: Some((&certificate).into()),
+        };
+        let put = server
+            .context
+            .store
+            .propose(Kind::PutCertificate(command))
+            .await;
+        put.expect("kept");
+    }
+    let text = server.get("/metrics").await.body;
+    let text = text.as_str().expect("text");
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| line.starts_with("skep_certificate_expiry_seconds{"))
+        .collect();
+    assert_eq!(lines.len(), 50);
+    assert!(
+        lines[0].starts_with("skep_certificate_expiry_seconds{name=\"h59.example.com\"} -"),
+        "{}",
+        lines[0]
+    );
+    assert!(lines[49].contains("h10.example.com"), "{}", lines[49]);
+    for line in [
+        "skep_certificates{state=\"held\"} 60\n",
+        "skep_certificates{state=\"ending\"} 60\n",
+        "skep_certificates{state=\"failing\"} 0\n",
+        "skep_certificate_issued_total 0\n",
+        "skep_certificate_failures_total 0\n",
+    ] {
+        assert!(text.contains(line), "{line}");
+    }
+}
+
+#[tokio::test]
 async fn an_issuer_is_set_by_who_agrees_to_its_terms_and_its_secret_is_never_shown() {
     let server = Server::start().await;
     let path = "/v1/issuer";
@@ -71,6 +128,17 @@ async fn an_issuer_is_set_by_who_agrees_to_its_terms_and_its_secret_is_never_sho
         (json!({"root": "none"}), "root"),
         (json!({"eab_key_id": "k"}), "eab_key_id"),
         (json!({"eab_key_id": "k", "eab_hmac": "%"}), "eab_hmac"),
+        (json!({"challenge": "dns-01"}), "dns"),
+        (json!({"dns": {"provider": {"kind": "exec"}}}), "dns"),
+        (
+            json!({"challenge": "dns-01", "dns": {"provider": {"kind": "cloudflare"}}}),
+            "dns.secret",
+        ),
+        (
+            json!({"challenge": "dns-01", "dns": {"provider": {"kind": "rfc2136", "server": "ns1.example.com:53",
+            "key_name": "skep"}, "secret": "%"}}),
+            "dns.secret",
+        ),
     ] {
         let odd = server.put(path, issuer(with)).await;
         assert_problem(&odd, 400, "invalid", Some(field));

@@ -63,6 +63,8 @@ async fn a_silent_node_is_lost_in_time_whatever_else_changes() {
         scaling: context.scaling.clone(),
         relay: context.relay.clone(),
         witnesses: context.witnesses.clone(),
+        means: Default::default(),
+        tally: Default::default(),
     };
     tokio::spawn(crate::reconcile::run(duties, context.shutdown.clone()));
     assert!(context.fleet.connect(node, 1));

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use skep_model::certificate::{CertificateShown, ChallengeKind, IssuerShown};
+use skep_model::certificate::{CertificateShown, ChallengeKind, DnsProvider, IssuerShown};
 use utoipa::ToSchema;
 
 /// A certificate with its key, both PEM.
@@ -35,6 +35,9 @@ pub struct IssuerRequest {
     pub terms_agreed: bool,
     /// How hosts are proved.
     pub challenge: ChallengeKind,
+    /// Who writes the records in DNS; needed for `dns-01`, and for nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsRequest>,
     /// Certificates that prove who answers at the directory, PEM; empty: those that the servers' systems trust.
     #[serde(default)]
     pub root: String,
@@ -49,6 +52,23 @@ pub struct IssuerRequest {
 impl fmt::Debug for IssuerRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "IssuerRequest({})", self.directory)
+    }
+}
+
+/// Who writes records in DNS, and what opens it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DnsRequest {
+    /// Who.
+    pub provider: DnsProvider,
+    /// Its key (`rfc2136`: base64) or token; sealed, and never shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+}
+
+impl fmt::Debug for DnsRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DnsRequest({:?})", self.provider)
     }
 }
 
@@ -70,4 +90,13 @@ pub struct CertificateCounts {
     pub failing: u32,
     /// Past the time at which they were to be renewed, or with little left where nobody renews them.
     pub ending: u32,
+}
+
+/// The authority for private names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LocalCaView {
+    /// What people trust, PEM.
+    pub root: String,
+    /// When it was made, ms since the epoch.
+    pub made_ms: u64,
 }

@@ -22,7 +22,9 @@ mod volume;
 pub use crate::history::{AuditEntry, Event, EventKind};
 pub use autoscale::{AdviceView, AutoscaleView, MeasuredTarget, PushRequest, PushView};
 pub use ca::{CaPhase, CaStep, CaView, RotateCaRequest, TrustedCa, WaitingFor};
-pub use certificate::{CertificateCounts, CertificateRequest, CertificatesView, IssuerRequest};
+pub use certificate::{
+    CertificateCounts, CertificateRequest, CertificatesView, DnsRequest, IssuerRequest, LocalCaView,
+};
 pub use cluster::{
     AdminRequest, AdminState, AuditView, HistoryView, MetaRequest, MetaView, NodeCounts, NodeView,
     NodesView, StatusView,

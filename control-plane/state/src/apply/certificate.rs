@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use skep_model::certificate::{
-    Certificate, Challenge, Issuer, MAX_CERTIFICATES, MAX_CHAIN_BYTES, MAX_CHALLENGE_BYTES,
-    MAX_CHALLENGES, MAX_KEY_BYTES, MAX_NAMES, MAX_PROBLEM_BYTES, MAX_TOTAL_BYTES, Source,
-    check_issuer, check_name,
+    Certificate, Challenge, DnsRecord, Issuer, LocalCa, MAX_CERTIFICATES, MAX_CHAIN_BYTES,
+    MAX_CHALLENGE_BYTES, MAX_CHALLENGES, MAX_DNS_RECORDS, MAX_KEY_BYTES, MAX_NAMES,
+    MAX_PROBLEM_BYTES, MAX_TOTAL_BYTES, Source, check_access, check_issuer, check_name,
 };
 use skep_model::problem::{Code, Problem};
 use skep_model::variable::Sealed;
@@ -189,6 +189,58 @@ impl Context<'_> {
     pub(super) fn remove_challenges(&mut self, message: &v1::RemoveChallenges) -> Outcome {
         self.forget_challenges(&message.tokens);
         self.changes.push(Change::Challenges);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn set_local_ca(&mut self, message: v1::SetLocalCa) -> Outcome {
+        let ca: Option<LocalCa> = message.ca.map(understood).transpose()?;
+        if let Some(ca) = &ca {
+            let is_odd = ca.cert_pem.is_empty()
+                || ca.cert_pem.len() > MAX_CHAIN_BYTES
+                || ca.key.0.is_empty()
+                || ca.key.0.len() > MAX_KEY_BYTES;
+            if is_odd {
+                return Err(missing("ca"));
+            }
+            if self.state.local_ca.is_some() {
+                return Err(Problem::new(Code::Conflict, "there is a local CA already")
+                    .hint("`skep certificates ca` shows it"));
+            }
+        }
+        let made_ms = self.state.time_ms;
+        self.state.local_ca = ca.map(|ca| Arc::new(LocalCa { made_ms, ..ca }));
+        self.changes.push(Change::Certificates);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn put_dns_record(&mut self, message: v1::PutDnsRecord) -> Outcome {
+        let record = message.record.ok_or_else(|| missing("record"))?;
+        let record: DnsRecord = understood(record)?;
+        let texts = [&record.name, &record.value];
+        if texts
+            .iter()
+            .any(|it| it.is_empty() || it.len() > MAX_CHALLENGE_BYTES)
+        {
+            return Err(missing("record"));
+        }
+        check_access(&record.access)?;
+        let key = record.key();
+        let is_new = !self.state.dns_records.contains_key(&key);
+        if is_new && self.state.dns_records.len() >= MAX_DNS_RECORDS {
+            let text = format!("{MAX_DNS_RECORDS} records in DNS are to be taken away first");
+            return Err(Problem::new(Code::TooLarge, text)
+                .hint("the leader's log says why they are still there"));
+        }
+        self.state.dns_records.insert(key, Arc::new(record));
+        self.changes.push(Change::Certificates);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn remove_dns_record(&mut self, message: v1::RemoveDnsRecord) -> Outcome {
+        let key = (message.name, message.value);
+        if self.state.dns_records.remove(&key).is_some() {
+            self.changes.push(Change::Certificates);
+        }
         Ok(Reply::Done)
     }
 

@@ -70,6 +70,9 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::RemoveChallenges(_) => ("remove challenges", LEVEL_SCHEDULING),
         Kind::ForgetAcmeAccount(_) => ("forget ACME account", LEVEL_SCHEDULING),
         Kind::RenewCertificate(_) => ("renew certificate", LEVEL_SCHEDULING),
+        Kind::PutDnsRecord(_) => ("put DNS record", LEVEL_SCHEDULING),
+        Kind::RemoveDnsRecord(_) => ("remove DNS record", LEVEL_SCHEDULING),
+        Kind::SetLocalCa(_) => ("set local CA", LEVEL_SCHEDULING),
         Kind::SetPrivatePool(_) => ("set private pool", LEVEL_SCHEDULING),
     }
 }

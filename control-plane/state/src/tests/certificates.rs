@@ -1,7 +1,8 @@
 //! Certificates of apps: what is kept, what is refused, what is due.
 
 use skep_model::certificate::{
-    Certificate, Challenge, ChallengeKind, Issuer, MAX_CHALLENGES, Material, Source,
+    Certificate, Challenge, ChallengeKind, DnsAccess, DnsProvider, DnsRecord, Issuer, LocalCa,
+    MAX_CHALLENGES, MAX_DNS_RECORDS, Material, Source, TsigAlgorithm,
 };
 use skep_model::problem::Code;
 use skep_model::variable::Sealed;
@@ -18,6 +19,7 @@ fn issuer(directory: &str) -> Issuer {
         root_pem: String::new(),
         binding: None,
         challenge: ChallengeKind::Http01,
+        dns: None,
         account: None,
         changed_ms: 0,
     }
@@ -171,6 +173,101 @@ fn challenges_end_by_their_time_and_are_bounded() {
     let done = Kind::RemoveChallenges(v1::RemoveChallenges { tokens });
     assert_eq!(world.apply(done).changes, [Change::Challenges]);
     assert_eq!(world.state.challenges().count(), MAX_CHALLENGES - 1);
+}
+
+fn access() -> DnsAccess {
+    let provider = DnsProvider::Rfc2136 {
+        server: "ns1.example.com:53".into(),
+        key_name: "skep".into(),
+        algorithm: TsigAlgorithm::HmacSha512,
+    };
+    DnsAccess {
+        provider,
+        secret: Some(Sealed(vec![9])),
+    }
+}
+
+#[test]
+fn a_record_in_dns_is_known_with_the_way_to_it_until_it_is_gone() {
+    let mut world = World::with_service();
+    let record = |name: &str| DnsRecord {
+        name: name.into(),
+        value: "proof".into(),
+        access: access(),
+        until_ms: 7,
+    };
+    let put = |name: &str| {
+        Kind::PutDnsRecord(v1::PutDnsRecord {
+            record: Some((&record(name)).into()),
+        })
+    };
+    let remove = |name: &str| {
+        Kind::RemoveDnsRecord(v1::RemoveDnsRecord {
+            name: name.into(),
+            value: "proof".into(),
+        })
+    };
+    assert_eq!(world.apply(put("a")).changes, [Change::Certificates]);
+    // What the issuer is by then makes no difference.
+    world.ok(set(None));
+    same_when_read(&world);
+    let known: Vec<_> = world.state.dns_records().map(|it| (**it).clone()).collect();
+    assert_eq!(known, [record("a")]);
+    for n in 1..MAX_DNS_RECORDS {
+        world.ok(put(&n.to_string()));
+    }
+    assert_eq!(world.refused(put("more")), Code::TooLarge);
+    world.ok(put("a"));
+    assert_eq!(world.apply(remove("a")).changes, [Change::Certificates]);
+    assert_eq!(world.apply(remove("a")).changes, []);
+    world.ok(put("more"));
+}
+
+#[test]
+fn who_writes_in_dns_is_said_where_zones_prove_and_nowhere_else() {
+    let mut world = World::with_service();
+    let mut by_zone = issuer("https://ca.example/dir");
+    by_zone.challenge = ChallengeKind::Dns01;
+    assert_eq!(world.refused(set(Some(&by_zone))), Code::Invalid);
+    by_zone.dns = Some(access());
+    world.ok(set(Some(&by_zone)));
+    assert_eq!(world.state.issuer().expect("set").dns, Some(access()));
+    same_when_read(&world);
+    by_zone.challenge = ChallengeKind::Http01;
+    assert_eq!(world.refused(set(Some(&by_zone))), Code::Invalid);
+}
+
+#[test]
+fn there_is_one_local_ca_and_it_issues_for_private_names() {
+    let mut world = World::with_service();
+    let ca = LocalCa {
+        cert_pem: "PEM".into(),
+        key: Sealed(vec![1]),
+        made_ms: 0,
+    };
+    let made = |ca: Option<&LocalCa>| {
+        Kind::SetLocalCa(v1::SetLocalCa {
+            ca: ca.map(Into::into),
+        })
+    };
+    assert_eq!(world.apply(made(Some(&ca))).changes, [Change::Certificates]);
+    assert_eq!(world.refused(made(Some(&ca))), Code::Conflict);
+    same_when_read(&world);
+    let first = world.state.local_ca().expect("made").directory();
+    // What it issued stays when it goes, and is replaced once there is another one.
+    let mut issued = certificate("shop.internal", Source::Acme);
+    issued.directory = first.clone();
+    world.ok(put(&issued));
+    world.ok(made(None));
+    assert_eq!(world.state.due_certificates(5), Default::default());
+    world.ok(made(Some(&ca)));
+    assert_eq!(world.state.due_certificates(5).forget, ["shop.internal"]);
+    world.ok(made(None));
+    let odd = LocalCa {
+        cert_pem: String::new(),
+        ..ca
+    };
+    assert_eq!(world.refused(made(Some(&odd))), Code::Internal);
 }
 
 #[test]
