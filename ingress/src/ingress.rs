@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::access::AccessLog;
 use crate::acme::Challenges;
+use crate::asker::Asker;
 use crate::backend::{InFlight, LiveBackend};
 use crate::body::RequestBody;
 use crate::certificates::{Certificate, Certificates, From};
@@ -51,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) certificates: Arc<Certificates>,
     pub(crate) challenges: Arc<Challenges>,
     pub(crate) request_ids: RequestIds,
+    pub(crate) asker: Asker,
     pub(crate) access_log: Option<AccessLog>,
 }
 
@@ -73,6 +75,7 @@ impl Ingress {
             crew,
             reach,
             waiting: Semaphore::new(options.max_waiting),
+            asker: Asker::new(&options.forward_auth_allow),
             options,
             registry: Registry::default(),
             index: RwLock::default(),
@@ -183,6 +186,8 @@ pub(crate) struct Choice {
     pub(crate) rules: Option<Arc<Rules>>,
     /// The client is to come back to the same backend.
     pub(crate) sticky: Option<Sticky>,
+    /// The answer is to be compressed, where it can be.
+    pub(crate) compress: bool,
 }
 
 impl Shared {
@@ -216,11 +221,12 @@ impl Shared {
             sleeps: target.sleeps,
             rules: target.rules.clone(),
             sticky,
+            compress: target.compress,
         })
     }
 
     /// Enters the backend that somebody else chose, though it may have been removed since; one that does
-    /// not answer only where there is no other. What the route says was done already.
+    /// not answer only where there is no other. What the route says was done already, but for compressing.
     fn choose_behind(&self, endpoint: &Endpoint, tried: &[Arc<LiveBackend>]) -> Choice {
         let random = mix(self.choices.fetch_add(1, Ordering::Relaxed));
         let index = self.index.read();
@@ -244,6 +250,7 @@ impl Shared {
             sleeps: target.is_some_and(|target| target.sleeps),
             rules: None,
             sticky: None,
+            compress: target.is_some_and(|target| target.compress),
         }
     }
 

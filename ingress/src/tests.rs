@@ -2,8 +2,10 @@
 
 mod access;
 mod clients;
+mod compress;
 mod endpoints;
 mod faults;
+mod guards;
 mod limits;
 mod routing;
 mod rules;
