@@ -43,6 +43,14 @@ const KINDS: [&str; 12] = [
 /// Each event is for now, and some readers of streams expect what the service wrote.
 const EVENTS: &str = "text/event-stream";
 
+/// How a proxy in front says that its route is compressed: addresses of backends are of many routes.
+pub(crate) static BY_HEADER: HeaderName = HeaderName::from_static("x-skep-compress");
+
+/// Whether the proxy in front asks for it; no service sees that it does.
+pub(crate) fn is_asked(headers: &mut HeaderMap) -> bool {
+    headers.remove(&BY_HEADER).is_some()
+}
+
 /// Whether an answer to this request may be compressed, as far as the client is concerned.
 pub(crate) fn is_taken<B>(request: &Request<B>) -> bool {
     *request.method() != Method::HEAD && accepts_gzip(request.headers())

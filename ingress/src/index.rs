@@ -49,7 +49,7 @@ pub(crate) struct Target {
     pub(crate) rules: Option<Arc<Rules>>,
     /// The cookie by which clients stay where they are.
     pub(crate) cookie: Option<Arc<str>>,
-    /// Answers are compressed, whoever chose the backend.
+    /// Answers are compressed.
     pub(crate) compress: bool,
 }
 

@@ -226,7 +226,7 @@ impl Shared {
     }
 
     /// Enters the backend that somebody else chose, though it may have been removed since; one that does
-    /// not answer only where there is no other. What the route says was done already, but for compressing.
+    /// not answer only where there is no other. What the route says was done already.
     fn choose_behind(&self, endpoint: &Endpoint, tried: &[Arc<LiveBackend>]) -> Choice {
         let random = mix(self.choices.fetch_add(1, Ordering::Relaxed));
         let index = self.index.read();
@@ -250,7 +250,7 @@ impl Shared {
             sleeps: target.is_some_and(|target| target.sleeps),
             rules: None,
             sticky: None,
-            compress: target.is_some_and(|target| target.compress),
+            compress: false,
         }
     }
 

@@ -91,7 +91,11 @@ async fn try_handle(
         }
         head = Request::from_parts(parts, ());
     }
-    let is_gzip_taken = choice.compress && compress::is_taken(&head);
+    let compresses = match client.endpoint {
+        Some(_) => compress::is_asked(head.headers_mut()),
+        None => choice.compress,
+    };
+    let is_gzip_taken = compresses && compress::is_taken(&head);
     let mut meter = Meter::new(choice.metrics);
     let own = client.shared.options.max_request_body_bytes;
     let limit = (choice.rules.as_ref()).map_or(own, |rules| rules.body_limit(own));
@@ -132,7 +136,7 @@ async fn try_handle(
     if let Some(sticky) = choice.sticky {
         sticky.keep(chosen, asked.origin.scheme, response.headers_mut());
     }
-    Ok(match choice.compress && is_answer {
+    Ok(match compresses && is_answer {
         true => compress::compress(is_gzip_taken, response),
         false => response,
     })

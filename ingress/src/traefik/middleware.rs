@@ -9,6 +9,8 @@ use skep_model::routing::{
     CircuitBreaker, Cors, ForwardAuth, HeaderChanges, Headers, Redirect, RouteSpec,
 };
 
+use crate::compress::BY_HEADER;
+
 /// Characters of paths that mean something in a regular expression.
 const SPECIAL: &str = ".+*()$";
 
@@ -112,6 +114,14 @@ pub(super) fn of(rules: &RouteSpec) -> Vec<(&'static str, Middleware)> {
             max_request_body_bytes,
         };
         all.push(("body", buffering));
+    }
+    if rules.compress {
+        let said = [(BY_HEADER.to_string(), "gzip".to_owned())];
+        let headers = Middleware::Headers {
+            custom_request_headers: said.into(),
+            custom_response_headers: BTreeMap::new(),
+        };
+        all.push(("compress", headers));
     }
     all.extend(headers_of(&rules.headers).map(|headers| ("headers", headers)));
     if rules.strip_prefix {
