@@ -7,6 +7,7 @@ mod check;
 mod cidr;
 mod cors;
 mod forward_auth;
+pub mod labels;
 
 use std::collections::BTreeMap;
 

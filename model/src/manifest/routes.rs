@@ -106,6 +106,20 @@ mod tests {
         assert_eq!(silent.apply(&spec).expect("units").routes, spec.routes);
         let none = Manifest::parse("routes = []").expect("accepted");
         assert_eq!(none.apply(&spec).expect("units").routes, []);
+        let labelled = Manifest::parse(
+            r#"
+            labels = { "traefik.http.routers.a.rule" = "Host(`a.example`)", "traefik.http.services.a.loadbalancer.server.port" = "3000" }
+            routes = [{ path = "/b" }]
+        "#,
+        );
+        let found = labelled.expect("accepted").apply(&spec).expect("units");
+        let hosts: Vec<_> = found.routes.iter().map(|it| it.host.as_deref()).collect();
+        assert_eq!(
+            (hosts, found.port),
+            (vec![Some("a.example"), None], Some(3_000))
+        );
+        let wrong = Manifest::parse("[labels]\n\"traefik.enable\" = \"no\"").expect_err("a label");
+        assert_eq!(wrong.field.as_deref(), Some("labels.traefik.enable"));
         let wrong = Manifest::parse("[[routes]]\npath = \"api\"").expect_err("no path");
         assert_eq!(wrong.field.as_deref(), Some("routes[0].path"));
     }
