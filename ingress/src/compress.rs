@@ -40,7 +40,7 @@ const KINDS: [&str; 12] = [
     "image/vnd.microsoft.icon",
     "image/x-icon",
 ];
-/// Each event is for now, and some readers of streams expect what the service wrote.
+/// Each event is for this moment, and some readers of streams expect what the service wrote.
 const EVENTS: &str = "text/event-stream";
 
 /// How a proxy in front says that its route is compressed: addresses of backends are of many routes.
