@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, RETRY_AFTER};
+use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -67,17 +68,9 @@ async fn try_handle(
     asked: &mut Asked<'_>,
 ) -> Result<Response<ReplyBody>, Refusal> {
     let active = client.activity.begin(request.version() == Version::HTTP_2);
-    if request.method() == Method::CONNECT {
-        return Err(Refusal::MethodNotAllowed);
-    }
     let on_upgrade = hyper::upgrade::on(&mut request);
-    let (mut parts, body) = request.into_parts();
-    headers::ensure_host(&mut parts)?;
-    headers::ensure_framing(&parts.headers)?;
-    let upgrade = headers::wanted_upgrade(&parts);
-    headers::prepare_request(&mut parts, asked, upgrade.clone());
-
-    let mut head = Request::from_parts(parts, ());
+    let (parts, body) = request.into_parts();
+    let (mut head, upgrade) = made_ours(parts, asked)?;
     let choice = client
         .shared
         .choose(&head, client.endpoint.as_deref(), &[])?;
@@ -140,6 +133,21 @@ async fn try_handle(
         true => compress::compress(is_gzip_taken, response),
         false => response,
     })
+}
+
+/// A head that may be passed on, and the protocol that the client wants to change to.
+fn made_ours(
+    mut parts: Parts,
+    asked: &Asked<'_>,
+) -> Result<(Request<()>, Option<HeaderValue>), Refusal> {
+    if parts.method == Method::CONNECT {
+        return Err(Refusal::MethodNotAllowed);
+    }
+    headers::ensure_host(&mut parts)?;
+    headers::ensure_framing(&parts.headers)?;
+    let upgrade = headers::wanted_upgrade(&parts);
+    headers::prepare_request(&mut parts, asked, upgrade.clone());
+    Ok((Request::from_parts(parts, ()), upgrade))
 }
 
 /// A request's way from its client to the backends.

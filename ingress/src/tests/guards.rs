@@ -143,7 +143,15 @@ async fn who_is_asked_lets_a_request_through_and_says_whose_it_is() {
     );
     assert!(reply.body.contains("x-user: ann\n"), "{}", reply.body);
     assert!(!reply.body.contains("forged"), "{}", reply.body);
-    assert_eq!((app.served(), auth.served()), (1, 1));
+    // Also where nothing is said of them, and under a name that some services take for the same.
+    for name in ["x-user", "x_user", "X.User"] {
+        let request = Request::get("/api/headers").header("host", HOST);
+        let request = request.header(name, "forged");
+        let reply = served.client().await.send(request, "").await;
+        assert_eq!(reply.status, StatusCode::OK);
+        assert!(!reply.body.contains("forged"), "{name}: {}", reply.body);
+    }
+    assert_eq!((app.served(), auth.served()), (4, 4));
 }
 
 #[tokio::test]
