@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::backend::InFlight;
+use crate::compress::Gzip;
 use crate::connection::Active;
 use crate::headers;
 use crate::link::Link;
@@ -218,6 +219,8 @@ pub(crate) enum ReplyBody {
         /// Until the end was seen.
         lease: Option<Box<Lease>>,
     },
+    /// A backend's, compressed on its way.
+    Gzip(Box<Gzip>),
 }
 
 impl ReplyBody {
@@ -226,7 +229,11 @@ impl ReplyBody {
     }
 
     pub(crate) fn owned(text: String) -> Self {
-        Self::Text(Full::new(Bytes::from(text)))
+        Self::bytes(Bytes::from(text))
+    }
+
+    pub(crate) fn bytes(bytes: Bytes) -> Self {
+        Self::Text(Full::new(bytes))
     }
 
     pub(crate) fn stream(inner: Incoming, lease: Lease) -> Self {
@@ -255,6 +262,7 @@ impl Body for ReplyBody {
                     .poll_frame(cx)
                     .map_err(|never| match never {});
             }
+            Self::Gzip(gzip) => return gzip.poll_frame(cx),
             Self::Stream { inner, lease } => (inner, lease),
         };
         let link = lease.as_mut().and_then(|lease| lease.link.as_mut());
@@ -286,12 +294,14 @@ impl Body for ReplyBody {
         match self {
             Self::Text(text) => text.is_end_stream(),
             Self::Stream { inner, .. } => inner.is_end_stream(),
+            Self::Gzip(gzip) => gzip.has_ended(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Text(text) => text.size_hint(),
+            Self::Gzip(_) => SizeHint::default(),
             Self::Stream { inner, .. } => inner.size_hint(),
         }
     }

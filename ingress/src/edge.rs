@@ -2,6 +2,7 @@
 //! again under TLS, and the line in the log.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
@@ -16,6 +17,7 @@ use crate::proxy;
 use crate::redirect;
 use crate::reply::Refusal;
 use crate::request_id::X_REQUEST_ID;
+use crate::rules::Marks;
 use crate::tunnel::Tunnels;
 
 /// What the requests of one connection have in common.
@@ -40,6 +42,10 @@ pub(crate) struct Asked<'a> {
     pub(crate) service: Option<Arc<str>>,
     /// The ingress itself answered.
     pub(crate) refusal: Option<Refusal>,
+    /// What the answer gets, whatever it is.
+    pub(crate) marks: Option<Marks>,
+    /// When a refused client may come again, where that is known.
+    pub(crate) retry_after: Option<Duration>,
 }
 
 impl<'a> Asked<'a> {
@@ -54,6 +60,8 @@ impl<'a> Asked<'a> {
             kept_claim,
             service: None,
             refusal: None,
+            marks: None,
+            retry_after: None,
         }
     }
 }

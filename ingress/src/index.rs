@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use skep_model::routing::RouteSpec;
+
 use crate::backend::{InFlight, LiveBackend};
 use crate::endpoint::At;
 use crate::metrics::ServiceMetrics;
@@ -47,6 +49,8 @@ pub(crate) struct Target {
     pub(crate) rules: Option<Arc<Rules>>,
     /// The cookie by which clients stay where they are.
     pub(crate) cookie: Option<Arc<str>>,
+    /// Answers are compressed.
+    pub(crate) compress: bool,
 }
 
 impl Index {
@@ -77,11 +81,13 @@ impl Index {
                 index.rules.insert(place, Arc::clone(&rules));
                 rules
             });
-            let is_sticky = route.rules.as_ref().is_some_and(|rules| rules.sticky);
+            let is = |what: fn(&RouteSpec) -> bool| route.rules.as_deref().is_some_and(what);
+            let is_sticky = is(|rules| rules.sticky);
             let cookie = is_sticky.then(|| sticky::cookie_name(route.service, prefix).into());
             let target = Target {
                 rules,
                 cookie,
+                compress: is(|rules| rules.compress),
                 name: route.name.as_str().into(),
                 metrics: metrics(route),
                 backends,

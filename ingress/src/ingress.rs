@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::access::AccessLog;
 use crate::acme::Challenges;
+use crate::asker::Asker;
 use crate::backend::{InFlight, LiveBackend};
 use crate::body::RequestBody;
 use crate::certificates::{Certificate, Certificates, From};
@@ -55,6 +56,7 @@ pub(crate) struct Shared {
     pub(crate) certificates: Arc<Certificates>,
     pub(crate) challenges: Arc<Challenges>,
     pub(crate) request_ids: RequestIds,
+    pub(crate) asker: Asker,
     pub(crate) access_log: Option<AccessLog>,
 }
 
@@ -79,6 +81,7 @@ impl Ingress {
             waiting: Semaphore::new(options.max_waiting),
             waits: watch::Sender::new(0),
             ready: Ready::default(),
+            asker: Asker::new(&options.forward_auth_allow),
             options,
             registry: Registry::default(),
             index: RwLock::default(),
@@ -200,6 +203,8 @@ pub(crate) struct Choice {
     pub(crate) rules: Option<Arc<Rules>>,
     /// The client is to come back to the same backend.
     pub(crate) sticky: Option<Sticky>,
+    /// The answer is to be compressed, where it can be.
+    pub(crate) compress: bool,
 }
 
 impl Shared {
@@ -233,6 +238,7 @@ impl Shared {
             sleeps: target.sleeps,
             rules: target.rules.clone(),
             sticky,
+            compress: target.compress,
         })
     }
 
@@ -261,6 +267,7 @@ impl Shared {
             sleeps: target.is_some_and(|target| target.sleeps),
             rules: None,
             sticky: None,
+            compress: false,
         }
     }
 

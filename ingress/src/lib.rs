@@ -7,9 +7,11 @@
 
 pub mod access;
 mod acme;
+mod asker;
 mod backend;
 mod body;
 pub mod certificates;
+mod compress;
 mod connection;
 mod crew;
 mod drain;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use skep_model::routing::Cidr;
+
 use crate::trust::Trusted;
 
 /// Limits and deadlines of the embedded ingress.
@@ -60,6 +62,9 @@ pub struct Options {
     pub proxy_protocol: bool,
     /// The port of HTTPS that plain requests are sent to, but for those of certificate authorities.
     pub https_redirect: Option<u16>,
+    /// Networks of the node itself or its link that routes may ask by `forward_auth` all the same. None by
+    /// default: owners of apps say where is asked.
+    pub forward_auth_allow: Vec<Cidr>,
 }
 
 impl Default for Options {
@@ -87,6 +92,7 @@ impl Default for Options {
             trusted_proxies: Trusted::default(),
             proxy_protocol: false,
             https_redirect: None,
+            forward_auth_allow: Vec::new(),
         }
     }
 }

@@ -5,7 +5,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, RETRY_AFTER};
+use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -14,6 +15,7 @@ use tokio::time::timeout;
 
 use crate::backend::{InFlight, LiveBackend};
 use crate::body::{Lease, Progress, ReplyBody, RequestBody};
+use crate::compress;
 use crate::edge::{Asked, Client};
 use crate::endpoint::Endpoint;
 use crate::headers;
@@ -39,13 +41,25 @@ pub(crate) async fn handle(
     request: Request<Incoming>,
     asked: &mut Asked<'_>,
 ) -> Response<ReplyBody> {
-    let refused = match try_handle(client, request, asked).await {
-        Ok(response) => return response,
-        Err(refusal) => refusal,
+    let mut response = match try_handle(client, request, asked).await {
+        Ok(response) => response,
+        Err(refusal) => refused(client, refusal, asked),
     };
-    client.shared.registry.refused(refused);
-    asked.refusal = Some(refused);
-    refused.response()
+    if let Some(marks) = asked.marks.take() {
+        marks.apply(response.headers_mut());
+    }
+    response
+}
+
+fn refused(client: &Client, refusal: Refusal, asked: &mut Asked<'_>) -> Response<ReplyBody> {
+    client.shared.registry.refused(refusal);
+    asked.refusal = Some(refusal);
+    let mut response = refusal.response();
+    if let Some(after) = asked.retry_after {
+        let seconds = after.as_secs_f64().ceil() as u64;
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    response
 }
 
 async fn try_handle(
@@ -54,54 +68,44 @@ async fn try_handle(
     asked: &mut Asked<'_>,
 ) -> Result<Response<ReplyBody>, Refusal> {
     let active = client.activity.begin(request.version() == Version::HTTP_2);
-    if request.method() == Method::CONNECT {
-        return Err(Refusal::MethodNotAllowed);
-    }
     let on_upgrade = hyper::upgrade::on(&mut request);
-    let (mut parts, body) = request.into_parts();
-    headers::ensure_host(&mut parts)?;
-    headers::ensure_framing(&parts.headers)?;
-    let upgrade = headers::wanted_upgrade(&parts);
-    headers::prepare_request(&mut parts, asked, upgrade.clone());
-
-    let mut head = Request::from_parts(parts, ());
-    let endpoint = client.endpoint.as_deref();
-    let choice = client.shared.choose(&head, endpoint, &[])?;
+    let (parts, body) = request.into_parts();
+    let (mut head, upgrade) = made_ours(parts, asked)?;
+    let choice = client
+        .shared
+        .choose(&head, client.endpoint.as_deref(), &[])?;
     asked.service = Some(choice.name);
     let mut place = None;
     if let Some(rules) = &choice.rules {
         let (mut parts, ()) = head.into_parts();
-        match rules.admit(&mut parts, asked.origin).await? {
+        match rules.admit(&mut parts, asked, &client.shared.asker).await? {
             Admitted::Through(taken) => place = taken,
-            Admitted::Elsewhere(elsewhere) => return elsewhere.response(),
+            Admitted::Answered(answer) => return Ok(*answer),
         }
         head = Request::from_parts(parts, ());
     }
-    let (rules, sticky) = (choice.rules, choice.sticky);
+    let compresses = match client.endpoint {
+        Some(_) => compress::is_asked(head.headers_mut()),
+        None => choice.compress,
+    };
+    let is_gzip_taken = compresses && compress::is_taken(&head);
     let mut meter = Meter::new(choice.metrics);
-    let in_flight = match choice.in_flight {
-        // Counted as in flight already: that is what wakes it.
-        None if choice.sleeps => client.shared.awake(&head, endpoint).await,
-        found => found,
+    let own = client.shared.options.max_request_body_bytes;
+    let limit = (choice.rules.as_ref()).map_or(own, |rules| rules.body_limit(own));
+    let way = Way {
+        client,
+        limit,
+        meter: &meter,
     };
-    let outcome = match in_flight {
-        None => Err(Refusal::NoBackend),
-        Some(in_flight) => {
-            let own = client.shared.options.max_request_body_bytes;
-            let limit = rules.as_ref().map_or(own, |rules| rules.body_limit(own));
-            if declared_length(&head) > limit.unwrap_or(u64::MAX) {
-                Err(Refusal::BodyTooLarge)
-            } else {
-                let (body, progress) = RequestBody::new(body, limit, meter.service());
-                let exchange = Exchange {
-                    shared: &client.shared,
-                    endpoint,
-                    progress,
-                };
-                exchange.run(head.map(|()| body), in_flight).await
-            }
-        }
-    };
+    let request = head.map(|()| body);
+    let outcome = way.send(request, choice.in_flight, choice.sleeps).await;
+    if let Some(rules) = &choice.rules {
+        rules.saw(
+            outcome
+                .as_ref()
+                .map_or_else(|it| it.status(), Answer::status),
+        );
+    }
     let answer = outcome.inspect_err(|refusal| meter.answered(refusal.status()))?;
     if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS && upgrade.is_none() {
         meter.answered(StatusCode::BAD_GATEWAY);
@@ -118,15 +122,71 @@ async fn try_handle(
         place,
     };
     let mut response = pass_on(client, answer.response, on_upgrade, lease);
-    if let Some(rules) = rules
-        && response.status() != StatusCode::SWITCHING_PROTOCOLS
-    {
+    let is_answer = response.status() != StatusCode::SWITCHING_PROTOCOLS;
+    if let Some(rules) = choice.rules.filter(|_| is_answer) {
         rules.answered(response.headers_mut());
     }
-    if let Some(sticky) = sticky {
+    if let Some(sticky) = choice.sticky {
         sticky.keep(chosen, asked.origin.scheme, response.headers_mut());
     }
-    Ok(response)
+    Ok(match compresses && is_answer {
+        true => compress::compress(is_gzip_taken, response),
+        false => response,
+    })
+}
+
+/// A head that may be passed on, and the protocol that the client wants to change to.
+fn made_ours(
+    mut parts: Parts,
+    asked: &Asked<'_>,
+) -> Result<(Request<()>, Option<HeaderValue>), Refusal> {
+    if parts.method == Method::CONNECT {
+        return Err(Refusal::MethodNotAllowed);
+    }
+    headers::ensure_host(&mut parts)?;
+    headers::ensure_framing(&parts.headers)?;
+    let upgrade = headers::wanted_upgrade(&parts);
+    headers::prepare_request(&mut parts, asked, upgrade.clone());
+    Ok((Request::from_parts(parts, ()), upgrade))
+}
+
+/// A request's way from its client to the backends.
+struct Way<'a> {
+    client: &'a Client,
+    /// Largest body, in bytes.
+    limit: Option<u64>,
+    meter: &'a Meter,
+}
+
+impl Way<'_> {
+    /// To the backend that was chosen, or to the first one that there is once the service is awake.
+    async fn send(
+        &self,
+        request: Request<Incoming>,
+        chosen: Option<InFlight>,
+        sleeps: bool,
+    ) -> Result<Answer, Refusal> {
+        let (parts, body) = request.into_parts();
+        let head = Request::from_parts(parts, ());
+        let shared = &*self.client.shared;
+        let endpoint = self.client.endpoint.as_deref();
+        let in_flight = match chosen {
+            // Counted as in flight already: that is what wakes it.
+            None if sleeps => shared.awake(&head, endpoint).await,
+            found => found,
+        };
+        let in_flight = in_flight.ok_or(Refusal::NoBackend)?;
+        if declared_length(&head) > self.limit.unwrap_or(u64::MAX) {
+            return Err(Refusal::BodyTooLarge);
+        }
+        let (body, progress) = RequestBody::new(body, self.limit, self.meter.service());
+        let exchange = Exchange {
+            shared,
+            endpoint,
+            progress,
+        };
+        exchange.run(head.map(|()| body), in_flight).await
+    }
 }
 
 fn declared_length<B>(request: &Request<B>) -> u64 {
@@ -176,6 +236,12 @@ struct Answer {
     response: Response<Incoming>,
     link: Link,
     in_flight: InFlight,
+}
+
+impl Answer {
+    fn status(&self) -> StatusCode {
+        self.response.status()
+    }
 }
 
 /// How a connection did not come about.

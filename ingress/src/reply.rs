@@ -31,11 +31,13 @@ pub(crate) enum Refusal {
     Unauthorized,
     RateLimited,
     TooManyInFlight,
+    AuthUnreachable,
+    CircuitOpen,
 }
 
 impl Refusal {
     /// In the order of declaration: `ALL[refusal as usize] == refusal`.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::BadHost,
         Self::BadFraming,
         Self::MethodNotAllowed,
@@ -50,6 +52,8 @@ impl Refusal {
         Self::Unauthorized,
         Self::RateLimited,
         Self::TooManyInFlight,
+        Self::AuthUnreachable,
+        Self::CircuitOpen,
     ];
 
     pub(crate) fn code(self) -> &'static str {
@@ -68,6 +72,8 @@ impl Refusal {
             Self::Unauthorized => "unauthorized",
             Self::RateLimited => "rate_limited",
             Self::TooManyInFlight => "too_many_in_flight",
+            Self::AuthUnreachable => "auth_unreachable",
+            Self::CircuitOpen => "circuit_open",
         }
     }
 
@@ -78,8 +84,10 @@ impl Refusal {
             Self::UnknownHost => StatusCode::NOT_FOUND,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::ConnectFailed | Self::BackendClosed => StatusCode::BAD_GATEWAY,
-            Self::NoBackend => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ConnectFailed | Self::BackendClosed | Self::AuthUnreachable => {
+                StatusCode::BAD_GATEWAY
+            }
+            Self::NoBackend | Self::CircuitOpen => StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::AddressNotAllowed => StatusCode::FORBIDDEN,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
@@ -123,6 +131,12 @@ impl Refusal {
             Self::TooManyInFlight => {
                 "Too many requests at the same time. Try again in a moment, or raise the route's `in_flight`.\n"
             }
+            Self::AuthUnreachable => {
+                "Nobody says whether this request may pass: what the route's `forward_auth` names gives no answer. See the log of `skep net`.\n"
+            }
+            Self::CircuitOpen => {
+                "Too many requests failed: the route's `circuit_breaker` leaves the service alone for a while. See why: `skep logs`.\n"
+            }
         }
     }
 
@@ -141,7 +155,7 @@ impl Refusal {
             Self::BadHost | Self::BadFraming => {
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Self::NoBackend | Self::RateLimited | Self::TooManyInFlight => {
+            Self::NoBackend | Self::RateLimited | Self::TooManyInFlight | Self::CircuitOpen => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Self::Unauthorized => {

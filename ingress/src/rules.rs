@@ -2,6 +2,9 @@
 //! they are sent instead, what becomes of their heads. Lives as long as tables name the same route with
 //! the same words, so that what was counted goes on counting.
 
+mod breaker;
+mod cors;
+mod forward;
 mod location;
 mod rate;
 mod users;
@@ -11,12 +14,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri};
 use skep_model::routing::{Cidr, HeaderChanges, RouteSpec};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::asker::Asker;
+use crate::body::ReplyBody;
+use crate::edge::Asked;
 use crate::origin::{Origin, X_FORWARDED_PREFIX};
 use crate::reply::{Redirected, Refusal};
+use breaker::Breaker;
+pub(crate) use cors::Marks;
+use cors::Policy;
+use forward::Question;
 use rate::Limiter;
 use users::Users;
 
@@ -27,7 +37,10 @@ pub(crate) struct Rules {
     allowed: Vec<Cidr>,
     limiter: Option<Limiter>,
     places: Option<Arc<Semaphore>>,
+    cors: Option<Arc<Policy>>,
     users: Option<Users>,
+    question: Option<Question>,
+    breaker: Option<Breaker>,
     request: Changes,
     response: Changes,
 }
@@ -37,8 +50,8 @@ pub(crate) struct Rules {
 pub(crate) enum Admitted {
     /// It goes on to a backend, holding a place among those in flight where they are counted.
     Through(Option<OwnedSemaphorePermit>),
-    /// It is answered with another address.
-    Elsewhere(Redirected),
+    /// It is answered already.
+    Answered(Box<Response<ReplyBody>>),
 }
 
 /// Where a request was looked up, when the backend sees another path.
@@ -55,7 +68,10 @@ impl Rules {
             allowed: networks.filter_map(|text| text.parse().ok()).collect(),
             limiter: spec.rate_limit.map(Limiter::new),
             places: in_flight.map(|count| Arc::new(Semaphore::new(count))),
+            cors: spec.cors.as_ref().map(Policy::new),
             users: Users::new(&spec.basic_auth),
+            question: spec.forward_auth.as_ref().and_then(Question::new),
+            breaker: (spec.circuit_breaker).map(|says| Breaker::new(says, Instant::now())),
             request: Changes::new(&spec.headers.request),
             response: Changes::new(&spec.headers.response),
             spec: Arc::clone(spec),
@@ -73,14 +89,47 @@ impl Rules {
         limits.into_iter().flatten().min()
     }
 
-    /// Lets a request through, sends it elsewhere, or refuses it: the cheap questions first, and nobody
-    /// is asked for a password at an address that is about to change.
+    /// Lets a request through, answers or refuses it: the cheap questions first, and nobody is asked for a
+    /// password at an address that is about to change. Browsers ask without one whether they may ask.
     pub(crate) async fn admit(
         &self,
         parts: &mut Parts,
-        origin: &Origin,
+        asked: &mut Asked<'_>,
+        asker: &Asker,
     ) -> Result<Admitted, Refusal> {
-        let client = origin.client;
+        let place = self.has_room(asked.origin.client)?;
+        if let Some(policy) = &self.cors {
+            asked.marks = Some(policy.marks(&parts.headers));
+            if let Some(answer) = policy.preflight(parts) {
+                return Ok(Admitted::Answered(Box::new(answer)));
+            }
+        }
+        if let Some(elsewhere) = self.elsewhere(parts, asked.origin) {
+            return Ok(Admitted::Answered(Box::new(elsewhere.response()?)));
+        }
+        if let Some(users) = &self.users {
+            users.check(&mut parts.headers).await?;
+        }
+        if let Some(question) = &self.question
+            && let Some(answer) = question.ask(asker, parts).await?
+        {
+            return Ok(Admitted::Answered(Box::new(answer)));
+        }
+        if let Some(breaker) = &self.breaker {
+            breaker.enter(Instant::now()).map_err(|after| {
+                asked.retry_after = Some(after);
+                Refusal::CircuitOpen
+            })?;
+        }
+        self.request.apply(&mut parts.headers);
+        if self.spec.strip_prefix {
+            self.strip(parts);
+        }
+        Ok(Admitted::Through(place))
+    }
+
+    /// Whether a client may ask at all, and now; with its place among those in flight.
+    fn has_room(&self, client: IpAddr) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
         if !self.allows(client) {
             return Err(Refusal::AddressNotAllowed);
         }
@@ -89,32 +138,24 @@ impl Rules {
         {
             return Err(Refusal::RateLimited);
         }
-        let place = match &self.places {
-            None => None,
-            Some(places) => Some(
-                Arc::clone(places)
-                    .try_acquire_owned()
-                    .map_err(|_| Refusal::TooManyInFlight)?,
-            ),
-        };
-        if let Some(redirect) = &self.spec.redirect
-            && let Some(to) = location::of(redirect, self.spec.prefix(), parts, origin)
-        {
-            let permanent = redirect.permanent;
-            return Ok(Admitted::Elsewhere(Redirected::new(
-                to,
-                permanent,
-                &parts.method,
-            )));
+        let place = self.places.as_ref().map(|places| {
+            let place = Arc::clone(places).try_acquire_owned();
+            place.map_err(|_| Refusal::TooManyInFlight)
+        });
+        place.transpose()
+    }
+
+    fn elsewhere(&self, parts: &Parts, origin: &Origin) -> Option<Redirected> {
+        let redirect = self.spec.redirect.as_ref()?;
+        let to = location::of(redirect, self.spec.prefix(), parts, origin)?;
+        Some(Redirected::new(to, redirect.permanent, &parts.method))
+    }
+
+    /// What became of a request that was let through.
+    pub(crate) fn saw(&self, status: StatusCode) {
+        if let Some(breaker) = &self.breaker {
+            breaker.saw(status, Instant::now());
         }
-        if let Some(users) = &self.users {
-            users.check(&mut parts.headers).await?;
-        }
-        self.request.apply(&mut parts.headers);
-        if self.spec.strip_prefix {
-            self.strip(parts);
-        }
-        Ok(Admitted::Through(place))
     }
 
     /// Changes the head of a backend's answer.

@@ -2,9 +2,11 @@
 
 mod access;
 mod clients;
+mod compress;
 mod endpoints;
 mod faults;
 mod http2;
+mod guards;
 mod limits;
 mod routing;
 mod rules;

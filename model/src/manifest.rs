@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::placement::Placement;
 use crate::problem::Problem;
 use crate::rollout::{CanaryStep, Policy, Promote, Strategy};
+use crate::routing::labels;
 use crate::run::{Mode, Overlap};
 use crate::spec::{Builder, Pull, ServiceSpec, ServiceType};
 use crate::storage::{HostPath, SecretFile};
@@ -58,6 +59,8 @@ pub struct Manifest {
     pub domains: Option<Vec<String>>,
     /// Hosts and paths beside those: replaces all that were said.
     pub routes: Option<Vec<RouteTable>>,
+    /// Labels as people have written them for Traefik, read as routes before those.
+    pub labels: BTreeMap<String, String>,
     /// Time between SIGTERM and SIGKILL: `"10s"`.
     #[serde(with = "humantime_serde")]
     pub stop_grace: Option<Duration>,
@@ -266,13 +269,15 @@ impl Manifest {
         spec.builder = self.builder.or(spec.builder);
         spec.dockerfile = self.dockerfile.clone().or(spec.dockerfile);
         set(&mut spec.image.pull, self.image.pull);
-        spec.port = self.port.or(spec.port);
         set(&mut spec.command, self.command.clone());
         set(&mut spec.replicas, self.replicas);
         set(&mut spec.domains, self.domains.clone());
-        let routes = self.routes.as_ref();
-        let routes = routes.map(|all| all.iter().map(RouteTable::read).collect());
-        set(&mut spec.routes, routes);
+        let labelled = labels::from_labels(&self.labels)?;
+        spec.port = self.port.or(labelled.port).or(spec.port);
+        if self.routes.is_some() || !self.labels.is_empty() {
+            let said = self.routes.iter().flatten().map(RouteTable::read);
+            spec.routes = labelled.routes.into_iter().chain(said).collect();
+        }
         set(&mut spec.stop_grace_ms, self.stop_grace.map(millis));
         if let Some(text) = &self.resources.cpu {
             spec.resources.cpu_millis = parse_cpu("resources.cpu", text)?;

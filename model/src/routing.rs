@@ -2,15 +2,22 @@
 //! on their way. Owns the bounds; who may have a host is [`crate::claim`]'s question, the table that
 //! comes out of it is [`crate::route`].
 
+mod breaker;
 mod check;
 mod cidr;
+mod cors;
+mod forward_auth;
+pub mod labels;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use breaker::CircuitBreaker;
 pub use check::check_all;
 pub use cidr::Cidr;
+pub use cors::{Cors, MAX_CORS_NAMES};
+pub use forward_auth::{ForwardAuth, is_off_limits};
 
 /// Most routes of one service.
 pub const MAX_ROUTES: usize = 50;
@@ -74,6 +81,18 @@ pub struct RouteSpec {
     /// A browser's requests go to one replica while that serves: it is told by a cookie.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub sticky: bool,
+    /// Answers of text are compressed (gzip) for clients that take it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub compress: bool,
+    /// Pages of other origins that may use it from a browser.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cors: Option<Cors>,
+    /// Who is asked first whether a request may pass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forward_auth: Option<ForwardAuth>,
+    /// When a service that fails is left alone for a while, by each node's ingress.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub circuit_breaker: Option<CircuitBreaker>,
 }
 
 impl Default for RouteSpec {
@@ -91,6 +110,10 @@ impl Default for RouteSpec {
             body_limit_bytes: None,
             in_flight: None,
             sticky: false,
+            compress: false,
+            cors: None,
+            forward_auth: None,
+            circuit_breaker: None,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde_json::json;
+use skep_model::routing::Cidr;
 use skep_node_agent::net;
 
 use super::Common;
@@ -115,6 +116,14 @@ pub(crate) struct Edge {
     /// Connections of trusted proxies begin with a header of the PROXY protocol
     #[arg(long, env = "SKEP_PROXY_PROTOCOL", requires = "trusted_proxies")]
     proxy_protocol: bool,
+    /// Networks of this node itself or its link, as 127.0.0.0/8, that routes may ask by `forward_auth` all the same
+    #[arg(
+        long,
+        value_name = "NETWORK,...",
+        env = "SKEP_FORWARD_AUTH_ALLOW",
+        value_delimiter = ','
+    )]
+    forward_auth_allow: Vec<Cidr>,
     /// Write a line of JSON for each request to this file
     #[arg(long, value_name = "PATH", env = "SKEP_ACCESS_LOG")]
     access_log: Option<PathBuf>,
@@ -131,6 +140,7 @@ impl From<Edge> for net::Edge {
             https_redirect: given.https_redirect,
             trusted_proxies: given.trusted_proxies,
             proxy_protocol: given.proxy_protocol,
+            forward_auth_allow: given.forward_auth_allow,
             access_log: given.access_log,
             access_log_query: given.access_log_query,
         }

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::body::Incoming;
@@ -125,7 +125,8 @@ async fn answer(
         return Ok(upgrade(&mut request));
     }
     let path = request.uri().path().to_owned();
-    Ok(match path.as_str() {
+    let asked = request.headers().clone();
+    let mut response = match path.as_str() {
         "/headers" => Response::new(text(head_of(&request))),
         "/echo" => Response::new(request.into_body().boxed()),
         "/length" => {
@@ -156,8 +157,28 @@ async fn answer(
                 .insert("x-skep-error", "forged".parse().expect("a value"));
             response
         }
+        "/text" => Response::new(text("text ".repeat(1_000))),
         _ => Response::new(text(name.to_owned())),
-    })
+    };
+    answer_as_asked(&asked, &mut response);
+    Ok(response)
+}
+
+/// `x-answer-status` of a request is the answer's status, `x-answer-NAME` its header NAME.
+fn answer_as_asked(asked: &HeaderMap, response: &mut Response<TestBody>) {
+    for (name, value) in asked {
+        match name.as_str().strip_prefix("x-answer-") {
+            None => {}
+            Some("status") => {
+                let status = StatusCode::from_bytes(value.as_bytes());
+                *response.status_mut() = status.expect("a status");
+            }
+            Some(name) => {
+                let name = HeaderName::try_from(name).expect("a name");
+                response.headers_mut().append(name, value.clone());
+            }
+        }
+    }
 }
 
 fn head_of(request: &Request<Incoming>) -> String {

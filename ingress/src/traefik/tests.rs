@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use skep_model::id::{AllocationId, ServiceId};
-use skep_model::routing::{HeaderChanges, Headers, RateLimit, Redirect, RouteSpec, Scheme};
+use skep_model::routing::{
+    CircuitBreaker, Cors, ForwardAuth, HeaderChanges, Headers, RateLimit, Redirect, RouteSpec,
+    Scheme,
+};
 
 use super::*;
 use crate::table::{Backend, Fault, Place};
@@ -115,6 +118,23 @@ fn what_a_route_says_becomes_middlewares_in_the_order_of_the_embedded_ingress() 
         }),
         body_limit_bytes: Some(1_024),
         in_flight: Some(7),
+        compress: true,
+        cors: Some(Cors {
+            origins: vec!["https://a.example".into()],
+            methods: vec!["PUT".into()],
+            credentials: true,
+            ..Cors::default()
+        }),
+        forward_auth: Some(ForwardAuth {
+            url: "https://auth.example/verify".into(),
+            request_headers: vec!["Cookie".into()],
+            response_headers: vec!["X-User".into()],
+        }),
+        circuit_breaker: Some(CircuitBreaker {
+            network_error_percent: Some(5),
+            response_5xx_percent: Some(50),
+            open_ms: 5_000,
+        }),
         ..RouteSpec::default()
     };
     let moved = RouteSpec {
@@ -189,13 +209,14 @@ fn any_rules() -> impl Strategy<Value = RouteSpec> {
     (
         redirect,
         headers,
+        any_guards(),
         any::<bool>(),
         count.clone(),
         count.clone(),
         count,
     )
         .prop_map(
-            |(redirect, (request, response), strip, priority, rate, amount)| RouteSpec {
+            |(redirect, (request, response), guards, strip, priority, rate, amount)| RouteSpec {
                 strip_prefix: strip && redirect.is_none(),
                 redirect,
                 headers: Headers { request, response },
@@ -210,6 +231,55 @@ fn any_rules() -> impl Strategy<Value = RouteSpec> {
                 }),
                 in_flight: amount,
                 body_limit_bytes: rate.map(u64::from),
+                ..guards
+            },
+        )
+}
+
+/// What stands before the service, and what is done to its answers.
+fn any_guards() -> impl Strategy<Value = RouteSpec> {
+    let names = || prop::collection::vec("X-[A-C]{1,2}", 0..2);
+    let cors = (any::<bool>(), any::<bool>(), names(), 1..9u32).prop_map(
+        |(any, credentials, headers, max_age_s)| Cors {
+            origins: vec![if any { "*" } else { "https://a.example:444" }.into()],
+            credentials: credentials && !any,
+            expose: headers.clone(),
+            methods: headers.iter().map(|_| "PUT".to_owned()).collect(),
+            headers,
+            max_age_s,
+        },
+    );
+    let asked = (
+        "https?://[a-c]{1,3}(:[1-9]{1,4})?(/[a-z]{0,2})?",
+        names(),
+        names(),
+    )
+        .prop_map(|(url, request_headers, response_headers)| ForwardAuth {
+            url,
+            request_headers,
+            response_headers,
+        });
+    let share = || prop::option::of(1..100u32);
+    let breaker = (share(), share(), 100..9_999u32).prop_map(
+        |(network_error_percent, response_5xx_percent, open_ms)| CircuitBreaker {
+            network_error_percent,
+            response_5xx_percent,
+            open_ms,
+        },
+    );
+    let breaker = prop::option::of(breaker);
+    (
+        any::<bool>(),
+        prop::option::of(cors),
+        prop::option::of(asked),
+        breaker,
+    )
+        .prop_map(
+            |(compress, cors, forward_auth, circuit_breaker)| RouteSpec {
+                compress,
+                cors,
+                forward_auth,
+                circuit_breaker,
                 ..RouteSpec::default()
             },
         )

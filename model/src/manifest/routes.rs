@@ -3,7 +3,7 @@
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use crate::routing::{Headers, RateLimit, Redirect, RouteSpec};
+use crate::routing::{CircuitBreaker, Cors, ForwardAuth, Headers, RateLimit, Redirect, RouteSpec};
 
 /// One of `[[routes]]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -33,6 +33,14 @@ pub struct RouteTable {
     pub in_flight: Option<u32>,
     /// A browser's requests go to one replica.
     pub sticky: bool,
+    /// Answers of text are compressed.
+    pub compress: bool,
+    /// Pages of other origins that may use it.
+    pub cors: Option<Cors>,
+    /// Who is asked first.
+    pub forward_auth: Option<ForwardAuth>,
+    /// When a service that fails is left alone.
+    pub circuit_breaker: Option<CircuitBreaker>,
 }
 
 impl RouteTable {
@@ -52,6 +60,10 @@ impl RouteTable {
             body_limit_bytes: self.body_limit.map(|size| size.as_u64()),
             in_flight: self.in_flight,
             sticky: self.sticky,
+            compress: self.compress,
+            cors: self.cors.clone(),
+            forward_auth: self.forward_auth.clone(),
+            circuit_breaker: self.circuit_breaker,
         }
     }
 }
@@ -94,6 +106,20 @@ mod tests {
         assert_eq!(silent.apply(&spec).expect("units").routes, spec.routes);
         let none = Manifest::parse("routes = []").expect("accepted");
         assert_eq!(none.apply(&spec).expect("units").routes, []);
+        let labelled = Manifest::parse(
+            r#"
+            labels = { "traefik.http.routers.a.rule" = "Host(`a.example`)", "traefik.http.services.a.loadbalancer.server.port" = "3000" }
+            routes = [{ path = "/b" }]
+        "#,
+        );
+        let found = labelled.expect("accepted").apply(&spec).expect("units");
+        let hosts: Vec<_> = found.routes.iter().map(|it| it.host.as_deref()).collect();
+        assert_eq!(
+            (hosts, found.port),
+            (vec![Some("a.example"), None], Some(3_000))
+        );
+        let wrong = Manifest::parse("[labels]\n\"traefik.enable\" = \"no\"").expect_err("a label");
+        assert_eq!(wrong.field.as_deref(), Some("labels.traefik.enable"));
         let wrong = Manifest::parse("[[routes]]\npath = \"api\"").expect_err("no path");
         assert_eq!(wrong.field.as_deref(), Some("routes[0].path"));
     }

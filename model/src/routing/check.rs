@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Cidr, HeaderChanges, MAX_BYTES, MAX_HEADER_VALUE, MAX_HEADERS, MAX_NETWORKS, MAX_PATH_BYTES,
-    MAX_PRIORITY, MAX_RATE, MAX_ROUTES, MAX_USERS, Redirect, RouteSpec,
+    Cidr, CircuitBreaker, Cors, ForwardAuth, HeaderChanges, MAX_BYTES, MAX_HEADER_VALUE,
+    MAX_HEADERS, MAX_NETWORKS, MAX_PATH_BYTES, MAX_PRIORITY, MAX_RATE, MAX_ROUTES, MAX_USERS,
+    Redirect, RouteSpec,
 };
 use crate::name::check_host;
 use crate::problem::Problem;
@@ -118,10 +119,14 @@ fn check(route: &RouteSpec) -> Result<(), Problem> {
     if let Some(count) = route.in_flight {
         within("in_flight", u64::from(count), 1, u64::from(MAX_RATE))?;
     }
-    Ok(())
+    route.cors.as_ref().map_or(Ok(()), Cors::check)?;
+    let asked = route.forward_auth.as_ref();
+    asked.map_or(Ok(()), ForwardAuth::check)?;
+    let breaker = route.circuit_breaker.as_ref();
+    breaker.map_or(Ok(()), CircuitBreaker::check)
 }
 
-fn within(field: &str, value: u64, low: u64, high: u64) -> Result<(), Problem> {
+pub(super) fn within(field: &str, value: u64, low: u64, high: u64) -> Result<(), Problem> {
     if (low..=high).contains(&value) {
         return Ok(());
     }
@@ -213,17 +218,8 @@ fn check_headers(field: &str, changes: &HeaderChanges) -> Result<(), Problem> {
     Ok(())
 }
 
-fn check_header_name(field: &str, name: &str) -> Result<(), Problem> {
-    // RFC 9110, 5.6.2: a token.
-    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    let is_name = (1..=MAX_HEADER_NAME).contains(&name.len()) && name.bytes().all(is_token);
-    if !is_name {
-        let shown: String = name.chars().take(60).collect();
-        let text = format!("`{}` is not the name of a header", shown.escape_debug());
-        return Err(
-            Problem::invalid(field, text).hint("letters, digits and -, like X-Frame-Options")
-        );
-    }
+pub(super) fn check_header_name(field: &str, name: &str) -> Result<(), Problem> {
+    check_token(field, name)?;
     let lower = name.to_ascii_lowercase();
     let is_own = OWN.contains(&&*lower) || OWN_PREFIXES.iter().any(|own| lower.starts_with(own));
     if is_own {
@@ -231,6 +227,17 @@ fn check_header_name(field: &str, name: &str) -> Result<(), Problem> {
         return Err(Problem::invalid(field, text).hint("choose another name"));
     }
     Ok(())
+}
+
+/// A token (RFC 9110, 5.6.2), which names of headers and methods are.
+pub(super) fn check_token(field: &str, name: &str) -> Result<(), Problem> {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if (1..=MAX_HEADER_NAME).contains(&name.len()) && name.bytes().all(is_token) {
+        return Ok(());
+    }
+    let shown: String = name.chars().take(60).collect();
+    let text = format!("`{}` is not a name", shown.escape_debug());
+    Err(Problem::invalid(field, text).hint("letters, digits and -, like X-Frame-Options"))
 }
 
 fn check_users(lines: &[String]) -> Result<(), Problem> {
@@ -295,4 +302,6 @@ fn bytes_of(route: &RouteSpec) -> usize {
         + changes(&route.headers.response)
         + lens(&route.allow_ips)
         + lens(&route.basic_auth)
+        + route.cors.as_ref().map_or(0, Cors::bytes)
+        + route.forward_auth.as_ref().map_or(0, ForwardAuth::bytes)
 }

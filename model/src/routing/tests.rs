@@ -28,6 +28,25 @@ fn full() -> RouteSpec {
         body_limit_bytes: Some(1 << 20),
         in_flight: Some(100),
         sticky: true,
+        compress: true,
+        cors: Some(Cors {
+            origins: vec!["https://app.example.com".into()],
+            methods: vec!["PUT".into()],
+            headers: vec!["X-Token".into()],
+            expose: vec!["X-Total".into()],
+            credentials: true,
+            max_age_s: 60,
+        }),
+        forward_auth: Some(ForwardAuth {
+            url: "https://auth.example.com/verify?x=1".into(),
+            request_headers: vec!["Cookie".into()],
+            response_headers: vec!["X-User".into()],
+        }),
+        circuit_breaker: Some(CircuitBreaker {
+            network_error_percent: Some(30),
+            response_5xx_percent: Some(50),
+            open_ms: 5_000,
+        }),
     }
 }
 
@@ -174,8 +193,12 @@ fn each_bound_of_a_route_is_named() {
             },
         ),
     ];
+    are_named(&broken);
+}
+
+fn are_named(broken: &[(&str, RouteSpec)]) {
     for (field, route) in broken {
-        let problem = check_all(std::slice::from_ref(&route), &[]).expect_err(field);
+        let problem = check_all(std::slice::from_ref(route), &[]).expect_err(field);
         assert_eq!(
             problem.field,
             Some(format!("routes[0].{field}")),
@@ -184,6 +207,110 @@ fn each_bound_of_a_route_is_named() {
         assert!(problem.hint.is_some(), "{field} says what to do");
         assert!(!problem.message.contains("secret"), "{problem}");
     }
+}
+
+#[test]
+fn each_bound_of_what_stands_before_a_service_is_named() {
+    let cors = |change: &dyn Fn(&mut Cors)| {
+        let mut cors = Cors {
+            origins: vec!["https://a.example".into()],
+            ..Cors::default()
+        };
+        change(&mut cors);
+        RouteSpec {
+            cors: Some(cors),
+            ..RouteSpec::default()
+        }
+    };
+    let from = |origin: &str| cors(&|it| it.origins = vec![origin.into()]);
+    let asks = |url: &str, header: &str| RouteSpec {
+        forward_auth: Some(ForwardAuth {
+            url: url.into(),
+            request_headers: Vec::new(),
+            response_headers: vec![header.into()],
+        }),
+        ..RouteSpec::default()
+    };
+    let breaks = |failed, open_ms| RouteSpec {
+        circuit_breaker: Some(CircuitBreaker {
+            network_error_percent: None,
+            response_5xx_percent: failed,
+            open_ms,
+        }),
+        ..RouteSpec::default()
+    };
+    for good in [
+        from("*"),
+        from("http://localhost:3000"),
+        from("capacitor://localhost"),
+        asks("http://10.0.0.7:9000/verify?a=b", "X-User"),
+        asks("https://auth", "X-User"),
+        asks("http://[2001:db8::1]/", "X-User"),
+        breaks(Some(1), 100),
+    ] {
+        assert_eq!(
+            check_all(std::slice::from_ref(&good), &[]),
+            Ok(()),
+            "{good:?}"
+        );
+    }
+    are_named(&[
+        ("cors.origins", cors(&|it| it.origins.clear())),
+        ("cors.origins", from("https://a.example/")),
+        ("cors.origins", from("https://A.example")),
+        ("cors.origins", from("https://a.example:443")),
+        ("cors.origins", from("a.example")),
+        ("cors.origins", from("null")),
+        ("cors.origins", cors(&|it| it.origins.push("*".into()))),
+        (
+            "cors.origins",
+            cors(&|it| it.origins.push(it.origins[0].clone())),
+        ),
+        (
+            "cors.origins",
+            cors(&|it| (it.origins, it.credentials) = (vec!["*".into()], true)),
+        ),
+        (
+            "cors.headers",
+            cors(&|it| (it.headers, it.credentials) = (vec!["*".into()], true)),
+        ),
+        ("cors.methods", cors(&|it| it.methods = vec!["put".into()])),
+        ("cors.headers", cors(&|it| it.headers = vec!["a b".into()])),
+        ("cors.expose", cors(&|it| it.expose = vec!["A,B".into()])),
+        ("cors.max_age_s", cors(&|it| it.max_age_s = 0)),
+        ("forward_auth.url", asks("", "A")),
+        ("forward_auth.url", asks("/verify", "A")),
+        ("forward_auth.url", asks("ftp://a.example/", "A")),
+        (
+            "forward_auth.url",
+            asks("http://ann:secret@a.example/", "A"),
+        ),
+        ("forward_auth.url", asks("http://a_b.example/", "A")),
+        ("forward_auth.url", asks("http://127.0.0.1:7070/", "A")),
+        (
+            "forward_auth.url",
+            asks("http://169.254.169.254/latest", "A"),
+        ),
+        ("forward_auth.url", asks("http://[::ffff:127.0.0.1]/", "A")),
+        (
+            "forward_auth.response_headers",
+            asks("http://a.example/", "Host"),
+        ),
+        (
+            "forward_auth.response_headers",
+            asks("http://a.example/", "X-Forwarded-For"),
+        ),
+        ("circuit_breaker", breaks(None, 1_000)),
+        (
+            "circuit_breaker.response_5xx_percent",
+            breaks(Some(0), 1_000),
+        ),
+        (
+            "circuit_breaker.response_5xx_percent",
+            breaks(Some(100), 1_000),
+        ),
+        ("circuit_breaker.open_ms", breaks(Some(50), 99)),
+    ]);
 }
 
 #[test]

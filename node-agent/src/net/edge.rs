@@ -11,6 +11,7 @@ use std::thread::available_parallelism;
 use skep_ingress::access::{self, AccessLog, Writer};
 use skep_ingress::trust::{Proxies, Trusted};
 use skep_ingress::{Closed, Crew, Ingress, Reach, TlsError};
+use skep_model::routing::Cidr;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +36,8 @@ pub struct Edge {
     pub trusted_proxies: Vec<Proxies>,
     /// Connections of trusted proxies begin with a header of the PROXY protocol.
     pub proxy_protocol: bool,
+    /// What routes may ask by `forward_auth` though it is this node or its link.
+    pub forward_auth_allow: Vec<Cidr>,
     /// The file that gets a line for each request.
     pub access_log: Option<PathBuf>,
     /// These lines hold queries.
@@ -104,6 +107,7 @@ pub(super) fn start(
         trusted_proxies: Trusted::new(&edge.trusted_proxies),
         proxy_protocol: edge.proxy_protocol,
         https_redirect: edge.https_redirect,
+        forward_auth_allow: edge.forward_auth_allow.clone(),
         ..Default::default()
     };
     let threads = available_parallelism().map_or(1, NonZero::get);

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use skep_model::claim::Claim;
 use skep_model::id::ProjectId;
-use skep_model::routing::{HeaderChanges, Headers, RateLimit, Redirect, RouteSpec, Scheme};
+use skep_model::routing::{
+    CircuitBreaker, Cors, ForwardAuth, HeaderChanges, Headers, RateLimit, Redirect, RouteSpec,
+    Scheme,
+};
 
 use super::{Error, enum_number, enum_value, id};
 use crate::v1;
@@ -28,6 +31,10 @@ impl From<&RouteSpec> for v1::RouteSpec {
             body_limit_bytes: route.body_limit_bytes,
             in_flight: route.in_flight,
             sticky: route.sticky,
+            compress: route.compress,
+            cors: route.cors.as_ref().map(Into::into),
+            forward_auth: route.forward_auth.as_ref().map(Into::into),
+            circuit_breaker: route.circuit_breaker.as_ref().map(Into::into),
         }
     }
 }
@@ -55,6 +62,10 @@ impl TryFrom<v1::RouteSpec> for RouteSpec {
             body_limit_bytes: message.body_limit_bytes,
             in_flight: message.in_flight,
             sticky: message.sticky,
+            compress: message.compress,
+            cors: message.cors.map(Into::into),
+            forward_auth: message.forward_auth.map(Into::into),
+            circuit_breaker: message.circuit_breaker.map(Into::into),
         })
     }
 }
@@ -99,6 +110,72 @@ impl TryFrom<v1::RouteRedirect> for Redirect {
             path: message.path,
             permanent: message.permanent,
         })
+    }
+}
+
+impl From<&Cors> for v1::RouteCors {
+    fn from(cors: &Cors) -> Self {
+        Self {
+            origins: cors.origins.clone(),
+            methods: cors.methods.clone(),
+            headers: cors.headers.clone(),
+            expose: cors.expose.clone(),
+            credentials: cors.credentials,
+            max_age_s: cors.max_age_s,
+        }
+    }
+}
+
+impl From<v1::RouteCors> for Cors {
+    fn from(message: v1::RouteCors) -> Self {
+        Self {
+            origins: message.origins,
+            methods: message.methods,
+            headers: message.headers,
+            expose: message.expose,
+            credentials: message.credentials,
+            max_age_s: message.max_age_s,
+        }
+    }
+}
+
+impl From<&ForwardAuth> for v1::RouteForwardAuth {
+    fn from(asked: &ForwardAuth) -> Self {
+        Self {
+            url: asked.url.clone(),
+            request_headers: asked.request_headers.clone(),
+            response_headers: asked.response_headers.clone(),
+        }
+    }
+}
+
+impl From<v1::RouteForwardAuth> for ForwardAuth {
+    fn from(message: v1::RouteForwardAuth) -> Self {
+        Self {
+            url: message.url,
+            request_headers: message.request_headers,
+            response_headers: message.response_headers,
+        }
+    }
+}
+
+impl From<&CircuitBreaker> for v1::RouteCircuitBreaker {
+    fn from(breaker: &CircuitBreaker) -> Self {
+        Self {
+            network_error_percent: breaker.network_error_percent,
+            response_5xx_percent: breaker.response_5xx_percent,
+            open_ms: breaker.open_ms,
+        }
+    }
+}
+
+impl From<v1::RouteCircuitBreaker> for CircuitBreaker {
+    fn from(message: v1::RouteCircuitBreaker) -> Self {
+        Self {
+            network_error_percent: message.network_error_percent,
+            response_5xx_percent: message.response_5xx_percent,
+            open_ms: message.open_ms,
+        }
     }
 }
 

@@ -33,6 +33,25 @@ pub(in crate::convert) fn route() -> RouteSpec {
         body_limit_bytes: Some(4),
         in_flight: Some(5),
         sticky: true,
+        compress: true,
+        cors: Some(Cors {
+            origins: vec!["https://m".into()],
+            methods: vec!["N".into()],
+            headers: vec!["o".into()],
+            expose: vec!["p".into()],
+            credentials: true,
+            max_age_s: 6,
+        }),
+        forward_auth: Some(ForwardAuth {
+            url: "http://q/".into(),
+            request_headers: vec!["r".into()],
+            response_headers: vec!["s".into()],
+        }),
+        circuit_breaker: Some(CircuitBreaker {
+            network_error_percent: Some(7),
+            response_5xx_percent: Some(8),
+            open_ms: 900,
+        }),
     }
 }
 
