@@ -30,6 +30,17 @@ pub(crate) struct ServiceMetrics {
     latency_sum_us: AtomicU64,
     request_bytes: AtomicU64,
     response_bytes: AtomicU64,
+    tcp: TcpCounters,
+}
+
+/// Of connections of TCP routes.
+#[derive(Debug, Default)]
+struct TcpCounters {
+    open: AtomicU64,
+    total: AtomicU64,
+    failed: AtomicU64,
+    received: AtomicU64,
+    sent: AtomicU64,
 }
 
 impl ServiceMetrics {
@@ -42,6 +53,7 @@ impl ServiceMetrics {
             latency_sum_us: AtomicU64::new(0),
             request_bytes: AtomicU64::new(0),
             response_bytes: AtomicU64::new(0),
+            tcp: TcpCounters::default(),
         }
     }
 
@@ -60,6 +72,22 @@ impl ServiceMetrics {
             .fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
+    /// Bytes from clients of TCP routes.
+    pub(crate) fn add_tcp_received(&self, bytes: usize) {
+        let received = &self.tcp.received;
+        received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes to them.
+    pub(crate) fn add_tcp_sent(&self, bytes: usize) {
+        self.tcp.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// No backend has taken a connection.
+    pub(crate) fn refused_connection(&self) {
+        self.tcp.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn snapshot(&self) -> ServiceSnapshot {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         ServiceSnapshot {
@@ -70,6 +98,13 @@ impl ServiceMetrics {
             latency_sum_us: read(&self.latency_sum_us),
             request_bytes: read(&self.request_bytes),
             response_bytes: read(&self.response_bytes),
+            tcp: TcpSnapshot {
+                open: read(&self.tcp.open),
+                total: read(&self.tcp.total),
+                failed: read(&self.tcp.failed),
+                received_bytes: read(&self.tcp.received),
+                sent_bytes: read(&self.tcp.sent),
+            },
         }
     }
 }
@@ -117,6 +152,24 @@ impl Drop for Meter {
         if !self.answered {
             self.service.requests[ABORTED].fetch_add(1, Ordering::Relaxed);
         }
+    }
+}
+
+/// Counts a connection of a TCP route as open until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Connected(Arc<ServiceMetrics>);
+
+impl Connected {
+    pub(crate) fn new(service: &Arc<ServiceMetrics>) -> Self {
+        service.tcp.open.fetch_add(1, Ordering::Relaxed);
+        service.tcp.total.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(service))
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.tcp.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -239,6 +292,23 @@ pub struct ServiceSnapshot {
     pub request_bytes: u64,
     /// Bytes of answers' bodies.
     pub response_bytes: u64,
+    /// Connections of TCP routes.
+    pub tcp: TcpSnapshot,
+}
+
+/// The counters of a service's connections at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TcpSnapshot {
+    /// Now.
+    pub open: u64,
+    /// Since the start, those that are open included.
+    pub total: u64,
+    /// That no backend has taken.
+    pub failed: u64,
+    /// Bytes from clients.
+    pub received_bytes: u64,
+    /// Bytes to clients.
+    pub sent_bytes: u64,
 }
 
 impl Snapshot {
@@ -302,7 +372,7 @@ impl Snapshot {
             }
         }
         type Value = fn(&ServiceSnapshot) -> u64;
-        let simple: [(&str, &str, &str, Value); 3] = [
+        let simple: [(&str, &str, &str, Value); 8] = [
             (
                 "skep_ingress_requests_in_flight",
                 "gauge",
@@ -320,6 +390,36 @@ impl Snapshot {
                 "counter",
                 "Bytes of answers' bodies.",
                 |it| it.response_bytes,
+            ),
+            (
+                "skep_ingress_tcp_connections",
+                "gauge",
+                "Open connections of TCP routes.",
+                |it| it.tcp.open,
+            ),
+            (
+                "skep_ingress_tcp_connections_total",
+                "counter",
+                "Connections of TCP routes.",
+                |it| it.tcp.total,
+            ),
+            (
+                "skep_ingress_tcp_failures_total",
+                "counter",
+                "Connections of TCP routes that no replica has taken.",
+                |it| it.tcp.failed,
+            ),
+            (
+                "skep_ingress_tcp_received_bytes_total",
+                "counter",
+                "Bytes from clients of TCP routes.",
+                |it| it.tcp.received_bytes,
+            ),
+            (
+                "skep_ingress_tcp_sent_bytes_total",
+                "counter",
+                "Bytes to clients of TCP routes.",
+                |it| it.tcp.sent_bytes,
             ),
         ];
         for (name, kind, help, value) in simple {

@@ -18,6 +18,7 @@ use crate::rollout::{CanaryStep, Policy, Promote, Strategy};
 use crate::run::{Mode, Overlap};
 use crate::spec::{Builder, Pull, ServiceSpec, ServiceType};
 use crate::storage::{HostPath, SecretFile};
+use crate::tcp::TcpSpec;
 use crate::{name, variable};
 
 pub use autoscale::{AutoscaleTable, SizingTable};
@@ -58,6 +59,8 @@ pub struct Manifest {
     pub domains: Option<Vec<String>>,
     /// Hosts and paths beside those: replaces all that were said.
     pub routes: Option<Vec<RouteTable>>,
+    /// How connections of any protocol come in: replaces all that were said.
+    pub tcp: Option<Vec<TcpSpec>>,
     /// Time between SIGTERM and SIGKILL: `"10s"`.
     #[serde(with = "humantime_serde")]
     pub stop_grace: Option<Duration>,
@@ -273,6 +276,7 @@ impl Manifest {
         let routes = self.routes.as_ref();
         let routes = routes.map(|all| all.iter().map(RouteTable::read).collect());
         set(&mut spec.routes, routes);
+        set(&mut spec.tcp, self.tcp.clone());
         set(&mut spec.stop_grace_ms, self.stop_grace.map(millis));
         if let Some(text) = &self.resources.cpu {
             spec.resources.cpu_millis = parse_cpu("resources.cpu", text)?;

@@ -128,6 +128,7 @@ mod tag {
     pub(super) const CHALLENGES: u32 = 122;
     pub(super) const PRIVATE_ADDRESSES: u32 = 130;
     pub(super) const PRIVATE_POOL: u32 = 131;
+    pub(super) const TCP_PORTS: u32 = 155;
 }
 
 /// Appends fields in the order of their numbers, as the whole message would be encoded.
@@ -228,6 +229,9 @@ impl State {
         to.all::<_, v1::PrivateAddress>(tag::PRIVATE_ADDRESSES, self.addresses.values());
         if self.private_pool != Pool::default() {
             to.text(tag::PRIVATE_POOL, &self.private_pool.to_string());
+        }
+        if let Some(ports) = self.tcp_ports {
+            to.message(tag::TCP_PORTS, &v1::TcpPorts::from(ports));
         }
         to.out
     }
@@ -379,6 +383,7 @@ impl State {
                 };
                 self.private_pool = pool.ok_or(error)?;
             }
+            tag::TCP_PORTS => self.tcp_ports = Some(read::<v1::TcpPorts, _>(field)?),
             tag::REBALANCE => self.rebalance = Arc::new(read::<v1::Rebalance, _>(field)?),
             tag::DISMISSED => {
                 let message = v1::Dismissed::decode(field)?;

@@ -20,7 +20,7 @@ mod table;
 mod traefik;
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -74,6 +74,8 @@ pub struct Options {
     /// The port of the addresses in 127.64.0.0/10 that a Traefik on this machine is given for containers. 0:
     /// any, another one after a restart.
     pub traefik_port: u16,
+    /// The same for connections of TCP routes.
+    pub traefik_tcp_port: u16,
     /// Where that Traefik's own API is: it is asked which routes it uses. None: enough time is given.
     pub traefik_api: Option<SocketAddr>,
     /// What the ingress does beside serving: TLS, proxies in front, the access log.
@@ -97,6 +99,8 @@ pub struct Addresses {
     pub mesh: SocketAddr,
     /// A Traefik on this machine: the port of the addresses that it is given.
     pub traefik_port: u16,
+    /// The same for connections of TCP routes.
+    pub traefik_tcp_port: u16,
 }
 
 /// The process cannot start, or cannot go on.
@@ -156,10 +160,13 @@ struct Sockets {
     apps: TcpListener,
     admin: TcpListener,
     agent: BoundUds,
-    mesh: std::net::TcpListener,
+    mesh: StdListener,
     endpoints: TcpListener,
+    named: TcpListener,
     https: Option<TcpListener>,
-    /// Handles of all, for a successor.
+    /// Of TCP routes; a predecessor had them.
+    entries: Vec<StdListener>,
+    /// Handles of all but those, for a successor.
     handles: Vec<OwnedFd>,
 }
 
@@ -187,14 +194,24 @@ pub async fn run(
     }
     let handed = CancellationToken::new();
     let predecessor = watch::Sender::new(succession.as_ref().map(|older| older.drained));
-    let endpoints = address_of(TRAEFIK, endpoints_at(&options), &sockets.endpoints)?;
+    let endpoints = address_of(
+        TRAEFIK,
+        at_traefik(options.traefik_port),
+        &sockets.endpoints,
+    )?;
+    let named = address_of(
+        TRAEFIK,
+        at_traefik(options.traefik_tcp_port),
+        &sockets.named,
+    )?;
+    let endpoint_ports = (endpoints.port(), named.port());
     let until = shutdown.child_token();
     let private = Private::new(mesh.clone(), until.clone());
     let tables = Tables::new(
         ingress.clone(),
         prepared.store,
         (mesh.clone(), private.clone()),
-        (endpoints.port(), options.traefik_api.is_some()),
+        (endpoint_ports, options.traefik_api.is_some()),
         predecessor.subscribe(),
     );
     let own_ingress = address_of("apps", options.ingress_addr, &sockets.apps)?;
@@ -211,6 +228,7 @@ pub async fn run(
         admin: address_of("the admin endpoint", options.admin_addr, &sockets.admin)?,
         mesh: (sockets.mesh.local_addr()).map_err(failed("other nodes", options.mesh_addr))?,
         traefik_port: endpoints.port(),
+        traefik_tcp_port: named.port(),
     };
     // The agent still hears what is drained while the ingress drains.
     let closing = CancellationToken::new();
@@ -251,9 +269,15 @@ pub async fn run(
         })
     };
     let mut apps = {
-        let listeners = (sockets.apps, sockets.endpoints, sockets.https);
+        let doors = edge::Doors {
+            plain: sockets.apps,
+            encrypted: sockets.https,
+            endpoints: sockets.endpoints,
+            named: sockets.named,
+            entries: (own_ingress.ip(), sockets.entries),
+        };
         let ends = (shutdown.clone(), handed.clone());
-        tokio::spawn(edge::serve(ingress.clone(), listeners, ends))
+        tokio::spawn(edge::serve(ingress.clone(), doors, ends))
     };
     if let Some(api) = options.traefik_api {
         let asks = traefik::follow(api, Arc::clone(&tables));
@@ -283,7 +307,13 @@ pub async fn run(
         let tables = Arc::clone(&tables);
         async move {
             let frozen = tables.freeze().await;
-            (frozen, drained(&tables))
+            let entries = tables.ingress().entry_listeners();
+            let entries = entries.unwrap_or_else(|error| {
+                tracing::error!(%error, "the ports of TCP routes cannot be handed over: they are refused for a moment");
+                Vec::new()
+            });
+            let entries = entries.into_iter().map(Into::into).collect();
+            (frozen, drained(&tables), entries)
         }
         .boxed()
     };
@@ -355,7 +385,14 @@ async fn sockets(options: &Options) -> Result<(Sockets, Option<Succession>), Err
         let (given, succession) = handover::succeed(&options.socket).await?;
         let agent = BoundUds::inherited(&options.socket, given.agent)?;
         let rest = (given.mesh, given.endpoints, given.https);
-        (given.apps, given.admin, agent, rest, Some(succession))
+        let of_tcp = (given.named, given.entries);
+        (
+            given.apps,
+            given.admin,
+            agent,
+            (rest, of_tcp),
+            Some(succession),
+        )
     } else {
         // The agent's first: it keeps a second process from the same data.
         let agent = bind(options.socket.clone()).await?;
@@ -363,18 +400,17 @@ async fn sockets(options: &Options) -> Result<(Sockets, Option<Succession>), Err
         let admin = listen("the admin endpoint", options.admin_addr).await?;
         let apps = apps.into_std().map_err(apps_failed)?;
         let admin = admin.into_std().map_err(admin_failed)?;
-        (apps, admin, agent, (None, None, None), None)
+        let nothing = ((None, None, None), (None, Vec::new()));
+        (apps, admin, agent, nothing, None)
     };
-    let (given_mesh, given_endpoints, given_https) = given;
+    let ((given_mesh, given_endpoints, given_https), (given_named, entries)) = given;
     let mesh = match given_mesh {
         Some(mesh) => mesh,
-        None => std::net::TcpListener::bind(options.mesh_addr).map_err(mesh_failed)?,
+        None => StdListener::bind(options.mesh_addr).map_err(mesh_failed)?,
     };
-    let traefik_failed = failed(TRAEFIK, endpoints_at(options));
-    let endpoints = match given_endpoints {
-        Some(endpoints) => endpoints,
-        None => listen_on_endpoints(options.traefik_port).map_err(traefik_failed)?,
-    };
+    let endpoints = for_traefik(given_endpoints, options.traefik_port)?;
+    let named = for_traefik(given_named, options.traefik_tcp_port)?;
+    let traefik_failed = failed(TRAEFIK, at_traefik(options.traefik_port));
     let https = edge::listen(&options.edge, given_https)?;
     let mut handles = vec![
         apps.try_clone().map_err(apps_failed)?.into(),
@@ -384,10 +420,11 @@ async fn sockets(options: &Options) -> Result<(Sockets, Option<Succession>), Err
         endpoints.try_clone().map_err(traefik_failed)?.into(),
     ];
     mesh.set_nonblocking(true).map_err(mesh_failed)?;
-    if let Some(https) = &https {
-        handles.push(https.try_clone().map_err(apps_failed)?.into());
-    }
-    let tokio_of = |listener: std::net::TcpListener| {
+    // Each has its place.
+    let sixth = https.as_ref().unwrap_or(&admin);
+    handles.push(sixth.try_clone().map_err(apps_failed)?.into());
+    handles.push(named.try_clone().map_err(traefik_failed)?.into());
+    let tokio_of = |listener: StdListener| {
         listener.set_nonblocking(true)?;
         TcpListener::from_std(listener)
     };
@@ -397,14 +434,21 @@ async fn sockets(options: &Options) -> Result<(Sockets, Option<Succession>), Err
         agent,
         mesh,
         endpoints: tokio_of(endpoints).map_err(traefik_failed)?,
+        named: tokio_of(named).map_err(traefik_failed)?,
+        entries,
         https: https.map(tokio_of).transpose().map_err(apps_failed)?,
         handles,
     };
     Ok((sockets, succession))
 }
 
-fn endpoints_at(options: &Options) -> SocketAddr {
-    (Ipv4Addr::LOCALHOST, options.traefik_port).into()
+fn at_traefik(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+fn for_traefik(given: Option<StdListener>, port: u16) -> Result<StdListener, Error> {
+    let listener = given.map_or_else(|| listen_on_endpoints(port), Ok);
+    listener.map_err(failed(TRAEFIK, at_traefik(port)))
 }
 
 async fn bind(path: PathBuf) -> Result<BoundUds, Error> {

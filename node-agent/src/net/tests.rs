@@ -34,6 +34,7 @@ fn options(dir: &Path) -> Options {
         admin_addr: LOOPBACK,
         mesh_addr: LOOPBACK,
         traefik_port: 0,
+        traefik_tcp_port: 0,
         traefik_api: None,
         edge: Edge::default(),
         takeover: false,

@@ -71,6 +71,7 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::ForgetAcmeAccount(_) => ("forget ACME account", LEVEL_SCHEDULING),
         Kind::RenewCertificate(_) => ("renew certificate", LEVEL_SCHEDULING),
         Kind::SetPrivatePool(_) => ("set private pool", LEVEL_SCHEDULING),
+        Kind::SetTcpPorts(_) => ("set TCP ports", LEVEL_SCHEDULING),
     }
 }
 
@@ -127,7 +128,8 @@ fn of_spec(spec: &v1::ServiceSpec) -> u32 {
         || spec.hooks.is_some()
         || spec.pull != 0
         || spec.storage.is_some()
-        || !spec.routes.is_empty();
+        || !spec.routes.is_empty()
+        || !spec.tcp.is_empty();
     if spec.autoscale.is_some() || spec.rollout.is_some() || stops_first || confines {
         return LEVEL_SCHEDULING;
     }
