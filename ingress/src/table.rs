@@ -229,7 +229,10 @@ impl<'a> Checked<'a> {
                 return leave_out(route, Fault::Both);
             }
         }
-        let rank = |it: &TcpRoute| (it.name.clone(), it.service, it.backends.clone());
+        let rank = |it: &'a TcpRoute| {
+            let said = (&it.door, it.proxy_protocol);
+            (&*it.name, it.service, &*it.backends, said)
+        };
         match self.tcp.get(&key).copied() {
             Some(first) if rank(first) <= rank(route) => leave_out(route, Fault::Duplicate),
             other => {

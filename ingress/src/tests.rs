@@ -10,4 +10,5 @@ mod rules;
 mod smuggling;
 mod support;
 mod swap;
+mod tcp;
 mod tls;

@@ -129,6 +129,7 @@ fn table(sequence: u64, backends: &[SocketAddr]) -> NodeTable {
         peers: Vec::new(),
         endpoints: Vec::new(),
         networks: Vec::new(),
+        tcp: Vec::new(),
         routes: vec![NodeRoute {
             sleeps: false,
             host: "app.example".to_owned(),
@@ -182,6 +183,7 @@ async fn a_published_table_serves_and_survives_a_restart() {
             drained_sequence: 7,
             ingress_port: port,
             mesh_port: net.addresses.mesh.port(),
+            unbound: Default::default(),
         })
     );
     net.stop().await;

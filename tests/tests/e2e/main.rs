@@ -33,6 +33,7 @@ mod samples;
 mod shells;
 mod steps;
 mod surface;
+mod tcp;
 mod traefik;
 mod traefik_rolling;
 mod up;
