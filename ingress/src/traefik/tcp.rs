@@ -49,6 +49,10 @@ struct Service {
 struct LoadBalancer {
     proxy_protocol: ProxyProtocol,
     servers: [Server; 1],
+    /// In ms, after one side has said that nothing more comes from it: never, since the other may have much to
+    /// say. Silence is the ingress' to judge. Its place since 3.0 is a transport, with which 3.7 forgets
+    /// `proxy_protocol`.
+    termination_delay: i32,
 }
 
 #[derive(Serialize)]
@@ -106,6 +110,7 @@ pub(super) fn of<'a>(
         let load_balancer = LoadBalancer {
             proxy_protocol: ProxyProtocol { version: 2 },
             servers: [Server { address: *address }],
+            termination_delay: -1,
         };
         services.push((name.into(), Service { load_balancer }));
     }

@@ -125,10 +125,10 @@ fn connections_by_name_and_no_others() {
         },
         "services": {
             "db/db.2ex.2eio": {"loadBalancer": {
-                "proxyProtocol": {"version": 2}, "servers": [{"address": "127.64.1.1:7078"}],
+                "proxyProtocol": {"version": 2}, "servers": [{"address": "127.64.1.1:7078"}], "terminationDelay": -1,
             }},
             "mq/.2a.2ex.2eio": {"loadBalancer": {
-                "proxyProtocol": {"version": 2}, "servers": [{"address": "127.64.1.0:7078"}],
+                "proxyProtocol": {"version": 2}, "servers": [{"address": "127.64.1.0:7078"}], "terminationDelay": -1,
             }},
         },
     });

@@ -176,14 +176,15 @@ async fn connections_come_by_port_and_by_name_and_outlive_their_release() {
 
         deployed(cluster, &name, "2").await?;
         // New ones go to the new release at once, and the old ones go on.
-        for talk in [
+        let new = [
             by_port(port).await?,
             by_name(cluster.https, &hello).await?,
             ended().await?,
             by_name(traefik.entrance, &hello).await?,
-        ] {
-            assert_eq!(talk.version, "version=2");
-            assert_eq!(talk.end().await?, "bye\n");
+        ];
+        for (number, talk) in new.into_iter().enumerate() {
+            assert_eq!(talk.version, "version=2", "{number}");
+            assert_eq!(talk.end().await?, "bye\n", "{number}");
         }
         assert_eq!(releases(cluster, &name).await?, [1, 2]);
         let count = open.len();
