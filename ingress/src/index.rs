@@ -68,14 +68,14 @@ impl Index {
         for route in checked.tcp.values() {
             let target = tcp::Target {
                 metrics: metrics(route.service),
-                backends: index.live(&route.backends, &make),
+                backends: index.live(&route.backends, make),
                 proxy_protocol: route.proxy_protocol,
                 tls: route.tls(),
             };
             index.tcp.insert(&route.door, target);
         }
         for ((host, prefix), route) in &checked.routes {
-            let backends = index.live(&route.backends, &make);
+            let backends = index.live(&route.backends, make);
             let rules = route.rules.as_ref().map(|spec| {
                 let place = ((*host).to_owned(), (*prefix).to_owned());
                 let same = old_rules.get(&place).filter(|rules| rules.are_of(spec));

@@ -1,6 +1,8 @@
 //! Counts of requests, and their text for Prometheus. Writing is a handful of relaxed atomic
 //! additions; nothing here decides anything.
 
+mod tcp;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -14,6 +16,9 @@ pub use skep_model::sample::LATENCY_BOUNDS_US;
 use skep_model::sample::{CLASSES, LATENCY_BUCKETS as BUCKETS};
 
 use crate::reply::Refusal;
+pub(crate) use tcp::Connected;
+use tcp::TcpCounters;
+pub use tcp::TcpSnapshot;
 
 /// The labels of [`ServiceSnapshot::requests`]: status classes, and requests that the client
 /// left before there was an answer.
@@ -30,17 +35,7 @@ pub(crate) struct ServiceMetrics {
     latency_sum_us: AtomicU64,
     request_bytes: AtomicU64,
     response_bytes: AtomicU64,
-    tcp: TcpCounters,
-}
-
-/// Of connections of TCP routes.
-#[derive(Debug, Default)]
-struct TcpCounters {
-    open: AtomicU64,
-    total: AtomicU64,
-    failed: AtomicU64,
-    received: AtomicU64,
-    sent: AtomicU64,
+    pub(crate) tcp: TcpCounters,
 }
 
 impl ServiceMetrics {
@@ -72,22 +67,6 @@ impl ServiceMetrics {
             .fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Bytes from clients of TCP routes.
-    pub(crate) fn add_tcp_received(&self, bytes: usize) {
-        let received = &self.tcp.received;
-        received.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    /// Bytes to them.
-    pub(crate) fn add_tcp_sent(&self, bytes: usize) {
-        self.tcp.sent.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    /// No backend has taken a connection.
-    pub(crate) fn refused_connection(&self) {
-        self.tcp.failed.fetch_add(1, Ordering::Relaxed);
-    }
-
     fn snapshot(&self) -> ServiceSnapshot {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         ServiceSnapshot {
@@ -98,13 +77,7 @@ impl ServiceMetrics {
             latency_sum_us: read(&self.latency_sum_us),
             request_bytes: read(&self.request_bytes),
             response_bytes: read(&self.response_bytes),
-            tcp: TcpSnapshot {
-                open: read(&self.tcp.open),
-                total: read(&self.tcp.total),
-                failed: read(&self.tcp.failed),
-                received_bytes: read(&self.tcp.received),
-                sent_bytes: read(&self.tcp.sent),
-            },
+            tcp: self.tcp.snapshot(),
         }
     }
 }
@@ -152,24 +125,6 @@ impl Drop for Meter {
         if !self.answered {
             self.service.requests[ABORTED].fetch_add(1, Ordering::Relaxed);
         }
-    }
-}
-
-/// Counts a connection of a TCP route as open until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Connected(Arc<ServiceMetrics>);
-
-impl Connected {
-    pub(crate) fn new(service: &Arc<ServiceMetrics>) -> Self {
-        service.tcp.open.fetch_add(1, Ordering::Relaxed);
-        service.tcp.total.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(service))
-    }
-}
-
-impl Drop for Connected {
-    fn drop(&mut self) {
-        self.0.tcp.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -296,20 +251,8 @@ pub struct ServiceSnapshot {
     pub tcp: TcpSnapshot,
 }
 
-/// The counters of a service's connections at one moment.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct TcpSnapshot {
-    /// Now.
-    pub open: u64,
-    /// Since the start, those that are open included.
-    pub total: u64,
-    /// That no backend has taken.
-    pub failed: u64,
-    /// Bytes from clients.
-    pub received_bytes: u64,
-    /// Bytes to clients.
-    pub sent_bytes: u64,
-}
+/// A number of a service.
+type Value = fn(&ServiceSnapshot) -> u64;
 
 impl Snapshot {
     /// Prometheus' text format.
@@ -371,8 +314,7 @@ impl Snapshot {
                 line(&mut text, "skep_ingress_requests_total", &labels, count);
             }
         }
-        type Value = fn(&ServiceSnapshot) -> u64;
-        let simple: [(&str, &str, &str, Value); 8] = [
+        let simple: [(&str, &str, &str, Value); 3] = [
             (
                 "skep_ingress_requests_in_flight",
                 "gauge",
@@ -391,38 +333,8 @@ impl Snapshot {
                 "Bytes of answers' bodies.",
                 |it| it.response_bytes,
             ),
-            (
-                "skep_ingress_tcp_connections",
-                "gauge",
-                "Open connections of TCP routes.",
-                |it| it.tcp.open,
-            ),
-            (
-                "skep_ingress_tcp_connections_total",
-                "counter",
-                "Connections of TCP routes.",
-                |it| it.tcp.total,
-            ),
-            (
-                "skep_ingress_tcp_failures_total",
-                "counter",
-                "Connections of TCP routes that no replica has taken.",
-                |it| it.tcp.failed,
-            ),
-            (
-                "skep_ingress_tcp_received_bytes_total",
-                "counter",
-                "Bytes from clients of TCP routes.",
-                |it| it.tcp.received_bytes,
-            ),
-            (
-                "skep_ingress_tcp_sent_bytes_total",
-                "counter",
-                "Bytes to clients of TCP routes.",
-                |it| it.tcp.sent_bytes,
-            ),
         ];
-        for (name, kind, help, value) in simple {
+        for (name, kind, help, value) in simple.into_iter().chain(tcp::FAMILIES) {
             family(&mut text, name, kind, help);
             for it in &self.services {
                 line(

@@ -11,4 +11,5 @@ mod smuggling;
 mod support;
 mod swap;
 mod tcp;
+mod tcp_names;
 mod tls;

@@ -113,7 +113,7 @@ async fn connect(shared: &Shared, call: &Call) -> Option<Ready> {
             false => shared.options.dial_timeout,
         };
         let Some(in_flight) = next.or_else(|| silent.take()) else {
-            choice.metrics.refused_connection();
+            choice.metrics.tcp.add_failed();
             return None;
         };
         let backend = in_flight.backend().backend;
@@ -251,7 +251,7 @@ impl<C> Counted<C> {
     fn sent(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(count)) = polled {
             self.moved.note();
-            self.metrics.add_tcp_sent(count);
+            self.metrics.tcp.add_sent(count);
         }
         polled
     }
@@ -266,7 +266,8 @@ impl<C: Client> AsyncRead for Counted<C> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
         self.moved.note();
-        self.metrics.add_tcp_received(buf.filled().len() - before);
+        let count = buf.filled().len() - before;
+        self.metrics.tcp.add_received(count);
         Poll::Ready(Ok(()))
     }
 }

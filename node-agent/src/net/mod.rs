@@ -15,13 +15,13 @@ mod mesh;
 mod polls;
 mod private;
 mod service;
+mod sockets;
 mod store;
 mod table;
 mod traefik;
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
-use std::os::fd::OwnedFd;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,6 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use skep_identity::grpc::{self, BoundUds, UdsError};
 use skep_identity::secret_file;
-use skep_ingress::listen_on_endpoints;
 pub use skep_ingress::trust::Proxies;
 use skep_proto::v1::net_server::NetServer;
 use tokio::net::TcpListener;
@@ -38,10 +37,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 pub use edge::Edge;
-use handover::Succession;
 use mesh::Mesh;
 use private::Private;
 use service::Service;
+use sockets::sockets;
 use store::Store;
 use table::Tables;
 
@@ -155,21 +154,6 @@ struct Prepared {
     certificates: Option<skep_proto::v1::CertificateList>,
 }
 
-/// Where it listens.
-struct Sockets {
-    apps: TcpListener,
-    admin: TcpListener,
-    agent: BoundUds,
-    mesh: StdListener,
-    endpoints: TcpListener,
-    named: TcpListener,
-    https: Option<TcpListener>,
-    /// Of TCP routes; a predecessor had them.
-    entries: Vec<StdListener>,
-    /// Handles of all but those, for a successor.
-    handles: Vec<OwnedFd>,
-}
-
 /// Runs the data plane until `shutdown`; then lets open requests end, for 10 s at most. Calls
 /// `ready` when every address is served, the last table already in use. A successor ends it too: then
 /// open requests have ten minutes.
@@ -196,12 +180,12 @@ pub async fn run(
     let predecessor = watch::Sender::new(succession.as_ref().map(|older| older.drained));
     let endpoints = address_of(
         TRAEFIK,
-        at_traefik(options.traefik_port),
+        sockets::at_traefik(options.traefik_port),
         &sockets.endpoints,
     )?;
     let named = address_of(
         TRAEFIK,
-        at_traefik(options.traefik_tcp_port),
+        sockets::at_traefik(options.traefik_tcp_port),
         &sockets.named,
     )?;
     let endpoint_ports = (endpoints.port(), named.port());
@@ -376,81 +360,6 @@ fn failed(what: &'static str, address: SocketAddr) -> impl Fn(io::Error) -> Erro
     }
 }
 
-/// Listens, or takes the listeners of the data plane that runs.
-async fn sockets(options: &Options) -> Result<(Sockets, Option<Succession>), Error> {
-    let apps_failed = failed("apps", options.ingress_addr);
-    let admin_failed = failed("the admin endpoint", options.admin_addr);
-    let mesh_failed = failed("other nodes", options.mesh_addr);
-    let (apps, admin, agent, given, succession) = if options.takeover {
-        let (given, succession) = handover::succeed(&options.socket).await?;
-        let agent = BoundUds::inherited(&options.socket, given.agent)?;
-        let rest = (given.mesh, given.endpoints, given.https);
-        let of_tcp = (given.named, given.entries);
-        (
-            given.apps,
-            given.admin,
-            agent,
-            (rest, of_tcp),
-            Some(succession),
-        )
-    } else {
-        // The agent's first: it keeps a second process from the same data.
-        let agent = bind(options.socket.clone()).await?;
-        let apps = listen("apps", options.ingress_addr).await?;
-        let admin = listen("the admin endpoint", options.admin_addr).await?;
-        let apps = apps.into_std().map_err(apps_failed)?;
-        let admin = admin.into_std().map_err(admin_failed)?;
-        let nothing = ((None, None, None), (None, Vec::new()));
-        (apps, admin, agent, nothing, None)
-    };
-    let ((given_mesh, given_endpoints, given_https), (given_named, entries)) = given;
-    let mesh = match given_mesh {
-        Some(mesh) => mesh,
-        None => StdListener::bind(options.mesh_addr).map_err(mesh_failed)?,
-    };
-    let endpoints = for_traefik(given_endpoints, options.traefik_port)?;
-    let named = for_traefik(given_named, options.traefik_tcp_port)?;
-    let traefik_failed = failed(TRAEFIK, at_traefik(options.traefik_port));
-    let https = edge::listen(&options.edge, given_https)?;
-    let mut handles = vec![
-        apps.try_clone().map_err(apps_failed)?.into(),
-        admin.try_clone().map_err(admin_failed)?.into(),
-        agent.duplicate().map_err(Error::Serve)?,
-        mesh.try_clone().map_err(mesh_failed)?.into(),
-        endpoints.try_clone().map_err(traefik_failed)?.into(),
-    ];
-    mesh.set_nonblocking(true).map_err(mesh_failed)?;
-    // Each has its place.
-    let sixth = https.as_ref().unwrap_or(&admin);
-    handles.push(sixth.try_clone().map_err(apps_failed)?.into());
-    handles.push(named.try_clone().map_err(traefik_failed)?.into());
-    let tokio_of = |listener: StdListener| {
-        listener.set_nonblocking(true)?;
-        TcpListener::from_std(listener)
-    };
-    let sockets = Sockets {
-        apps: tokio_of(apps).map_err(apps_failed)?,
-        admin: tokio_of(admin).map_err(admin_failed)?,
-        agent,
-        mesh,
-        endpoints: tokio_of(endpoints).map_err(traefik_failed)?,
-        named: tokio_of(named).map_err(traefik_failed)?,
-        entries,
-        https: https.map(tokio_of).transpose().map_err(apps_failed)?,
-        handles,
-    };
-    Ok((sockets, succession))
-}
-
-fn at_traefik(port: u16) -> SocketAddr {
-    (Ipv4Addr::LOCALHOST, port).into()
-}
-
-fn for_traefik(given: Option<StdListener>, port: u16) -> Result<StdListener, Error> {
-    let listener = given.map_or_else(|| listen_on_endpoints(port), Ok);
-    listener.map_err(failed(TRAEFIK, at_traefik(port)))
-}
-
 async fn bind(path: PathBuf) -> Result<BoundUds, Error> {
     Ok(tokio::task::spawn_blocking(move || grpc::bind_uds(&path)).await??)
 }
@@ -477,16 +386,6 @@ fn prepare(data_dir: PathBuf) -> Result<Prepared, Error> {
         own,
         certificates,
     })
-}
-
-async fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| Error::Listen {
-            what,
-            address,
-            source,
-        })
 }
 
 fn address_of(

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 const NAMED: &str = "db.tcp.test";
 const ENDED: &str = "mq.tcp.test";
+const WEB: &str = "www.wild.test";
 /// A table on its way, or Traefik's own pace.
 const FOLLOWS: Duration = Duration::from_secs(20);
 /// Any answer.
@@ -111,6 +112,7 @@ fn spec(entry: u16) -> Value {
         "tcp": [
             { "port": 8080, "entry": entry },
             { "port": 8080, "sni": NAMED },
+            { "port": 8080, "sni": "*.wild.test" },
             { "port": 8080, "sni": ENDED, "tls": "terminate" },
         ],
     })
@@ -145,6 +147,8 @@ async fn connections_come_by_port_and_by_name_and_outlive_their_release() {
             .ok()?;
         cluster.api.put_service(&name, spec(port.port())).await?;
         deployed(cluster, &name, "1").await?;
+        let web = json!({ "domains": [WEB] });
+        cluster.service("web", "http", web).await?;
         let listed = cluster.skep.run(&["tcp-ports"]).await?;
         listed.says(&[&port.port().to_string(), "production/db"])?;
         let made = rcgen::generate_simple_self_signed([ENDED.to_owned()])?;
@@ -167,6 +171,14 @@ async fn connections_come_by_port_and_by_name_and_outlive_their_release() {
         });
         let through = first.await.with_context(|| traefik.log())?;
         let terminated = wait::until_ok("the certificate", FOLLOWS, ended).await?;
+        // Below a wildcard of connections a host of HTTP stays what it is.
+        for (host, is_ours) in [("a.wild.test", true), (WEB, false)] {
+            let first = self::hello(host, &pem)?;
+            for at in [traefik.entrance, cluster.https] {
+                let talks = by_name(at, &first).await.is_ok();
+                assert_eq!(talks, is_ours, "{host} at {at}");
+            }
+        }
         let mut open = [
             by_port(port).await?,
             by_name(cluster.https, &hello).await?,
