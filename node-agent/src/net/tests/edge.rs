@@ -161,8 +161,8 @@ async fn an_entry_of_a_tcp_route_changes_hands_with_its_connections() {
         ..options(dir.path())
     })
     .await;
-    let _new = TcpStream::connect(entry).await.expect("never refused");
-    accept().await;
+    let new = TcpStream::connect(entry).await.expect("never refused");
+    drop((new, accept().await));
     // What was open before is of the first still, and holds it.
     open.write_all(b"hi").await.expect("sent");
     let mut word = [0; 2];
