@@ -134,6 +134,8 @@ pub(crate) enum Command {
     Certificates(commands::certificates::Command),
     /// Which hosts projects have, and what generated names end in
     Domains(commands::domains::Args),
+    /// Ports of the nodes that services may have for TCP connections
+    TcpPorts(commands::tcp_ports::Args),
     /// What workspaces and environments may have
     #[command(subcommand)]
     Quota(commands::quota::Command),

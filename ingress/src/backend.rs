@@ -103,6 +103,38 @@ impl LiveBackend {
     }
 }
 
+/// Enters the backend with fewer requests of two random ones. Passes over those in `tried` always, and over
+/// failing ones while there is another. `random` is any 64 bits.
+pub(crate) fn enter(
+    backends: &[Arc<LiveBackend>],
+    random: u64,
+    tried: &[Arc<LiveBackend>],
+) -> Option<InFlight> {
+    let fresh =
+        |backend: &&Arc<LiveBackend>| !tried.iter().any(|known| Arc::ptr_eq(known, backend));
+    let usable = |backend: &&Arc<LiveBackend>| fresh(backend) && !backend.is_failing();
+    let count = backends.len();
+    let pair = match count {
+        0 => return None,
+        1 => [0, 0],
+        _ => {
+            let first = (random >> 32) as usize % count;
+            // A step of at least one: never the same backend twice.
+            let step = 1 + (random as u32) as usize % (count - 1);
+            [first, (first + step) % count]
+        }
+    };
+    let best_of_two = pair
+        .map(|place| &backends[place])
+        .into_iter()
+        .filter(usable)
+        .min_by_key(|backend| backend.load());
+    best_of_two
+        .or_else(|| backends.iter().find(usable))
+        .or_else(|| backends.iter().find(fresh))
+        .map(LiveBackend::enter)
+}
+
 /// A request on a backend. Counted until it is dropped, so it lives as long as the answer's body
 /// or the upgraded connection.
 #[derive(Debug)]

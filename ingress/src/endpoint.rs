@@ -72,6 +72,8 @@ pub struct Addresses {
     pub backends: HashMap<Backend, SocketAddr>,
     /// Of routes that sleep, by host and path prefix (without a trailing `/`).
     pub asleep: HashMap<(String, String), SocketAddr>,
+    /// Of routes of connections by name, by host.
+    pub named: HashMap<String, SocketAddr>,
 }
 
 /// Which address is whose. The same after a restart, but for two that want the same one: then the
@@ -225,9 +227,14 @@ fn free(key: &Key, taken: &HashMap<Ipv4Addr, Arc<Endpoint>>) -> Ipv4Addr {
             bytes.fold(0, |hash, byte| mix(hash ^ u64::from(byte)))
         }
     };
+    free_address(bits, |it| taken.contains_key(it))
+}
+
+/// The first address from the one that `bits` give on that nobody has.
+pub(crate) fn free_address(bits: u64, is_taken: impl Fn(&Ipv4Addr) -> bool) -> Ipv4Addr {
     let start = (bits >> 32) as u32;
     // Neither the first nor the last of a block of 256: some tools take them for networks.
-    let usable = |it: &Ipv4Addr| !matches!(it.octets()[3], 0 | 255) && !taken.contains_key(it);
+    let usable = |it: &Ipv4Addr| !matches!(it.octets()[3], 0 | 255) && !is_taken(it);
     (0..COUNT)
         .map(|step| Ipv4Addr::from(FIRST + start.wrapping_add(step) % COUNT))
         .find(usable)

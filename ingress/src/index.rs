@@ -5,14 +5,16 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use skep_model::id::ServiceId;
 use skep_model::routing::RouteSpec;
 
-use crate::backend::{InFlight, LiveBackend};
+use crate::backend::{InFlight, LiveBackend, enter};
 use crate::endpoint::At;
 use crate::metrics::ServiceMetrics;
 use crate::rules::Rules;
 use crate::sticky;
 use crate::table::{Backend, Checked, Route};
+use crate::tcp::{self, TcpIndex};
 
 /// The routes of one table.
 #[derive(Debug, Default)]
@@ -23,6 +25,8 @@ pub(crate) struct Index {
     pub(crate) backends: HashMap<Backend, Arc<LiveBackend>>,
     /// Of the routes that have any.
     pub(crate) rules: RulesByPlace,
+    /// The routes of connections.
+    pub(crate) tcp: TcpIndex,
 }
 
 type Backends = HashMap<Backend, Arc<LiveBackend>>;
@@ -60,20 +64,21 @@ impl Index {
         checked: &Checked<'_>,
         (old, old_rules): (&Backends, &RulesByPlace),
         make: impl Fn(Backend) -> Arc<LiveBackend>,
-        mut metrics: impl FnMut(&Route) -> Arc<ServiceMetrics>,
+        mut metrics: impl FnMut(ServiceId) -> Arc<ServiceMetrics>,
     ) -> Self {
         let mut index = Self::default();
+        let make = |backend| old.get(&backend).cloned().unwrap_or_else(|| make(backend));
+        for route in checked.tcp.values() {
+            let target = tcp::Target {
+                metrics: metrics(route.service),
+                backends: index.live(&route.backends, make),
+                proxy_protocol: route.proxy_protocol,
+                tls: route.tls(),
+            };
+            index.tcp.insert(&route.door, target);
+        }
         for ((host, prefix), route) in &checked.routes {
-            let mut backends: Vec<Arc<LiveBackend>> = Vec::with_capacity(route.backends.len());
-            for backend in &route.backends {
-                let live = index
-                    .backends
-                    .entry(*backend)
-                    .or_insert_with(|| old.get(backend).cloned().unwrap_or_else(|| make(*backend)));
-                if !backends.iter().any(|known| Arc::ptr_eq(known, live)) {
-                    backends.push(Arc::clone(live));
-                }
-            }
+            let backends = index.live(&route.backends, make);
             let rules = route.rules.as_ref().map(|spec| {
                 let place = ((*host).to_owned(), (*prefix).to_owned());
                 let same = old_rules.get(&place).filter(|rules| rules.are_of(spec));
@@ -89,7 +94,7 @@ impl Index {
                 cookie,
                 compress: is(|rules| rules.compress),
                 name: route.name.as_str().into(),
-                metrics: metrics(route),
+                metrics: metrics(route.service),
                 backends,
                 sleeps: route.sleeps,
             };
@@ -107,6 +112,28 @@ impl Index {
             entries.sort_by_key(|entry| std::cmp::Reverse((entry.priority, entry.prefix.len())));
         }
         index
+    }
+
+    /// Backends of a route, each once.
+    fn live(
+        &mut self,
+        of_route: &[Backend],
+        make: impl Fn(Backend) -> Arc<LiveBackend>,
+    ) -> Vec<Arc<LiveBackend>> {
+        let mut backends: Vec<Arc<LiveBackend>> = Vec::with_capacity(of_route.len());
+        for backend in of_route {
+            let live = self.backends.entry(*backend);
+            let live = live.or_insert_with(|| make(*backend));
+            if !backends.iter().any(|known| Arc::ptr_eq(known, live)) {
+                backends.push(Arc::clone(live));
+            }
+        }
+        backends
+    }
+
+    /// Whether this very name, and no wildcard, has routes of requests.
+    pub(crate) fn has_host(&self, host: &str) -> bool {
+        self.exact.contains_key(host)
     }
 
     /// The route that was given for exactly this host and prefix.
@@ -177,32 +204,9 @@ impl Target {
         self.backends.iter().find(is_it).map(LiveBackend::enter)
     }
 
-    /// Enters the backend with fewer requests of two random ones. Passes over those in `tried`
-    /// always, and over failing ones while there is another. `random` is any 64 bits.
+    /// Enters one of its backends: see [`enter`].
     pub(crate) fn enter(&self, random: u64, tried: &[Arc<LiveBackend>]) -> Option<InFlight> {
-        let fresh =
-            |backend: &&Arc<LiveBackend>| !tried.iter().any(|known| Arc::ptr_eq(known, backend));
-        let usable = |backend: &&Arc<LiveBackend>| fresh(backend) && !backend.is_failing();
-        let count = self.backends.len();
-        let pair = match count {
-            0 => return None,
-            1 => [0, 0],
-            _ => {
-                let first = (random >> 32) as usize % count;
-                // A step of at least one: never the same backend twice.
-                let step = 1 + (random as u32) as usize % (count - 1);
-                [first, (first + step) % count]
-            }
-        };
-        let best_of_two = pair
-            .map(|place| &self.backends[place])
-            .into_iter()
-            .filter(usable)
-            .min_by_key(|backend| backend.load());
-        best_of_two
-            .or_else(|| self.backends.iter().find(usable))
-            .or_else(|| self.backends.iter().find(fresh))
-            .map(LiveBackend::enter)
+        enter(&self.backends, random, tried)
     }
 }
 
@@ -211,7 +215,7 @@ mod tests {
     use super::*;
     use crate::drain::Drains;
     use crate::table::{Place, Table};
-    use skep_model::id::{AllocationId, ServiceId};
+    use skep_model::id::AllocationId;
     use std::time::Duration;
 
     fn backend(number: u16) -> Backend {
@@ -235,8 +239,8 @@ mod tests {
                 backends: ports.iter().copied().map(backend).collect(),
             });
         let table = Table {
-            revision: 1,
             routes: routes.collect(),
+            ..Table::default()
         };
         let drains = Drains::new();
         let make = |backend| LiveBackend::new(backend, 1, Arc::clone(&drains));
@@ -244,7 +248,7 @@ mod tests {
             &table.check(),
             (&HashMap::new(), &HashMap::new()),
             make,
-            |route| Arc::new(ServiceMetrics::new(route.service)),
+            |service| Arc::new(ServiceMetrics::new(service)),
         )
     }
 

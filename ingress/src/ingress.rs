@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::Request;
 use parking_lot::{Mutex, RwLock};
 use skep_model::certificate::Challenge;
+use skep_model::tcp::TlsMode;
 use tokio::sync::{Semaphore, watch};
 
 use crate::access::AccessLog;
@@ -28,6 +29,7 @@ use crate::request_id::RequestIds;
 use crate::rules::{Rules, Sought};
 use crate::sticky::Sticky;
 use crate::table::Table;
+use crate::tcp::{self, At, Entries, Names};
 
 /// The embedded ingress. Cheap to clone: all clones are one.
 #[derive(Debug, Clone)]
@@ -48,6 +50,9 @@ pub(crate) struct Shared {
     drains: Arc<Drains>,
     choices: AtomicU64,
     pub(crate) endpoints: Endpoints,
+    /// Routes of connections by name, for a proxy on this machine.
+    pub(crate) names: Names,
+    pub(crate) entries: Entries,
     /// Places for requests that wait for a service that sleeps.
     waiting: Semaphore,
     /// How many have begun to wait so far.
@@ -89,6 +94,8 @@ impl Ingress {
             drains: Drains::new(),
             choices: AtomicU64::new(0),
             endpoints: Endpoints::default(),
+            names: Names::default(),
+            entries: Entries::default(),
             certificates: Arc::default(),
             challenges: Arc::default(),
             request_ids: RequestIds::new(),
@@ -119,9 +126,10 @@ impl Ingress {
         };
         let seats = shared.crew.seats();
         let make = |backend| LiveBackend::new(backend, seats, Arc::clone(&shared.drains));
-        let index = Index::build(&checked, (&old, &old_rules), make, |route| {
-            shared.registry.service(route.service)
+        let index = Index::build(&checked, (&old, &old_rules), make, |service| {
+            shared.registry.service(service)
         });
+        let entries = index.tcp.entries();
         let removed: Vec<Arc<LiveBackend>> = old
             .into_iter()
             .filter(|(backend, _)| !index.backends.contains_key(backend))
@@ -130,15 +138,19 @@ impl Ingress {
         let replaced = std::mem::replace(&mut *shared.index.write(), index);
         shared.drains.published(table.revision, &removed);
         drop(replaced);
+        shared.entries.want(entries);
         shared.registry.forget_unused();
     }
 
-    /// Addresses of this machine at `port` for the table in use, as [`Ingress::serve_endpoints`] serves
-    /// them. The same for the same table, also after a restart; what a newer table no longer has keeps its
+    /// Addresses of this machine for the table in use, at `port` as [`Ingress::serve_endpoints`] serves them, and
+    /// for connections at `tcp_port` as [`Ingress::serve_tcp_endpoints`] does. The same for the same table, also after a restart; what a newer table no longer has keeps its
     /// own for a minute, for whoever still uses the older one.
-    pub fn addresses(&self, port: u16) -> Addresses {
+    pub fn addresses(&self, port: u16, tcp_port: u16) -> Addresses {
         let index = self.shared.index.read();
-        self.shared.endpoints.name(&index, port)
+        Addresses {
+            named: self.shared.names.name(&index.tcp.names(), tcp_port),
+            ..self.shared.endpoints.name(&index, port)
+        }
     }
 
     /// Shows these certificates of the operator's, and those of the cluster, and no others from now on:
@@ -271,6 +283,24 @@ impl Shared {
         }
     }
 
+    /// Whether some connection may be led by the name in its handshake.
+    pub(crate) fn has_names(&self) -> bool {
+        self.index.read().tcp.has_names()
+    }
+
+    /// The route of connections that a name in a handshake leads to, and who speaks TLS on it.
+    pub(crate) fn named(&self, host: &str) -> Option<(At, TlsMode)> {
+        let index = self.index.read();
+        index.tcp.named(host, || index.has_host(host))
+    }
+
+    /// Enters a backend for a connection, in one step with regard to `publish`. None: the route is gone.
+    pub(crate) fn choose_tcp(&self, at: &At, tried: &[Arc<LiveBackend>]) -> Option<tcp::Choice> {
+        let random = mix(self.choices.fetch_add(1, Ordering::Relaxed));
+        let index = self.index.read();
+        Some(index.tcp.at(at)?.choose(random, tried))
+    }
+
     /// A backend of a service that had none, as soon as a table brings one. The route may be gone
     /// by then, or no longer sleep; or too many wait already.
     pub(crate) async fn awake<B>(
@@ -358,6 +388,7 @@ mod tests {
         Table {
             revision,
             routes: vec![route],
+            ..Table::default()
         }
     }
 

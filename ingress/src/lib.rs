@@ -7,6 +7,7 @@
 
 pub mod access;
 mod acme;
+mod arrival;
 mod asker;
 mod backend;
 mod body;
@@ -36,6 +37,7 @@ mod rules;
 mod server;
 mod sticky;
 pub mod table;
+mod tcp;
 mod tls;
 pub mod traefik;
 pub mod trust;
@@ -49,7 +51,7 @@ pub use ingress::Ingress;
 pub use options::Options;
 pub use reach::{Far, Reach, Reached, Reaching, Stream};
 pub use server::Closed;
-pub use table::{Backend, Place, Route, Table};
+pub use table::{Backend, Place, Route, Table, TcpRoute};
 pub use tls::TlsError;
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Counts of requests, and their text for Prometheus. Writing is a handful of relaxed atomic
 //! additions; nothing here decides anything.
 
+mod tcp;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -14,6 +16,9 @@ pub use skep_model::sample::LATENCY_BOUNDS_US;
 use skep_model::sample::{CLASSES, LATENCY_BUCKETS as BUCKETS};
 
 use crate::reply::Refusal;
+pub(crate) use tcp::Connected;
+use tcp::TcpCounters;
+pub use tcp::TcpSnapshot;
 
 /// The labels of [`ServiceSnapshot::requests`]: status classes, and requests that the client
 /// left before there was an answer.
@@ -30,6 +35,7 @@ pub(crate) struct ServiceMetrics {
     latency_sum_us: AtomicU64,
     request_bytes: AtomicU64,
     response_bytes: AtomicU64,
+    pub(crate) tcp: TcpCounters,
 }
 
 impl ServiceMetrics {
@@ -42,6 +48,7 @@ impl ServiceMetrics {
             latency_sum_us: AtomicU64::new(0),
             request_bytes: AtomicU64::new(0),
             response_bytes: AtomicU64::new(0),
+            tcp: TcpCounters::default(),
         }
     }
 
@@ -70,6 +77,7 @@ impl ServiceMetrics {
             latency_sum_us: read(&self.latency_sum_us),
             request_bytes: read(&self.request_bytes),
             response_bytes: read(&self.response_bytes),
+            tcp: self.tcp.snapshot(),
         }
     }
 }
@@ -239,7 +247,12 @@ pub struct ServiceSnapshot {
     pub request_bytes: u64,
     /// Bytes of answers' bodies.
     pub response_bytes: u64,
+    /// Connections of TCP routes.
+    pub tcp: TcpSnapshot,
 }
+
+/// A number of a service.
+type Value = fn(&ServiceSnapshot) -> u64;
 
 impl Snapshot {
     /// Prometheus' text format.
@@ -301,7 +314,6 @@ impl Snapshot {
                 line(&mut text, "skep_ingress_requests_total", &labels, count);
             }
         }
-        type Value = fn(&ServiceSnapshot) -> u64;
         let simple: [(&str, &str, &str, Value); 3] = [
             (
                 "skep_ingress_requests_in_flight",
@@ -322,7 +334,7 @@ impl Snapshot {
                 |it| it.response_bytes,
             ),
         ];
-        for (name, kind, help, value) in simple {
+        for (name, kind, help, value) in simple.into_iter().chain(tcp::FAMILIES) {
             family(&mut text, name, kind, help);
             for it in &self.services {
                 line(

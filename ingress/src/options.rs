@@ -50,6 +50,9 @@ pub struct Options {
     pub max_concurrent_streams: u32,
     /// Connections kept idle for each backend.
     pub max_idle_per_backend: usize,
+    /// How long a connection of a TCP route may be silent in both directions: longer than the pauses of
+    /// pools of connections, and short enough that forgotten ones do not pile up.
+    pub tcp_idle_timeout: Duration,
     /// How long a client may take for its TLS handshake, and a load balancer for its header of the PROXY
     /// protocol.
     pub handshake_timeout: Duration,
@@ -87,6 +90,7 @@ impl Default for Options {
             max_connections: 8192,
             max_concurrent_streams: 128,
             max_idle_per_backend: 64,
+            tcp_idle_timeout: Duration::from_secs(3_600),
             handshake_timeout: Duration::from_secs(10),
             max_handshakes: 512,
             trusted_proxies: Trusted::default(),

@@ -2,7 +2,6 @@
 //! request means is [`crate::edge`]'s and [`crate::proxy`]'s.
 
 use std::convert::Infallible;
-use std::io;
 use std::net::{SocketAddr, TcpStream as StdStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +12,14 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use socket2::{SockRef, TcpKeepalive};
+use skep_model::tcp::TlsMode;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::arrival::{PROBE_AFTER, PROBE_EVERY, arrived, introduce, pause_after, tune};
 use crate::connection::{Activity, Verdict, Watched};
 use crate::crew;
 use crate::edge::{self, Client};
@@ -27,24 +27,15 @@ use crate::endpoint::{self, Endpoint};
 use crate::ingress::{Ingress, Shared};
 use crate::options::Options;
 use crate::origin::{Peer, Scheme};
-use crate::proxy_protocol;
+use crate::tcp::{self, Call};
 use crate::tls::{self, Tls, TlsError};
-use crate::trust::Trust;
 use crate::tunnel::Tunnels;
 
 /// How often idle connections to backends are looked through.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
-/// The pause after the kernel could not give a connection (no file descriptors left): nothing
-/// tells when it can again.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// After a handover a connection without a request may have one on its way for so long: whoever uses
 /// it later than that has to expect its end, as ever.
 const LAST_CALL: Duration = Duration::from_secs(10);
-/// A silent peer is asked after this time whether it is still there, and again at this
-/// distance; the kernel gives up after `PROBES`.
-const PROBE_AFTER: Duration = Duration::from_secs(60);
-const PROBE_EVERY: Duration = Duration::from_secs(15);
-const PROBES: u32 = 4;
 /// How long the node's own proxy may keep a connection without a request: longer than it does (Traefik:
 /// 90 s), so that it never sends one that crosses our closing.
 const ENDPOINT_IDLE: Duration = Duration::from_secs(300);
@@ -166,22 +157,31 @@ impl Ingress {
             }
         }
         drop(listener);
-        let drain_timeout = shared.options.drain_timeout;
-        if shutdown.is_cancelled() {
-            return drain(connections, tunnels, drain_timeout).await;
-        }
-        let deadline = async {
-            tokio::select! {
-                () = sleep(limit) => {}
-                () = async { shutdown.cancelled().await; sleep(drain_timeout).await } => {}
-            }
-        };
-        drain_until(connections, tunnels, deadline).await
+        let limits = (limit, shared.options.drain_timeout);
+        drain_from((connections, tunnels), &shutdown, limits).await
     }
 }
 
-async fn drain(connections: JoinSet<()>, tunnels: Tunnels, limit: Duration) -> Closed {
-    drain_until(connections, tunnels, sleep(limit)).await
+/// Waits for the end of what is open: so long after a handover, and no longer than this after `shutdown`.
+pub(crate) async fn drain_from(
+    (connections, tunnels): (JoinSet<()>, Tunnels),
+    shutdown: &CancellationToken,
+    (limit, drain_timeout): (Duration, Duration),
+) -> Closed {
+    let ended = async {
+        shutdown.cancelled().await;
+        sleep(drain_timeout).await;
+    };
+    if shutdown.is_cancelled() {
+        return drain_until(connections, tunnels, ended).await;
+    }
+    let deadline = async {
+        tokio::select! {
+            () = sleep(limit) => {}
+            () = ended => {}
+        }
+    };
+    drain_until(connections, tunnels, deadline).await
 }
 
 async fn drain_until(
@@ -204,37 +204,6 @@ async fn drain_until(
     tunnels.cut.cancel();
     tunnels.tracker.wait().await;
     Closed { cut }
-}
-
-async fn pause_after(error: &io::Error) {
-    let of_one_connection = matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
-    );
-    if !of_one_connection {
-        tracing::warn!(%error, "cannot accept connections");
-        sleep(ACCEPT_PAUSE).await;
-    }
-}
-
-/// A connection on the thread that serves it.
-fn arrived(stream: StdStream) -> Option<TcpStream> {
-    let stream = TcpStream::from_std(stream);
-    stream
-        .inspect_err(|error| tracing::warn!(%error, "a connection cannot be served"))
-        .ok()
-}
-
-/// Failures mean that the peer has gone already: the first read will tell.
-fn tune(stream: &TcpStream) {
-    let _ = stream.set_nodelay(true);
-    let probes = TcpKeepalive::new()
-        .with_time(PROBE_AFTER)
-        .with_interval(PROBE_EVERY)
-        .with_retries(PROBES);
-    let _ = SockRef::from(stream).set_tcp_keepalive(&probes);
 }
 
 fn http_builder(options: &Options) -> auto::Builder<TokioExecutor> {
@@ -320,6 +289,9 @@ impl Connection {
         if !self.introduce(&mut stream).await {
             return;
         }
+        let Some(stream) = self.pass_named(stream, &tls).await else {
+            return;
+        };
         match tls.accept(stream).await {
             Ok(stream) if tls::is_proof(&stream) => {}
             Ok(stream) => self.run(stream, builder, Scheme::Https).await,
@@ -330,28 +302,52 @@ impl Connection {
         }
     }
 
-    /// Learns from a load balancer whose connection this is, where they say so. False: it did not say, or
-    /// not in time.
+    /// Serves a connection that its handshake's name leads to a service as it is, to its end. Any other comes
+    /// back as it came; none: it is over.
+    async fn pass_named(&self, stream: TcpStream, tls: &Tls) -> Option<TcpStream> {
+        if !self.shared.has_names() {
+            return Some(stream);
+        }
+        let hello = match tls.peek(&stream).await {
+            Ok(hello) => hello,
+            Err(error) => {
+                self.shared.registry.failed_arrival();
+                tracing::debug!(peer = %self.peer, %error, "a TLS handshake did not begin");
+                return None;
+            }
+        };
+        let found = hello.and_then(|hello| Some((self.shared.named(&hello.name)?, hello)));
+        let Some(((at, mode), hello)) = found else {
+            return Some(stream);
+        };
+        let call = Call {
+            at,
+            client: self.peer,
+            dialed: stream.local_addr().ok()?,
+        };
+        match mode {
+            TlsMode::Passthrough => tcp::carry(&self.shared, &call, stream).await,
+            // The authority is answered in the handshake.
+            TlsMode::Terminate if hello.is_proof => return Some(stream),
+            TlsMode::Terminate => match tls.accept_any(stream).await {
+                Ok(stream) => tcp::carry(&self.shared, &call, stream).await,
+                Err(error) => {
+                    self.shared.registry.failed_arrival();
+                    tracing::debug!(peer = %self.peer, %error, "a TLS handshake failed");
+                }
+            },
+        }
+        None
+    }
+
+    /// Learns whose connection this is. False: nobody said.
     async fn introduce(&mut self, stream: &mut TcpStream) -> bool {
-        let options = &self.shared.options;
-        let from_proxy = || options.trusted_proxies.of(self.peer.ip()) != Trust::Client;
-        if self.endpoint.is_some() || !options.proxy_protocol || !from_proxy() {
+        if self.endpoint.is_some() {
             return true;
         }
-        match timeout(options.handshake_timeout, proxy_protocol::read(stream)).await {
-            Ok(Ok(source)) => {
-                self.peer = source.unwrap_or(self.peer);
-                return true;
-            }
-            Ok(Err(error)) => {
-                tracing::debug!(peer = %self.peer, %error, "a load balancer did not say whose connection this is");
-            }
-            Err(_) => {
-                tracing::debug!(peer = %self.peer, "a load balancer did not say in time whose connection this is");
-            }
-        }
-        self.shared.registry.failed_arrival();
-        false
+        let told = introduce(&self.shared, self.peer, stream).await;
+        self.peer = told.unwrap_or(self.peer);
+        told.is_some()
     }
 
     async fn run<I>(self, stream: I, builder: Arc<auto::Builder<TokioExecutor>>, scheme: Scheme)

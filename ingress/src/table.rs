@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use skep_model::id::{AllocationId, NodeId, ServiceId};
 use skep_model::routing::{self, RouteSpec};
+use skep_model::tcp::{Door, TlsMode};
 
 /// The longest host name that DNS allows, in bytes.
 const MAX_HOST_BYTES: usize = 253;
@@ -26,6 +27,33 @@ pub struct Table {
     pub revision: u64,
     /// The routes, in any order.
     pub routes: Vec<Route>,
+    /// Those of connections, in any order.
+    pub tcp: Vec<TcpRoute>,
+}
+
+/// A way in for connections that leads to a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TcpRoute {
+    /// Where they come in.
+    pub door: Door,
+    /// A header of the PROXY protocol leads each in.
+    pub proxy_protocol: bool,
+    /// Who answers, for metrics.
+    pub service: ServiceId,
+    /// Stable over deployments: names the router in Traefik.
+    pub name: String,
+    /// Where they may go. Empty: they are closed.
+    pub backends: Vec<Backend>,
+}
+
+impl TcpRoute {
+    /// Who speaks TLS.
+    pub(crate) fn tls(&self) -> TlsMode {
+        match self.door {
+            Door::Sni { tls, .. } => tls,
+            Door::Entry(_) => TlsMode::Passthrough,
+        }
+    }
 }
 
 /// A host and path that lead to a service.
@@ -107,6 +135,9 @@ pub enum Fault {
     /// What is to be done to requests cannot be done.
     #[error("what is said of it is not accepted")]
     Rules,
+    /// The host has routes of both kinds.
+    #[error("the host has routes of HTTP, too")]
+    Both,
     /// The same host and path belong to another route.
     #[error("another route has the same host and path")]
     Duplicate,
@@ -130,6 +161,8 @@ pub struct LeftOut {
 pub struct Checked<'a> {
     /// Keyed by host and prefix without its trailing `/`: the prefix of everything is empty.
     pub routes: BTreeMap<(&'a str, &'a str), &'a Route>,
+    /// Routes of connections, by where they come in: a host once, whoever speaks TLS.
+    pub tcp: BTreeMap<(Option<&'a str>, u16), &'a TcpRoute>,
     /// What cannot be served.
     pub left_out: Vec<LeftOut>,
 }
@@ -145,6 +178,9 @@ impl Table {
                 Some(fault) => checked.leave_out(route, fault),
                 None => checked.add(route),
             }
+        }
+        for route in &self.tcp {
+            checked.add_tcp(route);
         }
         checked
     }
@@ -168,6 +204,44 @@ impl<'a> Checked<'a> {
             }
         };
         self.leave_out(loser, Fault::Duplicate);
+    }
+
+    /// Of two for one place the one with the smaller name stays; a host of requests is not one of connections.
+    fn add_tcp(&mut self, route: &'a TcpRoute) {
+        let (key, shown) = match &route.door {
+            Door::Sni { host, .. } => ((Some(&**host), 0), host.clone()),
+            Door::Entry(port) => ((None, *port), format!("port {port}")),
+        };
+        let mut leave_out = |route: &TcpRoute, fault| {
+            self.left_out.push(LeftOut {
+                name: route.name.clone(),
+                host: shown.clone(),
+                path_prefix: String::new(),
+                fault,
+            });
+        };
+        if let (Some(host), _) = key {
+            if !is_host_name(host.strip_prefix("*.").unwrap_or(host)) {
+                return leave_out(route, Fault::Host);
+            }
+            let mut of_host = self.routes.range((host, "")..);
+            if of_host.next().is_some_and(|((first, _), _)| *first == host) {
+                return leave_out(route, Fault::Both);
+            }
+        }
+        let rank = |it: &'a TcpRoute| {
+            let said = (&it.door, it.proxy_protocol);
+            (&*it.name, it.service, &*it.backends, said)
+        };
+        match self.tcp.get(&key).copied() {
+            Some(first) if rank(first) <= rank(route) => leave_out(route, Fault::Duplicate),
+            other => {
+                if let Some(first) = other {
+                    leave_out(first, Fault::Duplicate);
+                }
+                self.tcp.insert(key, route);
+            }
+        }
     }
 
     fn leave_out(&mut self, route: &Route, fault: Fault) {
@@ -242,8 +316,8 @@ mod tests {
 
     fn faults(routes: Vec<Route>) -> Vec<(String, Fault)> {
         let table = Table {
-            revision: 1,
             routes,
+            ..Table::default()
         };
         table
             .check()
@@ -337,6 +411,7 @@ mod tests {
             let table = Table {
                 revision: 1,
                 routes: routes.to_vec(),
+                ..Table::default()
             };
             let kept = table.check().routes[&("*.b", "")].clone();
             assert!(kept.backends.is_empty());

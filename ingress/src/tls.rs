@@ -19,6 +19,7 @@ use tokio_rustls::server::TlsStream;
 use crate::acme::{self, Challenges};
 use crate::certificates::{Certificates, Resolver, provider};
 use crate::options::Options;
+use crate::tcp::{self, Hello};
 
 /// A listener cannot speak TLS.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,8 @@ pub struct TlsError(#[from] rustls::Error);
 /// What the connections of a listener have in common.
 pub(crate) struct Tls {
     acceptor: TlsAcceptor,
+    /// For what is not HTTP: no protocol is agreed upon in the handshake.
+    any: TlsAcceptor,
     handshakes: Handshakes,
     limit: Duration,
 }
@@ -51,8 +54,11 @@ impl Tls {
         // Sessions live with clients, sealed by keys that change every six hours: nothing grows here.
         config.ticketer = Ticketer::new()?;
         config.session_storage = Arc::new(NoServerSessionStorage {});
+        let mut any = config.clone();
+        any.alpn_protocols = Vec::new();
         Ok(Self {
             acceptor: TlsAcceptor::from(Arc::new(config)),
+            any: TlsAcceptor::from(Arc::new(any)),
             handshakes: Handshakes::new(options.max_handshakes),
             limit: options.handshake_timeout,
         })
@@ -60,11 +66,25 @@ impl Tls {
 
     /// The handshake with a client, in time.
     pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        self.in_time(self.acceptor.accept(stream)).await
+    }
+
+    /// The same, whatever is spoken inside.
+    pub(crate) async fn accept_any(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        self.in_time(self.any.accept(stream)).await
+    }
+
+    /// What the client asks for, in time; its handshake is still to come.
+    pub(crate) async fn peek(&self, stream: &TcpStream) -> io::Result<Option<Hello>> {
+        self.in_time(tcp::peek(stream)).await
+    }
+
+    async fn in_time<T>(&self, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         let (_place, pushed_out) = self.handshakes.enter();
         tokio::select! {
             biased;
-            shaken = timeout(self.limit, self.acceptor.accept(stream)) => {
-                shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            done = timeout(self.limit, step) => {
+                done.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             }
             _ = pushed_out => Err(io::Error::other("too many handshakes are under way, and this one takes longest")),
         }

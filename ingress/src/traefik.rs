@@ -7,6 +7,7 @@
 //! Traefik's API shows that router, the table is in use.
 
 mod middleware;
+mod tcp;
 mod tls;
 
 use std::borrow::Cow;
@@ -92,6 +93,8 @@ pub fn revision_router(revision: u64) -> String {
 #[derive(Serialize)]
 struct Document<'a> {
     http: Http<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tcp: Option<tcp::Tcp<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<Tls<'a>>,
 }
@@ -315,7 +318,8 @@ pub fn render(table: &Table, addresses: &Addresses, options: &Options) -> Render
     };
     let mut body = Vec::with_capacity(count * BYTES_OF_A_ROUTE);
     let tls = tls::of(&options.certificates);
-    let document = Document { http, tls };
+    let tcp = tcp::of(&checked, addresses, entry_points);
+    let document = Document { http, tcp, tls };
     serde_json::to_writer(&mut body, &document).expect("maps with string keys are JSON");
     Rendered {
         body,

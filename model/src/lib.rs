@@ -35,6 +35,7 @@ pub mod settings;
 pub mod shell;
 pub mod spec;
 pub mod storage;
+pub mod tcp;
 pub mod tenancy;
 pub mod variable;
 pub mod volume;

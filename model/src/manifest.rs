@@ -19,6 +19,7 @@ use crate::routing::labels;
 use crate::run::{Mode, Overlap};
 use crate::spec::{Builder, Pull, ServiceSpec, ServiceType};
 use crate::storage::{HostPath, SecretFile};
+use crate::tcp::TcpSpec;
 use crate::{name, variable};
 
 pub use autoscale::{AutoscaleTable, SizingTable};
@@ -61,6 +62,8 @@ pub struct Manifest {
     pub routes: Option<Vec<RouteTable>>,
     /// Labels as people have written them for Traefik, read as routes before those.
     pub labels: BTreeMap<String, String>,
+    /// How connections of any protocol come in: replaces all that were said.
+    pub tcp: Option<Vec<TcpSpec>>,
     /// Time between SIGTERM and SIGKILL: `"10s"`.
     #[serde(with = "humantime_serde")]
     pub stop_grace: Option<Duration>,
@@ -278,6 +281,7 @@ impl Manifest {
             let said = self.routes.iter().flatten().map(RouteTable::read);
             spec.routes = labelled.routes.into_iter().chain(said).collect();
         }
+        set(&mut spec.tcp, self.tcp.clone());
         set(&mut spec.stop_grace_ms, self.stop_grace.map(millis));
         if let Some(text) = &self.resources.cpu {
             spec.resources.cpu_millis = parse_cpu("resources.cpu", text)?;

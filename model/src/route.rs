@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::id::{AllocationId, NodeId, ServiceId};
 use crate::network;
 use crate::routing::RouteSpec;
+use crate::tcp::Door;
 
 /// Every route of the cluster at one index.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -14,6 +15,8 @@ pub struct RouteTable {
     pub revision: u64,
     /// Sorted by host and path.
     pub routes: Vec<Route>,
+    /// Of connections, sorted by where they come in.
+    pub tcp: Vec<TcpRoute>,
     /// Where the data planes of the nodes that have a backend are reached by those of other nodes, by
     /// node; one that is missing is not reached.
     pub peers: Vec<RoutePeer>,
@@ -49,6 +52,21 @@ pub struct Route {
     /// What is done to requests on their way, where its service says that; its host and path are those
     /// above.
     pub rules: Option<Arc<RouteSpec>>,
+}
+
+/// Connections -> service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TcpRoute {
+    /// Where they come in.
+    pub door: Door,
+    /// Each is led in by a header of the PROXY protocol.
+    pub proxy_protocol: bool,
+    /// Whose.
+    pub service: ServiceId,
+    /// Stable name of the service: `service-environment-project`.
+    pub name: String,
+    /// Where they may go.
+    pub backends: Vec<Backend>,
 }
 
 /// One allocation that may get traffic.

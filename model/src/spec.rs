@@ -17,6 +17,7 @@ use crate::rollout;
 use crate::routing::{self, RouteSpec};
 use crate::run::{Mode, Run};
 use crate::storage::{self, Storage};
+use crate::tcp::{self, TcpSpec, TlsMode};
 use check::{between, check_git};
 pub use check::{check_image, inside};
 
@@ -230,6 +231,9 @@ pub struct ServiceSpec {
     /// Hosts and paths where it answers, beside `domains`, and what is done to requests on their way.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<RouteSpec>,
+    /// How connections of any protocol come in, beside HTTP or in its place.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tcp: Vec<TcpSpec>,
     /// Where it may run, and where rather.
     pub placement: Placement,
     /// Kept running, or run to completion, and when.
@@ -266,6 +270,7 @@ impl Default for ServiceSpec {
             stop_grace_ms: 10_000,
             domains: Vec::new(),
             routes: Vec::new(),
+            tcp: Vec::new(),
             placement: Placement::default(),
             run: Run::default(),
             autoscale: None,
@@ -371,7 +376,7 @@ impl ServiceSpec {
         if self.port == Some(0) {
             return Err(Problem::invalid("port", "0 is not a port").hint("1 to 65535"));
         }
-        self.health.check(self.is_routed())?;
+        self.health.check(self.takes_traffic())?;
         self.container.check()?;
         self.check_hooks()?;
         if let Some(path) = &self.dockerfile {
@@ -403,11 +408,16 @@ impl ServiceSpec {
             return Err(Problem::invalid("routes", text)
                 .hint("leave them out, or make it a `web` service that is kept running"));
         }
-        // Of `domains` alone nothing more is asked than ever was.
-        match self.routes.is_empty() {
-            true => Ok(()),
-            false => routing::check_all(&self.routes, &self.domains),
+        if !self.tcp.is_empty() && self.run.mode.runs_jobs() {
+            let text = "a job takes no connections";
+            return Err(Problem::invalid("tcp", text)
+                .hint("leave it out, or make it a service that is kept running"));
         }
+        // Of `domains` alone nothing more is asked than ever was.
+        if !self.routes.is_empty() {
+            routing::check_all(&self.routes, &self.domains)?;
+        }
+        tcp::check_all(&self.tcp, (&self.routes, &self.domains))
     }
 
     fn check_autoscale(&self) -> Result<(), Problem> {
@@ -446,7 +456,7 @@ impl ServiceSpec {
     }
 
     fn check_hooks(&self) -> Result<(), Problem> {
-        self.hooks.check(self.is_routed())?;
+        self.hooks.check(self.takes_traffic())?;
         let mode = self.run.mode;
         if mode != Mode::Service && !self.hooks.release.is_empty() {
             let text = format!(
@@ -496,16 +506,32 @@ impl ServiceSpec {
     /// The hosts that it names, each once: what its project claims.
     pub fn hosts(&self) -> BTreeSet<&str> {
         let routes = self.routes.iter().filter_map(|route| route.host.as_deref());
+        let names = self.tcp.iter().filter_map(|tcp| tcp.sni.as_deref());
         self.domains
             .iter()
             .map(String::as_str)
             .chain(routes)
+            .chain(names)
             .collect()
+    }
+
+    /// The hosts that the ingress shows a certificate for.
+    pub fn shown_hosts(&self) -> BTreeSet<&str> {
+        let mut hosts = self.hosts();
+        for tcp in self.tcp.iter().filter(|it| it.tls == TlsMode::Passthrough) {
+            hosts.remove(tcp.sni.as_deref().unwrap_or_default());
+        }
+        hosts
     }
 
     /// Whether the service gets routes.
     pub fn is_routed(&self) -> bool {
         self.kind == ServiceType::Web && !self.run.mode.runs_jobs()
+    }
+
+    /// Whether connections or requests come to it.
+    pub fn takes_traffic(&self) -> bool {
+        self.is_routed() || !self.tcp.is_empty()
     }
 
     /// Allocations beyond `replicas` while updating: none where a volume has one writer.

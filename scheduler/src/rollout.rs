@@ -221,7 +221,7 @@ impl<'a, 'i> Planner<'a, 'i> {
             self.desire(allocation, Desired::Stop, reason);
         }
         for allocation in std::mem::take(&mut self.draining) {
-            if !self.service().spec.is_routed() {
+            if !self.service().spec.takes_traffic() {
                 self.desire(allocation, Desired::Stop, "it takes no traffic");
             } else if (self.input.drained)(allocation) {
                 self.desire(allocation, Desired::Stop, "drained");
@@ -442,7 +442,7 @@ impl<'a, 'i> Planner<'a, 'i> {
 
     fn withdraw(&mut self, allocation: &'a Allocation, reason: &str) {
         self.ending += 1;
-        if self.service().spec.is_routed() {
+        if self.service().spec.takes_traffic() {
             // Also where it is not seen healthy: it may have become so meanwhile.
             self.desire(allocation, Desired::Drain, reason);
         } else {

@@ -83,6 +83,26 @@ pub async fn connect(
     tokio::time::timeout(CONNECT, connecting).await?
 }
 
+/// The same where the name that is asked for decides.
+///
+/// # Errors
+/// As `connect`.
+pub async fn connect_named(
+    (address, host): (SocketAddr, &str),
+    config: &ClientConfig,
+) -> Result<TlsStream<TcpStream>> {
+    let mut config = config.clone();
+    config.enable_sni = true;
+    let name = ServerName::try_from(host.to_owned())?;
+    let connecting = async {
+        let stream = TcpStream::connect(address).await?;
+        TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await
+    };
+    Ok(tokio::time::timeout(CONNECT, connecting).await??)
+}
+
 /// A gRPC connection, made before this answers.
 ///
 /// # Errors

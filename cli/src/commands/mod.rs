@@ -40,6 +40,7 @@ pub(crate) mod scale;
 pub(crate) mod server;
 pub(crate) mod status;
 pub(crate) mod stop;
+pub(crate) mod tcp_ports;
 pub(crate) mod token;
 pub(crate) mod top;
 pub(crate) mod up;
@@ -129,6 +130,7 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Registry(command) => registry::run(command, session).await,
         Command::Volume(command) => volume::run(command, session).await,
         Command::Domains(args) => domains::run(args, session).await,
+        Command::TcpPorts(args) => tcp_ports::run(args, session).await,
         Command::Quota(command) => quota::run(command, session).await,
         Command::Relax(args) => relax::run(args, session).await,
         Command::Node(command) => node::run(command, session).await,

@@ -147,6 +147,7 @@ pub(super) fn launch(
             // There are no other machines.
             options.push(("--mesh-addr", "127.0.0.1:0".into()));
             options.push(("--traefik-port", "0".into()));
+            options.push(("--traefik-tcp-port", "0".into()));
         }
         Part::Agent => {
             options.push(("--data-dir", path(&folders.node().join("agent"))));

@@ -60,6 +60,14 @@ pub(crate) struct Args {
         default_value_t = 7076
     )]
     pub(crate) traefik_port: u16,
+    /// The same for connections of TCP routes
+    #[arg(
+        long,
+        value_name = "PORT",
+        env = "SKEP_TRAEFIK_TCP_PORT",
+        default_value_t = 7078
+    )]
+    pub(crate) traefik_tcp_port: u16,
     /// Address of that Traefik's API: it is asked which routes it uses, instead of being given time
     #[arg(long, value_name = "ADDR", env = "SKEP_TRAEFIK_API")]
     pub(crate) traefik_api: Option<SocketAddr>,
@@ -161,6 +169,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         admin_token: args.admin_token,
         mesh_addr: args.mesh_addr,
         traefik_port: args.traefik_port,
+        traefik_tcp_port: args.traefik_tcp_port,
         traefik_api: args.traefik_api,
         edge: args.edge.into(),
         takeover: args.takeover,
@@ -174,6 +183,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
                 "admin": addresses.admin.to_string(),
                 "mesh": addresses.mesh.to_string(),
                 "traefik_port": addresses.traefik_port,
+                "traefik_tcp_port": addresses.traefik_tcp_port,
             });
             if let Err(failure) = args.common.announce(&words) {
                 tracing::error!(%failure, "readiness cannot be told");

@@ -176,6 +176,8 @@ actions! {
     SetRelaxed = "set_relaxed" write,
     /// Say what the generated names of an environment end in.
     SetBaseDomain = "set_base_domain" write,
+    /// Say which ports services may have for connections.
+    SetTcpPorts = "set_tcp_ports" write,
     /// Change the policy of a pool.
     SetPool = "set_pool" write,
     /// Change as whom nodes pull from a registry.

@@ -37,6 +37,7 @@ mod services;
 mod settings;
 mod shells;
 mod stream;
+mod tcp_ports;
 mod tokens;
 pub mod types;
 mod uploads;

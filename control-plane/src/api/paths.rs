@@ -11,7 +11,8 @@ use super::{App, Document, Here};
 use super::{
     allocations, app_logs, autoscale, backup, ca, certificates, deployment_logs, deployments,
     domains, health, hooks, jobs, local_ca, metrics, nodes, placement, rebalance, registries,
-    rollouts, samples, servers, services, settings, shells, tokens, uploads, variables, volumes,
+    rollouts, samples, servers, services, settings, shells, tcp_ports, tokens, uploads, variables,
+    volumes,
 };
 
 /// Every route with what it asks of the caller: a route is registered by `protected` with its action
@@ -245,6 +246,8 @@ fn settings_routes(app: &App) -> OpenApiRouter<App> {
             Action::ReadServices,
             routes!(domains::get_base),
         ))
+        .routes(protected(app, Action::ReadCluster, routes!(tcp_ports::get)))
+        .routes(protected(app, Action::SetTcpPorts, routes!(tcp_ports::put)))
         .routes(protected(
             app,
             Action::SetBaseDomain,

@@ -18,6 +18,7 @@ mod samples;
 mod servers;
 mod services;
 mod settings;
+mod tcp_ports;
 mod volumes;
 
 use std::sync::Arc;

@@ -211,7 +211,7 @@ fn judge_rollout(inputs: &Inputs<'_>, deployment: &Deployment, service: &Service
     }
     let is_tried = matches!(service.progress.phase, Phase::Canary { .. } | Phase::Trial);
     let has_taken_over = healthy >= wanted && is_replaced && !is_tried;
-    if has_taken_over && (inputs.is_published || !service.spec.is_routed()) {
+    if has_taken_over && (inputs.is_published || !service.spec.takes_traffic()) {
         return Next::Live;
     }
     if let Some(refusal) = inputs.refusals.get(&service.id) {

@@ -101,9 +101,10 @@ pub fn renewed(service: &Service, deployment: DeploymentId, old: &Release) -> Re
         number: service.last_release + 1,
         deployment,
         kind: spec.kind,
-        port: spec
-            .is_routed()
-            .then(|| spec.port.or(old.port).unwrap_or(DEFAULT_PORT)),
+        port: match spec.is_routed() {
+            true => Some(spec.port.or(old.port).unwrap_or(DEFAULT_PORT)),
+            false => spec.tcp.first().map(|tcp| tcp.port),
+        },
         command: spec.command.clone(),
         variables: service.variables.clone(),
         resources: spec.resources,
@@ -136,7 +137,10 @@ pub fn renew(service: &Service, deployment: &Deployment, old: &Release) -> Resol
 /// The port and, for the timeline, where it comes from.
 fn choose_port(spec: &ServiceSpec, exposed: &[u16]) -> (Option<u16>, String) {
     if !spec.is_routed() {
-        return (None, String::new());
+        // A worker's connections come to the port of its first route: that decides when it is fit for them.
+        let port = spec.tcp.first().map(|tcp| tcp.port);
+        let step = port.map(|port| format!(", port {port} of its first TCP route"));
+        return (port, step.unwrap_or_default());
     }
     match (spec.port, exposed) {
         (Some(port), _) => (Some(port), format!(", port {port} as configured")),

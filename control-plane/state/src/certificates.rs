@@ -47,12 +47,13 @@ impl State {
     /// Hosts for which certificates are wanted, by whom: the issuer, where a zone proves by wildcards for those that
     /// these stand for, and the local CA.
     pub fn certifiable_hosts(&self) -> Wanted {
-        let routed = self.services.values();
-        let routed =
-            routed.filter(|it| it.spec.is_routed() && !it.removing && it.target().is_some());
-        let hosts = routed.flat_map(|service| {
-            let own = service.spec.hosts().into_iter().map(str::to_owned);
-            own.chain(std::iter::once(self.host_of(service)))
+        let served = self.services.values();
+        let served =
+            served.filter(|it| it.spec.takes_traffic() && !it.removing && it.target().is_some());
+        let hosts = served.flat_map(|service| {
+            let own = service.spec.shown_hosts().into_iter().map(str::to_owned);
+            let generated = service.spec.is_routed().then(|| self.host_of(service));
+            own.chain(generated)
         });
         let hosts: BTreeSet<String> = hosts.collect();
         let mut wanted = Wanted::new();

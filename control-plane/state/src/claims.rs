@@ -15,6 +15,9 @@ use crate::state::State;
 /// What is counted in the words of a refusal.
 const HOUR_MS: u64 = 3_600_000;
 
+/// In place of a path: connections whose handshake names the host. No path is like it.
+const BY_NAME: &str = "TLS";
+
 /// A host and a path at which somebody answers, and the field that says so.
 struct Place<'a> {
     host: &'a str,
@@ -38,7 +41,15 @@ fn places(service: &Service) -> impl Iterator<Item = Place<'_>> {
             field: format!("routes[{number}].host"),
         })
     });
-    short.chain(long)
+    let tcp = service.spec.tcp.iter().enumerate();
+    let named = tcp.filter_map(|(number, tcp)| {
+        Some(Place {
+            host: tcp.sni.as_deref()?,
+            prefix: BY_NAME,
+            field: format!("tcp[{number}].sni"),
+        })
+    });
+    short.chain(long).chain(named)
 }
 
 impl State {
@@ -47,7 +58,8 @@ impl State {
         self.claims.values()
     }
 
-    /// The services that have routes on a host, and at which path (`/`, `/api`), by path.
+    /// The services that have routes on a host, and at which path (`/`, `/api`; `TLS`: of connections), by
+    /// path.
     pub fn served_at(&self, host: &str) -> impl Iterator<Item = (&str, &Arc<Service>)> {
         let first = (host.to_owned(), String::new(), ServiceId::from_u128(0));
         let owned = host.to_owned();
@@ -84,6 +96,8 @@ impl State {
             .map(|place| (place.host, place.prefix))
             .collect();
         let had_hosts: BTreeSet<&str> = had.iter().map(|(host, _)| *host).collect();
+        self.check_entries(wanted)?;
+        self.check_own_name(wanted)?;
         let own = self.host_of(wanted);
         let mut taken = BTreeSet::new();
         for place in places(wanted) {
@@ -101,6 +115,7 @@ impl State {
     /// The same for a service whose generated name changes: nothing is kept.
     pub(crate) fn check_anew(&self, service: &Service) -> Result<(), Problem> {
         self.check_generated(service)?;
+        self.check_own_name(service)?;
         let own = self.host_of(service);
         let hosts = service.spec.hosts();
         let mut others = hosts.into_iter().filter(|host| *host != own);
@@ -195,11 +210,29 @@ impl State {
             place.prefix
         };
         let mut there = self.served_at(place.host);
-        let taken = there.find(|(at, owner)| *at == path && owner.id != own);
-        let Some((_, owner)) = taken else {
+        let is_both = |at: &str| (at == BY_NAME) != (path == BY_NAME);
+        let taken = there.find(|(at, owner)| owner.id != own && (*at == path || is_both(at)));
+        let Some((at, owner)) = taken else {
             return Ok(());
         };
-        let text = format!("`{}{path}` leads to {}", place.host, self.owner_name(owner));
+        let owner = self.owner_name(owner);
+        if is_both(at) {
+            let what = match at {
+                BY_NAME => "a TCP route",
+                _ => "routes of HTTP",
+            };
+            let text = format!("`{}` has {what} to {owner}", place.host);
+            return Err(Problem::new(Code::Conflict, text)
+                .at(place.field.clone())
+                .hint("another host: one is for connections or for HTTP, never for both"));
+        }
+        if path == BY_NAME {
+            let text = format!("connections to `{}` lead to {owner}", place.host);
+            return Err(Problem::new(Code::Conflict, text)
+                .at(place.field.clone())
+                .hint("another host, or take the route away there first"));
+        }
+        let text = format!("`{}{path}` leads to {owner}", place.host);
         Err(Problem::new(Code::Conflict, text)
             .at(place.field.clone())
             .hint("another path, or take the route away there first"))
@@ -221,7 +254,7 @@ impl State {
         format!("project {name}, which gave it up and keeps it for {hours} h more")
     }
 
-    fn owner_name(&self, service: &Service) -> String {
+    pub(crate) fn owner_name(&self, service: &Service) -> String {
         self.path_of(service).map_or_else(
             || format!("service {}", service.id),
             |path| {
@@ -336,8 +369,11 @@ impl State {
 
     // Indexes.
 
-    /// Whatever a service names, as it is in the state now, is found by host.
+    /// Whatever a service names, as it is in the state now, is found by host, and its entries by port.
     pub(crate) fn index_hosts(&mut self, service: &Service) {
+        for port in service.spec.tcp.iter().filter_map(|tcp| tcp.entry) {
+            self.entries.insert(port, service.id);
+        }
         for place in places(service) {
             self.hosts
                 .insert((place.host.to_owned(), place.prefix.to_owned(), service.id));
@@ -346,6 +382,9 @@ impl State {
 
     /// The reverse, for what it named before.
     pub(crate) fn unindex_hosts(&mut self, service: &Service) {
+        for port in service.spec.tcp.iter().filter_map(|tcp| tcp.entry) {
+            self.entries.remove(&port);
+        }
         for place in places(service) {
             let key = (place.host.to_owned(), place.prefix.to_owned(), service.id);
             self.hosts.remove(&key);

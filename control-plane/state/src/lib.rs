@@ -16,6 +16,7 @@ mod query;
 mod routes;
 mod snapshot;
 mod state;
+mod tcp;
 
 pub use answer::{Answer, Outcome, Repeat, Reply};
 pub use apply::{Applied, Key, command, name, with_key};

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use skep_model::id::NodeId;
-use skep_model::route::{Backend, Route, RoutePeer, RouteTable};
+use skep_model::route::{Backend, Route, RoutePeer, RouteTable, TcpRoute};
 use skep_model::routing::RouteSpec;
 use skep_model::service::Service;
 
@@ -26,10 +26,12 @@ impl State {
             .flat_map(|service| self.routes_of(service))
             .collect();
         routes.sort_by(|a, b| (&a.host, &a.path_prefix).cmp(&(&b.host, &b.path_prefix)));
-        let peers = self.peers_of(&routes);
+        let tcp = self.tcp_routes();
+        let peers = self.peers_of(&routes, &tcp);
         RouteTable {
             revision: self.routes_revision,
             routes,
+            tcp,
             peers,
             // Each node's own.
             names: Vec::new(),
@@ -37,8 +39,9 @@ impl State {
     }
 
     /// How the data planes of the nodes with backends are reached.
-    fn peers_of(&self, routes: &[Route]) -> Vec<RoutePeer> {
+    fn peers_of(&self, routes: &[Route], tcp: &[TcpRoute]) -> Vec<RoutePeer> {
         let backends = routes.iter().flat_map(|route| &route.backends);
+        let backends = backends.chain(tcp.iter().flat_map(|route| &route.backends));
         let nodes: BTreeSet<NodeId> = backends.map(|backend| backend.node).collect();
         let peers = nodes.into_iter().filter_map(|node| self.peer_of(node));
         peers.collect()

@@ -130,6 +130,7 @@ mod tag {
     pub(super) const PRIVATE_POOL: u32 = 131;
     pub(super) const DNS_RECORDS: u32 = 140;
     pub(super) const LOCAL_CA: u32 = 141;
+    pub(super) const TCP_PORTS: u32 = 155;
 }
 
 /// Appends fields in the order of their numbers, as the whole message would be encoded.
@@ -233,6 +234,9 @@ impl State {
         }
         to.all::<_, v1::DnsRecord>(tag::DNS_RECORDS, self.dns_records.values());
         to.all::<_, v1::LocalCa>(tag::LOCAL_CA, self.local_ca.iter());
+        if let Some(ports) = self.tcp_ports {
+            to.message(tag::TCP_PORTS, &v1::TcpPorts::from(ports));
+        }
         to.out
     }
 
@@ -388,6 +392,7 @@ impl State {
                 };
                 self.private_pool = pool.ok_or(error)?;
             }
+            tag::TCP_PORTS => self.tcp_ports = Some(read::<v1::TcpPorts, _>(field)?),
             tag::REBALANCE => self.rebalance = Arc::new(read::<v1::Rebalance, _>(field)?),
             tag::DISMISSED => {
                 let message = v1::Dismissed::decode(field)?;

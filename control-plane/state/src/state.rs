@@ -20,6 +20,7 @@ use skep_model::registry::RegistryLogin;
 use skep_model::server::{JoinToken, Server};
 use skep_model::service::{Release, Service};
 use skep_model::settings::{Pool, Scope, ScopeSettings};
+use skep_model::tcp::Ports;
 use skep_model::tenancy::{Environment, Project, Workspace};
 use skep_model::variable::Sealed;
 
@@ -110,6 +111,8 @@ pub struct State {
     pub(crate) dns_records: OrdMap<(String, String), Arc<DnsRecord>>,
     pub(crate) addresses: OrdMap<u32, Arc<network::PrivateAddress>>,
     pub(crate) private_pool: network::Pool,
+    /// Of which services may have entries; none: they may not.
+    pub(crate) tcp_ports: Option<Ports>,
     // Indexes: derived from the maps above, rebuilt when a snapshot is read.
     pub(crate) names: Names,
     pub(crate) service_allocations: OrdSet<(ServiceId, AllocationId)>,
@@ -122,6 +125,8 @@ pub struct State {
     /// Host, path without its trailing `/`, and who answers there. More than one only where older
     /// rules let that happen.
     pub(crate) hosts: OrdSet<(String, String, ServiceId)>,
+    /// Whose the entries of TCP routes are.
+    pub(crate) entries: OrdMap<u16, ServiceId>,
     pub(crate) generated: OrdSet<(String, ServiceId)>,
     pub(crate) members: OrdMap<u64, ServerId>,
     pub(crate) service_addresses: OrdMap<ServiceId, u32>,
@@ -171,7 +176,7 @@ impl State {
         // Writing what is there already would copy a part of the index all the same.
         let is_same = old.as_ref().is_some_and(|old| {
             let (old, new) = (&old.spec, &service.spec);
-            old.domains == new.domains && old.routes == new.routes
+            old.domains == new.domains && old.routes == new.routes && old.tcp == new.tcp
         });
         if !is_same {
             if let Some(old) = &old {

@@ -47,7 +47,7 @@ async fn each_address_is_one_backend_and_its_requests_are_counted() {
     let places = [apps[0].address, apps[1].address];
     let served = serve_one(Options::default(), &places).await;
     let (port, _serving) = behind(&served);
-    let addresses = served.ingress.addresses(port);
+    let addresses = served.ingress.addresses(port, 7078);
     assert_eq!(addresses.backends.len(), 2);
     for (app, name) in places.iter().zip(["a", "b"]) {
         for _ in 0..5 {
@@ -56,11 +56,15 @@ async fn each_address_is_one_backend_and_its_requests_are_counted() {
     }
     let service = &served.ingress.metrics().services[0];
     assert_eq!(service.requests, [0, 10, 0, 0, 0, 0]);
-    assert_eq!(served.ingress.addresses(port), addresses, "asked again");
+    assert_eq!(
+        served.ingress.addresses(port, 7078),
+        addresses,
+        "asked again"
+    );
     // Another process with the same table.
     let again = Ingress::new(Options::default());
     again.publish(table(9, &[places[1], places[0]]));
-    assert_eq!(again.addresses(port), addresses);
+    assert_eq!(again.addresses(port, 7078), addresses);
 }
 
 #[tokio::test]
@@ -72,7 +76,7 @@ async fn the_proxy_is_believed_who_its_clients_are_and_nobody_comes_again_under_
     };
     let served = serve_one(options, &[app.address]).await;
     let (port, _serving) = behind(&served);
-    let address = of(&served.ingress.addresses(port), &backend(app.address));
+    let address = of(&served.ingress.addresses(port, 7078), &backend(app.address));
     let request = Request::get("/headers")
         .header("host", HOST)
         .header("x-forwarded-for", "203.0.113.7")
@@ -95,7 +99,7 @@ async fn another_stands_in_for_a_backend_that_does_not_answer() {
     let dead = dead_address();
     let served = serve_one(Options::default(), &[dead, app.address]).await;
     let (port, _serving) = behind(&served);
-    let address = of(&served.ingress.addresses(port), &backend(dead));
+    let address = of(&served.ingress.addresses(port, 7078), &backend(dead));
     for _ in 0..3 {
         assert_eq!(get(address, "/").await.body, "a");
     }
@@ -107,9 +111,9 @@ async fn a_removed_backend_is_reached_and_held_as_long_as_an_older_table_leads_t
     let (old, new) = (App::start("old").await, App::start("new").await);
     let served = serve_one(Options::default(), &[old.address]).await;
     let (port, _serving) = behind(&served);
-    let address = of(&served.ingress.addresses(port), &backend(old.address));
+    let address = of(&served.ingress.addresses(port, 7078), &backend(old.address));
     served.ingress.publish(table(2, &[new.address]));
-    let now = served.ingress.addresses(port);
+    let now = served.ingress.addresses(port, 7078);
     assert!(!now.backends.contains_key(&backend(old.address)));
     served.drained(2).await;
     assert_eq!(get(address, "/").await.body, "old");
@@ -141,10 +145,11 @@ async fn requests_of_a_route_that_sleeps_wait_at_its_address() {
             sleeps: true,
             ..route(HOST, "/x/", 1, backends)
         }],
+        ..Table::default()
     };
     served.ingress.publish(sleeping(1, &[]));
     let (port, _serving) = behind(&served);
-    let addresses = served.ingress.addresses(port);
+    let addresses = served.ingress.addresses(port, 7078);
     let address = addresses.asleep[&(HOST.to_owned(), "/x".to_owned())];
     // The proxy has taken the prefix away.
     let waits = tokio::spawn(get(address, "/"));
@@ -153,7 +158,7 @@ async fn requests_of_a_route_that_sleeps_wait_at_its_address() {
     }
     served.ingress.publish(sleeping(2, &[app.address]));
     assert_eq!(waits.await.expect("ended").body, "a");
-    let addresses = served.ingress.addresses(port);
+    let addresses = served.ingress.addresses(port, 7078);
     assert!(addresses.asleep.is_empty());
     assert_eq!(of(&addresses, &backend(app.address)).port(), port);
 }
@@ -163,7 +168,7 @@ async fn nobody_is_at_other_addresses() {
     let app = App::start("a").await;
     let served = serve_one(Options::default(), &[app.address]).await;
     let (port, _serving) = behind(&served);
-    served.ingress.addresses(port);
+    served.ingress.addresses(port, 7078);
     for ip in [[127, 0, 0, 1], [127, 64, 0, 1]] {
         let mut stream = TcpStream::connect((std::net::Ipv4Addr::from(ip), port))
             .await

@@ -27,6 +27,7 @@ async fn hosts_and_paths_lead_to_their_services() {
     served.ingress.publish(Table {
         revision: 1,
         routes,
+        ..Table::default()
     });
     for (host, path, body) in [
         ("a.test", "/", "a"),
@@ -194,6 +195,7 @@ async fn upgraded_connections_carry_bytes_and_count_as_in_flight() {
     served.ingress.publish(Table {
         revision: 2,
         routes: Vec::new(),
+        ..Table::default()
     });
     assert_eq!(served.status().drained_revision, 1);
     drop(tunnel);

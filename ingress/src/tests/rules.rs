@@ -21,6 +21,7 @@ async fn serve_ruled(rules: RouteSpec, app: &App) -> Served {
     served.ingress.publish(Table {
         revision: 1,
         routes: vec![ruled(rules, &[app.address])],
+        ..Table::default()
     });
     served
 }
@@ -87,6 +88,7 @@ async fn a_stripped_prefix_is_named_and_another_backend_is_found_all_the_same() 
     served.ingress.publish(Table {
         revision: 1,
         routes: vec![ruled(rules, &[dead, app.address]), route(HOST, "/", 2, &[])],
+        ..Table::default()
     });
     // Whichever backend is tried first, the path that the route was found by is not forgotten.
     for _ in 0..8 {
@@ -187,6 +189,7 @@ async fn what_was_counted_goes_on_counting_over_tables() {
         served.ingress.publish(Table {
             revision,
             routes: vec![ruled(rules.clone(), &[app.address])],
+            ..Table::default()
         });
     }
     // A slow machine may have earned further ones meanwhile, but never all.
@@ -277,6 +280,7 @@ async fn priority_is_among_the_paths_of_one_host() {
             with("b.test", "/api", 4, &second, Some(2)),
             with("*.test", "/", 5, &second, Some(1_000)),
         ],
+        ..Table::default()
     });
     for (host, path, name) in [
         ("a.test", "/api", "first"),
@@ -312,6 +316,7 @@ async fn who_brings_the_cookie_stays_with_its_replica_while_that_answers() {
     served.ingress.publish(Table {
         revision: 1,
         routes: vec![ruled(rules, &both)],
+        ..Table::default()
     });
     let ask = async |cookie: &str| {
         let request = Request::get("/").header("host", HOST);

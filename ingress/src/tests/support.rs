@@ -281,6 +281,7 @@ pub(super) fn table(revision: u64, backends: &[SocketAddr]) -> Table {
     Table {
         revision,
         routes: vec![route(HOST, "/", 1, backends)],
+        ..Table::default()
     }
 }
 

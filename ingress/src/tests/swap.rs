@@ -144,6 +144,7 @@ async fn a_streaming_answer_counts_until_its_last_byte() {
     served.ingress.publish(Table {
         revision: 2,
         routes: Vec::new(),
+        ..Table::default()
     });
     assert_eq!(served.status().drained_revision, 1);
     app.gate.add_permits(1);

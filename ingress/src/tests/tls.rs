@@ -52,7 +52,7 @@ async fn serve(options: Options, app: &App) -> Served {
 }
 
 /// A certificate and its DER.
-fn certificate(name: &str) -> (Certificate, Vec<u8>) {
+pub(super) fn certificate(name: &str) -> (Certificate, Vec<u8>) {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("made");
     let key = made.signing_key.serialize_pem();
     let certificate = Certificate::from_pem(made.cert.pem().as_bytes(), key.as_bytes());
@@ -113,7 +113,7 @@ impl ServerCertVerifier for Any {
     }
 }
 
-fn config(
+pub(super) fn config(
     versions: &[&'static rustls::SupportedProtocolVersion],
     alpn: &[&str],
 ) -> Arc<ClientConfig> {
@@ -127,7 +127,7 @@ fn config(
     Arc::new(config)
 }
 
-fn modern() -> Arc<ClientConfig> {
+pub(super) fn modern() -> Arc<ClientConfig> {
     config(rustls::ALL_VERSIONS, &["http/1.1"])
 }
 

@@ -9,9 +9,10 @@ use skep_model::routing::{
     CircuitBreaker, Cors, ForwardAuth, HeaderChanges, Headers, RateLimit, Redirect, RouteSpec,
     Scheme,
 };
+use skep_model::tcp::{Door, TlsMode};
 
 use super::*;
-use crate::table::{Backend, Fault, Place};
+use crate::table::{Backend, Fault, Place, TcpRoute};
 
 fn route(name: &str, host: &str, path_prefix: &str, ports: &[u16]) -> Route {
     let backend = |port: &u16| Backend {
@@ -52,7 +53,89 @@ fn render_plain(table: &Table, options: &Options) -> Rendered {
         let waits = SocketAddr::from(([127, 64, 0, 1], 1));
         addresses.asleep.insert((route.host.clone(), prefix), waits);
     }
+    let hosts = table.tcp.iter().filter_map(|tcp| match &tcp.door {
+        Door::Sni { host, .. } => Some(host.clone()),
+        Door::Entry(_) => None,
+    });
+    for (number, host) in hosts.collect::<BTreeSet<_>>().into_iter().enumerate() {
+        let address = SocketAddr::from(([127, 64, 1, number as u8], 7078));
+        addresses.named.insert(host, address);
+    }
     render(table, &addresses, options)
+}
+
+fn by_name(name: &str, host: &str, tls: TlsMode) -> TcpRoute {
+    TcpRoute {
+        door: Door::Sni {
+            host: host.to_owned(),
+            tls,
+        },
+        proxy_protocol: false,
+        service: ServiceId::from_u128(1),
+        name: name.to_owned(),
+        backends: Vec::new(),
+    }
+}
+
+#[test]
+fn connections_by_name_and_no_others() {
+    let entry = TcpRoute {
+        door: Door::Entry(15_000),
+        ..by_name("db", "-", TlsMode::Passthrough)
+    };
+    let mut table = Table {
+        tcp: vec![entry.clone()],
+        routes: vec![
+            route("web", "www.x.io", "/", &[]),
+            route("web", "www.x.io", "/api", &[]),
+            route("web", "a.b.x.io", "/", &[]),
+            route("web", "*.y.io", "/", &[]),
+        ],
+        ..Table::default()
+    };
+    let body: serde_json::Value =
+        serde_json::from_str(text(&render_plain(&table, &options(&[])))).expect("JSON");
+    assert!(body.get("tcp").is_none(), "an empty map refuses all");
+    table.tcp.extend([
+        by_name("db", "db.x.io", TlsMode::Passthrough),
+        by_name("mq", "*.x.io", TlsMode::Terminate),
+        by_name("twin", "www.x.io", TlsMode::Terminate),
+    ]);
+    let rendered = render_plain(&table, &options(&["websecure", "other"]));
+    let faults: Vec<_> = rendered.left_out.iter().map(|it| it.fault).collect();
+    assert_eq!(faults, [Fault::Both]);
+    let body: serde_json::Value = serde_json::from_str(text(&rendered)).expect("JSON");
+    let wanted = serde_json::json!({
+        "routers": {
+            "db/db.2ex.2eio": {
+                "entryPoints": ["websecure"], "priority": 2, "rule": "HostSNI(`db.x.io`)",
+                "service": "db/db.2ex.2eio", "tls": {"passthrough": true},
+            },
+            "db/db.2ex.2eio//other": {
+                "entryPoints": ["other"], "priority": 2, "rule": "HostSNI(`db.x.io`)",
+                "service": "db/db.2ex.2eio", "tls": {"passthrough": true},
+            },
+            "mq/.2a.2ex.2eio": {
+                "entryPoints": ["websecure"], "priority": 1,
+                "rule": "HostSNIRegexp(`^[a-z0-9_-]+\\.x\\.io$`) && !HostSNI(`www.x.io`)",
+                "service": "mq/.2a.2ex.2eio", "tls": {},
+            },
+            "mq/.2a.2ex.2eio//other": {
+                "entryPoints": ["other"], "priority": 1,
+                "rule": "HostSNIRegexp(`^[a-z0-9_-]+\\.x\\.io$`) && !HostSNI(`www.x.io`)",
+                "service": "mq/.2a.2ex.2eio", "tls": {},
+            },
+        },
+        "services": {
+            "db/db.2ex.2eio": {"loadBalancer": {
+                "proxyProtocol": {"version": 2}, "servers": [{"address": "127.64.1.1:7078"}], "terminationDelay": -1,
+            }},
+            "mq/.2a.2ex.2eio": {"loadBalancer": {
+                "proxyProtocol": {"version": 2}, "servers": [{"address": "127.64.1.0:7078"}], "terminationDelay": -1,
+            }},
+        },
+    });
+    assert_eq!(body["tcp"], wanted);
 }
 
 fn text(rendered: &Rendered) -> &str {
@@ -81,6 +164,7 @@ fn every_kind_of_route() {
     let mut table = Table {
         revision: 7,
         routes,
+        ..Table::default()
     };
     let rendered = render_plain(&table, &options(&["web", "websecure"]));
     let golden = include_str!("golden/routes.json");
@@ -154,6 +238,7 @@ fn what_a_route_says_becomes_middlewares_in_the_order_of_the_embedded_ingress() 
     let table = Table {
         revision: 8,
         routes: vec![with(says, &[9001]), with(moved, &[9001])],
+        ..Table::default()
     };
     let rendered = render_plain(&table, &options(&["web"]));
     assert_eq!(rendered.left_out, []);
@@ -286,15 +371,47 @@ fn any_guards() -> impl Strategy<Value = RouteSpec> {
 }
 
 fn any_table() -> impl Strategy<Value = Table> {
-    (any::<u64>(), prop::collection::vec(any_route(), 0..8))
-        .prop_map(|(revision, routes)| Table { revision, routes })
+    let routes = prop::collection::vec(any_route(), 0..8);
+    let tcp = prop::collection::vec(any_tcp(), 0..5);
+    (any::<u64>(), routes, tcp).prop_map(|(revision, routes, tcp)| Table {
+        revision,
+        routes,
+        tcp,
+    })
+}
+
+fn any_tcp() -> impl Strategy<Value = TcpRoute> {
+    let door = prop_oneof![
+        ("(\\*\\.)?[a-c]{1,2}(\\.[a-c]{1,2}){0,1}", any::<bool>()).prop_map(|(host, ends)| {
+            let tls = if ends {
+                TlsMode::Terminate
+            } else {
+                TlsMode::Passthrough
+            };
+            Door::Sni { host, tls }
+        }),
+        ".{0,6}".prop_map(|host| Door::Sni {
+            host,
+            tls: TlsMode::Passthrough
+        }),
+        (1..4u16).prop_map(Door::Entry),
+    ];
+    let name = prop_oneof!["[a-c]{0,2}", "skep-rev.{0,3}", ".{0,5}"];
+    (door, name).prop_map(|(door, name)| TcpRoute {
+        door,
+        ..by_name(&name, "-", TlsMode::Passthrough)
+    })
 }
 
 /// Every object in it has a member.
 fn has_no_empty_object(value: &serde_json::Value) -> bool {
     match value {
         serde_json::Value::Object(members) => {
-            !members.is_empty() && members.values().all(has_no_empty_object)
+            let tls_may_be = |(name, value): (&String, &serde_json::Value)| {
+                (name == "tls" && value.as_object().is_some_and(|it| it.is_empty()))
+                    || has_no_empty_object(value)
+            };
+            !members.is_empty() && members.iter().all(tls_may_be)
         }
         serde_json::Value::Array(items) => items.iter().all(has_no_empty_object),
         _ => true,
@@ -311,6 +428,7 @@ proptest! {
         let rendered = render_plain(&table, &options);
         let mut shuffled = table.clone();
         shuffled.routes.reverse();
+        shuffled.tcp.reverse();
         prop_assert_eq!(&render_plain(&shuffled, &options).body, &rendered.body);
 
         let body: serde_json::Value = serde_json::from_slice(&rendered.body).expect("JSON");
@@ -318,7 +436,7 @@ proptest! {
         let routers = body["http"]["routers"].as_object().expect("routers");
         let services = body["http"]["services"].as_object().expect("services");
         prop_assert!(routers.contains_key(&revision_router(table.revision)));
-        let served = table.routes.len() - rendered.left_out.len();
+        let served = table.check().routes.len();
         prop_assert_eq!(services.len(), served + 1);
         prop_assert_eq!(routers.len(), served * entries.max(1) + 1);
         let mut used = BTreeSet::new();
@@ -342,6 +460,17 @@ proptest! {
         prop_assert_eq!(used_middlewares.len(), middlewares.len());
         for middleware in middlewares.values() {
             prop_assert_eq!(middleware.as_object().map(serde_json::Map::len), Some(1));
+        }
+        let named = table.check().tcp.into_keys().filter(|(host, _)| host.is_some()).count();
+        prop_assert_eq!(body.get("tcp").is_some(), named > 0);
+        let tcp = |what: &str| body["tcp"][what].as_object().unwrap_or(&none).clone();
+        prop_assert_eq!(tcp("services").len(), named);
+        prop_assert_eq!(tcp("routers").len(), named * entries.max(1));
+        for router in tcp("routers").values() {
+            let service = router["service"].as_str().expect("a service");
+            prop_assert!(tcp("services").contains_key(service), "{}", service);
+            let rule = router["rule"].as_str().expect("a rule");
+            prop_assert_eq!(rule.matches('`').count(), 2 * rule.matches("(`").count(), "{}", rule);
         }
         // No two routes share a middleware: each has as many as its rules make.
         let checked = table.check();
@@ -372,6 +501,7 @@ fn hosts_with_certificates_are_served_twice_and_authorities_led_to_the_ingress()
         routes: ["a.example", "x.wild.example", "b.example"]
             .map(route)
             .into(),
+        ..Table::default()
     };
     let pair = |name: &str| Pair {
         names: vec![name.to_owned()],

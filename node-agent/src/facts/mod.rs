@@ -17,7 +17,7 @@ use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::images::Images;
-use crate::net::client::NetStatusLocal;
+use crate::net::client::{NetStatusLocal, Unbound};
 use crate::network::Networks;
 use crate::options::Options;
 use crate::runtime::Runtime;
@@ -116,6 +116,7 @@ pub(crate) async fn keep(
     let mut facts = machine(&options);
     facts.image_address = Some(images.address().to_owned());
     let mut room = images.warning();
+    let mut unbound = Unbound::default();
     let keep = async {
         // Not there in time: then it is told when it comes.
         let _ = timeout(PATIENCE, net.wait_for(Option::is_some)).await;
@@ -147,12 +148,17 @@ pub(crate) async fn keep(
                     }
                     facts.machine.warnings.extend(room.borrow_and_update().clone());
                     facts.machine.warnings.extend(networks.warning());
+                    facts.machine.warnings.extend(unbound.warning());
                 }
             }
             // A data plane that restarts comes back on its port: no word about the gap.
             if let Some(status) = *net.borrow_and_update() {
                 facts.ingress_port = Some(status.ingress_port).filter(|port| *port != 0);
                 facts.mesh_address = beside(images.address(), status.mesh_port);
+                let before = std::mem::replace(&mut unbound, status.unbound).warning();
+                let warnings = &mut facts.machine.warnings;
+                warnings.retain(|warning| Some(warning) != before.as_ref());
+                warnings.extend(unbound.warning());
             }
             outbox.set_facts(facts.clone());
         }

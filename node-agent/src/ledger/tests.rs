@@ -68,6 +68,7 @@ fn everything() -> (Vec<Change>, Contents) {
         routes: Some(Routes {
             incarnation: 1,
             table: RouteTable {
+                tcp: Vec::new(),
                 peers: Vec::new(),
                 names: Vec::new(),
                 revision: 5,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use skep_identity::grpc::channel_uds;
 use skep_identity::keypair::Credentials;
+use skep_model::machine::Warning;
 use skep_proto::v1::net_client::NetClient;
 use skep_proto::v1::{
     CertificateList, ChallengeList, IngressReading, LeaseTerm, MeasureRequest, NetStatus,
@@ -37,6 +38,37 @@ pub struct NetStatusLocal {
     pub ingress_port: u16,
     /// Where other nodes are served; 0: nowhere.
     pub mesh_port: u16,
+    /// Ports of TCP routes on which it cannot listen.
+    pub unbound: Unbound,
+}
+
+/// How many ports cannot be listened on, and one of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unbound {
+    /// So many.
+    pub count: usize,
+    /// The lowest; 0: none.
+    pub first: u16,
+}
+
+impl Unbound {
+    /// What it means for the node; none: nothing.
+    pub(crate) fn warning(self) -> Option<Warning> {
+        let more = match self.count {
+            0 => return None,
+            1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        let first = self.first;
+        Some(Warning {
+            text: format!(
+                "TCP routes: cannot listen on port {first}{more}, so connections to it end here"
+            ),
+            fix: format!(
+                "`ss -ltnp sport = :{first}` on the node shows who has it; free it, or give the service another entry"
+            ),
+        })
+    }
 }
 
 impl From<NetStatus> for NetStatusLocal {
@@ -47,6 +79,10 @@ impl From<NetStatus> for NetStatusLocal {
             // It was a port before it was a number.
             ingress_port: u16::try_from(status.ingress_port).unwrap_or(0),
             mesh_port: u16::try_from(status.mesh_port).unwrap_or(0),
+            unbound: Unbound {
+                count: status.unbound.len(),
+                first: status.unbound.first().map_or(0, |port| *port as u16),
+            },
         }
     }
 }

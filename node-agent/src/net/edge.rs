@@ -2,7 +2,7 @@
 //! in front, the access log.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -150,27 +150,46 @@ pub(super) fn address_of(
     ))
 }
 
-/// Serves apps, in clear, under TLS, and to a proxy on this machine, until all have ended.
+/// Where apps are served.
+pub(super) struct Doors {
+    pub(super) plain: TcpListener,
+    pub(super) encrypted: Option<TcpListener>,
+    /// For a proxy on this machine: requests, and connections by name.
+    pub(super) endpoints: TcpListener,
+    pub(super) named: TcpListener,
+    /// Ports of TCP routes that a predecessor had, and the address of all of them.
+    pub(super) entries: (IpAddr, Vec<StdListener>),
+}
+
+/// Serves apps, in clear, under TLS, to a proxy on this machine and by TCP routes, until all have ended.
 pub(super) async fn serve(
     ingress: Ingress,
-    (plain, endpoints, encrypted): (TcpListener, TcpListener, Option<TcpListener>),
+    doors: Doors,
     (shutdown, handed): (CancellationToken, CancellationToken),
 ) -> Result<Closed, super::Error> {
     let handover = (handed, HANDOVER_LIMIT);
-    let in_clear = ingress.serve_or_hand_over(plain, shutdown.clone(), handover.clone());
-    let to_proxy = ingress.serve_endpoints(endpoints, shutdown.clone(), handover.clone());
+    let both = || (shutdown.clone(), handover.clone());
+    let (until, next) = both();
+    let in_clear = ingress.serve_or_hand_over(doors.plain, until, next);
+    let (until, next) = both();
+    let to_proxy = ingress.serve_endpoints(doors.endpoints, until, next);
+    let (until, next) = both();
+    let named = ingress.serve_tcp_endpoints(doors.named, until, next);
+    let (until, next) = both();
+    let entries = ingress.serve_entries(doors.entries, until, next);
     let encrypted = async {
-        match encrypted {
+        match doors.encrypted {
             Some(listener) => {
-                let served = ingress.serve_tls_or_hand_over(listener, shutdown, handover);
+                let (until, next) = both();
+                let served = ingress.serve_tls_or_hand_over(listener, until, next);
                 served.await.map_err(Error::Tls)
             }
             None => Ok(Closed { cut: 0 }),
         }
     };
-    let in_clear = async { Ok::<_, Error>(tokio::join!(in_clear, to_proxy)) };
-    let ((plain, proxied), encrypted) = tokio::try_join!(in_clear, encrypted)?;
+    let others = async { Ok::<_, Error>(tokio::join!(in_clear, to_proxy, named, entries)) };
+    let ((plain, proxied, named, entries), encrypted) = tokio::try_join!(others, encrypted)?;
     Ok(Closed {
-        cut: plain.cut + proxied.cut + encrypted.cut,
+        cut: plain.cut + proxied.cut + named.cut + entries.cut + encrypted.cut,
     })
 }

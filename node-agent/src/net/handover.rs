@@ -30,9 +30,15 @@ use tokio::time::timeout;
 
 /// Each step of the other side: a table of the largest size is loaded within it.
 const STEP_LIMIT: Duration = Duration::from_secs(30);
-/// Listeners that change hands, in this order: apps, admin, agent, other nodes, a proxy on this machine, and
-/// apps under TLS where they are served so.
-const MAX_LISTENERS: usize = 6;
+/// Listeners that change hands first, in this order: apps, admin, agent, other nodes, a proxy on this machine
+/// for requests, apps under TLS (where they are not served so: admin once more), and that proxy for
+/// connections. An older process sends the first five or six.
+const FIRST_LISTENERS: usize = 7;
+/// Those of TCP routes follow, so many in one message: the kernel takes 253. Each message says how many are
+/// still to come.
+const MAX_LISTENERS: usize = 200;
+/// What a process may send of them.
+const MAX_ENTRIES: u64 = 1 << 16;
 /// What the two say.
 const READY: u8 = b'R';
 const CONFIRMED: u8 = b'C';
@@ -75,6 +81,10 @@ pub(super) struct Listeners {
     pub(super) endpoints: Option<TcpListener>,
     /// Apps under TLS, if they are served so.
     pub(super) https: Option<TcpListener>,
+    /// Connections from a proxy on this machine, if they are served.
+    pub(super) named: Option<TcpListener>,
+    /// Ports of TCP routes.
+    pub(super) entries: Vec<TcpListener>,
 }
 
 /// The successor's side of a handover.
@@ -94,34 +104,59 @@ pub(super) async fn succeed(socket: &Path) -> Result<(Listeners, Succession), Er
         source,
     };
     let stream = UnixStream::connect(&path).await.map_err(nobody)?;
-    let received = async {
-        loop {
-            stream.readable().await?;
-            match stream.try_io(tokio::io::Interest::READABLE, || receive(&stream)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                other => return other,
-            }
-        }
-    };
-    let received = timeout(STEP_LIMIT, received).await;
+    let received = timeout(STEP_LIMIT, receive_all(&stream)).await;
     let received = received.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    let (drained, fds) = received.map_err(Error::Broken)?;
+    let (drained, fds, entries) = received.map_err(Error::Broken)?;
     let mut fds = fds.into_iter();
     let mut next = || fds.next();
     let (Some(apps), Some(admin), Some(agent)) = (next(), next(), next()) else {
         return Err(Error::Unlike);
     };
+    let admin = TcpListener::from(admin);
     // An older one serves neither.
     let (mesh, endpoints) = (next().map(Into::into), next().map(Into::into));
+    let is_admin = |it: &TcpListener| {
+        let (one, other) = (it.local_addr(), admin.local_addr());
+        one.is_ok() && one.ok() == other.ok()
+    };
+    let https = next().map(TcpListener::from).filter(|it| !is_admin(it));
     let listeners = Listeners {
-        https: next().map(Into::into),
+        https,
+        named: next().map(Into::into),
+        entries: entries.into_iter().map(Into::into).collect(),
         apps: apps.into(),
-        admin: admin.into(),
+        admin,
         agent: agent.into(),
         mesh,
         endpoints,
     };
     Ok((listeners, Succession { stream, drained }))
+}
+
+/// What is drained, the listeners that each data plane has, and those of TCP routes.
+async fn receive_all(stream: &UnixStream) -> io::Result<(u64, Vec<OwnedFd>, Vec<OwnedFd>)> {
+    let next = async || {
+        loop {
+            stream.readable().await?;
+            match stream.try_io(tokio::io::Interest::READABLE, || receive(stream)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return other,
+            }
+        }
+    };
+    let (drained, fds) = next().await?;
+    let mut entries = Vec::new();
+    // An older one has no more to say.
+    let mut left = u64::from(fds.len() == FIRST_LISTENERS);
+    while left > 0 {
+        let (still, more) = next().await?;
+        if still > MAX_ENTRIES || (still > 0 && more.is_empty()) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        left = still;
+        entries.extend(more);
+    }
+    Ok((drained, fds, entries))
 }
 
 impl Succession {
@@ -147,17 +182,18 @@ impl Succession {
 
 /// Offers the listeners to one successor after the other until one of them serves; answers with the
 /// connection that is to be held to the end of the process. `freeze` is called for each: while what it
-/// answers lives no table is taken; it tells what is drained.
+/// answers lives no table is taken; it tells what is drained, and the listeners of TCP routes.
 pub(super) async fn offer<G>(
     socket: StdUnixListener,
     listeners: &[OwnedFd],
-    freeze: impl Fn() -> BoxFuture<'static, (G, u64)>,
+    freeze: impl Fn() -> BoxFuture<'static, (G, u64, Vec<OwnedFd>)>,
 ) -> io::Result<Held<G>> {
     let waiting = UnixListener::from_std(socket)?;
     loop {
         let (mut stream, _) = waiting.accept().await?;
-        let (frozen, drained) = freeze().await;
-        match timeout(STEP_LIMIT, hand_over(&mut stream, listeners, drained)).await {
+        let (frozen, drained, entries) = freeze().await;
+        let all = (listeners, &entries[..]);
+        match timeout(STEP_LIMIT, hand_over(&mut stream, all, drained)).await {
             Ok(Ok(())) => {
                 // The successor waits for its own under this name.
                 drop(waiting);
@@ -188,25 +224,50 @@ impl<G> Held<G> {
     }
 }
 
-async fn hand_over(stream: &mut UnixStream, listeners: &[OwnedFd], drained: u64) -> io::Result<()> {
-    stream.writable().await?;
-    let to = &*stream;
-    to.try_io(tokio::io::Interest::WRITABLE, || {
-        send(to, listeners, drained)
-    })?;
+async fn hand_over(
+    stream: &mut UnixStream,
+    (listeners, entries): (&[OwnedFd], &[OwnedFd]),
+    drained: u64,
+) -> io::Result<()> {
+    say(stream, listeners, drained).await?;
+    let mut left = entries.len();
+    let mut pieces = entries.chunks(MAX_LISTENERS);
+    loop {
+        let piece = pieces.next().unwrap_or_default();
+        left -= piece.len();
+        say(stream, piece, left as u64).await?;
+        if left == 0 {
+            break;
+        }
+    }
     match stream.read_u8().await? {
         READY => Ok(()),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 
-fn send(to: impl AsFd, listeners: &[OwnedFd], drained: u64) -> io::Result<()> {
+async fn say(stream: &UnixStream, listeners: &[OwnedFd], number: u64) -> io::Result<()> {
+    loop {
+        stream.writable().await?;
+        let sent = stream.try_io(tokio::io::Interest::WRITABLE, || {
+            send(stream, listeners, number)
+        });
+        match sent {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            other => return other,
+        }
+    }
+}
+
+fn send(to: impl AsFd, listeners: &[OwnedFd], number: u64) -> io::Result<()> {
     let fds: Vec<_> = listeners.iter().map(|fd| fd.as_fd()).collect();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_LISTENERS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let has_room = control.push(SendAncillaryMessage::ScmRights(&fds));
-    debug_assert!(has_room, "the space is made for them");
-    let bytes = drained.to_be_bytes();
+    if !fds.is_empty() {
+        let has_room = control.push(SendAncillaryMessage::ScmRights(&fds));
+        debug_assert!(has_room, "the space is made for them");
+    }
+    let bytes = number.to_be_bytes();
     let sent = sendmsg(
         to,
         &[IoSlice::new(&bytes)],
@@ -257,8 +318,30 @@ mod tests {
             bind().into(),
             bind().into(),
             https.into(),
+            bind().into(),
         ];
         (fds, addresses)
+    }
+
+    #[tokio::test]
+    async fn what_a_data_plane_does_not_serve_is_not_handed_over() {
+        let folder = tempfile::tempdir().expect("folder");
+        let socket = folder.path().join("run/net.sock");
+        let bound = bind_uds(&path(&socket)).expect("bound").into_listener();
+        let (mut fds, _) = listeners(folder.path());
+        fds[5] = fds[1].try_clone().expect("admin once more");
+        let older = tokio::spawn(async move {
+            let freeze = || async { ((), 7, Vec::new()) }.boxed();
+            offer(bound, &fds, freeze).await.expect("handed over")
+        });
+        let (taken, mut succession) = succeed(&socket).await.expect("the listeners");
+        assert!(taken.https.is_none() && taken.entries.is_empty());
+        assert!(taken.named.is_some());
+        let ready = succession.ready();
+        let (ready, _) = tokio::join!(ready, async {
+            older.await.expect("no panic").confirm().await;
+        });
+        ready.expect("confirmed");
     }
 
     #[tokio::test]
@@ -269,10 +352,15 @@ mod tests {
         let (fds, [address, https]) = listeners(folder.path());
         let frozen = Arc::new(AtomicU32::new(0));
         let times = frozen.clone();
+        // More than one message holds.
+        let entries = MAX_LISTENERS + 50;
         let older = tokio::spawn(async move {
             let freeze = move || {
                 let count = times.fetch_add(1, Relaxed);
-                async move { (count, 7) }.boxed()
+                let entries: Vec<OwnedFd> = (0..entries)
+                    .map(|_| TcpListener::bind("127.0.0.1:0").expect("bound").into())
+                    .collect();
+                async move { (count, 7, entries) }.boxed()
             };
             let mut held = offer(bound, &fds, freeze).await.expect("handed over");
             held.confirm().await;
@@ -283,7 +371,8 @@ mod tests {
         let (taken, mut succession) = succeed(&socket).await.expect("the listeners");
         assert_eq!(succession.drained, 7);
         assert_eq!(taken.apps.local_addr().expect("an address"), address);
-        let encrypted = taken.https.expect("six are sent");
+        assert_eq!(taken.entries.len(), entries);
+        let encrypted = taken.https.expect("it is sent");
         assert_eq!(encrypted.local_addr().expect("an address"), https);
         succession.ready().await.expect("confirmed");
         let held = older.await.expect("no panic");

@@ -129,6 +129,7 @@ mod tests {
             latency_sum_us: 0,
             request_bytes: 0,
             response_bytes: 0,
+            tcp: Default::default(),
         }
     }
 

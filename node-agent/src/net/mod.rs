@@ -16,13 +16,13 @@ mod mesh;
 mod polls;
 mod private;
 mod service;
+mod sockets;
 mod store;
 mod table;
 mod traefik;
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,6 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use skep_identity::grpc::{self, BoundUds, UdsError};
 use skep_identity::secret_file;
-use skep_ingress::listen_on_endpoints;
 pub use skep_ingress::trust::Proxies;
 use skep_proto::v1::net_server::NetServer;
 use tokio::net::TcpListener;
@@ -39,10 +38,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 pub use edge::Edge;
-use handover::Succession;
 use mesh::Mesh;
 use private::Private;
 use service::Service;
+use sockets::sockets;
 use store::Store;
 use table::Tables;
 
@@ -75,6 +74,8 @@ pub struct Options {
     /// The port of the addresses in 127.64.0.0/10 that a Traefik on this machine is given for containers. 0:
     /// any, another one after a restart.
     pub traefik_port: u16,
+    /// The same for connections of TCP routes.
+    pub traefik_tcp_port: u16,
     /// Where that Traefik's own API is: it is asked which routes it uses. None: enough time is given.
     pub traefik_api: Option<SocketAddr>,
     /// What the ingress does beside serving: TLS, proxies in front, the access log.
@@ -98,6 +99,8 @@ pub struct Addresses {
     pub mesh: SocketAddr,
     /// A Traefik on this machine: the port of the addresses that it is given.
     pub traefik_port: u16,
+    /// The same for connections of TCP routes.
+    pub traefik_tcp_port: u16,
 }
 
 /// The process cannot start, or cannot go on.
@@ -152,18 +155,6 @@ struct Prepared {
     certificates: Option<skep_proto::v1::CertificateList>,
 }
 
-/// Where it listens.
-struct Sockets {
-    apps: TcpListener,
-    admin: TcpListener,
-    agent: BoundUds,
-    mesh: std::net::TcpListener,
-    endpoints: TcpListener,
-    https: Option<TcpListener>,
-    /// Handles of all, for a successor.
-    handles: Vec<OwnedFd>,
-}
-
 /// Runs the data plane until `shutdown`; then lets open requests end, for 10 s at most. Calls
 /// `ready` when every address is served, the last table already in use. A successor ends it too: then
 /// open requests have ten minutes.
@@ -188,14 +179,24 @@ pub async fn run(
     }
     let handed = CancellationToken::new();
     let predecessor = watch::Sender::new(succession.as_ref().map(|older| older.drained));
-    let endpoints = address_of(TRAEFIK, endpoints_at(&options), &sockets.endpoints)?;
+    let endpoints = address_of(
+        TRAEFIK,
+        sockets::at_traefik(options.traefik_port),
+        &sockets.endpoints,
+    )?;
+    let named = address_of(
+        TRAEFIK,
+        sockets::at_traefik(options.traefik_tcp_port),
+        &sockets.named,
+    )?;
+    let endpoint_ports = (endpoints.port(), named.port());
     let until = shutdown.child_token();
     let private = Private::new(mesh.clone(), until.clone());
     let tables = Tables::new(
         ingress.clone(),
         prepared.store,
         (mesh.clone(), private.clone()),
-        (endpoints.port(), options.traefik_api.is_some()),
+        (endpoint_ports, options.traefik_api.is_some()),
         predecessor.subscribe(),
     );
     let own_ingress = address_of("apps", options.ingress_addr, &sockets.apps)?;
@@ -212,6 +213,7 @@ pub async fn run(
         admin: address_of("the admin endpoint", options.admin_addr, &sockets.admin)?,
         mesh: (sockets.mesh.local_addr()).map_err(failed("other nodes", options.mesh_addr))?,
         traefik_port: endpoints.port(),
+        traefik_tcp_port: named.port(),
     };
     // The agent still hears what is drained while the ingress drains.
     let closing = CancellationToken::new();
@@ -259,9 +261,15 @@ pub async fn run(
         })
     };
     let mut apps = {
-        let listeners = (sockets.apps, sockets.endpoints, sockets.https);
+        let doors = edge::Doors {
+            plain: sockets.apps,
+            encrypted: sockets.https,
+            endpoints: sockets.endpoints,
+            named: sockets.named,
+            entries: (own_ingress.ip(), sockets.entries),
+        };
         let ends = (shutdown.clone(), handed.clone());
-        tokio::spawn(edge::serve(ingress.clone(), listeners, ends))
+        tokio::spawn(edge::serve(ingress.clone(), doors, ends))
     };
     if let Some(api) = options.traefik_api {
         let asks = traefik::follow(api, Arc::clone(&tables));
@@ -291,7 +299,13 @@ pub async fn run(
         let tables = Arc::clone(&tables);
         async move {
             let frozen = tables.freeze().await;
-            (frozen, drained(&tables))
+            let entries = tables.ingress().entry_listeners();
+            let entries = entries.unwrap_or_else(|error| {
+                tracing::error!(%error, "the ports of TCP routes cannot be handed over: they are refused for a moment");
+                Vec::new()
+            });
+            let entries = entries.into_iter().map(Into::into).collect();
+            (frozen, drained(&tables), entries)
         }
         .boxed()
     };
@@ -371,67 +385,6 @@ fn failed(what: &'static str, address: SocketAddr) -> impl Fn(io::Error) -> Erro
     }
 }
 
-/// Listens, or takes the listeners of the data plane that runs.
-async fn sockets(options: &Options) -> Result<(Sockets, Option<Succession>), Error> {
-    let apps_failed = failed("apps", options.ingress_addr);
-    let admin_failed = failed("the admin endpoint", options.admin_addr);
-    let mesh_failed = failed("other nodes", options.mesh_addr);
-    let (apps, admin, agent, given, succession) = if options.takeover {
-        let (given, succession) = handover::succeed(&options.socket).await?;
-        let agent = BoundUds::inherited(&options.socket, given.agent)?;
-        let rest = (given.mesh, given.endpoints, given.https);
-        (given.apps, given.admin, agent, rest, Some(succession))
-    } else {
-        // The agent's first: it keeps a second process from the same data.
-        let agent = bind(options.socket.clone()).await?;
-        let apps = listen("apps", options.ingress_addr).await?;
-        let admin = listen("the admin endpoint", options.admin_addr).await?;
-        let apps = apps.into_std().map_err(apps_failed)?;
-        let admin = admin.into_std().map_err(admin_failed)?;
-        (apps, admin, agent, (None, None, None), None)
-    };
-    let (given_mesh, given_endpoints, given_https) = given;
-    let mesh = match given_mesh {
-        Some(mesh) => mesh,
-        None => std::net::TcpListener::bind(options.mesh_addr).map_err(mesh_failed)?,
-    };
-    let traefik_failed = failed(TRAEFIK, endpoints_at(options));
-    let endpoints = match given_endpoints {
-        Some(endpoints) => endpoints,
-        None => listen_on_endpoints(options.traefik_port).map_err(traefik_failed)?,
-    };
-    let https = edge::listen(&options.edge, given_https)?;
-    let mut handles = vec![
-        apps.try_clone().map_err(apps_failed)?.into(),
-        admin.try_clone().map_err(admin_failed)?.into(),
-        agent.duplicate().map_err(Error::Serve)?,
-        mesh.try_clone().map_err(mesh_failed)?.into(),
-        endpoints.try_clone().map_err(traefik_failed)?.into(),
-    ];
-    mesh.set_nonblocking(true).map_err(mesh_failed)?;
-    if let Some(https) = &https {
-        handles.push(https.try_clone().map_err(apps_failed)?.into());
-    }
-    let tokio_of = |listener: std::net::TcpListener| {
-        listener.set_nonblocking(true)?;
-        TcpListener::from_std(listener)
-    };
-    let sockets = Sockets {
-        apps: tokio_of(apps).map_err(apps_failed)?,
-        admin: tokio_of(admin).map_err(admin_failed)?,
-        agent,
-        mesh,
-        endpoints: tokio_of(endpoints).map_err(traefik_failed)?,
-        https: https.map(tokio_of).transpose().map_err(apps_failed)?,
-        handles,
-    };
-    Ok((sockets, succession))
-}
-
-fn endpoints_at(options: &Options) -> SocketAddr {
-    (Ipv4Addr::LOCALHOST, options.traefik_port).into()
-}
-
 async fn bind(path: PathBuf) -> Result<BoundUds, Error> {
     Ok(tokio::task::spawn_blocking(move || grpc::bind_uds(&path)).await??)
 }
@@ -458,16 +411,6 @@ fn prepare(data_dir: PathBuf) -> Result<Prepared, Error> {
         own,
         certificates,
     })
-}
-
-async fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| Error::Listen {
-            what,
-            address,
-            source,
-        })
 }
 
 fn address_of(

@@ -139,6 +139,7 @@ async fn follow(
     let mut ingress = tables.ingress().status();
     let mut kept = tables.kept();
     let mut private = tables.private().drained();
+    let mut unbound = tables.ingress().unbound_entries();
     let mut fetched = tables.fetched();
     let mut predecessor = tables.predecessor();
     let mut told: Option<NetStatus> = None;
@@ -163,9 +164,13 @@ async fn follow(
                 .min(before),
             ingress_port: u32::from(apps),
             mesh_port: u32::from(mesh),
+            unbound: {
+                let unbound = unbound.borrow_and_update();
+                unbound.iter().copied().map(u32::from).collect()
+            },
         };
         if told.as_ref() != Some(&progress) {
-            if sender.send(Ok(progress)).await.is_err() {
+            if sender.send(Ok(progress.clone())).await.is_err() {
                 return;
             }
             told = Some(progress);
@@ -181,6 +186,7 @@ async fn follow(
             changed = kept.changed() => changed,
             changed = private.changed() => changed,
             changed = fetched.changed() => changed,
+            changed = unbound.changed() => changed,
             changed = changed_or_never(&mut predecessor) => changed,
             () = look_again => Ok(()),
             () = sender.closed() => return,

@@ -11,13 +11,13 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use skep_identity::keypair::Credentials;
 use skep_identity::tls::LoadError;
-use skep_ingress::{Addresses, Backend, Ingress, Place, Route, Table, traefik};
+use skep_ingress::{Addresses, Backend, Ingress, Place, Route, Table, TcpRoute, traefik};
 use skep_model::certificate::MAX_CHALLENGES;
 use skep_model::id::{AllocationId, NodeId, ServiceId};
-use skep_proto::convert::{id_bits, rules_in};
+use skep_proto::convert::{door_in, id_bits, rules_in};
 use skep_proto::v1::{
     CertificateList, ChallengeList, NodeBackend, NodeCredentials, NodeEndpoint, NodePeer,
-    NodeRoute, NodeTable,
+    NodeRoute, NodeTable, NodeTcpRoute,
 };
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use zeroize::Zeroizing;
@@ -95,8 +95,8 @@ pub(super) struct Tables {
     ingress: Ingress,
     store: Arc<Store>,
     mesh: Arc<Mesh>,
-    /// Of the addresses that Traefik is given for backends.
-    endpoint_port: u16,
+    /// Of the addresses that Traefik is given, for requests and for connections.
+    endpoint_ports: (u16, u16),
     private: Arc<Private>,
     /// Held while a table is taken: one after the other.
     taking: Arc<Mutex<()>>,
@@ -117,14 +117,14 @@ impl Tables {
         ingress: Ingress,
         store: Store,
         (mesh, private): (Arc<Mesh>, Arc<Private>),
-        (endpoint_port, is_traefik_asked): (u16, bool),
+        (endpoint_ports, is_traefik_asked): ((u16, u16), bool),
         predecessor: watch::Receiver<Option<u64>>,
     ) -> Self {
         Self {
             ingress,
             store: Arc::new(store),
             mesh,
-            endpoint_port,
+            endpoint_ports,
             private,
             taking: Arc::default(),
             predecessor,
@@ -199,7 +199,7 @@ impl Tables {
                 self.kept.send_replace(table.revision);
                 self.apply(understood);
                 // A Traefik that used them before goes on until it asks again.
-                self.ingress.addresses(self.endpoint_port);
+                self.addresses();
             }
             Err(error) => {
                 tracing::error!(%error, "the table on disk cannot be used: starting without")
@@ -319,8 +319,12 @@ impl Tables {
             *newest = sequence.max(*newest);
             is_newer
         });
-        let addresses = || self.ingress.addresses(self.endpoint_port);
-        Some(current.traefik(addresses, &self.certified))
+        Some(current.traefik(|| self.addresses(), &self.certified))
+    }
+
+    fn addresses(&self) -> Addresses {
+        let (requests, connections) = self.endpoint_ports;
+        self.ingress.addresses(requests, connections)
     }
 
     /// Traefik says that it uses the table of `sequence`.
@@ -384,6 +388,11 @@ fn understand(message: &NodeTable) -> Result<Understood, Error> {
         table: Table {
             revision: message.sequence,
             routes,
+            tcp: message
+                .tcp
+                .iter()
+                .map(tcp_route)
+                .collect::<Result<_, _>>()?,
         },
         peers: message.peers.iter().map(peer).collect::<Result<_, _>>()?,
         local: message
@@ -394,10 +403,20 @@ fn understand(message: &NodeTable) -> Result<Understood, Error> {
     })
 }
 
-fn route(message: &NodeRoute) -> Result<Route, Error> {
+fn tcp_route(message: &NodeTcpRoute) -> Result<TcpRoute, Error> {
+    Ok(TcpRoute {
+        door: door_in(message.door.clone())?,
+        proxy_protocol: message.proxy_protocol,
+        service: ServiceId::from_u128(id_bits("service", &message.service)?),
+        name: message.name.clone(),
+        backends: backends(&message.name, &message.backends)?,
+    })
+}
+
+fn backends(route: &str, messages: &[NodeBackend]) -> Result<Vec<Backend>, Error> {
     let backend = |backend: &NodeBackend| {
         let refused = || Error::Address {
-            route: message.name.clone(),
+            route: route.to_owned(),
             address: backend.address.clone(),
         };
         let place = match backend.address.is_empty() {
@@ -408,18 +427,18 @@ fn route(message: &NodeRoute) -> Result<Route, Error> {
             },
         };
         let allocation = AllocationId::from_u128(id_bits("allocation", &backend.allocation)?);
-        Ok::<_, Error>(Backend { allocation, place })
+        Ok(Backend { allocation, place })
     };
+    messages.iter().map(backend).collect()
+}
+
+fn route(message: &NodeRoute) -> Result<Route, Error> {
     Ok(Route {
         host: message.host.clone(),
         path_prefix: message.path_prefix.clone(),
         service: ServiceId::from_u128(id_bits("service", &message.service)?),
         name: message.name.clone(),
-        backends: message
-            .backends
-            .iter()
-            .map(backend)
-            .collect::<Result<_, _>>()?,
+        backends: backends(&message.name, &message.backends)?,
         sleeps: message.sleeps,
         rules: rules_in(message.rules.clone())?,
     })

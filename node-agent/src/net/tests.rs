@@ -34,6 +34,7 @@ fn options(dir: &Path) -> Options {
         admin_addr: LOOPBACK,
         mesh_addr: LOOPBACK,
         traefik_port: 0,
+        traefik_tcp_port: 0,
         traefik_api: None,
         edge: Edge::default(),
         takeover: false,
@@ -135,6 +136,7 @@ fn table(sequence: u64, backends: &[SocketAddr]) -> NodeTable {
         peers: Vec::new(),
         endpoints: Vec::new(),
         networks: Vec::new(),
+        tcp: Vec::new(),
         routes: vec![NodeRoute {
             sleeps: false,
             host: "app.example".to_owned(),
@@ -193,6 +195,7 @@ async fn a_published_table_serves_and_survives_a_restart() {
             drained_sequence: 7,
             ingress_port: port,
             mesh_port: net.addresses.mesh.port(),
+            unbound: Default::default(),
         })
     );
     net.stop().await;

@@ -41,6 +41,8 @@ pub(crate) struct Content {
     pub(crate) version: Version,
     /// The routes.
     pub(crate) routes: Vec<v1::NodeRoute>,
+    /// Those of connections.
+    pub(crate) tcp: Vec<v1::NodeTcpRoute>,
     /// How the other nodes with backends are reached.
     pub(crate) peers: Vec<v1::NodePeer>,
     /// What of this node is fit for traffic, also from other nodes, in the order of the ids.
@@ -93,6 +95,13 @@ pub(crate) fn resolve(
         sleeps: route.sleeps,
         rules: rules_out(&route.rules),
     });
+    let tcp = held.table.tcp.iter().map(|route| v1::NodeTcpRoute {
+        door: Some((&route.door).into()),
+        proxy_protocol: route.proxy_protocol,
+        service: id_bytes(route.service.as_u128()),
+        name: route.name.clone(),
+        backends: route.backends.iter().filter_map(resolve).collect(),
+    });
     let around = (node, local, &reached);
     let networks = bridges.iter().map(|(environment, bridge)| {
         let names = held.table.names.iter();
@@ -103,6 +112,7 @@ pub(crate) fn resolve(
         networks: networks.collect(),
         version: held.version(),
         routes: routes.collect(),
+        tcp: tcp.collect(),
         peers: others.map(peer).collect(),
         endpoints: local.iter().map(endpoint).collect(),
     }
@@ -113,7 +123,8 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use skep_model::id::ServiceId;
-    use skep_model::route::{Route, RouteTable};
+    use skep_model::route::{Route, RouteTable, TcpRoute};
+    use skep_model::tcp::Door;
 
     use super::*;
 
@@ -128,6 +139,13 @@ mod tests {
         let table = RouteTable {
             revision: 9,
             names: Vec::new(),
+            tcp: vec![TcpRoute {
+                door: Door::Entry(15_000),
+                proxy_protocol: false,
+                service: ServiceId::from_u128(3),
+                name: "a".into(),
+                backends: vec![backend(here, 10), backend(here, 11), backend(there, 12)],
+            }],
             routes: vec![Route {
                 host: "a.test".into(),
                 path_prefix: "/".into(),
@@ -166,6 +184,7 @@ mod tests {
             .collect();
         assert_eq!(told, [("172.17.0.2:80", 0), ("", 80)]);
         assert_eq!(backends[1].node, id_bytes(there.as_u128()));
+        assert_eq!(content.tcp[0].backends, content.routes[0].backends);
         assert_eq!(content.peers.len(), 1);
         assert_eq!(content.endpoints.len(), 2);
     }

@@ -102,6 +102,11 @@ impl Publisher {
             let backends = routes.iter_mut().map(|route| &mut route.backends);
             backends.for_each(|it| it.retain(|backend| !backend.address.is_empty()));
         }
+        let mut tcp = content.tcp.clone();
+        if !has_mesh {
+            let backends = tcp.iter_mut().map(|route| &mut route.backends);
+            backends.for_each(|it| it.retain(|backend| !backend.address.is_empty()));
+        }
         let (ruled, routes) = apart(&routes);
         let table = v1::NodeTable {
             sequence,
@@ -111,6 +116,7 @@ impl Publisher {
             peers: content.peers.clone(),
             endpoints: content.endpoints.clone(),
             networks: content.networks.clone(),
+            tcp,
         };
         match timeout(PUBLISH_TIMEOUT, self.client.publish(table)).await {
             Ok(published) => published,

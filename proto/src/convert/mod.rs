@@ -22,6 +22,7 @@ mod settings;
 mod shell;
 mod spec;
 mod storage;
+mod tcp;
 mod volume;
 mod work;
 
@@ -30,6 +31,7 @@ use skep_model::problem::{Code, Problem};
 
 pub use probe::{reaches, reaches_of};
 pub use route::{rules_in, rules_out};
+pub use tcp::door_in;
 
 use crate::v1;
 

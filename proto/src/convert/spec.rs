@@ -6,6 +6,7 @@ use skep_model::run::{Mode, Overlap, Run};
 use skep_model::spec::{
     Builder, ImagePolicy, Pull, Resources, Restart, ServiceSpec, ServiceType, Source, Update,
 };
+use skep_model::tcp::TcpSpec;
 
 use super::{Error, container, enum_number, enum_value, error, need, placement, port, rollout};
 use crate::v1;
@@ -201,6 +202,7 @@ impl From<&ServiceSpec> for v1::ServiceSpec {
             hooks: container::hooks_out(&spec.hooks),
             pull: pull_number(spec.image.pull),
             routes: spec.routes.iter().map(Into::into).collect(),
+            tcp: spec.tcp.iter().map(Into::into).collect(),
         }
     }
 }
@@ -227,6 +229,11 @@ impl TryFrom<v1::ServiceSpec> for ServiceSpec {
                 .routes
                 .into_iter()
                 .map(RouteSpec::try_from)
+                .collect::<Result<_, _>>()?,
+            tcp: message
+                .tcp
+                .into_iter()
+                .map(TcpSpec::try_from)
                 .collect::<Result<_, _>>()?,
             placement: placement::read(message.placement)?,
             run: message

@@ -7,7 +7,7 @@ use skep_model::assignment::{
     Assignment, BuildOrder, DesiredSet, Generation, ImagePeer, MAX_IMAGE_PEERS, Names,
 };
 use skep_model::id::{AllocationId, ClusterId, DeploymentId, EnvironmentId, NodeId, ServiceId};
-use skep_model::route::{Backend, Route, RoutePeer, RouteTable};
+use skep_model::route::{Backend, Route, RoutePeer, RouteTable, TcpRoute};
 
 use super::route::{rules_in, rules_out};
 use super::spec::{builder, builder_number, pull, pull_number};
@@ -16,17 +16,12 @@ use crate::v1;
 
 impl From<&RouteTable> for v1::RouteTable {
     fn from(table: &RouteTable) -> Self {
-        let backend = |backend: &Backend| v1::RouteBackend {
-            node: id_bytes(backend.node.as_u128()),
-            allocation: id_bytes(backend.allocation.as_u128()),
-            port: u32::from(backend.port),
-        };
         let route = |route: &Route| v1::Route {
             host: route.host.clone(),
             path_prefix: route.path_prefix.clone(),
             service: id_bytes(route.service.as_u128()),
             name: route.name.clone(),
-            backends: route.backends.iter().map(backend).collect(),
+            backends: route.backends.iter().map(Into::into).collect(),
             sleeps: route.sleeps,
             rules: rules_out(&route.rules),
         };
@@ -46,6 +41,17 @@ impl From<&RouteTable> for v1::RouteTable {
             ruled: ruled.into_iter().map(route).collect(),
             peers: table.peers.iter().map(peer).collect(),
             names: table.names.iter().map(Into::into).collect(),
+            tcp: table.tcp.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<&Backend> for v1::RouteBackend {
+    fn from(backend: &Backend) -> Self {
+        Self {
+            node: id_bytes(backend.node.as_u128()),
+            allocation: id_bytes(backend.allocation.as_u128()),
+            port: u32::from(backend.port),
         }
     }
 }
@@ -109,6 +115,11 @@ impl TryFrom<v1::RouteTable> for RouteTable {
         Ok(Self {
             revision: message.revision,
             routes,
+            tcp: message
+                .tcp
+                .into_iter()
+                .map(TcpRoute::try_from)
+                .collect::<Result<_, _>>()?,
             peers: message
                 .peers
                 .into_iter()

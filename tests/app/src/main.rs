@@ -2,6 +2,7 @@
 //! environment (see `settings`) how to fail. It is a correct HTTP server in everything that it
 //! was not told to do wrong, so that a failed request is never its own accident.
 
+mod echo;
 mod faults;
 mod http;
 mod settings;
@@ -79,6 +80,10 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         };
         let _ = stream.set_nodelay(true);
         let settings = settings.clone();
+        if settings.echo {
+            tokio::spawn(async move { echo::talk(&settings, stream).await });
+            continue;
+        }
         let service = hyper::service::service_fn(move |request| {
             let settings = settings.clone();
             async move { Ok::<_, std::convert::Infallible>(http::answer(&settings, request).await) }

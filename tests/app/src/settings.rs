@@ -35,6 +35,8 @@ pub(crate) struct Settings {
     pub(crate) ignore_sigterm: bool,
     /// `LOG_LINES_PER_S`: numbered lines on standard output, `line 1`, `line 2`, ...
     pub(crate) log_lines_per_s: u32,
+    /// `ECHO=1`: no HTTP: says `version=... allocation=...` and then back what it is told, to its end.
+    pub(crate) echo: bool,
     /// `LOG_FLOOD_LINES`: so many numbered lines of a thousand bytes at once, as fast as they are taken.
     pub(crate) log_flood_lines: u64,
 }
@@ -65,6 +67,7 @@ impl Settings {
             hold: millis("HOLD_MS")?.unwrap_or_default(),
             ignore_sigterm: flag(&get, "IGNORE_SIGTERM")?,
             log_lines_per_s: parse(&get, "LOG_LINES_PER_S", "lines")?.unwrap_or(0),
+            echo: flag(&get, "ECHO")?,
             log_flood_lines: parse(&get, "LOG_FLOOD_LINES", "lines")?.unwrap_or(0),
         })
     }

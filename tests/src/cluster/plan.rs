@@ -130,6 +130,7 @@ impl Plan {
                 ("--admin-addr", self.address("net_admin")),
                 ("--mesh-addr", "127.0.0.1:0".to_owned()),
                 ("--traefik-port", self.parts["traefik"].port().to_string()),
+                ("--traefik-tcp-port", "0".to_owned()),
                 ("--traefik-api", self.address("traefik_api")),
             ],
         )

@@ -35,6 +35,7 @@ mod shells;
 mod sockets;
 mod steps;
 mod surface;
+mod tcp;
 mod traefik;
 mod traefik_rolling;
 mod traefik_specs;

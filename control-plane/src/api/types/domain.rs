@@ -32,7 +32,7 @@ pub struct DomainView {
 /// A path of a host, and the service that answers there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DomainRoute {
-    /// The path.
+    /// The path; `TLS`: connections whose handshake names the host.
     pub path: String,
     /// Name of the service's environment.
     pub environment: String,

@@ -17,6 +17,7 @@ mod server;
 mod service;
 mod settings;
 pub mod shell;
+mod tcp;
 mod volume;
 
 pub use crate::history::{AuditEntry, Event, EventKind};
@@ -56,6 +57,7 @@ pub use service::{
 
 pub use registry::{RegistriesView, RegistryRequest};
 pub use settings::{PoolRequest, PoolsView, QuotaView, QuotasView, RelaxedRequest, UsedView};
+pub use tcp::{TcpPortView, TcpPortsRequest, TcpPortsView};
 pub use volume::{CloneRequest, SnapshotRequest, VolumeState, VolumeView, VolumesView};
 
 use serde::{Deserialize, Serialize};

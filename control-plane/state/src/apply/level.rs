@@ -74,6 +74,7 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::RemoveDnsRecord(_) => ("remove DNS record", LEVEL_SCHEDULING),
         Kind::SetLocalCa(_) => ("set local CA", LEVEL_SCHEDULING),
         Kind::SetPrivatePool(_) => ("set private pool", LEVEL_SCHEDULING),
+        Kind::SetTcpPorts(_) => ("set TCP ports", LEVEL_SCHEDULING),
     }
 }
 
@@ -130,7 +131,8 @@ fn of_spec(spec: &v1::ServiceSpec) -> u32 {
         || spec.hooks.is_some()
         || spec.pull != 0
         || spec.storage.is_some()
-        || !spec.routes.is_empty();
+        || !spec.routes.is_empty()
+        || !spec.tcp.is_empty();
     if spec.autoscale.is_some() || spec.rollout.is_some() || stops_first || confines {
         return LEVEL_SCHEDULING;
     }

@@ -291,6 +291,7 @@ impl Context<'_> {
             Kind::ForgetAcmeAccount(message) => self.forget_acme_account(&message),
             Kind::RenewCertificate(message) => self.renew_certificate(&message),
             Kind::SetPrivatePool(message) => self.set_private_pool(&message),
+            Kind::SetTcpPorts(message) => self.set_tcp_ports(message),
         }
     }
 
@@ -299,7 +300,7 @@ impl Context<'_> {
     pub(crate) fn touch_routes_of(&mut self, service: ServiceId) {
         self.touch_names_of(service);
         let service = self.state.service(service);
-        let is_routed = service.is_none_or(|service| service.spec.is_routed());
+        let is_routed = service.is_none_or(|service| service.spec.takes_traffic());
         // Servers that are older than the level count every change.
         if is_routed || self.state.feature_level() < LEVEL_SCHEDULING {
             self.touch_routes();

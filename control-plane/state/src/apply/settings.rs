@@ -6,6 +6,7 @@ use skep_model::id::EnvironmentId;
 use skep_model::problem::{Code, Problem};
 use skep_model::service::Service;
 use skep_model::settings::{MAX_POOLS, Pool, Scope, ScopeSettings, check_base_domain};
+use skep_model::tcp::Ports;
 use skep_proto::v1;
 use skep_proto::v1::set_scope::Relaxed;
 
@@ -49,6 +50,17 @@ impl Context<'_> {
     /// Addresses are given from another pool from now on; what is given stays.
     pub(super) fn set_private_pool(&mut self, message: &v1::SetPrivatePool) -> Outcome {
         self.state.private_pool = message.pool.parse()?;
+        self.changes.push(Change::Settings);
+        Ok(Reply::Done)
+    }
+
+    /// Services may have entries of this range from now on, and nobody has one outside of it.
+    pub(super) fn set_tcp_ports(&mut self, message: v1::SetTcpPorts) -> Outcome {
+        let ports = message.ports.map(Ports::try_from).transpose();
+        let ports = ports.map_err(|_| missing("ports"))?;
+        ports.map_or(Ok(()), Ports::check)?;
+        self.state.check_ports(ports)?;
+        self.state.tcp_ports = ports;
         self.changes.push(Change::Settings);
         Ok(Reply::Done)
     }

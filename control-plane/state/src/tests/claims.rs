@@ -97,7 +97,7 @@ impl World {
         self.ok(put_service(&next, generation));
     }
 
-    fn why(&mut self, kind: Kind) -> Problem {
+    pub(super) fn why(&mut self, kind: Kind) -> Problem {
         self.apply(kind).outcome.expect_err("refused")
     }
 

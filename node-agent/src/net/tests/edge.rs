@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
+use skep_model::tcp::Door;
+use skep_proto::v1::NodeTcpRoute;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -110,6 +112,75 @@ async fn tls_is_spoken_with_the_folders_certificates_and_handed_over() {
     let log = std::fs::read_to_string(dir.path().join("access.log")).expect("a log");
     let of = |scheme: &str| log.matches(&format!("\"scheme\":\"{scheme}\"")).count();
     assert_eq!((of("https"), of("http")), (3, 1), "{log}");
+}
+
+#[tokio::test]
+async fn an_entry_of_a_tcp_route_changes_hands_with_its_connections() {
+    let dir = tempfile::tempdir().expect("folder");
+    let listener = TcpListener::bind(LOOPBACK).await.expect("bound");
+    let backend = listener.local_addr().expect("address");
+    let free = std::net::TcpListener::bind(LOOPBACK).expect("bound");
+    let entry = free.local_addr().expect("address");
+    let mut with = table(1, &[]);
+    with.tcp.push(NodeTcpRoute {
+        door: Some((&Door::Entry(entry.port())).into()),
+        service: id_bytes(1),
+        name: "db".to_owned(),
+        backends: vec![NodeBackend {
+            allocation: id_bytes(9),
+            address: backend.to_string(),
+            ..NodeBackend::default()
+        }],
+        ..NodeTcpRoute::default()
+    });
+    let first = start(dir.path()).await;
+    first.client.publish(with.clone()).await.expect("published");
+    // Somebody has the port: the agent hears of it, and of its end.
+    let is_unbound = |unbound: bool| {
+        move |status: &Option<NetStatusLocal>| {
+            status.is_some_and(|it| (it.unbound.first == entry.port()) == unbound)
+        }
+    };
+    let told = status_where(&first, is_unbound(true)).await.expect("told");
+    let warning = told.unbound.warning().expect("one");
+    assert!(
+        warning.text.contains(&entry.port().to_string()),
+        "{warning:?}"
+    );
+    drop(free);
+    status_where(&first, is_unbound(false)).await;
+    let accept = async || {
+        let taken = timeout(LIMIT, listener.accept()).await;
+        taken.expect("in time").expect("a connection").0
+    };
+    let mut open = TcpStream::connect(entry).await.expect("connects");
+    let mut held = accept().await;
+
+    let second = start_with(Options {
+        takeover: true,
+        ..options(dir.path())
+    })
+    .await;
+    let new = TcpStream::connect(entry).await.expect("never refused");
+    drop((new, accept().await));
+    // What was open before is of the first still, and holds it.
+    open.write_all(b"hi").await.expect("sent");
+    let mut word = [0; 2];
+    held.read_exact(&mut word).await.expect("carried");
+    assert_eq!((&word, first.task.is_finished()), (b"hi", false));
+    with.sequence = 2;
+    with.tcp.clear();
+    second.client.publish(with).await.expect("published");
+    let applied = |s: &Option<NetStatusLocal>| s.is_some_and(|s| s.applied_sequence == 2);
+    let seen = status_where(&second, applied).await.expect("told");
+    assert_eq!(seen.drained_sequence, 1);
+    drop((open, held));
+    timeout(LIMIT, first.task)
+        .await
+        .expect("in time")
+        .expect("no panic")
+        .expect("ended well");
+    second.stop().await;
 }
 
 #[tokio::test]

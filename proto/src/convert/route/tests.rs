@@ -87,6 +87,7 @@ fn who_does_not_know_rules_gets_nothing_of_a_host_that_has_some() {
         rules: rules.map(Arc::new),
     };
     let table = RouteTable {
+        tcp: Vec::new(),
         revision: 3,
         peers: Vec::new(),
         names: Vec::new(),

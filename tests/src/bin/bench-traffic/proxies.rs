@@ -242,7 +242,8 @@ async fn skep_net(dir: &Path) -> Result<(Proxy, NetClient<Channel>)> {
         .args(["--socket".into(), socket.clone().into_os_string()])
         .args(["--ingress-addr", &address.to_string()])
         .args(["--admin-addr", &admin.to_string()])
-        .args(["--mesh-addr", "127.0.0.1:0", "--traefik-port", "0"]);
+        .args(["--mesh-addr", "127.0.0.1:0", "--traefik-port", "0"])
+        .args(["--traefik-tcp-port", "0"]);
     process.start().await?;
     let dial = tower::service_fn(move |_: hyper::Uri| {
         let socket = socket.clone();
