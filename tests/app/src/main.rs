@@ -11,7 +11,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -88,10 +89,9 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             let settings = settings.clone();
             async move { Ok::<_, std::convert::Infallible>(http::answer(&settings, request).await) }
         });
-        let connection = hyper::server::conn::http1::Builder::new()
-            .serve_connection(TokioIo::new(stream), service)
-            .with_upgrades();
-        let watched = graceful.watch(connection);
+        let builder = auto::Builder::new(TokioExecutor::new()).http1_only();
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        let watched = graceful.watch(connection.into_owned());
         tokio::spawn(async move {
             // A client that goes away is the client's business.
             let _ = watched.await;
