@@ -22,7 +22,7 @@ use crate::logs::ship::Shipper;
 use crate::logs::{Logs, Watcher};
 use crate::metrics::Metrics;
 use crate::net::client::Client;
-use crate::network::Networks;
+use crate::network::{Checks, Networks};
 use crate::options::Options;
 use crate::routes::{self, Publisher};
 use crate::runtime::{self, Runtime};
@@ -266,6 +266,12 @@ impl Agent {
             outbox.clone(),
             (tasks.clone(), shutdown.clone()),
         );
+        let checks = Checks::new(
+            own.clone(),
+            networks.clone(),
+            outbox.clone(),
+            (tasks.clone(), shutdown.clone()),
+        );
         let watcher = Watcher::start(shutdown.clone());
         for destination in &options.ship_logs_to {
             let shipper = Shipper {
@@ -289,6 +295,7 @@ impl Agent {
             certificates,
             shells,
             witness,
+            checks,
             logs: Logs::new(runtime.clone(), places_now, servers.clone(), watcher),
             held,
             metrics: metrics.clone(),

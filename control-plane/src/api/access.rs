@@ -176,6 +176,10 @@ actions! {
     SetRelaxed = "set_relaxed" write,
     /// Say what the generated names of an environment end in.
     SetBaseDomain = "set_base_domain" write,
+    /// Let all nodes dial one another.
+    CheckNetwork = "check_network" read,
+    /// Choose from where private addresses are given.
+    SetPrivatePool = "set_private_pool" write,
     /// Change the policy of a pool.
     SetPool = "set_pool" write,
     /// Change as whom nodes pull from a registry.

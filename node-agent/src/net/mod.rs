@@ -39,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use edge::Edge;
 use handover::Succession;
+pub(crate) use mesh::ALPN as MESH_ALPN;
 use mesh::Mesh;
 use private::Private;
 use service::Service;

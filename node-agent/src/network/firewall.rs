@@ -39,6 +39,11 @@ pub(super) enum Error {
         /// In its words.
         said: String,
     },
+    /// Rules of ours are not there.
+    #[error(
+        "somebody changed the firewall: rules of the private network are missing until they are written again"
+    )]
+    Gone,
     /// It hangs.
     #[error("`{program}` did not end within {} s", LIMIT.as_secs())]
     Hangs {
@@ -112,6 +117,14 @@ impl Firewall {
             tracing::warn!("somebody changed the firewall: private networks are fenced off again");
         }
         self.apply(fences).await
+    }
+
+    /// Whether it is as it should be; changes nothing.
+    pub(super) async fn look(&self, fences: &[Fence]) -> Result<(), Error> {
+        match self.is_whole(&self.chains.render(fences)).await {
+            true => Ok(()),
+            false => Err(Error::Gone),
+        }
     }
 
     /// Writes it.

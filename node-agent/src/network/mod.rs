@@ -2,7 +2,9 @@
 //! first container is on it. Made when it is needed, removed when nothing of its environment is assigned any
 //! more. Never answers names or carries connections: that is the data plane's.
 
+mod check;
 mod firewall;
+mod report;
 mod subnet;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::routes::Content;
 use crate::runtime::{Runtime, network_environment};
+pub(crate) use check::Checks;
 use firewall::{Fence, Firewall};
 pub(crate) use subnet::BITS as SUBNET_BITS;
 
@@ -231,6 +234,17 @@ impl Networks {
         match trouble {
             None => self.inner.lock().trouble = None,
             Some(why) => self.is_in_trouble(&why),
+        }
+    }
+
+    /// Whether the firewall may be changed and is as it should be, at this moment.
+    async fn look_at_firewall(&self) -> Result<(), firewall::Error> {
+        let _one_at_a_time = self.changing.lock().await;
+        let fences = self.fences(&self.bridges.borrow());
+        self.firewall.probe().await?;
+        match fences.is_empty() {
+            true => Ok(()),
+            false => self.firewall.look(&fences).await,
         }
     }
 
