@@ -208,7 +208,7 @@ impl Agent {
             runtime.clone(),
             node,
             options.private_network,
-            wanted_now.clone(),
+            (wanted_now.clone(), status.clone()),
         );
         tasks.spawn(networks.clone().keep(shutdown.clone()));
         let keep_facts = facts::keep(

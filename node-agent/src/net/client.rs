@@ -1,5 +1,6 @@
 //! The agent's side of the socket: publishes tables, follows progress, connects again by itself.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub struct NetStatusLocal {
     pub ingress_port: u16,
     /// Where other nodes are served; 0: nowhere.
     pub mesh_port: u16,
+    /// Where apps are served, in clear and under TLS.
+    pub entrances: [Option<SocketAddr>; 2],
 }
 
 impl From<NetStatus> for NetStatusLocal {
@@ -47,6 +50,7 @@ impl From<NetStatus> for NetStatusLocal {
             // It was a port before it was a number.
             ingress_port: u16::try_from(status.ingress_port).unwrap_or(0),
             mesh_port: u16::try_from(status.mesh_port).unwrap_or(0),
+            entrances: [0, 1].map(|at| status.entrances.get(at)?.parse().ok()),
         }
     }
 }

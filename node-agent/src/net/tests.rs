@@ -181,6 +181,7 @@ async fn a_published_table_serves_and_survives_a_restart() {
             drained_sequence: 7,
             ingress_port: port,
             mesh_port: net.addresses.mesh.port(),
+            entrances: [Some(net.addresses.ingress), None],
         })
     );
     net.stop().await;

@@ -218,9 +218,10 @@ pub(super) fn witness(
 pub(super) fn checks(runtime: &Runtime, outbox: &Arc<Outbox>, stop: &CancellationToken) -> Checks {
     let node = NodeId::from_u128(5);
     let (_, content) = watch::channel(None);
+    let (_, net) = watch::channel(None);
     Checks::new(
         credentials(),
-        Networks::new(runtime.clone(), node, None, content),
+        Networks::new(runtime.clone(), node, None, (content, net)),
         outbox.clone(),
         (TaskTracker::new(), stop.clone()),
     )
