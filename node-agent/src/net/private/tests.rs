@@ -24,7 +24,6 @@ fn example() -> Network {
                 node: Vec::new(),
             }],
         }],
-        ..v1::PrivateNetwork::default()
     };
     network(&message).expect("a network")
 }
