@@ -10,6 +10,7 @@ pub mod deploy;
 pub mod history;
 pub mod local;
 pub mod machine;
+mod networking;
 pub mod peers;
 pub mod pki;
 pub mod placement;

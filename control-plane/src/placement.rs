@@ -100,6 +100,7 @@ pub fn surroundings(view: &State, service: &Service) -> Surroundings {
         data_on: data_on(view, service),
         moving: moving(view, service),
         relaxed: view.relaxed_by(service).is_some(),
+        has_callers: !view.callers_in(service.environment).is_empty(),
         prepared: release_phase(view, service).is_some_and(|job| job.status == Status::Succeeded),
     }
 }

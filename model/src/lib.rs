@@ -16,6 +16,7 @@ pub mod machine;
 pub mod manifest;
 pub mod name;
 pub mod network;
+pub mod network_check;
 pub mod node;
 pub mod placement;
 pub mod probe;

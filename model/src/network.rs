@@ -55,6 +55,22 @@ impl Pool {
         (0..count).map(move |number| first + (number << (32 - bits)))
     }
 
+    /// Blocks that it has.
+    pub fn blocks(&self) -> u32 {
+        (1_u32 << (32 - self.bits)) / BLOCK
+    }
+
+    /// Whether it shares an address with a network, by its first address and leading bits.
+    pub fn shares(&self, (first, bits): (u32, u32)) -> bool {
+        let shift = 32 - bits.min(u32::from(self.bits));
+        u64::from(first) >> shift == u64::from(self.first) >> shift
+    }
+
+    /// Whether two pools share an address.
+    pub fn overlaps(&self, other: Self) -> bool {
+        self.shares((other.first, u32::from(other.bits)))
+    }
+
     /// Whether an address is of this pool.
     pub fn contains(&self, address: Ipv4Addr) -> bool {
         u32::from(address) >> (32 - self.bits) == self.first >> (32 - self.bits)
@@ -172,6 +188,25 @@ mod tests {
         ] {
             bad.parse::<Pool>().expect_err(bad);
         }
+    }
+
+    #[test]
+    fn pools_that_share_an_address_overlap() {
+        let pool = |text: &str| text.parse::<Pool>().expect("a pool");
+        let own = pool("10.201.0.0/16");
+        assert_eq!(own.blocks(), 2_048);
+        for (other, shares) in [
+            ("10.201.0.0/16", true),
+            ("10.201.255.224/27", true),
+            ("10.128.0.0/10", false),
+            ("10.192.0.0/10", true),
+            ("10.202.0.0/16", false),
+        ] {
+            assert_eq!(own.overlaps(pool(other)), shares, "{other}");
+            assert_eq!(pool(other).overlaps(own), shares, "{other}");
+        }
+        // The default route shares nothing that matters: callers leave it out.
+        assert!(own.shares((0, 0)) && !own.shares((10 << 24, 32)));
     }
 
     #[test]

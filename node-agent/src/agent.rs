@@ -22,7 +22,7 @@ use crate::logs::ship::Shipper;
 use crate::logs::{Logs, Watcher};
 use crate::metrics::Metrics;
 use crate::net::client::Client;
-use crate::network::Networks;
+use crate::network::{Checks, Networks};
 use crate::options::Options;
 use crate::routes::{self, Publisher};
 use crate::runtime::{self, Runtime};
@@ -208,7 +208,7 @@ impl Agent {
             runtime.clone(),
             node,
             options.private_network,
-            wanted_now.clone(),
+            (wanted_now.clone(), status.clone()),
         );
         tasks.spawn(networks.clone().keep(shutdown.clone()));
         let keep_facts = facts::keep(
@@ -269,6 +269,12 @@ impl Agent {
             outbox.clone(),
             (tasks.clone(), shutdown.clone()),
         );
+        let checks = Checks::new(
+            own.clone(),
+            networks.clone(),
+            outbox.clone(),
+            (tasks.clone(), shutdown.clone()),
+        );
         let watcher = Watcher::start(shutdown.clone());
         for destination in &options.ship_logs_to {
             let shipper = Shipper {
@@ -292,6 +298,7 @@ impl Agent {
             certificates,
             shells,
             witness,
+            checks,
             logs: Logs::new(runtime.clone(), places_now, servers.clone(), watcher),
             held,
             metrics: metrics.clone(),

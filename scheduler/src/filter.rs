@@ -29,6 +29,9 @@ pub struct Surroundings {
     pub relaxed: bool,
     /// The release phase of what is rolled out has ended well.
     pub prepared: bool,
+    /// Containers of its environment may have connections to it by its private name: what is withdrawn
+    /// is drained, though it may have no routes.
+    pub has_callers: bool,
 }
 
 /// What one allocation needs of a node.

@@ -61,6 +61,13 @@ pub struct Input<'a> {
     pub limit: usize,
 }
 
+impl Input<'_> {
+    /// Whether somebody may have connections to what is withdrawn: it is stopped when they have ended.
+    pub(crate) fn drains(&self) -> bool {
+        self.service.spec.takes_traffic() || self.around.has_callers
+    }
+}
+
 /// Plans the next step. Starts are counted in the draft, so that plans made over the same draft
 /// see each other; `ids` is asked once for each start.
 pub fn plan(
@@ -221,7 +228,7 @@ impl<'a, 'i> Planner<'a, 'i> {
             self.desire(allocation, Desired::Stop, reason);
         }
         for allocation in std::mem::take(&mut self.draining) {
-            if !self.service().spec.takes_traffic() {
+            if !self.input.drains() {
                 self.desire(allocation, Desired::Stop, "it takes no traffic");
             } else if (self.input.drained)(allocation) {
                 self.desire(allocation, Desired::Stop, "drained");
@@ -442,7 +449,7 @@ impl<'a, 'i> Planner<'a, 'i> {
 
     fn withdraw(&mut self, allocation: &'a Allocation, reason: &str) {
         self.ending += 1;
-        if self.service().spec.takes_traffic() {
+        if self.input.drains() {
             // Also where it is not seen healthy: it may have become so meanwhile.
             self.desire(allocation, Desired::Drain, reason);
         } else {

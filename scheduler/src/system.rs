@@ -117,8 +117,7 @@ impl<'a, 'i> Planner<'a, 'i> {
                     }
                 }
                 (true, Desired::Drain) => {
-                    let is_done =
-                        !self.input.service.spec.takes_traffic() || (self.input.drained)(one);
+                    let is_done = !self.input.drains() || (self.input.drained)(one);
                     match is_done {
                         true => self.desire(one, Desired::Stop, "drained"),
                         false => self.is_waiting = true,
@@ -268,7 +267,7 @@ impl<'a, 'i> Planner<'a, 'i> {
     }
 
     fn let_go(&mut self, one: &Allocation, reason: &str) {
-        let desired = match self.input.service.spec.takes_traffic() {
+        let desired = match self.input.drains() {
             true => Desired::Drain,
             false => Desired::Stop,
         };

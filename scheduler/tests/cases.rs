@@ -219,6 +219,7 @@ fn parse_service(world: &mut World, words: &[&str]) -> Option<()> {
             }
             "phase" => service.progress.phase = parse_phase(words.next()?)?,
             "since" => service.progress.since_ms = seconds(words.next()?)?,
+            "called" => world.around.has_callers = true,
             "prepared" => world.around.prepared = true,
             "paused" => service.progress.paused = true,
             "stopped" => service.stopped = true,

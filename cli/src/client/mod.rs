@@ -120,6 +120,31 @@ impl Client {
         self.again(method, path, (bytes.into(), Some(&key))).await
     }
 
+    /// Writes what takes its time: a server that is silent is waited for until `deadline`, and the next one is
+    /// asked, under the same key.
+    ///
+    /// # Errors
+    /// Not reachable, or refused.
+    pub(crate) async fn send_for<B: Serialize, T: DeserializeOwned>(
+        &self,
+        (method, path): (Method, &str),
+        body: &B,
+        deadline: Duration,
+    ) -> Result<T, Error> {
+        let bytes = Bytes::from(serde_json::to_vec(body).map_err(Error::Encode)?);
+        let key = skep_identity::random::hex(KEY_BYTES);
+        let mut left = self.bases.count();
+        loop {
+            left = left.saturating_sub(1);
+            let asked = (bytes.clone(), Some(&*key));
+            let asked = self.once(method.clone(), path, asked, deadline);
+            match asked.await {
+                Err(error) if error.is_passing() && left > 0 => {}
+                other => return other,
+            }
+        }
+    }
+
     /// Asks until a server serves, or all have been asked often enough.
     async fn again<T: DeserializeOwned>(
         &self,
@@ -127,17 +152,22 @@ impl Client {
         path: &str,
         (body, key): (Bytes, Option<&str>),
     ) -> Result<T, Error> {
+        let deadline = if self.bases.count() > 1 {
+            ANSWER_DEADLINE_OF_MANY
+        } else {
+            ANSWER_DEADLINE
+        };
         let mut pause = ROUND_PAUSE;
         let mut round = 1;
         loop {
             for _ in 1..self.bases.count() {
-                let asked = self.once(method.clone(), path, (body.clone(), key));
+                let asked = self.once(method.clone(), path, (body.clone(), key), deadline);
                 match asked.await {
                     Err(error) if error.is_passing() => {}
                     other => return other,
                 }
             }
-            let asked = self.once(method.clone(), path, (body.clone(), key));
+            let asked = self.once(method.clone(), path, (body.clone(), key), deadline);
             match asked.await {
                 // Where nobody can be reached, waiting helps nobody.
                 Err(Error::Refused(problem)) if problem.code.is_retryable() && round < ROUNDS => {}
@@ -209,6 +239,7 @@ impl Client {
         method: Method,
         path: &str,
         (body, key): (Bytes, Option<&str>),
+        deadline: Duration,
     ) -> Result<T, Error> {
         let mut request = self
             .request(method, path)
@@ -217,11 +248,6 @@ impl Client {
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
         }
-        let deadline = if self.bases.count() > 1 {
-            ANSWER_DEADLINE_OF_MANY
-        } else {
-            ANSWER_DEADLINE
-        };
         let request = request.body(full(body)).map_err(Error::Request)?;
         let response = self.answer(request, deadline).await?;
         let bytes = self.whole(response).await?;

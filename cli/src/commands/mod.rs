@@ -21,6 +21,7 @@ pub(crate) mod history;
 pub(crate) mod jobs;
 pub(crate) mod login;
 pub(crate) mod logs;
+pub(crate) mod network;
 pub(crate) mod node;
 pub(crate) mod operator;
 pub(crate) mod plan;
@@ -133,6 +134,7 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::TcpPorts(args) => tcp_ports::run(args, session).await,
         Command::Quota(command) => quota::run(command, session).await,
         Command::Relax(args) => relax::run(args, session).await,
+        Command::Network(command) => network::run(command, session).await,
         Command::Node(command) => node::run(command, session).await,
         Command::Token(command) => token::run(command, session).await,
         Command::Operator(command) => operator::run(command, session).await,

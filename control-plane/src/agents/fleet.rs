@@ -489,20 +489,40 @@ impl Fleet {
     /// Whether every live ingress has stopped sending requests to a withdrawn allocation, and those
     /// under way have ended.
     pub fn is_drained(&self, view: &State, allocation: &Allocation) -> bool {
-        // Where withdrawing it changed no table (a worker has no routes), the newest table is without it.
-        let without = allocation.desired_index.min(view.routes_revision());
-        self.ingresses(view, |status| status.applied.min(status.drained) >= without)
+        let service = view.service(allocation.service);
+        let callers = service
+            .filter(|service| !service.spec.takes_traffic())
+            .map(|service| view.callers_in(service.environment));
+        let is_without =
+            |without: u64| move |status: RouteStatus| status.applied.min(status.drained) >= without;
+        let without = allocation.desired_index;
+        match callers {
+            // It has no routes: only where its environment is, its name leads to it.
+            Some(callers) => {
+                self.ingresses(view, |node| callers.contains(&node), is_without(without))
+            }
+            None => {
+                let without = without.min(view.routes_revision());
+                self.ingresses(view, |_| true, is_without(without))
+            }
+        }
     }
 
     /// Whether every live ingress serves a table at least as new as `revision`.
     pub fn is_published(&self, view: &State, revision: u64) -> bool {
-        self.ingresses(view, |status| status.applied >= revision)
+        self.ingresses(view, |_| true, |status| status.applied >= revision)
     }
 
-    fn ingresses(&self, view: &State, check: impl Fn(RouteStatus) -> bool) -> bool {
+    fn ingresses(
+        &self,
+        view: &State,
+        is_meant: impl Fn(NodeId) -> bool,
+        check: impl Fn(RouteStatus) -> bool,
+    ) -> bool {
         let books = self.inner.books.lock();
         view.nodes()
             .filter(|node| node.facts.ingress_port.is_some() && node.status != NodeStatus::Lost)
+            .filter(|node| is_meant(node.id))
             .all(|node| {
                 let best = books.best(node.id);
                 best.is_some_and(|(_, presence)| check(presence.routes))

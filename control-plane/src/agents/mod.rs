@@ -1,9 +1,11 @@
 //! The server's side of its nodes: joining, sessions, uploads and logs passing through.
 
+mod answers;
 mod certified;
 pub mod desired;
 pub mod elsewhere;
 pub mod fleet;
+pub mod network;
 pub mod notices;
 pub mod probes;
 pub mod relay;

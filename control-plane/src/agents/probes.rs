@@ -2,16 +2,12 @@
 //! whoever answers has been heard in that moment. A node that is connected to another server is asked
 //! through that one.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use skep_identity::random;
 use skep_model::id::NodeId;
 use skep_model::probe::{Reach, Target};
 use skep_proto::convert::reaches_of;
 use skep_proto::v1;
-use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::relay::Relay;
@@ -19,31 +15,6 @@ use super::relay::Relay;
 /// An agent needs up to a second and a half where others are to show who they are, and half of it to
 /// knock.
 pub(crate) const ANSWER: Duration = Duration::from_secs(2);
-
-/// Hears what was found.
-type Asker = oneshot::Sender<Vec<Reach>>;
-
-/// Those who wait for an answer; no more than the leader's witness has under way.
-#[derive(Default)]
-pub(super) struct Waiting {
-    askers: Mutex<BTreeMap<u64, (NodeId, Asker)>>,
-}
-
-impl Waiting {
-    /// The node's session ended: nobody answers.
-    pub(super) fn leave(&self, node: NodeId) {
-        self.askers.lock().retain(|_, (of, _)| *of != node);
-    }
-}
-
-/// A place among those who wait; takes itself back.
-struct Place<'a>(&'a Waiting, u64);
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.askers.lock().remove(&self.1);
-    }
-}
 
 impl Relay {
     /// What a node finds when it knocks, wherever it is connected, in the order of the targets. None: it
@@ -60,30 +31,20 @@ impl Relay {
 
     /// The same of a node that is connected to this server.
     pub async fn probe_here(&self, node: NodeId, targets: Vec<Target>) -> Option<Vec<Reach>> {
-        // An answer to what somebody else asked can then not be taken for this one's.
-        let request = u64::from_le_bytes(random::bytes());
-        let (asker, answered) = oneshot::channel();
-        self.probes().askers.lock().insert(request, (node, asker));
-        let _place = Place(self.probes(), request);
+        let place = self.probes().place(node);
         let message = v1::Probe {
-            request,
+            request: place.request(),
             targets: targets.iter().map(Into::into).collect(),
         };
         self.tell(node, v1::to_agent::Kind::Probe(message)).ok()?;
-        let found = timeout(ANSWER, answered).await.ok()?.ok()?;
+        let found = place.answer(ANSWER).await?;
         (found.len() == targets.len()).then_some(found)
     }
 
     /// A node has answered.
     pub(super) fn probed(&self, node: NodeId, message: &v1::Probed) {
-        let mut askers = self.probes().askers.lock();
-        let is_its_own = askers
-            .get(&message.request)
-            .is_some_and(|(of, _)| *of == node);
-        if is_its_own && let Some((_, asker)) = askers.remove(&message.request) {
-            // Whoever asked may have gone.
-            let _ = asker.send(reaches_of(&message.found));
-        }
+        let found = reaches_of(&message.found);
+        self.probes().answer(node, message.request, found);
     }
 }
 
@@ -127,7 +88,7 @@ mod tests {
         };
         let (found, ()) = tokio::join!(relay.probe(ONE, vec![target()]), answer);
         assert_eq!(found, Some(vec![Reach::Silent]));
-        assert!(relay.probes().askers.lock().is_empty());
+        assert!(relay.probes().is_empty());
     }
 
     #[tokio::test]

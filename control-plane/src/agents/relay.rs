@@ -8,14 +8,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use skep_model::id::{AllocationId, NodeId, ServerId};
+use skep_model::network_check::Found;
+use skep_model::probe::Reach;
 use skep_model::problem::{Code, Problem};
 use skep_proto::convert::id_bytes;
 use skep_proto::v1;
 use tokio::sync::mpsc;
 
+use super::answers;
 use super::elsewhere::Elsewhere;
 use super::fleet::{Fleet, Place};
-use super::probes;
 use super::shells::Waiting;
 
 /// Chunks under way to one asker: back-pressure reaches Docker through gRPC's flow control.
@@ -52,7 +54,9 @@ struct Inner {
     /// Those who asked for a shell and wait for the node to dial.
     shells: Waiting,
     /// Those who wait for what a node finds when it knocks at others.
-    probes: probes::Waiting,
+    probes: answers::Waiting<Vec<Reach>>,
+    /// Those who wait for what a node says of its network.
+    checks: answers::Waiting<Found>,
 }
 
 /// Where log streams meet. Cheap to clone.
@@ -145,6 +149,7 @@ impl Relay {
             self.inner.askers.lock().retain(|_, (of, _)| *of != node);
             self.inner.shells.leave(node);
             self.inner.probes.leave(node);
+            self.inner.checks.leave(node);
         }
     }
 
@@ -154,8 +159,13 @@ impl Relay {
     }
 
     /// Those who wait for what nodes find.
-    pub(super) fn probes(&self) -> &probes::Waiting {
+    pub(super) fn probes(&self) -> &answers::Waiting<Vec<Reach>> {
         &self.inner.probes
+    }
+
+    /// Those who wait for what nodes say of their networks.
+    pub(super) fn checks(&self) -> &answers::Waiting<Found> {
+        &self.inner.checks
     }
 
     /// A number that no other request of this server has.

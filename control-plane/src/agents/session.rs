@@ -176,6 +176,10 @@ impl Session {
                     self.shared.relay.probed(node, &found);
                     continue;
                 }
+                Up::NetworkFound(found) => {
+                    self.shared.relay.network_found(node, found);
+                    continue;
+                }
             };
             if queue.try_send(work).is_err() {
                 tracing::debug!(%node, "a node's word found no room: it will be said again");

@@ -36,6 +36,8 @@ pub(super) struct Told {
     builds: BTreeSet<DeploymentId>,
     dismissed: Vec<AllocationId>,
     routes: Option<u64>,
+    /// Index of the view that the table was made of.
+    told_at: u64,
     /// The environments of which the node has containers, and what it was told of each.
     environments: BTreeSet<EnvironmentId>,
     names: Vec<Names>,
@@ -59,6 +61,7 @@ impl Told {
             builds: BTreeSet::new(),
             dismissed: Vec::new(),
             routes: None,
+            told_at: 0,
             environments: BTreeSet::new(),
             names: Vec::new(),
             servers: None,
@@ -131,12 +134,18 @@ impl Told {
         self.environments = environments;
         let here = self.environments.iter().map(|id| view.names_of(*id));
         let names: Vec<Names> = here.filter(|it| !it.services.is_empty()).collect();
-        if !is_newer && names == self.names {
+        // Acknowledged by this node it may be stopped, whether or not it ever was among the names.
+        let withdrawn = self.environments.iter().map(|id| view.withdrawn_in(*id));
+        let is_awaited = withdrawn.max().unwrap_or(0) > self.told_at;
+        if !is_newer && !is_awaited && names == self.names {
             return None;
         }
+        self.told_at = view.index();
         self.routes = Some(view.routes_revision());
         let table = shared.notices.routes(view, cluster.incarnation);
         let mut table = v1::RouteTable::clone(&table);
+        // Names have no revision of their own: what is acknowledged is all of this view.
+        table.revision = view.index();
         table.names = names.iter().map(Into::into).collect();
         for peer in view.peers_in(names.iter()) {
             let node = id_bytes(peer.node.as_u128());

@@ -178,6 +178,10 @@ actions! {
     SetBaseDomain = "set_base_domain" write,
     /// Say which ports services may have for connections.
     SetTcpPorts = "set_tcp_ports" write,
+    /// Let all nodes dial one another.
+    CheckNetwork = "check_network" read,
+    /// Choose from where private addresses are given.
+    SetPrivatePool = "set_private_pool" write,
     /// Change the policy of a pool.
     SetPool = "set_pool" write,
     /// Change as whom nodes pull from a registry.

@@ -24,6 +24,7 @@ mod log_source;
 mod merge;
 mod metrics;
 pub mod neighbours;
+mod network;
 mod nodes;
 mod paths;
 mod placement;
@@ -143,6 +144,7 @@ struct App {
     streams: Arc<Semaphore>,
     hooks: Arc<Semaphore>,
     backups: Arc<Semaphore>,
+    checks: Arc<Semaphore>,
     shells: Arc<Semaphore>,
     refusals: Arc<shells::Refusals>,
     document: Arc<OnceLock<OpenApi>>,
@@ -183,6 +185,7 @@ impl From<Context> for App {
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             hooks: Arc::new(Semaphore::new(MAX_HOOKS)),
             backups: Arc::new(Semaphore::new(backup::MAX_BACKUPS)),
+            checks: Arc::new(Semaphore::new(network::MAX_CHECKS)),
             shells: Arc::new(Semaphore::new(shells::MAX_SHELLS)),
             refusals: Arc::default(),
             document: Arc::new(OnceLock::new()),

@@ -10,9 +10,9 @@ use super::access::{Action, protected, public};
 use super::{App, Document, Here};
 use super::{
     allocations, app_logs, autoscale, backup, ca, certificates, deployment_logs, deployments,
-    domains, health, hooks, jobs, local_ca, metrics, nodes, placement, rebalance, registries,
-    rollouts, samples, servers, services, settings, shells, tcp_ports, tokens, uploads, variables,
-    volumes,
+    domains, health, hooks, jobs, local_ca, metrics, network, nodes, placement, rebalance,
+    registries, rollouts, samples, servers, services, settings, shells, tcp_ports, tokens, uploads,
+    variables, volumes,
 };
 
 /// Every route with what it asks of the caller: a route is registered by `protected` with its action
@@ -172,8 +172,24 @@ fn cluster_routes(app: &App) -> OpenApiRouter<App> {
         ))
         .routes(protected(app, Action::Rebalance, routes!(rebalance::put)))
         .routes(protected(app, Action::Rebalance, routes!(rebalance::run)))
+        .merge(network_routes(app))
         .routes(protected(app, Action::ReadStatus, routes!(nodes::status)))
         .routes(protected(app, Action::ReadAudit, routes!(nodes::audit)))
+}
+
+fn network_routes(app: &App) -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(protected(app, Action::ReadCluster, routes!(network::show)))
+        .routes(protected(
+            app,
+            Action::CheckNetwork,
+            routes!(network::check),
+        ))
+        .routes(protected(
+            app,
+            Action::SetPrivatePool,
+            routes!(network::put_pool),
+        ))
 }
 
 fn autoscale_routes(app: &App) -> OpenApiRouter<App> {

@@ -11,6 +11,7 @@ mod elsewhere;
 mod hooks;
 mod jobs;
 mod logs;
+mod network;
 mod rebalance;
 mod registries;
 mod rollouts;

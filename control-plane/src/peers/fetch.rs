@@ -7,6 +7,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use skep_model::id::{NodeId, ServerId, UploadId};
+use skep_model::network_check::{self, Found};
 use skep_model::probe::{Reach, Target};
 use skep_model::problem::{Code, Problem};
 use skep_proto::convert::id_bytes;
@@ -156,6 +157,15 @@ impl Elsewhere for Fetcher {
         targets: Vec<Target>,
     ) -> BoxFuture<'_, Option<Vec<Reach>>> {
         Box::pin(probes::ask(&self.links, server, (node, targets)))
+    }
+
+    fn check_network(
+        &self,
+        server: ServerId,
+        node: NodeId,
+        ask: network_check::Ask,
+    ) -> BoxFuture<'_, Option<Found>> {
+        Box::pin(probes::ask_network(&self.links, server, (node, ask)))
     }
 
     fn upload(&self, upload: UploadId) -> BoxFuture<'_, Result<Chunks, Problem>> {

@@ -1,6 +1,7 @@
-//! Nodes that are connected to another server, asked through it to knock at others.
+//! Nodes that are connected to another server, asked through it to knock at others, or to dial them.
 
 use skep_model::id::{NodeId, ServerId};
+use skep_model::network_check::{self, Found};
 use skep_model::probe::{MAX_TARGETS, Reach, Target};
 use skep_proto::convert::{self, id_bits, id_bytes, reaches, reaches_of};
 use skep_proto::v1;
@@ -46,5 +47,39 @@ pub(super) async fn serve(
     Ok(v1::Probed {
         request: 0,
         found: reaches(&found),
+    })
+}
+
+/// What `node` finds when it dials others; none: it, or the server, does not answer.
+pub(super) async fn ask_network(
+    links: &Links,
+    server: ServerId,
+    (node, ask): (NodeId, network_check::Ask),
+) -> Option<Found> {
+    let contact = links.directory().of_server(server)?;
+    let mut client = links.shared(&contact, Lane::Calls).ok()?;
+    let asked = ask.doors.len();
+    let message = v1::NetworkAskThere {
+        node: id_bytes(node.as_u128()),
+        ask: Some((&ask).into()),
+    };
+    let answered = client.check_network(message).await.ok()?.into_inner();
+    let found = Found::from(answered.found?);
+    (found.dialed.len() == asked).then_some(found)
+}
+
+/// Serves another server.
+///
+/// # Errors
+/// The message means nothing.
+pub(super) async fn serve_network(
+    relay: &Relay,
+    message: v1::NetworkAskThere,
+) -> Result<v1::NetworkFoundThere, convert::Error> {
+    let node = NodeId::from_u128(id_bits("node", &message.node)?);
+    let ask = message.ask.unwrap_or_default().try_into()?;
+    let found = relay.check_network_here(node, ask).await;
+    Ok(v1::NetworkFoundThere {
+        found: found.as_ref().map(Into::into),
     })
 }

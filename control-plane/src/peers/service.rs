@@ -322,6 +322,20 @@ impl Servers for PeersService {
         Ok(Response::new(probed))
     }
 
+    async fn check_network(
+        &self,
+        request: Request<v1::NetworkAskThere>,
+    ) -> Result<Response<v1::NetworkFoundThere>, Status> {
+        let contact = self.caller(&request)?;
+        let message = request.into_inner();
+        let checking = async {
+            let found = probes::serve_network(&self.parts.relay, message).await;
+            found.map_err(malformed)
+        };
+        let found = Self::while_member(&self.parts, &contact, checking).await?;
+        Ok(Response::new(found))
+    }
+
     async fn fetch_history(
         &self,
         request: Request<v1::FetchHistoryRequest>,

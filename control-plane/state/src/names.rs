@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use skep_model::allocation::Desired;
 use skep_model::id::{EnvironmentId, NodeId, ServiceId};
 use skep_model::network::{NameBackend, Named, Names, Pool, PrivateAddress, block_of, usable};
 use skep_model::problem::{Code, Problem};
@@ -47,12 +48,9 @@ impl State {
 
     /// What is known by name in an environment.
     pub fn names_of(&self, environment: EnvironmentId) -> Names {
-        let first = (environment, String::new());
-        let services = self.names.services.range(first..);
-        let services = services.take_while(|((of, _), _)| *of == environment);
-        let named = services.filter_map(|((_, name), id)| {
-            let service = self.service(*id).filter(|service| !service.removing)?;
-            let address = self.private_address(*id)?;
+        let named = self.named_in(environment).filter_map(|(name, id)| {
+            let service = self.service(id).filter(|service| !service.removing)?;
+            let address = self.private_address(id)?;
             let backends = self.name_backends(service);
             Some((name.clone(), Named { address, backends }))
         });
@@ -60,6 +58,37 @@ impl State {
             environment,
             services: named.collect(),
         }
+    }
+
+    /// Nodes from which services of an environment are reached by name: those with private networks that
+    /// have containers of it.
+    pub fn callers_in(&self, environment: EnvironmentId) -> BTreeSet<NodeId> {
+        let services = self.named_in(environment);
+        let allocations = services.flat_map(|(_, id)| self.allocations_of(id));
+        let assigned = allocations.filter(|it| it.is_assigned());
+        let nodes: BTreeSet<NodeId> = assigned.map(|it| it.node).collect();
+        let is_caller = |node: &NodeId| {
+            let node = self.node(*node);
+            node.is_some_and(|node| node.facts.private_network)
+        };
+        nodes.into_iter().filter(is_caller).collect()
+    }
+
+    /// The index at which something of an environment was withdrawn last that waits for its callers; 0:
+    /// nothing does. Tables of this index and later ones are without it.
+    pub fn withdrawn_in(&self, environment: EnvironmentId) -> u64 {
+        let services = self.named_in(environment);
+        let allocations = services.flat_map(|(_, id)| self.allocations_of(id));
+        let leaving = allocations.filter(|it| it.is_live() && it.desired == Desired::Drain);
+        leaving.map(|it| it.desired_index).max().unwrap_or(0)
+    }
+
+    /// Services of an environment by name, those that are being removed included.
+    fn named_in(&self, environment: EnvironmentId) -> impl Iterator<Item = (&String, ServiceId)> {
+        let first = (environment, String::new());
+        let services = self.names.services.range(first..);
+        let services = services.take_while(move |((of, _), _)| *of == environment);
+        services.map(|((_, name), id)| (name, *id))
     }
 
     /// How the data planes of the nodes are reached that are in `names`.

@@ -120,7 +120,7 @@ async fn the_ca_is_replaced_while_sessions_go_on() {
         .unwrap();
     let say = |ca: KeyId| {
         let ca = ca.as_bytes().to_vec();
-        v1::from_agent::Kind::Heartbeat(v1::Heartbeat { ca })
+        v1::from_agent::Kind::Heartbeat(v1::Heartbeat { ca, number: 0 })
     };
     node.say(say(old)).await;
     until("the old CA is told", || {

@@ -55,6 +55,7 @@ async fn a_deployment_goes_round_and_the_next_replaces_it_in_order() {
     let new = node.take_start().await;
     assert_ne!(new, old);
     let (mut told_drain, mut withdrawn) = (false, None);
+    let mut with_old = 0;
     while !told_drain || withdrawn.is_none() {
         match node.next().await {
             v1::to_agent::Kind::Routes(table) => {
@@ -69,7 +70,8 @@ async fn a_deployment_goes_round_and_the_next_replaces_it_in_order() {
                 if lacks_old && has_new {
                     withdrawn = Some(table.revision);
                 } else {
-                    node.routes(table.revision, table.revision).await;
+                    with_old = table.revision;
+                    node.routes(with_old, with_old).await;
                 }
             }
             v1::to_agent::Kind::Desired(desired) => {
@@ -88,7 +90,7 @@ async fn a_deployment_goes_round_and_the_next_replaces_it_in_order() {
     }
     let revision = withdrawn.unwrap();
     // Applied but not drained: requests are still under way, nothing stops.
-    node.routes(revision, revision - 1).await;
+    node.routes(revision, with_old).await;
     server
         .until("second is live", |view| {
             view.deployment(second).unwrap().status == Status::Live

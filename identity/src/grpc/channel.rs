@@ -81,7 +81,19 @@ pub async fn dial(
     target: &str,
     config: Arc<ClientConfig>,
 ) -> io::Result<TlsStream<BufReader<TcpStream>>> {
-    let stream = BufReader::with_capacity(READ_AHEAD_BYTES, reach(target).await?);
+    secure(reach(target).await?, config).await
+}
+
+/// The same on a connection that is made already: of interest to whoever tells a closed port from a wrong
+/// identity.
+///
+/// # Errors
+/// The handshake fails.
+pub async fn secure(
+    stream: TcpStream,
+    config: Arc<ClientConfig>,
+) -> io::Result<TlsStream<BufReader<TcpStream>>> {
+    let stream = BufReader::with_capacity(READ_AHEAD_BYTES, stream);
     shake_hands(TlsConnector::from(config), stream).await
 }
 

@@ -9,7 +9,7 @@ mod incoming;
 mod tests;
 mod uds;
 
-pub use channel::{ChannelError, channel, dial};
+pub use channel::{ChannelError, channel, dial, secure};
 pub use conn::{Conn, Peer};
 pub use incoming::{Incoming, incoming};
 pub use uds::{BoundUds, UdsError, bind_uds, channel_uds, incoming_uds};

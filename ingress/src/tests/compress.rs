@@ -20,6 +20,7 @@ async fn serve_compressed(app: &App) -> Served {
     };
     let served = serve(Options::default()).await;
     served.ingress.publish(Table {
+        tcp: Vec::new(),
         revision: 1,
         routes: vec![Route {
             rules: Some(Arc::new(rules)),

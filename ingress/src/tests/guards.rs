@@ -13,6 +13,7 @@ use crate::{Options, Route, Table};
 async fn serve_ruled(options: Options, rules: RouteSpec, app: &App) -> Served {
     let served = serve(options).await;
     served.ingress.publish(Table {
+        tcp: Vec::new(),
         revision: 1,
         routes: vec![Route {
             rules: Some(Arc::new(rules.clone())),

@@ -151,6 +151,7 @@ pub(crate) async fn keep(
                     facts.machine.warnings.extend(unbound.warning());
                 }
             }
+            facts.private_network = networks.works();
             // A data plane that restarts comes back on its port: no word about the gap.
             if let Some(status) = *net.borrow_and_update() {
                 facts.ingress_port = Some(status.ingress_port).filter(|port| *port != 0);

@@ -154,6 +154,7 @@ impl Admin {
              # TYPE skep_mesh_failures_total counter\n\
              skep_mesh_failures_total {failed}\n"
         );
+        text.push_str(&self.tables.private().metrics());
         text
     }
 }

@@ -1,5 +1,6 @@
 //! The agent's side of the socket: publishes tables, follows progress, connects again by itself.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub struct NetStatusLocal {
     pub ingress_port: u16,
     /// Where other nodes are served; 0: nowhere.
     pub mesh_port: u16,
+    /// Where apps are served, in clear and under TLS.
+    pub entrances: [Option<SocketAddr>; 2],
     /// Ports of TCP routes on which it cannot listen.
     pub unbound: Unbound,
 }
@@ -79,6 +82,7 @@ impl From<NetStatus> for NetStatusLocal {
             // It was a port before it was a number.
             ingress_port: u16::try_from(status.ingress_port).unwrap_or(0),
             mesh_port: u16::try_from(status.mesh_port).unwrap_or(0),
+            entrances: [0, 1].map(|at| status.entrances.get(at)?.parse().ok()),
             unbound: Unbound {
                 count: status.unbound.len(),
                 first: status.unbound.first().map_or(0, |port| *port as u16),

@@ -38,9 +38,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 pub use edge::Edge;
+pub(crate) use mesh::ALPN as MESH_ALPN;
 use mesh::Mesh;
 use private::Private;
-use service::Service;
+use service::{Places, Service};
 use sockets::sockets;
 use store::Store;
 use table::Tables;
@@ -225,7 +226,11 @@ pub async fn run(
     ));
     let service = Service::new(
         Arc::clone(&tables),
-        (addresses.ingress.port(), addresses.mesh.port()),
+        Places {
+            apps: addresses.ingress,
+            https: addresses.https,
+            mesh: addresses.mesh,
+        },
         closing.clone(),
     );
     let server = NetServer::new(service).max_decoding_message_size(MAX_TABLE_BYTES);

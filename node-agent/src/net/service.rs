@@ -1,5 +1,6 @@
 //! What the agent calls: tables in, progress out.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,21 +24,31 @@ const STATUS_QUEUE: usize = 1;
 /// Readings that wait for their reader: the next one has all that one more would have.
 const READING_QUEUE: usize = 1;
 
+/// Where this process serves.
+#[derive(Debug, Clone)]
+pub(super) struct Places {
+    /// Apps, in clear.
+    pub(super) apps: SocketAddr,
+    /// Apps, under TLS.
+    pub(super) https: Option<SocketAddr>,
+    /// Other nodes.
+    pub(super) mesh: SocketAddr,
+}
+
 /// The gRPC service.
 #[derive(Debug)]
 pub(super) struct Service {
     tables: Arc<Tables>,
-    /// Of apps, and of other nodes.
-    ports: (u16, u16),
+    places: Places,
     closing: CancellationToken,
     life: Life,
 }
 
 impl Service {
-    pub(super) fn new(tables: Arc<Tables>, ports: (u16, u16), closing: CancellationToken) -> Self {
+    pub(super) fn new(tables: Arc<Tables>, places: Places, closing: CancellationToken) -> Self {
         Self {
             tables,
-            ports,
+            places,
             closing,
             life: Life::begin(),
         }
@@ -115,7 +126,7 @@ impl Net for Service {
 
     async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let (sender, receiver) = mpsc::channel(STATUS_QUEUE);
-        let follow = follow(Arc::clone(&self.tables), self.ports, sender);
+        let follow = follow(Arc::clone(&self.tables), self.places.clone(), sender);
         self.until_closing(follow);
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
@@ -133,7 +144,7 @@ impl Net for Service {
 /// Sends the progress at once and at every change, until nobody listens.
 async fn follow(
     tables: Arc<Tables>,
-    (apps, mesh): (u16, u16),
+    places: Places,
     sender: mpsc::Sender<Result<NetStatus, Status>>,
 ) {
     let mut ingress = tables.ingress().status();
@@ -153,6 +164,8 @@ async fn follow(
         // A Traefik that has only now come holds back what is next, not what was said.
         let already = told.as_ref().map_or(0, |told| told.drained_sequence);
         let settled = settled.map_or(u64::MAX, |sequence| sequence.max(already));
+        let entrances = std::iter::once(places.apps).chain(places.https);
+        let entrances = entrances.map(|it| it.to_string());
         let progress = NetStatus {
             // Beyond what is kept, a crash would bring older tables back.
             applied_sequence: status.applied_revision.min(kept_now),
@@ -162,8 +175,9 @@ async fn follow(
                 .min(*private.borrow_and_update())
                 .min(settled)
                 .min(before),
-            ingress_port: u32::from(apps),
-            mesh_port: u32::from(mesh),
+            ingress_port: u32::from(places.apps.port()),
+            mesh_port: u32::from(places.mesh.port()),
+            entrances: entrances.collect(),
             unbound: {
                 let unbound = unbound.borrow_and_update();
                 unbound.iter().copied().map(u32::from).collect()

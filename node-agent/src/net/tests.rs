@@ -196,6 +196,7 @@ async fn a_published_table_serves_and_survives_a_restart() {
             ingress_port: port,
             mesh_port: net.addresses.mesh.port(),
             unbound: Default::default(),
+            entrances: [Some(net.addresses.ingress), None],
         })
     );
     net.stop().await;

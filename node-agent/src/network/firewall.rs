@@ -4,11 +4,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Stdio;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use skep_model::network::Pool;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 use tokio::time::timeout;
@@ -39,6 +40,11 @@ pub(super) enum Error {
         /// In its words.
         said: String,
     },
+    /// Rules of ours are not there.
+    #[error(
+        "somebody changed the firewall: rules of the private network are missing until they are written again"
+    )]
+    Gone,
     /// It hangs.
     #[error("`{program}` did not end within {} s", LIMIT.as_secs())]
     Hangs {
@@ -56,6 +62,10 @@ pub(super) struct Fence {
     pub(super) gateway: Ipv4Addr,
     /// Blocks of private addresses of its environment.
     pub(super) blocks: BTreeSet<u32>,
+    /// Where this node serves apps.
+    pub(super) entrances: BTreeSet<SocketAddr>,
+    /// From where all bridges of the node have their networks: their gateways are no entrance.
+    pub(super) bridges: Option<Pool>,
 }
 
 /// The chains of one node.
@@ -112,6 +122,14 @@ impl Firewall {
             tracing::warn!("somebody changed the firewall: private networks are fenced off again");
         }
         self.apply(fences).await
+    }
+
+    /// Whether it is as it should be; changes nothing.
+    pub(super) async fn look(&self, fences: &[Fence]) -> Result<(), Error> {
+        match self.is_whole(&self.chains.render(fences)).await {
+            true => Ok(()),
+            false => Err(Error::Gone),
+        }
     }
 
     /// Writes it.
@@ -231,6 +249,7 @@ impl Chains {
                     "-A {input} -i {own} -d {gateway} -p {protocol} --dport {port} -j ACCEPT"
                 )?;
             }
+            self.write_entrances(text, fence)?;
             writeln!(
                 text,
                 "-A {input} -i {own} -p tcp -j REJECT --reject-with tcp-reset"
@@ -238,6 +257,27 @@ impl Chains {
             writeln!(text, "-A {input} -i {own} -j DROP")?;
         }
         writeln!(text, "COMMIT")
+    }
+
+    /// The public entrance of apps, for a container as for anybody: their public names may lead to this very
+    /// node. An address of its own says where it is, else it is at every one that is no bridge's.
+    fn write_entrances(&self, text: &mut String, fence: &Fence) -> std::fmt::Result {
+        let (input, own) = (&self.input, &fence.interface);
+        for entrance in &fence.entrances {
+            let to = match (entrance.ip(), fence.bridges) {
+                (ip, _) if ip.is_loopback() => continue,
+                (IpAddr::V4(ip), _) if !ip.is_unspecified() => format!("-d {ip} "),
+                (IpAddr::V6(ip), _) if !ip.is_unspecified() => continue,
+                (_, Some(bridges)) => format!("! -d {bridges} "),
+                (_, None) => String::new(),
+            };
+            let port = entrance.port();
+            writeln!(
+                text,
+                "-A {input} -i {own} {to}-p tcp --dport {port} -j ACCEPT"
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -284,6 +324,10 @@ mod tests {
             interface: name.to_owned(),
             gateway: Ipv4Addr::new(10, 202, last, 1),
             blocks: [u32::from(Ipv4Addr::new(10, 201, 0, block))].into(),
+            entrances: ["0.0.0.0:80", "10.0.0.5:443", "127.0.0.1:8000"]
+                .map(|it| it.parse().expect("an address"))
+                .into(),
+            bridges: Some("10.202.0.0/16".parse().expect("a pool")),
         };
         let firewall = Firewall::new("abc");
         let text = firewall
@@ -294,6 +338,8 @@ mod tests {
             "-A SKEP-N-abc -i skb -d 10.202.1.1 -p udp --dport 53 -j REDIRECT --to-ports 7053",
             "-A SKEP-F-abc -o skb -j DROP",
             "-A SKEP-I-abc -i ska -j DROP",
+            "-A SKEP-I-abc -i ska ! -d 10.202.0.0/16 -p tcp --dport 80 -j ACCEPT",
+            "-A SKEP-I-abc -i skb -d 10.0.0.5 -p tcp --dport 443 -j ACCEPT",
         ] {
             assert!(
                 text.lines().any(|line| line == expected),
@@ -301,8 +347,13 @@ mod tests {
             );
         }
         assert!(!text.contains("-i ska -d 10.201.0.32"), "{text}");
+        assert!(
+            !text.contains("--dport 8000"),
+            "served to this machine alone"
+        );
         // What one bridge may do stands before what it may not.
         let at = |wanted: &str| text.find(wanted).expect("a rule");
+        assert!(at("-i ska ! -d 10.202.0.0/16") < at("-I-abc -i ska -j DROP"));
         assert!(at("-F-abc -o ska -m conntrack") < at("-F-abc -o ska -j DROP"));
     }
 }

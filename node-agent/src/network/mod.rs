@@ -2,11 +2,13 @@
 //! first container is on it. Made when it is needed, removed when nothing of its environment is assigned any
 //! more. Never answers names or carries connections: that is the data plane's.
 
+mod check;
 mod firewall;
+mod report;
 mod subnet;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,8 +22,10 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use crate::net::client::NetStatusLocal;
 use crate::routes::Content;
 use crate::runtime::{Runtime, network_environment};
+pub(crate) use check::Checks;
 use firewall::{Fence, Firewall};
 pub(crate) use subnet::BITS as SUBNET_BITS;
 
@@ -56,6 +60,8 @@ struct Inner {
     wanted: Option<BTreeSet<EnvironmentId>>,
     /// What is wrong, in words.
     trouble: Option<String>,
+    /// Where the data plane serves apps, as it said last.
+    entrances: BTreeSet<SocketAddr>,
 }
 
 /// Makes and removes bridges. Cheap to clone.
@@ -67,6 +73,7 @@ pub(crate) struct Networks {
     pool: Option<Pool>,
     bridges: watch::Sender<Bridges>,
     content: watch::Receiver<Option<Arc<Content>>>,
+    net: watch::Receiver<Option<NetStatusLocal>>,
     firewall: Arc<Firewall>,
     inner: Arc<Mutex<Inner>>,
     /// One change at a time.
@@ -78,7 +85,10 @@ impl Networks {
         runtime: Runtime,
         node: NodeId,
         pool: Option<Pool>,
-        content: watch::Receiver<Option<Arc<Content>>>,
+        (content, net): (
+            watch::Receiver<Option<Arc<Content>>>,
+            watch::Receiver<Option<NetStatusLocal>>,
+        ),
     ) -> Self {
         Self {
             firewall: Arc::new(Firewall::new(&short(node.as_u128()))),
@@ -87,6 +97,7 @@ impl Networks {
             node,
             pool,
             content,
+            net,
             inner: Arc::default(),
             changing: Arc::default(),
         }
@@ -95,6 +106,11 @@ impl Networks {
     /// The bridges that are there; changes wake the receiver.
     pub(crate) fn bridges(&self) -> watch::Receiver<Bridges> {
         self.bridges.subscribe()
+    }
+
+    /// Whether this node has private networks, as far as it is known.
+    pub(crate) fn works(&self) -> bool {
+        self.pool.is_some() && self.inner.lock().trouble.is_none()
     }
 
     /// What keeps this node from having private networks.
@@ -176,7 +192,7 @@ impl Networks {
             return;
         }
         let work = async {
-            let mut content = self.content.clone();
+            let (mut content, mut net) = (self.content.clone(), self.net.clone());
             let mut tick = interval(LOOK_AGAIN);
             tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let mut looks = 0_u32;
@@ -191,6 +207,9 @@ impl Networks {
                     }
                     changed = content.changed() => {
                         if changed.is_err() { return }
+                    }
+                    is_there = self.moved(&mut net) => {
+                        if !is_there { return }
                     }
                 }
                 self.fence().await;
@@ -218,6 +237,20 @@ impl Networks {
         });
     }
 
+    /// Whether the data plane serves apps elsewhere than was known. One that is away says nothing new.
+    fn is_elsewhere(&self, status: Option<NetStatusLocal>) -> bool {
+        status.is_some_and(|status| {
+            let said: BTreeSet<SocketAddr> = status.entrances.into_iter().flatten().collect();
+            said != self.inner.lock().entrances
+        })
+    }
+
+    /// Waits until the data plane serves apps elsewhere. False: nobody says it any more.
+    async fn moved(&self, net: &mut watch::Receiver<Option<NetStatusLocal>>) -> bool {
+        let moved = net.wait_for(|status| self.is_elsewhere(*status)).await;
+        moved.is_ok()
+    }
+
     async fn fence(&self) {
         let _one_at_a_time = self.changing.lock().await;
         let fences = self.fences(&self.bridges.borrow());
@@ -234,7 +267,25 @@ impl Networks {
         }
     }
 
+    /// Whether the firewall may be changed and is as it should be, at this moment.
+    async fn look_at_firewall(&self) -> Result<(), firewall::Error> {
+        let _one_at_a_time = self.changing.lock().await;
+        let fences = self.fences(&self.bridges.borrow());
+        self.firewall.probe().await?;
+        match fences.is_empty() {
+            true => Ok(()),
+            false => self.firewall.look(&fences).await,
+        }
+    }
+
     fn fences(&self, bridges: &Bridges) -> Vec<Fence> {
+        let entrances = {
+            let mut inner = self.inner.lock();
+            if let Some(status) = *self.net.borrow() {
+                inner.entrances = status.entrances.into_iter().flatten().collect();
+            }
+            inner.entrances.clone()
+        };
         let content = self.content.borrow().clone();
         let fence = |(environment, bridge): (&EnvironmentId, &Bridge)| {
             let networks = content.iter().flat_map(|content| &content.networks);
@@ -244,6 +295,8 @@ impl Networks {
             Fence {
                 interface: bridge.interface.clone(),
                 gateway: bridge.gateway,
+                entrances: entrances.clone(),
+                bridges: self.pool,
                 blocks: services
                     .map(|service| block_of(service.virtual_address))
                     .collect(),

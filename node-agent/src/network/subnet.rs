@@ -36,12 +36,20 @@ pub(super) fn of_network(network: &Network) -> impl Iterator<Item = Subnet> + us
 
 /// Where this machine's routes lead, the default route apart.
 pub(super) fn of_routes() -> Vec<Subnet> {
+    named_routes()
+        .into_iter()
+        .map(|(_, subnet)| subnet)
+        .collect()
+}
+
+/// The same with the interfaces that they are of.
+pub(super) fn named_routes() -> Vec<(String, Subnet)> {
     let routes = procfs::net::route().unwrap_or_default();
-    let subnets = routes.into_iter().map(|route| {
+    let named = routes.into_iter().map(|route| {
         let bits = u32::from(route.mask).count_ones();
-        (u32::from(route.destination), bits)
+        (route.iface, (u32::from(route.destination), bits))
     });
-    subnets.filter(|(_, bits)| *bits > 0).collect()
+    named.filter(|(_, (_, bits))| *bits > 0).collect()
 }
 
 #[cfg(test)]

@@ -260,6 +260,15 @@ async fn take(session: &Session, message: v1::ToAgent) -> Result<Option<Storing>
             }
         }
         Some(Kind::Probe(request)) => session.witness.open(request),
+        Some(Kind::NetworkAsk(message)) => {
+            let request = message.request;
+            match message.try_into() {
+                Ok(ask) => session.checks.open(request, ask),
+                Err(error) => {
+                    tracing::warn!(%error, "a question about the network that means nothing")
+                }
+            }
+        }
         Some(Kind::Servers(list)) => session.servers.hear(list),
         Some(Kind::LogCancel(cancel)) => session.logs.cancel(cancel.request),
         // Seen to before.

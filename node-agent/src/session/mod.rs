@@ -29,6 +29,7 @@ use crate::backoff::Backoff;
 use crate::logins::Logins;
 use crate::logs::Logs;
 use crate::metrics::Metrics;
+use crate::network::Checks;
 use crate::routes::Certificates;
 use crate::seat::Seat;
 use crate::servers::Servers;
@@ -127,6 +128,8 @@ pub(crate) struct Session {
     pub(crate) shells: Shells,
     /// Knocks at other nodes.
     pub(crate) witness: Witness,
+    /// Dials other nodes' data planes.
+    pub(crate) checks: Checks,
     /// Generation of the desired set on disk.
     pub(crate) held: Option<Generation>,
     /// Whether it is connected.

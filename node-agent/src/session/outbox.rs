@@ -26,6 +26,8 @@ struct State {
     samples: Samples,
     /// Somebody waits for these.
     probed: Vec<v1::Probed>,
+    /// For these, too.
+    checked: Vec<v1::NetworkFound>,
 }
 
 /// The way up.
@@ -147,11 +149,17 @@ impl Outbox {
         self.change(|state| state.probed.push(found));
     }
 
+    /// What was found where a server asked to dial; as few at a time.
+    pub(crate) fn checked(&self, found: v1::NetworkFound) {
+        self.change(|state| state.checked.push(found));
+    }
+
     /// The session is over.
     pub(super) fn end(&self) {
         let state = &mut *self.state.lock();
         state.samples.end();
         state.probed.clear();
+        state.checked.clear();
     }
 
     /// A new session: the facts to greet with, and everything is due. None: not known yet.
@@ -181,6 +189,9 @@ impl Outbox {
         let state = &mut *self.state.lock();
         if let Some(found) = state.probed.pop() {
             return Some(Kind::Probed(found));
+        }
+        if let Some(found) = state.checked.pop() {
+            return Some(Kind::NetworkFound(found));
         }
         if std::mem::take(&mut state.routes_unsent) {
             return Some(Kind::Routes(state.routes));

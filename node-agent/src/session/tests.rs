@@ -204,6 +204,7 @@ async fn a_server_that_is_gone_is_left_for_the_next_one() {
         logs: world.logs.clone(),
         shells: world.shells.clone(),
         witness: witness(&chosen, &outbox, &stop),
+        checks: checks(&world.runtime, &outbox, &stop),
         held: None,
         metrics: Metrics::default(),
         seat: Arc::new(
@@ -394,6 +395,57 @@ async fn whoever_asks_it_to_knock_hears_what_it_found_in_the_same_session() {
         [Reach::Answered, Reach::Unknown, Reach::Unknown],
         "a refusal is a sign of life, and nobody's identity"
     );
+}
+
+#[tokio::test]
+async fn whoever_asks_it_to_dial_others_hears_which_answered() {
+    let mut world = world(None);
+    world.outbox.set_facts(facts());
+    let mut seat = world.seat().await;
+    seat.hello().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    let listener = listener.expect("a port");
+    let open = listener.local_addr().expect("an address").to_string();
+    let closed = {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let address = listener.expect("a port").local_addr();
+        address.expect("an address").to_string()
+    };
+    let door = |address: &str| v1::NetworkDoor {
+        node: id_bytes(9),
+        address: address.to_owned(),
+    };
+    let ask = v1::NetworkAsk {
+        request: 7,
+        doors: [&*closed, &*open, "nowhere", "host.invalid:1"]
+            .map(door)
+            .into(),
+        pool: "10.201.0.0/16".into(),
+    };
+    seat.say(Said::NetworkAsk(ask)).await;
+    // Takes the connection, and is nobody of the cluster.
+    let (stranger, _) = listener.accept().await.expect("dialed");
+    drop(stranger);
+    let found = loop {
+        match seat.hear().await {
+            Up::NetworkFound(found) => break found,
+            Up::Observed(_) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    use skep_model::network_check::{Dialed, Found};
+    assert_eq!(found.request, 7);
+    let found = Found::from(found);
+    assert_eq!(
+        found.dialed,
+        [
+            Dialed::Refused,
+            Dialed::Stranger,
+            Dialed::NoName,
+            Dialed::NoName
+        ]
+    );
+    assert_eq!(found.own.pool, None);
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod entity;
 mod job;
 mod machine;
 mod network;
+mod network_check;
 mod node;
 mod placement;
 mod probe;

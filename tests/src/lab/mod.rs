@@ -14,6 +14,7 @@ pub mod faults;
 pub mod faulty;
 mod host;
 pub mod node;
+pub mod nodes;
 mod number;
 pub mod registry;
 

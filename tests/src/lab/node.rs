@@ -63,12 +63,37 @@ impl Node {
         join_token: &str,
         arguments: &[&str],
     ) -> Result<Self> {
+        // Its containers are spoken to by this host alone.
+        let bare = ["--iptables=false", "--ip-masq=false", "--ip-forward=false"];
+        Self::start_on(host, server, join_token, (arguments, &bare)).await
+    }
+
+    /// The same, with a Docker that writes its own rules into the firewall of the host, as it does
+    /// everywhere by default.
+    ///
+    /// # Errors
+    /// One does not start; tells what it said.
+    pub async fn start_with_firewall(
+        host: &Host,
+        server: SocketAddr,
+        join_token: &str,
+        arguments: &[&str],
+    ) -> Result<Self> {
+        Self::start_on(host, server, join_token, (arguments, &[])).await
+    }
+
+    async fn start_on(
+        host: &Host,
+        server: SocketAddr,
+        join_token: &str,
+        (arguments, of_docker): (&[&str], &[&str]),
+    ) -> Result<Self> {
         let dir = host.path("node");
         // A disk of its own may have been put there.
         let mut folder = std::fs::DirBuilder::new();
         folder.mode(0o700).recursive(true).create(&dir)?;
         let socket = dir.join("docker.sock");
-        let dockerd = dockerd(host, &dir, &socket);
+        let dockerd = dockerd(host, &dir, &socket).args(of_docker);
         dockerd.start().await?;
         let socket_text = socket.to_str().context("the path is no text")?;
         let containers = wait::until_ok("a dockerd on the host", START, async || {
@@ -120,6 +145,20 @@ impl Node {
         self.containers.push(reference).await
     }
 
+    /// Ends its Docker, the containers with it, and starts it again.
+    ///
+    /// # Errors
+    /// It does not end, or does not come back.
+    pub async fn restart_docker(&self) -> Result<()> {
+        self.dockerd.terminate(STOP).await?;
+        self.dockerd.start().await?;
+        wait::until_ok("dockerd to be back", START, async || {
+            self.containers.docker().info().await?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Ends it, its containers with it.
     ///
     /// # Errors
@@ -141,8 +180,6 @@ fn dockerd(host: &Host, dir: &Path, socket: &Path) -> Process {
         .args(["--bip", BRIDGE_ADDRESS])
         // Registries of the lab speak without TLS.
         .args(["--insecure-registry", &format!("{}/24", host.address())])
-        // Its containers are spoken to by this host alone.
-        .args(["--iptables=false", "--ip-masq=false", "--ip-forward=false"])
 }
 
 fn parts(host: &Host, dir: &Path, docker: &Path, server: SocketAddr) -> Result<(Process, Process)> {

@@ -2,7 +2,7 @@
 //! a standard client.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use skep_tests::api::{Api, Deployment, Name};
 use skep_tests::app::App;
 use skep_tests::http;
-use skep_tests::lab::cluster::{LabCluster, with_servers};
+use skep_tests::lab::cluster::LabCluster;
 use skep_tests::lab::faulty::{Fault, Faulty};
 use skep_tests::lab::node::Node;
+use skep_tests::lab::nodes::{self, Wanted};
 use skep_tests::lab::registry::{self, Registry};
 use skep_tests::random::Random;
 use skep_tests::wait;
@@ -30,47 +31,14 @@ async fn with_nodes(
     small_disk: Option<usize>,
     test: impl AsyncFnOnce(&Api, &LabCluster, &[Node]) -> Result<()>,
 ) {
-    with_servers(name, 1, async |cluster| -> Result<()> {
-        let server = cluster.servers.server(0).site.cluster;
-        let token = cluster.servers.bootstrap().join_token.clone();
-        let mut nodes = Vec::new();
-        for at in 0..3 {
-            let place = cluster.lab().add_host().await?;
-            let host = cluster.host(place);
-            if small_disk == Some(at) {
-                private(&host.path("node"))?;
-                private(&host.path("node/agent"))?;
-                host.small_disk("node/agent/images", SMALL_DISK_MIB).await?;
-            }
-            let arguments: &[&str] = if at == 0 { &[] } else { &["--no-builds"] };
-            nodes.push(Node::start_with(host, server, &token, arguments).await?);
-        }
-        let api = &cluster.servers.server(0).api;
-        let outcome = async {
-            wait::until_ok("all nodes to be ready", SEEN, async || {
-                let status = api.get("/v1/status").await?;
-                ensure!(status["nodes"]["ready"] == 3, "{status}");
-                Ok(())
-            })
-            .await?;
-            test(api, cluster, &nodes).await
-        };
-        let outcome = outcome.await;
-        for node in &nodes {
-            if outcome.is_err() {
-                println!("--- agent of {}\n{}", node.name, node.agent.log());
-            }
-            node.stop().await?;
-        }
-        outcome
+    let wanted = Wanted {
+        small_disk: small_disk.map(|at| (at, SMALL_DISK_MIB)),
+        ..Wanted::nodes(3)
+    };
+    nodes::with_nodes(name, wanted, async |cluster, nodes| {
+        test(&cluster.servers.server(0).api, cluster, nodes).await
     })
     .await;
-}
-
-fn private(path: &Path) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    let mut folder = std::fs::DirBuilder::new();
-    Ok(folder.mode(0o700).recursive(true).create(path)?)
 }
 
 fn spread(replicas: usize) -> Value {

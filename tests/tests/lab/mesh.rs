@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use skep_tests::api::{Api, Name};
-use skep_tests::lab::cluster::{LabCluster, with_servers};
+use skep_tests::lab::cluster::LabCluster;
 use skep_tests::lab::node::Node;
+use skep_tests::lab::nodes::{Wanted, host_of, with_nodes};
 use skep_tests::load::{CLIENTS, Load, Report};
 use skep_tests::traefik::Traefik;
 use skep_tests::{chaos, http, place, wait};
@@ -21,52 +22,6 @@ const SAMPLE_RATE: u32 = 150;
 /// By each of four entrances: 1,000 a second by the embedded ingresses and by the Traefiks.
 const FULL_RATE: u32 = 500;
 const FULL_SECONDS: u32 = 600;
-
-async fn with_nodes(
-    name: &str,
-    (servers, count): (usize, usize),
-    test: impl AsyncFnOnce(&LabCluster, &mut [Node]) -> Result<()>,
-) {
-    with_servers(name, servers, async |cluster| -> Result<()> {
-        let server = cluster.servers.server(0).site.cluster;
-        let token = cluster.servers.bootstrap().join_token.clone();
-        let mut nodes = Vec::new();
-        for at in 0..count {
-            let place = cluster.lab().add_host().await?;
-            let arguments: &[&str] = if at == 0 { &[] } else { &["--no-builds"] };
-            nodes.push(Node::start_with(cluster.host(place), server, &token, arguments).await?);
-        }
-        let outcome = async {
-            all_ready(&cluster.servers.server(0).api, count).await?;
-            test(cluster, &mut nodes).await
-        };
-        let outcome = outcome.await;
-        for node in &nodes {
-            if outcome.is_err() {
-                println!("--- agent of {}\n{}", node.name, node.agent.log());
-                println!("--- data plane of {}\n{}", node.name, node.net.log());
-            }
-            node.stop().await?;
-        }
-        outcome
-    })
-    .await;
-}
-
-async fn all_ready(api: &Api, count: usize) -> Result<()> {
-    wait::until_ok("all nodes to be ready", SEEN, async || {
-        let status = api.get("/v1/status").await?;
-        ensure!(status["nodes"]["ready"] == count, "{status}");
-        Ok(())
-    })
-    .await
-}
-
-/// The host of a lab that a node is on: the servers come first.
-fn host_of<'a>(cluster: &'a LabCluster, node: &Node) -> Result<&'a skep_tests::lab::Host> {
-    let found = cluster.hosts().iter().find(|host| host.name() == node.name);
-    found.context("a node is on a host")
-}
 
 async fn answers(entrance: std::net::SocketAddr, host: &str, version: &str) -> Result<()> {
     wait::until_ok(&format!("version {version}"), SEEN, async || {
@@ -279,7 +234,11 @@ impl Soak<'_> {
 async fn any_node_serves_what_runs_elsewhere_and_no_request_fails() {
     let is_full = chaos::is_full();
     let (servers, apps) = if is_full { (3, 3) } else { (1, 1) };
-    with_nodes("mesh", (servers, apps + 2), async |cluster, nodes| {
+    let wanted = Wanted {
+        servers,
+        ..Wanted::nodes(apps + 2)
+    };
+    with_nodes("mesh", wanted, async |cluster, nodes| {
         let mut images = Vec::new();
         for version in ["1", "2"] {
             images.push(nodes[0].image(version).await?);
@@ -364,7 +323,7 @@ async fn any_node_serves_what_runs_elsewhere_and_no_request_fails() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_a_node_that_vanishes_only_what_was_sent_to_it_fails() {
-    with_nodes("mesh-death", (1, 3), async |cluster, nodes| {
+    with_nodes("mesh-death", Wanted::nodes(3), async |cluster, nodes| {
         let api = &cluster.servers.server(0).api;
         let image = nodes[0].image("1").await?;
         let name = Name::of("web");

@@ -8,6 +8,7 @@ mod deployment;
 mod domain;
 mod job;
 mod log;
+mod network;
 mod placement;
 mod rebalance;
 mod registry;
@@ -37,6 +38,10 @@ pub use deployment::{
 pub use domain::{BaseDomainRequest, BaseDomainView, DomainRoute, DomainView, DomainsView};
 pub use job::{CauseView, JobView, JobsView, RunRequest, ScheduleRequest, ScheduleView};
 pub use log::{AppLine, EndView, HookReply, LogPage, LostLines, UploadView, WebhookView};
+pub use network::{
+    NetworkCheckView, NetworkNodeView, NetworkPairView, NetworkProblemView, NetworkView,
+    OverlapView, PrivateEnvironmentView, PrivatePoolRequest, PrivatePoolView, PrivateServiceView,
+};
 pub use placement::{
     AllocationReason, NodeAnswer, PlanRequest, PlanView, PlannedEnd, PlannedStart, PlannedStep,
     WhyView,

@@ -12,7 +12,7 @@ use skep_proto::v1::command::Kind;
 use super::World;
 use crate::{Change, State};
 
-fn issuer(directory: &str) -> Issuer {
+pub(super) fn issuer(directory: &str) -> Issuer {
     Issuer {
         directory: directory.into(),
         contact: "ops@example.com".into(),
@@ -25,7 +25,7 @@ fn issuer(directory: &str) -> Issuer {
     }
 }
 
-fn set(issuer: Option<&Issuer>) -> Kind {
+pub(super) fn set(issuer: Option<&Issuer>) -> Kind {
     Kind::SetIssuer(v1::SetIssuer {
         issuer: issuer.map(Into::into),
     })

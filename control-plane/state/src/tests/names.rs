@@ -154,6 +154,32 @@ fn names_have_what_is_healthy_of_their_environment_alone() {
     assert!(names.services[name].backends.is_empty());
 }
 
+#[test]
+fn callers_are_nodes_with_private_networks_and_what_they_wait_for_has_an_index() {
+    let (mut world, allocation) = World::with_live_release();
+    world.observe(allocation, Seen::Healthy);
+    assert!(world.state.callers_in(ENVIRONMENT).is_empty());
+    let facts = skep_model::node::Facts {
+        private_network: true,
+        ..world.state.node(NODE).expect("it").facts.clone()
+    };
+    world.ok(Kind::UpdateNode(v1::UpdateNode {
+        node: id_bytes(NODE.as_u128()),
+        facts: Some((&facts).into()),
+    }));
+    assert_eq!(world.state.callers_in(ENVIRONMENT), [NODE].into());
+    let elsewhere = EnvironmentId::from_u128(OTHER_ENVIRONMENT);
+    assert!(world.state.callers_in(elsewhere).is_empty());
+    assert_eq!(world.state.withdrawn_in(ENVIRONMENT), 0);
+    world.desire(allocation, Desired::Drain);
+    let index = world.state.withdrawn_in(ENVIRONMENT);
+    assert_eq!(index, world.index);
+    assert_eq!(world.state.withdrawn_in(elsewhere), 0);
+    // Nobody waits for what is stopped.
+    world.desire(allocation, Desired::Stop);
+    assert_eq!(world.state.withdrawn_in(ENVIRONMENT), 0);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

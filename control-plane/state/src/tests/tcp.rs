@@ -2,6 +2,7 @@
 
 use skep_model::tcp::{Door, Ports, TcpSpec, TlsMode};
 
+use super::certificates::{issuer, set};
 use super::claims::{OTHER_ENVIRONMENT, sibling};
 use super::*;
 
@@ -203,7 +204,9 @@ fn a_workers_healthy_allocations_are_where_its_connections_go() {
         let ports: Vec<_> = route.backends.iter().map(|backend| backend.port).collect();
         assert_eq!(ports, [5432], "its own port, not the release's");
     }
-    assert!(world.state.certifiable_hosts().contains("db.a.com"));
+    let issuer = issuer("https://ca.example/dir");
+    world.ok(set(Some(&issuer)));
+    assert!(world.state.certifiable_hosts().contains_key("db.a.com"));
     let revision = world.state.routes_revision();
     world.observe(allocation, Seen::Unhealthy);
     assert!(world.state.routes_revision() > revision);

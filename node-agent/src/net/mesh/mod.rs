@@ -28,7 +28,7 @@ use links::Links;
 pub(super) use listen::serve;
 
 /// What data planes say to each other: not gRPC, and not HTTP for people.
-const ALPN: &[&[u8]] = &[b"skep-mesh/1"];
+pub(crate) const ALPN: &[&[u8]] = &[b"skep-mesh/1"];
 
 /// Asked for by each connection at its beginning, and answered at its end.
 const LEAVING_PATH: &str = "/v1/leaving";

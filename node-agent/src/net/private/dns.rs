@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::counters::Counters;
 use super::{Network, Private, bind};
 
 /// All names end in it.
@@ -36,8 +37,8 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// What becomes of a question.
 #[derive(Debug, PartialEq)]
 pub(super) enum Verdict {
-    /// This is the answer.
-    Answer(Vec<u8>),
+    /// This is the answer, and its code.
+    Answer(Vec<u8>, ResponseCode),
     /// Others know.
     Forward,
     /// It is none.
@@ -64,7 +65,9 @@ pub(super) fn judge(network: Option<&Network>, peer: IpAddr, question: &[u8]) ->
             let data = RData::A(A(address));
             answer.add_answer(Record::from_rdata(query.name().clone(), TTL_S, data));
         }
-        answer.to_vec().map_or(Verdict::Drop, Verdict::Answer)
+        answer
+            .to_vec()
+            .map_or(Verdict::Drop, |bytes| Verdict::Answer(bytes, code))
     };
     let Some(network) = network.filter(|network| network.has(peer)) else {
         return respond(ResponseCode::Refused, None);
@@ -92,6 +95,13 @@ pub(super) fn judge(network: Option<&Network>, peer: IpAddr, question: &[u8]) ->
     }
 }
 
+/// Of a network that is gone nothing is counted.
+fn count(network: Option<&Network>, what: impl FnOnce(&Counters)) {
+    if let Some(network) = network {
+        what(&network.counters);
+    }
+}
+
 /// Questions over UDP, on a gateway.
 pub(super) async fn udp(private: Arc<Private>, gateway: Ipv4Addr) -> io::Result<()> {
     let socket = bind(gateway, private.ports.dns, Type::DGRAM)?;
@@ -104,13 +114,16 @@ pub(super) async fn udp(private: Arc<Private>, gateway: Ipv4Addr) -> io::Result<
         let network = private.network(gateway);
         match judge(network.as_deref(), peer.ip(), &question) {
             // A caller that is gone needs none.
-            Verdict::Answer(answer) => _ = socket.send_to(&answer, peer).await,
+            Verdict::Answer(answer, code) => {
+                count(network.as_deref(), |it| it.answered(code));
+                _ = socket.send_to(&answer, peer).await;
+            }
             Verdict::Drop => {}
             Verdict::Forward => {
                 // Who floods waits for its own timeout.
-                let Ok(permit) = room.clone().try_acquire_owned() else {
-                    continue;
-                };
+                let permit = room.clone().try_acquire_owned();
+                count(network.as_deref(), |it| it.forwarded(permit.is_ok()));
+                let Ok(permit) = permit else { continue };
                 let socket = socket.clone();
                 tokio::spawn(async move {
                     let answer = forward(&question, ask_udp).await;
@@ -150,8 +163,14 @@ async fn converse(
         let question = timeout(CALLER_LIMIT, read(&mut stream)).await??;
         let network = private.network(gateway);
         let answer = match judge(network.as_deref(), peer.ip(), &question) {
-            Verdict::Answer(answer) => answer,
-            Verdict::Forward => forward(&question, ask_tcp).await,
+            Verdict::Answer(answer, code) => {
+                count(network.as_deref(), |it| it.answered(code));
+                answer
+            }
+            Verdict::Forward => {
+                count(network.as_deref(), |it| it.forwarded(true));
+                forward(&question, ask_tcp).await
+            }
             Verdict::Drop => return Ok(()),
         };
         timeout(CALLER_LIMIT, write(&mut stream, &answer)).await??;

@@ -2,6 +2,7 @@
 //! connections to the addresses behind them, carried to healthy allocations here and on other nodes. Who
 //! asks is known by the bridge it is on. Never makes bridges or firewall rules: those are the agent's.
 
+mod counters;
 mod dns;
 mod proxy;
 mod streams;
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use skep_ingress::Reach;
-use skep_model::id::{AllocationId, NodeId};
+use skep_model::id::{AllocationId, EnvironmentId, NodeId};
 use skep_proto::convert::id_bits;
 use skep_proto::v1;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -26,6 +27,7 @@ use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::table::Error;
+use counters::Counters;
 use streams::Streams;
 
 /// Nothing tells when an address or a port becomes free.
@@ -36,12 +38,15 @@ const BACKLOG: i32 = 1_024;
 /// One environment's network on this node.
 #[derive(Debug)]
 pub(super) struct Network {
+    environment: EnvironmentId,
     /// This node's address on its bridge.
     gateway: Ipv4Addr,
     /// The bridge's own addresses: first one, and bits.
     subnet: (u32, u32),
     names: BTreeMap<String, Ipv4Addr>,
     services: HashMap<Ipv4Addr, Service>,
+    /// Those of the table before go on.
+    counters: Arc<Counters>,
 }
 
 #[derive(Debug)]
@@ -84,7 +89,10 @@ pub(super) fn understand(messages: &[v1::PrivateNetwork]) -> Result<Vec<Network>
 }
 
 fn network(message: &v1::PrivateNetwork) -> Result<Network, Error> {
+    let environment = id_bits("environment", &message.environment)?;
     let mut network = Network {
+        environment: EnvironmentId::from_u128(environment),
+        counters: Arc::default(),
         gateway: Ipv4Addr::from(message.gateway),
         subnet: (message.subnet, message.subnet_bits.min(32)),
         names: BTreeMap::new(),
@@ -156,10 +164,14 @@ impl Private {
     /// Uses these from now on: when it returns no new connection goes to what they lack. Listens where a
     /// bridge is new, and no more where one is gone.
     pub(super) fn publish(self: &Arc<Self>, sequence: u64, networks: Vec<Network>) {
-        let networks: HashMap<_, _> = networks
-            .into_iter()
-            .map(|network| (network.gateway, Arc::new(network)))
-            .collect();
+        let mut counting = self.counting();
+        let counted = |mut network: Network| {
+            if let Some(counters) = counting.remove(&network.environment) {
+                network.counters = counters;
+            }
+            (network.gateway, Arc::new(network))
+        };
+        let networks: HashMap<_, _> = networks.into_iter().map(counted).collect();
         let services = networks.values().flat_map(|it| it.services.values());
         let named = services.flat_map(|service| &service.backends);
         let named = named.map(|backend| backend.allocation).collect();
@@ -185,6 +197,18 @@ impl Private {
     /// Waits until no connection is open.
     pub(super) async fn idle(&self) {
         self.streams.idle().await;
+    }
+
+    /// What is counted, as Prometheus reads it.
+    pub(super) fn metrics(&self) -> String {
+        counters::render(&self.counting())
+    }
+
+    fn counting(&self) -> BTreeMap<EnvironmentId, Arc<Counters>> {
+        let networks = self.networks.read();
+        let counting = networks.values();
+        let counting = counting.map(|it| (it.environment, it.counters.clone()));
+        counting.collect()
     }
 
     fn network(&self, gateway: Ipv4Addr) -> Option<Arc<Network>> {

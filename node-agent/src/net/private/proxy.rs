@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
+use super::counters::Carried;
 use super::streams::Open;
 use super::{Backend, Network, Place, Private, bind};
 
@@ -44,6 +45,9 @@ pub(super) async fn serve(private: Arc<Private>, gateway: Ipv4Addr) -> io::Resul
             }
         };
         let Ok(permit) = room.clone().try_acquire_owned() else {
+            if let Some(network) = private.network(gateway) {
+                network.counters.failed.fetch_add(1, Ordering::Relaxed);
+            }
             tracing::warn!(%gateway, "a private network has {STREAMS_MAX} connections: one more is refused");
             reset(&stream);
             continue;
@@ -66,8 +70,10 @@ async fn carry(private: &Private, gateway: Ipv4Addr, (mut caller, peer): (TcpStr
         return reset(&caller);
     };
     let Some((mut target, _open)) = connect(private, &network, asked).await else {
+        network.counters.failed.fetch_add(1, Ordering::Relaxed);
         return reset(&caller);
     };
+    let _carried = Carried::begin(&network.counters);
     // A failure means that it is gone already: the first read will tell.
     let _ = caller.set_nodelay(true);
     let copied = copy_bidirectional_with_sizes(&mut caller, &mut target, COPY_BYTES, COPY_BYTES);

@@ -11,6 +11,7 @@ const API: Ipv4Addr = Ipv4Addr::new(10, 201, 0, 1);
 
 fn example() -> Network {
     let message = v1::PrivateNetwork {
+        environment: skep_proto::convert::id_bytes(7),
         gateway: GATEWAY,
         subnet: GATEWAY - 1,
         subnet_bits: 24,
@@ -23,7 +24,6 @@ fn example() -> Network {
                 node: Vec::new(),
             }],
         }],
-        ..v1::PrivateNetwork::default()
     };
     network(&message).expect("a network")
 }
@@ -36,7 +36,7 @@ fn question(name: &str, kind: RecordType) -> Vec<u8> {
 
 /// The code and the first address of an answer.
 fn answered(verdict: Verdict) -> Option<(ResponseCode, Option<Ipv4Addr>)> {
-    let Verdict::Answer(bytes) = verdict else {
+    let Verdict::Answer(bytes, _) = verdict else {
         return None;
     };
     let answer = Message::from_vec(&bytes).expect("an answer");
@@ -100,4 +100,45 @@ fn what_is_no_question_is_not_answered_as_one() {
     assert_eq!(answered(update), Some((ResponseCode::NotImp, None)));
     let gone = judge(None, inside, &question("api.", RecordType::A));
     assert_eq!(answered(gone), Some((ResponseCode::Refused, None)));
+}
+
+#[tokio::test]
+async fn what_is_counted_of_an_environment_goes_on_with_the_next_table() {
+    #[derive(Debug)]
+    struct Nowhere;
+    impl Reach for Nowhere {
+        fn reach(&self, _: skep_ingress::Far) -> skep_ingress::Reaching {
+            Box::pin(async { Err(io::ErrorKind::NotConnected.into()) })
+        }
+    }
+    let closed = CancellationToken::new();
+    closed.cancel();
+    let private = Private::new(Arc::new(Nowhere), closed);
+    private.publish(1, vec![example()]);
+    let network = private.network(Ipv4Addr::from(GATEWAY)).expect("it");
+    network.counters.answered(ResponseCode::NoError);
+    network.counters.answered(ResponseCode::Refused);
+    let carried = counters::Carried::begin(&network.counters);
+    private.publish(2, vec![example()]);
+    let id = EnvironmentId::from_u128(7);
+    let counts = |line: &str| {
+        let text = private.metrics();
+        assert!(text.lines().any(|it| it == line), "{line}\n{text}");
+    };
+    counts(&format!(
+        "skep_private_connections{{environment=\"{id}\"}} 1"
+    ));
+    counts(&format!(
+        "skep_private_names_total{{environment=\"{id}\",outcome=\"refused\"}} 1"
+    ));
+    drop(carried);
+    counts(&format!(
+        "skep_private_connections{{environment=\"{id}\"}} 0"
+    ));
+    counts(&format!(
+        "skep_private_connections_total{{environment=\"{id}\",outcome=\"carried\"}} 1"
+    ));
+    // Whose bridge is gone is not counted any more: the list does not grow for ever.
+    private.publish(3, Vec::new());
+    assert!(!private.metrics().contains("environment="));
 }

@@ -22,6 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::super::*;
+use crate::network::Networks;
 use crate::runtime::Runtime;
 use crate::testing::assignment;
 use tokio_util::task::TaskTracker;
@@ -175,6 +176,7 @@ pub(super) struct World {
     pub(super) servers: Servers,
     pub(super) logs: Logs,
     pub(super) shells: Shells,
+    pub(super) runtime: Runtime,
     pub(super) stop: CancellationToken,
     _stop: tokio_util::sync::DropGuard,
     _dir: tempfile::TempDir,
@@ -208,6 +210,18 @@ pub(super) fn witness(
     Witness::new(
         credentials(),
         servers.clone(),
+        outbox.clone(),
+        (TaskTracker::new(), stop.clone()),
+    )
+}
+
+pub(super) fn checks(runtime: &Runtime, outbox: &Arc<Outbox>, stop: &CancellationToken) -> Checks {
+    let node = NodeId::from_u128(5);
+    let (_, content) = watch::channel(None);
+    let (_, net) = watch::channel(None);
+    Checks::new(
+        credentials(),
+        Networks::new(runtime.clone(), node, None, (content, net)),
         outbox.clone(),
         (TaskTracker::new(), stop.clone()),
     )
@@ -250,8 +264,9 @@ pub(super) fn world(held: Option<Generation>) -> World {
         TaskTracker::new(),
         stop.clone(),
     );
+    let checks = checks(&runtime, &outbox, &stop);
     let logs = Logs::new(
-        runtime,
+        runtime.clone(),
         places,
         servers.clone(),
         crate::logs::Watcher::start(stop.clone()),
@@ -267,6 +282,7 @@ pub(super) fn world(held: Option<Generation>) -> World {
         logs: logs.clone(),
         shells: shells.clone(),
         witness: witness(&servers, &outbox, &stop),
+        checks,
         held,
         metrics,
         credentials: credentials(),
@@ -282,6 +298,7 @@ pub(super) fn world(held: Option<Generation>) -> World {
         servers,
         logs,
         shells,
+        runtime,
         stop: stop.clone(),
         _stop: stop.drop_guard(),
         _dir: dir,

@@ -9,6 +9,7 @@ use skep_tests::figures::{Figure, p50};
 use skep_tests::fire::Fire;
 use skep_tests::lab::cluster::LabCluster;
 use skep_tests::lab::node::Node;
+use skep_tests::lab::nodes::{Wanted, with_nodes};
 use skep_tests::{http, wait};
 
 use super::{MIB, ROUNDS, SEEN};
@@ -18,22 +19,18 @@ const HOP_ROUND: Duration = Duration::from_secs(2);
 const STREAM_BYTES: usize = 64 << 20;
 
 /// The same app by its own node and by another one.
-pub(super) async fn hop(cluster: &mut LabCluster) -> Result<Vec<Figure>> {
-    let server = cluster.servers.server(0).site.cluster;
-    let token = cluster.servers.bootstrap().join_token.clone();
-    let mut nodes = Vec::new();
-    for at in 0..2 {
-        let place = cluster.lab().add_host().await?;
-        let arguments: &[&str] = if at == 0 { &[] } else { &["--no-builds"] };
-        nodes.push(Node::start_with(cluster.host(place), server, &token, arguments).await?);
-    }
-    let api = &cluster.servers.server(0).api;
-    wait::until_ok("both nodes to be ready", SEEN, async || {
-        let status = api.get("/v1/status").await?;
-        ensure!(status["nodes"]["ready"] == 2, "{status}");
+pub(super) async fn hop() -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    with_nodes("bench mesh", Wanted::nodes(2), async |cluster, nodes| {
+        figures = measure(cluster, nodes).await?;
         Ok(())
     })
-    .await?;
+    .await;
+    Ok(figures)
+}
+
+async fn measure(cluster: &LabCluster, nodes: &[Node]) -> Result<Vec<Figure>> {
+    let api = &cluster.servers.server(0).api;
     let image = nodes[0].image("1").await?;
     let name = Name::of("web");
     let spec = json!({
@@ -74,9 +71,6 @@ pub(super) async fn hop(cluster: &mut LabCluster) -> Result<Vec<Figure>> {
             );
             streams[at].push(2.0 * STREAM_BYTES as f64 / MIB / begun.elapsed().as_secs_f64());
         }
-    }
-    for node in &nodes {
-        node.stop().await?;
     }
     let [direct, far] = latencies.each_mut().map(|it| p50(it));
     let [direct_stream, far_stream] = streams.each_mut().map(|it| p50(it));
