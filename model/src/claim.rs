@@ -69,6 +69,29 @@ impl Claim {
     }
 }
 
+/// Begins the name of the record in DNS that proves a domain to be a project's.
+const PROOF_LABEL: &str = "_skep";
+
+/// Names in DNS of which one has to name the project that claims `host`: the host's own, and those of the domains
+/// above it but for the top one. Whoever writes there owns what is below.
+pub fn proof_names(host: &str) -> Vec<String> {
+    let host = host.strip_prefix("*.").unwrap_or(host);
+    let mut names = vec![format!("{PROOF_LABEL}.{host}")];
+    let mut at = host;
+    while let Some((_, parent)) = at.split_once('.')
+        && parent.contains('.')
+    {
+        names.push(format!("{PROOF_LABEL}.{parent}"));
+        at = parent;
+    }
+    names
+}
+
+/// Text of the record that proves a domain to be a project's. It is no secret.
+pub fn proof_of(project: ProjectId) -> String {
+    format!("skep-project={project}")
+}
+
 /// Whether a host may be claimed at all where generated names end in `base`.
 ///
 /// # Errors
@@ -134,6 +157,17 @@ mod tests {
         let mut sorted = RESERVED;
         sorted.sort_unstable();
         assert_eq!(sorted, RESERVED);
+    }
+
+    #[test]
+    fn a_domain_is_proved_at_the_host_or_above_it_but_not_at_the_top() {
+        let names = |host| proof_names(host).join(" ");
+        assert_eq!(
+            names("a.shop.example.com"),
+            "_skep.a.shop.example.com _skep.shop.example.com _skep.example.com"
+        );
+        assert_eq!(names("*.example.com"), "_skep.example.com");
+        assert_eq!(names("localhost"), "_skep.localhost");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use http::Method;
 use skep_control_plane::api::types::{
-    BaseDomainRequest, BaseDomainView, DomainRoute, DomainView, DomainsView,
+    BaseDomainRequest, BaseDomainView, DomainProofRequest, DomainProofView, DomainRoute,
+    DomainView, DomainsView,
 };
 
 use crate::client::escape;
@@ -17,6 +18,7 @@ Examples:
   skep domains                                                     every host, and who answers there
   skep domains base --project shop -e staging apps.example.com     names of staging end in that
   skep domains base --project shop -e staging --inherit            and in the cluster's domain again
+  skep domains proof on                                            projects prove that domains are theirs
 
 A host is claimed by the first route on it (`domains` and `[[routes]]` in skep.toml) and is its project's from
 then on. For a day after the last route is gone only that project may take it again.")]
@@ -34,6 +36,25 @@ enum Command {
     Ls,
     /// Show what the generated names of an environment end in, or say it
     Base(Base),
+    /// Show whether projects prove in DNS that domains are theirs, and by which records, or say it
+    Proof(Proof),
+}
+
+/// Whether domains are proved.
+#[derive(Debug, Clone, clap::Args)]
+struct Proof {
+    /// Nothing: it is shown
+    #[arg(value_enum)]
+    wanted: Option<Wanted>,
+}
+
+/// What can be said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Wanted {
+    /// New hosts need a record in DNS
+    On,
+    /// First come, first served
+    Off,
 }
 
 /// A base domain.
@@ -66,6 +87,18 @@ pub(crate) async fn run(args: Args, session: &Session) -> Result<(), Failure> {
                 .out
                 .result(&view, || text(&view.domains, time::now_ms()));
         }
+        Some(Command::Proof(proof)) => {
+            const PATH: &str = "/v1/domain-proof";
+            let view: DomainProofView = match proof.wanted {
+                None => client.get(PATH).await?,
+                Some(wanted) => {
+                    let required = wanted == Wanted::On;
+                    let request = DomainProofRequest { required };
+                    client.send(Method::PUT, PATH, &request).await?
+                }
+            };
+            session.out.result(&view, || proofs(&view));
+        }
         Some(Command::Base(base)) => {
             let (project, environment) = (escape(&base.project), escape(&base.environment));
             let path = format!("/v1/projects/{project}/environments/{environment}/base-domain");
@@ -91,6 +124,19 @@ pub(crate) async fn run(args: Args, session: &Session) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// How projects prove that domains are theirs.
+fn proofs(view: &DomainProofView) -> String {
+    if !view.required {
+        return "no proof is asked for: who claims a host first has it".to_owned();
+    }
+    let rows = view.records.iter();
+    let rows = rows.map(|(project, text)| vec![project.clone(), text.clone()]);
+    let records = table::render(&["PROJECT", "TXT RECORD"], rows.collect(), "no projects");
+    format!(
+        "before a project gets a host, DNS has its record at `_skep.` and the host, or a domain above it\n{records}"
+    )
 }
 
 /// A table of hosts.

@@ -27,6 +27,7 @@ use skep_proto::v1::command::Kind;
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
+pub(crate) use dns::Lookup;
 pub use dns::Means;
 pub(crate) use dns::check_key;
 pub(crate) use http::check_roots;

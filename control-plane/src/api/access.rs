@@ -178,6 +178,8 @@ actions! {
     SetBaseDomain = "set_base_domain" write,
     /// Say which ports services may have for connections.
     SetTcpPorts = "set_tcp_ports" write,
+    /// Say whether projects prove that domains are theirs.
+    SetDomainProof = "set_domain_proof" write,
     /// Let all nodes dial one another.
     CheckNetwork = "check_network" read,
     /// Choose from where private addresses are given.

@@ -29,6 +29,7 @@ mod nodes;
 mod paths;
 mod placement;
 mod prepare;
+mod proof;
 mod rebalance;
 mod registries;
 mod rollouts;
@@ -49,6 +50,7 @@ mod volumes;
 #[cfg(test)]
 mod tests;
 
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use axum::Router;
@@ -116,6 +118,8 @@ pub struct Context {
     pub witnesses: Witnesses,
     /// How orders of certificates went.
     pub tally: Tally,
+    /// DNS servers that are asked whose domains are; none: the machine's.
+    pub resolvers: Vec<SocketAddr>,
     /// The server that this API is part of.
     pub own: Own,
     /// Ends streams.
@@ -139,6 +143,7 @@ struct App {
     scaling: Scaling,
     witnesses: Witnesses,
     tally: Tally,
+    resolvers: Vec<SocketAddr>,
     own: Own,
     shutdown: CancellationToken,
     streams: Arc<Semaphore>,
@@ -164,6 +169,7 @@ impl From<Context> for App {
             scaling,
             witnesses,
             tally,
+            resolvers,
             own,
             shutdown,
         } = context;
@@ -180,6 +186,7 @@ impl From<Context> for App {
             scaling,
             witnesses,
             tally,
+            resolvers,
             own,
             shutdown,
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),

@@ -10,7 +10,7 @@ use super::access::{Action, protected, public};
 use super::{App, Document, Here};
 use super::{
     allocations, app_logs, autoscale, backup, ca, certificates, deployment_logs, deployments,
-    domains, health, hooks, jobs, local_ca, metrics, network, nodes, placement, rebalance,
+    domains, health, hooks, jobs, local_ca, metrics, network, nodes, placement, proof, rebalance,
     registries, rollouts, samples, servers, services, settings, shells, tcp_ports, tokens, uploads,
     variables, volumes,
 };
@@ -264,6 +264,8 @@ fn settings_routes(app: &App) -> OpenApiRouter<App> {
         ))
         .routes(protected(app, Action::ReadCluster, routes!(tcp_ports::get)))
         .routes(protected(app, Action::SetTcpPorts, routes!(tcp_ports::put)))
+        .routes(protected(app, Action::ReadCluster, routes!(proof::get)))
+        .routes(protected(app, Action::SetDomainProof, routes!(proof::put)))
         .routes(protected(
             app,
             Action::SetBaseDomain,

@@ -23,7 +23,7 @@ use super::error::Failure;
 use super::extract::{Body, Path, Query};
 use super::find::{self, ServiceFilter, ServiceKey};
 use super::types::{PutService, ScaleRequest, ServiceView, ServicesView};
-use super::{App, Here, views};
+use super::{App, Here, proof, views};
 
 /// Lists services.
 #[utoipa::path(get, path = "/v1/services", tag = "services", params(ServiceFilter),
@@ -84,6 +84,11 @@ pub(super) async fn put(
     }
     let environment = ensure_environment(&app, &key).await?;
     let fresh = ServiceId::from_u128(random::new_id());
+    if let Some(spec) = &request.spec {
+        let mut wanted = new_service(fresh, environment, &key.service);
+        wanted.spec = spec.clone();
+        proof::check(&app, environment, &wanted).await?;
+    }
     let reply = app
         .store
         .change(|view| {

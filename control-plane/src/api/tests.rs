@@ -107,6 +107,7 @@ impl Server {
             scaling: Default::default(),
             witnesses: Default::default(),
             tally: Default::default(),
+            resolvers: Vec::new(),
             own: own(&ca, dir.path()),
             shutdown,
         };

@@ -320,6 +320,7 @@ async fn start(
         scaling: scaling.clone(),
         witnesses: witnesses.clone(),
         tally: tally.clone(),
+        resolvers: options.means.resolvers.clone(),
         own: api::Own {
             neighbours,
             data_dir: Arc::new(options.data_dir.clone()),

@@ -112,6 +112,34 @@ impl State {
         Ok(())
     }
 
+    /// Whether projects prove that domains are theirs before they get hosts of them.
+    pub fn needs_domain_proof(&self) -> bool {
+        self.domain_proof
+    }
+
+    /// Hosts of a specification that its project does not have yet, with the fields that name them, but for those that
+    /// are the cluster's to give.
+    pub fn unproved_hosts(
+        &self,
+        project: Option<ProjectId>,
+        wanted: &Service,
+    ) -> Vec<(String, String)> {
+        let is_given = |host: &str| {
+            let mut bases = self.base_domains();
+            bases.any(|base| host.strip_suffix(base).is_some_and(|it| it.ends_with('.')))
+        };
+        let is_had = |host: &str| {
+            let claim = self.claims.get(host);
+            let claim = claim.filter(|claim| !claim.is_free(self.time_ms));
+            claim.is_some_and(|claim| Some(claim.project) == project)
+        };
+        let new = places(wanted).filter(|place| !is_given(place.host) && !is_had(place.host));
+        let mut hosts: Vec<_> = new.map(|it| (it.host.to_owned(), it.field)).collect();
+        hosts.sort_unstable();
+        hosts.dedup_by(|one, other| one.0 == other.0);
+        hosts
+    }
+
     /// The same for a service whose generated name changes: nothing is kept.
     pub(crate) fn check_anew(&self, service: &Service) -> Result<(), Problem> {
         self.check_generated(service)?;

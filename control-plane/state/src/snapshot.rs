@@ -131,6 +131,7 @@ mod tag {
     pub(super) const DNS_RECORDS: u32 = 140;
     pub(super) const LOCAL_CA: u32 = 141;
     pub(super) const TCP_PORTS: u32 = 155;
+    pub(super) const DOMAIN_PROOF: u32 = 180;
 }
 
 /// Appends fields in the order of their numbers, as the whole message would be encoded.
@@ -236,6 +237,9 @@ impl State {
         to.all::<_, v1::LocalCa>(tag::LOCAL_CA, self.local_ca.iter());
         if let Some(ports) = self.tcp_ports {
             to.message(tag::TCP_PORTS, &v1::TcpPorts::from(ports));
+        }
+        if self.domain_proof {
+            to.message(tag::DOMAIN_PROOF, &v1::DomainProof {});
         }
         to.out
     }
@@ -392,6 +396,7 @@ impl State {
                 };
                 self.private_pool = pool.ok_or(error)?;
             }
+            tag::DOMAIN_PROOF => self.domain_proof = true,
             tag::TCP_PORTS => self.tcp_ports = Some(read::<v1::TcpPorts, _>(field)?),
             tag::REBALANCE => self.rebalance = Arc::new(read::<v1::Rebalance, _>(field)?),
             tag::DISMISSED => {

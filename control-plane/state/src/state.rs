@@ -113,6 +113,8 @@ pub struct State {
     pub(crate) private_pool: network::Pool,
     /// Of which services may have entries; none: they may not.
     pub(crate) tcp_ports: Option<Ports>,
+    /// Projects prove that domains are theirs before they get hosts of them.
+    pub(crate) domain_proof: bool,
     // Indexes: derived from the maps above, rebuilt when a snapshot is read.
     pub(crate) names: Names,
     pub(crate) service_allocations: OrdSet<(ServiceId, AllocationId)>,

@@ -236,3 +236,58 @@ async fn a_zone_proves_wildcards_and_is_left_as_it_was() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_is_had_by_whoever_dns_says_where_that_is_asked_for() {
+    let address = bind::address();
+    let resolvers = [("SKEP_ACME_RESOLVERS", address.to_string())];
+    with_cluster_set("owned", &resolvers, async |cluster| {
+        let (name, _) = cluster.service("web", "1", json!({})).await?;
+        let on = cluster
+            .skep
+            .run(&["domains", "proof", "on", "--json"])
+            .await?;
+        let on = on.ok()?.json()?;
+        let record = on["records"][&name.project].as_str().context("a record")?;
+        let has = async |host: &str| {
+            let spec = json!({ "spec": { "routes": [{ "host": host }] } });
+            cluster
+                .api
+                .call(::http::Method::PUT, &name.path(""), Some(&spec))
+                .await
+        };
+        let silent = has("www.owned.test").await?;
+        ensure!(
+            silent.status == 503,
+            "nobody can be asked: {}",
+            silent.text()
+        );
+        let proved = format!("_skep IN TXT \"something else\"\n_skep IN TXT \"{record}\"");
+        let other = "_skep IN TXT \"skep-project=01arz3ndektsv4rrffq69g5fav\"";
+        let zones = [("owned.test", &*proved), ("foreign.test", other)];
+        let dns = Bind::start(&cluster.path("dns"), address, &zones).await?;
+        for (host, at) in [
+            ("www.foreign.test", "_skep.foreign.test"),
+            ("*.a.foreign.test", "_skep.foreign.test"),
+        ] {
+            let refused = has(host).await?;
+            ensure!(refused.status == 409, "{host}: {}", refused.text());
+            let problem = refused.json()?;
+            let hint = problem["hint"].to_string();
+            ensure!(hint.contains(record) && hint.contains(at), "{problem}");
+            ensure!(problem["field"] == "spec.routes[0].host", "{problem}");
+        }
+        for host in ["www.owned.test", "*.owned.test", "free.localhost"] {
+            let had = has(host).await?;
+            ensure!(had.status == 200, "{host}: {}", had.text());
+        }
+        dns.stop().await?;
+        let kept = has("*.owned.test").await?;
+        ensure!(kept.status == 200, "it has it already: {}", kept.text());
+        cluster.skep.run(&["domains", "proof", "off"]).await?.ok()?;
+        let first = has("www.foreign.test").await?;
+        ensure!(first.status == 200, "first come: {}", first.text());
+        Ok(())
+    })
+    .await;
+}

@@ -73,6 +73,20 @@ impl Lookup {
         Err(no_zone(&at, why))
     }
 
+    /// The texts that a name has; none: it has none, or is not there.
+    ///
+    /// # Errors
+    /// Nobody knows.
+    pub(crate) async fn texts(&self, name: &str) -> Result<Vec<String>, Error> {
+        let answer = self.ask(&parse(name)?, RecordType::TXT).await?;
+        let text = |data: &RData| match data {
+            RData::TXT(text) => String::from_utf8(text.txt_data.concat()).ok(),
+            _ => None,
+        };
+        let found = answer.answers.iter().filter_map(|it| text(&it.data));
+        Ok(found.collect())
+    }
+
     /// Waits until each server of the record's zone that answers shows it, and at least one does.
     ///
     /// # Errors

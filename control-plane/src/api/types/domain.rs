@@ -1,5 +1,7 @@
 //! Whose hosts are, as clients see it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -59,4 +61,21 @@ pub struct BaseDomainView {
     pub base_domain: String,
     /// Whether it is the environment's own; else it is the cluster's.
     pub is_own: bool,
+}
+
+/// Whether projects prove that domains are theirs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DomainProofRequest {
+    /// Before they get hosts that they do not have yet, and that are not below a domain of the cluster's.
+    pub required: bool,
+}
+
+/// The same, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DomainProofView {
+    /// Whether they do.
+    pub required: bool,
+    /// By project: the text of the TXT record that its domains have, at `_skep.` and the domain.
+    pub records: BTreeMap<String, String>,
 }

@@ -35,7 +35,10 @@ pub use deployment::{
     AllocationView, AllocationsView, DeploymentRequest, DeploymentView, DeploymentsView,
     QuarantinedView, ReleaseView, ReleasesView,
 };
-pub use domain::{BaseDomainRequest, BaseDomainView, DomainRoute, DomainView, DomainsView};
+pub use domain::{
+    BaseDomainRequest, BaseDomainView, DomainProofRequest, DomainProofView, DomainRoute,
+    DomainView, DomainsView,
+};
 pub use job::{CauseView, JobView, JobsView, RunRequest, ScheduleRequest, ScheduleView};
 pub use log::{AppLine, EndView, HookReply, LogPage, LostLines, UploadView, WebhookView};
 pub use network::{

@@ -292,6 +292,7 @@ impl Context<'_> {
             Kind::RenewCertificate(message) => self.renew_certificate(&message),
             Kind::SetPrivatePool(message) => self.set_private_pool(&message),
             Kind::SetTcpPorts(message) => self.set_tcp_ports(message),
+            Kind::SetDomainProof(message) => self.set_domain_proof(&message),
         }
     }
 

@@ -65,6 +65,15 @@ impl Context<'_> {
         Ok(Reply::Done)
     }
 
+    /// Whether new hosts need a proof from now on; what projects have, they keep.
+    pub(super) fn set_domain_proof(&mut self, message: &v1::SetDomainProof) -> Outcome {
+        if self.state.domain_proof != message.required {
+            self.state.domain_proof = message.required;
+            self.changes.push(Change::Settings);
+        }
+        Ok(Reply::Done)
+    }
+
     /// Every generated name of the environment becomes another one, where all of them are free.
     pub(super) fn set_base_domain(&mut self, message: v1::SetBaseDomain) -> Outcome {
         let id = EnvironmentId::from_u128(bits("environment", &message.environment)?);

@@ -412,3 +412,40 @@ fn below_the_level_routes_are_refused_and_claims_begin_with_it() {
     let bytes = world.state.encode();
     assert_eq!(State::decode(&bytes).expect("decodes"), world.state);
 }
+
+#[test]
+fn what_a_project_has_or_the_cluster_gives_needs_no_proof() {
+    let mut world = World::with_claims(&[]);
+    let project = |environment| world.state.environment(environment).map(|it| it.project);
+    let own = project(ENVIRONMENT);
+    let other = project(EnvironmentId::from_u128(OTHER_ENVIRONMENT));
+    let hosts = [
+        ("mine.test", "/a"),
+        ("mine.test", "/b"),
+        ("*.mine.test", "/"),
+        ("free.localhost", "/"),
+    ];
+    let wanted = sibling(90, "next", &hosts);
+    let unproved = |world: &World, project| -> Vec<String> {
+        let all = world.state.unproved_hosts(project, &wanted);
+        let each = all.iter();
+        each.map(|(host, field)| format!("{field} {host}"))
+            .collect()
+    };
+    let all = ["routes[2].host *.mine.test", "routes[0].host mine.test"];
+    assert_eq!(unproved(&world, own), all);
+    world.give_routes(&[("mine.test", "/c")]);
+    assert_eq!(unproved(&world, own), all[..1], "it has it");
+    assert_eq!(unproved(&world, other), all, "another one has not");
+    assert!(!world.state.needs_domain_proof());
+    for required in [true, true, false] {
+        world.ok(Kind::SetDomainProof(v1::SetDomainProof { required }));
+        assert_eq!(world.state.needs_domain_proof(), required);
+        assert_eq!(
+            State::decode(&world.state.encode())
+                .map(|it| it.needs_domain_proof())
+                .ok(),
+            Some(required)
+        );
+    }
+}
