@@ -272,7 +272,7 @@ async fn a_host_is_had_by_whoever_dns_says_where_that_is_asked_for() {
         ] {
             let refused = has(host).await?;
             ensure!(refused.status == 409, "{host}: {}", refused.text());
-            let problem = refused.json()?;
+            let problem: Value = refused.json()?;
             let hint = problem["hint"].to_string();
             ensure!(hint.contains(record) && hint.contains(at), "{problem}");
             ensure!(problem["field"] == "spec.routes[0].host", "{problem}");
