@@ -13,6 +13,7 @@ mod group;
 mod growth;
 mod history;
 mod images;
+mod lease;
 mod mesh;
 mod network;
 mod places;
