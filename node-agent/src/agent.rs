@@ -182,11 +182,11 @@ impl Agent {
             shutdown.clone(),
         ));
         let certificates = routes::Certificates::default();
-        tasks.spawn(
-            certificates
-                .clone()
-                .hand_on(net.clone(), status.clone(), shutdown.clone()),
-        );
+        tasks.spawn(certificates.clone().hand_on(
+            net.clone(),
+            (status.clone(), outbox.clone()),
+            shutdown.clone(),
+        ));
         tasks.spawn(credentials::renew(
             credentials,
             servers.clone(),

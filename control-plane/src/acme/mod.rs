@@ -6,6 +6,7 @@ mod explain;
 mod http;
 mod local;
 mod records;
+mod shown;
 mod tally;
 
 use std::time::{Duration, SystemTime};
@@ -37,6 +38,7 @@ use records::Held;
 pub(crate) use records::Records;
 pub use tally::Tally;
 
+use crate::agents::fleet::Fleet;
 use crate::secrets::{Acme, Secrets};
 use crate::store::{Store, now_ms};
 
@@ -46,8 +48,6 @@ const CHALLENGE_LIFE_MS: u64 = 10 * 60_000;
 const ORDER_LIMIT: Duration = Duration::from_secs(420);
 /// How long an issuer may take to look at the proof, and then to sign.
 const POLLING: RetryPolicy = RetryPolicy::new().timeout(Duration::from_secs(100));
-/// An ingress has no way to wait in a handshake for a proof that is on its way: it gets this head start.
-const HEAD_START: Duration = Duration::from_secs(2);
 /// Longest patience that an issuer is given.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3_600);
 
@@ -79,6 +79,8 @@ struct Known {
 /// Orders for one cluster while this server leads it.
 pub(crate) struct Orders {
     store: Store,
+    /// Which ingresses have which challenges.
+    fleet: Fleet,
     secrets: Secrets,
     patience: Patience,
     records: Records,
@@ -112,8 +114,9 @@ impl From<Problem> for Trouble {
 
 impl Orders {
     /// None yet.
-    pub(crate) fn new(store: Store, secrets: Secrets, means: Means) -> Self {
+    pub(crate) fn new(store: Store, fleet: Fleet, secrets: Secrets, means: Means) -> Self {
         Self {
+            fleet,
             records: Records::new(store.clone(), secrets.clone(), means),
             store,
             secrets,
@@ -215,7 +218,7 @@ impl Orders {
             let mut asked = asked.ok_or_else(|| not_offered(kind, &host))?;
             let challenge = Challenge {
                 kind,
-                host,
+                host: host.clone(),
                 token: asked.token.clone(),
                 key_authorization: asked.key_authorization().as_str().to_owned(),
                 expires_ms: now_ms() + CHALLENGE_LIFE_MS,
@@ -224,10 +227,8 @@ impl Orders {
             let command = v1::PutChallenges {
                 challenges: vec![(&challenge).into()],
             };
-            self.store.propose(Kind::PutChallenges(command)).await?;
-            if kind == ChallengeKind::TlsAlpn01 {
-                tokio::time::sleep(HEAD_START).await;
-            }
+            let put = self.store.write(Kind::PutChallenges(command)).await?;
+            shown::everywhere(&self.fleet, &self.store, (&host, put.index)).await;
             asked.set_ready().await?;
         }
         ready(order).await

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use skep_model::certificate::{Certificate, Challenge};
 use skep_proto::v1;
 use skep_proto::v1::to_agent::Kind;
-use skep_state::State;
+use skep_state::{Cluster, State};
 
 use crate::secrets::Secrets;
 
@@ -22,15 +22,15 @@ pub(super) struct Certified {
 
 impl Certified {
     /// What to say now; afterwards it counts as told. Challenges first: somebody waits for them.
-    pub(super) fn tell(&mut self, view: &State, secrets: &Secrets) -> Vec<Kind> {
-        let challenges = self.tell_challenges(view);
+    pub(super) fn tell(&mut self, view: &State, cluster: &Cluster, secrets: &Secrets) -> Vec<Kind> {
+        let challenges = self.tell_challenges(view, cluster);
         challenges
             .into_iter()
             .chain(self.tell_certificates(view, secrets))
             .collect()
     }
 
-    fn tell_challenges(&mut self, view: &State) -> Option<Kind> {
+    fn tell_challenges(&mut self, view: &State, cluster: &Cluster) -> Option<Kind> {
         let now = (
             view.challenges().cloned().collect::<Vec<_>>(),
             view.issuer().is_some(),
@@ -41,6 +41,9 @@ impl Certified {
         let list = v1::ChallengeList {
             challenges: now.0.iter().map(|it| (&**it).into()).collect(),
             has_issuer: now.1,
+            // What is acknowledged is all of this view.
+            revision: view.index(),
+            incarnation: cluster.incarnation,
         };
         self.challenges = Some(now);
         Some(Kind::Challenges(list))

@@ -1,8 +1,9 @@
 //! What is heard from the nodes and never written into the log: who is connected and where, when it
-//! last spoke, which route table its ingress serves. Owns what this server's own sessions say and
+//! last spoke, which routes and challenges its ingress has. Owns what this server's own sessions say and
 //! what the other servers report of theirs; judges silence, and what witnesses say, and only on behalf
 //! of the leader.
 
+mod ingresses;
 mod presence;
 #[cfg(test)]
 mod tests;
@@ -13,10 +14,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use skep_identity::key_id::KeyId;
-use skep_model::allocation::Allocation;
 use skep_model::id::{NodeId, ServerId};
 use skep_model::node::{Node, NodeStatus};
-use skep_state::State;
 use tokio::sync::watch;
 
 use presence::{ASKED_AFTER, Conclusion, Presence, conclude};
@@ -84,6 +83,8 @@ pub struct Word {
     pub runtime: Runtime,
     /// What its ingress serves.
     pub routes: RouteStatus,
+    /// Revision of the challenges that its ingress answers.
+    pub challenges: u64,
     /// How long ago it last spoke.
     pub silent: Duration,
     /// The CA that signed its certificate, where it says so.
@@ -261,6 +262,7 @@ impl Fleet {
             last_heard: Instant::now(),
             runtime: Runtime::Ok,
             routes: RouteStatus::default(),
+            challenges: 0,
             ca: None,
             version: books.version,
         };
@@ -304,6 +306,13 @@ impl Fleet {
     pub fn routes(&self, node: NodeId, session: u64, status: RouteStatus) {
         self.update(node, session, |presence| {
             std::mem::replace(&mut presence.routes, status) != status
+        });
+    }
+
+    /// The node's ingress answers the challenges of this revision.
+    pub fn challenges(&self, node: NodeId, session: u64, revision: u64) {
+        self.update(node, session, |presence| {
+            std::mem::replace(&mut presence.challenges, revision) != revision
         });
     }
 
@@ -355,6 +364,7 @@ impl Fleet {
             connected: presence.is_connected,
             runtime: presence.runtime,
             routes: presence.routes,
+            challenges: presence.challenges,
             silent: presence.last_heard.elapsed(),
             ca: presence.ca,
             broke: presence.broke,
@@ -379,13 +389,13 @@ impl Fleet {
                 last_heard: now.checked_sub(word.silent).unwrap_or(now),
                 runtime: word.runtime,
                 routes: word.routes,
+                challenges: word.challenges,
                 ca: word.ca,
                 version: 0,
             };
             changed |= heard.nodes.get(&word.node).is_none_or(|old| {
                 let is_back = old.silence(now) >= ASKED_AFTER && fresh.silence(now) < ASKED_AFTER;
-                let said = |of: &Presence| (of.is_connected, of.broke, of.runtime, of.routes);
-                is_back || said(old) != said(&fresh)
+                is_back || !old.says_the_same(&fresh)
             });
             heard.put(word.node, fresh);
         }
@@ -484,48 +494,5 @@ impl Fleet {
         drop(books);
         self.wake();
         true
-    }
-
-    /// Whether every live ingress has stopped sending requests to a withdrawn allocation, and those
-    /// under way have ended.
-    pub fn is_drained(&self, view: &State, allocation: &Allocation) -> bool {
-        let service = view.service(allocation.service);
-        let callers = service
-            .filter(|service| !service.spec.takes_traffic())
-            .map(|service| view.callers_in(service.environment));
-        let is_without =
-            |without: u64| move |status: RouteStatus| status.applied.min(status.drained) >= without;
-        let without = allocation.desired_index;
-        match callers {
-            // It has no routes: only where its environment is, its name leads to it.
-            Some(callers) => {
-                self.ingresses(view, |node| callers.contains(&node), is_without(without))
-            }
-            None => {
-                let without = without.min(view.routes_revision());
-                self.ingresses(view, |_| true, is_without(without))
-            }
-        }
-    }
-
-    /// Whether every live ingress serves a table at least as new as `revision`.
-    pub fn is_published(&self, view: &State, revision: u64) -> bool {
-        self.ingresses(view, |_| true, |status| status.applied >= revision)
-    }
-
-    fn ingresses(
-        &self,
-        view: &State,
-        is_meant: impl Fn(NodeId) -> bool,
-        check: impl Fn(RouteStatus) -> bool,
-    ) -> bool {
-        let books = self.inner.books.lock();
-        view.nodes()
-            .filter(|node| node.facts.ingress_port.is_some() && node.status != NodeStatus::Lost)
-            .filter(|node| is_meant(node.id))
-            .all(|node| {
-                let best = books.best(node.id);
-                best.is_some_and(|(_, presence)| check(presence.routes))
-            })
     }
 }

@@ -162,6 +162,11 @@ impl Session {
                     fleet.routes(node, self.id, status);
                     continue;
                 }
+                Up::Challenges(status) => {
+                    let revision = self.of_ours(status.incarnation, status.revision);
+                    fleet.challenges(node, self.id, revision);
+                    continue;
+                }
                 Up::Hello(hello) => match hello.facts {
                     Some(facts) => Work::Facts(Box::new(facts)),
                     None => continue,
@@ -216,17 +221,23 @@ impl Session {
         }
     }
 
-    /// What the node's ingress serves. Of another incarnation's tables nothing can be concluded:
-    /// revisions begin anew with each.
+    /// What the node's ingress serves.
     fn route_status(&self, routes: &v1::RouteStatus) -> RouteStatus {
+        RouteStatus {
+            applied: self.of_ours(routes.incarnation, routes.applied_revision),
+            drained: self.of_ours(routes.incarnation, routes.drained_revision),
+        }
+    }
+
+    /// A revision that a node holds. Of another incarnation's nothing can be concluded: revisions begin anew
+    /// with each.
+    fn of_ours(&self, incarnation: u64, revision: u64) -> u64 {
         let view = self.shared.store.view();
         let ours = view.cluster().map_or(0, |cluster| cluster.incarnation);
-        if routes.incarnation != 0 && routes.incarnation != ours {
-            return RouteStatus::default();
-        }
-        RouteStatus {
-            applied: routes.applied_revision,
-            drained: routes.drained_revision,
+        match incarnation {
+            0 => revision,
+            theirs if theirs == ours => revision,
+            _ => 0,
         }
     }
 

@@ -98,7 +98,7 @@ impl Told {
         // Before the work: an allocation is out of the routes before its container hears of it.
         all.extend(self.tell_routes(view, cluster, (concern, shared)));
         if concern.certificates && self.has_routes {
-            all.extend(self.certified.tell(view, &shared.secrets));
+            all.extend(self.certified.tell(view, cluster, &shared.secrets));
         }
         if concern.work {
             let touched = &concern.allocations;

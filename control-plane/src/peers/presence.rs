@@ -155,6 +155,7 @@ fn message(word: &Word) -> v1::NodePresence {
         silent_ms: u64::try_from(word.silent.as_millis()).unwrap_or(u64::MAX),
         ca: word.ca.map_or_else(Vec::new, |ca| ca.as_bytes().to_vec()),
         broke: word.broke,
+        challenge_revision: word.challenges,
     }
 }
 
@@ -171,6 +172,7 @@ pub(super) fn word(message: &v1::NodePresence) -> Result<Word, skep_proto::conve
             applied: message.applied_revision,
             drained: message.drained_revision,
         },
+        challenges: message.challenge_revision,
         silent: Duration::from_millis(message.silent_ms),
         ca: KeyId::from_bytes(&message.ca),
         broke: message.broke,
@@ -200,6 +202,12 @@ mod tests {
         let summary = reports.next().await.expect("endless");
         assert_eq!(summary.nodes.len(), 1);
         assert!(begun.elapsed() > SUMMARY / 2, "a heartbeat waits");
+
+        let begun = Instant::now();
+        fleet.challenges(nodes[0], 1, 5);
+        let change = reports.next().await.expect("endless");
+        assert!(begun.elapsed() < SUMMARY, "somebody waits for that");
+        assert_eq!(word(&change.nodes[0]).expect("sound").challenges, 5);
 
         let begun = Instant::now();
         fleet.disconnect(nodes[1], 1, true);

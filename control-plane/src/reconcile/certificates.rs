@@ -31,8 +31,9 @@ const RETRY: Duration = Duration::from_secs(2);
 
 /// Runs for as long as this server leads; orders under way are dropped with it.
 pub(super) async fn run(parts: &Parts, token: &CancellationToken) {
-    let (store, secrets) = (parts.store.clone(), parts.secrets.clone());
-    let orders = Arc::new(Orders::new(store, secrets, parts.means.clone()));
+    let (store, fleet) = (parts.store.clone(), parts.fleet.clone());
+    let (secrets, means) = (parts.secrets.clone(), parts.means.clone());
+    let orders = Arc::new(Orders::new(store, fleet, secrets, means));
     tokio::join!(
         order(parts, &orders, token),
         records::run(parts, orders.records(), token)

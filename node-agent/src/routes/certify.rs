@@ -1,16 +1,18 @@
 //! Hands the cluster's certificates and challenges to the data plane: at each beginning of it, and whenever a server
-//! says others. Kept in memory alone: what survives is the data plane's.
+//! says others. Kept in memory alone: what survives is the data plane's. Which challenges it has taken is told the
+//! server: an issuer is led here only then.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_proto::v1::{CertificateList, ChallengeList};
+use skep_proto::v1::{CertificateList, ChallengeList, ChallengeStatus};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::net::client::{Client, NetStatusLocal};
+use crate::session::Outbox;
 
 /// First and longest pause before it is told again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
@@ -20,6 +22,17 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 struct Said {
     certificates: Option<Arc<CertificateList>>,
     challenges: Option<Arc<ChallengeList>>,
+}
+
+impl Said {
+    /// The challenges of it, as a server wants to hear it.
+    fn status(&self) -> ChallengeStatus {
+        let list = self.challenges.as_deref();
+        list.map_or_else(ChallengeStatus::default, |list| ChallengeStatus {
+            revision: list.revision,
+            incarnation: list.incarnation,
+        })
+    }
 }
 
 /// The certificates of this node. Cheap to clone: all clones are one.
@@ -39,11 +52,11 @@ impl Certificates {
             .send_modify(|said| said.challenges = Some(Arc::new(list)));
     }
 
-    /// Hands everything on until `cancel`.
+    /// Hands everything on until `cancel`, and says in the outbox which challenges were taken.
     pub(crate) async fn hand_on(
         self,
         client: Client,
-        mut status: watch::Receiver<Option<NetStatusLocal>>,
+        (mut status, outbox): (watch::Receiver<Option<NetStatusLocal>>, Arc<Outbox>),
         cancel: CancellationToken,
     ) {
         let mut news = self.0.subscribe();
@@ -60,16 +73,19 @@ impl Certificates {
                     tracing::warn!(%why, "the data plane does not take certificates: it goes on with those that it has");
                     // Perhaps another process is there by then.
                     told = Said::default();
+                    outbox.set_challenges(told.status());
                     sleep(backoff.next()).await;
                     continue;
                 }
                 backoff.reset();
+                outbox.set_challenges(told.status());
                 tokio::select! {
                     changed = news.changed() => if changed.is_err() { return },
                     // Another process may be next: it is told anew.
                     gone = status.wait_for(Option::is_none) => {
                         if gone.is_err() { return }
                         told = Said::default();
+                        outbox.set_challenges(told.status());
                     }
                 }
             }

@@ -21,6 +21,8 @@ struct State {
     logs: BuildLogs,
     routes: v1::RouteStatus,
     routes_unsent: bool,
+    challenges: v1::ChallengeStatus,
+    challenges_unsent: bool,
     facts: Option<Facts>,
     facts_changed: bool,
     samples: Samples,
@@ -106,6 +108,14 @@ impl Outbox {
         });
     }
 
+    /// Which challenges the ingress answers.
+    pub(crate) fn set_challenges(&self, status: v1::ChallengeStatus) {
+        self.change(|state| {
+            state.challenges_unsent |= state.challenges != status;
+            state.challenges = status;
+        });
+    }
+
     /// What the machine is. The session begins once they are known, and anew when they change.
     pub(crate) fn set_facts(&self, facts: Facts) {
         self.change(|state| {
@@ -168,6 +178,7 @@ impl Outbox {
         state.observations.begin();
         state.logs.resend();
         state.routes_unsent = state.routes != v1::RouteStatus::default();
+        state.challenges_unsent = state.challenges != v1::ChallengeStatus::default();
         state.facts_changed = false;
         state.samples.begin();
         state.facts.clone()
@@ -196,6 +207,9 @@ impl Outbox {
         if std::mem::take(&mut state.routes_unsent) {
             return Some(Kind::Routes(state.routes));
         }
+        if std::mem::take(&mut state.challenges_unsent) {
+            return Some(Kind::Challenges(state.challenges));
+        }
         // Lines before the outcome that they explain.
         if let Some(lines) = state.logs.next() {
             return Some(Kind::BuildLog(lines));
@@ -220,5 +234,35 @@ impl Outbox {
     /// The server has the lines of a run before `next`.
     pub(super) fn acknowledge_lines(&self, id: DeploymentId, run: &[u8], next: u64) {
         self.change(|state| state.logs.acknowledge(id, run, next));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn which_challenges_are_answered_is_said_once_again_to_a_new_session_and_taken_back() {
+        let outbox = Outbox::default();
+        let said = || match outbox.next() {
+            Some(v1::from_agent::Kind::Challenges(status)) => Some(status.revision),
+            _ => None,
+        };
+        let answers = |revision| {
+            outbox.set_challenges(v1::ChallengeStatus {
+                revision,
+                incarnation: 1,
+            });
+        };
+        assert_eq!(said(), None);
+        answers(7);
+        answers(7);
+        assert_eq!((said(), said()), (Some(7), None));
+        outbox.begin();
+        assert_eq!(said(), Some(7));
+        outbox.set_challenges(v1::ChallengeStatus::default());
+        assert_eq!(said(), Some(0), "its data plane is gone");
+        outbox.begin();
+        assert_eq!(said(), None, "a session begins with that");
     }
 }

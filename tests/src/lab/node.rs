@@ -129,7 +129,16 @@ impl Node {
     /// # Errors
     /// The build failed.
     pub async fn image(&self, version: &str) -> Result<String> {
+        self.image_with(version, &[]).await
+    }
+
+    /// The same with these variables of the test app.
+    ///
+    /// # Errors
+    /// The build failed.
+    pub async fn image_with(&self, version: &str, settings: &[(&str, &str)]) -> Result<String> {
         let app = App::create(self.dir.join(format!("app-{version}")), "lab", version)?;
+        app.set(version, settings)?;
         let tag = format!("skep-lab/{}:{version}", self.name);
         self.containers.build(app.dir(), &tag).await?;
         Ok(tag)

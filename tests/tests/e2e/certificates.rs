@@ -102,6 +102,9 @@ async fn a_host_gets_its_certificate_and_keeps_it_whoever_dies() {
             .await?
             .ok()?;
         let second = shown(&pebble, (cluster.https, HOST), &first).await?;
+        // No order went on before the ingress had said that it has the proof.
+        let log = cluster.server.log();
+        assert!(!log.contains("do not say that they can prove"), "{log}");
 
         // The data plane alone, out of its own folder; no key is readable there.
         for part in [&cluster.server, &cluster.agent, &cluster.net] {

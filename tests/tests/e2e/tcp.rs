@@ -10,72 +10,20 @@ use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use skep_tests::api::Name;
 use skep_tests::cluster::Cluster;
+use skep_tests::talk::Talk;
 use skep_tests::traefik::Traefik;
 use skep_tests::{place, tls, wait, with_cluster};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 
 const NAMED: &str = "db.tcp.test";
 const ENDED: &str = "mq.tcp.test";
 const WEB: &str = "www.wild.test";
 /// A table on its way, or Traefik's own pace.
 const FOLLOWS: Duration = Duration::from_secs(20);
-/// Any answer.
-const ANSWER: Duration = Duration::from_secs(5);
 /// Far above what the test takes: what ends earlier has ended because it was drained.
 const DRAIN_MS: u64 = 300_000;
 /// Until an allocation without connections is gone.
 const GONE: Duration = Duration::from_secs(60);
-
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
-
-/// A connection to the app, which has said who it is.
-struct Talk {
-    stream: Box<dyn Stream>,
-    version: String,
-}
-
-impl Talk {
-    /// `first` is sent first, and comes back after the greeting.
-    async fn begin(mut stream: impl Stream + 'static, first: &[u8]) -> Result<Self> {
-        stream.write_all(first).await?;
-        let mut talk = Self {
-            stream: Box::new(stream),
-            version: String::new(),
-        };
-        let mut greeting = Vec::new();
-        while greeting.last() != Some(&b'\n') {
-            greeting.push(timeout(ANSWER, talk.stream.read_u8()).await??);
-        }
-        let greeting = String::from_utf8(greeting)?;
-        let version = greeting.split_once(' ').map(|(version, _)| version);
-        talk.version = version.context("a greeting")?.to_owned();
-        talk.comes_back(first).await?;
-        Ok(talk)
-    }
-
-    async fn comes_back(&mut self, bytes: &[u8]) -> Result<()> {
-        let mut back = vec![0; bytes.len()];
-        timeout(ANSWER, self.stream.read_exact(&mut back)).await??;
-        ensure!(back == bytes, "something else came back");
-        Ok(())
-    }
-
-    async fn echo(&mut self, text: &str) -> Result<()> {
-        self.stream.write_all(text.as_bytes()).await?;
-        self.comes_back(text.as_bytes()).await
-    }
-
-    /// What the app says after our end.
-    async fn end(mut self) -> Result<String> {
-        self.stream.shutdown().await?;
-        let mut rest = String::new();
-        timeout(ANSWER, self.stream.read_to_string(&mut rest)).await??;
-        Ok(rest)
-    }
-}
 
 /// The first bytes of a client that asks for `host` under TLS.
 fn hello(host: &str, trusted_pem: &str) -> Result<Vec<u8>> {

@@ -25,6 +25,8 @@ pub(super) struct Presence {
     pub(super) last_heard: Instant,
     pub(super) runtime: Runtime,
     pub(super) routes: RouteStatus,
+    /// Revision of the challenges that its ingress answers.
+    pub(super) challenges: u64,
     pub(super) ca: Option<KeyId>,
     /// When it was last touched, in the fleet's own counting.
     pub(super) version: u64,
@@ -33,6 +35,12 @@ pub(super) struct Presence {
 impl Presence {
     pub(super) fn silence(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.last_heard)
+    }
+
+    /// Whether both say the same of the node, times and its certificate apart.
+    pub(super) fn says_the_same(&self, other: &Self) -> bool {
+        let said = |of: &Self| (of.is_connected, of.broke, of.runtime, of.routes);
+        said(self) == said(other) && self.challenges == other.challenges
     }
 
     pub(super) fn is_live(&self, now: Instant) -> bool {

@@ -10,6 +10,7 @@ fn heard_at(last_heard: Instant) -> Presence {
         last_heard,
         runtime: Runtime::Ok,
         routes: RouteStatus::default(),
+        challenges: 0,
         ca: None,
         version: 0,
     }

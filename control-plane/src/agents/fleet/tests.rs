@@ -26,6 +26,7 @@ fn word(connected: bool, silent: Duration) -> Word {
         connected,
         runtime: Runtime::Ok,
         routes: RouteStatus::default(),
+        challenges: 0,
         silent,
         ca: None,
         broke: false,

@@ -28,6 +28,7 @@ async fn status_and_nodes_tell_what_is_there() {
         connected: true,
         runtime: Runtime::Ok,
         routes: RouteStatus::default(),
+        challenges: 0,
         silent: std::time::Duration::ZERO,
         ca: None,
         broke: false,

@@ -314,10 +314,10 @@ impl Link {
 
 /// Cancels `over` when the other side says that it is to end: GOAWAY alone tells nobody who holds a stream.
 async fn until_leaving(requests: SendRequest<Bytes>, over: CancellationToken) {
-    match over.run_until_cancelled(get(requests, LEAVING_PATH)).await {
-        Some(Ok(StatusCode::OK)) => over.cancel(),
-        // Of another version, or the connection broke: its own task tells that.
-        _ => {}
+    let answered = over.run_until_cancelled(get(requests, LEAVING_PATH)).await;
+    // Else it is of another version, or the connection broke: its own task tells that.
+    if let Some(Ok(StatusCode::OK)) = answered {
+        over.cancel();
     }
 }
 
