@@ -135,9 +135,8 @@ mod tests {
             [[routes]]
             split = [{ service = "web", weight = 90 }, { service = "web-next", weight = 10 }]
         "#;
-        let mut spec = ServiceSpec::default();
         let manifest = Manifest::parse(text).expect("parses");
-        manifest.apply(&mut spec).expect("accepted");
+        let spec = manifest.apply(&ServiceSpec::default()).expect("units");
         let shares: Vec<_> = spec.routes[0]
             .split
             .iter()
