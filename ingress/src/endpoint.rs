@@ -14,7 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::backend::LiveBackend;
-use crate::index::{Index, Target};
+use crate::index::Index;
 use crate::ingress::mix;
 use crate::metrics::ServiceMetrics;
 use crate::table::Backend;
@@ -58,7 +58,7 @@ pub(crate) type At = (String, String);
 pub(crate) struct Endpoint {
     /// A route that leads here: its other backends stand in.
     pub(crate) at: At,
-    /// The route's.
+    /// Of who answers.
     pub(crate) name: Arc<str>,
     pub(crate) metrics: Arc<ServiceMetrics>,
     /// None: requests wait for the first one.
@@ -156,7 +156,10 @@ struct Wanted<'a> {
     key: Key,
     host: Cow<'a, str>,
     prefix: &'a str,
-    target: &'a Target,
+    /// Whose the requests are.
+    taker: (&'a Arc<str>, &'a Arc<ServiceMetrics>),
+    /// Services share the route.
+    is_split: bool,
     backend: Option<&'a Arc<LiveBackend>>,
 }
 
@@ -164,8 +167,8 @@ impl Wanted<'_> {
     fn endpoint(&self) -> Endpoint {
         Endpoint {
             at: (self.host.clone().into_owned(), self.prefix.to_owned()),
-            name: Arc::clone(&self.target.name),
-            metrics: Arc::clone(&self.target.metrics),
+            name: Arc::clone(self.taker.0),
+            metrics: Arc::clone(self.taker.1),
             backend: self.backend.cloned(),
         }
     }
@@ -177,8 +180,8 @@ impl Wanted<'_> {
             _ => false,
         };
         is_same
-            && Arc::ptr_eq(&self.target.metrics, &endpoint.metrics)
-            && self.target.name == endpoint.name
+            && Arc::ptr_eq(self.taker.1, &endpoint.metrics)
+            && *self.taker.0 == endpoint.name
             && (&*self.host, self.prefix) == (&*endpoint.at.0, &*endpoint.at.1)
     }
 }
@@ -192,7 +195,8 @@ fn wanted(index: &Index) -> Vec<Wanted<'_>> {
             key,
             host: host.clone(),
             prefix,
-            target,
+            taker: target.taker(backend),
+            is_split: target.is_split(),
             backend,
         };
         for live in target.backends() {
@@ -203,8 +207,11 @@ fn wanted(index: &Index) -> Vec<Wanted<'_>> {
             wanted.push(want(Key::Asleep(at), None));
         }
     });
+    // A backend is known by a route of its service alone where there is one: whoever stands in for it is
+    // right for all its routes then.
     wanted.sort_unstable_by(|one: &Wanted<'_>, other| {
-        (&one.key, &one.host, one.prefix).cmp(&(&other.key, &other.host, other.prefix))
+        let place = (&one.key, one.is_split, &one.host, one.prefix);
+        place.cmp(&(&other.key, other.is_split, &other.host, other.prefix))
     });
     wanted.dedup_by(|it, kept| it.key == kept.key);
     wanted

@@ -11,6 +11,7 @@ use skep_model::routing::RouteSpec;
 use crate::backend::{InFlight, LiveBackend, enter};
 use crate::endpoint::At;
 use crate::metrics::ServiceMetrics;
+use crate::parts::{self, Part};
 use crate::rules::Rules;
 use crate::sticky;
 use crate::table::{Backend, Checked, Route};
@@ -48,6 +49,8 @@ pub(crate) struct Target {
     pub(crate) name: Arc<str>,
     pub(crate) metrics: Arc<ServiceMetrics>,
     backends: Vec<Arc<LiveBackend>>,
+    /// Where services share its requests; most have none.
+    parts: Vec<Part>,
     /// Requests wait for a backend where there is none.
     pub(crate) sleeps: bool,
     pub(crate) rules: Option<Arc<Rules>>,
@@ -95,6 +98,7 @@ impl Index {
                 compress: is(|rules| rules.compress),
                 name: route.name.as_str().into(),
                 metrics: metrics(route.service),
+                parts: parts_of(route, &backends, &mut metrics),
                 backends,
                 sleeps: route.sleeps,
             };
@@ -175,6 +179,24 @@ impl Index {
     }
 }
 
+/// Who shares the route's requests, with `live` of its backends.
+fn parts_of(
+    route: &Route,
+    live: &[Arc<LiveBackend>],
+    metrics: &mut impl FnMut(ServiceId) -> Arc<ServiceMetrics>,
+) -> Vec<Part> {
+    let part = |part: &skep_model::route::Part| {
+        let own = |live: &&Arc<LiveBackend>| part.allocations.contains(&live.backend.allocation);
+        Part {
+            name: part.name.as_str().into(),
+            metrics: metrics(part.service),
+            weight: part.weight,
+            backends: live.iter().filter(own).cloned().collect(),
+        }
+    };
+    route.parts.iter().map(part).collect()
+}
+
 /// 0: none is said.
 pub(crate) fn priority(route: &Route) -> u32 {
     let rules = route.rules.as_ref();
@@ -204,9 +226,44 @@ impl Target {
         self.backends.iter().find(is_it).map(LiveBackend::enter)
     }
 
-    /// Enters one of its backends: see [`enter`].
+    /// Enters one of its backends: see [`enter`], and [`parts::enter`] where services share it.
     pub(crate) fn enter(&self, random: u64, tried: &[Arc<LiveBackend>]) -> Option<InFlight> {
-        enter(&self.backends, random, tried)
+        match &*self.parts {
+            [] => enter(&self.backends, random, tried),
+            parts => parts::enter(parts, random, tried),
+        }
+    }
+
+    /// The same in place of a backend of `service`: as long as that has a part, within it.
+    pub(crate) fn enter_for(
+        &self,
+        service: ServiceId,
+        random: u64,
+        tried: &[Arc<LiveBackend>],
+    ) -> Option<InFlight> {
+        let mut parts = self.parts.iter();
+        match parts.find(|part| part.metrics.service() == service) {
+            Some(part) => enter(&part.backends, random, tried),
+            None => self.enter(random, tried),
+        }
+    }
+
+    /// Whose a request is that `live` takes: of the part that it belongs to. Without one, of the first part,
+    /// which is woken by it.
+    pub(crate) fn taker(
+        &self,
+        live: Option<&Arc<LiveBackend>>,
+    ) -> (&Arc<str>, &Arc<ServiceMetrics>) {
+        let mut parts = self.parts.iter();
+        let part = parts.find(|part| live.is_none_or(|live| part.has(live)));
+        part.map_or((&self.name, &self.metrics), |part| {
+            (&part.name, &part.metrics)
+        })
+    }
+
+    /// Several services share it.
+    pub(crate) fn is_split(&self) -> bool {
+        !self.parts.is_empty()
     }
 }
 
@@ -232,6 +289,7 @@ mod tests {
             .map(|(number, (host, path_prefix, ports))| Route {
                 sleeps: false,
                 rules: None,
+                parts: Vec::new(),
                 host: (*host).to_owned(),
                 path_prefix: (*path_prefix).to_owned(),
                 service: ServiceId::from_u128(number as u128),

@@ -243,10 +243,12 @@ impl Shared {
         let sticky = sticky.map(|name| Sticky::of(name, request.headers()));
         let again = sticky.as_ref().and_then(Sticky::had);
         let again = again.and_then(|token| target.enter_again(token, tried));
+        let in_flight = again.or_else(|| target.enter(random, tried));
+        let (name, metrics) = target.taker(in_flight.as_ref().map(InFlight::backend));
         Ok(Choice {
-            name: Arc::clone(&target.name),
-            metrics: Arc::clone(&target.metrics),
-            in_flight: again.or_else(|| target.enter(random, tried)),
+            name: Arc::clone(name),
+            metrics: Arc::clone(metrics),
+            in_flight,
             sleeps: target.sleeps,
             rules: target.rules.clone(),
             sticky,
@@ -260,7 +262,10 @@ impl Shared {
         let random = mix(self.choices.fetch_add(1, Ordering::Relaxed));
         let index = self.index.read();
         let target = index.at(&endpoint.at);
-        let another = |tried: &[_]| target.and_then(|target| target.enter(random, tried));
+        let another = |tried: &[_]| match &endpoint.backend {
+            Some(_) => target?.enter_for(endpoint.metrics.service(), random, tried),
+            None => target?.enter(random, tried),
+        };
         let chosen = endpoint.backend.as_ref().filter(|_| tried.is_empty());
         let in_flight = chosen.map_or_else(
             || another(tried),
@@ -379,6 +384,7 @@ mod tests {
         let route = Route {
             sleeps: false,
             rules: None,
+            parts: Vec::new(),
             host: "h".to_owned(),
             path_prefix: "/".to_owned(),
             service: ServiceId::from_u128(1),

@@ -25,6 +25,7 @@ mod link;
 pub mod metrics;
 mod options;
 mod origin;
+mod parts;
 mod pool;
 mod proxy;
 mod proxy_protocol;

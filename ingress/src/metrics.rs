@@ -52,7 +52,6 @@ impl ServiceMetrics {
         }
     }
 
-    #[cfg(test)]
     pub(crate) fn service(&self) -> ServiceId {
         self.service
     }

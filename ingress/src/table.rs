@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use skep_model::id::{AllocationId, NodeId, ServiceId};
+use skep_model::route::Part;
 use skep_model::routing::{self, RouteSpec};
 use skep_model::tcp::{Door, TlsMode};
 
@@ -73,6 +74,9 @@ pub struct Route {
     pub sleeps: bool,
     /// What is done to requests on their way; none: nothing.
     pub rules: Option<Arc<RouteSpec>>,
+    /// Services that share its requests, and which of the backends are whose. Empty: all are the
+    /// service's own. A backend that is no part's gets nothing.
+    pub parts: Vec<Part>,
 }
 
 /// An allocation that takes requests.
@@ -255,9 +259,15 @@ impl<'a> Checked<'a> {
 }
 
 /// Which of two routes for one host and path stays: the smaller.
-fn rank(route: &Route) -> (&str, ServiceId, &[Backend], Option<&RouteSpec>) {
+fn rank(route: &Route) -> (&str, ServiceId, &[Backend], Option<&RouteSpec>, &[Part]) {
     let rules = route.rules.as_deref();
-    (&route.name, route.service, &route.backends, rules)
+    (
+        &route.name,
+        route.service,
+        &route.backends,
+        rules,
+        &route.parts,
+    )
 }
 
 fn fault(route: &Route) -> Option<Fault> {
@@ -306,6 +316,7 @@ mod tests {
         Route {
             sleeps: false,
             rules: None,
+            parts: Vec::new(),
             host: host.to_owned(),
             path_prefix: path_prefix.to_owned(),
             service: ServiceId::from_u128(1),
@@ -404,6 +415,7 @@ mod tests {
         let with = Route {
             sleeps: false,
             rules: None,
+            parts: Vec::new(),
             backends: vec![backend],
             ..without.clone()
         };

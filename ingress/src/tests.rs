@@ -11,6 +11,7 @@ mod limits;
 mod routing;
 mod rules;
 mod smuggling;
+mod split;
 mod support;
 mod swap;
 mod tcp;

@@ -7,6 +7,7 @@
 //! Traefik's API shows that router, the table is in use.
 
 mod middleware;
+mod service;
 mod tcp;
 mod tls;
 
@@ -22,9 +23,9 @@ use crate::acme;
 use crate::endpoint::Addresses;
 use crate::index;
 use crate::ready;
-use crate::sticky;
-use crate::table::{LeftOut, MAX_PATH_PREFIX_BYTES, Route, Table};
+use crate::table::{LeftOut, MAX_PATH_PREFIX_BYTES, Table};
 use middleware::Middleware;
+use service::Service;
 
 /// Names that begin so are ours.
 const RESERVED: &str = "skep-rev";
@@ -157,44 +158,6 @@ struct Router<'a> {
     tls: Option<RouterTls>,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Service {
-    load_balancer: LoadBalancer,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct LoadBalancer {
-    pass_host_header: bool,
-    servers: Vec<Server>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sticky: Option<Sticky>,
-}
-
-#[derive(Serialize)]
-struct Sticky {
-    cookie: Cookie,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Cookie {
-    name: String,
-    http_only: bool,
-    same_site: &'static str,
-}
-
-#[derive(Serialize)]
-struct Server {
-    #[serde(serialize_with = "url")]
-    url: SocketAddr,
-}
-
-fn url<S: Serializer>(address: &SocketAddr, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&format_args!("http://{address}"))
-}
-
 /// Which requests a router takes.
 enum Rule<'a> {
     Route {
@@ -258,10 +221,7 @@ pub fn render(table: &Table, addresses: &Addresses, options: &Options) -> Render
         if last.replace(&route.name) == Some(&route.name) {
             name = format!("{name}/{}/{}", escape(host), escape(prefix)).into();
         }
-        let servers = servers(route, (host, prefix), addresses);
-        let is_sticky = route.rules.as_ref().is_some_and(|rules| rules.sticky);
-        let cookie = is_sticky.then(|| sticky::cookie_name(route.service, prefix));
-        services.push((name.clone(), service(servers, cookie)));
+        services.extend(service::of(&name, (host, prefix), route, addresses));
         let of_route = route.rules.as_deref().map_or_else(Vec::new, middleware::of);
         let mut middlewares = Vec::with_capacity(of_route.len());
         for (kind, middleware) in of_route {
@@ -299,7 +259,7 @@ pub fn render(table: &Table, addresses: &Addresses, options: &Options) -> Render
     for (name, rule, ingress) in own {
         let Some(url) = ingress else { continue };
         routers.push((name.into(), of_every_host(name, rule, entry_points)));
-        services.push((name.into(), service(vec![Server { url }], None)));
+        services.push((name.into(), service::plain(Some(url))));
     }
     let acknowledgement = Router {
         entry_points: entry_points.get(..1).unwrap_or_default(),
@@ -310,7 +270,7 @@ pub fn render(table: &Table, addresses: &Addresses, options: &Options) -> Render
         tls: None,
     };
     routers.push((revision_router(table.revision).into(), acknowledgement));
-    services.push((RESERVED.into(), service(Vec::new(), None)));
+    services.push((RESERVED.into(), service::plain(None)));
     let http = Http {
         middlewares: all_middlewares,
         routers: ByName::new(routers),
@@ -337,38 +297,6 @@ fn of_every_host<'a>(name: &'a str, rule: Rule<'a>, entry_points: &'a [String]) 
         service: name.into(),
         tls: None,
     }
-}
-
-fn service(servers: Vec<Server>, cookie: Option<String>) -> Service {
-    let sticky = cookie.map(|name| Sticky {
-        cookie: Cookie {
-            name,
-            http_only: true,
-            same_site: "lax",
-        },
-    });
-    Service {
-        load_balancer: LoadBalancer {
-            pass_host_header: true,
-            servers,
-            sticky,
-        },
-    }
-}
-
-/// Where requests of a route go: to its backends, or where they wait for the first one.
-fn servers(route: &Route, at: (&str, &str), addresses: &Addresses) -> Vec<Server> {
-    let backends = route.backends.iter();
-    let mut all: Vec<_> = backends
-        .filter_map(|backend| addresses.backends.get(backend).copied())
-        .collect();
-    if route.backends.is_empty() && route.sleeps {
-        let at = (at.0.to_owned(), at.1.to_owned());
-        all.extend(addresses.asleep.get(&at));
-    }
-    all.sort_unstable();
-    all.dedup();
-    all.into_iter().map(|url| Server { url }).collect()
 }
 
 /// `said` is the route's own priority, 0 where it has none.

@@ -45,13 +45,28 @@ pub struct Route {
     pub service: ServiceId,
     /// Stable name of the service for metrics: `service-environment-project`.
     pub name: String,
-    /// Where requests may go; none: the service is there but nothing is healthy.
+    /// Where requests may go, of all parts; none: the service is there but nothing is healthy.
     pub backends: Vec<Backend>,
     /// It scales to zero: a request that finds no backend waits for one, and so asks for it.
     pub sleeps: bool,
     /// What is done to requests on their way, where its service says that; its host and path are those
     /// above.
     pub rules: Option<Arc<RouteSpec>>,
+    /// Services that share its requests, where it is split; empty: all are the service's own.
+    pub parts: Vec<Part>,
+}
+
+/// What one service gets of a route's requests. Its backends are among the route's.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Part {
+    /// Whose.
+    pub service: ServiceId,
+    /// Stable name of the service: `service-environment-project`.
+    pub name: String,
+    /// Of the sum of those parts that have a backend; never 0.
+    pub weight: u32,
+    /// Those of the route's backends that are this service's.
+    pub allocations: Vec<AllocationId>,
 }
 
 /// Connections -> service.

@@ -8,6 +8,7 @@ mod cidr;
 mod cors;
 mod forward_auth;
 pub mod labels;
+mod split;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,7 @@ pub use check::check_all;
 pub use cidr::Cidr;
 pub use cors::{Cors, MAX_CORS_NAMES};
 pub use forward_auth::{ForwardAuth, is_off_limits};
+pub use split::{MAX_SPLIT, MAX_WEIGHT, Split};
 
 /// Most routes of one service.
 pub const MAX_ROUTES: usize = 50;
@@ -93,6 +95,9 @@ pub struct RouteSpec {
     /// When a service that fails is left alone for a while, by each node's ingress.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub circuit_breaker: Option<CircuitBreaker>,
+    /// Services of the same environment that share its requests; empty: all are the service's own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub split: Vec<Split>,
 }
 
 impl Default for RouteSpec {
@@ -114,6 +119,7 @@ impl Default for RouteSpec {
             cors: None,
             forward_auth: None,
             circuit_breaker: None,
+            split: Vec::new(),
         }
     }
 }

@@ -5,14 +5,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use skep_model::id::NodeId;
-use skep_model::route::{Backend, Route, RoutePeer, RouteTable, TcpRoute};
-use skep_model::routing::RouteSpec;
+use skep_model::route::{Backend, Part, Route, RoutePeer, RouteTable, TcpRoute};
+use skep_model::routing::{RouteSpec, Split};
 use skep_model::service::Service;
 
 use crate::state::State;
 
 /// Host and path without a trailing `/`.
 type Place = (String, String);
+
+/// Who gets the requests of a route.
+#[derive(Clone)]
+struct Takers {
+    backends: Vec<Backend>,
+    sleeps: bool,
+    parts: Vec<Part>,
+}
 
 impl State {
     /// The whole table at this state's revision, sorted by host and path.
@@ -54,8 +62,41 @@ impl State {
     }
 
     fn routes_of(&self, service: &Service) -> Vec<Route> {
-        let backends: Vec<Backend> = self
-            .allocations_of(service.id)
+        let backends = self.backends_of(service);
+        let own = Takers {
+            // Once there is a backend anywhere, a node that has none of its own has nothing to wait for.
+            sleeps: backends.is_empty() && wakes(service),
+            backends,
+            parts: Vec::new(),
+        };
+        let name = self.label_of(service);
+        let route = |((host, prefix), rules): (Place, Option<Arc<RouteSpec>>)| {
+            let split = rules.as_ref().map(|rules| &*rules.split);
+            let takers = match split.filter(|split| !split.is_empty()) {
+                Some(split) => self.takers_of(service, split),
+                None => own.clone(),
+            };
+            Route {
+                host,
+                path_prefix: if prefix.is_empty() {
+                    "/".to_owned()
+                } else {
+                    prefix
+                },
+                service: service.id,
+                name: name.clone(),
+                backends: takers.backends,
+                sleeps: takers.sleeps,
+                rules,
+                parts: takers.parts,
+            }
+        };
+        self.places_of(service).into_iter().map(route).collect()
+    }
+
+    /// Allocations of a service that may get requests.
+    fn backends_of(&self, service: &Service) -> Vec<Backend> {
+        self.allocations_of(service.id)
             .filter(|allocation| allocation.is_routable() && service.serves(allocation.target))
             .filter_map(|allocation| {
                 let port = self.release(service.id, allocation.target.release)?.port?;
@@ -65,27 +106,36 @@ impl State {
                     port,
                 })
             })
-            .collect();
-        let autoscale = service.spec.autoscale.as_ref();
-        // Once there is a backend anywhere, a node that has none of its own has nothing to wait for.
-        let sleeps = backends.is_empty()
-            && !service.stopped
-            && autoscale.is_some_and(|it| it.scale_to_zero.is_some());
-        let name = self.label_of(service);
-        let route = |((host, prefix), rules): (Place, Option<Arc<RouteSpec>>)| Route {
-            host,
-            path_prefix: if prefix.is_empty() {
-                "/".to_owned()
-            } else {
-                prefix
-            },
-            service: service.id,
-            name: name.clone(),
-            backends: backends.clone(),
-            sleeps,
-            rules,
+            .collect()
+    }
+
+    /// Of the services that share a route those that have a backend, or would have one if they were woken.
+    /// One that is not there is no fault of the route: its share is the others'.
+    fn takers_of(&self, owner: &Service, split: &[Split]) -> Takers {
+        let mut takers = Takers {
+            backends: Vec::new(),
+            sleeps: false,
+            parts: Vec::new(),
         };
-        self.places_of(service).into_iter().map(route).collect()
+        for share in split.iter().filter(|share| share.weight > 0) {
+            let named = self.service_named(owner.environment, &share.service);
+            let Some(service) = named.filter(|it| it.spec.is_routed() && !it.removing) else {
+                continue;
+            };
+            let backends = self.backends_of(service);
+            if backends.is_empty() && !wakes(service) {
+                continue;
+            }
+            takers.parts.push(Part {
+                service: service.id,
+                name: self.label_of(service),
+                weight: share.weight,
+                allocations: backends.iter().map(|it| it.allocation).collect(),
+            });
+            takers.backends.extend(backends);
+        }
+        takers.sleeps = takers.backends.is_empty() && !takers.parts.is_empty();
+        takers
     }
 
     /// Where a service answers: its generated name and `domains` with all their paths, then its routes,
@@ -103,4 +153,10 @@ impl State {
         }
         places
     }
+}
+
+/// Whether requests bring back a service that has no allocations.
+fn wakes(service: &Service) -> bool {
+    let autoscale = service.spec.autoscale.as_ref();
+    !service.stopped && autoscale.is_some_and(|it| it.scale_to_zero.is_some())
 }

@@ -298,6 +298,7 @@ pub(super) fn route(
     Route {
         sleeps: false,
         rules: None,
+        parts: Vec::new(),
         host: host.to_owned(),
         path_prefix: path_prefix.to_owned(),
         service: ServiceId::from_u128(service),

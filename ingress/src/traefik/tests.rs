@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use skep_model::id::{AllocationId, ServiceId};
+use skep_model::route::Part;
 use skep_model::routing::{
     CircuitBreaker, Cors, ForwardAuth, HeaderChanges, Headers, RateLimit, Redirect, RouteSpec,
     Scheme,
@@ -12,7 +13,7 @@ use skep_model::routing::{
 use skep_model::tcp::{Door, TlsMode};
 
 use super::*;
-use crate::table::{Backend, Fault, Place, TcpRoute};
+use crate::table::{Backend, Fault, Place, Route, TcpRoute};
 
 fn route(name: &str, host: &str, path_prefix: &str, ports: &[u16]) -> Route {
     let backend = |port: &u16| Backend {
@@ -22,6 +23,7 @@ fn route(name: &str, host: &str, path_prefix: &str, ports: &[u16]) -> Route {
     Route {
         sleeps: false,
         rules: None,
+        parts: Vec::new(),
         host: host.to_owned(),
         path_prefix: path_prefix.to_owned(),
         service: ServiceId::from_u128(1),
@@ -246,6 +248,72 @@ fn what_a_route_says_becomes_middlewares_in_the_order_of_the_embedded_ingress() 
     assert_eq!(text(&rendered), golden.trim_end());
 }
 
+/// Each backend is of a service of its own.
+fn by_backend(route: Route) -> Route {
+    let mut parts = Vec::new();
+    for backend in &route.backends {
+        let number = backend.allocation.as_u128();
+        let part = Part {
+            service: ServiceId::from_u128(number),
+            name: format!("s{number}"),
+            weight: number as u32,
+            allocations: vec![backend.allocation],
+        };
+        if !parts.contains(&part) {
+            parts.push(part);
+        }
+    }
+    Route { parts, ..route }
+}
+
+#[test]
+fn shares_are_a_weighted_service_over_those_that_have_a_backend() {
+    let rules = RouteSpec {
+        sticky: true,
+        ..RouteSpec::default()
+    };
+    let mut split = by_backend(route("web", "shop.example.com", "/", &[1, 9]));
+    split.rules = Some(Arc::new(rules));
+    split.parts.push(Part {
+        allocations: Vec::new(),
+        name: "gone".into(),
+        ..split.parts[0].clone()
+    });
+    let services = |route: &Route| {
+        let table = Table {
+            routes: vec![route.clone()],
+            ..Table::default()
+        };
+        let body = render_plain(&table, &options(&[])).body;
+        let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        body["http"]["services"].clone()
+    };
+    let both = services(&split);
+    let shares = serde_json::json!([
+        { "name": "web//part/s1", "weight": 1 },
+        { "name": "web//part/s9", "weight": 9 },
+    ]);
+    assert_eq!(both["web"]["weighted"]["services"], shares);
+    let cookie = |it: &serde_json::Value| it["sticky"]["cookie"]["name"].clone();
+    let (which, of_part) = (
+        cookie(&both["web"]["weighted"]),
+        cookie(&both["web//part/s9"]["loadBalancer"]),
+    );
+    assert!(which.is_string() && of_part.is_string() && which != of_part);
+    let servers = &both["web//part/s9"]["loadBalancer"]["servers"];
+    assert_eq!(
+        *servers,
+        serde_json::json!([{ "url": "http://127.0.0.1:9" }])
+    );
+    split.backends.truncate(1);
+    let one = services(&split);
+    let servers = &one["web"]["loadBalancer"]["servers"];
+    assert_eq!(
+        *servers,
+        serde_json::json!([{ "url": "http://127.0.0.1:1" }])
+    );
+}
+
 fn any_route() -> impl Strategy<Value = Route> {
     let host = prop_oneof![
         "[a-c]{1,2}(\\.[a-c]{1,2}){0,2}",
@@ -255,18 +323,26 @@ fn any_route() -> impl Strategy<Value = Route> {
     let name = prop_oneof!["[a-c]{0,2}", "skep-rev.{0,3}", ".{0,5}"];
     let path = prop_oneof![Just("/".to_owned()), "(/[a-b]{0,2}){1,3}", ".{0,5}"];
     let ports = prop::collection::vec(1..4u16, 0..3);
-    (name, host, path, ports, prop::option::of(any_rules())).prop_map(
-        |(name, host, path, ports, rules)| {
+    let split = any::<bool>();
+    (
+        name,
+        host,
+        path,
+        ports,
+        prop::option::of(any_rules()),
+        split,
+    )
+        .prop_map(|(name, host, path, ports, rules, is_split)| {
             let rules = rules.map(|rules| {
                 let path = path.clone();
                 Arc::new(RouteSpec { path, ..rules })
             });
-            Route {
+            let route = Route {
                 rules,
                 ..route(&name, &host, &path, &ports)
-            }
-        },
-    )
+            };
+            if is_split { by_backend(route) } else { route }
+        })
 }
 
 /// Rules of which each thing may be said or not.
@@ -437,7 +513,8 @@ proptest! {
         let services = body["http"]["services"].as_object().expect("services");
         prop_assert!(routers.contains_key(&revision_router(table.revision)));
         let served = table.check().routes.len();
-        prop_assert_eq!(services.len(), served + 1);
+        let of_parts = services.keys().filter(|name| name.contains("//part/")).count();
+        prop_assert_eq!(services.len() - of_parts, served + 1);
         prop_assert_eq!(routers.len(), served * entries.max(1) + 1);
         let mut used = BTreeSet::new();
         let mut used_middlewares = BTreeSet::new();
@@ -447,6 +524,12 @@ proptest! {
             let service = router["service"].as_str().expect("a service");
             prop_assert!(services.contains_key(service), "{} of {}", service, name);
             used.insert(service.to_owned());
+            let shares = services[service]["weighted"]["services"].as_array();
+            for share in shares.into_iter().flatten() {
+                let name = share["name"].as_str().expect("a name");
+                prop_assert!(services.contains_key(name), "{} of {}", name, service);
+                used.insert(name.to_owned());
+            }
             for middleware in router["middlewares"].as_array().into_iter().flatten() {
                 let name = middleware.as_str().expect("a name");
                 prop_assert!(middlewares.contains_key(name), "{} dangles", name);
@@ -490,6 +573,7 @@ fn hosts_with_certificates_are_served_twice_and_authorities_led_to_the_ingress()
     let route = |host: &str| Route {
         sleeps: false,
         rules: None,
+        parts: Vec::new(),
         host: host.to_owned(),
         path_prefix: "/".to_owned(),
         service: skep_model::id::ServiceId::from_u128(1),

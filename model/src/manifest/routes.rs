@@ -3,7 +3,9 @@
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use crate::routing::{CircuitBreaker, Cors, ForwardAuth, Headers, RateLimit, Redirect, RouteSpec};
+use crate::routing::{
+    CircuitBreaker, Cors, ForwardAuth, Headers, RateLimit, Redirect, RouteSpec, Split,
+};
 
 /// One of `[[routes]]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -41,6 +43,8 @@ pub struct RouteTable {
     pub forward_auth: Option<ForwardAuth>,
     /// When a service that fails is left alone.
     pub circuit_breaker: Option<CircuitBreaker>,
+    /// Services that share its requests.
+    pub split: Vec<Split>,
 }
 
 impl RouteTable {
@@ -64,6 +68,7 @@ impl RouteTable {
             cors: self.cors.clone(),
             forward_auth: self.forward_auth.clone(),
             circuit_breaker: self.circuit_breaker,
+            split: self.split.clone(),
         }
     }
 }
@@ -122,5 +127,22 @@ mod tests {
         assert_eq!(wrong.field.as_deref(), Some("labels.traefik.enable"));
         let wrong = Manifest::parse("[[routes]]\npath = \"api\"").expect_err("no path");
         assert_eq!(wrong.field.as_deref(), Some("routes[0].path"));
+    }
+
+    #[test]
+    fn shares_are_tables_in_a_line() {
+        let text = r#"
+            [[routes]]
+            split = [{ service = "web", weight = 90 }, { service = "web-next", weight = 10 }]
+        "#;
+        let manifest = Manifest::parse(text).expect("parses");
+        let spec = manifest.apply(&ServiceSpec::default()).expect("units");
+        let shares: Vec<_> = spec.routes[0]
+            .split
+            .iter()
+            .map(|it| (&*it.service, it.weight))
+            .collect();
+        assert_eq!(shares, [("web", 90), ("web-next", 10)]);
+        assert!(!spec.routes[0].is_plain());
     }
 }

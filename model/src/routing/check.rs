@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{
     Cidr, CircuitBreaker, Cors, ForwardAuth, HeaderChanges, MAX_BYTES, MAX_HEADER_VALUE,
     MAX_HEADERS, MAX_NETWORKS, MAX_PATH_BYTES, MAX_PRIORITY, MAX_RATE, MAX_ROUTES, MAX_USERS,
-    Redirect, RouteSpec,
+    Redirect, RouteSpec, split,
 };
 use crate::name::check_host;
 use crate::problem::Problem;
@@ -123,7 +123,8 @@ fn check(route: &RouteSpec) -> Result<(), Problem> {
     let asked = route.forward_auth.as_ref();
     asked.map_or(Ok(()), ForwardAuth::check)?;
     let breaker = route.circuit_breaker.as_ref();
-    breaker.map_or(Ok(()), CircuitBreaker::check)
+    breaker.map_or(Ok(()), CircuitBreaker::check)?;
+    split::check(&route.split)
 }
 
 pub(super) fn within(field: &str, value: u64, low: u64, high: u64) -> Result<(), Problem> {
@@ -304,4 +305,5 @@ fn bytes_of(route: &RouteSpec) -> usize {
         + lens(&route.basic_auth)
         + route.cors.as_ref().map_or(0, Cors::bytes)
         + route.forward_auth.as_ref().map_or(0, ForwardAuth::bytes)
+        + split::bytes_of(&route.split)
 }

@@ -47,6 +47,14 @@ fn full() -> RouteSpec {
             response_5xx_percent: Some(50),
             open_ms: 5_000,
         }),
+        split: vec![share("web", 90), share("web-next", 10)],
+    }
+}
+
+fn share(service: &str, weight: u32) -> Split {
+    Split {
+        service: service.into(),
+        weight,
     }
 }
 
@@ -194,6 +202,29 @@ fn each_bound_of_a_route_is_named() {
         ),
     ];
     are_named(&broken);
+}
+
+#[test]
+fn each_bound_of_a_split_is_named() {
+    let split = |split: &[(&str, u32)]| RouteSpec {
+        split: split
+            .iter()
+            .map(|(name, weight)| share(name, *weight))
+            .collect(),
+        ..RouteSpec::default()
+    };
+    for good in [split(&[("a", 1_000), ("b", 0)]), split(&[("a", 1)])] {
+        assert_eq!(check_all(&[good], &[]), Ok(()));
+    }
+    let names: Vec<String> = (0..11).map(|number| format!("s{number}")).collect();
+    let many: Vec<_> = names.iter().map(|name| (&**name, 1)).collect();
+    are_named(&[
+        ("split", split(&many)),
+        ("split", split(&[("a", 1), ("a", 2)])),
+        ("split", split(&[("a", 0), ("b", 0)])),
+        ("split[1].service", split(&[("a", 1), ("B", 2)])),
+        ("split[0].weight", split(&[("a", 1_001)])),
+    ]);
 }
 
 fn are_named(broken: &[(&str, RouteSpec)]) {

@@ -441,5 +441,11 @@ fn route(message: &NodeRoute) -> Result<Route, Error> {
         backends: backends(&message.name, &message.backends)?,
         sleeps: message.sleeps,
         rules: rules_in(message.rules.clone())?,
+        parts: message
+            .parts
+            .iter()
+            .cloned()
+            .map(TryInto::try_into)
+            .collect::<Result<_, _>>()?,
     })
 }

@@ -145,6 +145,7 @@ fn table(sequence: u64, backends: &[SocketAddr]) -> NodeTable {
             name: "web-production-shop".to_owned(),
             backends: backends.iter().enumerate().map(backend).collect(),
             rules: None,
+            parts: Vec::new(),
         }],
         ruled: Vec::new(),
     }

@@ -94,6 +94,7 @@ pub(crate) fn resolve(
         backends: route.backends.iter().filter_map(resolve).collect(),
         sleeps: route.sleeps,
         rules: rules_out(&route.rules),
+        parts: route.parts.iter().map(Into::into).collect(),
     });
     let tcp = held.table.tcp.iter().map(|route| v1::NodeTcpRoute {
         door: Some((&route.door).into()),
@@ -159,6 +160,7 @@ mod tests {
                 ],
                 sleeps: false,
                 rules: None,
+                parts: Vec::new(),
             }],
             peers: vec![RoutePeer {
                 node: there,

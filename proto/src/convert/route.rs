@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use skep_model::claim::Claim;
-use skep_model::id::ProjectId;
+use skep_model::id::{AllocationId, ProjectId, ServiceId};
+use skep_model::route::Part;
 use skep_model::routing::{
     CircuitBreaker, Cors, ForwardAuth, HeaderChanges, Headers, RateLimit, Redirect, RouteSpec,
-    Scheme,
+    Scheme, Split,
 };
 
-use super::{Error, enum_number, enum_value, id};
+use super::{Error, enum_number, enum_value, id, id_bits, id_bytes};
 use crate::v1;
 
 impl From<&RouteSpec> for v1::RouteSpec {
@@ -35,6 +36,7 @@ impl From<&RouteSpec> for v1::RouteSpec {
             cors: route.cors.as_ref().map(Into::into),
             forward_auth: route.forward_auth.as_ref().map(Into::into),
             circuit_breaker: route.circuit_breaker.as_ref().map(Into::into),
+            split: route.split.iter().map(split_out).collect(),
         }
     }
 }
@@ -66,6 +68,50 @@ impl TryFrom<v1::RouteSpec> for RouteSpec {
             cors: message.cors.map(Into::into),
             forward_auth: message.forward_auth.map(Into::into),
             circuit_breaker: message.circuit_breaker.map(Into::into),
+            split: message.split.into_iter().map(split_in).collect(),
+        })
+    }
+}
+
+fn split_out(split: &Split) -> v1::RouteSplit {
+    v1::RouteSplit {
+        service: split.service.clone(),
+        weight: split.weight,
+    }
+}
+
+fn split_in(message: v1::RouteSplit) -> Split {
+    Split {
+        service: message.service,
+        weight: message.weight,
+    }
+}
+
+impl From<&Part> for v1::RoutePart {
+    fn from(part: &Part) -> Self {
+        let allocations = part.allocations.iter();
+        Self {
+            service: id_bytes(part.service.as_u128()),
+            name: part.name.clone(),
+            weight: part.weight,
+            allocations: allocations.map(|it| id_bytes(it.as_u128())).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::RoutePart> for Part {
+    type Error = Error;
+
+    fn try_from(message: v1::RoutePart) -> Result<Self, Error> {
+        Ok(Self {
+            service: id!(ServiceId, message.service),
+            name: message.name,
+            weight: message.weight,
+            allocations: message
+                .allocations
+                .iter()
+                .map(|bytes| id_bits("allocations", bytes).map(AllocationId::from_u128))
+                .collect::<Result<_, _>>()?,
         })
     }
 }

@@ -24,6 +24,7 @@ impl From<&RouteTable> for v1::RouteTable {
             backends: route.backends.iter().map(Into::into).collect(),
             sleeps: route.sleeps,
             rules: rules_out(&route.rules),
+            parts: route.parts.iter().map(Into::into).collect(),
         };
         let hosts = ruled_hosts(&table.routes);
         let (ruled, plain): (Vec<&Route>, Vec<&Route>) = table
@@ -90,6 +91,11 @@ impl TryFrom<v1::Route> for Route {
                 .collect::<Result<_, _>>()?,
             sleeps: message.sleeps,
             rules: rules_in(message.rules)?,
+            parts: message
+                .parts
+                .into_iter()
+                .map(TryInto::try_into)
+                .collect::<Result<_, _>>()?,
         })
     }
 }

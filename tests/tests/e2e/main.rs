@@ -33,6 +33,7 @@ mod routes;
 mod samples;
 mod shells;
 mod sockets;
+mod split;
 mod steps;
 mod surface;
 mod tcp;

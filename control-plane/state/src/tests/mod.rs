@@ -18,6 +18,7 @@ mod rollouts;
 mod scale;
 mod servers;
 mod settings;
+mod split;
 mod tcp;
 
 use std::collections::BTreeMap;

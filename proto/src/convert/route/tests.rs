@@ -52,6 +52,10 @@ pub(in crate::convert) fn route() -> RouteSpec {
             response_5xx_percent: Some(8),
             open_ms: 900,
         }),
+        split: vec![Split {
+            service: "t".into(),
+            weight: 10,
+        }],
     }
 }
 
@@ -85,6 +89,12 @@ fn who_does_not_know_rules_gets_nothing_of_a_host_that_has_some() {
         backends: Vec::new(),
         sleeps: false,
         rules: rules.map(Arc::new),
+        parts: vec![Part {
+            service: ServiceId::from_u128(2),
+            name: "other".into(),
+            weight: 9,
+            allocations: vec![AllocationId::from_u128(3)],
+        }],
     };
     let table = RouteTable {
         tcp: Vec::new(),
