@@ -351,8 +351,8 @@ async fn a_flood_ends_its_connection_and_others_are_served() {
         0 => frame(HEADERS, END_STREAM, 1, &get(&[])),
         _ => frame(CONTINUATION, 0, 1, &field("x-filler", &"x".repeat(100))),
     };
-    let floods: [(&str, &dyn Fn(u32) -> Vec<u8>); 2] =
-        [("rapid reset", &rapid), ("continuation", &endless)];
+    type Flood<'a> = (&'a str, &'a dyn Fn(u32) -> Vec<u8>);
+    let floods: [Flood<'_>; 2] = [("rapid reset", &rapid), ("continuation", &endless)];
     for (what, piece) in floods {
         let mut stream = connect(&served).await;
         let (mut reader, mut writer) = stream.split();
