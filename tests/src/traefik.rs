@@ -23,8 +23,20 @@ const START: Duration = Duration::from_secs(30);
 const HOST_PORTS: (u16, u16) = (8_090, 8_091);
 /// What people are told to start it with.
 const EXAMPLE: &str = include_str!("../../examples/traefik.yml");
+/// Of it, where it polls.
+const ENDPOINT: &str = "\"http://127.0.0.1:7073/v1/traefik\"";
 /// Of it, what is for a data plane with a token.
 const COMMENTED: &str = "    # headers:\n    #   Authorization: \"Bearer TOKEN\"\n";
+/// What polls, of the example, and what takes its place where Traefik reads a file.
+const POLLS: &str = "  http:
+    endpoint: \"http://127.0.0.1:7073/v1/traefik\"
+    pollInterval: 200ms
+    pollTimeout: 5s
+";
+const READS: &str = "  file:
+    filename: /run/skep/traefik.yml
+    watch: true
+";
 /// How often it asks for its configuration: the shortest that Traefik takes as sensible.
 const POLL: &str = "200ms";
 
@@ -44,28 +56,23 @@ impl Traefik {
     /// # Errors
     /// It cannot be had or does not start.
     pub async fn start(dir: &Path, provider: &str, api: SocketAddr) -> Result<Self> {
-        Self::by_example(dir, provider, api, None).await
+        let provider = (ENDPOINT, format!("\"{provider}\""));
+        Self::by_example(dir, api, vec![provider]).await
     }
 
     async fn by_example(
         dir: &Path,
-        provider: &str,
         api: SocketAddr,
-        token: Option<&str>,
+        provider: Vec<(&str, String)>,
     ) -> Result<Self> {
         let entrance = place::free_address()?;
-        let said = |token: &str| COMMENTED.replace("# ", "").replace("TOKEN", token);
         let mut text = EXAMPLE.to_owned();
-        for (theirs, ours) in [
+        let addresses = [
             ("\":80\"", format!("\"{entrance}\"")),
             ("\"127.0.0.1:8080\"", format!("\"{api}\"")),
-            (
-                "\"http://127.0.0.1:7073/v1/traefik\"",
-                format!("\"{provider}\""),
-            ),
             ("level: INFO", "level: DEBUG".to_owned()),
-            (COMMENTED, token.map_or_else(|| COMMENTED.to_owned(), said)),
-        ] {
+        ];
+        for (theirs, ours) in addresses.into_iter().chain(provider) {
             ensure!(
                 text.matches(theirs).count() == 1,
                 "the example has {theirs} once"
@@ -89,7 +96,19 @@ impl Traefik {
         api: SocketAddr,
         token: &str,
     ) -> Result<Self> {
-        Self::by_example(dir, provider, api, Some(token)).await
+        let said = COMMENTED.replace("# ", "").replace("TOKEN", token);
+        let provider = (ENDPOINT, format!("\"{provider}\""));
+        Self::by_example(dir, api, vec![provider, (COMMENTED, said)]).await
+    }
+
+    /// The same where it reads the file that `skep net` writes.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub async fn start_on_file(dir: &Path, file: &Path, api: SocketAddr) -> Result<Self> {
+        let path = file.to_str().context("the path is no text")?;
+        let reads = READS.replace("/run/skep/traefik.yml", path);
+        Self::by_example(dir, api, vec![(POLLS, reads)]).await
     }
 
     /// Starts it on a host of a lab, for the data plane of its node, with its own defaults.

@@ -71,6 +71,10 @@ pub(crate) struct Args {
     /// Address of that Traefik's API: it is asked which routes it uses, instead of being given time
     #[arg(long, value_name = "ADDR", env = "SKEP_TRAEFIK_API")]
     pub(crate) traefik_api: Option<SocketAddr>,
+    /// Write that Traefik's configuration to this file, for its file provider with `watch: true`, instead of having it
+    /// polled (/v1/traefik is then refused): a .yml in a folder that is there, which only this user can read
+    #[arg(long, value_name = "PATH", env = "SKEP_TRAEFIK_FILE")]
+    pub(crate) traefik_file: Option<PathBuf>,
     /// Bearer token of the endpoint that Traefik polls; needed where it is not a loopback address
     #[arg(
         long,
@@ -171,6 +175,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         traefik_port: args.traefik_port,
         traefik_tcp_port: args.traefik_tcp_port,
         traefik_api: args.traefik_api,
+        traefik_file: args.traefik_file,
         edge: args.edge.into(),
         takeover: args.takeover,
     };

@@ -79,6 +79,10 @@ impl Admin {
                     .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
                 refused
             }
+            "/v1/traefik" if self.tables.is_by_file() => {
+                let why = "Traefik reads a file here (--traefik-file): nothing is polled\n";
+                answer(StatusCode::CONFLICT, TEXT, why)
+            }
             "/v1/traefik" => self.traefik(),
             _ => answer(StatusCode::OK, METRICS, self.metrics()),
         }

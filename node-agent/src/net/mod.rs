@@ -20,6 +20,7 @@ mod sockets;
 mod store;
 mod table;
 mod traefik;
+mod traefik_file;
 
 use std::io;
 use std::net::SocketAddr;
@@ -79,6 +80,8 @@ pub struct Options {
     pub traefik_tcp_port: u16,
     /// Where that Traefik's own API is: it is asked which routes it uses. None: enough time is given.
     pub traefik_api: Option<SocketAddr>,
+    /// Where its configuration is written, for its file provider. None: it polls the admin endpoint.
+    pub traefik_file: Option<PathBuf>,
     /// What the ingress does beside serving: TLS, proxies in front, the access log.
     pub edge: Edge,
     /// Take the listeners over from the data plane that serves the socket, without a connection lost.
@@ -119,6 +122,9 @@ pub enum Error {
     /// What the ingress is told does not fit together.
     #[error(transparent)]
     Edge(#[from] edge::Error),
+    /// Traefik's file cannot be where it is to be.
+    #[error(transparent)]
+    TraefikFile(#[from] traefik_file::Error),
     /// The folder for the table and its key.
     #[error("the data folder")]
     DataDir(#[from] secret_file::Error),
@@ -201,7 +207,13 @@ pub async fn run(
         predecessor.subscribe(),
     );
     let own_ingress = address_of("apps", options.ingress_addr, &sockets.apps)?;
-    let tables = Arc::new(tables.proving_at(own_ingress, options.admin_token.is_some()));
+    // Nobody but its user can read the file, and the endpoint is shut then.
+    let (by_file, has_token) = (
+        options.traefik_file.is_some(),
+        options.admin_token.is_some(),
+    );
+    let tables = tables.proving_at(own_ingress, has_token || by_file);
+    let tables = Arc::new(if by_file { tables.by_file() } else { tables });
     if let Some(list) = prepared.certificates {
         tables.show(list);
     }
@@ -277,8 +289,13 @@ pub async fn run(
         tokio::spawn(edge::serve(ingress.clone(), doors, ends))
     };
     if let Some(api) = options.traefik_api {
-        let asks = traefik::follow(api, Arc::clone(&tables));
+        let provider = if by_file { "file" } else { "http" };
+        let asks = traefik::follow(api, provider, Arc::clone(&tables));
         tokio::spawn(closing.clone().run_until_cancelled_owned(asks));
+    }
+    if let Some(path) = options.traefik_file {
+        let writes = traefik_file::follow(path, Arc::clone(&tables));
+        tokio::spawn(closing.clone().run_until_cancelled_owned(writes));
     }
     if let Some(folder) = options.edge.certificates {
         let hangups = certificates::hangups().map_err(edge::Error::from)?;
@@ -396,6 +413,9 @@ async fn bind(path: PathBuf) -> Result<BoundUds, Error> {
 
 fn check(options: &Options) -> Result<(), Error> {
     options.edge.check()?;
+    if let Some(path) = &options.traefik_file {
+        traefik_file::check(path)?;
+    }
     match options.admin_token.as_deref() {
         Some("") => Err(Error::EmptyToken),
         None if !options.admin_addr.ip().is_loopback() => Err(Error::Exposed {

@@ -19,6 +19,8 @@ const MAX_FETCHES: usize = 64;
 pub(super) struct Polls {
     /// After a fetch, until Traefik surely uses it.
     settle: Duration,
+    /// It is there even if it is not heard of: it reads a file.
+    reads_file: bool,
     /// The newest table that it says to use.
     confirmed: u64,
     last: Option<Instant>,
@@ -31,9 +33,18 @@ impl Polls {
     pub(super) fn new(is_asked: bool) -> Self {
         Self {
             settle: if is_asked { UNANSWERED } else { SETTLE },
+            reads_file: false,
             confirmed: 0,
             last: None,
             first: VecDeque::new(),
+        }
+    }
+
+    /// Traefik reads a file: it counts as there, and [`Polls::fetched`] says what is in the file.
+    pub(super) fn of_file(self) -> Self {
+        Self {
+            reads_file: true,
+            ..self
         }
     }
 
@@ -60,9 +71,11 @@ impl Polls {
     /// The newest sequence that Traefik surely uses (none: no Traefik is there, nothing to wait
     /// for), and when this answer may change by time alone.
     pub(super) fn settled(&mut self, now: Instant) -> (Option<u64>, Option<Instant>) {
-        let Some(gone_at) = self.last.map(|last| last + PRESENT).filter(|at| *at > now) else {
+        let gone_at =
+            (self.last.map(|last| last + PRESENT)).filter(|at| !self.reads_file && *at > now);
+        if gone_at.is_none() && !self.reads_file {
             return (None, None);
-        };
+        }
         while self
             .first
             .get(1)
@@ -75,14 +88,15 @@ impl Polls {
             .front()
             .filter(|(at, _)| *at + self.settle <= now);
         let waiting = self.first.iter().find(|(at, _)| *at + self.settle > now);
-        let next = waiting.map_or(gone_at, |(at, _)| (*at + self.settle).min(gone_at));
+        let settles_at = waiting.map(|(at, _)| *at + self.settle);
+        let next = settles_at.into_iter().chain(gone_at).min();
         (
             Some(
                 settled
                     .map_or(0, |(_, sequence)| *sequence)
                     .max(self.confirmed),
             ),
-            Some(next),
+            next,
         )
     }
 }
@@ -109,6 +123,18 @@ mod tests {
             (Some(9), Some(later + PRESENT))
         );
         assert_eq!(polls.settled(later + PRESENT), (None, None), "it went away");
+    }
+
+    #[test]
+    fn a_file_is_waited_for_before_it_is_written_and_long_after_the_last_change() {
+        let (mut polls, start) = (Polls::new(false).of_file(), Instant::now());
+        assert_eq!(polls.settled(start), (Some(0), None), "not written yet");
+        polls.fetched(7, start);
+        assert_eq!(polls.settled(start), (Some(0), Some(start + SETTLE)));
+        let later = start + PRESENT * 10;
+        assert_eq!(polls.settled(later), (Some(7), None), "nothing is newer");
+        polls.fetched(8, later);
+        assert_eq!(polls.settled(later), (Some(7), Some(later + SETTLE)));
     }
 
     #[test]

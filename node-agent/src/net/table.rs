@@ -108,6 +108,10 @@ pub(super) struct Tables {
     /// What Traefik fetched; the sender wakes when that was a newer table.
     polls: parking_lot::Mutex<Polls>,
     fetched: watch::Sender<u64>,
+    /// Wakes when Traefik's configuration is another one.
+    changes: watch::Sender<()>,
+    /// Traefik reads a file instead of polling.
+    by_file: bool,
     failures: AtomicU64,
     certified: Certified,
 }
@@ -132,6 +136,8 @@ impl Tables {
             kept: watch::Sender::new(0),
             polls: parking_lot::Mutex::new(Polls::new(is_traefik_asked)),
             fetched: watch::Sender::new(0),
+            changes: watch::Sender::new(()),
+            by_file: false,
             failures: AtomicU64::new(0),
             certified: Certified::default(),
         }
@@ -142,6 +148,19 @@ impl Tables {
     pub(super) fn proving_at(mut self, ingress: SocketAddr, is_guarded: bool) -> Self {
         self.certified = Certified::new(ingress, is_guarded);
         self
+    }
+
+    /// Traefik is told by a file, that [`Tables::reached`] tells of, and not by its polls.
+    pub(super) fn by_file(mut self) -> Self {
+        let polls = self.polls.into_inner().of_file();
+        self.polls = parking_lot::Mutex::new(polls);
+        self.by_file = true;
+        self
+    }
+
+    /// Whether Traefik is told by a file.
+    pub(super) fn is_by_file(&self) -> bool {
+        self.by_file
     }
 
     /// Shows these certificates from now on, and after a restart.
@@ -184,6 +203,8 @@ impl Tables {
             };
             *current = Some(Arc::new(anew));
         }
+        drop(current);
+        self.changes.send_replace(());
     }
 
     /// Uses the table that was kept on disk: before anything else is taken.
@@ -288,6 +309,7 @@ impl Tables {
         };
         self.ingress.publish(table);
         *self.current.write() = Some(Arc::new(current));
+        self.changes.send_replace(());
     }
 
     /// Why load balancers are to leave this node; none: it is ready.
@@ -311,15 +333,31 @@ impl Tables {
 
     /// Traefik's configuration, for Traefik itself: what it fetches is remembered.
     pub(super) fn fetch(&self) -> Option<Bytes> {
+        let (sequence, body) = self.render()?;
+        self.reached(sequence);
+        Some(body)
+    }
+
+    /// Traefik's configuration, and of which table.
+    pub(super) fn render(&self) -> Option<(u64, Bytes)> {
         let current = self.current()?;
-        let sequence = current.sequence();
+        let body = current.traefik(|| self.addresses(), &self.certified);
+        Some((current.sequence(), body))
+    }
+
+    /// Traefik has the table of `sequence`: it polled it, or it is in its file.
+    pub(super) fn reached(&self, sequence: u64) {
         self.polls.lock().fetched(sequence, Instant::now());
         self.fetched.send_if_modified(|newest| {
             let is_newer = *newest < sequence;
             *newest = sequence.max(*newest);
             is_newer
         });
-        Some(current.traefik(|| self.addresses(), &self.certified))
+    }
+
+    /// Wakes when Traefik's configuration is another one.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     fn addresses(&self) -> Addresses {

@@ -36,6 +36,7 @@ fn options(dir: &Path) -> Options {
         traefik_port: 0,
         traefik_tcp_port: 0,
         traefik_api: None,
+        traefik_file: None,
         edge: Edge::default(),
         takeover: false,
         admin_token: None,

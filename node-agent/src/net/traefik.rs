@@ -26,15 +26,15 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// Traefik's.
 const COMPLAIN_AFTER: Duration = Duration::from_secs(10);
 
-/// Asks `api` after each table that Traefik fetches. Ends with the tables.
-pub(super) async fn follow(api: SocketAddr, tables: Arc<Tables>) {
+/// Asks `api` after each table that Traefik gets by `provider` (`http` or `file`). Ends with the tables.
+pub(super) async fn follow(api: SocketAddr, provider: &str, tables: Arc<Tables>) {
     let mut fetched = tables.fetched();
     while fetched.changed().await.is_ok() {
         let since = Instant::now();
         let mut has_complained = false;
         loop {
             let sequence = *fetched.borrow_and_update();
-            let why = match timeout(ANSWER_LIMIT, uses(api, sequence)).await {
+            let why = match timeout(ANSWER_LIMIT, uses(api, provider, sequence)).await {
                 Ok(Ok(true)) => {
                     tables.confirmed(sequence);
                     break;
@@ -52,12 +52,12 @@ pub(super) async fn follow(api: SocketAddr, tables: Arc<Tables>) {
     }
 }
 
-async fn uses(api: SocketAddr, sequence: u64) -> io::Result<bool> {
+async fn uses(api: SocketAddr, provider: &str, sequence: u64) -> io::Result<bool> {
     let stream = TcpStream::connect(api).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(io::Error::other)?;
-    let path = format!("/api/http/routers/{}@http", revision_router(sequence));
+    let path = format!("/api/http/routers/{}@{provider}", revision_router(sequence));
     let request = Request::get(path)
         .header(HOST, api.to_string())
         .body(Empty::<Bytes>::new())

@@ -38,6 +38,7 @@ mod steps;
 mod surface;
 mod tcp;
 mod traefik;
+mod traefik_file;
 mod traefik_rolling;
 mod traefik_specs;
 mod up;
