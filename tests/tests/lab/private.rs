@@ -350,11 +350,14 @@ async fn every_server_tells_which_port_is_blocked_between_which_nodes() {
             api.post("/v1/network/check", &json!({})).await
         };
         for place in 0..3 {
-            let found = check(place).await?;
-            ensure!(
-                found["ok"] == true && found["checked"] == 2,
-                "by server {place}: {found:#}"
-            );
+            // An agent that has just learned of its data plane's ports begins its session anew.
+            wait::until_ok("all nodes to be asked", SEEN, async || {
+                let found = check(place).await?;
+                let is_well = found["ok"] == true && found["checked"] == 2;
+                ensure!(is_well, "by server {place}: {found:#}");
+                Ok(())
+            })
+            .await?;
         }
         let (a, b) = (host_of(cluster, &nodes[0])?, host_of(cluster, &nodes[1])?);
         let from = b.address().to_string();
