@@ -254,7 +254,9 @@ async fn a_service_that_fails_is_left_alone_for_a_while() {
         (open.status, open.code()),
         (StatusCode::SERVICE_UNAVAILABLE, Some("circuit_open"))
     );
-    assert_eq!(header(&open, "retry-after"), Some("2"));
+    // What is left of two seconds, on a busy machine.
+    let after = header(&open, "retry-after");
+    assert!(matches!(after, Some("1" | "2")), "{after:?}");
     assert_eq!(app.served(), asked);
     // Then it is tried again.
     let closes = async {
