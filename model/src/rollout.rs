@@ -214,6 +214,22 @@ pub struct Progress {
     pub paused: bool,
 }
 
+impl Progress {
+    /// What is left once the rollout has ended, well or not: that a release which did not serve goes without a
+    /// request.
+    #[must_use]
+    pub fn ended(self) -> Self {
+        let phase = match self.phase {
+            Phase::Trial | Phase::Kept { .. } => self.phase,
+            _ => Phase::default(),
+        };
+        Self {
+            phase,
+            ..Self::default()
+        }
+    }
+}
+
 /// What somebody may want of a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = RolloutControl))]

@@ -34,7 +34,7 @@ pub struct Service {
     pub live: Option<Target>,
     /// What is being rolled out, if anything.
     pub rollout: Option<Target>,
-    /// How far that is; the default where nothing is rolled out.
+    /// How far that is; where nothing is rolled out what the last phase left, see `Progress::ended`.
     pub progress: Progress,
     /// Number of the newest release; 0: none yet.
     pub last_release: u64,
@@ -119,11 +119,13 @@ impl Service {
     }
 
     /// Whether requests may go to allocations of this target: not to a release that is on trial, and
-    /// to no other than one that has taken over.
+    /// to no other than one that has taken over. That holds on when the rollout has ended, or what is about
+    /// to be stopped would get some for a moment.
     pub fn serves(&self, target: Target) -> bool {
         match (self.rollout, self.progress.phase) {
             (Some(new), Phase::Before | Phase::Trial) => target != new,
             (Some(new), Phase::Kept { .. }) => target == new,
+            (None, Phase::Trial | Phase::Kept { .. }) => self.live == Some(target),
             _ => true,
         }
     }

@@ -317,7 +317,7 @@ impl Context<'_> {
         self.put_changed_service(Service {
             live: Some(target),
             rollout: None,
-            progress: Default::default(),
+            progress: service.progress.ended(),
             ..(*service).clone()
         });
         if let Some(previous) = previous {
@@ -362,7 +362,7 @@ impl Context<'_> {
         }) {
             self.put_changed_service(Service {
                 rollout: None,
-                progress: Default::default(),
+                progress: service.progress.ended(),
                 ..(*service).clone()
             });
         }

@@ -103,15 +103,38 @@ fn all_traffic_moves_in_one_revision_and_comes_back_in_one() {
     let read = State::decode(&world.state.encode()).expect("decodes");
     assert_eq!(read, world.state);
     world.wants(Control::Abort);
-    assert_eq!(world.serving(), [100, 101]);
+    assert_eq!(world.serving(), [100], "the other is still running");
     assert_eq!(world.service().target(), world.service().live);
-    assert_eq!(world.service().progress, Progress::default());
+    let read = State::decode(&world.state.encode()).expect("decodes");
+    assert_eq!(read, world.state);
     let ended = world.deployment(51);
     assert_eq!(ended.status, Status::Canceled);
     assert_eq!(
         ended.problem.as_ref().expect("why").message,
         "aborted by admin"
     );
+}
+
+#[test]
+fn what_was_never_let_in_ends_without_a_request() {
+    let mut world = trying(blue_green());
+    world.wants(Control::Abort);
+    assert_eq!(world.serving(), [100], "it was on trial");
+
+    let mut world = trying(blue_green());
+    world.ok(Kind::AdvanceRollout(advance(
+        &world,
+        Phase::Kept { until_ms: 99_000 },
+    )));
+    world.ok(finish(&world.state, NEW, Status::Live));
+    assert_eq!(world.serving(), [101], "the old one was kept");
+    // The next rollout begins as any.
+    world.ok(create(DeploymentId::from_u128(52), None));
+    let mut changed = world.service().clone();
+    changed.spec.rollout = Policy::default();
+    world.ok(put_service(&changed, changed.generation));
+    world.ok(start_rollout(&world.state, DeploymentId::from_u128(52), 3));
+    assert_eq!(world.phase(), Phase::Rolling);
 }
 
 #[test]
@@ -131,7 +154,7 @@ fn a_promotion_moves_traffic_to_a_whole_release_only() {
     assert_eq!(world.phase(), Phase::Kept { until_ms });
     world.ok(finish(&world.state, NEW, Status::Live));
     assert_eq!(world.service().live.expect("live").release, 2);
-    assert_eq!(world.service().progress, Progress::default());
+    assert_eq!(world.serving(), [101]);
 }
 
 #[test]
