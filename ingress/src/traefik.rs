@@ -218,10 +218,22 @@ pub fn render(table: &Table, addresses: &Addresses, options: &Options) -> Render
     let mut last = None;
     for ((host, prefix), route) in routes {
         let mut name = router_name(&route.name);
-        if last.replace(&route.name) == Some(&route.name) {
+        let has_twin = last.replace(&route.name) == Some(&route.name);
+        if has_twin {
             name = format!("{name}/{}/{}", escape(host), escape(prefix)).into();
         }
-        services.extend(service::of(&name, (host, prefix), route, addresses));
+        let made = service::of(&name, (host, prefix), route, addresses);
+        // Hosts of one service mostly lead to the same place, and what Traefik does not read twice it has read
+        // sooner.
+        let service = match services.last().filter(|_| has_twin) {
+            Some((before, service)) if made.len() == 1 && made[0].1 == *service => {
+                Cow::clone(before)
+            }
+            _ => {
+                services.extend(made);
+                name.clone()
+            }
+        };
         let of_route = route.rules.as_deref().map_or_else(Vec::new, middleware::of);
         let mut middlewares = Vec::with_capacity(of_route.len());
         for (kind, middleware) in of_route {
@@ -242,7 +254,7 @@ pub fn render(table: &Table, addresses: &Addresses, options: &Options) -> Render
                 middlewares: middlewares.clone(),
                 priority: priority(host, prefix, index::priority(route)),
                 rule: Rule::Route { host, prefix },
-                service: name.clone(),
+                service: service.clone(),
                 tls,
             };
             if tls::is_covered(host, &covered) {

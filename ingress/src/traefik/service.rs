@@ -12,14 +12,14 @@ use crate::endpoint::Addresses;
 use crate::sticky;
 use crate::table::{Backend, Route};
 
-#[derive(Serialize)]
+#[derive(Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Service {
     LoadBalancer(LoadBalancer),
     Weighted(Weighted),
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct LoadBalancer {
     pass_host_header: bool,
@@ -28,25 +28,25 @@ pub(super) struct LoadBalancer {
     sticky: Option<Sticky>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, PartialEq)]
 pub(super) struct Weighted {
     services: Vec<Share>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sticky: Option<Sticky>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, PartialEq)]
 struct Share {
     name: String,
     weight: u32,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, PartialEq)]
 struct Sticky {
     cookie: Cookie,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
 struct Cookie {
     name: String,
@@ -54,7 +54,7 @@ struct Cookie {
     same_site: &'static str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, PartialEq)]
 struct Server {
     #[serde(serialize_with = "url")]
     url: SocketAddr,

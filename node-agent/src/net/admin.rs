@@ -17,13 +17,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use skep_identity::digest;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::table::{NO_TABLE, Tables};
+use super::table::{Current, NO_TABLE, Tables};
 
 /// Connections at the same time: one Traefik, one scraper and some people.
 const MAX_CONNECTIONS: usize = 64;
@@ -34,6 +35,9 @@ const HEAD_LIMIT: Duration = Duration::from_secs(90);
 const BUFFER_BYTES: usize = 8 << 10;
 /// Nothing tells when the kernel can give a connection again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a client that has Traefik's configuration already waits for another one: well below the 5 s after
+/// which Traefik gives a poll up unless it is told otherwise.
+const HOLD: Duration = Duration::from_secs(2);
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -55,7 +59,37 @@ impl Admin {
         Arc::new(Self { tables, token })
     }
 
-    fn answer<B>(&self, request: &Request<B>) -> Answer {
+    /// `given` is what the same connection got last: a Traefik that polls on hears of a change at once instead of
+    /// asking for it, and whoever connects anew never waits.
+    async fn answer<B>(
+        &self,
+        request: &Request<B>,
+        given: &Mutex<Option<Arc<Current>>>,
+        closing: &CancellationToken,
+    ) -> Answer {
+        let is_poll = request.uri().path() == "/v1/traefik" && request.method() == Method::GET;
+        if !is_poll || self.tables.is_by_file() || !self.is_allowed(request) {
+            return self.answer_now(request);
+        }
+        let mut changes = self.tables.changes();
+        let has = given.lock().clone();
+        let is_same = |now: Option<Arc<Current>>| {
+            let both = has.as_ref().zip(now.as_ref());
+            both.is_some_and(|(before, now)| Arc::ptr_eq(before, now))
+        };
+        if is_same(self.tables.current()) {
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = closing.cancelled() => {}
+                () = sleep(HOLD) => {}
+            }
+        }
+        // Before it is rendered: a change in between is told by the next poll.
+        *given.lock() = self.tables.current();
+        self.answer_now(request)
+    }
+
+    fn answer_now<B>(&self, request: &Request<B>) -> Answer {
         let path = request.uri().path();
         if !matches!(path, "/healthz" | "/readyz" | "/v1/traefik" | "/metrics") {
             let all = "not found: /v1/traefik, /metrics, /healthz and /readyz are served\n";
@@ -199,9 +233,11 @@ pub(super) async fn serve(listener: TcpListener, admin: Arc<Admin>, closing: Can
 }
 
 async fn connection(stream: TcpStream, admin: Arc<Admin>, closing: CancellationToken) {
+    let given = Arc::new(Mutex::new(None));
+    let ends = closing.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let answer = admin.answer(&request);
-        async move { Ok::<_, Infallible>(answer) }
+        let (admin, given, ends) = (Arc::clone(&admin), Arc::clone(&given), ends.clone());
+        async move { Ok::<_, Infallible>(admin.answer(&request, &given, &ends).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
