@@ -159,6 +159,7 @@ impl Admin {
             .current()
             .map_or(0, |current| current.sequence());
         let failures = self.tables.failures();
+        let rendered_in = self.tables.rendered_in().as_secs_f64();
         let _ = write!(
             text,
             "# HELP skep_net_table_sequence Sequence of the route table in use.\n\
@@ -166,7 +167,10 @@ impl Admin {
              skep_net_table_sequence {sequence}\n\
              # HELP skep_net_table_write_failures_total Route tables that could not be written to disk.\n\
              # TYPE skep_net_table_write_failures_total counter\n\
-             skep_net_table_write_failures_total {failures}\n"
+             skep_net_table_write_failures_total {failures}\n\
+             # HELP skep_net_traefik_render_seconds How long Traefik's newest configuration took to make.\n\
+             # TYPE skep_net_traefik_render_seconds gauge\n\
+             skep_net_traefik_render_seconds {rendered_in}\n"
         );
         let ready = u8::from(self.tables.unready().is_none());
         let held = u8::from(self.tables.mesh().lease().is_held());

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -73,11 +73,18 @@ pub(super) struct Current {
 }
 
 impl Current {
-    /// Traefik's dynamic configuration.
-    fn traefik(&self, addresses: impl FnOnce() -> Addresses, certified: &Certified) -> Bytes {
+    /// Traefik's dynamic configuration; `took` is told when it had to be made, with how long that lasted.
+    fn traefik(
+        &self,
+        addresses: impl FnOnce() -> Addresses,
+        certified: &Certified,
+        took: impl FnOnce(Duration),
+    ) -> Bytes {
         let render = || {
+            let begun = Instant::now();
             let options = certified.options();
             let rendered = traefik::render(&self.table, &addresses(), &options);
+            took(begun.elapsed());
             Bytes::from(rendered.body)
         };
         self.body.get_or_init(render).clone()
@@ -113,6 +120,8 @@ pub(super) struct Tables {
     /// Traefik reads a file instead of polling.
     by_file: bool,
     failures: AtomicU64,
+    /// How long the newest configuration for Traefik took to make, in nanoseconds.
+    rendered_in_ns: AtomicU64,
     certified: Certified,
 }
 
@@ -139,6 +148,7 @@ impl Tables {
             changes: watch::Sender::new(()),
             by_file: false,
             failures: AtomicU64::new(0),
+            rendered_in_ns: AtomicU64::new(0),
             certified: Certified::default(),
         }
     }
@@ -341,7 +351,11 @@ impl Tables {
     /// Traefik's configuration, and of which table.
     pub(super) fn render(&self) -> Option<(u64, Bytes)> {
         let current = self.current()?;
-        let body = current.traefik(|| self.addresses(), &self.certified);
+        let took = |time: Duration| {
+            let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+            self.rendered_in_ns.store(ns, Ordering::Relaxed);
+        };
+        let body = current.traefik(|| self.addresses(), &self.certified, took);
         Some((current.sequence(), body))
     }
 
@@ -383,6 +397,11 @@ impl Tables {
 
     pub(super) fn ingress(&self) -> &Ingress {
         &self.ingress
+    }
+
+    /// How long the newest configuration for Traefik took to make.
+    pub(super) fn rendered_in(&self) -> Duration {
+        Duration::from_nanos(self.rendered_in_ns.load(Ordering::Relaxed))
     }
 
     /// How often a table could not be written.
