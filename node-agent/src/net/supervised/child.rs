@@ -184,8 +184,17 @@ fn level(line: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::process::ExitStatusExt as _;
 
     use super::*;
+
+    fn program(dir: &Path, name: &str, script: &str) -> std::path::PathBuf {
+        let path = dir.join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("written");
+        let all = std::fs::Permissions::from_mode(0o700);
+        std::fs::set_permissions(&path, all).expect("set");
+        path
+    }
 
     #[test]
     fn the_version_is_read_where_there_is_one() {
@@ -223,10 +232,7 @@ mod tests {
             ("other", "echo hello", Some("is not a Traefik")),
             ("good", "echo 'Version:      3.7.12'", None),
         ] {
-            let path = dir.path().join(name);
-            std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("written");
-            let all = std::fs::Permissions::from_mode(0o700);
-            std::fs::set_permissions(&path, all).expect("set");
+            let path = program(dir.path(), name, script);
             let said = check(&path).await.err().map(|error| error.to_string());
             match (expected, &said) {
                 (None, None) => {}
@@ -237,5 +243,17 @@ mod tests {
         let missing = check(&dir.path().join("missing")).await;
         let said = missing.expect_err("nothing is there").to_string();
         assert!(said.contains("--run-traefik"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn it_is_killed_when_the_pipe_ends() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = program(dir.path(), "waits", "exec sleep 100");
+        let none = Path::new("/dev/null");
+        let mut running = Running::start(&path, none, Vec::new()).expect("started");
+        drop(running._watch.stdin.take());
+        let status = timeout(VERSION_LIMIT, running.ended()).await;
+        let status = status.expect("in time").expect("waited for");
+        assert_eq!(status.signal(), Some(9), "{status}");
     }
 }
