@@ -20,8 +20,8 @@ use super::table::Tables;
 
 /// Between two questions: its API answers at once and tells of no change by itself.
 const ASK_EVERY: Duration = Duration::from_millis(50);
-/// Between two pings: less than Traefik goes on accepting after it was asked to end.
-const PING_EVERY: Duration = Duration::from_secs(1);
+/// Between two pings: far less than Traefik goes on accepting after it was asked to end.
+const PING_EVERY: Duration = Duration::from_millis(250);
 /// Pings in a row without an answer.
 const MAX_MISSED: u32 = 5;
 /// One question.
