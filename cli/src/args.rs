@@ -177,7 +177,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Agent(parts::agent::Part),
     /// Run the data plane of this node: ingress and Traefik's endpoint
-    Net(parts::net::Args),
+    Net(Box<parts::net::Args>),
 }
 
 /// The commands that run for ever. They are parsed by themselves: the tree of all other commands

@@ -1,5 +1,6 @@
 //! Which proxies in front are believed when they say who the client is. Pure.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -65,6 +66,28 @@ pub enum Error {
         /// The network that it lies in.
         meant: String,
     },
+}
+
+impl Proxies {
+    /// All that are meant.
+    pub fn networks(self) -> Vec<Network> {
+        match self {
+            Self::Network(network) => vec![network],
+            Self::Cloudflare => cloudflare(),
+        }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.first, self.bits)
+    }
+}
+
+fn cloudflare() -> Vec<Network> {
+    let networks = CLOUDFLARE.iter().map(|it| it.parse());
+    let networks: Result<_, _> = networks.collect();
+    networks.expect("the constant holds networks: a test reads it")
 }
 
 impl FromStr for Proxies {
@@ -149,12 +172,7 @@ impl Trusted {
         for it in proxies {
             match it {
                 Proxies::Network(network) => trusted.own.push(*network),
-                Proxies::Cloudflare => {
-                    let networks = CLOUDFLARE.iter().map(|it| it.parse());
-                    trusted.cloudflare = networks
-                        .collect::<Result<_, _>>()
-                        .expect("the constant holds networks: a test reads it");
-                }
+                Proxies::Cloudflare => trusted.cloudflare = cloudflare(),
             }
         }
         trusted

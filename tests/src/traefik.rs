@@ -166,7 +166,10 @@ impl Traefik {
 }
 
 /// `SKEP_TRAEFIK`, else the one under the target folder, fetched where it is missing.
-async fn binary() -> Result<PathBuf> {
+///
+/// # Errors
+/// It cannot be fetched.
+pub async fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("SKEP_TRAEFIK") {
         return Ok(path.into());
     }

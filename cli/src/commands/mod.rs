@@ -71,7 +71,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Backup(command) if command.is_offline() => backup::look(&command, session),
         Command::Restore(args) => restore::run(&args, session),
         Command::Agent(part) => parts::agent::run(part),
-        Command::Net(args) => parts::net::run(args),
+        Command::Net(args) => parts::net::run(*args),
         Command::Login(args) => login::run(&args, session),
         Command::Context(command) => context::run(&command, session),
         command => wait(async {

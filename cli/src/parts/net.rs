@@ -16,6 +16,7 @@ use crate::failure::{Failure, chain};
 Example:
   skep net --data-dir /var/lib/skep/net --socket /run/skep/net.sock --ingress-addr 0.0.0.0:80
   skep net ... --https-addr 0.0.0.0:443 --certificates /etc/skep/certificates --https-redirect
+  skep net ... --run-traefik /usr/local/bin/traefik --traefik-web-addr 0.0.0.0:80
 
 It serves the last table that the agent gave it, with or without the agent. When it listens, it prints
 a line of JSON with its addresses.")]
@@ -75,6 +76,8 @@ pub(crate) struct Args {
     /// polled (/v1/traefik is then refused): a .yml in a folder that is there, which only this user can read
     #[arg(long, value_name = "PATH", env = "SKEP_TRAEFIK_FILE")]
     pub(crate) traefik_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) supervised: Supervised,
     /// Bearer token of the endpoint that Traefik polls; needed where it is not a loopback address
     #[arg(
         long,
@@ -89,6 +92,47 @@ pub(crate) struct Args {
     pub(crate) takeover: bool,
     #[command(flatten)]
     pub(crate) common: Common,
+}
+
+/// A Traefik of its own.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Supervised {
+    /// Run this Traefik (3.7.12 or newer), with a configuration of its own; while it is away the ingress serves its
+    /// addresses. --traefik-api then says where its API is to be [any port of 127.0.0.1 if nothing is said]
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "SKEP_RUN_TRAEFIK",
+        requires = "traefik_web_addr",
+        conflicts_with = "traefik_file"
+    )]
+    run_traefik: Option<PathBuf>,
+    /// Address that the Traefik of --run-traefik serves apps on
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "SKEP_TRAEFIK_WEB_ADDR",
+        requires = "run_traefik"
+    )]
+    traefik_web_addr: Option<SocketAddr>,
+    /// Address that it serves apps on under TLS, with the certificates of the cluster; needs --admin-token
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "SKEP_TRAEFIK_HTTPS_ADDR",
+        requires_all = ["run_traefik", "admin_token"]
+    )]
+    traefik_https_addr: Option<SocketAddr>,
+}
+
+impl Supervised {
+    fn wanted(self) -> Option<net::Supervised> {
+        Some(net::Supervised {
+            program: self.run_traefik?,
+            web_addr: self.traefik_web_addr?,
+            https_addr: self.traefik_https_addr,
+        })
+    }
 }
 
 /// What the ingress does beside serving apps.
@@ -176,6 +220,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         traefik_tcp_port: args.traefik_tcp_port,
         traefik_api: args.traefik_api,
         traefik_file: args.traefik_file,
+        run_traefik: args.supervised.wanted(),
         edge: args.edge.into(),
         takeover: args.takeover,
     };

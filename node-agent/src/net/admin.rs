@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::supervised::Figures;
 use super::table::{Current, NO_TABLE, Tables};
 
 /// Connections at the same time: one Traefik, one scraper and some people.
@@ -49,14 +50,25 @@ pub(super) struct Admin {
     tables: Arc<Tables>,
     /// SHA-256 of the token: of one length, whatever the token's.
     token: Option<[u8; 32]>,
+    /// Of the Traefik that this process runs.
+    traefik: Option<Arc<Figures>>,
 }
 
 type Answer = Response<Full<Bytes>>;
 
 impl Admin {
-    pub(super) fn new(tables: Arc<Tables>, token: Option<&str>) -> Arc<Self> {
+    pub(super) fn new(tables: Arc<Tables>, token: Option<&str>) -> Self {
         let token = token.map(|token| digest::sha256(token.as_bytes()));
-        Arc::new(Self { tables, token })
+        Self {
+            tables,
+            token,
+            traefik: None,
+        }
+    }
+
+    /// The same with what is counted of the Traefik that this process runs.
+    pub(super) fn with_traefik(self, traefik: Option<Arc<Figures>>) -> Self {
+        Self { traefik, ..self }
     }
 
     /// `given` is what the same connection got last: a Traefik that polls on hears of a change at once instead of
@@ -197,6 +209,9 @@ impl Admin {
              skep_mesh_failures_total {failed}\n"
         );
         text.push_str(&self.tables.private().metrics());
+        if let Some(traefik) = &self.traefik {
+            text.push_str(&traefik.render());
+        }
         text
     }
 }

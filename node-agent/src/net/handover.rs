@@ -9,7 +9,8 @@
 //! 2. The successor loads the last table, serves, and says so. Until then nothing has changed: where it
 //!    dies, the older goes on.
 //! 3. The older confirms, accepts nothing more and drains. The connection ends with the process: until
-//!    then the successor says of nothing newer that it is drained.
+//!    then the successor says of nothing newer that it is drained. Before, it says when the Traefik that
+//!    it runs, if any, gets no connection any more.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -42,6 +43,7 @@ const MAX_ENTRIES: u64 = 1 << 16;
 /// What the two say.
 const READY: u8 = b'R';
 const CONFIRMED: u8 = b'C';
+const LET_GO: u8 = b'L';
 
 /// The sockets could not change hands.
 #[derive(Debug, thiserror::Error)]
@@ -174,9 +176,14 @@ impl Succession {
         }
     }
 
+    /// Waits until the older process's Traefik gets no connection any more.
+    pub(super) async fn let_go(&mut self) {
+        let _ = self.stream.read_u8().await;
+    }
+
     /// Waits for the end of the older process, however it comes.
     pub(super) async fn over(mut self) {
-        let _ = self.stream.read_u8().await;
+        while self.stream.read_u8().await.is_ok() {}
     }
 }
 
@@ -221,6 +228,12 @@ impl<G> Held<G> {
         if let Err(error) = self.stream.write_all(&[CONFIRMED]).await {
             tracing::error!(%error, "the successor is gone");
         }
+    }
+
+    /// No Traefik of this process gets a connection any more.
+    pub(super) async fn let_go(&mut self) {
+        // A successor that is gone needs no word.
+        let _ = self.stream.write_all(&[LET_GO]).await;
     }
 }
 
@@ -364,6 +377,7 @@ mod tests {
             };
             let mut held = offer(bound, &fds, freeze).await.expect("handed over");
             held.confirm().await;
+            held.let_go().await;
             held
         });
         // One that dies before it serves.
@@ -378,7 +392,10 @@ mod tests {
         let held = older.await.expect("no panic");
         assert_eq!(frozen.load(Relaxed), 2);
         // The older is gone, and its address still accepts.
+        succession.let_go().await;
         let over = tokio::spawn(succession.over());
+        tokio::task::yield_now().await;
+        assert!(!over.is_finished(), "it lives on");
         drop(held);
         over.await.expect("heard of its end");
         taken.apps.set_nonblocking(false).expect("set");

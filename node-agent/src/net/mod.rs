@@ -18,6 +18,7 @@ mod private;
 mod service;
 mod sockets;
 mod store;
+mod supervised;
 mod table;
 mod traefik;
 mod traefik_file;
@@ -45,6 +46,8 @@ use private::Private;
 use service::{Places, Service};
 use sockets::sockets;
 use store::Store;
+pub use supervised::Supervised;
+use supervised::{Doors, Ends, Supervision};
 use table::Tables;
 
 /// How long open requests may go on after the process was asked to end.
@@ -82,6 +85,8 @@ pub struct Options {
     pub traefik_api: Option<SocketAddr>,
     /// Where its configuration is written, for its file provider. None: it polls the admin endpoint.
     pub traefik_file: Option<PathBuf>,
+    /// The Traefik that this process runs. None: it runs none.
+    pub run_traefik: Option<Supervised>,
     /// What the ingress does beside serving: TLS, proxies in front, the access log.
     pub edge: Edge,
     /// Take the listeners over from the data plane that serves the socket, without a connection lost.
@@ -125,6 +130,9 @@ pub enum Error {
     /// Traefik's file cannot be where it is to be.
     #[error(transparent)]
     TraefikFile(#[from] traefik_file::Error),
+    /// Traefik cannot be run.
+    #[error(transparent)]
+    Traefik(#[from] supervised::Error),
     /// The folder for the table and its key.
     #[error("the data folder")]
     DataDir(#[from] secret_file::Error),
@@ -174,7 +182,11 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     check(&options)?;
-    let (sockets, mut succession) = sockets(&options).await?;
+    supervised::check(&options).await?;
+    // A Traefik of ours ends first: what it has taken is answered here.
+    let (asked, shutdown) = (shutdown, CancellationToken::new());
+    let (mut sockets, mut succession) = sockets(&options).await?;
+    let doors = Doors::open(&options, &mut sockets.entries)?.map(Arc::new);
     let data_dir = options.data_dir.clone();
     let edge = options.edge.clone();
     let mesh = Mesh::new();
@@ -203,7 +215,10 @@ pub async fn run(
         ingress.clone(),
         prepared.store,
         (mesh.clone(), private.clone()),
-        (endpoint_ports, options.traefik_api.is_some()),
+        (
+            endpoint_ports,
+            options.traefik_api.is_some() || doors.is_some(),
+        ),
         predecessor.subscribe(),
     );
     let own_ingress = address_of("apps", options.ingress_addr, &sockets.apps)?;
@@ -228,14 +243,23 @@ pub async fn run(
         traefik_port: endpoints.port(),
         traefik_tcp_port: named.port(),
     };
+    let ends = Ends {
+        asked: asked.clone(),
+        handed: handed.clone(),
+        older_shut: CancellationToken::new(),
+    };
+    let older_shut = ends.older_shut.clone();
+    let supervision = match &doors {
+        Some(doors) => supervised::start(&options, (doors, addresses.admin), &tables, ends)?,
+        None => Supervision::none(),
+    };
+    tokio::spawn(supervision.clone().end_first(asked, shutdown.clone()));
     // The agent still hears what is drained while the ingress drains.
     let closing = CancellationToken::new();
     let _close_at_the_end = closing.clone().drop_guard();
-    let admin = tokio::spawn(admin::serve(
-        sockets.admin,
-        admin::Admin::new(Arc::clone(&tables), options.admin_token.as_deref()),
-        closing.clone(),
-    ));
+    let admin = admin::Admin::new(Arc::clone(&tables), options.admin_token.as_deref());
+    let admin = Arc::new(admin.with_traefik(supervision.figures.clone()));
+    let admin = tokio::spawn(admin::serve(sockets.admin, admin, closing.clone()));
     let service = Service::new(
         Arc::clone(&tables),
         Places {
@@ -309,8 +333,10 @@ pub async fn run(
     if let Some(older) = &mut succession {
         older.ready().await?;
     }
-    if let Some(older) = succession {
+    if let Some(mut older) = succession {
         tokio::spawn(async move {
+            older.let_go().await;
+            older_shut.cancel();
             older.over().await;
             tracing::info!("the older data plane has ended");
             predecessor.send_replace(None);
@@ -318,7 +344,7 @@ pub async fn run(
     }
     let waiting = bind(handover::path(&options.socket)).await?.into_listener();
     let freeze = move || {
-        let tables = Arc::clone(&tables);
+        let (tables, doors) = (Arc::clone(&tables), doors.clone());
         async move {
             let frozen = tables.freeze().await;
             let entries = tables.ingress().entry_listeners();
@@ -326,7 +352,13 @@ pub async fn run(
                 tracing::error!(%error, "the ports of TCP routes cannot be handed over: they are refused for a moment");
                 Vec::new()
             });
-            let entries = entries.into_iter().map(Into::into).collect();
+            let of_traefik = doors.as_ref().map_or(Ok(Vec::new()), |doors| doors.sockets());
+            let of_traefik = of_traefik.unwrap_or_else(|error| {
+                tracing::error!(%error, "Traefik's addresses cannot be handed over");
+                Vec::new()
+            });
+            let entries = entries.into_iter().chain(of_traefik);
+            let entries = entries.map(Into::into).collect();
             (frozen, drained(&tables), entries)
         }
         .boxed()
@@ -348,6 +380,8 @@ pub async fn run(
             closing.cancel();
             successor.confirm().await;
             tracing::info!("a successor serves: finishing what is open");
+            supervision.shut.cancelled().await;
+            successor.let_go().await;
             apps.await??
         }
     };
@@ -359,6 +393,7 @@ pub async fn run(
     }
     // As long at most.
     let _ = privately.await;
+    supervision.ended.cancelled().await;
     let log = tokio::task::spawn_blocking(move || drop(log));
     let all = async { (agent.await, admin.await, log.await) };
     // Whoever holds a connection open beyond that is cut off by the end of the process.

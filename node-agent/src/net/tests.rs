@@ -37,6 +37,7 @@ fn options(dir: &Path) -> Options {
         traefik_tcp_port: 0,
         traefik_api: None,
         traefik_file: None,
+        run_traefik: None,
         edge: Edge::default(),
         takeover: false,
         admin_token: None,

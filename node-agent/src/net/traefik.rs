@@ -20,6 +20,10 @@ use super::table::Tables;
 
 /// Between two questions: its API answers at once and tells of no change by itself.
 const ASK_EVERY: Duration = Duration::from_millis(50);
+/// Between two pings: far less than Traefik goes on accepting after it was asked to end.
+const PING_EVERY: Duration = Duration::from_millis(250);
+/// Pings in a row without an answer.
+const MAX_MISSED: u32 = 5;
 /// One question.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// A table that is not in use so long after it was fetched has been refused, or the API is another
@@ -52,12 +56,47 @@ pub(super) async fn follow(api: SocketAddr, provider: &str, tables: Arc<Tables>)
     }
 }
 
+/// Waits until the Traefik at `api` uses a table that was polled.
+pub(super) async fn in_use(api: SocketAddr, tables: &Tables) {
+    loop {
+        let sequence = *tables.fetched().borrow();
+        let asked = timeout(ANSWER_LIMIT, uses(api, "http", sequence));
+        if sequence > 0 && matches!(asked.await, Ok(Ok(true))) {
+            tables.confirmed(sequence);
+            return;
+        }
+        sleep(ASK_EVERY).await;
+    }
+}
+
+/// Waits until the Traefik at `api` has no answer any more, or was asked to end by somebody; says which.
+pub(super) async fn answers_no_more(api: SocketAddr) -> &'static str {
+    let mut missed = 0;
+    while missed < MAX_MISSED {
+        sleep(PING_EVERY).await;
+        match timeout(ANSWER_LIMIT, ask(api, "/ping")).await {
+            Ok(Ok(StatusCode::SERVICE_UNAVAILABLE)) => return "it was asked to end",
+            Ok(Ok(StatusCode::OK)) => missed = 0,
+            _ => missed += 1,
+        }
+    }
+    "it does not answer"
+}
+
 async fn uses(api: SocketAddr, provider: &str, sequence: u64) -> io::Result<bool> {
+    let path = format!("/api/http/routers/{}@{provider}", revision_router(sequence));
+    match ask(api, &path).await? {
+        StatusCode::OK => Ok(true),
+        StatusCode::NOT_FOUND => Ok(false),
+        other => Err(io::Error::other(format!("it answers {other}"))),
+    }
+}
+
+async fn ask(api: SocketAddr, path: &str) -> io::Result<StatusCode> {
     let stream = TcpStream::connect(api).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(io::Error::other)?;
-    let path = format!("/api/http/routers/{}@{provider}", revision_router(sequence));
     let request = Request::get(path)
         .header(HOST, api.to_string())
         .body(Empty::<Bytes>::new())
@@ -73,9 +112,5 @@ async fn uses(api: SocketAddr, provider: &str, sequence: u64) -> io::Result<bool
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
     };
-    match answer.status() {
-        StatusCode::OK => Ok(true),
-        StatusCode::NOT_FOUND => Ok(false),
-        other => Err(io::Error::other(format!("it answers {other}"))),
-    }
+    Ok(answer.status())
 }

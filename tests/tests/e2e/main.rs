@@ -40,6 +40,7 @@ mod tcp;
 mod traefik;
 mod traefik_file;
 mod traefik_rolling;
+mod traefik_run;
 mod traefik_specs;
 mod up;
 mod variables;
