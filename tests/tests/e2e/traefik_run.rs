@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use skep_tests::cluster::Cluster;
-use skep_tests::load::{CLIENTS, Load};
+use skep_tests::load::{CLIENTS, Load, Report};
 use skep_tests::process::{Process, signal};
 use skep_tests::{http, place, traefik, wait, with_cluster};
 
@@ -110,18 +110,14 @@ async fn a_traefik_that_skep_runs_comes_and_goes_and_nobody_is_refused() {
         tokio::time::sleep(AFTERWARDS).await;
         signal(only(cluster).await?, "KILL").await?;
         serves(cluster, 2).await?;
-        let report = load.stop().await;
-        let refused = report.failures.keys().filter(|it| !is_cut(it)).count();
-        ensure!(refused == 0, "{report:?}");
-        ensure!(report.failed() <= u64::from(CLIENTS), "{report:?}");
+        only_lost(&load.stop().await, is_cut)?;
 
         // Asked to end by somebody else, as for an upgrade.
         let load = Load::start(web, &host, RATE);
         signal(only(cluster).await?, "TERM").await?;
         serves(cluster, 3).await?;
         tokio::time::sleep(AFTERWARDS).await;
-        let report = load.stop().await;
-        ensure!(report.failed() == 0, "{report:?}");
+        only_lost(&load.stop().await, is_crossed)?;
 
         // Replaced with its data plane.
         let old = only(cluster).await?;
@@ -132,8 +128,7 @@ async fn a_traefik_that_skep_runs_comes_and_goes_and_nobody_is_refused() {
         ensure!(status.success(), "{status}");
         serves(cluster, 1).await?;
         tokio::time::sleep(AFTERWARDS).await;
-        let report = load.stop().await;
-        ensure!(report.failed() == 0, "{report:?}");
+        only_lost(&load.stop().await, is_crossed)?;
         ensure!(only(cluster).await? != old, "the old one serves");
         is_traefiks(web).await?;
 
@@ -146,6 +141,20 @@ async fn a_traefik_that_skep_runs_comes_and_goes_and_nobody_is_refused() {
         none(cluster).await
     })
     .await;
+}
+
+/// Nothing failed but for such causes, and of them no more than each client once.
+fn only_lost(report: &Report, may_be: fn(&str) -> bool) -> Result<()> {
+    let is_sound = report.failures.keys().all(|cause| may_be(cause));
+    ensure!(is_sound, "{report:?}");
+    ensure!(report.failed() <= u64::from(CLIENTS), "{report:?}");
+    Ok(())
+}
+
+/// Whether a request was sent on a kept connection while Traefik, asked to end, closed it: a server in Go does that to
+/// those that are idle, and a client sends it again.
+fn is_crossed(cause: &str) -> bool {
+    cause.starts_with("kept connection:") && is_cut(cause)
 }
 
 /// Whether a request was on its way when a connection broke.
