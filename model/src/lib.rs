@@ -21,6 +21,7 @@ pub mod node;
 pub mod placement;
 pub mod probe;
 pub mod problem;
+pub mod pushes;
 pub mod quarantine;
 pub mod rebalance;
 pub mod registry;
