@@ -1,28 +1,36 @@
-//! Webhooks: a signed push from a forge becomes a deployment, once. Public, because the signature
-//! over the raw bytes is the proof; nothing of a body is looked at before it holds.
+//! Webhooks: a signed delivery of a forge becomes a deployment, once. Public, because the signature
+//! over the raw bytes is the proof; nothing of a body is looked at before it holds. What a delivery
+//! says is `skep-forge`'s, what it means for a service `crate::hooks`'.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode};
+use bytes::Bytes;
 use serde::Deserialize;
+use skep_forge::{Clock, Event, Forge, ParseError, Refusal};
 use skep_identity::{digest, random};
 use skep_model::deployment::{Origin, Trigger};
 use skep_model::id::{DeploymentId, ServiceId};
 use skep_model::problem::{Code, Problem};
 use skep_model::service::Service;
-use skep_model::spec::Source;
-use skep_state::Reply;
+use skep_proto::v1;
+use skep_proto::v1::command::Kind;
+use skep_proto::v1::take_delivery::Wanted;
+use skep_state::{Reply, Taken};
 use utoipa::IntoParams;
 
+use super::access::{Action, authenticate, authorize};
 use super::error::Failure;
-use super::extract::{self, Path};
+use super::extract::{self, Path, Query};
 use super::find::{self, ServiceKey};
 use super::services::modify;
-use super::types::{HookReply, WebhookView};
+use super::types::{HookEvent, HookReply, WebhookView};
 use super::{App, Here, deploy};
 use crate::history::AuditEntry;
+use crate::hooks::{Effect, effects};
 use crate::store::now_ms;
 
 /// Largest delivery: GitHub's own limit.
@@ -31,9 +39,12 @@ pub const MAX_HOOK_BYTES: usize = 25 << 20;
 const MAX_DELIVERY_ID: usize = 200;
 /// Bytes of a webhook secret.
 const SECRET_BYTES: usize = 32;
-const SIGNATURE: &str = "x-hub-signature-256";
-const EVENT: &str = "x-github-event";
-const DELIVERY: &str = "x-github-delivery";
+/// A delivery that says when it was signed is refused when that is further away: clocks differ by less.
+const TOLERANCE_S: u64 = 300;
+/// How long a delivery waits for a place among those that are read: forges give up after 10 s.
+const MAX_WAIT: Duration = Duration::from_secs(5);
+/// Bodies above this are read by a thread that may take its time.
+const LARGE_BYTES: usize = 256 << 10;
 
 /// The service that a webhook belongs to.
 #[derive(Debug, Clone, Copy, Deserialize, IntoParams)]
@@ -44,27 +55,27 @@ pub(super) struct HookKey {
     service: ServiceId,
 }
 
-/// The part of a push that matters.
-#[derive(Debug, Deserialize)]
-struct Push {
-    #[serde(rename = "ref")]
-    reference: String,
+/// How a delivery is to be taken.
+#[derive(Debug, Clone, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct HookQuery {
+    /// `1`: deployed though it was taken before; needs the administrator's token, too.
     #[serde(default)]
-    after: String,
-    #[serde(default)]
-    deleted: bool,
+    force: Option<String>,
 }
 
-/// What a delivery asks for.
-enum Wanted {
-    Ignore(String),
-    Deploy(Origin),
+/// A delivery that was made by somebody who has the secret.
+struct Believed {
+    forge: Forge,
+    /// Names it; none: it is taken however often it comes.
+    id: Option<String>,
+    events: Vec<Event>,
 }
 
-/// Takes a delivery in GitHub's format: `X-Hub-Signature-256` over the raw body, `X-GitHub-Event`,
-/// `X-GitHub-Delivery`. A push to the service's branch makes a deployment; the same delivery again
-/// answers with that one.
-#[utoipa::path(post, path = "/v1/hooks/{service}", tag = "webhooks", params(HookKey),
+/// Takes a delivery of Forgejo, Gitea, Gogs, GitHub, GitLab, Bitbucket or a script: by its headers it is known
+/// whose it is, and by its signature or token that it is meant. A push of the service's branch makes a
+/// deployment; the same delivery again, or another of the same commit, answers with that one.
+#[utoipa::path(post, path = "/v1/hooks/{service}", tag = "webhooks", params(HookKey, HookQuery),
     operation_id = "receive_hook",
     request_body(content = serde_json::Value, content_type = "application/json"),
     responses((status = 200, body = HookReply, description = "Nothing to do, or done before"),
@@ -72,6 +83,7 @@ enum Wanted {
 pub(super) async fn receive(
     Here(app): Here,
     Path(key): Path<HookKey>,
+    Query(query): Query<HookQuery>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<HookReply>), Failure> {
@@ -86,28 +98,16 @@ pub(super) async fn receive(
             .hint("`skep webhook show` prints the URL of a service's webhook")
     })?;
     let secret = secret_of(&app, &service)?;
-    let tag = signature(&headers)?;
-    let place = Arc::clone(&app.hooks).try_acquire_owned();
-    let _place = place.map_err(|_| Problem::new(Code::Busy, "too many deliveries at once"))?;
-    let bytes = extract::read(body, MAX_HOOK_BYTES).await?;
-    if !digest::hmac_sha256_verify(secret.as_bytes(), &bytes, &tag) {
-        return Err(refused("the signature does not match the body").into());
+    let is_forced = is_forced(&app, &query, &headers, service.id)?;
+    let delivery = believed(&app, &headers, body, secret).await?;
+    let reply = act(&app, &service, &delivery, is_forced).await;
+    if reply
+        .as_ref()
+        .map_or(true, |reply| reply.deployment.is_some())
+    {
+        audit(&app, service.id, reply.as_ref().err());
     }
-    let reply = match text(&headers, EVENT)? {
-        "ping" => HookReply {
-            pong: true,
-            ..HookReply::default()
-        },
-        "push" => match judge(&service, &bytes)? {
-            Wanted::Ignore(reason) => ignored(reason),
-            Wanted::Deploy(origin) => {
-                let reply = deploy_push(&app, service.id, origin, delivery(&headers)?).await;
-                audit(&app, service.id, reply.as_ref().err());
-                reply?
-            }
-        },
-        other => ignored(format!("nothing is done about `{}`", shorten(other))),
-    };
+    let reply = reply?;
     let is_new = reply.deployment.is_some() && !reply.replayed;
     let status = if is_new {
         StatusCode::ACCEPTED
@@ -117,128 +117,219 @@ pub(super) async fn receive(
     Ok((status, Json(reply)))
 }
 
-fn refused(text: &str) -> Problem {
-    Problem::new(Code::Unauthenticated, text)
-        .hint("enter the secret that `skep webhook rotate` prints at the forge, and choose application/json")
+/// Forcing is not signed: whoever saw a delivery could send it again so. Hence the token.
+fn is_forced(
+    app: &App,
+    query: &HookQuery,
+    headers: &HeaderMap,
+    service: ServiceId,
+) -> Result<bool, Problem> {
+    match query.force.as_deref() {
+        None | Some("0" | "false") => return Ok(false),
+        Some("1" | "true") => {}
+        Some(_) => return Err(Problem::invalid("force", "not accepted").hint("1, or nothing")),
+    }
+    let principal = authenticate(&app.store.view(), headers)?;
+    authorize(
+        principal,
+        Action::DeployService,
+        &format!("hooks/{service}"),
+    )?;
+    Ok(true)
 }
 
 fn secret_of(app: &App, service: &Service) -> Result<String, Problem> {
     let sealed = service.webhook_secret.as_ref();
-    let sealed = sealed
-        .ok_or_else(|| refused("this webhook has no secret yet: every delivery is refused"))?;
+    let sealed = sealed.ok_or_else(|| refused(Refusal::NoSecret.to_string()))?;
     app.secrets.open_webhook(service.id, sealed)
 }
 
-/// The signature that was sent. Forges without a secret send an empty one: that proves nothing.
-fn signature(headers: &HeaderMap) -> Result<Vec<u8>, Problem> {
-    let header = headers.get(SIGNATURE).ok_or_else(|| {
-        refused("the delivery is not signed: the header X-Hub-Signature-256 is missing")
-    })?;
-    let digits = header
-        .to_str()
-        .ok()
-        .and_then(|text| text.trim().strip_prefix("sha256="));
-    let digits = digits.ok_or_else(|| refused("X-Hub-Signature-256 is not sha256=<hex>"))?;
-    if digits.is_empty() {
-        return Err(refused(
-            "the signature is empty: the forge has no secret for this webhook",
-        ));
+fn refused(text: impl Into<String>) -> Problem {
+    Problem::new(Code::Unauthenticated, text)
+        .hint("enter the secret that `skep webhook rotate` prints at the forge, and choose application/json")
+}
+
+/// Reads a body, believes it or not, and only then looks into it.
+async fn believed(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+    secret: String,
+) -> Result<Believed, Problem> {
+    let forge = skep_forge::detect(headers);
+    // Each place may hold a body of the largest size. Forges do not try again what is refused.
+    let place = tokio::time::timeout(MAX_WAIT, Arc::clone(&app.hooks).acquire_owned()).await;
+    let Ok(Ok(_place)) = place else {
+        let problem = Problem::new(Code::Unavailable, "too many deliveries at once");
+        return Err(problem.hint("deliver it again"));
+    };
+    let bytes = extract::read(body, MAX_HOOK_BYTES).await?;
+    if bytes.len() < LARGE_BYTES {
+        return judged(forge, headers, &bytes, &secret);
     }
-    let tag = hex::decode(digits).ok().filter(|tag| tag.len() == 32);
-    tag.ok_or_else(|| refused("X-Hub-Signature-256 is not sha256= and 64 hex digits"))
+    let headers = headers.clone();
+    let judging = tokio::task::spawn_blocking(move || judged(forge, &headers, &bytes, &secret));
+    judging.await.expect("judging does not panic")
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str, Problem> {
-    headers
-        .get(name)
-        .and_then(|value| value.to_str().ok())
-        .filter(|text| !text.is_empty())
-        .ok_or_else(|| {
-            Problem::invalid(name, "the header is missing or not text").hint(
-                "deliveries in GitHub's format are accepted: GitHub, Gitea and Forgejo send them",
-            )
-        })
+fn judged(
+    forge: Forge,
+    headers: &HeaderMap,
+    body: &Bytes,
+    secret: &str,
+) -> Result<Believed, Problem> {
+    let clock = Clock {
+        now_s: now_ms() / 1_000,
+        tolerance_s: TOLERANCE_S,
+    };
+    skep_forge::verify(forge, headers, body, secret, clock)
+        .map_err(|refusal| refused(refusal.to_string()))?;
+    let name = match skep_forge::event_name(forge, headers) {
+        Some(name) => name,
+        // Its body says it.
+        None if matches!(forge, Forge::GitLab | Forge::Generic) => "",
+        None => return Err(missing(forge.event_header())),
+    };
+    let events = skep_forge::parse(forge, name, body).map_err(odd)?;
+    // Pings and what is not known have no id of their own everywhere, and need none.
+    let is_acted_upon = |event: &Event| !matches!(event, Event::Ping | Event::Other(_));
+    let id = match events.iter().any(is_acted_upon) {
+        true => delivery_id(forge, headers, body)?,
+        false => None,
+    };
+    Ok(Believed { forge, id, events })
 }
 
-fn delivery(headers: &HeaderMap) -> Result<&str, Problem> {
-    let id = text(headers, DELIVERY)?;
+fn missing(header: &str) -> Problem {
+    Problem::invalid(header, "the header is missing or not text")
+        .hint("forges send it: does something on the way take it out?")
+}
+
+fn odd(error: ParseError) -> Problem {
+    let problem = match error.field.as_str() {
+        "body" => Problem::new(
+            Code::Invalid,
+            format!("the body cannot be read: {}", error.message),
+        ),
+        field => Problem::invalid(field, error.message),
+    };
+    problem.hint("choose the content type application/json at the forge")
+}
+
+/// What makes a delivery the same when it comes again. An older GitLab and Bitbucket behind some proxies do not
+/// name it: then its body does. Who signs by hand says it, or means each.
+fn delivery_id(forge: Forge, headers: &HeaderMap, body: &[u8]) -> Result<Option<String>, Problem> {
+    let header = forge.delivery_headers()[0];
+    let Some(id) = skep_forge::delivery_id(forge, headers) else {
+        return match forge {
+            Forge::Generic => Ok(None),
+            Forge::GitHub => Err(missing(header)),
+            _ => Ok(Some(format!("sha256-{}", digest::sha256_hex(body)))),
+        };
+    };
     let is_sound = id.len() <= MAX_DELIVERY_ID && id.bytes().all(|b| b.is_ascii_graphic());
     if is_sound {
-        return Ok(id);
+        return Ok(Some(id.to_owned()));
     }
-    Err(Problem::invalid(DELIVERY, "not a delivery id").hint("up to 200 printable characters"))
+    Err(Problem::invalid(header, "not a delivery id").hint("up to 200 printable characters"))
 }
 
-fn shorten(text: &str) -> String {
-    text.chars()
-        .take(60)
-        .collect::<String>()
-        .escape_debug()
-        .to_string()
-}
-
-fn ignored(reason: String) -> HookReply {
-    HookReply {
-        ignored: Some(reason),
-        ..HookReply::default()
-    }
-}
-
-fn judge(service: &Service, body: &[u8]) -> Result<Wanted, Problem> {
-    let push: Push = serde_json::from_slice(body).map_err(|error| {
-        Problem::new(Code::Invalid, format!("the push cannot be read: {error}"))
-            .hint("choose the content type application/json at the forge")
-    })?;
-    let Some(Source::Git {
-        repository,
-        branch,
-        directory,
-    }) = &service.spec.source
-    else {
-        return Ok(Wanted::Ignore("the service has no git source".to_owned()));
-    };
-    let Some(pushed) = push.reference.strip_prefix("refs/heads/") else {
-        return Ok(Wanted::Ignore(format!(
-            "`{}` is not a branch",
-            shorten(&push.reference)
-        )));
-    };
-    if pushed != branch {
-        let reason = format!("the service deploys `{branch}`, not `{}`", shorten(pushed));
-        return Ok(Wanted::Ignore(reason));
-    }
-    if push.deleted || (!push.after.is_empty() && push.after.bytes().all(|b| b == b'0')) {
-        return Ok(Wanted::Ignore("the branch was deleted".to_owned()));
-    }
-    deploy::check_commit("after", &push.after)?;
-    Ok(Wanted::Deploy(Origin::Git {
-        repository: repository.clone(),
-        branch: branch.clone(),
-        commit: Some(push.after),
-        directory: directory.clone(),
-    }))
-}
-
-async fn deploy_push(
+/// Decides on each event, makes what is to be made in one command, and tells of all.
+async fn act(
     app: &App,
-    service: ServiceId,
-    origin: Origin,
-    delivery: &str,
+    service: &Service,
+    delivery: &Believed,
+    is_forced: bool,
 ) -> Result<HookReply, Problem> {
+    let view = app.store.view();
+    let mut reply = HookReply::default();
+    let mut wanted = Vec::new();
+    // Where in the reply each of `wanted` is told of.
+    let mut places = Vec::new();
+    for (at, event) in delivery.events.iter().enumerate() {
+        let decision = match effects(&view, service, event) {
+            Effect::Refuse(problem) => return Err(problem),
+            Effect::Nothing(why) => why,
+            Effect::Pong => {
+                reply.pong = true;
+                "pong".to_owned()
+            }
+            Effect::Deploy(origin, why) => {
+                let key = key_of(service.id, delivery, at).filter(|_| !is_forced);
+                wanted.push(wish(service.id, origin, key, is_forced));
+                places.push(at);
+                why
+            }
+        };
+        reply.events.push(HookEvent {
+            event: event.shown(),
+            decision,
+            deployment: None,
+            replayed: false,
+        });
+    }
+    if !wanted.is_empty() {
+        let command = Kind::TakeDelivery(v1::TakeDelivery { wanted });
+        let Reply::Taken(taken) = app.store.propose(command).await? else {
+            return Err(Problem::new(Code::Internal, "the delivery was not taken"));
+        };
+        for (at, taken) in places.into_iter().zip(taken) {
+            tell(&mut reply.events[at], taken);
+        }
+    }
+    sum_up(&mut reply);
+    Ok(reply)
+}
+
+/// As GitHub's have always been; of several events of one delivery each has its own.
+fn key_of(service: ServiceId, delivery: &Believed, at: usize) -> Option<String> {
+    let id = delivery.id.as_ref()?;
+    let forge = delivery.forge.as_str();
+    Some(match delivery.events.len() {
+        1 => format!("{forge}/{service}/{id}"),
+        _ => format!("{forge}/{service}/{id}/{at}"),
+    })
+}
+
+fn wish(service: ServiceId, origin: Origin, key: Option<String>, is_forced: bool) -> Wanted {
     let id = DeploymentId::from_u128(random::new_id());
-    let key = format!("github/{service}/{delivery}");
     let deployment = deploy::queued(id, service, (Trigger::Webhook, origin));
-    let command = deploy::command(&deployment, Some(key));
-    match app.store.propose(command).await? {
-        Reply::Deployment {
-            deployment,
-            replayed,
-        } => Ok(HookReply {
-            deployment: Some(deployment),
-            replayed,
-            ..HookReply::default()
-        }),
-        _ => Err(Problem::new(Code::Internal, "the deployment was not made")),
+    Wanted {
+        deployment: Some((&deployment).into()),
+        delivery: key,
+        once_per_commit: !is_forced,
+    }
+}
+
+fn tell(event: &mut HookEvent, taken: Taken) {
+    let (id, replayed, more) = match taken {
+        Taken::Made(id) => (Some(id), false, "deployed".to_owned()),
+        Taken::Replayed(id) => (Some(id), true, "this delivery was taken before".to_owned()),
+        Taken::SameCommit(id) => (
+            Some(id),
+            true,
+            "another delivery of this commit was taken before".to_owned(),
+        ),
+        Taken::Refused(problem) => (None, false, problem.to_string()),
+    };
+    event.deployment = id;
+    event.replayed = replayed;
+    event.decision = format!("{more}: {}", event.decision);
+}
+
+/// What one line can say of all events: the first deployment that was made, else the first that was there.
+fn sum_up(reply: &mut HookReply) {
+    let deployed = |event: &&HookEvent| event.deployment.is_some();
+    let made = reply.events.iter().find(|it| deployed(it) && !it.replayed);
+    let first = made.or(reply.events.iter().find(deployed));
+    reply.deployment = first.and_then(|event| event.deployment);
+    reply.replayed = first.is_some_and(|event| event.replayed);
+    if reply.deployment.is_none() && !reply.pong {
+        let why: Vec<&str> = reply.events.iter().map(|it| it.decision.as_str()).collect();
+        reply.ignored = Some(match why.is_empty() {
+            true => "the delivery says nothing".to_owned(),
+            false => why.join("; "),
+        });
     }
 }
 

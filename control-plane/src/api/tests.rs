@@ -8,6 +8,7 @@ mod cluster;
 mod deployments;
 mod domains;
 mod elsewhere;
+mod forges;
 mod hooks;
 mod jobs;
 mod logs;

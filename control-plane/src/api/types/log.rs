@@ -101,4 +101,22 @@ pub struct HookReply {
     /// Answer to a ping.
     #[serde(default)]
     pub pong: bool,
+    /// What was decided about each event of the delivery: a push of several branches has several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<HookEvent>,
+}
+
+/// What was decided about one event of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HookEvent {
+    /// What happened at the forge.
+    pub event: String,
+    /// What is done about it, and why.
+    pub decision: String,
+    /// The deployment that it made, or that was there before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<DeploymentId>,
+    /// The deployment was there before.
+    #[serde(default)]
+    pub replayed: bool,
 }

@@ -76,6 +76,7 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::SetPrivatePool(_) => ("set private pool", LEVEL_SCHEDULING),
         Kind::SetTcpPorts(_) => ("set TCP ports", LEVEL_SCHEDULING),
         Kind::SetDomainProof(_) => ("set domain proof", LEVEL_SCHEDULING),
+        Kind::TakeDelivery(_) => ("take delivery", LEVEL_SCHEDULING),
     }
 }
 

@@ -4,6 +4,7 @@ mod autoscale;
 mod certificates;
 mod claim_laws;
 mod claims;
+mod deliveries;
 mod deployments;
 mod jobs;
 mod keys;
