@@ -4,6 +4,7 @@
 mod event;
 mod kind;
 mod parse;
+mod repository;
 mod rules;
 mod verify;
 
@@ -12,6 +13,7 @@ pub use event::{
 };
 pub use kind::{Forge, delivery_id, detect, event_name};
 pub use parse::{ParseError, parse};
+pub use repository::{canonical, is_of};
 pub use rules::{Rules, Verdict, skip_marker};
 pub use verify::{Clock, Refusal, signing_key, verify};
 

@@ -41,3 +41,4 @@ pub mod tcp;
 pub mod tenancy;
 pub mod variable;
 pub mod volume;
+pub mod webhook;

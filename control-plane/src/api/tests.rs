@@ -15,6 +15,7 @@ mod logs;
 mod network;
 mod rebalance;
 mod registries;
+mod repository_hooks;
 mod rollouts;
 mod samples;
 mod servers;

@@ -41,7 +41,8 @@ pub use domain::{
 };
 pub use job::{CauseView, JobView, JobsView, RunRequest, ScheduleRequest, ScheduleView};
 pub use log::{
-    AppLine, EndView, HookEvent, HookReply, LogPage, LostLines, UploadView, WebhookView,
+    AppLine, EndView, HookEvent, HookReply, LogPage, LostLines, RepositoryWebhookRequest,
+    RepositoryWebhookView, RepositoryWebhooksView, UploadView, WebhookView,
 };
 pub use network::{
     NetworkCheckView, NetworkNodeView, NetworkPairView, NetworkProblemView, NetworkView,

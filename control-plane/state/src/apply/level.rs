@@ -77,6 +77,8 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::SetTcpPorts(_) => ("set TCP ports", LEVEL_SCHEDULING),
         Kind::SetDomainProof(_) => ("set domain proof", LEVEL_SCHEDULING),
         Kind::TakeDelivery(_) => ("take delivery", LEVEL_SCHEDULING),
+        Kind::PutHook(_) => ("put webhook", LEVEL_SCHEDULING),
+        Kind::RemoveHook(_) => ("remove webhook", LEVEL_SCHEDULING),
     }
 }
 

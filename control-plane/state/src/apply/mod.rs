@@ -17,6 +17,7 @@ mod server;
 mod service;
 mod settings;
 mod token;
+mod webhook;
 
 use prost::Message as _;
 use skep_model::id::ServiceId;
@@ -244,6 +245,8 @@ impl Context<'_> {
             Kind::ScaleService(message) => self.scale_service(message),
             Kind::CreateDeployment(message) => self.create_deployment(message),
             Kind::TakeDelivery(message) => self.take_delivery(message),
+            Kind::PutHook(message) => self.put_hook(message),
+            Kind::RemoveHook(message) => self.remove_hook(&message),
             Kind::AssignBuild(message) => self.assign_build(message),
             Kind::StartRollout(message) => self.start_rollout(message),
             Kind::FinishDeployment(message) => self.finish_deployment(message),

@@ -21,6 +21,7 @@ mod servers;
 mod settings;
 mod split;
 mod tcp;
+mod webhooks;
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,4 @@
-//! Webhooks: a signed delivery of a forge becomes a deployment, once. Public, because the signature
-//! over the raw bytes is the proof; nothing of a body is looked at before it holds. What a delivery
-//! says is `skep-forge`'s, what it means for a service `crate::hooks`'.
+//! One delivery: believed or not, decided on for each service, carried out in one command, told of.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +7,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
-use serde::Deserialize;
-use skep_forge::{Clock, Event, Forge, ParseError, Refusal};
+use skep_forge::{Clock, Event, Forge, ParseError};
 use skep_identity::{digest, random};
 use skep_model::deployment::{Origin, Trigger};
 use skep_model::id::{DeploymentId, ServiceId};
@@ -19,16 +16,12 @@ use skep_model::service::Service;
 use skep_proto::v1;
 use skep_proto::v1::command::Kind;
 use skep_proto::v1::take_delivery::Wanted;
-use skep_state::{Reply, Taken};
-use utoipa::IntoParams;
+use skep_state::{Reply, State, Taken};
 
-use super::access::{Action, authenticate, authorize};
-use super::error::Failure;
-use super::extract::{self, Path, Query};
-use super::find::{self, ServiceKey};
-use super::services::modify;
-use super::types::{HookEvent, HookReply, WebhookView};
-use super::{App, Here, deploy};
+use super::HookQuery;
+use crate::api::access::{Action, authenticate, authorize};
+use crate::api::types::{HookEvent, HookReply};
+use crate::api::{App, deploy, extract};
 use crate::history::AuditEntry;
 use crate::hooks::{Effect, effects};
 use crate::store::now_ms;
@@ -37,8 +30,6 @@ use crate::store::now_ms;
 pub const MAX_HOOK_BYTES: usize = 25 << 20;
 /// Longest delivery id.
 const MAX_DELIVERY_ID: usize = 200;
-/// Bytes of a webhook secret.
-const SECRET_BYTES: usize = 32;
 /// A delivery that says when it was signed is refused when that is further away: clocks differ by less.
 const TOLERANCE_S: u64 = 300;
 /// How long a delivery waits for a place among those that are read: forges give up after 10 s.
@@ -46,111 +37,21 @@ const MAX_WAIT: Duration = Duration::from_secs(5);
 /// Bodies above this are read by a thread that may take its time.
 const LARGE_BYTES: usize = 256 << 10;
 
-/// The service that a webhook belongs to.
-#[derive(Debug, Clone, Copy, Deserialize, IntoParams)]
-#[into_params(parameter_in = Path)]
-pub(super) struct HookKey {
-    /// Id of the service.
-    #[param(value_type = String)]
-    service: ServiceId,
-}
-
-/// How a delivery is to be taken.
-#[derive(Debug, Clone, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(super) struct HookQuery {
-    /// `1`: deployed though it was taken before; needs the administrator's token, too.
-    #[serde(default)]
-    force: Option<String>,
-}
-
 /// A delivery that was made by somebody who has the secret.
-struct Believed {
+pub(super) struct Believed {
     forge: Forge,
     /// Names it; none: it is taken however often it comes.
     id: Option<String>,
-    events: Vec<Event>,
+    pub(super) events: Vec<Event>,
 }
 
-/// Takes a delivery of Forgejo, Gitea, Gogs, GitHub, GitLab, Bitbucket or a script: by its headers it is known
-/// whose it is, and by its signature or token that it is meant. A push of the service's branch makes a
-/// deployment; the same delivery again, or another of the same commit, answers with that one.
-#[utoipa::path(post, path = "/v1/hooks/{service}", tag = "webhooks", params(HookKey, HookQuery),
-    operation_id = "receive_hook",
-    request_body(content = serde_json::Value, content_type = "application/json"),
-    responses((status = 200, body = HookReply, description = "Nothing to do, or done before"),
-        (status = 202, body = HookReply, description = "A deployment was made")))]
-pub(super) async fn receive(
-    Here(app): Here,
-    Path(key): Path<HookKey>,
-    Query(query): Query<HookQuery>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<(StatusCode, Json<HookReply>), Failure> {
-    let known = app.store.view().service(key.service).cloned();
-    // A replica that is behind has not heard of a service that was made a moment ago elsewhere.
-    let service = match known {
-        Some(service) => Some(service),
-        None => app.store.read().await?.service(key.service).cloned(),
-    };
-    let service = service.ok_or_else(|| {
-        Problem::new(Code::NotFound, "there is no such webhook")
-            .hint("`skep webhook show` prints the URL of a service's webhook")
-    })?;
-    let secret = secret_of(&app, &service)?;
-    let is_forced = is_forced(&app, &query, &headers, service.id)?;
-    let delivery = believed(&app, &headers, body, secret).await?;
-    let reply = act(&app, &service, &delivery, is_forced).await;
-    if reply
-        .as_ref()
-        .map_or(true, |reply| reply.deployment.is_some())
-    {
-        audit(&app, service.id, reply.as_ref().err());
-    }
-    let reply = reply?;
-    let is_new = reply.deployment.is_some() && !reply.replayed;
-    let status = if is_new {
-        StatusCode::ACCEPTED
-    } else {
-        StatusCode::OK
-    };
-    Ok((status, Json(reply)))
-}
-
-/// Forcing is not signed: whoever saw a delivery could send it again so. Hence the token.
-fn is_forced(
-    app: &App,
-    query: &HookQuery,
-    headers: &HeaderMap,
-    service: ServiceId,
-) -> Result<bool, Problem> {
-    match query.force.as_deref() {
-        None | Some("0" | "false") => return Ok(false),
-        Some("1" | "true") => {}
-        Some(_) => return Err(Problem::invalid("force", "not accepted").hint("1, or nothing")),
-    }
-    let principal = authenticate(&app.store.view(), headers)?;
-    authorize(
-        principal,
-        Action::DeployService,
-        &format!("hooks/{service}"),
-    )?;
-    Ok(true)
-}
-
-fn secret_of(app: &App, service: &Service) -> Result<String, Problem> {
-    let sealed = service.webhook_secret.as_ref();
-    let sealed = sealed.ok_or_else(|| refused(Refusal::NoSecret.to_string()))?;
-    app.secrets.open_webhook(service.id, sealed)
-}
-
-fn refused(text: impl Into<String>) -> Problem {
+pub(super) fn refused(text: impl Into<String>) -> Problem {
     Problem::new(Code::Unauthenticated, text)
         .hint("enter the secret that `skep webhook rotate` prints at the forge, and choose application/json")
 }
 
 /// Reads a body, believes it or not, and only then looks into it.
-async fn believed(
+pub(super) async fn believed(
     app: &App,
     headers: &HeaderMap,
     body: Body,
@@ -234,39 +135,90 @@ fn delivery_id(forge: Forge, headers: &HeaderMap, body: &[u8]) -> Result<Option<
     Err(Problem::invalid(header, "not a delivery id").hint("up to 200 printable characters"))
 }
 
-/// Decides on each event, makes what is to be made in one command, and tells of all.
-async fn act(
+/// Forcing is not signed: whoever saw a delivery could send it again so. Hence the token.
+pub(super) fn is_forced(
     app: &App,
-    service: &Service,
+    query: &HookQuery,
+    headers: &HeaderMap,
+    resource: &str,
+) -> Result<bool, Problem> {
+    match query.force.as_deref() {
+        None | Some("0" | "false") => return Ok(false),
+        Some("1" | "true") => {}
+        Some(_) => return Err(Problem::invalid("force", "not accepted").hint("1, or nothing")),
+    }
+    let principal = authenticate(&app.store.view(), headers)?;
+    authorize(principal, Action::DeployService, resource)?;
+    Ok(true)
+}
+
+/// Whose a delivery is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Meant<'a> {
+    /// The services that it is for: one, or all that come from a repository.
+    pub(super) services: &'a [Arc<Service>],
+    /// It is for a repository: what one service refuses is told, and the others go on.
+    pub(super) is_shared: bool,
+    /// What was taken before is made again.
+    pub(super) is_forced: bool,
+}
+
+/// Takes a delivery and answers it: 202 where a deployment was made.
+pub(super) async fn answer(
+    app: &App,
+    resource: &str,
+    meant: Meant<'_>,
     delivery: &Believed,
-    is_forced: bool,
-) -> Result<HookReply, Problem> {
+) -> Result<(StatusCode, Json<HookReply>), Problem> {
+    let reply = act(app, meant, delivery).await;
+    if reply
+        .as_ref()
+        .map_or(true, |reply| reply.deployment.is_some())
+    {
+        audit(app, resource, reply.as_ref().err());
+    }
+    let reply = reply?;
+    let is_new = reply.deployment.is_some() && !reply.replayed;
+    let status = if is_new {
+        StatusCode::ACCEPTED
+    } else {
+        StatusCode::OK
+    };
+    Ok((status, Json(reply)))
+}
+
+/// Decides on each event for each service, makes what is to be made in one command, and tells of all.
+async fn act(app: &App, meant: Meant<'_>, delivery: &Believed) -> Result<HookReply, Problem> {
     let view = app.store.view();
     let mut reply = HookReply::default();
     let mut wanted = Vec::new();
     // Where in the reply each of `wanted` is told of.
     let mut places = Vec::new();
     for (at, event) in delivery.events.iter().enumerate() {
-        let decision = match effects(&view, service, event) {
-            Effect::Refuse(problem) => return Err(problem),
-            Effect::Nothing(why) => why,
-            Effect::Pong => {
-                reply.pong = true;
-                "pong".to_owned()
-            }
-            Effect::Deploy(origin, why) => {
-                let key = key_of(service.id, delivery, at).filter(|_| !is_forced);
-                wanted.push(wish(service.id, origin, key, is_forced));
-                places.push(at);
-                why
-            }
-        };
-        reply.events.push(HookEvent {
-            event: event.shown(),
-            decision,
-            deployment: None,
-            replayed: false,
-        });
+        for service in meant.services {
+            let decision = match effects(&view, service, event) {
+                Effect::Refuse(problem) if meant.is_shared => problem.to_string(),
+                Effect::Refuse(problem) => return Err(problem),
+                Effect::Nothing(why) => why,
+                Effect::Pong => {
+                    reply.pong = true;
+                    "pong".to_owned()
+                }
+                Effect::Deploy(origin, why) => {
+                    let key = key_of(service.id, delivery, at).filter(|_| !meant.is_forced);
+                    wanted.push(wish(service.id, origin, key, meant.is_forced));
+                    places.push(reply.events.len());
+                    why
+                }
+            };
+            reply.events.push(HookEvent {
+                event: event.shown(),
+                service: meant.is_shared.then(|| name_of(&view, service)),
+                decision,
+                deployment: None,
+                replayed: false,
+            });
+        }
     }
     if !wanted.is_empty() {
         let command = Kind::TakeDelivery(v1::TakeDelivery { wanted });
@@ -279,6 +231,14 @@ async fn act(
     }
     sum_up(&mut reply);
     Ok(reply)
+}
+
+/// A service as people name it.
+pub(super) fn name_of(view: &State, service: &Service) -> String {
+    view.path_of(service).map_or_else(
+        || service.name.clone(),
+        |path| format!("{}/{}/{}", path.project, path.environment, service.name),
+    )
 }
 
 /// As GitHub's have always been; of several events of one delivery each has its own.
@@ -333,52 +293,12 @@ fn sum_up(reply: &mut HookReply) {
     }
 }
 
-fn audit(app: &App, service: ServiceId, failure: Option<&Problem>) {
+fn audit(app: &App, resource: &str, failure: Option<&Problem>) {
     app.history.audit(AuditEntry {
         at_ms: now_ms(),
         principal: "webhook".to_owned(),
         action: "deploy_service".to_owned(),
-        resource: format!("hooks/{service}"),
+        resource: resource.to_owned(),
         outcome: failure.map_or_else(|| "ok".to_owned(), |problem| problem.message.clone()),
     });
-}
-
-fn shown(service: &Service, secret: Option<String>) -> WebhookView {
-    WebhookView {
-        path: format!("/v1/hooks/{}", service.id),
-        has_secret: service.webhook_secret.is_some(),
-        secret,
-    }
-}
-
-/// Shows where a service's webhook is. Its secret is never shown again.
-#[utoipa::path(get,
-    path = "/v1/projects/{project}/environments/{environment}/services/{service}/webhook",
-    tag = "webhooks", params(ServiceKey), operation_id = "get_webhook",
-    responses((status = 200, body = WebhookView)))]
-pub(super) async fn show(
-    Here(app): Here,
-    Path(key): Path<ServiceKey>,
-) -> Result<Json<WebhookView>, Failure> {
-    let service = find::service(&app.store.view(), &key)?;
-    Ok(Json(shown(&service, None)))
-}
-
-/// Makes a new secret for a service's webhook and shows it once; an older one is void at once.
-#[utoipa::path(post,
-    path = "/v1/projects/{project}/environments/{environment}/services/{service}/webhook",
-    tag = "webhooks", params(ServiceKey), operation_id = "rotate_webhook",
-    responses((status = 200, body = WebhookView)))]
-pub(super) async fn rotate(
-    Here(app): Here,
-    Path(key): Path<ServiceKey>,
-) -> Result<Json<WebhookView>, Failure> {
-    let secret = random::hex(SECRET_BYTES);
-    modify(&app, &key, |service| {
-        service.webhook_secret = Some(app.secrets.seal_webhook(service.id, &secret));
-        Ok(true)
-    })
-    .await?;
-    let service = find::service(&app.store.view(), &key)?;
-    Ok(Json(shown(&service, Some(secret))))
 }
