@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use http::Method;
 use serde_json::{Value, json};
 use skep_tests::api::{Api, Name};
 use skep_tests::git::{NO_COMMIT, Repository};
@@ -263,6 +264,12 @@ async fn outlives(servers: &Servers) -> Result<()> {
     let mut told = storm.blow(&apis, STORM, STORM_TIME).await?;
     servers.kill(0).await?;
     servers.start(0).await?;
+    wait::until_ok("the server to be ready", DEPLOYED, async || {
+        let answer = api.call(Method::GET, "/readyz", None).await?;
+        ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
+        Ok(())
+    })
+    .await?;
     let wanted = |replayed| Counts {
         deployments: STORM / 2,
         replayed,
