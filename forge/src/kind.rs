@@ -213,9 +213,16 @@ mod tests {
         }
     }
 
+    /// Headers, whose they are, the delivery's id.
+    type Case = (
+        &'static [(&'static str, &'static str)],
+        Forge,
+        Option<&'static str>,
+    );
+
     #[test]
     fn each_forge_is_known_by_what_it_sends() {
-        let cases: [(&[(&str, &str)], Forge, Option<&str>); 12] = [
+        let cases: [Case; 12] = [
             (
                 &[
                     ("x-gitlab-event", "Push Hook"),
