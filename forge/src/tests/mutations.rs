@@ -16,6 +16,7 @@ fn replacements() -> impl Strategy<Value = Value> {
         Just(Value::from(1.5)),
         Just(Value::from("")),
         Just(Value::from("0000000000000000000000000000000000000000")),
+        Just(Value::from("abcdef123456")),
         Just(Value::from("refs/heads/")),
         Just(Value::from("--upload-pack=x\u{0}\n")),
         Just(Value::from("x".repeat(5_000))),
@@ -131,7 +132,7 @@ fn every_single_value_may_be_missing_or_null() {
             for with in [
                 Value::Null,
                 Value::from(7),
-                Value::from("x"),
+                Value::from("abcdef123456"),
                 Value::Array(vec![]),
             ] {
                 let (mut at, mut broken) = (at, body.clone());
