@@ -8,6 +8,7 @@ pub mod backup;
 pub mod consensus;
 pub mod deploy;
 pub mod history;
+mod hooks;
 pub mod local;
 pub mod machine;
 mod networking;

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use skep_identity::ca::ClusterCa;
 use skep_identity::seal::SealingKey;
-use skep_model::id::ServiceId;
+use skep_model::id::{ServiceId, WorkspaceId};
 use skep_model::problem::{Code, Problem};
 use skep_model::variable::{Sealed, Variable, VariableInput};
+use skep_model::webhook::Hook;
 use skep_state::Cluster;
 
 /// What the CA's key is sealed for.
@@ -60,6 +61,23 @@ impl Secrets {
     /// It was sealed under another key.
     pub fn open_webhook(&self, service: ServiceId, sealed: &Sealed) -> Result<String, Problem> {
         self.open(&webhook_context(service), sealed)
+    }
+
+    /// Seals the secret of a repository's webhook; it opens again only for the same one.
+    pub fn seal_hook(&self, workspace: WorkspaceId, repository: &str, secret: &str) -> Sealed {
+        let context = hook_context(workspace, repository);
+        Sealed(self.key.seal(&context, secret.as_bytes()))
+    }
+
+    /// The secret of a repository's webhook.
+    ///
+    /// # Errors
+    /// It was sealed under another key, or for another repository.
+    pub fn open_hook(&self, hook: &Hook) -> Result<String, Problem> {
+        self.open(
+            &hook_context(hook.workspace, &hook.repository),
+            &hook.secret,
+        )
     }
 
     /// Seals the password of a login at a registry; it opens again only for the same host.
@@ -188,6 +206,10 @@ fn variable_context(service: ServiceId, name: &str) -> String {
 
 fn webhook_context(service: ServiceId) -> String {
     format!("webhook/{service}")
+}
+
+fn hook_context(workspace: WorkspaceId, repository: &str) -> String {
+    format!("hook/{workspace}/{repository}")
 }
 
 fn registry_context(host: &str) -> String {

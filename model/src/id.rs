@@ -110,6 +110,8 @@ ids! {
     NodeId,
     /// A join token (its public half).
     TokenId,
+    /// A webhook of a repository.
+    HookId,
     /// A person or program with a certificate of the role operator.
     OperatorId,
     /// A folder on its way from a client to the building node.

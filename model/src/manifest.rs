@@ -4,6 +4,7 @@ mod autoscale;
 mod container;
 mod health;
 mod routes;
+mod source;
 mod storage;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ pub use autoscale::{AutoscaleTable, SizingTable};
 pub use container::{ContainerTable, HooksTable, InitTable};
 pub use health::{HealthTable, ProbeTable};
 pub use routes::RouteTable;
+pub use source::SourceTable;
 pub use storage::VolumeTable;
 
 /// The file's name.
@@ -91,6 +93,8 @@ pub struct Manifest {
     pub container: ContainerTable,
     /// What runs around them.
     pub hooks: HooksTable,
+    /// Which pushes of its repository deploy it.
+    pub source: SourceTable,
     /// Plain variables. Secrets do not belong into a repository: `skep env set --secret`.
     pub env: BTreeMap<String, String>,
 }
@@ -317,6 +321,7 @@ impl Manifest {
         set(&mut spec.storage.secrets, self.secrets.clone());
         self.container.apply(&mut spec.container);
         self.hooks.apply(&mut spec.hooks);
+        self.source.apply(&mut spec.pushes);
         Ok(spec)
     }
 }

@@ -13,6 +13,7 @@ use crate::hooks::Hooks;
 use crate::name;
 use crate::placement::Placement;
 use crate::problem::Problem;
+use crate::pushes::Pushes;
 use crate::rollout;
 use crate::routing::{self, RouteSpec};
 use crate::run::{Mode, Run};
@@ -250,6 +251,9 @@ pub struct ServiceSpec {
     pub container: Container,
     /// What runs around them.
     pub hooks: Hooks,
+    /// Which pushes of its repository deploy it.
+    #[serde(skip_serializing_if = "Pushes::is_empty")]
+    pub pushes: Pushes,
 }
 
 impl Default for ServiceSpec {
@@ -278,6 +282,7 @@ impl Default for ServiceSpec {
             storage: Storage::default(),
             container: Container::default(),
             hooks: Hooks::default(),
+            pushes: Pushes::default(),
         }
     }
 }
@@ -291,6 +296,7 @@ impl ServiceSpec {
     pub fn check_given(&self) -> Result<(), Problem> {
         self.check()?;
         self.run.check_given()?;
+        self.pushes.check_given()?;
         self.autoscale
             .as_ref()
             .map_or(Ok(()), Autoscale::check_given)
@@ -379,6 +385,7 @@ impl ServiceSpec {
         self.health.check(self.takes_traffic())?;
         self.container.check()?;
         self.check_hooks()?;
+        self.pushes.check()?;
         if let Some(path) = &self.dockerfile {
             inside("dockerfile", path)?;
         }

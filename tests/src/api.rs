@@ -179,6 +179,11 @@ impl Api {
         self
     }
 
+    /// Whom it trusts; none: it speaks plainly.
+    pub fn tls(&self) -> Option<Arc<ClientConfig>> {
+        self.tls.clone()
+    }
+
     /// Where the server listens.
     pub fn address(&self) -> SocketAddr {
         self.address

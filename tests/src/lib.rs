@@ -30,6 +30,7 @@ pub mod register;
 pub mod room;
 pub mod servers;
 pub mod skep;
+pub mod storm;
 pub mod talk;
 pub mod tls;
 pub mod traefik;

@@ -10,7 +10,8 @@ use http_body_util::Full;
 use ring::hmac;
 use serde_json::Value;
 
-use crate::http::{Answer, send};
+use crate::api::Api;
+use crate::http::{Answer, send, send_over};
 use crate::place;
 
 /// One delivery, ready to be sent any number of times.
@@ -44,6 +45,19 @@ impl Delivery {
     /// # Errors
     /// No answer.
     pub async fn post(&self, server: SocketAddr, path: &str) -> Result<Answer> {
+        send(server, self.request(server, path)?).await
+    }
+
+    /// The same at a server of its own CA.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn post_to(&self, api: &Api, path: &str) -> Result<Answer> {
+        let request = self.request(api.address(), path)?;
+        send_over(api.address(), api.tls(), request).await
+    }
+
+    fn request(&self, server: SocketAddr, path: &str) -> Result<Request<Full<Bytes>>> {
         let mut request = Request::post(path)
             .header(HOST, server.to_string())
             .header(CONTENT_TYPE, "application/json")
@@ -52,7 +66,7 @@ impl Delivery {
         if let Some(signature) = &self.signature {
             request = request.header("X-Hub-Signature-256", signature);
         }
-        send(server, request.body(Full::new(self.body.clone()))?).await
+        Ok(request.body(Full::new(self.body.clone()))?)
     }
 }
 

@@ -24,13 +24,14 @@ use crate::store::now_ms;
 
 /// Methods and paths that answer without a token: health checks, the document, webhooks (which are
 /// signed) and metrics (which ask for a token beyond loopback by themselves).
-pub const PUBLIC: [(&str, &str); 7] = [
+pub const PUBLIC: [(&str, &str); 8] = [
     ("get", "/health"),
     ("get", "/healthz"),
     ("get", "/metrics"),
     ("get", "/openapi.json"),
     ("get", "/readyz"),
     ("get", "/v1/health"),
+    ("post", "/v1/hooks/r/{hook}"),
     ("post", "/v1/hooks/{service}"),
 ];
 
@@ -156,6 +157,10 @@ actions! {
     ForwardPort = "forward_port" shell,
     /// See where a service's webhook is.
     ReadWebhook = "read_webhook" read,
+    /// See which repositories have a webhook.
+    ReadRepositoryWebhooks = "read_repository_webhooks" read,
+    /// Make, renew and remove the webhook of a repository.
+    SetRepositoryWebhook = "set_repository_webhook" write,
     /// Make a service's webhook secret.
     RotateWebhook = "rotate_webhook" write,
     /// See nodes.

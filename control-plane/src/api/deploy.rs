@@ -41,7 +41,7 @@ pub(super) async fn create(
             source: new_source(wish),
             ..queued(id, service.id, (trigger, origin))
         };
-        Ok(command(&deployment, None))
+        Ok(command(&deployment))
     };
     match app.store.change(make).await? {
         Reply::Deployment { deployment, .. } => Ok(deployment),
@@ -72,11 +72,10 @@ pub(super) fn queued(
     }
 }
 
-/// The command that makes a deployment; `delivery` makes it happen once.
-pub(super) fn command(deployment: &Deployment, delivery: Option<String>) -> Kind {
+fn command(deployment: &Deployment) -> Kind {
     Kind::CreateDeployment(v1::CreateDeployment {
         deployment: Some(deployment.into()),
-        delivery,
+        delivery: None,
     })
 }
 
@@ -214,7 +213,7 @@ fn check_git(origin: &Origin) -> Result<(), Problem> {
 ///
 /// # Errors
 /// Names the field.
-pub(super) fn check_commit(field: &str, text: &str) -> Result<(), Problem> {
+fn check_commit(field: &str, text: &str) -> Result<(), Problem> {
     let is_id = matches!(text.len(), 40 | 64)
         && text
             .bytes()

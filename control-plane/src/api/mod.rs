@@ -69,6 +69,8 @@ use utoipa::openapi::OpenApi;
 pub use access::{Action, PUBLIC, Principal, authorize};
 pub use hooks::MAX_HOOK_BYTES;
 pub use servers::{CLOCK_TOLERANCE_MS, Own};
+/// The one name of a repository, however its URL is written.
+pub use skep_forge::canonical as repository_name;
 pub use uploads::MAX_UPLOAD_BYTES;
 
 use crate::acme::Tally;

@@ -36,6 +36,20 @@ pub(super) fn assemble(app: &App) -> OpenApiRouter<App> {
         .routes(public(routes!(health::readyz)))
         .routes(public(routes!(metrics::metrics)))
         .routes(public(routes!(hooks::receive)))
+        .routes(public(routes!(hooks::receive_repository)))
+        .merge(repository_hook_routes(app))
+}
+
+fn repository_hook_routes(app: &App) -> OpenApiRouter<App> {
+    let set = Action::SetRepositoryWebhook;
+    OpenApiRouter::new()
+        .routes(protected(
+            app,
+            Action::ReadRepositoryWebhooks,
+            routes!(hooks::list_repositories),
+        ))
+        .routes(protected(app, set, routes!(hooks::put_repository)))
+        .routes(protected(app, set, routes!(hooks::remove_repository)))
 }
 
 fn service_routes(app: &App) -> OpenApiRouter<App> {

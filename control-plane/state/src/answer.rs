@@ -6,7 +6,8 @@ use skep_model::id::{DeploymentId, EnvironmentId, JobId, NodeId, ProjectId, Serv
 use skep_model::problem::Problem;
 use skep_proto::convert::{self, id_bits, id_bytes};
 use skep_proto::v1;
-use skep_proto::v1::outcome::{DeploymentAt, EnvironmentIds, Kind, ServiceAt};
+use skep_proto::v1::outcome::taken::{Each, each};
+use skep_proto::v1::outcome::{self, DeploymentAt, EnvironmentIds, Kind, ServiceAt};
 
 /// What the state machine says to a command.
 pub type Outcome = Result<Reply, Problem>;
@@ -43,6 +44,21 @@ pub enum Reply {
     Member(u64),
     /// The job.
     Job(JobId),
+    /// What came of each wish of a delivery, in their order.
+    Taken(Vec<Taken>),
+}
+
+/// What came of one wish of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Taken {
+    /// This deployment was made.
+    Made(DeploymentId),
+    /// A delivery with the same key had asked for it before.
+    Replayed(DeploymentId),
+    /// Another delivery had asked for the same commit before.
+    SameCommit(DeploymentId),
+    /// Its service is not there any more.
+    Refused(Problem),
 }
 
 /// Whether a command was obeyed as it came.
@@ -93,6 +109,28 @@ impl Answer {
     }
 }
 
+fn taken_out(taken: &Taken) -> Each {
+    let kind = match taken {
+        Taken::Made(id) => each::Kind::Made(id_bytes(id.as_u128())),
+        Taken::Replayed(id) => each::Kind::Replayed(id_bytes(id.as_u128())),
+        Taken::SameCommit(id) => each::Kind::SameCommit(id_bytes(id.as_u128())),
+        Taken::Refused(problem) => each::Kind::Refused(problem.into()),
+    };
+    Each { kind: Some(kind) }
+}
+
+fn taken_in(message: Each) -> Result<Taken, convert::Error> {
+    let id = |bytes: &[u8]| id_bits("deployment", bytes).map(DeploymentId::from_u128);
+    Ok(
+        match message.kind.ok_or(convert::Error { field: "taken" })? {
+            each::Kind::Made(bytes) => Taken::Made(id(&bytes)?),
+            each::Kind::Replayed(bytes) => Taken::Replayed(id(&bytes)?),
+            each::Kind::SameCommit(bytes) => Taken::SameCommit(id(&bytes)?),
+            each::Kind::Refused(problem) => Taken::Refused(problem.try_into()?),
+        },
+    )
+}
+
 pub(crate) fn outcome_out(outcome: &Outcome) -> v1::Outcome {
     let kind = match outcome {
         Err(problem) => Kind::Problem(problem.into()),
@@ -121,6 +159,9 @@ pub(crate) fn outcome_out(outcome: &Outcome) -> v1::Outcome {
         Ok(Reply::Node(node)) => Kind::Node(id_bytes(node.as_u128())),
         Ok(Reply::Member(member)) => Kind::Member(*member),
         Ok(Reply::Job(job)) => Kind::Job(id_bytes(job.as_u128())),
+        Ok(Reply::Taken(all)) => Kind::Taken(outcome::Taken {
+            each: all.iter().map(taken_out).collect(),
+        }),
     };
     v1::Outcome {
         kind: Some(kind),
@@ -148,6 +189,10 @@ pub(crate) fn outcome_in(message: v1::Outcome) -> Result<Outcome, convert::Error
         Kind::Node(node) => Ok(Reply::Node(NodeId::from_u128(id_bits("node", &node)?))),
         Kind::Member(member) => Ok(Reply::Member(member)),
         Kind::Job(job) => Ok(Reply::Job(JobId::from_u128(id_bits("job", &job)?))),
+        Kind::Taken(taken) => {
+            let all: Result<_, _> = taken.each.into_iter().map(taken_in).collect();
+            Ok(Reply::Taken(all?))
+        }
     })
 }
 

@@ -18,7 +18,7 @@ mod snapshot;
 mod state;
 mod tcp;
 
-pub use answer::{Answer, Outcome, Repeat, Reply};
+pub use answer::{Answer, Outcome, Repeat, Reply, Taken};
 pub use apply::{Applied, Key, command, name, with_key};
 pub use change::Change;
 pub use format::{FEATURE_LEVEL, FORMAT, IS_NEXT};

@@ -3,6 +3,7 @@
 mod cluster;
 mod jobs;
 mod settings;
+mod webhook;
 
 use std::sync::Arc;
 

@@ -21,6 +21,7 @@ use skep_model::server::JoinToken;
 use skep_model::service::{Release, Service};
 use skep_model::settings::{Scope, ScopeSettings};
 use skep_model::variable::Sealed;
+use skep_model::webhook::Hook;
 use skep_proto::convert::{self, id_bits, id_bytes};
 use skep_proto::v1;
 
@@ -132,6 +133,7 @@ mod tag {
     pub(super) const LOCAL_CA: u32 = 141;
     pub(super) const TCP_PORTS: u32 = 155;
     pub(super) const DOMAIN_PROOF: u32 = 180;
+    pub(super) const HOOKS: u32 = 190;
 }
 
 /// Appends fields in the order of their numbers, as the whole message would be encoded.
@@ -225,6 +227,7 @@ impl State {
             to.message(tag::REBALANCE, &v1::Rebalance::from(&*self.rebalance));
         }
         to.all::<_, v1::RegistryLogin>(tag::REGISTRIES, self.registries.values());
+        to.all::<_, v1::Hook>(tag::HOOKS, self.hooks.values());
         to.all::<_, v1::Claim>(tag::CLAIMS, self.claims.values());
         to.all::<_, v1::Issuer>(tag::ISSUER, self.issuer.iter());
         to.all::<_, v1::Certificate>(tag::CERTIFICATES, self.certificates.values());
@@ -360,6 +363,10 @@ impl State {
             tag::POOLS => {
                 let pool: skep_model::settings::Pool = read::<v1::Pool, _>(field)?;
                 self.pools.insert(pool.name.clone(), Arc::new(pool));
+            }
+            tag::HOOKS => {
+                let hook: Hook = read::<v1::Hook, _>(field)?;
+                self.hooks.insert(hook.id, Arc::new(hook));
             }
             tag::REGISTRIES => {
                 let login: RegistryLogin = read::<v1::RegistryLogin, _>(field)?;

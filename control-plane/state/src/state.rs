@@ -8,8 +8,8 @@ use skep_model::certificate::{Certificate, Challenge, DnsRecord, Issuer, LocalCa
 use skep_model::claim::Claim;
 use skep_model::deployment::Deployment;
 use skep_model::id::{
-    AllocationId, ClusterId, DeploymentId, EnvironmentId, JobId, NodeId, ProjectId, ServerId,
-    ServiceId, TokenId, WorkspaceId,
+    AllocationId, ClusterId, DeploymentId, EnvironmentId, HookId, JobId, NodeId, ProjectId,
+    ServerId, ServiceId, TokenId, WorkspaceId,
 };
 use skep_model::job::{Job, JobBook};
 use skep_model::network;
@@ -23,6 +23,7 @@ use skep_model::settings::{Pool, Scope, ScopeSettings};
 use skep_model::tcp::Ports;
 use skep_model::tenancy::{Environment, Project, Workspace};
 use skep_model::variable::Sealed;
+use skep_model::webhook::Hook;
 
 use crate::keys::Keys;
 
@@ -101,6 +102,8 @@ pub struct State {
     pub(crate) scopes: OrdMap<Scope, Arc<ScopeSettings>>,
     pub(crate) pools: OrdMap<String, Arc<Pool>>,
     pub(crate) registries: OrdMap<String, Arc<RegistryLogin>>,
+    /// Of repositories.
+    pub(crate) hooks: OrdMap<HookId, Arc<Hook>>,
     pub(crate) claims: OrdMap<String, Arc<Claim>>,
     pub(crate) issuer: Option<Arc<Issuer>>,
     pub(crate) local_ca: Option<Arc<LocalCa>>,

@@ -25,6 +25,7 @@ mod spec;
 mod storage;
 mod tcp;
 mod volume;
+mod webhook;
 mod work;
 
 use skep_model::id::NodeId;

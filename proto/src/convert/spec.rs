@@ -1,6 +1,7 @@
 //! Specifications and their parts.
 
 use skep_model::autoscale::Autoscale;
+use skep_model::pushes::Pushes;
 use skep_model::routing::RouteSpec;
 use skep_model::run::{Mode, Overlap, Run};
 use skep_model::spec::{
@@ -200,6 +201,7 @@ impl From<&ServiceSpec> for v1::ServiceSpec {
             storage: super::storage::optional(&spec.storage),
             container: container::container_out(&spec.container),
             hooks: container::hooks_out(&spec.hooks),
+            pushes: pushes_out(&spec.pushes),
             pull: pull_number(spec.image.pull),
             routes: spec.routes.iter().map(Into::into).collect(),
             tcp: spec.tcp.iter().map(Into::into).collect(),
@@ -246,9 +248,24 @@ impl TryFrom<v1::ServiceSpec> for ServiceSpec {
             storage: super::storage::or_empty(message.storage)?,
             container: container::container_in(message.container)?,
             hooks: container::hooks_in(message.hooks),
+            pushes: pushes_in(message.pushes),
             image: ImagePolicy {
                 pull: pull(message.pull)?,
             },
         })
     }
+}
+
+fn pushes_out(pushes: &Pushes) -> Option<v1::Pushes> {
+    (!pushes.is_empty()).then(|| v1::Pushes {
+        watch: pushes.watch.clone(),
+        tags: pushes.tags.clone().unwrap_or_default(),
+    })
+}
+
+fn pushes_in(message: Option<v1::Pushes>) -> Pushes {
+    message.map_or_else(Pushes::default, |message| Pushes {
+        watch: message.watch,
+        tags: Some(message.tags).filter(|tags| !tags.is_empty()),
+    })
 }

@@ -15,6 +15,7 @@ use skep_model::id::{AllocationId, DeploymentId, EnvironmentId, NodeId, ServiceI
 use skep_model::node::{Admin, Facts, Node, NodeStatus};
 use skep_model::placement::{CutOff, Placement, Strategy};
 use skep_model::problem::{Code, Problem};
+use skep_model::pushes::Pushes;
 use skep_model::rollout::{self, CanaryStep, Phase, Policy, Progress, Promote};
 use skep_model::service::{Image, Service, Target};
 use skep_model::spec::{Builder, Resources, ServiceSpec, Source};
@@ -215,6 +216,10 @@ fn service() -> Service {
             placement: placement(),
             container: container(),
             hooks: hooks(),
+            pushes: Pushes {
+                watch: vec!["api/**".into()],
+                tags: Some("v*".into()),
+            },
             health: health(),
             rollout: Policy {
                 strategy: rollout::Strategy::Canary,

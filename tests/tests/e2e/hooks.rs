@@ -4,15 +4,23 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use http::Method;
 use serde_json::{Value, json};
-use skep_tests::api::Name;
+use skep_tests::api::{Api, Name};
 use skep_tests::git::{NO_COMMIT, Repository};
+use skep_tests::servers::{Servers, Site};
+use skep_tests::storm::{Counts, Storm};
 use skep_tests::webhook::{Delivery, push_body, sign};
 use skep_tests::{Cluster, place, wait, with_cluster};
 
 /// A build and a rollout.
 const DEPLOYED: Duration = Duration::from_secs(60);
+/// Deliveries of a storm, half of them duplicates, and what they are for.
+const STORM: usize = 200;
+/// See [`STORM`].
+const STORM_SERVICES: usize = 20;
+const STORM_TIME: Duration = Duration::from_secs(2);
 /// As GitHub caps its own.
 const MAX_BODY_BYTES: usize = 25 << 20;
 
@@ -236,4 +244,41 @@ async fn what_is_not_a_signed_push_of_the_branch_changes_nothing() {
         cluster.answers(&name, "1").await
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_of_deliveries_is_there_once_after_a_kill() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let servers = Servers::start_at(vec![Site::loopback(dir.path(), "server0")?]).await?;
+    let outlived = outlives(&servers).await;
+    if outlived.is_err() {
+        servers.print_logs();
+    }
+    outlived
+}
+
+async fn outlives(servers: &Servers) -> Result<()> {
+    let api: Api = servers.server(0).api.clone();
+    let storm = Storm::prepare(&api, STORM_SERVICES).await?;
+    let apis = [api.clone()];
+    let mut told = storm.blow(&apis, STORM, STORM_TIME).await?;
+    servers.kill(0).await?;
+    servers.start(0).await?;
+    wait::until_ok("the server to be ready", DEPLOYED, async || {
+        let answer = api.call(Method::GET, "/readyz", None).await?;
+        ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
+        Ok(())
+    })
+    .await?;
+    let wanted = |replayed| Counts {
+        deployments: STORM / 2,
+        replayed,
+        superseded: STORM / 2 - STORM_SERVICES,
+        queued: STORM_SERVICES,
+    };
+    assert_eq!(storm.check(&api, &told).await?, wanted(STORM / 2));
+    // All of it again: nothing is made, and every delivery is answered with what it made.
+    told.extend(storm.blow(&apis, STORM, STORM_TIME).await?);
+    assert_eq!(storm.check(&api, &told).await?, wanted(STORM + STORM / 2));
+    Ok(())
 }

@@ -10,13 +10,14 @@ use skep_tests::{Cluster, http as client, place, with_cluster};
 
 /// What answers without a token, and nothing else: health, metrics (loopback), the document, and
 /// webhooks, which are signed.
-const PUBLIC: [&str; 7] = [
+const PUBLIC: [&str; 8] = [
     "get /health",
     "get /healthz",
     "get /metrics",
     "get /openapi.json",
     "get /readyz",
     "get /v1/health",
+    "post /v1/hooks/r/{hook}",
     "post /v1/hooks/{service}",
 ];
 

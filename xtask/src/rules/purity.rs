@@ -4,8 +4,9 @@
 use crate::finding::Finding;
 use crate::repository::Manifest;
 
-const PURE: [&str; 5] = [
+const PURE: [&str; 6] = [
     "skep-model",
+    "skep-forge",
     "skep-proto",
     "skep-scheduler",
     "skep-state",

@@ -4,8 +4,9 @@ use crate::finding::Finding;
 use crate::repository::Manifest;
 
 /// Crate and what it may import of ours; ground floor first. The table of ARCHITECTURE.md.
-const WALLS: [(&str, &[&str]); 15] = [
+const WALLS: [(&str, &[&str]); 16] = [
     ("skep-model", &[]),
+    ("skep-forge", &["skep-model"]),
     ("skep-identity", &["skep-model"]),
     ("skep-proto", &["skep-model"]),
     ("skep-scheduler", &["skep-model"]),
@@ -19,6 +20,7 @@ const WALLS: [(&str, &[&str]); 15] = [
             "skep-state",
             "skep-raft-core",
             "skep-scheduler",
+            "skep-forge",
             "skep-proto",
             "skep-identity",
             "skep-model",

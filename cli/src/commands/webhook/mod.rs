@@ -1,6 +1,7 @@
 //! `skep webhook`: what a git server calls on a push.
 
 mod push;
+mod repository;
 
 use http::Method;
 use serde::Serialize;
@@ -25,6 +26,9 @@ pub(crate) enum Command {
     Rotate(Which),
     /// Deliver a push, as a git server would
     Push(Box<push::Args>),
+    /// One webhook for all services of a repository
+    #[command(subcommand)]
+    Repository(repository::Command),
 }
 
 /// Of which service.
@@ -75,6 +79,7 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
             show(session, &client, view);
         }
         Command::Push(args) => push::run(*args, session).await?,
+        Command::Repository(command) => repository::run(command, session).await?,
     }
     Ok(())
 }
@@ -96,11 +101,13 @@ fn show(session: &Session, client: &Client, view: WebhookView) {
             (None, true) => "set; `skep webhook rotate` replaces it".to_owned(),
             (None, false) => "none, so deliveries are refused: `skep webhook create`".to_owned(),
         };
-        facts(&[
-            ("url", webhook.url.clone()),
-            ("secret", secret),
+        let key = webhook.view.signing_key.clone();
+        let mut all = vec![("url", webhook.url.clone()), ("secret", secret)];
+        all.extend(key.map(|key| ("signing key", format!("{key}   (the same, for GitLab)"))));
+        all.extend([
             ("content type", "application/json".to_owned()),
-            ("events", "push".to_owned()),
-        ])
+            ("events", "push, tag".to_owned()),
+        ]);
+        facts(&all)
     });
 }

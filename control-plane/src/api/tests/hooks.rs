@@ -4,14 +4,14 @@ use super::*;
 
 const COMMIT: &str = "366701fde727cb7a9e7f21eb88264f59f6f9b89c";
 
-struct Hook {
-    server: Server,
-    path: String,
-    secret: String,
+pub(super) struct Hook {
+    pub(super) server: Server,
+    pub(super) path: String,
+    pub(super) secret: String,
 }
 
 impl Hook {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let server = Server::start().await;
         let source = json!({"type": "git", "repository": "https://forge.test/shop.git", "branch": "main", "directory": "app"});
         assert_eq!(
@@ -30,14 +30,14 @@ impl Hook {
         }
     }
 
-    fn sign(&self, body: &str) -> String {
+    pub(super) fn sign(&self, body: &str) -> String {
         format!(
             "sha256={}",
             hex::encode(digest::hmac_sha256(self.secret.as_bytes(), body.as_bytes()))
         )
     }
 
-    async fn deliver(&self, headers: &[(&str, &str)], body: &str) -> Answer {
+    pub(super) async fn deliver(&self, headers: &[(&str, &str)], body: &str) -> Answer {
         let mut builder = Request::builder().method(Method::POST).uri(&self.path);
         for (name, value) in headers {
             builder = builder.header(*name, *value);
@@ -47,7 +47,7 @@ impl Hook {
             .await
     }
 
-    async fn push(&self, id: &str, body: &Value) -> Answer {
+    pub(super) async fn push(&self, id: &str, body: &Value) -> Answer {
         let body = body.to_string();
         let signature = self.sign(&body);
         let headers = [
@@ -58,7 +58,7 @@ impl Hook {
         self.deliver(&headers, &body).await
     }
 
-    fn deployments(&self) -> usize {
+    pub(super) fn deployments(&self) -> usize {
         self.server.context.store.view().deployments().count()
     }
 }
@@ -90,7 +90,16 @@ async fn a_signed_push_deploys_its_commit_once() {
         (&json!(id), &json!(true))
     );
     assert_eq!(hook.deployments(), 1);
-    assert_eq!(hook.push("d-2", &push("refs/heads/main")).await.status, 202);
+    // Another delivery of the same commit is answered with it, another commit is not.
+    let other = hook.push("d-2", &push("refs/heads/main")).await;
+    assert_eq!(
+        (other.status.as_u16(), &other.body["deployment"]),
+        (200, &json!(id))
+    );
+    assert_eq!(other.body["replayed"], true);
+    let mut newer = push("refs/heads/main");
+    newer["after"] = json!("a".repeat(40));
+    assert_eq!(hook.push("d-3", &newer).await.status, 202);
     assert_eq!(hook.deployments(), 2);
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use skep_model::deployment::Status;
-use skep_model::id::{AllocationId, DeploymentId, UploadId};
+use skep_model::id::{AllocationId, DeploymentId, HookId, UploadId};
 use skep_model::problem::Problem;
 use utoipa::ToSchema;
 
@@ -84,6 +84,44 @@ pub struct WebhookView {
     /// The secret: shown once, when it is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,
+    /// The same secret as a key, for forges that sign with one (GitLab's signing token): shown with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signing_key: Option<String>,
+}
+
+/// Asks for the webhook of a repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RepositoryWebhookRequest {
+    /// A URL of the repository, any of those that it is cloned by.
+    pub repository: String,
+}
+
+/// The webhook of a repository: one URL for all services that come from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RepositoryWebhookView {
+    /// Identity.
+    #[schema(value_type = String)]
+    pub id: HookId,
+    /// The repository by its one name: `host/owner/name`.
+    pub repository: String,
+    /// Where a forge sends events, on this server.
+    pub path: String,
+    /// The services that come from it now (`project/environment/service`).
+    pub services: Vec<String>,
+    /// The secret: shown once, when it is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+    /// The same secret as a key, for forges that sign with one (GitLab's signing token): shown with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signing_key: Option<String>,
+}
+
+/// Webhooks of repositories.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RepositoryWebhooksView {
+    /// Oldest first.
+    pub webhooks: Vec<RepositoryWebhookView>,
 }
 
 /// What came of a webhook delivery.
@@ -101,4 +139,25 @@ pub struct HookReply {
     /// Answer to a ping.
     #[serde(default)]
     pub pong: bool,
+    /// What was decided about each event of the delivery: a push of several branches has several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<HookEvent>,
+}
+
+/// What was decided about one event of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HookEvent {
+    /// What happened at the forge.
+    pub event: String,
+    /// The service that it is decided for (`project/environment/service`), where the webhook is a repository's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// What is done about it, and why.
+    pub decision: String,
+    /// The deployment that it made, or that was there before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<DeploymentId>,
+    /// The deployment was there before.
+    #[serde(default)]
+    pub replayed: bool,
 }

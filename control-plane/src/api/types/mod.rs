@@ -40,7 +40,10 @@ pub use domain::{
     DomainView, DomainsView,
 };
 pub use job::{CauseView, JobView, JobsView, RunRequest, ScheduleRequest, ScheduleView};
-pub use log::{AppLine, EndView, HookReply, LogPage, LostLines, UploadView, WebhookView};
+pub use log::{
+    AppLine, EndView, HookEvent, HookReply, LogPage, LostLines, RepositoryWebhookRequest,
+    RepositoryWebhookView, RepositoryWebhooksView, UploadView, WebhookView,
+};
 pub use network::{
     NetworkCheckView, NetworkNodeView, NetworkPairView, NetworkProblemView, NetworkView,
     OverlapView, PrivateEnvironmentView, PrivatePoolRequest, PrivatePoolView, PrivateServiceView,

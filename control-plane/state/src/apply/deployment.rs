@@ -14,19 +14,11 @@ use skep_proto::{LEVEL_SCHEDULING, v1};
 use super::service::{bounded, hosts_of};
 use super::{Context, Outcome, Reply, bits, changed_meanwhile, missing, not_found, understood};
 use crate::change::Change;
-use crate::state::Delivery;
 
 /// Releases kept for rollback, per service.
 const KEEP_RELEASES: usize = 20;
 /// Ended deployments kept per service; older ones are in the history only.
 const KEEP_DEPLOYMENTS: usize = 30;
-/// How long a delivery's key is remembered: forges offer redelivery for less.
-const DELIVERY_TTL_MS: u64 = 30 * 24 * 3_600_000;
-/// Most keys remembered.
-const MAX_DELIVERIES: usize = 100_000;
-/// Longest key.
-const MAX_DELIVERY_KEY: usize = 300;
-
 impl Context<'_> {
     pub(super) fn create_deployment(&mut self, message: v1::CreateDeployment) -> Outcome {
         let wanted: Deployment =
@@ -39,6 +31,19 @@ impl Context<'_> {
                 replayed: true,
             });
         }
+        let deployment = self.make_deployment(wanted, message.delivery)?;
+        Ok(Reply::Deployment {
+            deployment,
+            replayed: false,
+        })
+    }
+
+    /// Makes a deployment that nobody has asked for before under this key.
+    pub(super) fn make_deployment(
+        &mut self,
+        wanted: Deployment,
+        delivery: Option<String>,
+    ) -> Result<DeploymentId, Problem> {
         let service = self
             .state
             .service(wanted.service)
@@ -67,7 +72,7 @@ impl Context<'_> {
             );
         }
         self.supersede_others(&wanted)?;
-        self.remember_delivery(message.delivery, wanted.id)?;
+        self.remember_delivery(delivery, wanted.id)?;
         let now = self.state.time_ms;
         let id = wanted.id;
         let service_id = wanted.service;
@@ -97,10 +102,7 @@ impl Context<'_> {
             });
         }
         self.prune_deployments(service_id);
-        Ok(Reply::Deployment {
-            deployment: id,
-            replayed: false,
-        })
+        Ok(id)
     }
 
     /// One active deployment a service: the newer takes over.
@@ -142,37 +144,6 @@ impl Context<'_> {
                     .is_some_and(|target| target.deployment == deployment.id);
                 is_its && matches!(service.progress.phase, Phase::Kept { .. })
             })
-    }
-
-    fn remember_delivery(
-        &mut self,
-        key: Option<String>,
-        deployment: DeploymentId,
-    ) -> Result<(), Problem> {
-        let Some(key) = key else { return Ok(()) };
-        if key.is_empty() || key.len() > MAX_DELIVERY_KEY {
-            return Err(Problem::invalid(
-                "delivery",
-                format!("1 to {MAX_DELIVERY_KEY} bytes are accepted"),
-            ));
-        }
-        let now = self.state.time_ms;
-        self.state.put_delivery(
-            key,
-            Delivery {
-                deployment,
-                at_ms: now,
-            },
-        );
-        while let Some((at_ms, key)) = self.state.delivery_order.get_min().cloned() {
-            let is_old = at_ms.saturating_add(DELIVERY_TTL_MS) < now;
-            if !is_old && self.state.deliveries.len() <= MAX_DELIVERIES {
-                break;
-            }
-            self.state.delivery_order.remove_min();
-            self.state.deliveries.remove(&key);
-        }
-        Ok(())
     }
 
     pub(super) fn assign_build(&mut self, message: v1::AssignBuild) -> Outcome {

@@ -76,6 +76,9 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::SetPrivatePool(_) => ("set private pool", LEVEL_SCHEDULING),
         Kind::SetTcpPorts(_) => ("set TCP ports", LEVEL_SCHEDULING),
         Kind::SetDomainProof(_) => ("set domain proof", LEVEL_SCHEDULING),
+        Kind::TakeDelivery(_) => ("take delivery", LEVEL_SCHEDULING),
+        Kind::PutHook(_) => ("put webhook", LEVEL_SCHEDULING),
+        Kind::RemoveHook(_) => ("remove webhook", LEVEL_SCHEDULING),
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod certificate;
 mod cluster;
+mod delivery;
 mod deployment;
 mod job;
 mod level;
@@ -16,6 +17,7 @@ mod server;
 mod service;
 mod settings;
 mod token;
+mod webhook;
 
 use prost::Message as _;
 use skep_model::id::ServiceId;
@@ -242,6 +244,9 @@ impl Context<'_> {
             Kind::DropService(message) => self.drop_service(&message),
             Kind::ScaleService(message) => self.scale_service(message),
             Kind::CreateDeployment(message) => self.create_deployment(message),
+            Kind::TakeDelivery(message) => self.take_delivery(message),
+            Kind::PutHook(message) => self.put_hook(message),
+            Kind::RemoveHook(message) => self.remove_hook(&message),
             Kind::AssignBuild(message) => self.assign_build(message),
             Kind::StartRollout(message) => self.start_rollout(message),
             Kind::FinishDeployment(message) => self.finish_deployment(message),

@@ -4,6 +4,7 @@ mod autoscale;
 mod certificates;
 mod claim_laws;
 mod claims;
+mod deliveries;
 mod deployments;
 mod jobs;
 mod keys;
@@ -20,6 +21,7 @@ mod servers;
 mod settings;
 mod split;
 mod tcp;
+mod webhooks;
 
 use std::collections::BTreeMap;
 
