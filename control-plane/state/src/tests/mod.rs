@@ -20,6 +20,7 @@ mod servers;
 mod settings;
 mod split;
 mod tcp;
+mod variables;
 
 use std::collections::BTreeMap;
 
@@ -303,6 +304,9 @@ pub(crate) fn release(number: u64, deployment: DeploymentId) -> Release {
         stop_grace_ms: 0,
         storage: Default::default(),
         commit: None,
+        branch: None,
+        public_url: None,
+        file_variables: Default::default(),
         created_ms: 0,
     }
 }
