@@ -20,6 +20,7 @@ mod servers;
 mod services;
 mod settings;
 mod tcp_ports;
+mod variables;
 mod volumes;
 
 use std::sync::Arc;
