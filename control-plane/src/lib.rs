@@ -22,6 +22,8 @@ pub mod scaling;
 pub mod secrets;
 pub mod server;
 pub mod store;
+mod urls;
+mod variables;
 pub mod witness;
 
 /// This server's version, as it tells it to others.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use skep_identity::ca::ClusterCa;
 use skep_identity::seal::SealingKey;
-use skep_model::id::{ServiceId, WorkspaceId};
+use skep_model::id::{EnvironmentId, ServiceId, WorkspaceId};
 use skep_model::problem::{Code, Problem};
 use skep_model::variable::{Sealed, Variable, VariableInput};
 use skep_model::webhook::Hook;
@@ -48,6 +48,28 @@ impl Secrets {
         variable: &Variable,
     ) -> Result<String, Problem> {
         self.open(&variable_context(service, name), &variable.value)
+    }
+
+    /// Seals a variable of an environment; it opens again only for the same environment and name.
+    pub fn seal_shared(&self, environment: EnvironmentId, input: &VariableInput) -> Variable {
+        let context = shared_context(environment, &input.name);
+        Variable {
+            value: Sealed(self.key.seal(&context, input.value.as_bytes())),
+            secret: input.secret,
+        }
+    }
+
+    /// The value of an environment's variable.
+    ///
+    /// # Errors
+    /// It was sealed under another key, or for another environment or name.
+    pub fn open_shared(
+        &self,
+        environment: EnvironmentId,
+        name: &str,
+        variable: &Variable,
+    ) -> Result<String, Problem> {
+        self.open(&shared_context(environment, name), &variable.value)
     }
 
     /// Seals a service's webhook secret.
@@ -202,6 +224,10 @@ fn certificate_context(name: &str) -> String {
 
 fn variable_context(service: ServiceId, name: &str) -> String {
     format!("variable/{service}/{name}")
+}
+
+fn shared_context(environment: EnvironmentId, name: &str) -> String {
+    format!("shared-variable/{environment}/{name}")
 }
 
 fn webhook_context(service: ServiceId) -> String {

@@ -119,6 +119,8 @@ pub struct BuildOrder {
     pub pull: Pull,
     /// When to give up, in ms from its start.
     pub timeout_ms: u64,
+    /// What the build is told beside the source, as build arguments.
+    pub arguments: BTreeMap<String, String>,
 }
 
 /// Everything one node is told, at one generation.

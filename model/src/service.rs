@@ -206,7 +206,7 @@ pub struct Release {
     pub port: Option<u16>,
     /// Replaces the image's command; empty: the image's own.
     pub command: Vec<String>,
-    /// Variables at the time.
+    /// Variables at the time, with all in them that they refer to.
     pub variables: BTreeMap<String, Variable>,
     /// Needs.
     pub resources: Resources,
@@ -228,4 +228,10 @@ pub struct Release {
     pub commit: Option<String>,
     /// Cluster time of creation, ms since the epoch.
     pub created_ms: u64,
+    /// The branch that it was built from.
+    pub branch: Option<String>,
+    /// Where it answered when it was made; none for a worker.
+    pub public_url: Option<String>,
+    /// What the app's own file said, before references in it were resolved: it stays with the image.
+    pub file_variables: BTreeMap<String, Variable>,
 }

@@ -1,7 +1,12 @@
-//! Variables of a service: names, and values that are sealed before they go anywhere.
+//! Variables of services and environments: names, and values that are sealed before they go anywhere.
+
+pub mod reference;
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::id::EnvironmentId;
 use crate::problem::Problem;
 
 /// Longest name.
@@ -30,6 +35,17 @@ pub struct Variable {
     pub value: Sealed,
     /// Never shown again by the API.
     pub secret: bool,
+}
+
+/// The variables of an environment, to which its services may refer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedVariables {
+    /// Whose.
+    pub environment: EnvironmentId,
+    /// By name.
+    pub variables: BTreeMap<String, Variable>,
+    /// Raised by every change: the base of compare-and-set.
+    pub generation: u64,
 }
 
 /// A change to the variables of a service as a user sends it.
@@ -98,7 +114,8 @@ pub fn check(input: &VariableInput) -> Result<(), Problem> {
             format!("the value of {} contains a NUL byte", input.name),
         ));
     }
-    Ok(())
+    // Whose it is does not matter to how references are written.
+    reference::read(&reference::Owner::Shared, &input.value).map(|_| ())
 }
 
 #[cfg(test)]

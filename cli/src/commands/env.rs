@@ -1,14 +1,18 @@
-//! `skep env`: the variables of a service.
+//! `skep env`: the variables of a service, or those that an environment's services share.
 
 use std::io::Read as _;
+use std::path::Path;
 
 use http::Method;
-use skep_control_plane::api::types::{PatchVariables, VariablesView};
+use skep_control_plane::api::types::{
+    EffectsView, PatchSharedVariables, PatchVariables, SharedVariablesView, VariablesView,
+};
 use skep_model::problem::Problem;
 use skep_model::variable::{self, MAX_VALUE, VariableInput};
 
 use crate::client::Client;
 use crate::failure::Failure;
+use crate::folder::App;
 use crate::follow;
 use crate::output::view;
 use crate::session::Session;
@@ -23,6 +27,9 @@ pub(crate) enum Command {
         /// The service [default: the one of this folder]
         #[arg(value_name = "SERVICE")]
         service: Option<String>,
+        /// Those of the environment, to which its services may refer
+        #[arg(long, conflicts_with = "service")]
+        shared: bool,
         #[command(flatten)]
         scope: Scope,
     },
@@ -31,6 +38,12 @@ pub(crate) enum Command {
 Examples:
   skep env set GREETING=hello MODE=a=b --service web
   skep env set --secret --stdin API_KEY --service web < key.txt
+  skep env set --service web 'DATABASE_URL=postgres://app:${{db.PASSWORD}}@${{db.SKEP_PRIVATE_HOST}}/shop'
+  skep env set --shared REGION=eu --project shop --redeploy
+
+A value may refer to others of its environment: ${{NAME}} is the service's own, ${{db.NAME}} the service
+db's, ${{shared.NAME}} the environment's; ${{db.SKEP_PRIVATE_HOST}}, ${{db.PORT}} and ${{db.SKEP_PUBLIC_URL}}
+are where db answers. In a shell use single quotes. $${{ is the text ${{.
 
 The name ends at the first `=`. With --stdin the value is read from stdin, so that no other program
 on this machine sees it; a line break at its end is left out.")]
@@ -63,6 +76,12 @@ pub(crate) struct Change {
     /// The service [default: the one of this folder]
     #[arg(long, value_name = "SERVICE", env = "SKEP_SERVICE")]
     service: Option<String>,
+    /// Variables of the environment instead, to which its services may refer
+    #[arg(long)]
+    shared: bool,
+    /// Deploy the other services again, too, that refer to them
+    #[arg(long, conflicts_with = "no_redeploy")]
+    redeploy: bool,
     #[command(flatten)]
     scope: Scope,
     /// Take effect with the next deployment, whenever that is
@@ -79,8 +98,20 @@ pub(crate) struct Change {
 /// Bad input, refused, or the deployment failed.
 pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failure> {
     match command {
-        Command::List { service, scope } => {
+        Command::List {
+            service,
+            shared,
+            scope,
+        } => {
             let client = session.client()?;
+            if shared {
+                let path = shared_path(&scope).await?;
+                let found: SharedVariablesView = client.get(&path).await?;
+                session
+                    .out
+                    .result(&found.variables, || view::variables(&found.variables));
+                return Ok(());
+            }
             let target = target::find(&client, service.as_deref(), &scope).await?;
             let found: VariablesView = client.get(&path(&target)).await?;
             session
@@ -133,6 +164,24 @@ fn path(target: &Target) -> String {
     format!("{}/variables", target.path())
 }
 
+/// The variables of the environment that options or the folder's `skep.toml` name; no folder's name alone
+/// makes a project.
+async fn shared_path(scope: &Scope) -> Result<String, Failure> {
+    let app = App::read(Path::new(".")).await?;
+    if scope.project.is_none() && app.manifest.is_none() {
+        let problem = Problem::invalid("project", "nothing says of which project");
+        return Err(Failure::of(problem.hint("--project NAME")));
+    }
+    let Target {
+        project,
+        environment,
+        ..
+    } = app.target(scope, None)?;
+    Ok(format!(
+        "/v1/projects/{project}/environments/{environment}/variables"
+    ))
+}
+
 /// `NAME=VALUE`; the value may hold further `=`.
 fn parse(text: &str, secret: bool) -> Result<VariableInput, Problem> {
     let Some((name, value)) = text.split_once('=') else {
@@ -174,13 +223,56 @@ fn from_stdin(names: &[String], secret: bool) -> Result<VariableInput, Failure> 
 
 async fn patch(session: &Session, change: &Change, body: PatchVariables) -> Result<(), Failure> {
     let client = session.client()?;
+    if change.shared {
+        return patch_shared(session, &client, change, body).await;
+    }
     let target = target::find(&client, change.service.as_deref(), &change.scope).await?;
     let body = PatchVariables {
         redeploy: !change.no_redeploy,
+        redeploy_dependents: change.redeploy,
         ..body
     };
     let view: VariablesView = client.send(Method::PATCH, &path(&target), &body).await?;
+    if let Some(text) = effects(&view.effects) {
+        session.out.progress(&text);
+    }
     finish(session, &client, &view, change.no_wait).await
+}
+
+async fn patch_shared(
+    session: &Session,
+    client: &Client,
+    change: &Change,
+    body: PatchVariables,
+) -> Result<(), Failure> {
+    let body = PatchSharedVariables {
+        set: body.set,
+        unset: body.unset,
+        redeploy: change.redeploy,
+    };
+    let path = shared_path(&change.scope).await?;
+    let view: SharedVariablesView = client.send(Method::PATCH, &path, &body).await?;
+    session.out.result(&view, || {
+        let said = effects(&view.effects);
+        said.unwrap_or_else(|| "done; no running service refers to it".to_owned())
+    });
+    Ok(())
+}
+
+/// What a change means for other services, and what it lacks; none: nothing.
+fn effects(view: &EffectsView) -> Option<String> {
+    let mut lines = Vec::new();
+    let names = view.dependents.join(", ");
+    match (view.dependents.is_empty(), view.dependent_deployments.len()) {
+        (true, _) => {}
+        (false, 0) => lines.push(format!(
+            "refer to it and have the old value until they are deployed: {names} (--redeploy does it)"
+        )),
+        (false, _) => lines.push(format!("refer to it and are deployed again: {names}")),
+    }
+    let warning = |problem: &Problem| format!("warning: {problem}; deployments fail until then");
+    lines.extend(view.warnings.iter().map(warning));
+    (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
 async fn finish(
@@ -209,6 +301,20 @@ async fn finish(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_change_means_for_others_is_told() {
+        assert_eq!(effects(&EffectsView::default()), None);
+        let missing = Problem::new(skep_model::problem::Code::NotFound, "no `db`");
+        let view = EffectsView {
+            dependents: vec!["api".into(), "web".into()],
+            warnings: vec![missing],
+            ..EffectsView::default()
+        };
+        let text = effects(&view).expect("something");
+        assert!(text.contains("api, web (--redeploy"), "{text}");
+        assert!(text.contains("warning: no `db`"), "{text}");
+    }
 
     #[test]
     fn a_name_ends_at_the_first_equals_sign() {

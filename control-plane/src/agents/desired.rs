@@ -16,6 +16,8 @@ use skep_model::service::{Release, Service};
 use skep_state::{Cluster, State};
 
 use crate::secrets::Secrets;
+use crate::urls;
+use crate::variables::private_host;
 
 /// How long a build may take: a hung one must not hold its node for ever.
 pub const BUILD_TIMEOUT_MS: u64 = 15 * 60_000;
@@ -172,7 +174,7 @@ fn environment(
     allocation: &Allocation,
     secrets: &Secrets,
 ) -> Result<Vec<(String, String)>, Problem> {
-    let mut all = Vec::with_capacity(release.variables.len() + 9);
+    let mut all = Vec::with_capacity(release.variables.len() + 12);
     let job = allocation.job.and_then(|id| view.job(id));
     let own = job.and_then(|job| match &job.cause {
         Cause::Request { variables, .. } => Some(variables),
@@ -204,6 +206,15 @@ fn environment(
     if let Some(commit) = &release.commit {
         set("SKEP_GIT_COMMIT", commit.clone());
     }
+    if let Some(branch) = &release.branch {
+        set("SKEP_GIT_BRANCH", branch.clone());
+    }
+    if let Some(url) = &release.public_url {
+        set("SKEP_PUBLIC_URL", url.clone());
+    }
+    if let Some(host) = private_host(view, service) {
+        set("SKEP_PRIVATE_HOST", host);
+    }
     if let Some(port) = release.port {
         set("PORT", port.to_string());
         set("SKEP_PUBLIC_HOST", view.host_of(service));
@@ -226,5 +237,29 @@ fn build_order(view: &State, deployment: &Deployment) -> Option<BuildOrder> {
         dockerfile: service.spec.dockerfile.clone(),
         pull: service.spec.image.pull,
         timeout_ms: BUILD_TIMEOUT_MS,
+        arguments: build_arguments(view, service, deployment),
     })
+}
+
+/// What is known before there is a release; the commit the node finds out.
+fn build_arguments(
+    view: &State,
+    service: &Service,
+    deployment: &Deployment,
+) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    let mut set = |name: &str, value: String| all.insert(name.to_owned(), value);
+    set("SKEP_DEPLOYMENT_ID", deployment.id.to_string());
+    if let Some(path) = view.path_of(service) {
+        set("SKEP_PROJECT", path.project);
+        set("SKEP_ENVIRONMENT", path.environment);
+        set("SKEP_SERVICE", path.service);
+    }
+    if let Origin::Git { branch, .. } = &deployment.origin {
+        set("SKEP_GIT_BRANCH", branch.clone());
+    }
+    if let Some(url) = urls::urls(view, service).into_iter().next() {
+        set("SKEP_PUBLIC_URL", url);
+    }
+    all
 }

@@ -37,6 +37,7 @@ mod samples;
 mod servers;
 mod services;
 mod settings;
+mod shared_variables;
 mod shells;
 mod stream;
 mod tcp_ports;

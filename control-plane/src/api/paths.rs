@@ -11,8 +11,8 @@ use super::{App, Document, Here};
 use super::{
     allocations, app_logs, autoscale, backup, ca, certificates, deployment_logs, deployments,
     domains, health, hooks, jobs, local_ca, metrics, network, nodes, placement, proof, rebalance,
-    registries, rollouts, samples, servers, services, settings, shells, tcp_ports, tokens, uploads,
-    variables, volumes,
+    registries, rollouts, samples, servers, services, settings, shared_variables, shells,
+    tcp_ports, tokens, uploads, variables, volumes,
 };
 
 /// Every route with what it asks of the caller: a route is registered by `protected` with its action
@@ -91,6 +91,16 @@ fn service_routes(app: &App) -> OpenApiRouter<App> {
             app,
             Action::ChangeVariables,
             routes!(variables::patch),
+        ))
+        .routes(protected(
+            app,
+            Action::ReadVariables,
+            routes!(shared_variables::list),
+        ))
+        .routes(protected(
+            app,
+            Action::ChangeVariables,
+            routes!(shared_variables::patch),
         ))
         .routes(protected(
             app,

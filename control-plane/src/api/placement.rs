@@ -191,14 +191,17 @@ fn fresh() -> AllocationId {
     AllocationId::from_u128(random::new_id())
 }
 
-/// Whether two releases run the same in the same places. Their variables are no question here: those of
-/// the app's own file are in the older one alone.
+/// Whether two releases run the same in the same places. Their variables are no question here: they do not
+/// say where it runs.
 fn is_same(one: &Release, other: &Release) -> bool {
     *one == Release {
         variables: one.variables.clone(),
         number: one.number,
         deployment: one.deployment,
         created_ms: one.created_ms,
+        branch: one.branch.clone(),
+        public_url: one.public_url.clone(),
+        file_variables: one.file_variables.clone(),
         ..other.clone()
     }
 }

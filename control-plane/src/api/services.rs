@@ -23,7 +23,9 @@ use super::error::Failure;
 use super::extract::{Body, Path, Query};
 use super::find::{self, ServiceFilter, ServiceKey};
 use super::types::{PutService, ScaleRequest, ServiceView, ServicesView};
+use super::variables::check_references;
 use super::{App, Here, proof, views};
+use crate::variables::check_service_name;
 
 /// Lists services.
 #[utoipa::path(get, path = "/v1/services", tag = "services", params(ServiceFilter),
@@ -82,7 +84,8 @@ pub(super) async fn put(
         let view = app.store.view();
         return Ok((StatusCode::OK, Json(views::service(&view, &service))));
     }
-    let environment = ensure_environment(&app, &key).await?;
+    check_service_name(&key.service)?;
+    let environment = ensure_environment(&app, &key.project, &key.environment).await?;
     let fresh = ServiceId::from_u128(random::new_id());
     if let Some(spec) = &request.spec {
         let mut wanted = new_service(fresh, environment, &key.service);
@@ -97,7 +100,7 @@ pub(super) async fn put(
                 Some(service) => (**service).clone(),
                 None => new_service(fresh, environment, &key.service),
             };
-            changed_service(&app, service, &request)
+            changed_service(&app, view, service, &request)
         })
         .await?;
     let view = app.store.view();
@@ -133,7 +136,12 @@ fn is_same(app: &App, service: &Service, request: &PutService) -> bool {
         && request.variables.iter().all(has)
 }
 
-fn changed_service(app: &App, mut service: Service, request: &PutService) -> Result<Kind, Problem> {
+fn changed_service(
+    app: &App,
+    view: &View,
+    mut service: Service,
+    request: &PutService,
+) -> Result<Kind, Problem> {
     refuse_removing(&service)?;
     let is_expected = request
         .if_generation
@@ -148,6 +156,9 @@ fn changed_service(app: &App, mut service: Service, request: &PutService) -> Res
         service.spec = spec.clone();
     }
     set_variables(app, &mut service, &request.variables);
+    let names = request.variables.iter().map(|input| &*input.name);
+    // What is missing yet may come: only what can never resolve is refused.
+    check_references(app, view, &service, names).map_err(|problem| below("variables", problem))?;
     Ok(put_command(&service))
 }
 
@@ -209,12 +220,22 @@ pub(super) fn below(parent: &str, mut problem: Problem) -> Problem {
     problem
 }
 
-async fn ensure_environment(app: &App, key: &ServiceKey) -> Result<EnvironmentId, Problem> {
+/// The environment of these names, made where it does not exist.
+///
+/// # Errors
+/// A name is not accepted.
+pub(super) async fn ensure_environment(
+    app: &App,
+    project_name: &str,
+    environment_name: &str,
+) -> Result<EnvironmentId, Problem> {
+    name::check("project", project_name)?;
+    name::check("environment", environment_name)?;
     let view = app.store.view();
     let workspace = find::workspace(&view)?;
     if let Some(existing) = view
-        .project_named(workspace, &key.project)
-        .and_then(|project| view.environment_named(project.id, &key.environment))
+        .project_named(workspace, project_name)
+        .and_then(|project| view.environment_named(project.id, environment_name))
     {
         return Ok(existing.id);
     }
@@ -226,7 +247,7 @@ async fn ensure_environment(app: &App, key: &ServiceKey) -> Result<EnvironmentId
             (&Project {
                 id: project,
                 workspace,
-                name: key.project.clone(),
+                name: project_name.to_owned(),
             })
                 .into(),
         ),
@@ -234,7 +255,7 @@ async fn ensure_environment(app: &App, key: &ServiceKey) -> Result<EnvironmentId
             (&Environment {
                 id: environment,
                 project,
-                name: key.environment.clone(),
+                name: environment_name.to_owned(),
             })
                 .into(),
         ),

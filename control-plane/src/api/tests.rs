@@ -22,6 +22,7 @@ mod servers;
 mod services;
 mod settings;
 mod tcp_ports;
+mod variables;
 mod volumes;
 
 use std::sync::Arc;
@@ -284,6 +285,9 @@ impl Server {
             stop_grace_ms: service.spec.stop_grace_ms,
             storage: service.spec.storage.clone(),
             commit: None,
+            branch: None,
+            public_url: None,
+            file_variables: Default::default(),
             created_ms: 0,
         };
         self.roll_out(id, number, Some((&release).into())).await;

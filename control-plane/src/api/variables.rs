@@ -1,18 +1,24 @@
 //! Variables of a service. Secrets go in and never come out.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use axum::Json;
 use skep_model::deployment::Trigger;
 use skep_model::id::DeploymentId;
 use skep_model::problem::{Code, Problem};
 use skep_model::service::Service;
+use skep_model::variable::reference::Place;
+use skep_state::State as View;
 
 use super::deploy::{self, Wish};
 use super::error::Failure;
 use super::extract::{Body, Path};
 use super::find::{self, ServiceKey};
 use super::services::{check_variables, modify, set_variables};
-use super::types::{PatchVariables, VariableView, VariablesView};
+use super::types::{DeploymentView, EffectsView, PatchVariables, VariableView, VariablesView};
 use super::{App, Here, views};
+use crate::variables::Environment;
 
 /// Lists a service's variables; the values of secrets are left out.
 #[utoipa::path(get,
@@ -49,6 +55,7 @@ fn shown(app: &App, service: &Service) -> Result<VariablesView, Problem> {
             .collect::<Result<_, Problem>>()?,
         generation: service.generation,
         deployment: None,
+        effects: EffectsView::default(),
     })
 }
 
@@ -63,30 +70,101 @@ pub(super) async fn patch(
     Body(request): Body<PatchVariables>,
 ) -> Result<Json<VariablesView>, Failure> {
     check_variables("set", &request.set)?;
+    let mut warnings = Vec::new();
     modify(&app, &key, |service| {
         for name in &request.unset {
             if service.variables.remove(name).is_none() {
-                let shown: String = name.chars().take(60).collect();
-                let text = format!("there is no variable `{}`", shown.escape_debug());
-                return Err(Problem::new(Code::NotFound, text).at("unset"));
+                return Err(unknown(name));
             }
         }
         set_variables(&app, service, &request.set);
+        let names = request.set.iter().map(|input| &*input.name);
+        warnings = check_references(&app, &app.store.view(), service, names)?;
         Ok(!request.set.is_empty() || !request.unset.is_empty())
     })
     .await?;
     let service = find::service(&app.store.view(), &key)?;
     let mut answer = shown(&app, &service)?;
-    let runs = service.target().is_some() && !service.stopped;
-    if request.redeploy && runs && !service.removing {
-        let id = match pending(&app, &service) {
-            Some(id) => id,
-            None => deploy::create(&app, &key, &Wish::Renew).await?,
-        };
+    if request.redeploy && runs(&service) {
+        let id = renew(&app, &service).await?;
         let view = app.store.view();
         answer.deployment = view.deployment(id).map(|of| views::deployment(&view, of));
     }
+    let names = request.set.iter().map(|input| &input.name);
+    let changed = names.chain(&request.unset);
+    let changed = changed.map(|name| Place::of_service(&service.name, name));
+    let view = app.store.view();
+    let around = Environment::around(&view, &app.secrets, (&service, None));
+    let mut dependents = around.dependents(&changed.collect())?;
+    dependents.retain(|other| other.id != service.id);
+    answer.effects = effects(&app, dependents, request.redeploy_dependents).await?;
+    answer.effects.warnings = warnings;
     Ok(Json(answer))
+}
+
+pub(super) fn unknown(name: &str) -> Problem {
+    let shown: String = name.chars().take(60).collect();
+    let text = format!("there is no variable `{}`", shown.escape_debug());
+    Problem::new(Code::NotFound, text).at("unset")
+}
+
+/// What references in these variables of a service lack yet, the service as it is to be.
+///
+/// # Errors
+/// What can never be resolved.
+pub(super) fn check_references<'a>(
+    app: &App,
+    view: &View,
+    service: &Service,
+    names: impl Iterator<Item = &'a str>,
+) -> Result<Vec<Problem>, Problem> {
+    let port = service.spec.port;
+    let places = names.map(|name| Place::of_service(&service.name, name));
+    let places: BTreeSet<Place> = places.collect();
+    Environment::around(view, &app.secrets, (service, port)).check(places.into_iter())
+}
+
+/// Which of these services run with old values; deploys them again where that is asked for.
+///
+/// # Errors
+/// A deployment could not be made.
+pub(super) async fn effects(
+    app: &App,
+    mut dependents: Vec<Arc<Service>>,
+    redeploy: bool,
+) -> Result<EffectsView, Problem> {
+    dependents.retain(|service| runs(service));
+    let mut made: Vec<DeploymentView> = Vec::new();
+    if redeploy {
+        for service in &dependents {
+            let id = renew(app, service).await?;
+            let view = app.store.view();
+            made.extend(view.deployment(id).map(|of| views::deployment(&view, of)));
+        }
+    }
+    Ok(EffectsView {
+        dependents: dependents.iter().map(|it| it.name.clone()).collect(),
+        dependent_deployments: made,
+        warnings: Vec::new(),
+    })
+}
+
+fn runs(service: &Service) -> bool {
+    service.target().is_some() && !service.stopped && !service.removing
+}
+
+/// Deploys what a service runs again, with its variables as they are now.
+async fn renew(app: &App, service: &Service) -> Result<DeploymentId, Problem> {
+    if let Some(id) = pending(app, service) {
+        return Ok(id);
+    }
+    let (project, environment) = views::owners(&app.store.view(), service);
+    let key = ServiceKey {
+        project,
+        environment,
+        service: service.name.clone(),
+    };
+    deploy::create(app, &key, &Wish::Renew).await
 }
 
 /// A deployment whose release is not made yet: it will have the new variables.

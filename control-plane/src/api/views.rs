@@ -1,11 +1,10 @@
 //! The replicated state as clients see it. Pure: no clock, no IO.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use skep_model::allocation::{Allocation, Desired};
 use skep_model::deployment::{BuildOutcome, Deployment, Origin};
-use skep_model::node::{Node, NodeStatus};
+use skep_model::node::Node;
 use skep_model::quarantine::Quarantined;
 use skep_model::service::{Release, Service};
 use skep_state::State;
@@ -14,43 +13,7 @@ use super::types::{
     AllocationCounts, AllocationView, DeploymentView, NodeView, QuarantinedView, ReleaseView,
     ServiceState, ServiceView,
 };
-
-/// Port that URLs leave out.
-const HTTP_PORT: u16 = 80;
-
-/// Port of the ingress that URLs name: a ready node's, else any node's.
-pub(super) fn ingress_port(view: &State) -> Option<u16> {
-    let port = |only_ready: bool| {
-        view.nodes()
-            .filter(|node| !only_ready || node.status == NodeStatus::Ready)
-            .find_map(|node| node.facts.ingress_port)
-    };
-    port(true).or_else(|| port(false))
-}
-
-/// Where a service answers, the generated host name first.
-pub(super) fn urls(view: &State, service: &Service) -> Vec<String> {
-    let Some(port) = ingress_port(view).filter(|_| service.spec.is_routed()) else {
-        return Vec::new();
-    };
-    let generated = view.host_of(service);
-    let whole = |host: &String| (host.clone(), String::new());
-    let mut places = vec![whole(&generated)];
-    places.extend(service.spec.domains.iter().map(whole));
-    // What is sent elsewhere is no address of it.
-    let routes = service.spec.routes.iter();
-    for route in routes.filter(|route| route.redirect.is_none()) {
-        let host = route.host.as_ref().unwrap_or(&generated);
-        places.push((host.clone(), route.prefix().to_owned()));
-    }
-    let mut seen = BTreeSet::new();
-    places.retain(|place| !place.0.starts_with("*.") && seen.insert(place.clone()));
-    let url = |(host, path): (String, String)| match port {
-        HTTP_PORT => format!("http://{host}{path}"),
-        port => format!("http://{host}:{port}{path}"),
-    };
-    places.into_iter().map(url).collect()
-}
+pub(super) use crate::urls::{ingress_port, urls};
 
 /// Names of a service's project and environment.
 pub(super) fn owners(view: &State, service: &Service) -> (String, String) {

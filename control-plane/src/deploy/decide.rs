@@ -91,7 +91,10 @@ fn begin(inputs: &Inputs<'_>, deployment: &Deployment, service: &Service) -> Nex
                 format!("release {number} is not kept any more"),
             )),
             Some(release) if deployment.trigger == Trigger::Redeploy => {
-                Next::Release(Box::new(renew(service, deployment, release)))
+                match renew(inputs.view, inputs.secrets, (service, deployment), release) {
+                    Ok(resolved) => Next::Release(Box::new(resolved)),
+                    Err(problem) => fail(problem),
+                }
             }
             Some(_) => Next::Existing(number),
         };

@@ -1,15 +1,20 @@
 //! The release that a build makes: image, and the service's configuration at this moment.
 
-use skep_model::deployment::{Built, Deployment};
+use std::collections::BTreeMap;
+
+use skep_model::deployment::{Built, Deployment, Origin};
 use skep_model::id::DeploymentId;
 use skep_model::manifest::Manifest;
 use skep_model::problem::Problem;
 use skep_model::service::{Release, Service};
 use skep_model::spec::{DEFAULT_PORT, ServiceSpec};
-use skep_model::variable::VariableInput;
+use skep_model::variable::{Variable, VariableInput};
+use skep_proto::LEVEL_SCHEDULING;
 use skep_state::State;
 
 use crate::secrets::Secrets;
+use crate::urls;
+use crate::variables::Environment;
 
 /// A release, the specification it was made with, and how its port was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,18 +55,10 @@ pub fn resolve(
         ..service.clone()
     })?;
     // What is set on the service wins over what the repository says: it may be a secret.
-    let mut variables = service.variables.clone();
-    for (name, value) in &manifest.env {
-        let input = VariableInput {
-            name: name.clone(),
-            value: value.clone(),
-            secret: false,
-        };
-        variables
-            .entry(name.clone())
-            .or_insert_with(|| secrets.seal_variable(service.id, &input));
-    }
+    let file_variables = of_file(&manifest, service, secrets);
     let (port, how) = choose_port(&spec, &built.exposed);
+    let own = with_file(service, &spec, &file_variables);
+    let variables = Environment::around(view, secrets, (&own, port)).resolve(&own)?;
     let number = service.last_release + 1;
     let release = Release {
         service: service.id,
@@ -82,7 +79,11 @@ pub fn resolve(
         storage: spec.storage.clone(),
         commit: built.commit.clone(),
         created_ms: 0,
+        branch: branch(deployment),
+        public_url: urls::urls(view, &own).into_iter().next(),
+        file_variables,
     };
+    let release = understood_at(view.feature_level(), release);
     let step = format!(
         "release {number}: image {}{how}",
         short_digest(&built.image.digest)
@@ -94,7 +95,55 @@ pub fn resolve(
     })
 }
 
-/// The release that has an old one's image and today's configuration.
+/// What the app's own file says of variables. References in it are resolved with all others.
+fn of_file(
+    manifest: &Manifest,
+    service: &Service,
+    secrets: &Secrets,
+) -> BTreeMap<String, Variable> {
+    let seal = |(name, value): (&String, &String)| {
+        let input = VariableInput {
+            name: name.clone(),
+            value: value.clone(),
+            secret: false,
+        };
+        (name.clone(), secrets.seal_variable(service.id, &input))
+    };
+    manifest.env.iter().map(seal).collect()
+}
+
+/// The service with what its own file says beside what is set on it, which wins.
+fn with_file(service: &Service, spec: &ServiceSpec, file: &BTreeMap<String, Variable>) -> Service {
+    let mut variables = file.clone();
+    variables.extend(service.variables.clone());
+    Service {
+        spec: spec.clone(),
+        variables,
+        ..service.clone()
+    }
+}
+
+fn branch(deployment: &Deployment) -> Option<String> {
+    match &deployment.origin {
+        Origin::Git { branch, .. } => Some(branch.clone()),
+        _ => None,
+    }
+}
+
+/// Without what servers of an older level would not keep.
+fn understood_at(level: u32, release: Release) -> Release {
+    if level >= LEVEL_SCHEDULING {
+        return release;
+    }
+    Release {
+        branch: None,
+        public_url: None,
+        file_variables: BTreeMap::new(),
+        ..release
+    }
+}
+
+/// The release that has an old one's image and today's configuration; references are as they were said.
 pub fn renewed(service: &Service, deployment: DeploymentId, old: &Release) -> Release {
     let spec = &service.spec;
     Release {
@@ -106,7 +155,7 @@ pub fn renewed(service: &Service, deployment: DeploymentId, old: &Release) -> Re
             false => spec.tcp.first().map(|tcp| tcp.port),
         },
         command: spec.command.clone(),
-        variables: service.variables.clone(),
+        variables: with_file(service, spec, &old.file_variables).variables,
         resources: spec.resources,
         placement: spec.placement.clone(),
         container: spec.container.clone(),
@@ -120,18 +169,30 @@ pub fn renewed(service: &Service, deployment: DeploymentId, old: &Release) -> Re
 }
 
 /// The image of an old release with today's configuration.
-pub fn renew(service: &Service, deployment: &Deployment, old: &Release) -> Resolved {
-    let release = renewed(service, deployment.id, old);
+///
+/// # Errors
+/// A variable refers to what does not exist.
+pub fn renew(
+    view: &State,
+    secrets: &Secrets,
+    (service, deployment): (&Service, &Deployment),
+    old: &Release,
+) -> Result<Resolved, Problem> {
+    let mut release = renewed(service, deployment.id, old);
+    let own = with_file(service, &service.spec, &old.file_variables);
+    release.variables = Environment::around(view, secrets, (&own, release.port)).resolve(&own)?;
+    release.public_url = urls::urls(view, service).into_iter().next();
+    let release = understood_at(view.feature_level(), release);
     let (spec, number) = (service.spec.clone(), release.number);
     let step = format!(
         "release {number}: the image of release {} with the configuration of now",
         old.number
     );
-    Resolved {
+    Ok(Resolved {
         release,
         spec,
         step,
-    }
+    })
 }
 
 /// The port and, for the timeline, where it comes from.

@@ -561,3 +561,51 @@ fn an_endless_rollout_is_given_up_with_the_count() {
     assert_eq!(problem.code, Code::Timeout);
     assert!(problem.message.contains("0 of 1"), "{problem}");
 }
+
+#[test]
+fn a_release_has_what_its_variables_refer_to_and_secrets_stay_secret() {
+    let text = "port = 3000\n[env]\nURL = \"x://${{KEY}}@${{s.PORT}}\"\nPLAIN = \"p\"";
+    let outcome = BuildOutcome::Built(Built {
+        manifest: Some(text.into()),
+        ..built(&[80])
+    });
+    let world = World::building(image()).built(&outcome);
+    let secrets = Secrets::new(SealingKey::generate());
+    let mut service = world.service().clone();
+    let key = skep_model::variable::VariableInput {
+        name: "KEY".into(),
+        value: "s3cret".into(),
+        secret: true,
+    };
+    let built = Built {
+        manifest: Some(text.into()),
+        ..built(&[80])
+    };
+    let resolve = |service: &skep_model::service::Service| {
+        super::release::resolve(&world.state, service, world.deployment(), &built, &secrets)
+    };
+    let problem = resolve(&service).expect_err("KEY is not set");
+    assert_eq!(problem.field.as_deref(), Some("variables.URL"));
+    assert!(problem.message.contains("URL -> "), "{problem}");
+    let sealed = secrets.seal_variable(service.id, &key);
+    service.variables.insert("KEY".into(), sealed);
+    let release = resolve(&service).expect("resolved").release;
+    let url = &release.variables["URL"];
+    let shown = secrets
+        .open_variable(service.id, "URL", url)
+        .expect("opens");
+    assert_eq!((shown.as_str(), url.secret), ("x://s3cret@3000", true));
+    // The image goes on with what its own file said, resolved anew.
+    let key = skep_model::variable::VariableInput {
+        value: "other".into(),
+        ..key
+    };
+    let sealed = secrets.seal_variable(service.id, &key);
+    service.variables.insert("KEY".into(), sealed);
+    let pair = (&service, world.deployment());
+    let again = super::release::renew(&world.state, &secrets, pair, &release);
+    let again = again.expect("resolved").release;
+    let shown = secrets.open_variable(service.id, "URL", &again.variables["URL"]);
+    assert_eq!(shown.expect("opens"), "x://other@3000");
+    assert!(again.variables.contains_key("PLAIN"));
+}

@@ -20,8 +20,8 @@ use skep_model::registry::RegistryLogin;
 use skep_model::server::JoinToken;
 use skep_model::service::{Release, Service};
 use skep_model::settings::{Scope, ScopeSettings};
-use skep_model::variable::Sealed;
 use skep_model::webhook::Hook;
+use skep_model::variable::{Sealed, SharedVariables};
 use skep_proto::convert::{self, id_bits, id_bytes};
 use skep_proto::v1;
 
@@ -134,6 +134,7 @@ mod tag {
     pub(super) const TCP_PORTS: u32 = 155;
     pub(super) const DOMAIN_PROOF: u32 = 180;
     pub(super) const HOOKS: u32 = 190;
+    pub(super) const SHARED_VARIABLES: u32 = 200;
 }
 
 /// Appends fields in the order of their numbers, as the whole message would be encoded.
@@ -244,6 +245,7 @@ impl State {
         if self.domain_proof {
             to.message(tag::DOMAIN_PROOF, &v1::DomainProof {});
         }
+        to.all::<_, v1::SharedVariables>(tag::SHARED_VARIABLES, self.shared_variables.values());
         to.out
     }
 
@@ -404,6 +406,11 @@ impl State {
                 self.private_pool = pool.ok_or(error)?;
             }
             tag::DOMAIN_PROOF => self.domain_proof = true,
+            tag::SHARED_VARIABLES => {
+                let shared: SharedVariables = read::<v1::SharedVariables, _>(field)?;
+                self.shared_variables
+                    .insert(shared.environment, Arc::new(shared));
+            }
             tag::TCP_PORTS => self.tcp_ports = Some(read::<v1::TcpPorts, _>(field)?),
             tag::REBALANCE => self.rebalance = Arc::new(read::<v1::Rebalance, _>(field)?),
             tag::DISMISSED => {

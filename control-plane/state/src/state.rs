@@ -24,6 +24,7 @@ use skep_model::tcp::Ports;
 use skep_model::tenancy::{Environment, Project, Workspace};
 use skep_model::variable::Sealed;
 use skep_model::webhook::Hook;
+use skep_model::variable::SharedVariables;
 
 use crate::keys::Keys;
 
@@ -118,6 +119,7 @@ pub struct State {
     pub(crate) tcp_ports: Option<Ports>,
     /// Projects prove that domains are theirs before they get hosts of them.
     pub(crate) domain_proof: bool,
+    pub(crate) shared_variables: OrdMap<EnvironmentId, Arc<SharedVariables>>,
     // Indexes: derived from the maps above, rebuilt when a snapshot is read.
     pub(crate) names: Names,
     pub(crate) service_allocations: OrdSet<(ServiceId, AllocationId)>,

@@ -10,7 +10,7 @@ mod explain;
 mod session;
 mod trace;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
@@ -45,6 +45,8 @@ pub(super) struct Build<'a> {
     pub(super) name: image::Name,
     /// Whose.
     pub(super) service: ServiceId,
+    /// Build arguments: a Dockerfile sees those that it names by ARG.
+    pub(super) arguments: BTreeMap<String, String>,
 }
 
 impl Build<'_> {

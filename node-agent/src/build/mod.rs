@@ -44,6 +44,9 @@ pub const LABEL_CLUSTER: &str = "sh.skep.cluster";
 /// Label on every image built here: the service.
 pub const LABEL_SERVICE: &str = "sh.skep.service";
 
+/// Build argument: the commit that is built.
+const COMMIT_ARGUMENT: &str = "SKEP_GIT_COMMIT";
+
 /// The bytes of an upload, as they come.
 pub type UploadStream = BoxStream<'static, Result<Bytes, Problem>>;
 
@@ -165,6 +168,10 @@ async fn from_folder(
     say(lines, choice.line()).await;
     let Choice { dockerfile, .. } = choice;
     let Source { folder, commit } = source;
+    let mut arguments = order.arguments.clone();
+    if let Some(commit) = &commit {
+        arguments.insert(COMMIT_ARGUMENT.to_owned(), commit.clone());
+    }
     let image = docker::Build {
         env,
         work,
@@ -172,6 +179,7 @@ async fn from_folder(
         dockerfile,
         name: image::Name::of(order),
         service: order.service,
+        arguments,
     };
     let made = image.run(lines).await?;
     Ok(Built {

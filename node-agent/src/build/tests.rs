@@ -27,6 +27,7 @@ fn order(origin: Origin) -> BuildOrder {
         dockerfile: None,
         pull: Pull::Missing,
         timeout_ms: 20_000,
+        arguments: Default::default(),
     }
 }
 

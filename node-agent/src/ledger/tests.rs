@@ -55,6 +55,7 @@ fn order(id: u128) -> BuildOrder {
         dockerfile: None,
         pull: Pull::Missing,
         timeout_ms: 1_000,
+        arguments: Default::default(),
     }
 }
 

@@ -8,7 +8,7 @@ use skep_model::id::{
 };
 use skep_model::service::{Image, Release, Service, Target};
 use skep_model::tenancy::{Environment, Project, Workspace};
-use skep_model::variable::{Sealed, Variable};
+use skep_model::variable::{Sealed, SharedVariables, Variable};
 
 use super::spec::TYPES;
 use super::{
@@ -234,6 +234,9 @@ impl From<&Release> for v1::Release {
             placement: placement::out(&release.placement),
             container: container::container_out(&release.container),
             hooks: container::hooks_out(&release.hooks),
+            branch: release.branch.clone(),
+            public_url: release.public_url.clone(),
+            file_variables: variables_out(&release.file_variables),
         }
     }
 }
@@ -261,6 +264,31 @@ impl TryFrom<v1::Release> for Release {
             placement: placement::read(message.placement)?,
             container: container::container_in(message.container)?,
             hooks: container::hooks_in(message.hooks),
+            branch: message.branch,
+            public_url: message.public_url,
+            file_variables: variables_in(message.file_variables),
+        })
+    }
+}
+
+impl From<&SharedVariables> for v1::SharedVariables {
+    fn from(shared: &SharedVariables) -> Self {
+        Self {
+            environment: id_bytes(shared.environment.as_u128()),
+            variables: variables_out(&shared.variables),
+            generation: shared.generation,
+        }
+    }
+}
+
+impl TryFrom<v1::SharedVariables> for SharedVariables {
+    type Error = Error;
+
+    fn try_from(message: v1::SharedVariables) -> Result<Self, Error> {
+        Ok(Self {
+            environment: id!(EnvironmentId, message.environment),
+            variables: variables_in(message.variables),
+            generation: message.generation,
         })
     }
 }

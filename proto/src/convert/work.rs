@@ -271,6 +271,7 @@ impl From<&BuildOrder> for v1::BuildOrder {
             dockerfile: order.dockerfile.clone(),
             timeout_ms: order.timeout_ms,
             pull: pull_number(order.pull),
+            arguments: order.arguments.clone(),
         }
     }
 }
@@ -288,6 +289,7 @@ impl TryFrom<v1::BuildOrder> for BuildOrder {
             dockerfile: message.dockerfile,
             timeout_ms: message.timeout_ms,
             pull: pull(message.pull)?,
+            arguments: message.arguments,
         })
     }
 }

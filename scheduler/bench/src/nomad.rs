@@ -273,6 +273,9 @@ impl Job {
             stop_grace_ms: 10_000,
             storage: Default::default(),
             commit: None,
+            branch: None,
+            public_url: None,
+            file_variables: Default::default(),
             created_ms: 0,
         };
         Self { service, release }

@@ -115,6 +115,9 @@ pub(crate) fn release(service: &Service, number: u64, resources: Resources) -> R
         stop_grace_ms: 10_000,
         storage: service.spec.storage.clone(),
         commit: None,
+        branch: None,
+        public_url: None,
+        file_variables: Default::default(),
         created_ms: 0,
     }
 }

@@ -282,6 +282,9 @@ fn start_rollout(state: &State) -> Option<Kind> {
         stop_grace_ms: 0,
         storage: Default::default(),
         commit: None,
+        branch: None,
+        public_url: None,
+        file_variables: Default::default(),
         created_ms: 0,
     };
     Some(Kind::StartRollout(v1::StartRollout {

@@ -62,8 +62,8 @@ pub use server::{
     TokenRequest, TokenView, TokensView,
 };
 pub use service::{
-    AllocationCounts, PatchVariables, PutService, ScaleRequest, ServiceState, ServiceView,
-    ServicesView, VariableView, VariablesView,
+    AllocationCounts, EffectsView, PatchSharedVariables, PatchVariables, PutService, ScaleRequest,
+    ServiceState, ServiceView, ServicesView, SharedVariablesView, VariableView, VariablesView,
 };
 
 pub use registry::{RegistriesView, RegistryRequest};

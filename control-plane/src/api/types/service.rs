@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use skep_model::id::{DeploymentId, ServiceId};
+use skep_model::problem::Problem;
 use skep_model::service::Target;
 use skep_model::spec::ServiceSpec;
 use skep_model::variable::VariableInput;
@@ -115,6 +116,8 @@ pub struct PatchVariables {
     pub unset: Vec<String>,
     /// Deploy the live release again with them at once, where there is one.
     pub redeploy: bool,
+    /// The same for every other service of which a variable refers to them.
+    pub redeploy_dependents: bool,
 }
 
 impl Default for PatchVariables {
@@ -123,6 +126,7 @@ impl Default for PatchVariables {
             set: Vec::new(),
             unset: Vec::new(),
             redeploy: true,
+            redeploy_dependents: false,
         }
     }
 }
@@ -148,4 +152,47 @@ pub struct VariablesView {
     /// The deployment that brings a change, where one was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployment: Option<DeploymentView>,
+    /// What a change means for others, and what it still lacks.
+    #[serde(flatten)]
+    pub effects: EffectsView,
+}
+
+/// What a change of variables means beyond them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct EffectsView {
+    /// Other services that run and refer to what was changed: they have the old values until they are
+    /// deployed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dependents: Vec<String>,
+    /// Deployments that bring the change to them, where that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dependent_deployments: Vec<DeploymentView>,
+    /// What the new values refer to and does not exist yet: until it does, deployments fail.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Problem>,
+}
+
+/// Changes variables of an environment.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PatchSharedVariables {
+    /// To set.
+    pub set: Vec<VariableInput>,
+    /// Names to forget.
+    pub unset: Vec<String>,
+    /// Deploy the services again that refer to them.
+    pub redeploy: bool,
+}
+
+/// The variables of an environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SharedVariablesView {
+    /// By name.
+    pub variables: Vec<VariableView>,
+    /// Raised by every change; 0: nothing was ever set.
+    pub generation: u64,
+    /// What a change means for services, and what it still lacks.
+    #[serde(flatten)]
+    pub effects: EffectsView,
 }

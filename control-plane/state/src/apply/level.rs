@@ -79,6 +79,7 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::TakeDelivery(_) => ("take delivery", LEVEL_SCHEDULING),
         Kind::PutHook(_) => ("put webhook", LEVEL_SCHEDULING),
         Kind::RemoveHook(_) => ("remove webhook", LEVEL_SCHEDULING),
+        Kind::PutSharedVariables(_) => ("put shared variables", LEVEL_SCHEDULING),
     }
 }
 
@@ -145,7 +146,11 @@ fn of_spec(spec: &v1::ServiceSpec) -> u32 {
 }
 
 fn of_release(release: &v1::Release) -> u32 {
-    if release.container.is_some() || release.hooks.is_some() || release.storage.is_some() {
+    let is_told_more = release.branch.is_some()
+        || release.public_url.is_some()
+        || !release.file_variables.is_empty();
+    let confines = release.container.is_some() || release.hooks.is_some();
+    if confines || release.storage.is_some() || is_told_more {
         return LEVEL_SCHEDULING;
     }
     let asks = release.health.as_ref().map_or(FIRST, of_health);

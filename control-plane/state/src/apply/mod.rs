@@ -18,6 +18,7 @@ mod service;
 mod settings;
 mod token;
 mod webhook;
+mod variables;
 
 use prost::Message as _;
 use skep_model::id::ServiceId;
@@ -298,6 +299,7 @@ impl Context<'_> {
             Kind::SetPrivatePool(message) => self.set_private_pool(&message),
             Kind::SetTcpPorts(message) => self.set_tcp_ports(message),
             Kind::SetDomainProof(message) => self.set_domain_proof(&message),
+            Kind::PutSharedVariables(message) => self.put_shared_variables(message),
         }
     }
 

@@ -9,9 +9,9 @@ use skep_model::problem::{Code, Problem};
 use skep_model::service::{MAX_SCALING_REASON, MAX_SCALINGS, Scaling, ScalingChange, Service};
 use skep_model::spec::ServiceSpec;
 use skep_model::tenancy::{Environment, Project};
-use skep_model::variable::MAX_TOTAL;
 use skep_proto::v1;
 
+use super::variables::check_total;
 use super::{Context, Outcome, Reply, bits, changed_meanwhile, missing, not_found, understood};
 use crate::change::Change;
 
@@ -64,17 +64,7 @@ impl Context<'_> {
     pub(super) fn put_service(&mut self, message: v1::PutService) -> Outcome {
         let wanted: Service = understood(message.service.ok_or_else(|| missing("service"))?)?;
         wanted.spec.check()?;
-        let bytes: usize = wanted
-            .variables
-            .iter()
-            .map(|(name, variable)| name.len() + variable.value.0.len())
-            .sum();
-        if bytes > MAX_TOTAL {
-            return Err(
-                Problem::invalid("variables", format!("together they have {bytes} bytes"))
-                    .hint(format!("at most {MAX_TOTAL}")),
-            );
-        }
+        check_total(&wanted.variables)?;
         self.state.check_routes(&wanted)?;
         let next = if message.expected_generation == 0 {
             let service = self.new_service(wanted)?;

@@ -1,11 +1,13 @@
 //! Reading settings, and what of a quota is used.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use skep_model::id::{EnvironmentId, ServiceId, WorkspaceId};
 use skep_model::registry::RegistryLogin;
 use skep_model::service::Service;
 use skep_model::settings::{Pool, Scope, ScopeSettings};
+use skep_model::variable::SharedVariables;
 
 use crate::state::State;
 
@@ -22,6 +24,19 @@ impl State {
         self.scopes
             .iter()
             .map(|(scope, settings)| (*scope, &**settings))
+    }
+
+    /// What the services of an environment may refer to; of generation 0 where nothing was ever set.
+    pub fn shared_variables(&self, environment: EnvironmentId) -> SharedVariables {
+        let found = self.shared_variables.get(&environment);
+        found.map_or_else(
+            || SharedVariables {
+                environment,
+                variables: BTreeMap::new(),
+                generation: 0,
+            },
+            |shared| (**shared).clone(),
+        )
     }
 
     /// Every pool with a policy, by name.

@@ -22,6 +22,7 @@ mod settings;
 mod split;
 mod tcp;
 mod webhooks;
+mod variables;
 
 use std::collections::BTreeMap;
 
@@ -305,6 +306,9 @@ pub(crate) fn release(number: u64, deployment: DeploymentId) -> Release {
         stop_grace_ms: 0,
         storage: Default::default(),
         commit: None,
+        branch: None,
+        public_url: None,
+        file_variables: Default::default(),
         created_ms: 0,
     }
 }

@@ -83,12 +83,14 @@ fn request(
     session: &str,
 ) -> Result<BollardRequest, Problem> {
     let labels = serde_json::to_string(&build.labels()).expect("a map of texts");
+    let arguments = serde_json::to_string(&build.arguments).expect("a map of texts");
     let query = [
         ("version", "2"),
         ("session", session),
         ("dockerfile", &build.dockerfile),
         ("t", &build.name.full()),
         ("labels", &labels),
+        ("buildargs", &arguments),
     ];
     let query: Vec<String> = query
         .iter()

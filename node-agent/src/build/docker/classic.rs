@@ -30,6 +30,7 @@ pub(super) async fn build(
         rm: true,
         forcerm: true,
         labels: Some(build.labels()),
+        buildargs: Some(build.arguments.clone().into_iter().collect()),
         ..Default::default()
     };
     let docker = build.env.docker.clone().with_timeout(ANSWER_LIMIT);
