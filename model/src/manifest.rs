@@ -1,6 +1,7 @@
 //! `skep.toml`: an app's own file, in the units that people write.
 
 mod autoscale;
+mod build;
 mod container;
 mod health;
 mod routes;
@@ -23,6 +24,7 @@ use crate::tcp::TcpSpec;
 use crate::{name, variable};
 
 pub use autoscale::{AutoscaleTable, SizingTable};
+pub use build::{BuildTable, NixpacksTable, SourceTable, StaticTable};
 pub use container::{ContainerTable, HooksTable, InitTable};
 pub use health::{HealthTable, ProbeTable};
 pub use routes::RouteTable;
@@ -48,6 +50,15 @@ pub struct Manifest {
     pub builder: Option<Builder>,
     /// Path of the Dockerfile.
     pub dockerfile: Option<String>,
+    /// What a build is given, and how far it may go.
+    pub build: BuildTable,
+    /// What Nixpacks is told.
+    pub nixpacks: NixpacksTable,
+    /// A site of files.
+    #[serde(rename = "static")]
+    pub site: StaticTable,
+    /// How the repository is fetched that it is in.
+    pub source: SourceTable,
     /// How a ready image is had.
     pub image: ImageTable,
     /// Port that the app listens on.
@@ -269,7 +280,7 @@ impl Manifest {
     pub fn apply(&self, base: &ServiceSpec) -> Result<ServiceSpec, Problem> {
         let mut spec = base.clone();
         set(&mut spec.kind, self.kind);
-        spec.builder = self.builder.or(spec.builder);
+        spec.builder = self.builder.clone().or(spec.builder);
         spec.dockerfile = self.dockerfile.clone().or(spec.dockerfile);
         set(&mut spec.image.pull, self.image.pull);
         set(&mut spec.command, self.command.clone());
@@ -317,6 +328,10 @@ impl Manifest {
         set(&mut spec.storage.secrets, self.secrets.clone());
         self.container.apply(&mut spec.container);
         self.hooks.apply(&mut spec.hooks);
+        self.build.apply(&mut spec.build)?;
+        self.nixpacks.apply(&mut spec.nixpacks);
+        self.site.apply(&mut spec.site);
+        self.source.apply(&mut spec.fetch);
         Ok(spec)
     }
 }

@@ -81,7 +81,7 @@ pub(super) async fn patch(
     if request.redeploy && runs && !service.removing {
         let id = match pending(&app, &service) {
             Some(id) => id,
-            None => deploy::create(&app, &key, &Wish::Renew).await?,
+            None => deploy::create(&app, &key, (&Wish::Renew, false)).await?,
         };
         let view = app.store.view();
         answer.deployment = view.deployment(id).map(|of| views::deployment(&view, of));

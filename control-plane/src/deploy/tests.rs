@@ -117,6 +117,7 @@ impl World {
             status_ms: 0,
             generation: 0,
             source: None,
+            no_cache: false,
         };
         let deployment = Some((&deployment).into());
         world.apply(Kind::CreateDeployment(v1::CreateDeployment {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use skep_model::assignment::BuildOrder;
+use skep_model::build::Build;
 use skep_model::deployment::{BuildOutcome, Origin};
 use skep_model::id::{DeploymentId, ServiceId, UploadId};
 use skep_model::problem::{Code, Problem};
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::testing::{Gone, Ready, env, packed};
 use super::{Env, run};
 
-fn order(origin: Origin) -> BuildOrder {
+pub(super) fn order(origin: Origin) -> BuildOrder {
     BuildOrder {
         deployment: DeploymentId::from_u128(7),
         service: ServiceId::from_u128(8),
@@ -27,6 +28,15 @@ fn order(origin: Origin) -> BuildOrder {
         dockerfile: None,
         pull: Pull::Missing,
         timeout_ms: 20_000,
+        build: Build {
+            timeout_ms: 20_000,
+            ..Build::default()
+        },
+        nixpacks: Default::default(),
+        site: Default::default(),
+        fetch: Default::default(),
+        variables: Vec::new(),
+        no_cache: false,
     }
 }
 

@@ -83,6 +83,7 @@ async fn get(repository: &str, branch: &str, commit: Option<&str>, directory: &s
         branch,
         commit,
         directory,
+        login: Login::default(),
     };
     let result = fetch(&wanted, &work, &sender).await;
     drop(sender);
