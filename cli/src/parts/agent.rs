@@ -209,7 +209,7 @@ fn run_agent(args: Args) -> Result<(), Failure> {
         ship_logs_to: args.ship_logs_to,
         private_network: args.private_network,
         tools: skep_node_agent::build::Tools {
-            nixpacks: args.nixpacks.or_else(|| on_path(NIXPACKS)),
+            nixpacks: nixpacks(args.nixpacks),
             programs: args.builder.into_iter().collect(),
         },
     };
@@ -241,6 +241,7 @@ fn examined(options: &skep_node_agent::Options) -> skep_node_agent::doctor::Opti
         server: Some(options.server.clone()),
         join_token: options.join_token.clone(),
         memory_bytes: options.memory_bytes,
+        nixpacks: options.tools.nixpacks.clone(),
     }
 }
 
@@ -265,7 +266,7 @@ fn builder(text: &str) -> Result<(String, PathBuf), String> {
 }
 
 /// A program of this machine.
-fn program(text: &str) -> Result<PathBuf, String> {
+pub(super) fn program(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     match path.is_absolute() && is_program(&path) {
         true => Ok(path),
@@ -320,6 +321,11 @@ fn node_name(given: Option<String>) -> Result<String, Problem> {
     }
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     Ok(name::suggest(host.trim()).unwrap_or_else(|| NODE.to_owned()))
+}
+
+/// The program that plans builds, where it is not named.
+pub(super) fn nixpacks(given: Option<PathBuf>) -> Option<PathBuf> {
+    given.or_else(|| on_path(NIXPACKS))
 }
 
 pub(super) fn docker_socket(

@@ -40,6 +40,8 @@ impl Ended {
     /// Why it failed, as far as it says.
     pub(super) fn why(&self) -> String {
         let lines = self.errors.lines().map(str::trim);
+        // Of a Rust program whose operator wants to see where it fails.
+        let lines = lines.take_while(|line| *line != "Stack backtrace:");
         let said: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
         let tail: Vec<&str> = said.iter().rev().take(5).rev().copied().collect();
         match tail.is_empty() {

@@ -103,7 +103,7 @@ async fn what_the_app_says_wrongly_is_named() {
             &[("skep.toml", "dockerfile = \"web.df\""), ("Dockerfile", "")],
             "dockerfile",
         ),
-        (&[("main.py", "")], "dockerfile"),
+        (&[("main.py", "")], "builder"),
     ];
     for (files, field) in cases {
         let work = tempfile::tempdir().expect("folder");

@@ -49,7 +49,7 @@ async fn a_folder_is_built_served_and_replaced() {
         std::fs::remove_file(app.dir().join("Dockerfile"))?;
         up(cluster, app.path()?, 1)
             .await?
-            .says(&["no Dockerfile", "hint:"])?;
+            .says(&["no ./Dockerfile", "hint:"])?;
         cluster.answers(&name, "2").await?;
         cluster.converged(&[(&name, 1)]).await
     })

@@ -58,10 +58,7 @@ struct Start {
 impl Nixpacks {
     pub(super) fn of(choice: &Choice, tools: &Tools) -> Result<Self, Problem> {
         let program = tools.nixpacks.clone().ok_or_else(|| {
-            let text = format!(
-                "there is no Dockerfile, and this node has no Nixpacks ({})",
-                choice.why
-            );
+            let text = format!("this node has no Nixpacks ({})", choice.why);
             Problem::new(Code::BuildFailed, text).at("builder").hint(
                 "add a Dockerfile; or install nixpacks on a node that builds (cargo install nixpacks, or \
                  skep agent --nixpacks PATH) and say `builder = \"nixpacks\"` in skep.toml or on the service",

@@ -192,12 +192,7 @@ mod tests {
             b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
         let secrets = [("TOKEN".to_owned(), "s3".to_owned())];
         let (opened, (request, stream)) = tokio::join!(
-            Session::open(
-                &socket,
-                "/v1.41",
-                "the-id",
-                &secrets
-            ),
+            Session::open(&socket, "/v1.41", "the-id", &secrets),
             switch(&listener, switched)
         );
         assert!(
