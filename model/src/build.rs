@@ -475,7 +475,8 @@ mod tests {
             site(|it| it.output = Some("dist/my-app/browser".into())),
             None
         );
-        let cases: [(fn(&mut StaticSite), &str); 7] = [
+        type Change = fn(&mut StaticSite);
+        let cases: [(Change, &str); 7] = [
             (|it| it.build = Some("a\nUSER root".into()), "static.build"),
             (|it| it.output = Some("../x".into()), "static.output"),
             (|it| it.output = Some("a b".into()), "static.output"),
@@ -506,7 +507,8 @@ mod tests {
             build.check().err().and_then(|problem| problem.field)
         };
         assert_eq!(build(|_| {}), None);
-        let cases: [(fn(&mut Build), &str); 6] = [
+        type Change = fn(&mut Build);
+        let cases: [(Change, &str); 6] = [
             (|it| it.timeout_ms = 999, "build.timeout_ms"),
             (|it| it.timeout_ms = MAX_TIMEOUT_MS + 1, "build.timeout_ms"),
             (|it| it.memory_bytes = 1, "build.memory_bytes"),

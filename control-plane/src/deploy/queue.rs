@@ -191,7 +191,8 @@ mod tests {
 
     #[test]
     fn the_rules_in_a_table() {
-        let cases: [(&[(u128, usize, &str)], &[&str], &str); 7] = [
+        type Case<'a> = (&'a [(u128, usize, &'a str)], &'a [&'a str], &'a str);
+        let cases: [Case<'_>; 7] = [
             (&[], &["a:1"], ""),
             (&[(1, 2, "")], &["a:1"], ""),
             (&[(1, 1, ""), (2, 0, "")], &["a:1"], "1@2"),

@@ -287,7 +287,8 @@ mod tests {
 
     #[test]
     fn tools_are_known_by_what_they_leave_in_a_folder() {
-        let cases: [(&str, &[(&str, &str)], &str); 12] = [
+        type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+        let cases: [Case<'_>; 12] = [
             (
                 "react-scripts",
                 &[],

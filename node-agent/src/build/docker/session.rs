@@ -211,7 +211,8 @@ mod tests {
                 .await
                 .expect("HTTP/2");
         let connection = tokio::spawn(connection);
-        let cases: [(&str, &[u8], &str, &[u8]); 5] = [
+        type Case = (&'static str, &'static [u8], &'static str, &'static [u8]);
+        let cases: [Case; 5] = [
             (HEALTH_CHECK, b"", OK, SERVING),
             (
                 "/moby.filesync.v1.Auth/Credentials",
