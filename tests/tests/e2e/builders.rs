@@ -147,9 +147,6 @@ async fn nixpacks_plans_and_docker_builds() {
             "built 7",
         ])?;
         cluster.answers(&Name::of("nix"), "7").await?;
-        // A folder of which it knows nothing.
-        std::fs::remove_file(app.dir().join("package.json"))?;
-        cluster.skep.run(&up).await?.code(1)?.says(&["Nixpacks makes no plan", "hint:"])?;
         let removed = Command::new("docker").args(["rmi", "--force", NIXPACKS_BASE]).output()?;
         ensure!(removed.status.success(), "{removed:?}");
         Ok(())
