@@ -327,10 +327,7 @@ fn configuration(remote: &Remote) -> String {
         let path = home.join(".gitconfig");
         text += &format!("[include]\n\tpath = {}\n", quoted(&path.to_string_lossy()));
     }
-    // By the second name git finds what addresses of submodules are relative to.
-    for name in [REMOTE, "origin"] {
-        text += &format!("[remote \"{name}\"]\n\turl = {}\n", quoted(&remote.url));
-    }
+    text += &format!("[remote \"{REMOTE}\"]\n\turl = {}\n", quoted(&remote.url));
     if let Some(path) = &remote.local {
         let path = path.to_string_lossy();
         let path = path.trim_end_matches('/');
