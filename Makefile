@@ -22,9 +22,13 @@ DENY_VERSION := 0.20.2
 DENY_ROOT := $(TARGET)/tools/cargo-deny-$(DENY_VERSION)
 DENY := $(or $(shell PATH="$(PATH)" command -v cargo-deny),$(DENY_ROOT)/bin/cargo-deny)
 
+NIXPACKS_VERSION := 1.41.0
+NIXPACKS_ROOT := $(TARGET)/tools/nixpacks-$(NIXPACKS_VERSION)
+NIXPACKS := $(or $(shell PATH="$(PATH)" command -v nixpacks),$(NIXPACKS_ROOT)/bin/nixpacks)
+
 # The end-to-end tests and benches run these from outside.
-E2E := SKEP_BIN=$(TARGET)/debug/skep SKEP_NEXT_BIN=$(TARGET)/next/skep SKEP_TEST_APP=$(TARGET)/test-app/skep-test-app
-E2E_RELEASE := SKEP_BIN=$(TARGET)/release/skep SKEP_NEXT_BIN=$(TARGET)/next/skep SKEP_TEST_APP=$(TARGET)/test-app-release/skep-test-app
+E2E := SKEP_AGENT_NIXPACKS=$(NIXPACKS) SKEP_BIN=$(TARGET)/debug/skep SKEP_NEXT_BIN=$(TARGET)/next/skep SKEP_TEST_APP=$(TARGET)/test-app/skep-test-app
+E2E_RELEASE := SKEP_AGENT_NIXPACKS=$(NIXPACKS) SKEP_BIN=$(TARGET)/release/skep SKEP_NEXT_BIN=$(TARGET)/next/skep SKEP_TEST_APP=$(TARGET)/test-app-release/skep-test-app
 
 HELLO := --manifest-path examples/hello/Cargo.toml
 HELLO_TARGET := --target-dir $(TARGET)/hello
@@ -37,11 +41,11 @@ run: setup-docker skep ## deploy the example with skep dev, stay until Ctrl-C (O
 
 check: setup-check fmt-check clippy deny tidy unit ## read-only: format, lints, licences, house style, unit and simulation tests
 
-test: setup-tests check skep-next skep test-app ## check, then end-to-end on real Docker with a fixed sample of each fault
+test: setup-tests $(NIXPACKS) check skep-next skep test-app ## check, then end-to-end on real Docker with a fixed sample of each fault
 	$(E2E) scripts/suites.sh $(CARGO) test $(WORKSPACE)
 	$(MAKE) run ONCE=1
 
-chaos: setup-tests skep-next skep-release test-app-release ## simulation and end-to-end tests with the full number of seeds and faults, on a release build
+chaos: setup-tests $(NIXPACKS) skep-next skep-release test-app-release ## simulation and end-to-end tests with the full number of seeds and faults, on a release build
 	SKEP_CHAOS=full $(CARGO) test $(LOCKED) -p skep-simulation -- --nocapture
 	SKEP_CHAOS=full $(E2E_RELEASE) $(CARGO) test $(WORKSPACE) $(SUITES)
 
@@ -132,6 +136,12 @@ test-app-release:
 	scripts/build-static.sh tests/app skep-test-app $(TARGET)/test-app-release/skep-test-app --release
 
 # Unoptimised: it takes about a minute to build and a second to run.
+$(NIXPACKS_ROOT)/bin/nixpacks:
+	@echo "installing nixpacks $(NIXPACKS_VERSION) into $(NIXPACKS_ROOT)"
+	$(CARGO) install nixpacks --version $(NIXPACKS_VERSION) --locked --debug --quiet \
+		--root $(NIXPACKS_ROOT) --target-dir $(TARGET)/tools/build-nixpacks
+	@rm -rf $(TARGET)/tools/build-nixpacks
+
 $(DENY_ROOT)/bin/cargo-deny:
 	@echo "installing cargo-deny $(DENY_VERSION) into $(DENY_ROOT)"
 	$(CARGO) install cargo-deny --version $(DENY_VERSION) --locked --debug --quiet \

@@ -45,6 +45,8 @@ pub(crate) struct Order {
     pub(crate) folder: Option<PathBuf>,
     /// Stay until it has ended.
     pub(crate) wait: bool,
+    /// Build even where there is an image of the same source.
+    pub(crate) no_cache: bool,
 }
 
 /// Makes a deployment and follows it to its end.
@@ -56,7 +58,8 @@ pub(crate) async fn deploy(
     client: &Client,
     order: Order,
 ) -> Result<(), Failure> {
-    let path = format!("{}/deployments", order.target.path());
+    let how = if order.no_cache { "?no_cache=true" } else { "" };
+    let path = format!("{}/deployments{how}", order.target.path());
     let made: DeploymentView = client.send(Method::POST, &path, &order.request).await?;
     if !order.wait {
         session.out.result(&made, || {

@@ -2,8 +2,10 @@
 //! that the agent needs to ask nobody.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use crate::allocation::Desired;
+use crate::build::{Build, Builder, Fetch, Nixpacks, StaticSite};
 use crate::container::Container;
 use crate::deployment::Origin;
 use crate::health::Health;
@@ -11,7 +13,7 @@ use crate::hooks::Hooks;
 use crate::id::{AllocationId, ClusterId, DeploymentId, EnvironmentId, NodeId, ServiceId};
 use crate::job::Attempt;
 use crate::service::{Image, Target};
-use crate::spec::{Builder, Pull, Resources, Restart};
+use crate::spec::{Pull, Resources, Restart};
 use crate::storage::Storage;
 
 /// Which desired set is newer: a restored backup raises the incarnation, commands the number.
@@ -117,10 +119,42 @@ pub struct BuildOrder {
     pub dockerfile: Option<String>,
     /// Whether a ready image is asked for at its registry.
     pub pull: Pull,
-    /// When to give up, in ms from its start.
+    /// When to give up, in ms from its start: until the app's own file says otherwise.
     pub timeout_ms: u64,
     /// What the build is told beside the source, as build arguments.
     pub arguments: BTreeMap<String, String>,
+    /// What it is given, and how far it may go.
+    pub build: Build,
+    /// What Nixpacks is told.
+    pub nixpacks: Nixpacks,
+    /// A site of files.
+    pub site: StaticSite,
+    /// How the repository is fetched.
+    pub fetch: Fetch,
+    /// The service's variables in plain text: only ever sent over mTLS and stored sealed. A build gets
+    /// those of them that are declared.
+    pub variables: Vec<BuildVariable>,
+    /// Built even where there is an image of the same source.
+    pub no_cache: bool,
+}
+
+/// A variable of a service as its build is told of it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct BuildVariable {
+    /// Its name.
+    pub name: String,
+    /// In plain text.
+    pub value: String,
+    /// Shown to nobody: it is masked in the build's log.
+    pub secret: bool,
+}
+
+impl fmt::Debug for BuildVariable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BuildVariable")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Everything one node is told, at one generation.

@@ -159,6 +159,8 @@ pub struct Build {
     pub node: NodeId,
     /// How it ended; none: not yet. Written by that node's agent.
     pub outcome: Option<BuildOutcome>,
+    /// How many nodes it was given to before and that were lost.
+    pub lost: u32,
 }
 
 /// How a build ended.
@@ -223,6 +225,8 @@ pub struct Deployment {
     /// Becomes the service's source together with the release: a source that cannot be fetched or
     /// built is never the one that webhooks and later deployments begin from. None: stays.
     pub source: Option<Source>,
+    /// Built even where there is an image of the same source.
+    pub no_cache: bool,
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 pub mod allocation;
 pub mod assignment;
 pub mod autoscale;
+pub mod build;
 pub mod certificate;
 pub mod claim;
 pub mod container;

@@ -1,6 +1,7 @@
 //! `skep.toml`: an app's own file, in the units that people write.
 
 mod autoscale;
+mod build;
 mod container;
 mod health;
 mod routes;
@@ -24,6 +25,7 @@ use crate::tcp::TcpSpec;
 use crate::{name, variable};
 
 pub use autoscale::{AutoscaleTable, SizingTable};
+pub use build::{BuildTable, NixpacksTable, StaticTable};
 pub use container::{ContainerTable, HooksTable, InitTable};
 pub use health::{HealthTable, ProbeTable};
 pub use routes::RouteTable;
@@ -50,6 +52,13 @@ pub struct Manifest {
     pub builder: Option<Builder>,
     /// Path of the Dockerfile.
     pub dockerfile: Option<String>,
+    /// What a build is given, and how far it may go.
+    pub build: BuildTable,
+    /// What Nixpacks is told.
+    pub nixpacks: NixpacksTable,
+    /// A site of files.
+    #[serde(rename = "static")]
+    pub site: StaticTable,
     /// How a ready image is had.
     pub image: ImageTable,
     /// Port that the app listens on.
@@ -93,7 +102,7 @@ pub struct Manifest {
     pub container: ContainerTable,
     /// What runs around them.
     pub hooks: HooksTable,
-    /// Which pushes of its repository deploy it.
+    /// Which pushes of its repository deploy it, and how that is fetched.
     pub source: SourceTable,
     /// Plain variables. Secrets do not belong into a repository: `skep env set --secret`.
     pub env: BTreeMap<String, String>,
@@ -273,7 +282,7 @@ impl Manifest {
     pub fn apply(&self, base: &ServiceSpec) -> Result<ServiceSpec, Problem> {
         let mut spec = base.clone();
         set(&mut spec.kind, self.kind);
-        spec.builder = self.builder.or(spec.builder);
+        spec.builder = self.builder.clone().or(spec.builder);
         spec.dockerfile = self.dockerfile.clone().or(spec.dockerfile);
         set(&mut spec.image.pull, self.image.pull);
         set(&mut spec.command, self.command.clone());
@@ -321,7 +330,10 @@ impl Manifest {
         set(&mut spec.storage.secrets, self.secrets.clone());
         self.container.apply(&mut spec.container);
         self.hooks.apply(&mut spec.hooks);
-        self.source.apply(&mut spec.pushes);
+        self.build.apply(&mut spec.build)?;
+        self.nixpacks.apply(&mut spec.nixpacks);
+        self.site.apply(&mut spec.site);
+        self.source.apply((&mut spec.pushes, &mut spec.fetch));
         Ok(spec)
     }
 }

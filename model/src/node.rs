@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::build::Builder;
 use crate::id::NodeId;
 use crate::machine::Machine;
 use crate::name;
@@ -71,6 +72,9 @@ pub struct Facts {
     /// What the machine is.
     #[serde(default, skip_serializing_if = "Machine::is_silent")]
     pub machine: Machine,
+    /// Builders beside Docker's own that it has, as a service names them: `nixpacks`, `exec:NAME`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub builders: Vec<String>,
 }
 
 /// Most volumes on a node.
@@ -190,6 +194,12 @@ impl Facts {
             }
         }
         self.machine.check()?;
+        let mut builders = self.builders.iter();
+        builders.try_for_each(|it| it.parse::<Builder>().map(drop))?;
+        if self.builders.len() > MAX_META {
+            let text = "the agent says too much of its node";
+            return Err(Problem::invalid("builders", text).hint(format!("at most {MAX_META}")));
+        }
         let mut meta = self.meta.iter();
         meta.try_for_each(|(key, value)| check_meta(key, value))?;
         let mut devices = self.devices.keys();

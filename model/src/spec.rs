@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::autoscale::{Autoscale, Metric};
+use crate::build::{Build, Fetch, Nixpacks, StaticSite};
 use crate::container::Container;
 use crate::health::Health;
 use crate::hooks::Hooks;
@@ -19,8 +20,11 @@ use crate::routing::{self, RouteSpec};
 use crate::run::{Mode, Run};
 use crate::storage::{self, Storage};
 use crate::tcp::{self, TcpSpec, TlsMode};
-use check::{between, check_git};
+pub(crate) use check::between;
+use check::check_git;
 pub use check::{check_image, inside};
+
+pub use crate::build::Builder;
 
 /// Smallest memory limit that Docker accepts.
 pub const MIN_MEMORY_BYTES: u64 = 6 << 20;
@@ -41,19 +45,6 @@ pub enum ServiceType {
     Web,
     /// Runs without a port.
     Worker,
-}
-
-/// What turns a source into an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum Builder {
-    /// `docker build` of the Dockerfile.
-    Dockerfile,
-    /// A ready image, named by reference.
-    Image,
-    /// Nixpacks: detects the language.
-    Nixpacks,
 }
 
 /// Where the service comes from, for deployments that nobody uploads.
@@ -205,7 +196,9 @@ pub struct ServiceSpec {
     pub kind: ServiceType,
     /// Where it comes from, unless folders are uploaded.
     pub source: Option<Source>,
-    /// The builder, where it is not left to detection.
+    /// The builder, where it is not left to detection: `dockerfile`, `image`, `nixpacks`, `static`, or
+    /// `exec:NAME` for a program of the node.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub builder: Option<Builder>,
     /// Path of the Dockerfile inside the app's folder; none: `Dockerfile`.
     pub dockerfile: Option<String>,
@@ -254,6 +247,18 @@ pub struct ServiceSpec {
     /// Which pushes of its repository deploy it.
     #[serde(skip_serializing_if = "Pushes::is_empty")]
     pub pushes: Pushes,
+    /// What a build is given, and how far it may go.
+    #[serde(skip_serializing_if = "Build::is_silent")]
+    pub build: Build,
+    /// What Nixpacks is told.
+    #[serde(skip_serializing_if = "Nixpacks::is_silent")]
+    pub nixpacks: Nixpacks,
+    /// A site of files.
+    #[serde(rename = "static", skip_serializing_if = "StaticSite::is_silent")]
+    pub site: StaticSite,
+    /// How its repository is fetched.
+    #[serde(skip_serializing_if = "Fetch::is_silent")]
+    pub fetch: Fetch,
 }
 
 impl Default for ServiceSpec {
@@ -283,6 +288,10 @@ impl Default for ServiceSpec {
             container: Container::default(),
             hooks: Hooks::default(),
             pushes: Pushes::default(),
+            build: Build::default(),
+            nixpacks: Nixpacks::default(),
+            site: StaticSite::default(),
+            fetch: Fetch::default(),
         }
     }
 }
@@ -386,9 +395,7 @@ impl ServiceSpec {
         self.container.check()?;
         self.check_hooks()?;
         self.pushes.check()?;
-        if let Some(path) = &self.dockerfile {
-            inside("dockerfile", path)?;
-        }
+        self.check_build()?;
         if self.domains.len() > MAX_DOMAINS {
             return Err(Problem::invalid(
                 "domains",
@@ -460,6 +467,20 @@ impl ServiceSpec {
                 .hint("a web service, or a target on queue_length or custom:NAME"));
         }
         Ok(())
+    }
+
+    /// Checks what is said about builds alone: where the rest is not known.
+    ///
+    /// # Errors
+    /// The first field that is not accepted, and what would be.
+    pub fn check_build(&self) -> Result<(), Problem> {
+        if let Some(path) = &self.dockerfile {
+            inside("dockerfile", path)?;
+        }
+        self.build.check()?;
+        self.nixpacks.check()?;
+        self.site.check()?;
+        self.fetch.check()
     }
 
     fn check_hooks(&self) -> Result<(), Problem> {

@@ -326,6 +326,7 @@ impl Agent {
             uploads: Arc::new(ServerUploads { servers }),
             images: Some(images.clone()),
             logins: runtime.logins().clone(),
+            tools: options.tools.clone(),
         };
         let parts = Parts {
             node,

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use skep_identity::random;
 use skep_model::assignment::BuildOrder;
-use skep_model::deployment::BuildOutcome;
+use skep_model::build::PER_NODE;
+use skep_model::deployment::{BuildOutcome, Origin};
 use skep_model::id::DeploymentId;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -15,8 +16,6 @@ use crate::build::{self, Env};
 use crate::metrics::Metrics;
 use crate::session::Outbox;
 
-/// Builds at a time: each takes a core and more.
-const BUILDS_MAX: usize = 2;
 /// Lines between a build and the way up.
 const LINES_MAX: usize = 64;
 
@@ -57,7 +56,7 @@ impl Builds {
             outbox,
             metrics,
             finished,
-            slots: Arc::new(Semaphore::new(BUILDS_MAX)),
+            slots: Arc::new(Semaphore::new(PER_NODE)),
             running: HashMap::new(),
             earlier: BTreeSet::new(),
         }
@@ -80,8 +79,13 @@ impl Builds {
         let (env, outbox, metrics) = (self.env.clone(), self.outbox.clone(), self.metrics.clone());
         let (slots, finished) = (self.slots.clone(), self.finished.clone());
         tokio::spawn(async move {
-            let Some(slot) = cancel.run_until_cancelled(slots.acquire()).await else {
-                return;
+            // Looking up a ready image takes no core.
+            let slot = match order.origin {
+                Origin::Image { .. } => None,
+                _ => match cancel.run_until_cancelled(slots.acquire()).await {
+                    Some(slot) => Some(slot),
+                    None => return,
+                },
             };
             metrics.build();
             outbox.begin_build(deployment, random::new_id());

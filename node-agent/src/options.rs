@@ -58,6 +58,8 @@ pub struct Options {
     pub private_network: Option<Pool>,
     /// Where the logs of apps are shipped to.
     pub ship_logs_to: Vec<Destination>,
+    /// The programs that build, beside Docker.
+    pub tools: crate::build::Tools,
 }
 
 impl Options {

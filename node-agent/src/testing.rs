@@ -63,6 +63,7 @@ pub(crate) fn options() -> crate::Options {
         metrics_addr: ([127, 0, 0, 1], 0).into(),
         stop_on_exit: false,
         builder: true,
+        tools: Default::default(),
         meta: Default::default(),
         images: Default::default(),
         memory_bytes: None,

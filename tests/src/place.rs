@@ -40,6 +40,17 @@ pub fn test_app() -> Result<PathBuf> {
     file("SKEP_TEST_APP", "make test sets it; by hand: make test-app")
 }
 
+/// The program `nixpacks`: `SKEP_AGENT_NIXPACKS`, which agents are told too.
+///
+/// # Errors
+/// Not set, or no such file.
+pub fn nixpacks() -> Result<PathBuf> {
+    file(
+        "SKEP_AGENT_NIXPACKS",
+        "make test sets it; by hand: cargo install nixpacks",
+    )
+}
+
 fn file(variable: &str, hint: &str) -> Result<PathBuf> {
     let Some(path) = std::env::var_os(variable).map(PathBuf::from) else {
         bail!("{variable} is not set ({hint})");

@@ -115,6 +115,7 @@ async fn deploy(
     let client = session.client()?;
     let target = target::find(&client, service, &common.scope).await?;
     let order = Order {
+        no_cache: false,
         target,
         request,
         folder: None,

@@ -59,6 +59,9 @@ pub(crate) struct Args {
     scope: Scope,
     #[command(flatten)]
     settings: Settings,
+    /// Build even where there is an image of the same commit and configuration, and without Docker's cache
+    #[arg(long, requires = "repo")]
+    no_cache: bool,
     /// Do not stay until it is live
     #[arg(long)]
     no_wait: bool,
@@ -92,6 +95,7 @@ pub(crate) async fn run(args: Args, session: &Session) -> Result<(), Failure> {
         request,
         folder: None,
         wait: !args.no_wait,
+        no_cache: args.no_cache,
     };
     follow::deploy(session, &client, order).await
 }

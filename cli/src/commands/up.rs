@@ -39,6 +39,9 @@ pub(crate) struct Args {
     scope: Scope,
     #[command(flatten)]
     settings: Settings,
+    /// Build without what Docker has of earlier builds
+    #[arg(long)]
+    no_cache: bool,
 }
 
 /// Settings of a service that a deployment can change.
@@ -104,6 +107,7 @@ pub(crate) async fn run(args: Args, session: &Session) -> Result<(), Failure> {
         request: DeploymentRequest::Upload,
         folder: Some(app.dir),
         wait: true,
+        no_cache: args.no_cache,
     };
     follow::deploy(session, &client, order).await
 }
@@ -155,10 +159,7 @@ struct Plan {
 }
 
 async fn plan(app: &App, spec: &ServiceSpec) -> Result<Plan, Failure> {
-    let wish = Wish {
-        builder: spec.builder,
-        dockerfile: spec.dockerfile.clone(),
-    };
+    let wish = Wish::of(spec);
     let dir = app.dir.clone();
     let look = move || -> Result<_, Problem> {
         let choice = choose::for_folder(&wish, |path| is_file_inside(&dir, path))?;

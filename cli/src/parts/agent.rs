@@ -1,7 +1,8 @@
 //! `skep agent`: the agent of a node as a process.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use skep_model::manifest::parse_bytes;
@@ -19,6 +20,8 @@ use crate::failure::{Failure, chain};
 const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 /// The name of a node whose machine's name suggests none.
 const NODE: &str = "node";
+/// The program that plans builds.
+const NIXPACKS: &str = "nixpacks";
 
 /// The agent, and what goes before it.
 #[derive(Debug, Clone, clap::Subcommand)]
@@ -152,6 +155,13 @@ pub(crate) struct Args {
     /// of services are answered there, and no other environment gets in. Needs iptables, as root
     #[arg(long, value_name = "NETWORK", env = "SKEP_PRIVATE_NETWORK", value_parser = pool)]
     pub(crate) private_network: Option<Pool>,
+    /// A program of yours that builds services with `builder = "exec:NAME"`; once for each
+    #[arg(long, value_name = "NAME=PROGRAM", env = "SKEP_AGENT_BUILDERS", value_delimiter = ',', value_parser = builder)]
+    pub(crate) builder: Vec<(String, PathBuf)>,
+    /// The program that plans builds of folders without a Dockerfile [default: `nixpacks` on the PATH, where
+    /// there is one]
+    #[arg(long, value_name = "PROGRAM", env = "SKEP_AGENT_NIXPACKS", value_parser = program)]
+    pub(crate) nixpacks: Option<PathBuf>,
     /// Stop the containers at the end, and start them again at the next start
     #[arg(long)]
     pub(crate) stop_on_exit: bool,
@@ -198,6 +208,10 @@ fn run_agent(args: Args) -> Result<(), Failure> {
         log_budget_bytes: args.log_budget.saturating_mul(1 << 20),
         ship_logs_to: args.ship_logs_to,
         private_network: args.private_network,
+        tools: skep_node_agent::build::Tools {
+            nixpacks: nixpacks(args.nixpacks),
+            programs: args.builder.into_iter().collect(),
+        },
     };
     super::run(&args.common, async |shutdown| {
         let stop = |error: &skep_node_agent::Error| Failure::failed(chain(error));
@@ -227,6 +241,7 @@ fn examined(options: &skep_node_agent::Options) -> skep_node_agent::doctor::Opti
         server: Some(options.server.clone()),
         join_token: options.join_token.clone(),
         memory_bytes: options.memory_bytes,
+        nixpacks: options.tools.nixpacks.clone(),
     }
 }
 
@@ -242,6 +257,33 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
 
 fn pool(text: &str) -> Result<Pool, String> {
     text.parse().map_err(|problem: Problem| problem.to_string())
+}
+
+fn builder(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, path) = text.split_once('=').ok_or("NAME=PROGRAM is accepted")?;
+    name::check("builder", name).map_err(|problem| problem.to_string())?;
+    Ok((name.to_owned(), program(path)?))
+}
+
+/// A program of this machine.
+pub(super) fn program(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match path.is_absolute() && is_program(&path) {
+        true => Ok(path),
+        false => Err(format!("{text} is not the absolute path of a program")),
+    }
+}
+
+fn is_program(path: &Path) -> bool {
+    let is_executable =
+        |it: std::fs::Metadata| it.is_file() && it.permissions().mode() & 0o111 != 0;
+    path.metadata().is_ok_and(is_executable)
+}
+
+fn on_path(name: &str) -> Option<PathBuf> {
+    let folders = std::env::var_os("PATH")?;
+    let mut places = std::env::split_paths(&folders).map(|folder| folder.join(name));
+    places.find(|path| path.is_absolute() && is_program(path))
 }
 
 fn device(text: &str) -> Result<(String, PathBuf), String> {
@@ -279,6 +321,11 @@ fn node_name(given: Option<String>) -> Result<String, Problem> {
     }
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     Ok(name::suggest(host.trim()).unwrap_or_else(|| NODE.to_owned()))
+}
+
+/// The program that plans builds, where it is not named.
+pub(super) fn nixpacks(given: Option<PathBuf>) -> Option<PathBuf> {
+    given.or_else(|| on_path(NIXPACKS))
 }
 
 pub(super) fn docker_socket(
@@ -328,6 +375,22 @@ mod tests {
         assert!(device("gpu=/dev/no-such").is_err() && device("gpu=/etc/passwd").is_err());
         let devices = devices(vec![null.clone(), null]);
         assert_eq!(devices["gpu"], [PathBuf::from("/dev/null")]);
+    }
+
+    #[test]
+    fn builders_are_programs() {
+        let given = builder("make=/bin/sh").expect("a program");
+        assert_eq!(given, ("make".to_owned(), PathBuf::from("/bin/sh")));
+        for wrong in [
+            "/bin/sh",
+            "A b=/bin/sh",
+            "x=sh",
+            "x=/etc/passwd",
+            "x=/no/such",
+        ] {
+            assert!(builder(wrong).is_err(), "{wrong}");
+        }
+        assert!(on_path("sh").is_some() && on_path("no-such-program").is_none());
     }
 
     #[test]

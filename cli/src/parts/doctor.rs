@@ -48,6 +48,10 @@ pub(crate) struct Args {
     /// Memory of the node, where the machine does not tell
     #[arg(long, value_name = "SIZE", env = "SKEP_AGENT_MEMORY", value_parser = super::agent::bytes)]
     memory: Option<u64>,
+    /// The program that plans builds of folders without a Dockerfile [default: `nixpacks` on the PATH, where
+    /// there is one]
+    #[arg(long, value_name = "PROGRAM", env = "SKEP_AGENT_NIXPACKS")]
+    nixpacks: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -66,6 +70,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         server: args.server,
         join_token: args.join_token,
         memory_bytes: args.memory,
+        nixpacks: super::agent::nixpacks(args.nixpacks),
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

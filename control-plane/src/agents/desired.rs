@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use skep_model::allocation::Allocation;
 use skep_model::assignment::{
-    Assignment, BuildOrder, DesiredSet, Generation, ImagePeer, MAX_IMAGE_PEERS, Names,
+    Assignment, BuildOrder, BuildVariable, DesiredSet, Generation, ImagePeer, MAX_IMAGE_PEERS,
+    Names,
 };
 use skep_model::deployment::{Deployment, Origin};
 use skep_model::hooks::Hooks;
@@ -17,10 +18,7 @@ use skep_state::{Cluster, State};
 
 use crate::secrets::Secrets;
 use crate::urls;
-use crate::variables::private_host;
-
-/// How long a build may take: a hung one must not hold its node for ever.
-pub const BUILD_TIMEOUT_MS: u64 = 15 * 60_000;
+use crate::variables::{Environment, private_host};
 
 /// The generation that a view shows.
 pub fn generation(cluster: &Cluster, view: &State) -> Generation {
@@ -50,15 +48,21 @@ pub fn desired_set(view: &State, cluster: &Cluster, node: NodeId, secrets: &Secr
         cluster: cluster.id,
         generation: generation(cluster, view),
         assignments,
-        builds: build_orders(view, node),
+        builds: build_orders(view, node, secrets),
     }
 }
 
-/// The builds that `node` is to do.
-pub fn build_orders(view: &State, node: NodeId) -> Vec<BuildOrder> {
+/// The builds that `node` is to do. One whose secrets cannot be opened is left out, and reported.
+pub fn build_orders(view: &State, node: NodeId, secrets: &Secrets) -> Vec<BuildOrder> {
     let builds = view.builds_on(node);
     builds
-        .filter_map(|deployment| build_order(view, deployment))
+        .filter_map(|deployment| {
+            let order = build_order(view, deployment, secrets);
+            order.unwrap_or_else(|problem| {
+                tracing::error!(deployment = %deployment.id, %problem, "a build cannot be sent to its node");
+                None
+            })
+        })
         .collect()
 }
 
@@ -222,23 +226,60 @@ fn environment(
     Ok(all)
 }
 
-fn build_order(view: &State, deployment: &Deployment) -> Option<BuildOrder> {
-    let service = view.service(deployment.service)?;
+fn build_order(
+    view: &State,
+    deployment: &Deployment,
+    secrets: &Secrets,
+) -> Result<Option<BuildOrder>, Problem> {
+    let Some(service) = view.service(deployment.service) else {
+        return Ok(None);
+    };
     // A redeploy of a release builds nothing; it never gets a build.
     if matches!(deployment.origin, Origin::Release { .. }) {
-        return None;
+        return Ok(None);
     }
-    Some(BuildOrder {
+    let spec = &service.spec;
+    Ok(Some(BuildOrder {
         deployment: deployment.id,
         service: service.id,
         service_label: view.label_of(service),
         origin: deployment.origin.clone(),
-        builder: service.spec.builder,
-        dockerfile: service.spec.dockerfile.clone(),
-        pull: service.spec.image.pull,
-        timeout_ms: BUILD_TIMEOUT_MS,
+        builder: spec.builder.clone(),
+        dockerfile: spec.dockerfile.clone(),
+        pull: spec.image.pull,
+        timeout_ms: spec.build.timeout_ms,
+        build: spec.build.clone(),
+        nixpacks: spec.nixpacks.clone(),
+        site: spec.site.clone(),
+        fetch: spec.fetch.clone(),
+        variables: match deployment.origin {
+            Origin::Image { .. } => Vec::new(),
+            _ => build_variables(view, service, secrets)?,
+        },
+        no_cache: deployment.no_cache,
         arguments: build_arguments(view, service, deployment),
+    }))
+}
+
+/// All of them: which ones a build declares, the app's own file says, and that is not fetched yet. The
+/// node that builds makes what will run with them anyway.
+fn build_variables(
+    view: &State,
+    service: &Service,
+    secrets: &Secrets,
+) -> Result<Vec<BuildVariable>, Problem> {
+    let around = Environment::around(view, secrets, (service, None));
+    // What refers to nothing fails the release, which says the way there.
+    let resolved = around.resolve(service);
+    let all = resolved.as_ref().unwrap_or(&service.variables).iter();
+    all.map(|(name, variable)| {
+        Ok(BuildVariable {
+            name: name.clone(),
+            value: secrets.open_variable(service.id, name, variable)?,
+            secret: variable.secret,
+        })
     })
+    .collect()
 }
 
 /// What is known before there is a release; the commit the node finds out.

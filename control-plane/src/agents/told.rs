@@ -266,7 +266,7 @@ impl Told {
                 Look::Gone => removed_allocations.push(id_bytes(id.as_u128())),
             }
         }
-        let mut builds = build_orders(view, self.node);
+        let mut builds = build_orders(view, self.node, secrets);
         let now: BTreeSet<_> = builds.iter().map(|build| build.deployment).collect();
         let ended = self.builds.difference(&now);
         let removed_builds: Vec<_> = ended.map(|id| id_bytes(id.as_u128())).collect();

@@ -30,7 +30,7 @@ pub(super) enum Wish {
 pub(super) async fn create(
     app: &App,
     key: &ServiceKey,
-    wish: &Wish,
+    (wish, no_cache): (&Wish, bool),
 ) -> Result<DeploymentId, Problem> {
     let id = DeploymentId::from_u128(random::new_id());
     let upload = UploadId::from_u128(random::new_id());
@@ -39,6 +39,7 @@ pub(super) async fn create(
         let (trigger, origin) = resolve(view, &service, wish, upload)?;
         let deployment = Deployment {
             source: new_source(wish),
+            no_cache,
             ..queued(id, service.id, (trigger, origin))
         };
         Ok(command(&deployment))
@@ -69,6 +70,7 @@ pub(super) fn queued(
         status_ms: 0,
         generation: 0,
         source: None,
+        no_cache: false,
     }
 }
 

@@ -13,7 +13,7 @@ use utoipa::IntoParams;
 
 use super::deploy::{self, Wish};
 use super::error::Failure;
-use super::extract::{Body, Path};
+use super::extract::{Body, Path, Query};
 use super::find::{self, ServiceKey};
 use super::types::{DeploymentRequest, DeploymentView, DeploymentsView, ReleasesView};
 use super::{App, Here, views};
@@ -33,18 +33,29 @@ fn shown(app: &App, id: DeploymentId) -> Result<DeploymentView, Problem> {
     Ok(views::deployment(&view, &deployment))
 }
 
+/// How a deployment is carried out.
+#[derive(Debug, Clone, Copy, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Means {
+    /// Build even where there is an image of the same commit and configuration, and without Docker's cache.
+    #[serde(default)]
+    pub(super) no_cache: bool,
+}
+
 /// Deploys: an upload, a git repository, an image, or a release again. A deployment that is on its
 /// way is superseded.
 #[utoipa::path(post,
     path = "/v1/projects/{project}/environments/{environment}/services/{service}/deployments",
-    tag = "deployments", params(ServiceKey), operation_id = "create_deployment",
+    tag = "deployments", params(ServiceKey, Means), operation_id = "create_deployment",
     request_body = DeploymentRequest, responses((status = 202, body = DeploymentView)))]
 pub(super) async fn create(
     Here(app): Here,
     Path(key): Path<ServiceKey>,
+    Query(means): Query<Means>,
     Body(request): Body<DeploymentRequest>,
 ) -> Result<(StatusCode, Json<DeploymentView>), Failure> {
-    let id = deploy::create(&app, &key, &Wish::Asked(request)).await?;
+    let id = deploy::create(&app, &key, (&Wish::Asked(request), means.no_cache)).await?;
     Ok((StatusCode::ACCEPTED, Json(shown(&app, id)?)))
 }
 

@@ -164,7 +164,7 @@ async fn renew(app: &App, service: &Service) -> Result<DeploymentId, Problem> {
         environment,
         service: service.name.clone(),
     };
-    deploy::create(app, &key, &Wish::Renew).await
+    deploy::create(app, &key, (&Wish::Renew, false)).await
 }
 
 /// A deployment whose release is not made yet: it will have the new variables.

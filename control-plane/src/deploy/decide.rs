@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use skep_model::allocation::{Allocation, Desired, State as Seen};
-use skep_model::deployment::{BuildOutcome, Deployment, Origin, Status, Trigger};
+use skep_model::build::{MAX_ATTEMPTS, MAX_TIMEOUT_MS};
+use skep_model::deployment::{Build, BuildOutcome, Deployment, Origin, Status, Trigger};
 use skep_model::id::{NodeId, ServiceId};
 use skep_model::job;
 use skep_model::node::NodeStatus;
@@ -13,15 +14,16 @@ use skep_model::run::Mode;
 use skep_model::service::Service;
 use skep_state::State;
 
+use super::queue;
 use super::release::{Resolved, renew, resolve};
-use crate::agents::desired::BUILD_TIMEOUT_MS;
 use crate::placement::release_phase;
 use crate::secrets::Secrets;
 
 /// How long a deployment waits for a node that builds.
 const BUILDER_WAIT_MS: u64 = 120_000;
-/// Time beyond a build's own deadline after which its node is not waited for.
-const BUILD_MARGIN_MS: u64 = 60_000;
+/// After so long a node is not waited for. How long the build may take the app's own file says to the
+/// node alone: this is beyond all that it can say.
+const BUILD_DEADLINE_MS: u64 = MAX_TIMEOUT_MS + 60_000;
 /// How long an allocation that fits nowhere is waited for: old ones may be leaving.
 const ROOM_WAIT_MS: u64 = 30_000;
 /// Time for pulling and starting beyond the health deadline, after which a rollout has failed.
@@ -99,25 +101,76 @@ fn begin(inputs: &Inputs<'_>, deployment: &Deployment, service: &Service) -> Nex
             Some(_) => Next::Existing(number),
         };
     }
-    if let Some(node) = choose_builder(inputs.view) {
-        return Next::Build(node);
+    match choose_builder(inputs.view, deployment) {
+        Ok(node) => Next::Build(node),
+        // Its turn comes when another's build has ended.
+        Err(problem) if problem.code == Code::Busy => {
+            match deployment.problem.as_ref() == Some(&problem) {
+                true => Next::Wait { until_ms: None },
+                false => Next::Note(problem),
+            }
+        }
+        Err(problem) => wait_or_fail(
+            inputs,
+            deployment,
+            deployment.created_ms + BUILDER_WAIT_MS,
+            problem,
+        ),
     }
-    let problem = Problem::new(Code::Unplaceable, "no node is ready to build")
-        .hint("`skep node ls` shows the nodes; start the agent on one that builds");
-    wait_or_fail(
-        inputs,
-        deployment,
-        deployment.created_ms + BUILDER_WAIT_MS,
-        problem,
-    )
 }
 
-/// The ready builder with the fewest builds; ties by id.
-fn choose_builder(view: &State) -> Option<NodeId> {
-    view.nodes()
-        .filter(|node| node.facts.builder && node.status == NodeStatus::Ready)
-        .min_by_key(|node| (view.builds_on(node.id).count(), node.id))
-        .map(|node| node.id)
+/// Where a deployment is built now.
+///
+/// # Errors
+/// [`Code::Busy`]: later; else nowhere, as things are.
+fn choose_builder(view: &State, deployment: &Deployment) -> Result<NodeId, Problem> {
+    let sites = queue::sites(view);
+    let needs = queue::needs(view, deployment);
+    let able = |site: &&queue::Site| match &needs {
+        Some(needs) => site.builders.contains(needs),
+        None => true,
+    };
+    let fewest = sites
+        .iter()
+        .filter(able)
+        .min_by_key(|site| (site.busy, site.node));
+    match (fewest, &needs) {
+        (Some(site), _) if !queue::takes_turn(deployment) => Ok(site.node),
+        (Some(_), _) => {
+            let due = queue::due(view);
+            let turn = due.iter().find(|(id, _)| *id == deployment.id);
+            turn.map(|(_, node)| *node).ok_or_else(|| {
+                let text = "every node that can build it is building for others";
+                Problem::new(Code::Busy, text)
+                    .hint("its turn comes by itself; each workspace has one")
+            })
+        }
+        (None, Some(needs)) if !sites.is_empty() => Err(Problem::new(
+            Code::Unplaceable,
+            format!("no node that is ready has the builder `{needs}`"),
+        )
+        .at("builder")
+        .hint("`skep node ls` shows the nodes; install it on one, or add a Dockerfile")),
+        (None, _) => Err(Problem::new(Code::Unplaceable, "no node is ready to build")
+            .hint("`skep node ls` shows the nodes; start the agent on one that builds")),
+    }
+}
+
+/// Another node for a build that was lost with its node, or whose Docker was; none: it is over. An upload
+/// went with the node: it can be taken once.
+fn another(view: &State, deployment: &Deployment, build: &Build) -> Option<NodeId> {
+    let can_begin_anew = !matches!(deployment.origin, Origin::Upload { .. });
+    if !can_begin_anew || build.lost + 1 >= MAX_ATTEMPTS {
+        return None;
+    }
+    let needs = queue::needs(view, deployment);
+    let others = queue::sites(view).into_iter().filter(|site| {
+        let is_able = needs.as_ref().is_none_or(|it| site.builders.contains(it));
+        is_able && site.node != build.node
+    });
+    others
+        .min_by_key(|site| (site.busy, site.node))
+        .map(|site| site.node)
 }
 
 fn judge_build(inputs: &Inputs<'_>, deployment: &Deployment, service: &Service) -> Next {
@@ -128,6 +181,13 @@ fn judge_build(inputs: &Inputs<'_>, deployment: &Deployment, service: &Service) 
         ));
     };
     match &build.outcome {
+        // Docker's fault, not the app's.
+        Some(BuildOutcome::Failed(problem)) if problem.code == Code::Runtime => {
+            match another(inputs.view, deployment, build) {
+                Some(node) => Next::Build(node),
+                None => fail(problem.clone()),
+            }
+        }
         Some(BuildOutcome::Failed(problem)) => fail(problem.clone()),
         Some(BuildOutcome::Built(built)) => {
             match resolve(inputs.view, service, deployment, built, inputs.secrets) {
@@ -140,7 +200,10 @@ fn judge_build(inputs: &Inputs<'_>, deployment: &Deployment, service: &Service) 
                 .view
                 .node(build.node)
                 .is_none_or(|node| node.status == NodeStatus::Lost);
-            let deadline = deployment.status_ms + BUILD_TIMEOUT_MS + BUILD_MARGIN_MS;
+            let deadline = deployment.status_ms + BUILD_DEADLINE_MS;
+            if is_lost && let Some(node) = another(inputs.view, deployment, build) {
+                return Next::Build(node);
+            }
             if is_lost {
                 let again = match deployment.origin {
                     Origin::Upload { .. } => "upload again: `skep up`",

@@ -2,6 +2,7 @@
 //! proposes what they say.
 
 pub mod decide;
+pub mod queue;
 pub mod release;
 
 #[cfg(test)]

@@ -117,6 +117,7 @@ impl World {
             status_ms: 0,
             generation: 0,
             source: None,
+            no_cache: false,
         };
         let deployment = Some((&deployment).into());
         world.apply(Kind::CreateDeployment(v1::CreateDeployment {
@@ -127,8 +128,18 @@ impl World {
     }
 
     fn with_node(mut self) -> Self {
+        self.join(NODE, 1);
+        self
+    }
+
+    /// One more that builds, ready.
+    fn another_node(&mut self, node: NodeId) {
+        self.join(node, 2);
+    }
+
+    fn join(&mut self, id: NodeId, token_id: u128) {
         let token = JoinToken {
-            id: TokenId::from_u128(1),
+            id: TokenId::from_u128(token_id),
             secret_hash: vec![1],
             expires_ms: u64::MAX,
             uses_left: 1,
@@ -140,8 +151,8 @@ impl World {
             token: Some((&token).into()),
         }));
         let node = Node {
-            id: NODE,
-            name: "one".into(),
+            id,
+            name: format!("node{token_id}"),
             facts: Facts {
                 builder: true,
                 ..Facts::default()
@@ -156,19 +167,22 @@ impl World {
             witnesses: Vec::new(),
         };
         let join = v1::JoinNode {
-            token: id_bytes(1),
+            token: id_bytes(token_id),
             secret_hash: vec![1],
             node: Some((&node).into()),
         };
         self.apply(Kind::JoinNode(join));
-        self.judge(NodeStatus::Ready);
-        self
+        self.judge_node(id, NodeStatus::Ready);
     }
 
     fn judge(&mut self, status: NodeStatus) {
+        self.judge_node(NODE, status);
+    }
+
+    fn judge_node(&mut self, node: NodeId, status: NodeStatus) {
         let status = enum_number(&NodeStatus::ALL, &status);
         self.apply(Kind::SetNodeStatus(v1::SetNodeStatus {
-            node: id_bytes(NODE.as_u128()),
+            node: id_bytes(node.as_u128()),
             status,
             witnesses: Vec::new(),
         }));
@@ -186,12 +200,16 @@ impl World {
         world
     }
 
-    fn built(mut self, outcome: &BuildOutcome) -> Self {
+    fn built(self, outcome: &BuildOutcome) -> Self {
+        self.built_at(NODE, outcome)
+    }
+
+    fn built_at(mut self, node: NodeId, outcome: &BuildOutcome) -> Self {
         let build = v1::BuildObservation {
             deployment: id_bytes(DEPLOYMENT.as_u128()),
             outcome: Some(outcome.into()),
         };
-        let node = id_bytes(NODE.as_u128());
+        let node = id_bytes(node.as_u128());
         self.apply(Kind::Observe(v1::Observe {
             node,
             allocations: vec![],
@@ -482,6 +500,38 @@ fn a_lost_builder_fails_the_deployment_with_what_to_do() {
     assert!(matches!(world.decide(), Next::Wait { until_ms: Some(_) }));
     world.judge(NodeStatus::Lost);
     assert!(world.fails().hint.expect("advice").contains("upload again"));
+}
+
+#[test]
+fn a_build_that_was_lost_goes_on_elsewhere_but_not_for_ever() {
+    let git = Origin::Git {
+        repository: "r".into(),
+        branch: "main".into(),
+        commit: None,
+        directory: String::new(),
+    };
+    let mut world = World::building(git);
+    world.judge(NodeStatus::Lost);
+    // Nowhere else.
+    assert!(world.fails().hint.expect("advice").contains("skep deploy"));
+    let other = NodeId::from_u128(77);
+    world.another_node(other);
+    assert_eq!(world.decide(), Next::Build(other));
+    let deployment = world.deployment().clone();
+    world.apply(Kind::AssignBuild(v1::AssignBuild {
+        deployment: id_bytes(deployment.id.as_u128()),
+        expected_generation: deployment.generation,
+        node: id_bytes(other.as_u128()),
+        step: "again".into(),
+    }));
+    let build = world.deployment().build.clone().expect("a build");
+    assert_eq!((build.node, build.lost), (other, 1));
+    assert_eq!(world.state.builds_on(NODE).count(), 0);
+    assert_eq!(world.state.builds_on(other).count(), 1);
+    // The app's own fault is nobody else's.
+    let problem = Problem::new(Code::BuildFailed, "step 3 failed");
+    let world = world.built_at(other, &BuildOutcome::Failed(problem.clone()));
+    assert_eq!(world.fails(), problem);
 }
 
 #[test]

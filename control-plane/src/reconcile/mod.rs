@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::acme::{Means, Tally};
 use crate::agents::fleet::Fleet;
 use crate::agents::relay::Relay;
+use crate::deploy::queue;
 use crate::history::History;
 use crate::samples::Samples;
 use crate::scaling::Scaling;
@@ -187,7 +188,7 @@ impl Duties {
     fn mark(&mut self, changes: &[Change]) {
         let view = self.parts.store.view();
         let mut touched = BTreeSet::new();
-        let mut has_nodes = false;
+        let (mut has_nodes, mut has_builds) = (false, false);
         let moved = self.scheduling.follow(&view, changes);
         if changes.contains(&Change::Settings) {
             // Rare, and they may concern every node and every service.
@@ -220,9 +221,9 @@ impl Duties {
                     .dirty
                     .jobs
                     .extend(view.services().map(|service| service.id)),
+                Change::Build(_) => has_builds = true,
                 Change::Server(_)
                 | Change::Quarantine(_)
-                | Change::Build(_)
                 | Change::Settings
                 | Change::Registries
                 | Change::Certificates
@@ -230,6 +231,11 @@ impl Duties {
                 | Change::Routes
                 | Change::Names(_) => {}
             }
+        }
+        if has_builds {
+            // A build has ended: who waited for that.
+            let due = queue::due(&view).into_iter().map(|(id, _)| id);
+            self.dirty.deployments.extend(due);
         }
         if has_nodes {
             self.mark_waiting();

@@ -210,6 +210,11 @@ impl State {
         } else {
             self.active_deployments.remove(&deployment.id);
         }
+        let before = self.deployments.get(&deployment.id);
+        if let Some(before) = before.and_then(|before| before.build.as_ref()) {
+            // It may have gone on to another node.
+            self.node_builds.remove(&(before.node, deployment.id));
+        }
         if let Some(build) = &deployment.build {
             let key = (build.node, deployment.id);
             let is_wanted = deployment.status == skep_model::deployment::Status::Building

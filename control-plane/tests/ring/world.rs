@@ -160,6 +160,7 @@ impl Server {
             status_ms: 0,
             generation: 0,
             source: None,
+            no_cache: false,
         };
         let command = v1::CreateDeployment {
             deployment: Some((&deployment).into()),

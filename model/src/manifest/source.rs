@@ -1,11 +1,13 @@
-//! `[source]`: which pushes of its repository deploy the app.
+//! `[source]`: which pushes of its repository deploy the app, and what is fetched of it.
 
 use serde::{Deserialize, Serialize};
 
 use super::set;
+use crate::build::Fetch;
 use crate::pushes::Pushes;
 
-/// `[source]`.
+/// `[source]`. Who may read the repository is not for the app's own file to say: it is not there yet when that is
+/// needed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SourceTable {
@@ -13,14 +15,20 @@ pub struct SourceTable {
     pub watch: Option<Vec<String>>,
     /// Pattern of tags that are deployed in place of the branch; empty: the branch again.
     pub tags: Option<String>,
+    /// Submodules too.
+    pub submodules: Option<bool>,
+    /// Git LFS too.
+    pub lfs: Option<bool>,
 }
 
 impl SourceTable {
-    pub(super) fn apply(&self, pushes: &mut Pushes) {
+    pub(super) fn apply(&self, (pushes, fetch): (&mut Pushes, &mut Fetch)) {
         set(&mut pushes.watch, self.watch.clone());
         if let Some(tags) = &self.tags {
             pushes.tags = Some(tags.clone()).filter(|tags| !tags.is_empty());
         }
+        set(&mut fetch.submodules, self.submodules);
+        set(&mut fetch.lfs, self.lfs);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::problem::Problem;
 
-pub(super) fn between(field: &str, value: u64, low: u64, high: u64) -> Result<(), Problem> {
+pub(crate) fn between(field: &str, value: u64, low: u64, high: u64) -> Result<(), Problem> {
     if (low..=high).contains(&value) {
         return Ok(());
     }

@@ -1,7 +1,7 @@
 //! Which builder makes the image. Pure: what is in the folder is asked through a closure.
 
 use skep_model::problem::{Code, Problem};
-use skep_model::spec::Builder;
+use skep_model::spec::{Builder, ServiceSpec};
 
 /// The Dockerfile when nobody names another.
 pub const DEFAULT_DOCKERFILE: &str = "Dockerfile";
@@ -13,6 +13,19 @@ pub struct Wish {
     pub builder: Option<Builder>,
     /// Explicit path of the Dockerfile.
     pub dockerfile: Option<String>,
+    /// Something is said of a static site.
+    pub site: bool,
+}
+
+impl Wish {
+    /// What a service and its app's own file say together.
+    pub fn of(spec: &ServiceSpec) -> Self {
+        Self {
+            builder: spec.builder.clone(),
+            dockerfile: spec.dockerfile.clone(),
+            site: !spec.site.is_silent(),
+        }
+    }
 }
 
 /// The builder, and the rule that chose it.
@@ -29,16 +42,19 @@ pub struct Choice {
 impl Choice {
     /// One line that tells it: `builder: Dockerfile (found ./Dockerfile)`.
     pub fn line(&self) -> String {
-        let name = match self.builder {
+        let name = match &self.builder {
             Builder::Dockerfile => "Dockerfile",
             Builder::Image => "image",
             Builder::Nixpacks => "Nixpacks",
+            Builder::Static => "static",
+            Builder::Exec(name) => name,
         };
         format!("builder: {name} ({})", self.why)
     }
 }
 
-/// For a folder: the explicit builder, else the Dockerfile that is there, else Nixpacks.
+/// For a folder: the explicit builder, else the Dockerfile that is there, else a static site where something
+/// is said of one, else Nixpacks. Whether the node has what was chosen, it knows itself.
 ///
 /// # Errors
 /// The builder cannot work on this folder; says what to add.
@@ -51,7 +67,12 @@ pub fn for_folder(wish: &Wish, has_file: impl Fn(&str) -> bool) -> Result<Choice
         dockerfile: dockerfile.to_owned(),
         why,
     };
-    match wish.builder {
+    let without = |builder: Builder, why: &str| Choice {
+        builder,
+        dockerfile: String::new(),
+        why: why.to_owned(),
+    };
+    match &wish.builder {
         Some(Builder::Dockerfile) if is_there => Ok(with(format!("as set, ./{dockerfile}"))),
         Some(Builder::Dockerfile) => Err(no_dockerfile(dockerfile)),
         None if is_there => Ok(with(format!("found ./{dockerfile}"))),
@@ -62,18 +83,17 @@ pub fn for_folder(wish: &Wish, has_file: impl Fn(&str) -> bool) -> Result<Choice
         )
         .at("builder")
         .hint("remove `builder`, or deploy the image itself: skep deploy --image NAME")),
-        Some(Builder::Nixpacks) => Err(Problem::new(
-            Code::BuildFailed,
-            "the builder `nixpacks` is not available on this node",
-        )
-        .at("builder")
-        .hint("add a Dockerfile, or deploy a ready image: skep deploy --image NAME")),
-        None => Err(no_dockerfile(dockerfile)),
+        Some(builder) => Ok(without(builder.clone(), "as set")),
+        None if wish.site => Ok(without(
+            Builder::Static,
+            "[static] is set, and no ./Dockerfile",
+        )),
+        None => Ok(without(Builder::Nixpacks, "no ./Dockerfile")),
     }
 }
 
 /// For a ready image: there is nothing else to do with it, whatever the service says.
-pub fn for_image(explicit: Option<Builder>) -> Choice {
+pub fn for_image(explicit: Option<&Builder>) -> Choice {
     let why = match explicit {
         Some(Builder::Image) => "as set",
         _ => "the deployment names an image",
@@ -108,6 +128,7 @@ mod tests {
         let wish = Wish {
             builder,
             dockerfile: dockerfile.map(str::to_owned),
+            site: files.contains(&"[static]"),
         };
         match for_folder(&wish, |path| files.contains(&path)) {
             Ok(choice) => format!("{} -> {}", choice.line(), choice.dockerfile),
@@ -117,7 +138,7 @@ mod tests {
 
     #[test]
     fn the_rules_in_their_order() {
-        use Builder::{Dockerfile, Image, Nixpacks};
+        use Builder::{Dockerfile, Exec, Image, Nixpacks, Static};
         let cases = [
             (
                 None,
@@ -154,7 +175,31 @@ mod tests {
                 None,
                 None,
                 &["package.json"],
-                "no Dockerfile found: there is no file ./Dockerfile in the app's folder",
+                "builder: Nixpacks (no ./Dockerfile) -> ",
+            ),
+            (
+                None,
+                None,
+                &["package.json", "[static]"],
+                "builder: static ([static] is set, and no ./Dockerfile) -> ",
+            ),
+            (
+                None,
+                None,
+                &["Dockerfile", "[static]"],
+                "builder: Dockerfile (found ./Dockerfile) -> Dockerfile",
+            ),
+            (
+                Some(Static),
+                None,
+                &["Dockerfile"],
+                "builder: static (as set) -> ",
+            ),
+            (
+                Some(Exec("bazel".to_owned())),
+                None,
+                &["Dockerfile"],
+                "builder: bazel (as set) -> ",
             ),
             // What is explicit beats what is found.
             (
@@ -167,12 +212,12 @@ mod tests {
                 Some(Nixpacks),
                 None,
                 &["Dockerfile"],
-                "the builder `nixpacks` is not available on this node",
+                "builder: Nixpacks (as set) -> ",
             ),
         ];
         for (builder, dockerfile, files, expected) in cases {
             assert_eq!(
-                choose(builder, dockerfile, files),
+                choose(builder.clone(), dockerfile, files),
                 expected,
                 "{builder:?} {dockerfile:?} {files:?}"
             );
@@ -181,10 +226,10 @@ mod tests {
 
     #[test]
     fn every_refusal_says_what_to_do() {
-        for builder in [None, Some(Builder::Image), Some(Builder::Nixpacks)] {
+        for builder in [Builder::Dockerfile, Builder::Image] {
             let wish = Wish {
-                builder,
-                dockerfile: None,
+                builder: Some(builder),
+                ..Wish::default()
             };
             let problem = for_folder(&wish, |_| false).expect_err("nothing to build");
             assert_eq!(problem.code, Code::BuildFailed);
@@ -203,7 +248,7 @@ mod tests {
             "builder: image (the deployment names an image)"
         );
         assert_eq!(
-            for_image(Some(Builder::Image)).line(),
+            for_image(Some(&Builder::Image)).line(),
             "builder: image (as set)"
         );
     }

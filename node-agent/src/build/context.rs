@@ -40,11 +40,20 @@ pub struct Summary {
 /// or changed meanwhile, or `out` cannot be written.
 pub fn pack(dir: &Path, out: impl Write) -> Result<Summary, Problem> {
     let named = manifest_dockerfile(dir);
-    pack_with(dir, named.as_deref().unwrap_or(DEFAULT_DOCKERFILE), out)
+    pack_with(
+        dir,
+        (named.as_deref().unwrap_or(DEFAULT_DOCKERFILE), ""),
+        out,
+    )
 }
 
-/// The same, with the Dockerfile at a path that the caller knows.
-pub(super) fn pack_with(dir: &Path, dockerfile: &str, out: impl Write) -> Result<Summary, Problem> {
+/// The same, with the Dockerfile at a path that the caller knows, and a folder `kept` that is sent
+/// whatever `.dockerignore` says.
+pub(super) fn pack_with(
+    dir: &Path,
+    (dockerfile, kept): (&str, &str),
+    out: impl Write,
+) -> Result<Summary, Problem> {
     if !dir.is_dir() {
         return Err(Problem::new(
             Code::SourceFailed,
@@ -54,6 +63,7 @@ pub(super) fn pack_with(dir: &Path, dockerfile: &str, out: impl Write) -> Result
     let mut packer = Packer {
         root: dir,
         ignored: read_ignored(dir)?,
+        kept: PathBuf::from(kept),
         always: [
             dockerignore::FILE,
             manifest::FILE,
@@ -107,6 +117,8 @@ struct Packer<'a, W: Write> {
     ignored: Ignored,
     /// Sent whatever `.dockerignore` says.
     always: [PathBuf; 4],
+    /// The same, with all that is in it; empty: none.
+    kept: PathBuf,
     tar: tar::Builder<W>,
     /// Ignored folders that we are in: sent only when something inside of them is.
     pending: Vec<(PathBuf, Metadata)>,
@@ -115,6 +127,10 @@ struct Packer<'a, W: Write> {
 }
 
 impl<W: Write> Packer<'_, W> {
+    fn is_kept(&self, path: &Path) -> bool {
+        !self.kept.as_os_str().is_empty() && path.starts_with(&self.kept)
+    }
+
     fn folder(&mut self, path: &Path) -> Result<(), Problem> {
         let full = self.root.join(path);
         let read = |error: io::Error| unreadable(path, &error);
@@ -141,7 +157,8 @@ impl<W: Write> Packer<'_, W> {
         if is_dir {
             let may_hold_some = !is_ignored
                 || self.ignored.has_exceptions()
-                || self.always.iter().any(|kept| kept.starts_with(&path));
+                || self.always.iter().any(|kept| kept.starts_with(&path))
+                || self.is_kept(&path);
             if !may_hold_some {
                 return Ok(());
             }
@@ -154,7 +171,7 @@ impl<W: Write> Packer<'_, W> {
             self.pending.truncate(depth);
             return Ok(());
         }
-        if is_ignored && !self.always.contains(&path) {
+        if is_ignored && !self.always.contains(&path) && !self.is_kept(&path) {
             return Ok(());
         }
         self.send_pending()?;

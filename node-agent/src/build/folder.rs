@@ -121,6 +121,15 @@ fn remove(path: &Path) {
     }
 }
 
+/// Makes room at a path in a folder that other people filled, be it a link.
+pub(super) fn clear(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(there) if there.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(_) => Ok(()),
+    }
+}
+
 /// An error with everything that caused it, in one line.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

@@ -1,18 +1,22 @@
-//! Fetching one commit with the `git` program: shallow, without submodules, without ever asking
-//! anybody for a password. The repository's address goes through a private configuration file: it
+//! Fetching one commit with the `git` program: shallow, submodules and LFS only where they are wanted,
+//! without ever asking anybody for a password. The repository's address goes through a private configuration file: it
 //! may hold a token, and arguments can be read by every user of the machine.
 
 mod command;
+mod login;
 mod remote;
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
+use skep_model::build::Fetch;
 use skep_model::problem::{Code, Problem};
 use tokio::sync::mpsc;
 
 use super::folder::{self, WorkFolder, blocking};
 use super::say;
 use command::Git;
+pub(super) use login::Login;
 use remote::Remote;
 
 /// Where a fetched commit is named in our copy.
@@ -21,7 +25,6 @@ const WANTED_REF: &str = "refs/skep/wanted";
 const SHOWN_NAMES: usize = 12;
 
 /// What to fetch.
-#[derive(Debug)]
 pub(super) struct Wanted<'a> {
     /// URL, or a path on this node.
     pub(super) repository: &'a str,
@@ -31,15 +34,48 @@ pub(super) struct Wanted<'a> {
     pub(super) commit: Option<&'a str>,
     /// Folder inside the repository; empty: its root.
     pub(super) directory: &'a str,
+    /// As whom; nobody is asked.
+    pub(super) login: Login,
 }
 
 /// What was fetched.
-#[derive(Debug)]
 pub(super) struct Fetched {
     /// The app's folder, without git's own files.
     pub(super) folder: PathBuf,
     /// The full name of the commit.
     pub(super) commit: String,
+    git: Git,
+    tree: PathBuf,
+}
+
+impl fmt::Debug for Fetched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fetched")
+            .field("commit", &self.commit)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Fetched {
+    /// Brings what the repository only points to, where that is wanted.
+    ///
+    /// # Errors
+    /// [`Code::SourceFailed`] where it cannot be had.
+    pub(super) async fn complete(
+        &self,
+        wanted: &Fetch,
+        lines: &mpsc::Sender<String>,
+    ) -> Result<(), Problem> {
+        if wanted.submodules {
+            say(lines, "source: submodules").await;
+            self.git.submodules(&self.tree).await?;
+        }
+        if wanted.lfs {
+            say(lines, "source: files of Git LFS").await;
+            self.git.lfs(&self.tree).await?;
+        }
+        Ok(())
+    }
 }
 
 /// Fetches into the build's folder.
@@ -59,7 +95,7 @@ pub(super) async fn fetch(
         format!("source: {} (branch {})", remote.shown, wanted.branch),
     )
     .await;
-    let git = Git::prepare(remote, work).await?;
+    let git = Git::prepare((remote, &wanted.login), work).await?;
     let commit = match wanted.commit {
         Some(commit) => fetch_commit(&git, wanted.branch, commit).await?,
         None => {
@@ -77,8 +113,14 @@ pub(super) async fn fetch(
         git.remote.shown.clone(),
         commit[..12].to_owned(),
     );
-    let folder = blocking(move || find_directory(&tree, &directory, &shown, &short)).await?;
-    Ok(Fetched { folder, commit })
+    let top = tree.clone();
+    let folder = blocking(move || find_directory(&top, &directory, &shown, &short)).await?;
+    Ok(Fetched {
+        folder,
+        commit,
+        git,
+        tree,
+    })
 }
 
 /// The one commit where the server gives single commits out (and the name is whole), else the

@@ -22,15 +22,15 @@ use crate::images::{Unshared, full, says_full};
 use crate::runtime::image::{PULLS_MAX, RETRY, is_passing};
 
 /// One question to the daemon on this machine.
-const INSPECT_LIMIT: Duration = Duration::from_secs(30);
+pub(super) const INSPECT_LIMIT: Duration = Duration::from_secs(30);
 /// How long a registry may say nothing: layers report their progress all the time.
 const PULL_PAUSE: Duration = Duration::from_secs(120);
 
 /// What an image that is made here is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Name {
-    repository: String,
-    tag: String,
+    pub(super) repository: String,
+    pub(super) tag: String,
 }
 
 impl Name {

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures_util::StreamExt;
+use skep_model::assignment::BuildOrder;
+use skep_model::build::Fetch;
 use skep_model::deployment::Origin;
 use skep_model::id::UploadId;
 use skep_model::manifest;
@@ -22,28 +24,44 @@ const UPLOAD_PAUSE: Duration = Duration::from_secs(60);
 const UPLOAD_QUEUE: usize = 4;
 
 /// The app's folder on this node.
-#[derive(Debug)]
 pub(super) struct Source {
     /// Where it is: inside the build's own folder.
     pub(super) folder: PathBuf,
     /// The commit that it shows.
     pub(super) commit: Option<String>,
+    /// Where it is of a repository.
+    repository: Option<git::Fetched>,
+}
+
+impl Source {
+    /// Brings what the folder only points to, where that is wanted.
+    pub(super) async fn complete(
+        &self,
+        wanted: &Fetch,
+        lines: &mpsc::Sender<String>,
+    ) -> Result<(), Problem> {
+        match &self.repository {
+            Some(fetched) => fetched.complete(wanted, lines).await,
+            None => Ok(()),
+        }
+    }
 }
 
 /// Brings the app's folder here.
 pub(super) async fn fetch(
-    origin: &Origin,
+    order: &BuildOrder,
     env: &Env,
     work: &WorkFolder,
     lines: &mpsc::Sender<String>,
 ) -> Result<Source, Problem> {
-    match origin {
+    match &order.origin {
         Origin::Upload { upload } => {
             let folder = receive(*upload, env, work).await?;
             say(lines, "source: the uploaded folder").await;
             Ok(Source {
                 folder,
                 commit: None,
+                repository: None,
             })
         }
         Origin::Git {
@@ -57,11 +75,13 @@ pub(super) async fn fetch(
                 branch,
                 commit: commit.as_deref(),
                 directory,
+                login: git::Login::of(order)?,
             };
             let fetched = git::fetch(&wanted, work, lines).await?;
             Ok(Source {
-                folder: fetched.folder,
-                commit: Some(fetched.commit),
+                folder: fetched.folder.clone(),
+                commit: Some(fetched.commit.clone()),
+                repository: Some(fetched),
             })
         }
         Origin::Image { .. } | Origin::Release { .. } => Err(Problem::new(

@@ -48,6 +48,7 @@ pub(super) fn env(work_dir: &Path, uploads: Arc<dyn Uploads>) -> Env {
         uploads,
         images: None,
         logins: Default::default(),
+        tools: Default::default(),
     }
 }
 

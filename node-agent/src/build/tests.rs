@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use skep_model::assignment::BuildOrder;
+use skep_model::build::Build;
 use skep_model::deployment::{BuildOutcome, Origin};
 use skep_model::id::{DeploymentId, ServiceId, UploadId};
 use skep_model::problem::{Code, Problem};
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::testing::{Gone, Ready, env, packed};
 use super::{Env, run};
 
-fn order(origin: Origin) -> BuildOrder {
+pub(super) fn order(origin: Origin) -> BuildOrder {
     BuildOrder {
         deployment: DeploymentId::from_u128(7),
         service: ServiceId::from_u128(8),
@@ -28,6 +29,15 @@ fn order(origin: Origin) -> BuildOrder {
         pull: Pull::Missing,
         timeout_ms: 20_000,
         arguments: Default::default(),
+        build: Build {
+            timeout_ms: 20_000,
+            ..Build::default()
+        },
+        nixpacks: Default::default(),
+        site: Default::default(),
+        fetch: Default::default(),
+        variables: Vec::new(),
+        no_cache: false,
     }
 }
 
@@ -94,7 +104,7 @@ async fn what_the_app_says_wrongly_is_named() {
             &[("skep.toml", "dockerfile = \"web.df\""), ("Dockerfile", "")],
             "dockerfile",
         ),
-        (&[("main.py", "")], "dockerfile"),
+        (&[("main.py", "")], "builder"),
     ];
     for (files, field) in cases {
         let work = tempfile::tempdir().expect("folder");

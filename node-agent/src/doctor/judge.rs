@@ -215,6 +215,19 @@ pub(super) fn data_plane(listens: bool, socket: &Path) -> Finding {
     }
 }
 
+/// The program that plans builds of folders without a Dockerfile.
+pub(super) fn nixpacks(program: &Path, version: &Result<String, Error>) -> Finding {
+    match version {
+        Ok(version) => Finding::ok("nixpacks", version),
+        Err(Error(why)) => Finding::warn(
+            "nixpacks",
+            format!("{} does not run: {why}", program.display()),
+            "folders without a Dockerfile are not built here before: cargo install nixpacks, or name it \
+             with --nixpacks",
+        ),
+    }
+}
+
 /// A server and its clock.
 pub(super) fn clock(clock: &Clock, server: &str) -> Finding {
     let fix = "set the clocks (NTP): certificates cannot be judged otherwise";

@@ -91,6 +91,23 @@ pub(super) async fn listens(socket: &Path) -> bool {
     )
 }
 
+/// What a program says of its version.
+pub(super) async fn version(program: &Path) -> Result<String, Error> {
+    let asked = tokio::process::Command::new(program)
+        .arg("--version")
+        .stdin(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let said = match timeout(READ_TIMEOUT, asked).await {
+        Ok(Ok(said)) if said.status.success() => said,
+        Ok(Ok(said)) => return Err(Error(said.status.to_string())),
+        Ok(Err(error)) => return Err(Error(error.to_string())),
+        Err(_) => return Err(Error("it does not answer".to_owned())),
+    };
+    let text = String::from_utf8_lossy(&said.stdout);
+    Ok(text.trim().chars().take(200).collect())
+}
+
 /// What a server's clock says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Clock {

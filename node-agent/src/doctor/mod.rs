@@ -89,6 +89,8 @@ pub struct Options {
     pub join_token: Option<String>,
     /// An operator's word on the node's memory, bytes.
     pub memory_bytes: Option<u64>,
+    /// The program that plans builds; none: not looked at.
+    pub nixpacks: Option<PathBuf>,
 }
 
 /// Whether Docker is not there at all: at the machine's start it may come after the agent.
@@ -117,6 +119,9 @@ pub async fn examine(options: &Options) -> Vec<Finding> {
     }
     if let Some(server) = &options.server {
         findings.push(judge::clock(&look::clock(options, server).await, server));
+    }
+    if let Some(program) = &options.nixpacks {
+        findings.push(judge::nixpacks(program, &look::version(program).await));
     }
     findings
 }

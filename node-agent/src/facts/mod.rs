@@ -56,6 +56,10 @@ pub(crate) fn machine(options: &Options) -> Facts {
             .map(|path| path.display().to_string())
             .collect(),
         machine,
+        builders: match options.builder {
+            true => options.tools.names(),
+            false => Vec::new(),
+        },
         ..Facts::default()
     }
 }

@@ -44,7 +44,7 @@ use crate::runtime::transport::Socket;
 use book::Book;
 use budget::Disk;
 pub use budget::{Budget, LowWater};
-use digest::Digest;
+pub(crate) use digest::Digest;
 use fetch::{Fetcher, Peers};
 pub(crate) use peers::ALPN as PEER_ALPN;
 pub(crate) use reference::{DOCKER_HUB, Reference};

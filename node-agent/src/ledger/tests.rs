@@ -2,6 +2,7 @@ use std::path::Path;
 
 use skep_identity::seal::SealingKey;
 use skep_model::allocation::{Observed, State};
+use skep_model::build::Build;
 use skep_model::deployment::Origin;
 use skep_model::id::{ServiceId, UploadId};
 use skep_model::problem::{Code, Problem};
@@ -56,6 +57,15 @@ fn order(id: u128) -> BuildOrder {
         pull: Pull::Missing,
         timeout_ms: 1_000,
         arguments: Default::default(),
+        build: Build {
+            target: Some("web".into()),
+            ..Build::default()
+        },
+        nixpacks: Default::default(),
+        site: Default::default(),
+        fetch: Default::default(),
+        variables: Vec::new(),
+        no_cache: true,
     }
 }
 

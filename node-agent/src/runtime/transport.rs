@@ -46,6 +46,41 @@ impl Socket {
         )
     }
 
+    /// A client whose questions to `path` have `query` too: what bollard's options lack.
+    ///
+    /// # Errors
+    /// Nobody listens, or no daemon.
+    pub(crate) async fn docker_asking(
+        &self,
+        path: &'static str,
+        query: String,
+    ) -> Result<Docker, Error> {
+        let socket = self.clone();
+        let transport = move |mut request: BollardRequest| {
+            let socket = socket.clone();
+            let uri = request.uri();
+            if uri.path().ends_with(path)
+                && let Ok(more) = Uri::try_from(format!("{uri}&{query}"))
+            {
+                *request.uri_mut() = more;
+            }
+            async move { socket.send(request).await }
+        };
+        Docker::connect_with_custom_transport(
+            transport,
+            Some(ADDRESS),
+            CLIENT_TIMEOUT_S,
+            API_DEFAULT_VERSION,
+        )?
+        .negotiate_version()
+        .await
+    }
+
+    /// As `DOCKER_HOST` names it.
+    pub(crate) fn url(&self) -> String {
+        format!("unix://{}", self.0.display())
+    }
+
     /// One request, for what bollard has no words for. Has no deadline; dropping the future or the
     /// answer closes the connection.
     ///

@@ -323,6 +323,7 @@ async fn a_node_joins_once_and_is_itself_ever_after() {
     let dir = tempfile::tempdir().expect("folder");
     let token = JoinToken::generate(ca.fingerprint(), skep_model::id::TokenId::from_u128(1));
     let options = |name: &str, token: Option<String>| crate::Options {
+        tools: Default::default(),
         data_dir: dir.path().join("agent"),
         server: address.clone(),
         join_token: token,

@@ -101,6 +101,7 @@ impl From<&Deployment> for v1::Deployment {
             build: deployment.build.as_ref().map(|build| v1::Build {
                 node: id_bytes(build.node.as_u128()),
                 outcome: build.outcome.as_ref().map(Into::into),
+                lost: build.lost,
             }),
             release: deployment.release,
             steps: deployment
@@ -115,6 +116,7 @@ impl From<&Deployment> for v1::Deployment {
             status_ms: deployment.status_ms,
             generation: deployment.generation,
             source: deployment.source.as_ref().map(Into::into),
+            no_cache: deployment.no_cache,
         }
     }
 }
@@ -126,6 +128,7 @@ impl TryFrom<v1::Build> for Build {
         Ok(Self {
             node: id!(NodeId, message.node),
             outcome: message.outcome.map(BuildOutcome::try_from).transpose()?,
+            lost: message.lost,
         })
     }
 }
@@ -155,6 +158,7 @@ impl TryFrom<v1::Deployment> for Deployment {
             status_ms: message.status_ms,
             generation: message.generation,
             source: message.source.map(TryInto::try_into).transpose()?,
+            no_cache: message.no_cache,
         })
     }
 }

@@ -2,6 +2,7 @@
 //! fails with the field's name: bytes from disk or wire are checked here and nowhere else.
 
 mod autoscale;
+mod build;
 mod certificate;
 mod container;
 mod deployment;

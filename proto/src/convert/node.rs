@@ -29,6 +29,7 @@ impl From<&Facts> for v1::Facts {
             image_address: facts.image_address.clone().unwrap_or_default(),
             mesh_address: facts.mesh_address.clone().unwrap_or_default(),
             machine: (!facts.machine.is_silent()).then(|| (&facts.machine).into()),
+            builders: facts.builders.clone(),
         }
     }
 }
@@ -60,6 +61,7 @@ impl TryFrom<v1::Facts> for Facts {
                 Some(machine) => machine.try_into()?,
                 None => Default::default(),
             },
+            builders: message.builders,
         })
     }
 }

@@ -5,30 +5,17 @@ use skep_model::pushes::Pushes;
 use skep_model::routing::RouteSpec;
 use skep_model::run::{Mode, Overlap, Run};
 use skep_model::spec::{
-    Builder, ImagePolicy, Pull, Resources, Restart, ServiceSpec, ServiceType, Source, Update,
+    ImagePolicy, Pull, Resources, Restart, ServiceSpec, ServiceType, Source, Update,
 };
 use skep_model::tcp::TcpSpec;
 
-use super::{Error, container, enum_number, enum_value, error, need, placement, port, rollout};
+use super::{
+    Error, build, container, enum_number, enum_value, error, need, placement, port, rollout,
+};
 use crate::v1;
 
 /// Order of the stored numbers: append only.
 pub(crate) const TYPES: [ServiceType; 2] = [ServiceType::Web, ServiceType::Worker];
-/// Order of the stored numbers: append only.
-pub(crate) const BUILDERS: [Builder; 3] = [Builder::Dockerfile, Builder::Image, Builder::Nixpacks];
-
-pub(crate) fn builder_number(builder: Option<Builder>) -> u32 {
-    builder.map_or(0, |builder| enum_number(&BUILDERS, &builder))
-}
-
-pub(crate) fn builder(number: u32) -> Result<Option<Builder>, Error> {
-    if number == 0 {
-        Ok(None)
-    } else {
-        enum_value("builder", &BUILDERS, number).map(Some)
-    }
-}
-
 /// The default is 0, as from a version that does not know of it.
 pub(crate) fn pull_number(pull: Pull) -> u32 {
     enum_number(&Pull::ALL, &pull).saturating_sub(1)
@@ -179,10 +166,11 @@ impl TryFrom<v1::Run> for Run {
 
 impl From<&ServiceSpec> for v1::ServiceSpec {
     fn from(spec: &ServiceSpec) -> Self {
+        let (builder, builder_program) = build::builder_out(spec.builder.as_ref());
         Self {
             kind: enum_number(&TYPES, &spec.kind),
             source: spec.source.as_ref().map(Into::into),
-            builder: builder_number(spec.builder),
+            builder,
             dockerfile: spec.dockerfile.clone(),
             port: spec.port.map(u32::from),
             command: spec.command.clone(),
@@ -205,6 +193,11 @@ impl From<&ServiceSpec> for v1::ServiceSpec {
             pull: pull_number(spec.image.pull),
             routes: spec.routes.iter().map(Into::into).collect(),
             tcp: spec.tcp.iter().map(Into::into).collect(),
+            build: build::build_out(&spec.build),
+            nixpacks: build::nixpacks_out(&spec.nixpacks),
+            site: build::site_out(&spec.site),
+            fetch: build::fetch_out(&spec.fetch),
+            builder_program,
         }
     }
 }
@@ -216,7 +209,7 @@ impl TryFrom<v1::ServiceSpec> for ServiceSpec {
         Ok(Self {
             kind: enum_value("kind", &TYPES, message.kind)?,
             source: message.source.map(Source::try_from).transpose()?,
-            builder: builder(message.builder)?,
+            builder: build::builder_in(message.builder, message.builder_program)?,
             dockerfile: message.dockerfile,
             port: port("port", message.port)?,
             command: message.command,
@@ -252,6 +245,10 @@ impl TryFrom<v1::ServiceSpec> for ServiceSpec {
             image: ImagePolicy {
                 pull: pull(message.pull)?,
             },
+            build: build::build_in(message.build),
+            nixpacks: build::nixpacks_in(message.nixpacks),
+            site: build::site_in(message.site),
+            fetch: build::fetch_in(message.fetch),
         })
     }
 }

@@ -312,6 +312,7 @@ fn a_deployment_survives_the_bytes() {
             build: Some(Build {
                 node: NodeId::from_u128(5),
                 outcome,
+                lost: 1,
             }),
             release: None,
             steps: vec![Step {
@@ -324,6 +325,7 @@ fn a_deployment_survives_the_bytes() {
             source: Some(Source::Image {
                 reference: "i".into(),
             }),
+            no_cache: true,
         };
         let after: Deployment = v1::Deployment::from(&before)
             .try_into()

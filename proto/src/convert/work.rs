@@ -10,8 +10,10 @@ use skep_model::id::{AllocationId, ClusterId, DeploymentId, EnvironmentId, NodeI
 use skep_model::route::{Backend, Route, RoutePeer, RouteTable, TcpRoute};
 
 use super::route::{rules_in, rules_out};
-use super::spec::{builder, builder_number, pull, pull_number};
-use super::{Error, container, enum_number, enum_value, error, id, id_bytes, need, port, ports};
+use super::spec::{pull, pull_number};
+use super::{
+    Error, build, container, enum_number, enum_value, error, id, id_bytes, need, port, ports,
+};
 use crate::v1;
 
 impl From<&RouteTable> for v1::RouteTable {
@@ -262,16 +264,24 @@ impl TryFrom<v1::Assignment> for Assignment {
 
 impl From<&BuildOrder> for v1::BuildOrder {
     fn from(order: &BuildOrder) -> Self {
+        let (builder, builder_program) = build::builder_out(order.builder.as_ref());
         Self {
             deployment: id_bytes(order.deployment.as_u128()),
             service: id_bytes(order.service.as_u128()),
             service_label: order.service_label.clone(),
             origin: Some((&order.origin).into()),
-            builder: builder_number(order.builder),
+            builder,
             dockerfile: order.dockerfile.clone(),
             timeout_ms: order.timeout_ms,
             pull: pull_number(order.pull),
             arguments: order.arguments.clone(),
+            build: build::build_out(&order.build),
+            nixpacks: build::nixpacks_out(&order.nixpacks),
+            site: build::site_out(&order.site),
+            fetch: build::fetch_out(&order.fetch),
+            builder_program,
+            variables: order.variables.iter().map(build::variable_out).collect(),
+            no_cache: order.no_cache,
         }
     }
 }
@@ -285,11 +295,21 @@ impl TryFrom<v1::BuildOrder> for BuildOrder {
             service: id!(ServiceId, message.service),
             service_label: message.service_label,
             origin: need!(message.origin),
-            builder: builder(message.builder)?,
+            builder: build::builder_in(message.builder, message.builder_program)?,
             dockerfile: message.dockerfile,
             timeout_ms: message.timeout_ms,
             pull: pull(message.pull)?,
             arguments: message.arguments,
+            build: build::build_in(message.build),
+            nixpacks: build::nixpacks_in(message.nixpacks),
+            site: build::site_in(message.site),
+            fetch: build::fetch_in(message.fetch),
+            variables: message
+                .variables
+                .into_iter()
+                .map(build::variable_in)
+                .collect(),
+            no_cache: message.no_cache,
         })
     }
 }

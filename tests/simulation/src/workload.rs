@@ -250,6 +250,7 @@ fn create_deployment() -> Kind {
         status_ms: 0,
         generation: 0,
         source: None,
+        no_cache: false,
     };
     Kind::CreateDeployment(v1::CreateDeployment {
         deployment: Some((&deployment).into()),

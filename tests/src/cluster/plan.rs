@@ -148,6 +148,13 @@ impl Plan {
                 ("--name", "one".to_owned()),
                 ("--secrets-dir", self.memory().display().to_string()),
                 ("--allow-host-path", self.path("offered")),
+                (
+                    "--builder",
+                    format!(
+                        "script={}",
+                        place::root().join("tests/fixtures/builder.sh").display()
+                    ),
+                ),
             ],
         )?;
         Ok(agent.env("SKEP_JOIN_TOKEN", join_token))

@@ -5,6 +5,7 @@
 mod around;
 mod autoscale;
 mod backup;
+mod builders;
 mod builds;
 mod certificates;
 mod clock;

@@ -47,9 +47,11 @@ async fn a_folder_is_built_served_and_replaced() {
 
         // No builder fits.
         std::fs::remove_file(app.dir().join("Dockerfile"))?;
-        up(cluster, app.path()?, 1)
-            .await?
-            .says(&["no Dockerfile", "hint:"])?;
+        up(cluster, app.path()?, 1).await?.says(&[
+            "no ./Dockerfile",
+            "Nixpacks makes no plan",
+            "hint:",
+        ])?;
         cluster.answers(&name, "2").await?;
         cluster.converged(&[(&name, 1)]).await
     })

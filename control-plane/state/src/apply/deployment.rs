@@ -153,13 +153,20 @@ impl Context<'_> {
         if self.state.node(node).is_none() {
             return Err(not_found("node", node));
         }
-        if deployment.status != Status::Queued {
-            return Err(changed_meanwhile("deployment"));
-        }
         let mut next = (*deployment).clone();
+        let lost = match (&deployment.status, &deployment.build) {
+            (Status::Queued, _) => 0,
+            // The node before was lost with it, or its Docker was.
+            (Status::Building, Some(before)) if before.node != node => {
+                self.changes.push(Change::Build(before.node));
+                before.lost + 1
+            }
+            _ => return Err(changed_meanwhile("deployment")),
+        };
         next.build = Some(Build {
             node,
             outcome: None,
+            lost,
         });
         next.problem = None;
         self.step(&mut next, message.step);

@@ -274,6 +274,7 @@ pub(crate) fn create_from(
         status_ms: 0,
         generation: 0,
         source: None,
+        no_cache: false,
     };
     let delivery = delivery.map(str::to_owned);
     Kind::CreateDeployment(v1::CreateDeployment {

@@ -38,10 +38,11 @@ pub(super) async fn build(
     context: Context,
     lines: &mpsc::Sender<String>,
 ) -> Result<String, Problem> {
-    let version = build.env.docker.client_version();
+    let env = build.job.env;
+    let version = env.docker.client_version();
     let base = format!("/v{}.{}", version.major_version, version.minor_version);
     let id = format!("{:032x}", random::new_id());
-    let session = Session::open(&build.env.socket, &base, &id)
+    let session = Session::open(&env.socket, &base, &id, &build.recipe.secrets)
         .await
         .map_err(|error| image::unreachable(&error))?;
     // Both in this task: what drops the build drops its session.
@@ -50,7 +51,7 @@ pub(super) async fn build(
         built = carry_out(build, context, (&base, &id), lines) => built,
         never = session.serve() => match never {},
     };
-    cache::trim(build.env, &base);
+    cache::trim(env, &base);
     built
 }
 
@@ -62,7 +63,7 @@ async fn carry_out(
 ) -> Result<String, Problem> {
     let request = request(build, context, base, session)?;
     let mut trace = Trace::default();
-    let answered = match build.env.socket.send(request).await {
+    let answered = match build.job.env.socket.send(request).await {
         Ok(answer) if answer.status().is_success() => read(answer, &mut trace, lines).await,
         Ok(answer) => Err(refusal(answer).await),
         Err(error) => Err(error),
@@ -83,14 +84,16 @@ fn request(
     session: &str,
 ) -> Result<BollardRequest, Problem> {
     let labels = serde_json::to_string(&build.labels()).expect("a map of texts");
-    let arguments = serde_json::to_string(&build.arguments).expect("a map of texts");
+    let args = serde_json::to_string(&build.recipe.args).expect("a map of texts");
     let query = [
         ("version", "2"),
         ("session", session),
-        ("dockerfile", &build.dockerfile),
-        ("t", &build.name.full()),
+        ("dockerfile", &build.recipe.dockerfile),
+        ("t", &build.job.name.full()),
         ("labels", &labels),
-        ("buildargs", &arguments),
+        ("buildargs", &args),
+        ("target", build.recipe.target.as_deref().unwrap_or_default()),
+        ("nocache", if build.job.order.no_cache { "1" } else { "0" }),
     ];
     let query: Vec<String> = query
         .iter()

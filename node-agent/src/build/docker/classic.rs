@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::super::progress::Progress;
-use super::super::say;
+use super::super::{image, say};
 use super::explain::explain;
 use super::{Build, Context};
 
@@ -20,23 +20,30 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Builds; gives the image's id.
 pub(super) async fn build(
-    build: &Build<'_>,
+    (build, parent): (&Build<'_>, Option<&str>),
     context: Context,
     lines: &mpsc::Sender<String>,
 ) -> Result<String, Problem> {
     let options = BuildImageOptions {
-        dockerfile: build.dockerfile.clone(),
-        t: Some(build.name.full()),
+        dockerfile: build.recipe.dockerfile.clone(),
+        t: Some(build.job.name.full()),
+        target: build.recipe.target.clone().unwrap_or_default(),
+        buildargs: Some(build.recipe.args.clone().into_iter().collect()),
+        nocache: build.job.order.no_cache,
         rm: true,
         forcerm: true,
         labels: Some(build.labels()),
-        buildargs: Some(build.arguments.clone().into_iter().collect()),
         ..Default::default()
     };
-    let docker = build.env.docker.clone().with_timeout(ANSWER_LIMIT);
+    let socket = &build.job.env.socket;
+    let docker = socket
+        .docker_asking("/build", build.limits().query(parent))
+        .await
+        .map_err(|error| image::unreachable(&error))?
+        .with_timeout(ANSWER_LIMIT);
     let body = bollard::body_try_stream(ReceiverStream::new(context));
     let mut answers =
-        std::pin::pin!(docker.build_image(options, Some(build.env.logins.all()), Some(body)));
+        std::pin::pin!(docker.build_image(options, Some(build.job.env.logins.all()), Some(body)));
     let mut progress = Progress::default();
     let mut id = None;
     let mut failed = None;
@@ -54,7 +61,7 @@ pub(super) async fn build(
     }
     match failed {
         Some(error) => Err(explain(&error, progress.failed())),
-        None => Ok(id.unwrap_or_else(|| build.name.full())),
+        None => Ok(id.unwrap_or_else(|| build.job.name.full())),
     }
 }
 

@@ -44,6 +44,9 @@ pub(super) fn explain(error: &Error, failed: (Option<&str>, &Tail)) -> Problem {
              system df), then deploy again",
         );
     }
+    if let Some(hint) = hint(&message_of(&problem)) {
+        return problem.hint(hint);
+    }
     let is_base = failed.0.is_some_and(|step| step.starts_with(BASE));
     if has(&[
         "pull access denied",
@@ -71,6 +74,89 @@ pub(super) fn explain(error: &Error, failed: (Option<&str>, &Tail)) -> Problem {
         return problem.hint("is the file in the app's folder, and not left out by .dockerignore?");
     }
     problem.hint("the step's last lines tell why: correct it, then deploy again")
+}
+
+fn message_of(problem: &Problem) -> String {
+    problem.message.to_ascii_lowercase()
+}
+
+/// What a step said, in lower case, and what to do about it: the first row of which all parts are there.
+const HINTS: [(&[&str], &str); 14] = [
+    (
+        &["exit code 137"],
+        "the step was killed: it needed more memory than it may have (`build.memory`) or than the node has",
+    ),
+    (
+        &["javascript heap out of memory"],
+        "Node.js ran out of its own heap: set NODE_OPTIONS=--max-old-space-size=4096 for the build, and look \
+         at `build.memory`",
+    ),
+    (
+        &["cannot allocate memory"],
+        "the node has no memory left for the step: raise `build.memory`, or build on a larger node",
+    ),
+    (
+        &["resource temporarily unavailable"],
+        "the step wanted more processes than a build may have: raise `build.pids`, or find what begins so many",
+    ),
+    (
+        &["can't fork"],
+        "the step wanted more processes than a build may have: raise `build.pids`, or find what begins so many",
+    ),
+    (
+        &["npm ci", "can only install packages when your package.json"],
+        "package-lock.json is not what package.json says: run `npm install` and commit the lock file",
+    ),
+    (
+        &["the `npm ci` command can only install with an existing package-lock.json"],
+        "there is no package-lock.json: run `npm install` and commit it, or install by `npm install`",
+    ),
+    (
+        &["err_pnpm_outdated_lockfile"],
+        "pnpm-lock.yaml is not what package.json says: run `pnpm install` and commit the lock file",
+    ),
+    (
+        &["err_pnpm_no_lockfile"],
+        "there is no pnpm-lock.yaml: run `pnpm install` and commit it",
+    ),
+    (
+        &["lockfile needs to be updated"],
+        "yarn.lock is not what package.json says: run `yarn install` and commit the lock file",
+    ),
+    (
+        &[
+            "the lock file",
+            "needs to be updated but --locked was passed",
+        ],
+        "Cargo.lock is not what Cargo.toml says: run `cargo check` and commit the lock file",
+    ),
+    (
+        &["exec format error"],
+        "the program is for another processor than the node's, or a script without `#!` in its first line",
+    ),
+    (
+        &["eaddrinuse"],
+        "a build starts no server: leave the start command to CMD, and say its `port` in skep.toml",
+    ),
+    (
+        &["permission denied"],
+        "is the script executable in the repository? git update-index --chmod=+x FILE, or RUN sh FILE",
+    ),
+];
+
+fn hint(said: &str) -> Option<&'static str> {
+    let fits = |parts: &&[&str]| parts.iter().all(|part| said.contains(part));
+    let row = HINTS.iter().find(|(parts, _)| fits(parts));
+    row.map(|(_, hint)| *hint)
+}
+
+/// Something that the classic builder cannot do.
+pub(super) fn needs_buildkit(what: &str) -> Problem {
+    Problem::new(
+        Code::BuildFailed,
+        format!("{what} need BuildKit, which the node's daemon does not offer"),
+    )
+    .hint("upgrade Docker, or remove `buildkit: false` from its daemon.json")
 }
 
 /// Without what BuildKit puts before every error: by which of its parts it went.
@@ -190,6 +276,59 @@ mod tests {
                 "{problem}"
             );
         }
+    }
+
+    #[test]
+    fn what_steps_say_is_understood() {
+        let code =
+            |code: u32| format!("The command '/bin/sh -c x' returned a non-zero code: {code}");
+        let cases = [
+            ("", 137, "build.memory"),
+            (
+                "FATAL ERROR: JavaScript heap out of memory",
+                134,
+                "NODE_OPTIONS",
+            ),
+            (
+                "sh: can't fork: Resource temporarily unavailable",
+                2,
+                "build.pids",
+            ),
+            (
+                "npm ERR! `npm ci` can only install packages when your package.json and package-lock.json are in sync",
+                1,
+                "commit the lock file",
+            ),
+            (
+                "npm ERR! The `npm ci` command can only install with an existing package-lock.json",
+                1,
+                "no package-lock.json",
+            ),
+            (
+                "ERR_PNPM_OUTDATED_LOCKFILE  Cannot install",
+                1,
+                "pnpm-lock.yaml",
+            ),
+            ("/bin/sh: ./build.sh: Permission denied", 126, "chmod=+x"),
+            ("exec /app: exec format error", 255, "another processor"),
+            (
+                "Error: listen EADDRINUSE: address already in use :::3000",
+                1,
+                "port",
+            ),
+            ("write: No space left on device", 1, "disk is full"),
+            ("make: *** [all] Error 1", 1, "last lines"),
+        ];
+        for (line, exit, hint) in cases {
+            let mut progress = Progress::default();
+            progress.text(&format!("Step 2/2 : RUN x\n{line}\n"));
+            let problem = explain(&stream_error(&code(exit)), progress.failed());
+            let told = problem.hint.as_deref().unwrap_or_default();
+            assert!(told.contains(hint), "{line}: {problem}");
+        }
+        let denied = "pull access denied for x, repository does not exist";
+        let problem = explain(&stream_error(denied), Progress::default().failed());
+        assert!(problem.hint.is_some_and(|hint| hint.contains("FROM")));
     }
 
     #[test]

@@ -12,6 +12,8 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::super::folder::{Hold, WorkFolder, blocking, chain};
+use super::super::program::Group;
+use super::login::Login;
 use super::remote::Remote;
 
 /// A large repository over a slow line; the build's own deadline may be shorter.
@@ -39,12 +41,12 @@ const SETTINGS: [&str; 9] = [
     "http.lowSpeedTime=60",
 ];
 
-/// Our copy of a repository.
-#[derive(Debug)]
+/// Our copy of a repository. Its environment is nobody's to see.
 pub(super) struct Git {
     pub(super) remote: Remote,
     copy: PathBuf,
     config: PathBuf,
+    environment: Vec<(String, String)>,
     _hold: Hold,
 }
 
@@ -56,18 +58,24 @@ struct Output {
 
 impl Git {
     /// An empty copy beside the app's folder, that knows the repository.
-    pub(super) async fn prepare(remote: Remote, work: &WorkFolder) -> Result<Self, Problem> {
-        let git = Self {
+    pub(super) async fn prepare(
+        (remote, login): (Remote, &Login),
+        work: &WorkFolder,
+    ) -> Result<Self, Problem> {
+        let mut git = Self {
+            environment: Vec::new(),
             copy: work.path().join("copy.git"),
             config: work.path().join("git.config"),
             _hold: work.hold(),
             remote,
         };
         let (path, remote) = (git.config.clone(), git.remote.clone());
-        blocking(move || {
+        let (folder, login) = (work.path().to_owned(), login.clone());
+        git.environment = blocking(move || {
             let text = configuration(&remote);
             secret_file::write_private(&path, text.as_bytes())
-                .map_err(|error| Problem::new(Code::Internal, chain(&error)))
+                .map_err(|error| Problem::new(Code::Internal, chain(&error)))?;
+            login.environment(&remote, &folder)
         })
         .await?;
         let mut command = git.command();
@@ -144,6 +152,62 @@ impl Git {
         self.expect(output)
     }
 
+    /// Brings the submodules into the tree, and theirs.
+    pub(super) async fn submodules(&self, tree: &Path) -> Result<(), Problem> {
+        let mut command = self.command();
+        if self.remote.local.is_some() {
+            // As the repository itself: elsewhere git takes none that is a path on this node.
+            command.args(["-c", "protocol.file.allow=always"]);
+        }
+        self.in_tree(&mut command, tree);
+        command.args([
+            "submodule",
+            "update",
+            "--init",
+            "--recursive",
+            "--depth=1",
+            "--quiet",
+        ]);
+        let output = self.run(command, FETCH_LIMIT).await?;
+        if output.is_success {
+            return Ok(());
+        }
+        let said = output.stderr.replace(&self.remote.url, &self.remote.shown);
+        Err(Problem::new(
+            Code::SourceFailed,
+            format!("a submodule cannot be fetched: {}", last_words(&said)),
+        )
+        .at("source.submodules")
+        .hint("check its address in .gitmodules, and that the login of the repository may read it too"))
+    }
+
+    /// Brings the files that Git LFS keeps.
+    pub(super) async fn lfs(&self, tree: &Path) -> Result<(), Problem> {
+        let mut command = self.command();
+        self.in_tree(&mut command, tree);
+        command.args(["lfs", "pull", REMOTE]);
+        let output = self.run(command, FETCH_LIMIT).await?;
+        if output.is_success {
+            return Ok(());
+        }
+        let failed = |text: String| Problem::new(Code::SourceFailed, text).at("source.lfs");
+        if output.stderr.contains("is not a git command") {
+            return Err(failed("this node has no Git LFS".to_owned())
+                .hint("install it: apt install git-lfs; or leave `lfs` out"));
+        }
+        let said = output.stderr.replace(&self.remote.url, &self.remote.shown);
+        Err(failed(format!("Git LFS failed: {}", last_words(&said)))
+            .hint("does the repository's server keep them, and may its login read them?"))
+    }
+
+    fn in_tree(&self, command: &mut Command, tree: &Path) {
+        command
+            .current_dir(tree)
+            .env("GIT_DIR", &self.copy)
+            .env("GIT_WORK_TREE", tree)
+            .args(["-c", "core.bare=false"]);
+    }
+
     fn expect(&self, output: Output) -> Result<(), Problem> {
         if output.is_success {
             return Ok(());
@@ -172,7 +236,7 @@ impl Git {
         command
             .env("GIT_CONFIG_GLOBAL", &self.config)
             .env("GIT_TERMINAL_PROMPT", "0")
-            .env("GIT_SSH_COMMAND", "ssh -oBatchMode=yes -oConnectTimeout=15")
+            .envs(self.environment.iter().cloned())
             .env_remove("SSH_ASKPASS")
             // Its words are read.
             .env("LC_ALL", "C");
@@ -183,6 +247,7 @@ impl Git {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            .process_group(0)
             .kill_on_drop(true);
         command
     }
@@ -190,6 +255,8 @@ impl Git {
     async fn run(&self, mut command: Command, limit: Duration) -> Result<Output, Problem> {
         let work = async {
             let mut child = command.spawn()?;
+            // With it the programs that it starts: ssh, transports, LFS.
+            let _group = Group::of(&child);
             let stdout = read_some(child.stdout.take());
             let stderr = read_some(child.stderr.take());
             let (stdout, stderr, status) = tokio::join!(stdout, stderr, child.wait());
@@ -213,6 +280,15 @@ impl Git {
             .hint("can this node reach it?")),
         }
     }
+}
+
+fn last_words(stderr: &str) -> String {
+    let lines = stderr
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty());
+    let lines: Vec<&str> = lines.collect();
+    lines[lines.len().saturating_sub(3)..].join("; ")
 }
 
 fn cannot_run(error: &io::Error) -> Problem {

@@ -48,6 +48,16 @@ impl Remote {
         })
     }
 
+    /// The scheme and host of an address that is asked over HTTP: `https://host/`.
+    pub(super) fn place(&self) -> Option<String> {
+        let (scheme, rest) = self.url.split_once("://")?;
+        let authority = rest.split(['/', '?']).next()?;
+        let host = authority.rsplit('@').next()?;
+        scheme
+            .starts_with("http")
+            .then(|| format!("{scheme}://{host}/"))
+    }
+
     /// What git's last words mean for a person.
     pub(super) fn explain(&self, stderr: &str) -> Problem {
         let said = stderr.replace(&self.url, &self.shown);
@@ -71,11 +81,11 @@ impl Remote {
             "error: 401",
         ]) {
             return failed(format!("{shown} needs a login"))
-                .hint("use an address with a token (https://user:token@host/path), or give the node's key access");
+                .hint("name a variable with a token (`fetch.token`) or with a deploy key (`fetch.ssh_key`) on the service, or give the node's key access");
         }
         if has(&["Host key verification failed"]) {
             return failed(format!("the host of {shown} is not known to this node"))
-                .hint("add its key to the agent's ~/.ssh/known_hosts");
+                .hint("say its key in `fetch.known_hosts` of the service, or in the agent's ~/.ssh/known_hosts");
         }
         if has(&["not found", "does not exist"]) {
             return failed(format!("{shown} does not exist, or needs a login"))

@@ -83,6 +83,7 @@ async fn get(repository: &str, branch: &str, commit: Option<&str>, directory: &s
         branch,
         commit,
         directory,
+        login: Login::default(),
     };
     let result = fetch(&wanted, &work, &sender).await;
     drop(sender);
@@ -275,4 +276,66 @@ async fn odd_but_honest_paths_work() {
     std::fs::rename(repository.dir.path().join("bare.git"), &odd).expect("rename");
     let got = get(&odd.to_string_lossy(), "main", None, "").await;
     assert!(has(&got.fetched().folder, &["second"]));
+}
+
+#[tokio::test]
+async fn submodules_come_when_they_are_wanted_and_say_what_fails() {
+    let (inner, outer) = (Repository::new(), Repository::new());
+    let add = |address: &str| {
+        let always = "protocol.file.allow=always";
+        outer.git(
+            "work",
+            &[
+                "-c",
+                always,
+                "submodule",
+                "add",
+                "--quiet",
+                "--force",
+                address,
+                "part",
+            ],
+        );
+        outer.git("work", &["commit", "--quiet", "-m", "with a part"]);
+        outer.git(
+            "work",
+            &["push", "--quiet", "--force", "../bare.git", "dev"],
+        );
+    };
+    add(&inner.address());
+    let got = get(&outer.address(), "dev", None, "").await;
+    let fetched = got.fetched();
+    let part = fetched.folder.join("part/second");
+    assert!(!part.exists(), "not wanted");
+    let (sender, _told) = mpsc::channel(64);
+    let wanted = Fetch {
+        submodules: true,
+        ..Fetch::default()
+    };
+    fetched.complete(&wanted, &sender).await.expect("fetched");
+    assert_eq!(std::fs::read_to_string(&part).expect("there"), "two");
+
+    // The part's repository is gone.
+    std::fs::remove_dir_all(inner.address()).expect("removed");
+    let got = get(&outer.address(), "dev", None, "").await;
+    let problem = got.fetched().complete(&wanted, &sender).await;
+    let problem = problem.expect_err("gone");
+    assert_eq!(problem.field.as_deref(), Some("source.submodules"));
+    assert!(problem.message.contains("bare.git"), "{problem}");
+}
+
+#[tokio::test]
+async fn a_missing_lfs_is_told() {
+    let repository = Repository::new();
+    let got = get(&repository.address(), "main", None, "").await;
+    let (sender, _told) = mpsc::channel(64);
+    let wanted = Fetch {
+        lfs: true,
+        ..Fetch::default()
+    };
+    // A machine that has it finds nothing to fetch.
+    if let Err(problem) = got.fetched().complete(&wanted, &sender).await {
+        assert_eq!(problem.field.as_deref(), Some("source.lfs"));
+        assert!(problem.hint.is_some_and(|hint| hint.contains("git-lfs")));
+    }
 }

@@ -1,0 +1,218 @@
+//! Whose build is next, and where: pure, so that a workspace with a hundred deployments on their way takes
+//! no more than its turn.
+
+use std::collections::BTreeMap;
+
+use skep_model::build::{Builder, PER_NODE};
+use skep_model::deployment::{Deployment, Origin, Status};
+use skep_model::id::{DeploymentId, NodeId, WorkspaceId};
+use skep_model::node::NodeStatus;
+use skep_state::State;
+
+/// A build that waits for its turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// Which; ids rise with time.
+    pub deployment: DeploymentId,
+    /// Whose turn it takes.
+    pub workspace: WorkspaceId,
+    /// The builder that its node must have, as nodes name it; none: Docker is enough, as far as is known.
+    pub needs: Option<String>,
+}
+
+/// A node that builds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Site {
+    /// Which.
+    pub node: NodeId,
+    /// Builds that it does.
+    pub busy: usize,
+    /// What it has beside Docker.
+    pub builders: Vec<String>,
+}
+
+impl Site {
+    fn has(&self, needs: Option<&str>) -> bool {
+        needs.is_none_or(|needs| self.builders.iter().any(|it| it == needs))
+    }
+}
+
+/// Who begins now, and where: again and again the workspace with the fewest builds under way, of it the
+/// oldest, at the node with the fewest builds that has what it needs. Who needs what is busy holds nobody
+/// else up.
+pub fn turns(
+    mut sites: Vec<Site>,
+    mut running: BTreeMap<WorkspaceId, usize>,
+    waiting: &[Waiting],
+) -> Vec<(DeploymentId, NodeId)> {
+    let mut left: Vec<&Waiting> = waiting.iter().collect();
+    let mut turns = Vec::new();
+    loop {
+        let free = |one: &&Waiting| site_for(&sites, one.needs.as_deref()).is_some();
+        let next = left.iter().enumerate().filter(|(_, one)| free(one));
+        let next = next.min_by_key(|(_, one)| {
+            let under_way = running.get(&one.workspace).copied().unwrap_or_default();
+            (under_way, one.deployment)
+        });
+        let Some((place, one)) = next.map(|(place, one)| (place, *one)) else {
+            return turns;
+        };
+        let at = site_for(&sites, one.needs.as_deref()).expect("it was free for the one chosen");
+        turns.push((one.deployment, sites[at].node));
+        sites[at].busy += 1;
+        *running.entry(one.workspace).or_default() += 1;
+        left.swap_remove(place);
+    }
+}
+
+/// Where who needs nothing stays away from what others need, if it can.
+fn site_for(sites: &[Site], needs: Option<&str>) -> Option<usize> {
+    let fits = |site: &Site| site.busy < PER_NODE && site.has(needs);
+    let fitting = sites.iter().enumerate().filter(|(_, site)| fits(site));
+    fitting
+        .min_by_key(|(_, site)| (site.busy, site.node))
+        .map(|(at, _)| at)
+}
+
+/// Looking up a ready image takes no turn.
+pub fn takes_turn(deployment: &Deployment) -> bool {
+    matches!(
+        deployment.origin,
+        Origin::Upload { .. } | Origin::Git { .. }
+    )
+}
+
+/// What the node of a deployment must have, as far as its service says.
+pub fn needs(view: &State, deployment: &Deployment) -> Option<String> {
+    let service = view.service(deployment.service)?;
+    match (&service.spec.builder, takes_turn(deployment)) {
+        (Some(builder @ (Builder::Nixpacks | Builder::Exec(_))), true) => Some(builder.to_string()),
+        _ => None,
+    }
+}
+
+/// The nodes that build, and what they have to do.
+pub fn sites(view: &State) -> Vec<Site> {
+    let ready = view
+        .nodes()
+        .filter(|node| node.facts.builder && node.status == NodeStatus::Ready);
+    ready
+        .map(|node| Site {
+            node: node.id,
+            busy: view.builds_on(node.id).filter(|it| takes_turn(it)).count(),
+            builders: node.facts.builders.clone(),
+        })
+        .collect()
+}
+
+/// The turns that the state calls for.
+pub fn due(view: &State) -> Vec<(DeploymentId, NodeId)> {
+    let sites = sites(view);
+    // Costs the nodes while all are busy, not what waits.
+    if sites.iter().all(|site| site.busy >= PER_NODE) {
+        return Vec::new();
+    }
+    let mut running = BTreeMap::new();
+    let mut waiting = Vec::new();
+    for deployment in view.active_deployments().filter(|it| takes_turn(it)) {
+        let Some(workspace) = workspace(view, deployment) else {
+            continue;
+        };
+        match deployment.status {
+            Status::Building => *running.entry(workspace).or_default() += 1,
+            Status::Queued => waiting.push(Waiting {
+                deployment: deployment.id,
+                workspace,
+                needs: needs(view, deployment),
+            }),
+            _ => {}
+        }
+    }
+    turns(sites, running, &waiting)
+}
+
+fn workspace(view: &State, deployment: &Deployment) -> Option<WorkspaceId> {
+    let service = view.service(deployment.service)?;
+    let environment = view.environment(service.environment)?;
+    Some(view.project(environment.project)?.workspace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `1 0 -nixpacks` is a node with nothing to do and Nixpacks; `a:3` is deployment 3 of workspace a,
+    /// `a:3!nixpacks` one that needs that.
+    fn told(sites: &[(u128, usize, &str)], running: &[(char, usize)], waiting: &[&str]) -> String {
+        let sites = sites.iter().map(|(node, busy, builders)| Site {
+            node: NodeId::from_u128(*node),
+            busy: *busy,
+            builders: builders.split_whitespace().map(str::to_owned).collect(),
+        });
+        let workspace = |name: char| WorkspaceId::from_u128(u128::from(u32::from(name)));
+        let running = running
+            .iter()
+            .map(|(name, count)| (workspace(*name), *count));
+        let waiting: Vec<Waiting> = waiting
+            .iter()
+            .map(|text| {
+                let (name, rest) = text.split_once(':').expect("workspace:number");
+                let (number, needs) = match rest.split_once('!') {
+                    Some((number, needs)) => (number, Some(needs.to_owned())),
+                    None => (rest, None),
+                };
+                Waiting {
+                    deployment: DeploymentId::from_u128(number.parse().expect("a number")),
+                    workspace: workspace(name.chars().next().expect("a letter")),
+                    needs,
+                }
+            })
+            .collect();
+        let turns = turns(sites.collect(), running.collect(), &waiting);
+        let shown = turns
+            .iter()
+            .map(|(deployment, node)| format!("{}@{}", deployment.as_u128(), node.as_u128()));
+        shown.collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn a_workspace_with_many_takes_its_turn_and_no_more() {
+        let hundred: Vec<String> = (1..=100).map(|number| format!("a:{number}")).collect();
+        let mut waiting: Vec<&str> = hundred.iter().map(String::as_str).collect();
+        waiting.push("b:200");
+        waiting.push("c:300");
+        assert_eq!(told(&[(1, 0, "")], &[], &waiting), "1@1 200@1");
+        assert_eq!(told(&[(1, 1, "")], &[('a', 1)], &waiting), "200@1");
+        assert_eq!(
+            told(&[(1, 0, ""), (2, 0, "")], &[('a', 1)], &waiting),
+            "200@1 300@2 1@1 2@2"
+        );
+    }
+
+    #[test]
+    fn the_rules_in_a_table() {
+        type Case<'a> = (&'a [(u128, usize, &'a str)], &'a [&'a str], &'a str);
+        let cases: [Case<'_>; 7] = [
+            (&[], &["a:1"], ""),
+            (&[(1, 2, "")], &["a:1"], ""),
+            (&[(1, 1, ""), (2, 0, "")], &["a:1"], "1@2"),
+            // Oldest first within a workspace.
+            (&[(1, 1, "")], &["a:2", "a:1"], "1@1"),
+            (&[(1, 0, ""), (2, 1, "nixpacks")], &["a:1!nixpacks"], "1@2"),
+            // Who needs what is busy holds nobody else up.
+            (
+                &[(1, 0, ""), (2, 2, "nixpacks")],
+                &["a:1!nixpacks", "a:2"],
+                "2@1",
+            ),
+            (
+                &[(1, 1, "exec:bazel")],
+                &["a:1!exec:make", "b:2!exec:bazel"],
+                "2@1",
+            ),
+        ];
+        for (sites, waiting, expected) in cases {
+            assert_eq!(told(sites, &[], waiting), expected, "{waiting:?}");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Static sites: built by their own tools in one image, handed out by a web server in another. The files end
+//! up in the server's image, so that a site is released, kept and rolled back like any app.
+
+use std::fmt::Write as _;
+use std::io::Read as _;
+use std::path::Path;
+
+use futures_util::future::BoxFuture;
+use skep_model::problem::{Code, Problem};
+
+use super::super::presets::{self, SitePlan};
+use super::super::{folder, say};
+use super::{Builder, Job, Made, Recipe, no_secrets};
+
+/// What is made for Docker, inside the folder that it gets.
+const FOLDER: &str = ".skep";
+const DOCKERFILE: &str = ".skep/Dockerfile";
+const CONFIGURATION: &str = ".skep/site.conf";
+/// Where nginx has its files.
+const ROOT: &str = "/usr/share/nginx/html";
+/// Where the site is built.
+const WORK: &str = "/site";
+/// Of a file that tells which tool it is.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// A site of files.
+pub(super) struct Site;
+
+impl Builder for Site {
+    fn make<'a>(&'a self, job: &'a Job<'a>) -> BoxFuture<'a, Result<Made, Problem>> {
+        Box::pin(async move {
+            no_secrets(job, "a static site")?;
+            let (folder, site) = (job.folder.to_owned(), job.spec.site.clone());
+            let plan = move || presets::plan(&site, |path| text_of(&folder, path));
+            let plan = folder::blocking(plan).await?;
+            say(job.lines, plan.line()).await;
+            let (folder, hold) = (job.folder.to_owned(), job.work.hold());
+            folder::blocking(move || {
+                let _hold = hold;
+                write(&folder, &plan)
+            })
+            .await?;
+            Ok(Made::Recipe(Recipe {
+                dockerfile: DOCKERFILE.to_owned(),
+                kept: FOLDER.to_owned(),
+                args: job.spec.build.args.clone(),
+                ..Recipe::default()
+            }))
+        })
+    }
+}
+
+fn text_of(folder: &Path, path: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    let file = folder::open(folder, path)?.ok()?;
+    file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// In place of what the app may have of that name, be it a link.
+fn write(folder: &Path, plan: &SitePlan) -> Result<(), Problem> {
+    let failed = |error: std::io::Error| {
+        Problem::new(
+            Code::Internal,
+            format!("the site's Dockerfile cannot be written: {error}"),
+        )
+    };
+    let place = folder.join(FOLDER);
+    folder::clear(&place).map_err(failed)?;
+    std::fs::create_dir(&place).map_err(failed)?;
+    std::fs::write(folder.join(DOCKERFILE), dockerfile(plan)).map_err(failed)?;
+    std::fs::write(folder.join(CONFIGURATION), configuration(plan)).map_err(failed)
+}
+
+/// The commands are the user's: they run as they would in a Dockerfile.
+fn dockerfile(plan: &SitePlan) -> String {
+    let output = plan.output.trim_start_matches('.');
+    let output = output.trim_start_matches('/');
+    let steps = [&plan.install, &plan.build];
+    let steps: Vec<&String> = steps.into_iter().flatten().collect();
+    let mut text = String::new();
+    // Writing into a string cannot fail.
+    if steps.is_empty() {
+        let _ = writeln!(text, "FROM {} AS files\nCOPY . {WORK}", plan.server);
+        let _ = writeln!(
+            text,
+            "RUN cd {WORK} && rm -rf {FOLDER} skep.toml Dockerfile .dockerignore .git"
+        );
+    } else {
+        let _ = writeln!(
+            text,
+            "FROM {} AS files\nWORKDIR {WORK}\nCOPY . .",
+            plan.image
+        );
+        for step in steps {
+            let _ = writeln!(text, "RUN {step}");
+        }
+    }
+    let _ = writeln!(text, "FROM {}", plan.server);
+    let _ = writeln!(text, "COPY {CONFIGURATION} /etc/nginx/conf.d/default.conf");
+    let _ = writeln!(text, "COPY --from=files {WORK}/{output} {ROOT}");
+    let _ = writeln!(text, "EXPOSE 80");
+    text
+}
+
+/// For nginx. Nothing that is written here can leave its place: the model has checked it.
+fn configuration(plan: &SitePlan) -> String {
+    let mut text = format!(
+        "server {{\n  listen 80;\n  root {ROOT};\n  index index.html;\n  absolute_redirect off;\n"
+    );
+    for (name, value) in &plan.headers {
+        let _ = writeln!(text, "  add_header {name} \"{value}\" always;");
+    }
+    if let Some(page) = &plan.not_found {
+        let _ = writeln!(text, "  error_page 404 /{page};");
+    }
+    let last = if plan.spa { "/index.html" } else { "=404" };
+    let _ = writeln!(
+        text,
+        "  location / {{\n    try_files $uri $uri.html $uri/index.html {last};\n  }}\n}}"
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use skep_model::build::StaticSite;
+
+    use super::*;
+
+    fn plan(change: impl Fn(&mut StaticSite)) -> SitePlan {
+        let mut site = StaticSite {
+            output: Some("dist".into()),
+            ..StaticSite::default()
+        };
+        change(&mut site);
+        presets::plan(&site, |_| None).expect("planned")
+    }
+
+    #[test]
+    fn a_built_site_has_two_stages_and_ready_files_are_cleaned() {
+        let built = dockerfile(&plan(|it| it.build = Some("make".into())));
+        assert_eq!(
+            built,
+            "FROM node:22-alpine AS files\nWORKDIR /site\nCOPY . .\nRUN make\nFROM nginx:1.27-alpine\n\
+             COPY .skep/site.conf /etc/nginx/conf.d/default.conf\n\
+             COPY --from=files /site/dist /usr/share/nginx/html\nEXPOSE 80\n"
+        );
+        let ready = dockerfile(&plan(|it| it.output = Some(".".into())));
+        assert!(ready.contains("rm -rf .skep skep.toml"), "{ready}");
+        assert!(ready.contains("COPY --from=files /site/ /usr"), "{ready}");
+    }
+
+    #[test]
+    fn the_server_does_what_the_site_wants() {
+        let site = configuration(&plan(|it| {
+            it.not_found = Some("404.html".into());
+            it.headers = [("X-Frame-Options".to_owned(), "DENY".to_owned())].into();
+        }));
+        for part in [
+            "add_header X-Frame-Options \"DENY\" always;",
+            "error_page 404 /404.html;",
+            "try_files $uri $uri.html $uri/index.html =404;",
+        ] {
+            assert!(site.contains(part), "{site}");
+        }
+        let app = configuration(&plan(|it| it.spa = Some(true)));
+        assert!(app.contains("$uri/index.html /index.html;"), "{app}");
+    }
+}
