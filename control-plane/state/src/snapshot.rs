@@ -20,8 +20,8 @@ use skep_model::registry::RegistryLogin;
 use skep_model::server::JoinToken;
 use skep_model::service::{Release, Service};
 use skep_model::settings::{Scope, ScopeSettings};
-use skep_model::webhook::Hook;
 use skep_model::variable::{Sealed, SharedVariables};
+use skep_model::webhook::Hook;
 use skep_proto::convert::{self, id_bits, id_bytes};
 use skep_proto::v1;
 

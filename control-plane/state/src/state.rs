@@ -23,8 +23,8 @@ use skep_model::settings::{Pool, Scope, ScopeSettings};
 use skep_model::tcp::Ports;
 use skep_model::tenancy::{Environment, Project, Workspace};
 use skep_model::variable::Sealed;
-use skep_model::webhook::Hook;
 use skep_model::variable::SharedVariables;
+use skep_model::webhook::Hook;
 
 use crate::keys::Keys;
 

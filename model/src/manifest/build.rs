@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use super::{millis, parse_cpu, set};
-use crate::build::{Build, Fetch, Nixpacks, StaticSite};
+use crate::build::{Build, Nixpacks, StaticSite};
 use crate::problem::Problem;
 
 /// `[build]`. A list or table replaces all that was said of it.

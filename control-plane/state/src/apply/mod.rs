@@ -17,8 +17,8 @@ mod server;
 mod service;
 mod settings;
 mod token;
-mod webhook;
 mod variables;
+mod webhook;
 
 use prost::Message as _;
 use skep_model::id::ServiceId;

@@ -21,8 +21,8 @@ mod servers;
 mod settings;
 mod split;
 mod tcp;
-mod webhooks;
 mod variables;
+mod webhooks;
 
 use std::collections::BTreeMap;
 
