@@ -180,7 +180,7 @@ impl Admin {
              # HELP skep_net_table_write_failures_total Route tables that could not be written to disk.\n\
              # TYPE skep_net_table_write_failures_total counter\n\
              skep_net_table_write_failures_total {failures}\n\
-             # HELP skep_net_traefik_render_seconds How long Traefik's newest configuration took to make.\n\
+             # HELP skep_net_traefik_render_seconds How long Traefik's newest configuration took to render.\n\
              # TYPE skep_net_traefik_render_seconds gauge\n\
              skep_net_traefik_render_seconds {rendered_in}\n"
         );

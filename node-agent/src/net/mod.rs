@@ -22,6 +22,7 @@ mod supervised;
 mod table;
 mod traefik;
 mod traefik_file;
+mod understand;
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,8 +1,7 @@
 //! The table in use: taken from the agent, given to the ingress, kept on disk, rendered for
 //! Traefik. Tables only go forward.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -11,58 +10,24 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use skep_identity::keypair::Credentials;
 use skep_identity::tls::LoadError;
-use skep_ingress::{Addresses, Backend, Ingress, Place, Route, Table, TcpRoute, traefik};
+use skep_ingress::{Addresses, Ingress, Table, traefik};
 use skep_model::certificate::MAX_CHALLENGES;
-use skep_model::id::{AllocationId, NodeId, ServiceId};
-use skep_proto::convert::{door_in, id_bits, rules_in};
-use skep_proto::v1::{
-    CertificateList, ChallengeList, NodeBackend, NodeCredentials, NodeEndpoint, NodePeer,
-    NodeRoute, NodeTable, NodeTcpRoute,
-};
+use skep_proto::v1::{CertificateList, ChallengeList, NodeCredentials, NodeTable};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use zeroize::Zeroizing;
 
 use super::certified::Certified;
 use super::mesh::Mesh;
 use super::polls::Polls;
-use super::private::{self, Private};
+use super::private::Private;
 use super::store::Store;
+use super::understand::{Error, Understood, understand};
 
 /// Why a data plane without a table is not ready.
 pub(super) const NO_TABLE: &str = "no route table has come from the agent yet";
 /// Why one is not that others are better than.
 const BEHIND: &str =
     "no server hears of this node, and other nodes are heard: its routes may be old";
-
-/// A table that means nothing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Error {
-    /// A field of a message.
-    #[error("the table cannot be read")]
-    Message(#[from] skep_proto::convert::Error),
-    /// An address.
-    #[error("route {route}: `{address}` is not ip:port")]
-    Address {
-        /// Name of the route.
-        route: String,
-        /// What was given.
-        address: String,
-    },
-    /// A container's address.
-    #[error("`{ip}` is not the address of a container")]
-    Endpoint {
-        /// What was given.
-        ip: String,
-    },
-}
-
-/// What a message means.
-struct Understood {
-    table: Table,
-    peers: HashMap<NodeId, String>,
-    local: HashMap<AllocationId, IpAddr>,
-    networks: Vec<private::Network>,
-}
 
 /// One table with what is made of it.
 #[derive(Debug)]
@@ -73,7 +38,7 @@ pub(super) struct Current {
 }
 
 impl Current {
-    /// Traefik's dynamic configuration; `took` is told when it had to be made, with how long that lasted.
+    /// Traefik's dynamic configuration; `took` is told when it had to be rendered, with how long that lasted.
     fn traefik(
         &self,
         addresses: impl FnOnce() -> Addresses,
@@ -81,9 +46,9 @@ impl Current {
         took: impl FnOnce(Duration),
     ) -> Bytes {
         let render = || {
+            let (options, addresses) = (certified.options(), addresses());
             let begun = Instant::now();
-            let options = certified.options();
-            let rendered = traefik::render(&self.table, &addresses(), &options);
+            let rendered = traefik::render(&self.table, &addresses, &options);
             took(begun.elapsed());
             Bytes::from(rendered.body)
         };
@@ -176,9 +141,10 @@ impl Tables {
     /// Shows these certificates from now on, and after a restart.
     pub(super) async fn certify(&self, list: CertificateList) {
         let _one_at_a_time = self.taking.lock().await;
-        self.show(list.clone());
-        let store = Arc::clone(&self.store);
-        let saved = tokio::task::spawn_blocking(move || store.save_certificates(&list)).await;
+        let (store, kept) = (Arc::clone(&self.store), list.clone());
+        // First: what clients have seen is not taken back by a restart.
+        let saved = tokio::task::spawn_blocking(move || store.save_certificates(&kept)).await;
+        self.show(list);
         if let Ok(Err(error)) = saved {
             let why = crate::error_chain(&error);
             tracing::error!(%why, "certificates are shown and not on disk: after a restart older ones are until the agent speaks");
@@ -424,85 +390,4 @@ fn credentials(own: NodeCredentials) -> Credentials {
         key_pem: Zeroizing::new(own.key),
         ca_pem: own.ca,
     }
-}
-
-fn understand(message: &NodeTable) -> Result<Understood, Error> {
-    let all = message.routes.iter().chain(&message.ruled);
-    let routes = all.map(route).collect::<Result<_, _>>()?;
-    let peer = |peer: &NodePeer| {
-        let node = NodeId::from_u128(id_bits("node", &peer.node)?);
-        Ok::<_, Error>((node, peer.address.clone()))
-    };
-    let endpoint = |endpoint: &NodeEndpoint| {
-        let allocation = AllocationId::from_u128(id_bits("allocation", &endpoint.allocation)?);
-        let ip = endpoint.ip.parse().map_err(|_| Error::Endpoint {
-            ip: endpoint.ip.clone(),
-        })?;
-        Ok::<_, Error>((allocation, ip))
-    };
-    Ok(Understood {
-        networks: private::understand(&message.networks)?,
-        table: Table {
-            revision: message.sequence,
-            routes,
-            tcp: message
-                .tcp
-                .iter()
-                .map(tcp_route)
-                .collect::<Result<_, _>>()?,
-        },
-        peers: message.peers.iter().map(peer).collect::<Result<_, _>>()?,
-        local: message
-            .endpoints
-            .iter()
-            .map(endpoint)
-            .collect::<Result<_, _>>()?,
-    })
-}
-
-fn tcp_route(message: &NodeTcpRoute) -> Result<TcpRoute, Error> {
-    Ok(TcpRoute {
-        door: door_in(message.door.clone())?,
-        proxy_protocol: message.proxy_protocol,
-        service: ServiceId::from_u128(id_bits("service", &message.service)?),
-        name: message.name.clone(),
-        backends: backends(&message.name, &message.backends)?,
-    })
-}
-
-fn backends(route: &str, messages: &[NodeBackend]) -> Result<Vec<Backend>, Error> {
-    let backend = |backend: &NodeBackend| {
-        let refused = || Error::Address {
-            route: route.to_owned(),
-            address: backend.address.clone(),
-        };
-        let place = match backend.address.is_empty() {
-            false => Place::Here(backend.address.parse().map_err(|_| refused())?),
-            true => Place::There {
-                node: NodeId::from_u128(id_bits("node", &backend.node)?),
-                port: u16::try_from(backend.port).map_err(|_| refused())?,
-            },
-        };
-        let allocation = AllocationId::from_u128(id_bits("allocation", &backend.allocation)?);
-        Ok(Backend { allocation, place })
-    };
-    messages.iter().map(backend).collect()
-}
-
-fn route(message: &NodeRoute) -> Result<Route, Error> {
-    Ok(Route {
-        host: message.host.clone(),
-        path_prefix: message.path_prefix.clone(),
-        service: ServiceId::from_u128(id_bits("service", &message.service)?),
-        name: message.name.clone(),
-        backends: backends(&message.name, &message.backends)?,
-        sleeps: message.sleeps,
-        rules: rules_in(message.rules.clone())?,
-        parts: message
-            .parts
-            .iter()
-            .cloned()
-            .map(TryInto::try_into)
-            .collect::<Result<_, _>>()?,
-    })
 }

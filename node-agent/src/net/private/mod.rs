@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::table::Error;
+use super::understand::Error;
 use counters::Counters;
 use streams::Streams;
 
