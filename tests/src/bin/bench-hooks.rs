@@ -32,7 +32,6 @@ async fn main() -> Result<()> {
     figures.extend([
         Figure::alone("pipeline.webhook_ms_p50", p50, "ms").beside("three servers, ms", three_p50),
         Figure::alone("pipeline.webhook_ms_p99", p99, "ms").beside("three servers, ms", three_p99),
-        Figure::alone("pipeline.webhook_wrong_deployments", 0.0, "deployments"),
     ]);
     println!("{}", table(&figures));
     match smaller {
