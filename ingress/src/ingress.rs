@@ -142,6 +142,12 @@ impl Ingress {
         shared.registry.forget_unused();
     }
 
+    /// `revision` routes as the table in use does: it stands for that, too.
+    pub fn published_again(&self, revision: u64) {
+        let _one_at_a_time = self.shared.publishing.lock();
+        self.shared.drains.published(revision, &[]);
+    }
+
     /// Addresses of this machine for the table in use, at `port` as [`Ingress::serve_endpoints`] serves them, and
     /// for connections at `tcp_port` as [`Ingress::serve_tcp_endpoints`] does. The same for the same table, also after a restart; what a newer table no longer has keeps its
     /// own for a minute, for whoever still uses the older one.

@@ -70,7 +70,6 @@ impl Traefik {
         let addresses = [
             ("\":80\"", format!("\"{entrance}\"")),
             ("\"127.0.0.1:8080\"", format!("\"{api}\"")),
-            ("level: INFO", "level: DEBUG".to_owned()),
         ];
         for (theirs, ours) in addresses.into_iter().chain(provider) {
             ensure!(
@@ -121,7 +120,7 @@ impl Traefik {
         let process = host.process("traefik", &binary().await?).args([
             "--global.checknewversion=false".to_owned(),
             "--global.sendanonymoususage=false".to_owned(),
-            "--log.level=DEBUG".to_owned(),
+            "--log.level=INFO".to_owned(),
             "--api.insecure=true".to_owned(),
             "--ping=true".to_owned(),
             format!("--entrypoints.web.address={entrance}"),

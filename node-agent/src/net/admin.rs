@@ -25,7 +25,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::supervised::Figures;
-use super::table::{Current, NO_TABLE, Tables};
+use super::table::{NO_TABLE, Routing, Tables};
 
 /// Connections at the same time: one Traefik, one scraper and some people.
 const MAX_CONNECTIONS: usize = 64;
@@ -76,7 +76,7 @@ impl Admin {
     async fn answer<B>(
         &self,
         request: &Request<B>,
-        given: &Mutex<Option<Arc<Current>>>,
+        given: &Mutex<Option<Arc<Routing>>>,
         closing: &CancellationToken,
     ) -> Answer {
         let is_poll = request.uri().path() == "/v1/traefik" && request.method() == Method::GET;
@@ -85,11 +85,10 @@ impl Admin {
         }
         let mut changes = self.tables.changes();
         let has = given.lock().clone();
-        let is_same = |now: Option<Arc<Current>>| {
-            let both = has.as_ref().zip(now.as_ref());
-            both.is_some_and(|(before, now)| Arc::ptr_eq(before, now))
-        };
-        if is_same(self.tables.current()) {
+        let now = self.tables.current();
+        let is_same = (has.as_ref().zip(now.as_ref()))
+            .is_some_and(|(before, now)| Arc::ptr_eq(before, &now.routing));
+        if is_same {
             tokio::select! {
                 _ = changes.changed() => {}
                 () = closing.cancelled() => {}
@@ -97,7 +96,7 @@ impl Admin {
             }
         }
         // Before it is rendered: a change in between is told by the next poll.
-        *given.lock() = self.tables.current();
+        *given.lock() = self.tables.current().map(|it| it.routing);
         self.answer_now(request)
     }
 
@@ -166,10 +165,7 @@ impl Admin {
 
     fn metrics(&self) -> String {
         let mut text = self.tables.ingress().metrics().render();
-        let sequence = self
-            .tables
-            .current()
-            .map_or(0, |current| current.sequence());
+        let sequence = self.tables.current().map_or(0, |current| current.sequence);
         let failures = self.tables.failures();
         let rendered_in = self.tables.rendered_in().as_secs_f64();
         let _ = write!(

@@ -29,15 +29,33 @@ pub(super) const NO_TABLE: &str = "no route table has come from the agent yet";
 const BEHIND: &str =
     "no server hears of this node, and other nodes are heard: its routes may be old";
 
-/// One table with what is made of it.
+/// How requests and connections are led: the same for tables that differ in other things alone, which many do.
+/// Traefik, which takes most of a second over thousands of routes, hears nothing of those.
 #[derive(Debug)]
-pub(super) struct Current {
+pub(super) struct Routing {
+    /// The first that leads so.
     table: Table,
-    /// Made when Traefik first asks: many nodes have none.
+    /// For Traefik; made when it first asks: many nodes have none.
     body: OnceLock<Bytes>,
 }
 
-impl Current {
+impl Routing {
+    fn of(table: Table) -> Arc<Self> {
+        Arc::new(Self {
+            table,
+            body: OnceLock::new(),
+        })
+    }
+
+    /// Of the first table: what Traefik is asked for.
+    fn since(&self) -> u64 {
+        self.table.revision
+    }
+
+    fn is_of(&self, table: &Table) -> bool {
+        self.table.routes == table.routes && self.table.tcp == table.tcp
+    }
+
     /// Traefik's dynamic configuration; `took` is told when it had to be rendered, with how long that lasted.
     fn traefik(
         &self,
@@ -54,10 +72,22 @@ impl Current {
         };
         self.body.get_or_init(render).clone()
     }
+}
 
-    /// Its sequence.
-    pub(super) fn sequence(&self) -> u64 {
-        self.table.revision
+/// The table in use.
+#[derive(Debug, Clone)]
+pub(super) struct Current {
+    pub(super) sequence: u64,
+    pub(super) routing: Arc<Routing>,
+}
+
+impl Current {
+    /// The newest sequence whose routing a Traefik has that has the one of `since`.
+    fn reached_by(&self, since: u64) -> u64 {
+        match since >= self.routing.since() {
+            true => self.sequence,
+            false => since,
+        }
     }
 }
 
@@ -74,7 +104,7 @@ pub(super) struct Tables {
     taking: Arc<Mutex<()>>,
     /// What is drained in the process that this one took over from; none: it is gone.
     predecessor: watch::Receiver<Option<u64>>,
-    current: RwLock<Option<Arc<Current>>>,
+    current: RwLock<Option<Current>>,
     /// Up to which table the disk cannot show an older one any more.
     kept: watch::Sender<u64>,
     /// What Traefik fetched; the sender wakes when that was a newer table.
@@ -172,12 +202,8 @@ impl Tables {
     /// What is told to Traefik besides the table has changed.
     fn render_anew(&self) {
         let mut current = self.current.write();
-        if let Some(now) = current.as_ref() {
-            let anew = Current {
-                table: now.table.clone(),
-                body: OnceLock::new(),
-            };
-            *current = Some(Arc::new(anew));
+        if let Some(now) = current.as_mut() {
+            now.routing = Routing::of(now.routing.table.clone());
         }
         drop(current);
         self.changes.send_replace(());
@@ -213,7 +239,7 @@ impl Tables {
         let sequence = understood.table.revision;
         if self
             .current()
-            .is_some_and(|current| current.sequence() >= sequence)
+            .is_some_and(|current| current.sequence >= sequence)
         {
             tracing::debug!(sequence, "an older table is left alone");
             return Ok(());
@@ -279,12 +305,16 @@ impl Tables {
         // Before the table that needs it.
         self.mesh.publish(peers, local);
         self.private.publish(table.revision, networks);
-        let current = Current {
-            table: table.clone(),
-            body: OnceLock::new(),
-        };
-        self.ingress.publish(table);
-        *self.current.write() = Some(Arc::new(current));
+        let sequence = table.revision;
+        let current = self.current();
+        if let Some(Current { routing, .. }) = current.filter(|it| it.routing.is_of(&table)) {
+            self.ingress.published_again(sequence);
+            *self.current.write() = Some(Current { sequence, routing });
+            return;
+        }
+        self.ingress.publish(table.clone());
+        let routing = Routing::of(table);
+        *self.current.write() = Some(Current { sequence, routing });
         self.changes.send_replace(());
     }
 
@@ -298,7 +328,7 @@ impl Tables {
     }
 
     /// The table in use; none: there never was one.
-    pub(super) fn current(&self) -> Option<Arc<Current>> {
+    pub(super) fn current(&self) -> Option<Current> {
         self.current.read().clone()
     }
 
@@ -309,28 +339,29 @@ impl Tables {
 
     /// Traefik's configuration, for Traefik itself: what it fetches is remembered.
     pub(super) fn fetch(&self) -> Option<Bytes> {
-        let (sequence, body) = self.render()?;
-        self.reached(sequence);
+        let (since, body) = self.render()?;
+        self.reached(since);
         Some(body)
     }
 
-    /// Traefik's configuration, and of which table.
+    /// Traefik's configuration, and since which table it is that.
     pub(super) fn render(&self) -> Option<(u64, Bytes)> {
         let current = self.current()?;
         let took = |time: Duration| {
             let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
             self.rendered_in_ns.store(ns, Ordering::Relaxed);
         };
-        let body = current.traefik(|| self.addresses(), &self.certified, took);
-        Some((current.sequence(), body))
+        let routing = current.routing;
+        let body = routing.traefik(|| self.addresses(), &self.certified, took);
+        Some((routing.since(), body))
     }
 
-    /// Traefik has the table of `sequence`: it polled it, or it is in its file.
-    pub(super) fn reached(&self, sequence: u64) {
-        self.polls.lock().fetched(sequence, Instant::now());
+    /// Traefik has the configuration of `since`: it polled it, or it is in its file.
+    pub(super) fn reached(&self, since: u64) {
+        self.polls.lock().fetched(since, Instant::now());
         self.fetched.send_if_modified(|newest| {
-            let is_newer = *newest < sequence;
-            *newest = sequence.max(*newest);
+            let is_newer = *newest < since;
+            *newest = since.max(*newest);
             is_newer
         });
     }
@@ -345,18 +376,22 @@ impl Tables {
         self.ingress.addresses(requests, connections)
     }
 
-    /// Traefik says that it uses the table of `sequence`.
-    pub(super) fn confirmed(&self, sequence: u64) {
-        self.polls.lock().confirmed(sequence);
+    /// Traefik says that it uses the configuration of `since`.
+    pub(super) fn confirmed(&self, since: u64) {
+        self.polls.lock().confirmed(since);
         self.fetched.send_modify(|_| {});
     }
 
     /// The newest sequence that Traefik surely uses, where one polls, and when time changes that.
     pub(super) fn settled(&self) -> (Option<u64>, Option<Instant>) {
-        self.polls.lock().settled(Instant::now())
+        // Before the polls are asked: what is newer then is only said later.
+        let current = self.current();
+        let (since, changes_at) = self.polls.lock().settled(Instant::now());
+        let reached = |since| current.map_or(since, |current| current.reached_by(since));
+        (since.map(reached), changes_at)
     }
 
-    /// Wakes when Traefik fetched a newer table.
+    /// Wakes when Traefik fetched a newer configuration; the value is its first table.
     pub(super) fn fetched(&self) -> watch::Receiver<u64> {
         self.fetched.subscribe()
     }

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 mod edge;
+mod traefik;
 
 use super::client::{Client, NetStatusLocal};
 use super::*;
@@ -273,93 +274,6 @@ async fn a_damaged_table_is_moved_aside_and_the_agent_fills_it_again() {
         .await
         .expect("published");
     assert!(net.app("app.example").await.ends_with("hello"));
-    net.stop().await;
-}
-
-/// Reads until `end` has come.
-async fn read_to(stream: &mut TcpStream, end: &str) -> String {
-    let mut read = String::new();
-    while !read.contains(end) {
-        let mut part = vec![0; 4096];
-        let got = timeout(LIMIT, stream.read(&mut part)).await;
-        let count = got.expect("in time").expect("an answer");
-        assert!(count > 0, "closed after {read}");
-        read.push_str(std::str::from_utf8(&part[..count]).expect("text"));
-    }
-    read
-}
-
-#[tokio::test]
-async fn a_poll_on_one_connection_waits_for_a_change() {
-    let dir = tempfile::tempdir().expect("folder");
-    let net = start(dir.path()).await;
-    let backend = app("hello").await;
-    let publish = async |sequence| {
-        let table = table(sequence, &[backend]);
-        net.client.publish(table).await.expect("published");
-    };
-    publish(3).await;
-    let mut traefik = TcpStream::connect(net.addresses.admin)
-        .await
-        .expect("connected");
-    let poll = "GET /v1/traefik HTTP/1.1\r\nhost: x\r\n\r\n";
-    traefik.write_all(poll.as_bytes()).await.expect("sent");
-    read_to(&mut traefik, "rev-3.skep").await;
-    // What is left of the answer, and none to a second poll.
-    traefik.write_all(poll.as_bytes()).await.expect("sent");
-    let mut rest = String::new();
-    let second = timeout(Duration::from_millis(300), async {
-        rest = read_to(&mut traefik, "HTTP/1.1").await;
-    });
-    assert!(second.await.is_err(), "answered at once: {rest}");
-    publish(4).await;
-    read_to(&mut traefik, "rev-4.skep").await;
-    // Who connects anew is answered, and so is a poll that nothing happens for.
-    assert!(net.admin("/v1/traefik", "").await.contains("rev-4.skep"));
-    traefik.write_all(poll.as_bytes()).await.expect("sent");
-    read_to(&mut traefik, "rev-4.skep").await;
-    // One that waits keeps nobody from ending.
-    traefik.write_all(poll.as_bytes()).await.expect("sent");
-    net.stop().await;
-}
-
-#[tokio::test]
-async fn traefik_gets_the_same_routes_and_never_an_empty_map() {
-    let dir = tempfile::tempdir().expect("folder");
-    let net = start(dir.path()).await;
-    let backend = app("hello").await;
-    net.client
-        .publish(table(3, &[backend]))
-        .await
-        .expect("published");
-    let body = net.admin("/v1/traefik", "").await;
-    assert!(body.contains("content-type: application/json"), "{body}");
-    for part in ["Host(`app.example`)", "skep-rev-3"] {
-        assert!(body.contains(part), "{part} in {body}");
-    }
-    // Its address of this machine, not the container's.
-    let urls = body.split("\"url\":\"http://").skip(1);
-    let addresses = urls.filter_map(|url| url.split_once('"')?.0.parse::<SocketAddr>().ok());
-    let mut given = addresses.filter(|it| it.port() == net.addresses.traefik_port);
-    let address = given.next().expect("an address");
-    let through = "GET / HTTP/1.1\r\nhost: app.example\r\nconnection: close\r\n\r\n";
-    assert!(request(address, through).await.ends_with("hello"));
-    net.client
-        .publish(NodeTable {
-            sequence: 4,
-            ..Default::default()
-        })
-        .await
-        .expect("published");
-    let body = net.admin("/v1/traefik", "").await;
-    assert!(
-        body.starts_with("HTTP/1.1 200") && body.contains("skep-rev-4"),
-        "{body}"
-    );
-    assert!(
-        !body.contains("{}") && !body.contains("app.example"),
-        "{body}"
-    );
     net.stop().await;
 }
 

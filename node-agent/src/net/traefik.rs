@@ -1,6 +1,7 @@
 //! Traefik's own word for which table it uses: the router that each configuration has for that, asked for at its
 //! API until it is there.
 
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -105,12 +106,14 @@ async fn ask(api: SocketAddr, path: &str) -> io::Result<StatusCode> {
         let answer = sender.send_request(request).await;
         answer.map_err(io::Error::other)
     };
+    // It may end with the answer: what is asked hears of that itself.
+    let carried = async {
+        let _ = connection.await;
+        pending().await
+    };
     let answer = tokio::select! {
         answer = asked => answer?,
-        ended = connection => {
-            ended.map_err(io::Error::other)?;
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+        never = carried => never,
     };
     Ok(answer.status())
 }

@@ -90,6 +90,17 @@ mod tests {
     }
 
     #[test]
+    fn a_revision_may_share_the_table_of_the_one_before() {
+        let mut book = Book::default();
+        book.published(1, version(7));
+        book.published(2, version(8));
+        book.published(2, version(9));
+        assert_eq!(book.status(1), (version(9), version(7)));
+        assert_eq!(book.status(2), (version(9), version(9)));
+        assert_eq!(book.next_sequence(2), 3);
+    }
+
+    #[test]
     fn a_new_incarnation_counts_anew_from_a_lower_revision() {
         let mut book = Book::default();
         book.published(1, version(90));

@@ -51,6 +51,22 @@ pub(crate) struct Content {
     pub(crate) networks: Vec<v1::PrivateNetwork>,
 }
 
+impl Content {
+    /// All but the version is equal.
+    fn says_the_same(&self, other: &Self) -> bool {
+        let Self {
+            version: _,
+            routes,
+            tcp,
+            peers,
+            endpoints,
+            networks,
+        } = self;
+        (routes, tcp) == (&other.routes, &other.tcp)
+            && (peers, endpoints, networks) == (&other.peers, &other.endpoints, &other.networks)
+    }
+}
+
 /// `held` as `node` serves it: `local` has the addresses of its allocations that are fit for traffic. What
 /// runs here is judged by this node alone, what runs elsewhere as the server says; a node whose data plane
 /// takes no traffic of others is left out.
