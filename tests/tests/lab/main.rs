@@ -17,6 +17,7 @@ mod images;
 mod lease;
 mod mesh;
 mod network;
+mod pipeline;
 mod places;
 mod private;
 mod rebalance;
