@@ -94,7 +94,10 @@ async fn play(cluster: &LabCluster, node: &Node) -> Result<()> {
         let release = &releases[(round as usize + 1) % releases.len()];
         let strategy = ["rolling", "blue_green"][(round as usize / releases.len()) % 2];
         let after = Duration::from_millis(random.below(LATEST_MS));
-        let what = format!("{strategy} of `{}`, killed after {after:?}", release.version);
+        let what = format!(
+            "{strategy} of `{}`, killed after {after:?}",
+            release.version
+        );
         println!("{round}: {what}");
         let (other, leader) = others(cluster).await?;
         let api = &cluster.servers.server(other).api;
