@@ -15,6 +15,7 @@ mod networking;
 pub mod peers;
 pub mod pki;
 pub mod placement;
+mod polling;
 pub mod rebalancing;
 pub mod reconcile;
 pub mod samples;

@@ -105,16 +105,19 @@ pub enum Trigger {
     Restart,
     /// An older release.
     Rollback,
+    /// Found in the repository; no forge had told of it.
+    Poll,
 }
 
 impl Trigger {
     /// Every trigger, in the order of the stored format: append only.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Api,
         Self::Webhook,
         Self::Redeploy,
         Self::Restart,
         Self::Rollback,
+        Self::Poll,
     ];
 }
 

@@ -20,6 +20,7 @@ pub mod network;
 pub mod network_check;
 pub mod node;
 pub mod placement;
+pub mod polling;
 pub mod probe;
 pub mod problem;
 pub mod pushes;

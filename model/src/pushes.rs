@@ -3,6 +3,7 @@
 use globset::{GlobBuilder, GlobMatcher};
 use serde::{Deserialize, Serialize};
 
+use crate::polling::{DEFAULT_POLL_MS, MAX_POLL_MS, MIN_POLL_MS};
 use crate::problem::Problem;
 
 /// Most patterns of one service.
@@ -22,12 +23,15 @@ pub struct Pushes {
     /// Tags of this pattern are deployed in place of the branch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tags: Option<String>,
+    /// How often the repository is asked for what no forge has sent, in ms; 0: never. None: every 5 minutes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub poll_ms: Option<u64>,
 }
 
 impl Pushes {
     /// Whether it says nothing.
     pub fn is_empty(&self) -> bool {
-        self.watch.is_empty() && self.tags.is_none()
+        self.watch.is_empty() && self.tags.is_none() && self.poll_ms.is_none()
     }
 
     /// What every server agrees on.
@@ -38,6 +42,12 @@ impl Pushes {
         if self.watch.len() > MAX_PATTERNS {
             let text = format!("more than {MAX_PATTERNS} patterns");
             return Err(Problem::invalid("pushes.watch", text));
+        }
+        let is_odd = |ms: &u64| *ms != 0 && !(MIN_POLL_MS..=MAX_POLL_MS).contains(ms);
+        if let Some(ms) = self.poll_ms.filter(is_odd) {
+            let text = format!("a repository is not asked every {ms} ms");
+            return Err(Problem::invalid("pushes.poll_ms", text)
+                .hint("from 10 s to a day: `poll = \"5m\"`; or `poll = \"never\"` (0)"));
         }
         let all = self.watch.iter().map(|text| ("pushes.watch", text));
         let tags = self.tags.iter().map(|text| ("pushes.tags", text));
@@ -50,6 +60,11 @@ impl Pushes {
                 false => Err(odd(field, text, "it is empty, too long or no text")),
             }
         })
+    }
+
+    /// The pause between two questions to the repository, in ms; none: it is never asked.
+    pub fn poll_every_ms(&self) -> Option<u64> {
+        Some(self.poll_ms.unwrap_or(DEFAULT_POLL_MS)).filter(|ms| *ms > 0)
     }
 
     /// What the library of patterns has to say.
@@ -157,7 +172,7 @@ mod tests {
     fn pushes(watch: &[&str]) -> Pushes {
         Pushes {
             watch: watch.iter().map(|&text| text.to_owned()).collect(),
-            tags: None,
+            ..Pushes::default()
         }
     }
 
@@ -231,10 +246,23 @@ mod tests {
             ..Pushes::default()
         };
         assert!(tags.check().is_err());
+        for (ms, is_good) in [
+            (0, true),
+            (1, false),
+            (9_999, false),
+            (10_000, true),
+            (MAX_POLL_MS + 1, false),
+        ] {
+            let given = Pushes {
+                poll_ms: Some(ms),
+                ..Pushes::default()
+            };
+            assert_eq!(given.check().is_ok(), is_good, "{ms}");
+        }
         let many = vec!["a".to_owned(); MAX_PATTERNS + 1];
         let many = Pushes {
             watch: many,
-            tags: None,
+            ..Pushes::default()
         };
         assert!(many.check().is_err());
     }

@@ -29,6 +29,7 @@ use crate::runtime::{self, Runtime};
 use crate::seat::{self, Seat};
 use crate::session::{Outbox, ServerUploads, Session};
 use crate::shell::Shells;
+use crate::sources::Sources;
 use crate::storage::Shelf;
 use crate::witness::Witness;
 use crate::{credentials, facts, metrics, samples, servers};
@@ -275,6 +276,11 @@ impl Agent {
             outbox.clone(),
             (tasks.clone(), shutdown.clone()),
         );
+        let sources = Sources::new(
+            options.data_dir.join("builds"),
+            outbox.clone(),
+            (tasks.clone(), shutdown.clone()),
+        );
         let watcher = Watcher::start(shutdown.clone());
         for destination in &options.ship_logs_to {
             let shipper = Shipper {
@@ -299,6 +305,7 @@ impl Agent {
             shells,
             witness,
             checks,
+            sources,
             logs: Logs::new(runtime.clone(), places_now, servers.clone(), watcher),
             held,
             metrics: metrics.clone(),

@@ -33,6 +33,7 @@ mod seat;
 mod servers;
 mod session;
 mod shell;
+mod sources;
 mod storage;
 #[cfg(test)]
 mod testing;

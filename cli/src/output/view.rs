@@ -95,6 +95,9 @@ pub(crate) fn service(view: &ServiceView, now_ms: u64) -> String {
     if let Some(rollout) = view.rollout {
         rows.push(("rolling out", format!("release {}", rollout.release)));
     }
+    if let Some(problem) = &view.source_problem {
+        rows.push(("repository", problem.to_string()));
+    }
     rows.extend(view.urls.iter().map(|url| ("url", url.clone())));
     facts(&rows)
 }

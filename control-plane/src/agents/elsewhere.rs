@@ -5,6 +5,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use skep_model::id::{NodeId, ServerId, UploadId};
 use skep_model::network_check::{self, Found};
+use skep_model::polling;
 use skep_model::probe::{Reach, Target};
 use skep_model::problem::Problem;
 use skep_proto::v1;
@@ -40,6 +41,14 @@ pub trait Elsewhere: Send + Sync + 'static {
         node: NodeId,
         ask: network_check::Ask,
     ) -> BoxFuture<'_, Option<Found>>;
+
+    /// What a node that is connected to `server` finds in a repository; none: no answer.
+    fn ask_source(
+        &self,
+        server: ServerId,
+        node: NodeId,
+        ask: polling::Ask,
+    ) -> BoxFuture<'_, Option<polling::Found>>;
 
     /// The chunks of `upload`, as soon as its client is at one of the other servers. An error of the
     /// code `SourceFailed` is final; any other says only that it was not found there.

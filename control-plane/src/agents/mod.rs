@@ -13,6 +13,7 @@ mod seat;
 pub mod service;
 mod session;
 pub mod shells;
+pub mod sources;
 mod told;
 pub mod uploads;
 mod volumes;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use skep_model::id::{AllocationId, NodeId, ServerId};
 use skep_model::network_check::Found;
+use skep_model::polling;
 use skep_model::probe::Reach;
 use skep_model::problem::{Code, Problem};
 use skep_proto::convert::id_bytes;
@@ -57,6 +58,8 @@ struct Inner {
     probes: answers::Waiting<Vec<Reach>>,
     /// Those who wait for what a node says of its network.
     checks: answers::Waiting<Found>,
+    /// Those who wait for what a node finds in a repository.
+    sources: answers::Waiting<polling::Found>,
 }
 
 /// Where log streams meet. Cheap to clone.
@@ -150,6 +153,7 @@ impl Relay {
             self.inner.shells.leave(node);
             self.inner.probes.leave(node);
             self.inner.checks.leave(node);
+            self.inner.sources.leave(node);
         }
     }
 
@@ -166,6 +170,11 @@ impl Relay {
     /// Those who wait for what nodes say of their networks.
     pub(super) fn checks(&self) -> &answers::Waiting<Found> {
         &self.inner.checks
+    }
+
+    /// Those who wait for what nodes find in repositories.
+    pub(super) fn sources(&self) -> &answers::Waiting<polling::Found> {
+        &self.inner.sources
     }
 
     /// A number that no other request of this server has.

@@ -181,6 +181,10 @@ impl Session {
                     self.shared.relay.probed(node, &found);
                     continue;
                 }
+                Up::SourceFound(found) => {
+                    self.shared.relay.source_found(node, found);
+                    continue;
+                }
                 Up::NetworkFound(found) => {
                     self.shared.relay.network_found(node, found);
                     continue;

@@ -51,7 +51,7 @@ pub(super) async fn create(
 }
 
 /// A deployment that is about to be made.
-pub(super) fn queued(
+pub(crate) fn queued(
     id: DeploymentId,
     service: ServiceId,
     (trigger, origin): (Trigger, Origin),

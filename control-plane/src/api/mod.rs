@@ -51,6 +51,8 @@ mod volumes;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use deploy::queued;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use skep_model::allocation::{Allocation, Desired};
 use skep_model::deployment::{BuildOutcome, Deployment, Origin};
 use skep_model::node::Node;
+use skep_model::problem::Problem;
 use skep_model::quarantine::Quarantined;
 use skep_model::service::{Release, Service};
+use skep_model::spec::Source;
 use skep_state::State;
 
 use super::types::{
@@ -51,9 +53,21 @@ pub(super) fn service(view: &State, service: &Service) -> ServiceView {
         allocations,
         stopped: service.stopped,
         removing: service.removing,
+        source_problem: source_problem(view, service),
         generation: service.generation,
         created_ms: service.created_ms,
     }
+}
+
+/// Of the repository that it comes from now.
+fn source_problem(view: &State, service: &Service) -> Option<Problem> {
+    let Some(Source::Git { repository, .. }) = &service.spec.source else {
+        return None;
+    };
+    let polled = view.polled(service.id)?;
+    let is_asked =
+        polled.repository == *repository && service.spec.pushes.poll_every_ms().is_some();
+    polled.problem.clone().filter(|_| is_asked)
 }
 
 /// Of a system service: as many as run on nodes.

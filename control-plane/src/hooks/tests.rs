@@ -120,6 +120,7 @@ fn each_event_has_one_effect() {
     tagged.spec.pushes = Pushes {
         watch: Vec::new(),
         tags: Some("v*".into()),
+        ..Pushes::default()
     };
     let uploaded = service(None);
     let cases = [

@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use skep_model::id::{NodeId, ServerId, UploadId};
 use skep_model::network_check::{self, Found};
+use skep_model::polling;
 use skep_model::probe::{Reach, Target};
 use skep_model::problem::{Code, Problem};
 use skep_proto::convert::id_bytes;
@@ -166,6 +167,15 @@ impl Elsewhere for Fetcher {
         ask: network_check::Ask,
     ) -> BoxFuture<'_, Option<Found>> {
         Box::pin(probes::ask_network(&self.links, server, (node, ask)))
+    }
+
+    fn ask_source(
+        &self,
+        server: ServerId,
+        node: NodeId,
+        ask: polling::Ask,
+    ) -> BoxFuture<'_, Option<polling::Found>> {
+        Box::pin(probes::ask_source(&self.links, server, (node, ask)))
     }
 
     fn upload(&self, upload: UploadId) -> BoxFuture<'_, Result<Chunks, Problem>> {

@@ -2,12 +2,14 @@
 
 use skep_model::id::{NodeId, ServerId};
 use skep_model::network_check::{self, Found};
+use skep_model::polling;
 use skep_model::probe::{MAX_TARGETS, Reach, Target};
 use skep_proto::convert::{self, id_bits, id_bytes, reaches, reaches_of};
 use skep_proto::v1;
 
 use super::links::{Lane, Links};
 use crate::agents::relay::Relay;
+use crate::agents::sources::is_whole;
 
 /// What `node` finds; none: it, or the server, does not answer.
 pub(super) async fn ask(
@@ -81,5 +83,39 @@ pub(super) async fn serve_network(
     let found = relay.check_network_here(node, ask).await;
     Ok(v1::NetworkFoundThere {
         found: found.as_ref().map(Into::into),
+    })
+}
+
+/// What `node` finds in a repository; none: it, or the server, does not answer.
+pub(super) async fn ask_source(
+    links: &Links,
+    server: ServerId,
+    (node, ask): (NodeId, polling::Ask),
+) -> Option<polling::Found> {
+    let contact = links.directory().of_server(server)?;
+    let mut client = links.shared(&contact, Lane::Calls).ok()?;
+    let asked = ask.wants.len();
+    let message = v1::SourceAskThere {
+        node: id_bytes(node.as_u128()),
+        ask: Some((&ask).into()),
+    };
+    let answered = client.ask_source(message).await.ok()?.into_inner();
+    let found = convert::found_in(answered.found?).ok()?;
+    is_whole(&found, asked).then_some(found)
+}
+
+/// Serves another server.
+///
+/// # Errors
+/// The message means nothing.
+pub(super) async fn serve_source(
+    relay: &Relay,
+    message: v1::SourceAskThere,
+) -> Result<v1::SourceFoundThere, convert::Error> {
+    let node = NodeId::from_u128(id_bits("node", &message.node)?);
+    let ask = message.ask.unwrap_or_default().try_into()?;
+    let found = relay.ask_source_here(node, ask).await;
+    Ok(v1::SourceFoundThere {
+        found: found.as_ref().map(convert::found_out),
     })
 }

@@ -336,6 +336,20 @@ impl Servers for PeersService {
         Ok(Response::new(found))
     }
 
+    async fn ask_source(
+        &self,
+        request: Request<v1::SourceAskThere>,
+    ) -> Result<Response<v1::SourceFoundThere>, Status> {
+        let contact = self.caller(&request)?;
+        let message = request.into_inner();
+        let asking = async {
+            let found = probes::serve_source(&self.parts.relay, message).await;
+            found.map_err(malformed)
+        };
+        let found = Self::while_member(&self.parts, &contact, asking).await?;
+        Ok(Response::new(found))
+    }
+
     async fn fetch_history(
         &self,
         request: Request<v1::FetchHistoryRequest>,

@@ -9,6 +9,7 @@ mod deployments;
 mod jobs;
 mod liveness;
 mod members;
+mod polling;
 mod rebalancing;
 mod records;
 mod scheduling;
@@ -85,6 +86,7 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) {
                 () = witnessing::run(&parts) => {}
                 () = claims::run(&parts.store, &term) => {}
                 () = certificates::run(&parts, &term) => {}
+                () = polling::run(&parts, &term) => {}
                 _ = leadership.wait_for(|now| !now.is_leader) => tracing::info!("leadership lost: duties dropped"),
             }
             parts.witnesses.begin();

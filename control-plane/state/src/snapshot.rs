@@ -14,6 +14,7 @@ use skep_model::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
 use skep_model::job::JobBook;
 use skep_model::network::Pool;
 use skep_model::node::Node;
+use skep_model::polling::Polled;
 use skep_model::quarantine::Quarantined;
 use skep_model::rebalance::Rebalance;
 use skep_model::registry::RegistryLogin;
@@ -135,6 +136,7 @@ mod tag {
     pub(super) const DOMAIN_PROOF: u32 = 180;
     pub(super) const HOOKS: u32 = 190;
     pub(super) const SHARED_VARIABLES: u32 = 200;
+    pub(super) const POLLED: u32 = 205;
 }
 
 /// Appends fields in the order of their numbers, as the whole message would be encoded.
@@ -246,6 +248,7 @@ impl State {
             to.message(tag::DOMAIN_PROOF, &v1::DomainProof {});
         }
         to.all::<_, v1::SharedVariables>(tag::SHARED_VARIABLES, self.shared_variables.values());
+        to.all::<_, v1::Polled>(tag::POLLED, self.polled.values());
         to.out
     }
 
@@ -410,6 +413,10 @@ impl State {
                 let shared: SharedVariables = read::<v1::SharedVariables, _>(field)?;
                 self.shared_variables
                     .insert(shared.environment, Arc::new(shared));
+            }
+            tag::POLLED => {
+                let polled: Polled = read::<v1::Polled, _>(field)?;
+                self.polled.insert(polled.service, Arc::new(polled));
             }
             tag::TCP_PORTS => self.tcp_ports = Some(read::<v1::TcpPorts, _>(field)?),
             tag::REBALANCE => self.rebalance = Arc::new(read::<v1::Rebalance, _>(field)?),

@@ -14,6 +14,7 @@ use skep_model::id::{
 use skep_model::job::{Job, JobBook};
 use skep_model::network;
 use skep_model::node::Node;
+use skep_model::polling::Polled;
 use skep_model::quarantine::Quarantined;
 use skep_model::rebalance::Rebalance;
 use skep_model::registry::RegistryLogin;
@@ -120,6 +121,8 @@ pub struct State {
     /// Projects prove that domains are theirs before they get hosts of them.
     pub(crate) domain_proof: bool,
     pub(crate) shared_variables: OrdMap<EnvironmentId, Arc<SharedVariables>>,
+    /// What was found in the repositories of services.
+    pub(crate) polled: OrdMap<ServiceId, Arc<Polled>>,
     // Indexes: derived from the maps above, rebuilt when a snapshot is read.
     pub(crate) names: Names,
     pub(crate) service_allocations: OrdSet<(ServiceId, AllocationId)>,

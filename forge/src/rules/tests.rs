@@ -32,6 +32,7 @@ fn judge(watch: &[&str], directory: &str, push: &Push) -> Verdict {
     let pushes = Pushes {
         watch: watch.iter().map(|&text| text.to_owned()).collect(),
         tags: None,
+        ..Pushes::default()
     };
     let rules = Rules {
         branch: "main",
@@ -131,6 +132,7 @@ fn a_branch_or_tags_never_both() {
     let tagged = Pushes {
         watch: Vec::new(),
         tags: Some("v*".to_owned()),
+        ..Pushes::default()
     };
     let plain = Pushes::default();
     let rules = |pushes| Rules {

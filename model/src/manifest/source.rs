@@ -1,10 +1,16 @@
 //! `[source]`: which pushes of its repository deploy the app, and what is fetched of it.
 
+use std::time::Duration;
+
+use humantime_serde::re::humantime;
 use serde::{Deserialize, Serialize};
 
 use super::set;
 use crate::build::Fetch;
 use crate::pushes::Pushes;
+
+/// The repository is not asked.
+const NEVER: &str = "never";
 
 /// `[source]`. Who may read the repository is not for the app's own file to say: it is not there yet when that is
 /// needed.
@@ -15,10 +21,46 @@ pub struct SourceTable {
     pub watch: Option<Vec<String>>,
     /// Pattern of tags that are deployed in place of the branch; empty: the branch again.
     pub tags: Option<String>,
+    /// How often the repository is asked for what no forge has sent.
+    pub poll: Option<Poll>,
     /// Submodules too.
     pub submodules: Option<bool>,
     /// Git LFS too.
     pub lfs: Option<bool>,
+}
+
+/// A pause in ms, as people write it: `5m`; `never` is 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Poll(u64);
+
+impl TryFrom<String> for Poll {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text == NEVER {
+            return Ok(Self(0));
+        }
+        let pause = humantime::parse_duration(&text).map_err(|error| {
+            format!(
+                "`{}`: {error}; for example 5m, or never",
+                text.escape_debug()
+            )
+        })?;
+        match u64::try_from(pause.as_millis()) {
+            Ok(ms) if ms > 0 => Ok(Self(ms)),
+            _ => Err("from 10s to 1d, or never".to_owned()),
+        }
+    }
+}
+
+impl From<Poll> for String {
+    fn from(Poll(ms): Poll) -> Self {
+        match ms {
+            0 => NEVER.to_owned(),
+            ms => humantime::format_duration(Duration::from_millis(ms)).to_string(),
+        }
+    }
 }
 
 impl SourceTable {
@@ -26,6 +68,9 @@ impl SourceTable {
         set(&mut pushes.watch, self.watch.clone());
         if let Some(tags) = &self.tags {
             pushes.tags = Some(tags.clone()).filter(|tags| !tags.is_empty());
+        }
+        if let Some(Poll(ms)) = self.poll {
+            pushes.poll_ms = Some(ms);
         }
         set(&mut fetch.submodules, self.submodules);
         set(&mut fetch.lfs, self.lfs);
@@ -53,7 +98,17 @@ mod tests {
         assert_eq!(read("", &base), base.pushes);
         let cleared = read("[source]\nwatch = []\ntags = \"\"\n", &base);
         assert!(cleared.is_empty(), "{cleared:?}");
-        for odd in ["watch = [\"[\"]", "tags = \"{\"", "branch = \"main\""] {
+        let polled = |text: &str| read(&format!("[source]\npoll = \"{text}\"\n"), &base).poll_ms;
+        assert_eq!([polled("90s"), polled("never")], [Some(90_000), Some(0)]);
+        for odd in [
+            "poll = \"1s\"",
+            "poll = \"often\"",
+            "poll = \"0s\"",
+            "poll = \"2d\"",
+            "watch = [\"[\"]",
+            "tags = \"{\"",
+            "branch = \"main\"",
+        ] {
             assert!(
                 Manifest::parse(&format!("[source]\n{odd}\n")).is_err(),
                 "{odd}"

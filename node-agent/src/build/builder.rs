@@ -66,7 +66,7 @@ impl Job<'_> {
     /// The service has none of that name.
     pub(super) fn secrets(&self) -> Result<Vec<(String, String)>, Problem> {
         let found = self.spec.build.secrets.iter().map(|name| {
-            let value = super::variable(self.order, name);
+            let value = super::variable(&self.order.variables, name);
             let value = value.ok_or_else(|| super::no_variable("build.secrets", name))?;
             Ok((name.clone(), value.to_owned()))
         });

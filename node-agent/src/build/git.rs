@@ -4,6 +4,7 @@
 
 mod command;
 mod login;
+mod look;
 mod remote;
 
 use std::fmt;
@@ -17,6 +18,7 @@ use super::folder::{self, WorkFolder, blocking};
 use super::say;
 use command::Git;
 pub(super) use login::Login;
+pub(super) use look::look;
 use remote::Remote;
 
 /// Where a fetched commit is named in our copy.

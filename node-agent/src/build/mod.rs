@@ -27,10 +27,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
-use skep_model::assignment::BuildOrder;
+use skep_identity::random;
+use skep_model::assignment::{BuildOrder, BuildVariable};
 use skep_model::deployment::{BuildOutcome, Built, Origin};
-use skep_model::id::{ClusterId, NodeId, UploadId};
+use skep_model::id::{ClusterId, DeploymentId, NodeId, UploadId};
 use skep_model::manifest::Manifest;
+use skep_model::polling::{Ask, Found};
 use skep_model::problem::{Code, Problem};
 use skep_model::spec::ServiceSpec;
 use tokio::sync::{mpsc, watch};
@@ -124,6 +126,19 @@ pub async fn run(
             BuildOutcome::Failed(problem)
         }
     }
+}
+
+/// Where the branches and tags of a repository are; the same folders, logins and masks as a build's.
+pub(crate) async fn look(ask: &Ask, work_dir: &Path) -> Found {
+    let folder = DeploymentId::from_u128(random::new_id());
+    let work = WorkFolder::create(work_dir, folder).await?;
+    let found = git::look(ask, &work).await;
+    work.remove().await;
+    let masks = Masks::of(&ask.variables);
+    found.map_err(|problem| Problem {
+        message: masks.hide(problem.message),
+        ..problem
+    })
 }
 
 /// Until the time is over that the newest word says, counted from now.
@@ -325,8 +340,8 @@ fn arguments(job: &Job<'_>, said: BTreeMap<String, String>) -> BTreeMap<String, 
 }
 
 /// The value of one of the service's variables.
-fn variable<'a>(order: &'a BuildOrder, name: &str) -> Option<&'a str> {
-    let mut all = order.variables.iter();
+fn variable<'a>(variables: &'a [BuildVariable], name: &str) -> Option<&'a str> {
+    let mut all = variables.iter();
     all.find(|variable| variable.name == name)
         .map(|variable| variable.value.as_str())
 }

@@ -75,7 +75,7 @@ pub(super) async fn fetch(
                 branch,
                 commit: commit.as_deref(),
                 directory,
-                login: git::Login::of(order)?,
+                login: git::Login::of(&order.fetch, &order.variables)?,
             };
             let fetched = git::fetch(&wanted, work, lines).await?;
             Ok(Source {

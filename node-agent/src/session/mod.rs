@@ -34,6 +34,7 @@ use crate::routes::Certificates;
 use crate::seat::Seat;
 use crate::servers::Servers;
 use crate::shell::Shells;
+use crate::sources::Sources;
 use crate::witness::Witness;
 
 pub(crate) use observations::Condition;
@@ -130,6 +131,8 @@ pub(crate) struct Session {
     pub(crate) witness: Witness,
     /// Dials other nodes' data planes.
     pub(crate) checks: Checks,
+    /// Asks repositories.
+    pub(crate) sources: Sources,
     /// Generation of the desired set on disk.
     pub(crate) held: Option<Generation>,
     /// Whether it is connected.

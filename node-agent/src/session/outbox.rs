@@ -30,6 +30,8 @@ struct State {
     probed: Vec<v1::Probed>,
     /// For these, too.
     checked: Vec<v1::NetworkFound>,
+    /// And for these.
+    sources: Vec<v1::SourceFound>,
 }
 
 /// The way up.
@@ -164,12 +166,18 @@ impl Outbox {
         self.change(|state| state.checked.push(found));
     }
 
+    /// What was found in a repository; as few at a time.
+    pub(crate) fn source_found(&self, found: v1::SourceFound) {
+        self.change(|state| state.sources.push(found));
+    }
+
     /// The session is over.
     pub(super) fn end(&self) {
         let state = &mut *self.state.lock();
         state.samples.end();
         state.probed.clear();
         state.checked.clear();
+        state.sources.clear();
     }
 
     /// A new session: the facts to greet with, and everything is due. None: not known yet.
@@ -203,6 +211,9 @@ impl Outbox {
         }
         if let Some(found) = state.checked.pop() {
             return Some(Kind::NetworkFound(found));
+        }
+        if let Some(found) = state.sources.pop() {
+            return Some(Kind::SourceFound(found));
         }
         if std::mem::take(&mut state.routes_unsent) {
             return Some(Kind::Routes(state.routes));

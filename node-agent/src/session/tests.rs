@@ -205,6 +205,7 @@ async fn a_server_that_is_gone_is_left_for_the_next_one() {
         shells: world.shells.clone(),
         witness: witness(&chosen, &outbox, &stop),
         checks: checks(&world.runtime, &outbox, &stop),
+        sources: sources(&outbox, &stop),
         held: None,
         metrics: Metrics::default(),
         seat: Arc::new(

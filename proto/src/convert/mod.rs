@@ -13,6 +13,7 @@ mod network;
 mod network_check;
 mod node;
 mod placement;
+mod polling;
 mod probe;
 mod rebalance;
 mod registry;
@@ -32,6 +33,7 @@ mod work;
 use skep_model::id::NodeId;
 use skep_model::problem::{Code, Problem};
 
+pub use polling::{found_in, found_out};
 pub use probe::{reaches, reaches_of};
 pub use route::{rules_in, rules_out};
 pub use tcp::door_in;
@@ -44,6 +46,12 @@ use crate::v1;
 pub struct Error {
     /// The field at fault.
     pub field: &'static str,
+}
+
+/// Text of another machine, no longer than this.
+pub(crate) fn cut(mut text: String, bytes: usize) -> String {
+    text.truncate(text.floor_char_boundary(bytes));
+    text
 }
 
 pub(crate) fn error(field: &'static str) -> Error {

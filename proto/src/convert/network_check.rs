@@ -7,7 +7,7 @@ use skep_model::network_check::{
 };
 use skep_model::node::MAX_ADDRESS;
 
-use super::{Error, enum_number, enum_value, error, id, id_bytes};
+use super::{Error, cut, enum_number, enum_value, error, id, id_bytes};
 use crate::v1;
 
 /// Longest text of a node about itself, in bytes: what is longer is cut.
@@ -92,11 +92,6 @@ impl From<v1::NetworkFound> for Found {
             },
         }
     }
-}
-
-fn cut(mut text: String, bytes: usize) -> String {
-    text.truncate(text.floor_char_boundary(bytes));
-    text
 }
 
 #[cfg(test)]

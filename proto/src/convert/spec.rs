@@ -257,6 +257,7 @@ fn pushes_out(pushes: &Pushes) -> Option<v1::Pushes> {
     (!pushes.is_empty()).then(|| v1::Pushes {
         watch: pushes.watch.clone(),
         tags: pushes.tags.clone().unwrap_or_default(),
+        poll_ms: pushes.poll_ms,
     })
 }
 
@@ -264,5 +265,6 @@ fn pushes_in(message: Option<v1::Pushes>) -> Pushes {
     message.map_or_else(Pushes::default, |message| Pushes {
         watch: message.watch,
         tags: Some(message.tags).filter(|tags| !tags.is_empty()),
+        poll_ms: message.poll_ms,
     })
 }

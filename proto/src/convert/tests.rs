@@ -219,6 +219,7 @@ fn service() -> Service {
             pushes: Pushes {
                 watch: vec!["api/**".into()],
                 tags: Some("v*".into()),
+                poll_ms: Some(60_000),
             },
             health: health(),
             rollout: Policy {

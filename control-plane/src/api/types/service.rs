@@ -85,6 +85,9 @@ pub struct ServiceView {
     pub stopped: bool,
     /// On its way out.
     pub removing: bool,
+    /// Why its repository cannot be asked for what is new, as it was said first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_problem: Option<Problem>,
     /// Raised by every change.
     pub generation: u64,
     /// When it was made, ms since the epoch.

@@ -1,12 +1,16 @@
 //! Deliveries of webhooks: all that one asks for in one command, and each of it once.
 
+use std::sync::Arc;
+
 use skep_model::deployment::{BuildOutcome, Deployment, Origin, Status};
 use skep_model::id::DeploymentId;
+use skep_model::polling::Polled;
 use skep_model::problem::Problem;
 use skep_proto::v1;
 
 use super::{Context, Outcome, Reply, missing, not_found, understood};
 use crate::answer::Taken;
+use crate::change::Change;
 use crate::state::{Delivery, State};
 
 /// How long a delivery's key is remembered: forges offer redelivery for less.
@@ -21,6 +25,25 @@ impl Context<'_> {
         let wanted: Result<Vec<_>, Problem> = message.wanted.into_iter().map(read).collect();
         let taken: Result<_, _> = wanted?.into_iter().map(|wish| self.take(wish)).collect();
         Ok(Reply::Taken(taken?))
+    }
+
+    /// What is remembered and what is deployed for it are one step: neither is there without the other.
+    pub(super) fn take_polled(&mut self, message: v1::TakePolled) -> Outcome {
+        let polled: Polled = understood(message.polled.ok_or_else(|| missing("polled"))?)?;
+        let id = polled.service;
+        let service = self.state.service(id);
+        if service.is_none_or(|service| service.removing) {
+            return Err(not_found("service", id));
+        }
+        let wish = message.wanted.map(read).transpose()?;
+        let taken = wish.map(|wish| self.take(wish)).transpose()?;
+        let polled = Polled {
+            since_ms: self.state.time_ms,
+            ..polled
+        };
+        self.state.polled.insert(id, Arc::new(polled));
+        self.changes.push(Change::Service(id));
+        Ok(Reply::Taken(taken.into_iter().collect()))
     }
 
     fn take(&mut self, wish: Wish) -> Result<Taken, Problem> {

@@ -246,6 +246,7 @@ impl Context<'_> {
             Kind::ScaleService(message) => self.scale_service(message),
             Kind::CreateDeployment(message) => self.create_deployment(message),
             Kind::TakeDelivery(message) => self.take_delivery(message),
+            Kind::TakePolled(message) => self.take_polled(message),
             Kind::PutHook(message) => self.put_hook(message),
             Kind::RemoveHook(message) => self.remove_hook(&message),
             Kind::AssignBuild(message) => self.assign_build(message),

@@ -241,6 +241,7 @@ impl Context<'_> {
             .names
             .services
             .remove(&(service.environment, service.name.clone()));
+        self.state.polled.remove(&id);
         self.state.services.remove(&id);
         self.state.settle_claims(id, &hosts_of(&service));
         self.changes.push(Change::ServiceDropped(id));

@@ -1,13 +1,19 @@
-//! Reading webhooks of repositories.
+//! Reading webhooks of repositories, and what was found there without one.
 
 use std::sync::Arc;
 
-use skep_model::id::{HookId, WorkspaceId};
+use skep_model::id::{HookId, ServiceId, WorkspaceId};
+use skep_model::polling::Polled;
 use skep_model::webhook::Hook;
 
 use crate::state::State;
 
 impl State {
+    /// What was found in a service's repository when it was last asked.
+    pub fn polled(&self, service: ServiceId) -> Option<&Arc<Polled>> {
+        self.polled.get(&service)
+    }
+
     /// Every webhook of a repository, oldest first.
     pub fn hooks(&self) -> impl Iterator<Item = &Arc<Hook>> {
         self.hooks.values()

@@ -126,3 +126,52 @@ fn the_answer_survives_the_bytes_and_the_log_is_the_same_twice() {
     }
     assert_eq!(again.encode(), world.state.encode());
 }
+
+fn polled(commit: &str, wanted: Option<Wanted>) -> Kind {
+    let polled = skep_model::polling::Polled {
+        service: SERVICE,
+        repository: "https://forge.test/shop.git".into(),
+        reference: "refs/heads/main".into(),
+        tag: None,
+        commit: Some(commit.into()),
+        problem: None,
+        since_ms: 0,
+    };
+    Kind::TakePolled(v1::TakePolled {
+        polled: Some((&polled).into()),
+        wanted,
+    })
+}
+
+fn found(number: u128, commit: &str) -> Option<Wanted> {
+    let wanted = wish(number, "-", origin(commit, ""));
+    Some(Wanted {
+        delivery: None,
+        ..wanted
+    })
+}
+
+#[test]
+fn what_was_found_is_remembered_with_its_deployment_and_taken_once() {
+    let mut world = World::with_service();
+    let answer = world.ok(polled("c1", found(50, "c1")));
+    assert_eq!(answer, Reply::Taken(vec![Taken::Made(id(50))]));
+    let known = world.state.polled(SERVICE).expect("remembered").clone();
+    assert_eq!(known.commit.as_deref(), Some("c1"));
+    assert_eq!(known.since_ms, world.state.time_ms());
+    // A forge's delivery of the same commit, before and after.
+    assert_eq!(one(&mut world, 51, "a", "c1"), Taken::SameCommit(id(50)));
+    assert_eq!(one(&mut world, 52, "b", "c2"), Taken::Made(id(52)));
+    let answer = world.ok(polled("c2", found(53, "c2")));
+    assert_eq!(answer, Reply::Taken(vec![Taken::SameCommit(id(52))]));
+    assert_eq!(world.ok(polled("c3", None)), Reply::Taken(Vec::new()));
+    let read = State::decode(&world.state.encode()).expect("decodes");
+    assert_eq!(read, world.state);
+
+    // What cannot be made leaves nothing behind.
+    let mut odd = found(54, "c4").expect("one");
+    odd.deployment = None;
+    assert_eq!(world.refused(polled("c4", Some(odd))), Code::Internal);
+    let known = world.state.polled(SERVICE).expect("remembered");
+    assert_eq!(known.commit.as_deref(), Some("c3"));
+}

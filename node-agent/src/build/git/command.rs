@@ -119,6 +119,53 @@ impl Git {
         Ok(output.stdout.lines().filter_map(name).collect())
     }
 
+    /// The repository's branches and tags as git lists them, the newest version first.
+    pub(super) async fn references(&self) -> Result<String, Problem> {
+        let mut command = self.command_in_copy();
+        command.args([
+            "ls-remote",
+            "--quiet",
+            "--heads",
+            "--tags",
+            "--sort=-version:refname",
+            "--",
+            REMOTE,
+        ]);
+        let output = self.run(command, LIST_LIMIT).await?;
+        match output.is_success {
+            true => Ok(output.stdout),
+            false => Err(self.remote.explain(&output.stderr)),
+        }
+    }
+
+    /// Whether one commit of our copy is among what came before another.
+    pub(super) async fn is_before(&self, older: &str, newer: &str) -> Result<bool, Problem> {
+        let mut command = self.command_in_copy();
+        command.args(["merge-base", "--is-ancestor", older, newer]);
+        Ok(self.run(command, LOCAL_LIMIT).await?.is_success)
+    }
+
+    /// The commits from one to another with their files: a mark, the id, the message, a mark, the files.
+    pub(super) async fn came(
+        &self,
+        since: &str,
+        tip: &str,
+        (commit, files): (char, char),
+    ) -> Result<String, Problem> {
+        let mut command = self.command_in_copy();
+        let format = format!("--format=tformat:{commit}%H%n%B{files}");
+        // What a merge brought is listed by its own commits.
+        command
+            .args(["log", "-z", "--name-only", "--no-renames", &format])
+            .arg(format!("{since}..{tip}"))
+            .arg("--");
+        let output = self.run(command, LIST_LIMIT).await?;
+        match output.is_success {
+            true => Ok(output.stdout),
+            false => Err(self.remote.explain(&output.stderr)),
+        }
+    }
+
     /// The full name of a commit that our copy has.
     pub(super) async fn commit_of(&self, name: &str) -> Result<Option<String>, Problem> {
         let mut command = self.command_in_copy();

@@ -7,7 +7,8 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use skep_identity::secret_file;
-use skep_model::assignment::BuildOrder;
+use skep_model::assignment::BuildVariable;
+use skep_model::build::Fetch;
 use skep_model::problem::{Code, Problem};
 use zeroize::Zeroizing;
 
@@ -33,15 +34,17 @@ impl Login {
     ///
     /// # Errors
     /// It names a variable that there is none of.
-    pub(in crate::build) fn of(order: &BuildOrder) -> Result<Self, Problem> {
+    pub(in crate::build) fn of(
+        fetch: &Fetch,
+        variables: &[BuildVariable],
+    ) -> Result<Self, Problem> {
         let value = |field: &str, name: &Option<String>| {
             let Some(name) = name else {
                 return Ok::<_, Problem>(None);
             };
-            let value = variable(order, name).ok_or_else(|| no_variable(field, name))?;
+            let value = variable(variables, name).ok_or_else(|| no_variable(field, name))?;
             Ok(Some(Zeroizing::new(value.to_owned())))
         };
-        let fetch = &order.fetch;
         let user = fetch.user.clone().unwrap_or_else(|| USER.to_owned());
         Ok(Self {
             ssh_key: value("fetch.ssh_key", &fetch.ssh_key)?,

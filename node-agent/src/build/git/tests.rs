@@ -339,3 +339,63 @@ async fn a_missing_lfs_is_told() {
         assert!(problem.hint.is_some_and(|hint| hint.contains("git-lfs")));
     }
 }
+
+#[tokio::test]
+async fn what_came_since_is_listed_with_its_files() {
+    use skep_model::polling::{Ask, Want, Wanted};
+    let repository = Repository::new();
+    let (one, two) = (repository.head("main~1"), repository.head("main"));
+    repository.git("bare.git", &["tag", "v1", "main~1"]);
+    repository.git("bare.git", &["tag", "-a", "-m", "t", "v2", "main"]);
+    let want = |of: Wanted, since: Option<&str>| Want {
+        of,
+        since: since.map(str::to_owned),
+    };
+    let main = || Wanted::Branch("main".into());
+    let tags = Wanted::Tags {
+        pattern: "v*".into(),
+        known: Some("v1".into()),
+    };
+    let mut ask = Ask {
+        repository: repository.address(),
+        fetch: Default::default(),
+        variables: Vec::new(),
+        wants: vec![
+            want(main(), Some(&one)),
+            want(main(), Some(&repository.head("dev"))),
+            want(main(), None),
+            want(Wanted::Branch("gone".into()), None),
+            want(tags, None),
+        ],
+    };
+    let dir = tempfile::tempdir().expect("folder");
+    let found = crate::build::look(&ask, dir.path()).await.expect("asked");
+    let [since, forced, first, gone, tag] = &found[..] else {
+        panic!("{found:?}");
+    };
+    let came = &since.as_ref().expect("there").history;
+    assert!(came.lists_all && !came.is_forced, "{came:?}");
+    assert_eq!(came.commits.len(), 1, "{came:?}");
+    assert_eq!(came.commits[0].id, two);
+    assert_eq!(came.commits[0].message.trim(), "two");
+    assert_eq!(came.commits[0].files, ["second"]);
+    assert!(forced.as_ref().expect("there").history.is_forced);
+    assert_eq!(first.as_ref().expect("there").commit, two);
+    assert!(gone.is_none());
+    let tag = tag.as_ref().expect("there");
+    assert_eq!(
+        (tag.name.as_str(), &tag.commit, tag.has_known),
+        ("v2", &two, true)
+    );
+    let left = std::fs::read_dir(dir.path()).expect("folder").count();
+    assert_eq!(left, 0, "nothing is left behind");
+
+    ask.repository = format!("{}x", repository.address());
+    let problem = crate::build::look(&ask, dir.path())
+        .await
+        .expect_err("none");
+    assert!(
+        problem.message.contains("not a git repository"),
+        "{problem}"
+    );
+}

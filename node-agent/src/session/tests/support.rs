@@ -227,6 +227,11 @@ pub(super) fn checks(runtime: &Runtime, outbox: &Arc<Outbox>, stop: &Cancellatio
     )
 }
 
+pub(super) fn sources(outbox: &Arc<Outbox>, stop: &CancellationToken) -> crate::sources::Sources {
+    let folder = std::env::temp_dir();
+    crate::sources::Sources::new(folder, outbox.clone(), (TaskTracker::new(), stop.clone()))
+}
+
 /// A server and an agent's session with it.
 pub(super) fn world(held: Option<Generation>) -> World {
     let dir = tempfile::tempdir().expect("folder");
@@ -265,6 +270,7 @@ pub(super) fn world(held: Option<Generation>) -> World {
         stop.clone(),
     );
     let checks = checks(&runtime, &outbox, &stop);
+    let sources = sources(&outbox, &stop);
     let logs = Logs::new(
         runtime.clone(),
         places,
@@ -283,6 +289,7 @@ pub(super) fn world(held: Option<Generation>) -> World {
         shells: shells.clone(),
         witness: witness(&servers, &outbox, &stop),
         checks,
+        sources,
         held,
         metrics,
         credentials: credentials(),
