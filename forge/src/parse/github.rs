@@ -204,24 +204,23 @@ fn has_all_files(commit: &ListedCommit) -> bool {
 
 /// Gitea tells of a new tag twice: by this, and by a push.
 fn created(body: RefBody) -> Result<Event, ParseError> {
-    let reference = name("ref", &body.reference)?;
+    let named = name("ref", short(&body.reference))?;
     if body.ref_type != "tag" {
         return Ok(Event::Other(format!("create {}", body.ref_type)));
     }
     Ok(Event::Tag(Tag {
         repository: body.repository.into(),
-        name: short(&reference).to_owned(),
+        name: named,
         commit: whole("sha", body.sha.as_deref().unwrap_or_default())?,
         message: None,
     }))
 }
 
 fn deleted(body: RefBody) -> Result<Event, ParseError> {
-    let reference = name("ref", &body.reference)?;
-    let name = short(&reference);
+    let name = name("ref", short(&body.reference))?;
     let named = match body.ref_type.as_str() {
-        "branch" => Reference::Branch(name),
-        "tag" => Reference::Tag(name),
+        "branch" => Reference::Branch(&name),
+        "tag" => Reference::Tag(&name),
         _ => Reference::Other,
     };
     Ok(gone(&named, body.repository.into()))

@@ -66,6 +66,9 @@ fn sound(forge: Forge, event: &str, body: &[u8]) {
                         assert!(push.after.is_whole() && !push.branch.is_empty());
                     }
                     Event::Tag(tag) => assert!(tag.commit.is_whole() && !tag.name.is_empty()),
+                    Event::BranchDeleted(gone) | Event::TagDeleted(gone) => {
+                        assert!(!gone.name.is_empty());
+                    }
                     Event::Change(change) => assert!(!change.head_branch.is_empty()),
                     _ => {}
                 }
@@ -133,6 +136,7 @@ fn every_single_value_may_be_missing_or_null() {
                 Value::Null,
                 Value::from(7),
                 Value::from("abcdef123456"),
+                Value::from("refs/heads/"),
                 Value::Array(vec![]),
             ] {
                 let (mut at, mut broken) = (at, body.clone());
