@@ -14,7 +14,7 @@ use skep_tests::{Cluster, wait, with_cluster};
 const BACK: Duration = Duration::from_secs(30);
 const RATE: u32 = 50;
 /// For as many changes as a snapshot is worth.
-const SNAPSHOT: Duration = Duration::from_secs(60);
+const SNAPSHOT: Duration = Duration::from_secs(150);
 /// What a part gets to end by itself.
 const STOP: Duration = Duration::from_secs(20);
 

@@ -154,6 +154,15 @@ async fn nothing_stays_behind() -> Result<()> {
     let [_, network] = host.entry();
     let network = network.to_string_lossy().replace("--net=", "");
     ensure!(Path::new(&network).exists(), "{network}");
+    // A process is started before it has entered its host.
+    let name = Path::new(&network).file_name().context("a name")?;
+    let name = name.to_str().context("text")?;
+    wait::until_ok("its process to be there", UP, async || {
+        let there = run("ip", &["netns", "pids", name]).await?;
+        ensure!(!there.trim().is_empty(), "{name} has no process");
+        Ok(())
+    })
+    .await?;
     drop(lab);
     ensure!(!Path::new(&network).exists(), "{network} stays");
     ensure!(!disk.exists(), "{} stays", disk.display());
