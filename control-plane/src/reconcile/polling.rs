@@ -27,7 +27,7 @@ use crate::secrets::Secrets;
 use crate::store::now_ms;
 use crate::variables::Environment;
 
-/// Questions under way: nodes take a few at a time, and the rest is due a moment later.
+/// Questions under way: nodes take a few at a time, and the rest is asked as they end.
 const ASKS_MAX: usize = 32;
 /// Longest sleep: what a missed change costs.
 const PERIOD: Duration = Duration::from_secs(30);
@@ -54,9 +54,13 @@ pub(super) async fn run(parts: &Parts, token: &CancellationToken) {
     loop {
         tokio::select! {
             () = sleep_until(wake_at) => wake_at = begin(parts, &mut book, &mut asks),
-            Some(done) = asks.join_next() => if let Ok((questions, Some(found))) = done {
-                take(parts, &questions, &found).await;
-            },
+            Some(done) = asks.join_next() => {
+                // There is room for another one.
+                wake_at = wake_at.min(Instant::now() + GAP);
+                if let Ok((questions, Some(found))) = done {
+                    take(parts, &questions, &found).await;
+                }
+            }
             batch = changes.recv() => match batch {
                 Ok(batch) if !batch.changes.iter().any(|it| matches!(it, Change::Service(_))) => {}
                 Ok(_) | Err(RecvError::Lagged(_)) => wake_at = wake_at.min(Instant::now() + GAP),
@@ -74,7 +78,8 @@ fn begin(parts: &Parts, book: &mut Book, asks: &mut JoinSet<Answer>) -> Instant 
     let (due, next_ms) = book.due(&view, now);
     for round in rounds(&view, &parts.secrets, due) {
         if asks.len() >= ASKS_MAX {
-            return Instant::now() + GAP;
+            // The end of one wakes it.
+            return Instant::now() + PERIOD;
         }
         for question in &round.questions {
             book.ask(question.service, now);

@@ -6,8 +6,9 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use skep_tests::api::{Api, Deployment, Name};
 use skep_tests::chaos;
-use skep_tests::lab::cluster::{LabCluster, with_servers};
+use skep_tests::lab::cluster::LabCluster;
 use skep_tests::lab::node::Node;
+use skep_tests::lab::nodes::{Wanted, with_nodes};
 use skep_tests::load::Load;
 use skep_tests::random::Random;
 use skep_tests::{http, wait};
@@ -30,30 +31,19 @@ struct Release {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_is_killed_at_any_moment_of_a_deployment_leaves_it_right() {
-    with_servers("pipeline", 3, async |cluster| -> Result<()> {
+    let wanted = Wanted {
+        servers: 3,
+        ..Wanted::nodes(1)
+    };
+    with_nodes("pipeline", wanted, async |cluster, nodes| {
         cluster.servers.settled().await?;
-        let place = cluster.lab().add_host().await?;
-        let server = cluster.servers.server(0).site.cluster;
-        let token = cluster.servers.bootstrap().join_token.clone();
-        let node = Node::start(cluster.host(place), server, &token).await?;
-        let outcome = play(cluster, &node).await;
-        if outcome.is_err() {
-            println!("--- agent\n{}--- net\n{}", node.agent.log(), node.net.log());
-        }
-        node.stop().await?;
-        outcome
+        play(cluster, &nodes[0]).await
     })
     .await;
 }
 
 async fn play(cluster: &LabCluster, node: &Node) -> Result<()> {
     let api = &cluster.servers.server(0).api;
-    wait::until_ok("the node to be ready", SEEN, async || {
-        let nodes = api.get("/v1/nodes").await?;
-        ensure!(nodes["nodes"][0]["status"] == "ready", "{nodes}");
-        Ok(())
-    })
-    .await?;
     let releases = [
         Release {
             version: "1",
