@@ -4,9 +4,10 @@
 use crate::finding::Finding;
 use crate::repository::Manifest;
 
-const PURE: [&str; 6] = [
+const PURE: [&str; 7] = [
     "skep-model",
     "skep-forge",
+    "skep-compose",
     "skep-proto",
     "skep-scheduler",
     "skep-state",

@@ -4,9 +4,10 @@ use crate::finding::Finding;
 use crate::repository::Manifest;
 
 /// Crate and what it may import of ours; ground floor first. The table of ARCHITECTURE.md.
-const WALLS: [(&str, &[&str]); 16] = [
+const WALLS: [(&str, &[&str]); 17] = [
     ("skep-model", &[]),
     ("skep-forge", &["skep-model"]),
+    ("skep-compose", &["skep-model"]),
     ("skep-identity", &["skep-model"]),
     ("skep-proto", &["skep-model"]),
     ("skep-scheduler", &["skep-model"]),
@@ -33,6 +34,7 @@ const WALLS: [(&str, &[&str]); 16] = [
     (
         "skep",
         &[
+            "skep-compose",
             "skep-control-plane",
             "skep-node-agent",
             "skep-ingress",

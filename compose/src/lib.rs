@@ -1,0 +1,326 @@
+//! A Compose file as services of Skep: text in, services and reports out. No key is passed over: each is taken over,
+//! or a report says what becomes of it. Pure: files beside and variables are asked of whoever calls.
+
+mod draft;
+mod env_file;
+mod fill;
+mod interpolate;
+mod order;
+mod report;
+mod service;
+mod units;
+mod value;
+mod world;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+
+use skep_model::name;
+use skep_model::problem::Problem;
+use skep_model::run::Mode;
+use skep_model::spec::{ServiceSpec, check_image};
+use skep_model::variable::VariableInput;
+
+use draft::{Condition, Draft};
+use report::{At, Book};
+use value::Value;
+use world::World;
+
+pub use report::{Outcome, Report};
+pub use value::MAX_BYTES;
+
+/// The file with variables beside a Compose file.
+pub const ENV_FILE: &str = ".env";
+/// Most services of one file.
+pub const MAX_SERVICES: usize = 100;
+
+/// What an import is made from.
+pub struct Input<'a> {
+    /// The Compose file.
+    pub text: &'a str,
+    /// Variables of the shell: they win over those of `.env`.
+    pub variables: &'a BTreeMap<String, String>,
+    /// Profiles that are wanted: a service that names some is left out without one of them.
+    pub profiles: &'a BTreeSet<String>,
+    /// The text of a file beside it, by its path; none where there is no such file, an error where it may not be
+    /// read.
+    pub read: &'a dyn Fn(&str) -> Result<Option<String>, String>,
+}
+
+/// What a Compose file says, in Skep's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Import {
+    /// The project's name, where the file says one.
+    pub project: Option<String>,
+    /// Those that others depend on before those.
+    pub services: Vec<Service>,
+    /// What was left out, and what works otherwise.
+    pub reports: Vec<Report>,
+    /// How many settings were taken over.
+    pub taken: usize,
+}
+
+/// One service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// Where its image comes from.
+    pub origin: Origin,
+    /// What it is.
+    pub spec: ServiceSpec,
+    /// Its variables, by name.
+    pub variables: Vec<VariableInput>,
+    /// Names of those that it depends on.
+    pub depends_on: BTreeSet<String>,
+}
+
+/// Where a service's image comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// A ready image.
+    Image(String),
+    /// A folder, relative to the file's.
+    Folder(String),
+}
+
+/// Reads a Compose file.
+///
+/// # Errors
+/// It is none; a variable that it requires has no value; a service has no image and no folder; or services depend
+/// on each other in a circle.
+pub fn import(input: &Input<'_>) -> Result<Import, Problem> {
+    let value = value::read(input.text)?;
+    let shell = |name: &str| input.variables.get(name).cloned();
+    let beside = (input.read)(ENV_FILE).map_err(|why| Problem::invalid(ENV_FILE, why))?;
+    let beside = env_file::read(&beside.unwrap_or_default(), &shell);
+    let beside = beside.map_err(|why| Problem::invalid(ENV_FILE, why).hint("KEY=value by line"))?;
+    let lookup = |name: &str| shell(name).or_else(|| beside.values.get(name).cloned());
+    let book = Book::default();
+    let value = fill::all(value, &lookup, &book)?;
+    let read = read_file(&value, input, &lookup, &book)?;
+    let services = order::sorted(read.services)?;
+    let (reports, taken) = book.close();
+    let left = |path: &String| {
+        reports.iter().any(|it| it.outcome == Outcome::Left && it.path == **path)
+    };
+    Ok(Import {
+        project: read.project,
+        services,
+        taken: taken.iter().filter(|path| !left(path)).count(),
+        reports,
+    })
+}
+
+struct Read {
+    project: Option<String>,
+    services: Vec<Service>,
+}
+
+fn read_file(
+    value: &Value,
+    input: &Input<'_>,
+    lookup: &dyn Fn(&str) -> Option<String>,
+    book: &Book,
+) -> Result<Read, Problem> {
+    let top = At::top(value, book);
+    let mut world = World {
+        lookup,
+        read: input.read,
+        secrets: BTreeMap::new(),
+        configs: BTreeMap::new(),
+        volumes: BTreeSet::new(),
+        owners: RefCell::new(BTreeMap::new()),
+    };
+    let (mut services, mut project) = (None, None);
+    for (key, at) in top.entries() {
+        match key {
+            "services" => services = Some(at),
+            "name" => project = at.text(),
+            // Of no meaning since Compose has a specification.
+            "version" => at.take(),
+            "volumes" => volumes(&mut world, &at),
+            "networks" => networks(&at),
+            "secrets" | "configs" => materials(&mut world, key, &at),
+            "include" => at.left(
+                "other files are not read",
+                "`docker compose config` writes one file with all of it in it: import that",
+            ),
+            _ if key.starts_with("x-") => at.take(),
+            _ => at.unknown(),
+        }
+    }
+    let services = services.map(|at| at.entries()).unwrap_or_default();
+    if services.is_empty() {
+        let problem = Problem::invalid("services", "the file has no services");
+        return Err(problem.hint("is it a Compose file? `services:` is its first level"));
+    }
+    if services.len() > MAX_SERVICES {
+        let text = format!("more than {MAX_SERVICES} services");
+        return Err(Problem::invalid("services", text));
+    }
+    let services = read_services(&services, input.profiles, &world)?;
+    Ok(Read { project, services })
+}
+
+fn volumes(world: &mut World<'_>, at: &At<'_>) {
+    for (name, at) in at.entries() {
+        world.volumes.insert(name.to_owned());
+        for (key, at) in at.entries() {
+            match (key, at.value) {
+                ("driver", Value::Text(driver)) if driver == "local" => at.take(),
+                ("labels", _) => at.left("it means nothing here", "leave it out"),
+                ("name" | "external", _) => at.differs(
+                    "a new volume is made, named and kept by its service",
+                    "`skep cp` brings files into it; `skep volume ls` shows it",
+                ),
+                ("driver" | "driver_opts", _) => at.left(
+                    "volumes are folders of the node that the service runs on",
+                    "docs/skep-toml.md, volumes",
+                ),
+                _ if key.starts_with("x-") => at.take(),
+                _ => at.unknown(),
+            }
+        }
+    }
+}
+
+fn networks(at: &At<'_>) {
+    for (_, at) in at.entries() {
+        for (key, at) in at.entries() {
+            match (key, at.value) {
+                ("driver", Value::Text(driver)) if driver == "bridge" || driver == "overlay" => at.take(),
+                _ => at.left(
+                    "an environment has one network, made by Skep",
+                    "docs/private-network.md; what is to be apart goes into another environment",
+                ),
+            }
+        }
+    }
+}
+
+fn materials(world: &mut World<'_>, key: &str, at: &At<'_>) {
+    let is_secret = key == "secrets";
+    let all = at.entries();
+    let read = |(name, at): (&str, At<'_>)| {
+        let material = service::material(&at, is_secret, (world.read, world.lookup));
+        (name.to_owned(), material)
+    };
+    let all: BTreeMap<_, _> = all.into_iter().map(read).collect();
+    match is_secret {
+        true => world.secrets = all,
+        false => world.configs = all,
+    }
+}
+
+fn read_services<'a>(
+    all: &[(&'a str, At<'a>)],
+    profiles: &BTreeSet<String>,
+    world: &World<'_>,
+) -> Result<Vec<Service>, Problem> {
+    let mut drafts: Vec<(&str, Draft<'_>)> = Vec::new();
+    for (said, at) in all {
+        let at = at.clone().of_service(said);
+        if !is_wanted(&at, profiles) {
+            at.left("a service of a profile that is not asked for", "--profile NAME");
+            continue;
+        }
+        let name = named(said, &at)?;
+        if let Some((other, _)) = drafts.iter().find(|(_, draft)| draft.name == name) {
+            let text = format!("`{other}` and `{said}` would both be named `{name}`");
+            return Err(Problem::invalid("services", text).hint("other names"));
+        }
+        let mut draft = Draft::new(name);
+        service::read(&mut draft, &at, world);
+        service::settle(&mut draft, &at);
+        drafts.push((said, draft));
+    }
+    run_once(&mut drafts, all);
+    let names: BTreeMap<_, _> =
+        drafts.iter().map(|(said, draft)| ((*said).to_owned(), draft.name.clone())).collect();
+    let finish = |(said, draft)| finish(said, draft, &names);
+    drafts.into_iter().map(finish).collect()
+}
+
+fn is_wanted(at: &At<'_>, wanted: &BTreeSet<String>) -> bool {
+    let Value::Map(entries) = at.value else {
+        return true;
+    };
+    let profiles = entries.iter().find(|(key, _)| key == "profiles");
+    match profiles {
+        Some((_, Value::List(profiles))) => profiles.iter().any(|profile| match profile {
+            Value::Text(profile) => wanted.contains(profile),
+            _ => false,
+        }),
+        _ => true,
+    }
+}
+
+/// The service's name here.
+fn named(said: &str, at: &At<'_>) -> Result<String, Problem> {
+    if name::check("service", said).is_ok() {
+        return Ok(said.to_owned());
+    }
+    let name = name::suggest(said).ok_or_else(|| {
+        let text = format!("no name can be made of `{}`", said.escape_debug());
+        Problem::invalid("services", text).hint("a name with letters in it")
+    })?;
+    at.note(
+        format!("the service is named `{name}`, and reached by that name"),
+        format!("say `{name}` wherever `{}` is said", said.escape_debug()),
+    );
+    Ok(name)
+}
+
+/// What others wait for the end of is a job.
+fn run_once<'a>(drafts: &mut [(&'a str, Draft<'a>)], all: &[(&'a str, At<'a>)]) {
+    let ended = drafts.iter().flat_map(|(_, draft)| {
+        let all = draft.depends_on.iter();
+        all.filter(|(_, condition)| **condition == Condition::Completed).map(|(name, _)| name.clone())
+    });
+    let ended: BTreeSet<_> = ended.collect();
+    for (said, draft) in drafts.iter_mut().filter(|(said, _)| ended.contains(*said)) {
+        let Some((_, at)) = all.iter().find(|(name, _)| name == said) else {
+            continue;
+        };
+        let at = at.clone().of_service(said);
+        draft.change(&at, |spec| spec.run.mode = Mode::Batch);
+        at.note(
+            "others wait for its end: it is a job, and they are deployed once it is made, not once it has ended",
+            "[hooks] release in skep.toml runs a command of a service's own before each of its releases",
+        );
+    }
+}
+
+fn finish(
+    said: &str,
+    draft: Draft<'_>,
+    names: &BTreeMap<String, String>,
+) -> Result<Service, Problem> {
+    let field = format!("services.{said}");
+    let origin = match (draft.context, draft.image) {
+        (Some(folder), _) => Origin::Folder(folder),
+        (None, Some(image)) => {
+            check_image(&format!("{field}.image"), &image)?;
+            Origin::Image(image)
+        }
+        (None, None) => {
+            let text = "the service has neither an image nor a folder to build it from";
+            let hint = "`image: NAME`, or `build: FOLDER` inside the folder of the file; \
+                        `docker compose config` fills in what comes from other files";
+            return Err(Problem::invalid(field, text).hint(hint));
+        }
+    };
+    // A name that is none here is of a service that was not asked for.
+    let depends_on = draft.depends_on.keys().filter_map(|name| names.get(name).cloned()).collect();
+    Ok(Service {
+        name: draft.name,
+        origin,
+        spec: draft.spec,
+        variables: draft.variables.into_values().collect(),
+        depends_on,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+//! `secrets` and `configs`: variables that arrive as files.
+
+use std::collections::BTreeMap;
+
+use skep_model::storage::{FileMode, Owner, SecretFile};
+use skep_model::variable;
+
+use crate::draft::Draft;
+use crate::report::At;
+use crate::value::Value;
+
+/// What the file declares for all its services.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Material {
+    /// What is in it; none: the file does not say, or it cannot be had.
+    pub(crate) content: Option<String>,
+    /// Never shown again.
+    pub(crate) is_secret: bool,
+}
+
+/// Reads one entry of the file's `secrets` or `configs`.
+pub(crate) fn material(
+    at: &At<'_>,
+    is_secret: bool,
+    (read, lookup): (
+        &dyn Fn(&str) -> Result<Option<String>, String>,
+        &dyn Fn(&str) -> Option<String>,
+    ),
+) -> Material {
+    let mut content = None;
+    for (key, at) in at.entries() {
+        match key {
+            "file" => content = file(&at, read),
+            "environment" => {
+                let Some(name) = at.text() else { continue };
+                content = lookup(&name);
+                if content.is_none() {
+                    at.left(format!("{} has no value here", name.escape_debug()), "set it");
+                }
+            }
+            "content" if !is_secret => content = at.text(),
+            "external" | "name" | "driver" | "driver_opts" | "template_driver" | "labels" => {
+                at.left(
+                    "Skep keeps it as a variable of each service",
+                    "`skep env set --secret NAME=VALUE`, and [[secrets]] in skep.toml",
+                );
+            }
+            _ if key.starts_with("x-") => at.take(),
+            _ => at.unknown(),
+        }
+    }
+    Material { content, is_secret }
+}
+
+fn file(
+    at: &At<'_>,
+    read: &dyn Fn(&str) -> Result<Option<String>, String>,
+) -> Option<String> {
+    let path = at.text()?;
+    match read(&path) {
+        Ok(Some(text)) if text.len() <= variable::MAX_VALUE => return Some(text),
+        Ok(Some(_)) => at.left(
+            format!("larger than {} bytes", variable::MAX_VALUE),
+            "put it into the image",
+        ),
+        Ok(None) => at.left("there is no such file", "write it beside the Compose file"),
+        Err(why) => at.left(why, "a file in the folder of the Compose file"),
+    }
+    None
+}
+
+/// Reads a service's list of them; `folder`: where they arrive unless they say.
+pub(super) fn read<'a>(
+    draft: &mut Draft<'a>,
+    at: &At<'a>,
+    known: &BTreeMap<String, Material>,
+    folder: &str,
+) {
+    for at in at.items() {
+        let mut wish = Wish::default();
+        if let Value::Map(_) = at.value {
+            wish.read(&at);
+        } else {
+            wish.source = at.text();
+        }
+        let Some(source) = wish.source.clone() else {
+            at.left("it names nothing", "`source: NAME`");
+            continue;
+        };
+        match known.get(&source).map(|it| (it.content.clone(), it.is_secret)) {
+            Some((Some(content), is_secret)) => {
+                wish.apply(draft, &at, (&source, folder), (&content, is_secret));
+            }
+            Some((None, _)) => at.left(
+                "the file does not say what is in it",
+                "`skep env set --secret NAME=VALUE`, and [[secrets]] in skep.toml",
+            ),
+            None => at.left("the file declares none of that name", "declare it at the top"),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Wish {
+    source: Option<String>,
+    target: Option<String>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    mode: FileMode,
+}
+
+impl Wish {
+    fn read(&mut self, at: &At<'_>) {
+        for (key, at) in at.entries() {
+            match key {
+                "source" => self.source = at.text(),
+                "target" => self.target = at.text(),
+                "uid" => self.uid = at.parsed("a number"),
+                "gid" => self.gid = at.parsed("a number"),
+                "mode" => {
+                    let mode = at.parsed("a mode like 0440, readable by somebody");
+                    self.mode = mode.unwrap_or_default();
+                }
+                _ => at.unknown(),
+            }
+        }
+    }
+
+    fn apply<'a>(
+        self,
+        draft: &mut Draft<'a>,
+        at: &At<'a>,
+        (source, folder): (&str, &str),
+        (content, is_secret): (&str, bool),
+    ) {
+        let target = self.target.unwrap_or_else(|| source.to_owned());
+        let path = match target.starts_with('/') {
+            true => target,
+            false => format!("{folder}{target}"),
+        };
+        let part = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+        let name: String = source.chars().map(part).collect();
+        let name = match draft.variables.contains_key(&name) || !starts_well(&name) {
+            true => format!("FILE_{name}"),
+            false => name,
+        };
+        let owner = match (self.uid, self.gid) {
+            (None, None) => None,
+            (uid, gid) => Some(Owner {
+                uid: uid.unwrap_or_default(),
+                gid: gid.unwrap_or_default(),
+            }),
+        };
+        let file = SecretFile {
+            variable: name.clone(),
+            path,
+            mode: self.mode,
+            owner,
+        };
+        draft.set_variable(at, &name, content, is_secret);
+        if draft.variables.contains_key(&name) {
+            draft.change(at, |spec| spec.storage.secrets.push(file));
+        }
+    }
+}
+
+fn starts_well(name: &str) -> bool {
+    !name.starts_with(|c: char| c.is_ascii_digit()) && variable::check_name(name).is_ok()
+}
