@@ -96,7 +96,15 @@ impl<'a> Draft<'a> {
 /// Whether a name says that nobody should see the value.
 fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
-    let parts = ["PASSWORD", "PASSWD", "SECRET", "TOKEN", "API_KEY", "PRIVATE_KEY", "CREDENTIAL"];
+    let parts = [
+        "PASSWORD",
+        "PASSWD",
+        "SECRET",
+        "TOKEN",
+        "API_KEY",
+        "PRIVATE_KEY",
+        "CREDENTIAL",
+    ];
     // `..._FILE` names a file that has it.
     parts.iter().any(|part| name.contains(part)) && !name.ends_with("_FILE")
 }

@@ -94,14 +94,18 @@ fn checked_name(text: &str) -> Result<&str, String> {
     let is_odd = |c: char| c.is_whitespace() || c.is_control() || "\"'`${}:".contains(c);
     if name.is_empty() || name.contains(is_odd) {
         let shown: String = name.chars().take(40).collect();
-        return Err(format!("`{}` names no variable; KEY=value", shown.escape_debug()));
+        return Err(format!(
+            "`{}` names no variable; KEY=value",
+            shown.escape_debug()
+        ));
     }
     Ok(name)
 }
 
 /// Without quotes: to the end of the line, or to a `#` behind a space.
 fn bare(text: &str) -> Raw {
-    let is_comment = |at: &(usize, char)| at.1 == '#' && (at.0 == 0 || text[..at.0].ends_with([' ', '\t']));
+    let is_comment =
+        |at: &(usize, char)| at.1 == '#' && (at.0 == 0 || text[..at.0].ends_with([' ', '\t']));
     let end = text.char_indices().find(is_comment);
     let text = end.map_or(text, |(at, _)| &text[..at]);
     Raw::Filled(text.trim_end().to_owned())

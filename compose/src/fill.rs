@@ -29,7 +29,8 @@ impl Filler<'_> {
             Value::Text(text) => Value::Text(self.text(&text, path, service)?),
             Value::List(list) => {
                 let items = list.into_iter().enumerate();
-                let filled = items.map(|(number, value)| self.fill(value, &item(path, number), service));
+                let filled =
+                    items.map(|(number, value)| self.fill(value, &item(path, number), service));
                 Value::List(filled.collect::<Result<_, _>>()?)
             }
             Value::Map(map) => {
@@ -39,7 +40,11 @@ impl Filler<'_> {
                     let value = match path.is_empty() && key.starts_with("x-") {
                         true => value,
                         false => {
-                            let service = if path == "services" { Some(&*key) } else { service };
+                            let service = if path == "services" {
+                                Some(&*key)
+                            } else {
+                                service
+                            };
                             self.fill(value, &below(path, &key), service)?
                         }
                     };

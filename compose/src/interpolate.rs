@@ -82,10 +82,17 @@ impl Variables<'_> {
             (Some('+'), None) => Ok(String::new()),
             (Some('?'), None) => {
                 let text = self.fill_within(word, depth + 1)?;
-                let text = if text.is_empty() { "it has no value".to_owned() } else { text };
+                let text = if text.is_empty() {
+                    "it has no value".to_owned()
+                } else {
+                    text
+                };
                 Err(format!("the variable {name} is required: {text}"))
             }
-            _ => Err(format!("`${{{}}}` is none of ${{A}} ${{A:-b}} ${{A:?b}} ${{A:+b}}", shown())),
+            _ => Err(format!(
+                "`${{{}}}` is none of ${{A}} ${{A:-b}} ${{A:?b}} ${{A:+b}}",
+                shown()
+            )),
         }
     }
 }
@@ -162,7 +169,10 @@ mod tests {
         ] {
             assert_eq!(fill(text), Ok((result.to_owned(), vec![])), "{text}");
         }
-        assert_eq!(fill("$NO${NO}"), Ok((String::new(), vec!["NO".into(), "NO".into()])));
+        assert_eq!(
+            fill("$NO${NO}"),
+            Ok((String::new(), vec!["NO".into(), "NO".into()]))
+        );
     }
 
     #[test]

@@ -102,7 +102,9 @@ pub fn import(input: &Input<'_>) -> Result<Import, Problem> {
     let services = order::sorted(read.services)?;
     let (reports, taken) = book.close();
     let left = |path: &String| {
-        reports.iter().any(|it| it.outcome == Outcome::Left && it.path == **path)
+        reports
+            .iter()
+            .any(|it| it.outcome == Outcome::Left && it.path == **path)
     };
     Ok(Import {
         project: read.project,
@@ -189,7 +191,9 @@ fn networks(at: &At<'_>) {
     for (_, at) in at.entries() {
         for (key, at) in at.entries() {
             match (key, at.value) {
-                ("driver", Value::Text(driver)) if driver == "bridge" || driver == "overlay" => at.take(),
+                ("driver", Value::Text(driver)) if driver == "bridge" || driver == "overlay" => {
+                    at.take()
+                }
                 _ => at.left(
                     "an environment has one network, made by Skep",
                     "docs/private-network.md; what is to be apart goes into another environment",
@@ -222,7 +226,10 @@ fn read_services<'a>(
     for (said, at) in all {
         let at = at.clone().of_service(said);
         if !is_wanted(&at, profiles) {
-            at.left("a service of a profile that is not asked for", "--profile NAME");
+            at.left(
+                "a service of a profile that is not asked for",
+                "--profile NAME",
+            );
             continue;
         }
         let name = named(said, &at)?;
@@ -236,8 +243,10 @@ fn read_services<'a>(
         drafts.push((said, draft));
     }
     run_once(&mut drafts, all);
-    let names: BTreeMap<_, _> =
-        drafts.iter().map(|(said, draft)| ((*said).to_owned(), draft.name.clone())).collect();
+    let names: BTreeMap<_, _> = drafts
+        .iter()
+        .map(|(said, draft)| ((*said).to_owned(), draft.name.clone()))
+        .collect();
     let finish = |(said, draft)| finish(said, draft, &names);
     drafts.into_iter().map(finish).collect()
 }
@@ -276,7 +285,8 @@ fn named(said: &str, at: &At<'_>) -> Result<String, Problem> {
 fn run_once<'a>(drafts: &mut [(&'a str, Draft<'a>)], all: &[(&'a str, At<'a>)]) {
     let ended = drafts.iter().flat_map(|(_, draft)| {
         let all = draft.depends_on.iter();
-        all.filter(|(_, condition)| **condition == Condition::Completed).map(|(name, _)| name.clone())
+        all.filter(|(_, condition)| **condition == Condition::Completed)
+            .map(|(name, _)| name.clone())
     });
     let ended: BTreeSet<_> = ended.collect();
     for (said, draft) in drafts.iter_mut().filter(|(said, _)| ended.contains(*said)) {
@@ -312,7 +322,11 @@ fn finish(
         }
     };
     // A name that is none here is of a service that was not asked for.
-    let depends_on = draft.depends_on.keys().filter_map(|name| names.get(name).cloned()).collect();
+    let depends_on = draft
+        .depends_on
+        .keys()
+        .filter_map(|name| names.get(name).cloned())
+        .collect();
     Ok(Service {
         name: draft.name,
         origin,

@@ -14,9 +14,14 @@ pub(crate) fn sorted(mut waiting: Vec<Service>) -> Result<Vec<Service>, Problem>
     let mut done = BTreeSet::new();
     let mut sorted = Vec::with_capacity(waiting.len());
     while !waiting.is_empty() {
-        let next = waiting.iter().position(|service| service.depends_on.is_subset(&done));
+        let next = waiting
+            .iter()
+            .position(|service| service.depends_on.is_subset(&done));
         let Some(next) = next else {
-            let names: Vec<_> = waiting.iter().map(|service| service.name.as_str()).collect();
+            let names: Vec<_> = waiting
+                .iter()
+                .map(|service| service.name.as_str())
+                .collect();
             let text = format!("{} wait for each other", names.join(", "));
             return Err(Problem::invalid("services", text).hint("take one `depends_on` out"));
         };

@@ -135,7 +135,10 @@ impl<'a> At<'a> {
 
     /// Nothing here knows the key.
     pub(crate) fn unknown(&self) {
-        self.left("not understood", "is it written right? docs/compose.md has the keys that are");
+        self.left(
+            "not understood",
+            "is it written right? docs/compose.md has the keys that are",
+        );
     }
 
     fn tell(&self, outcome: Outcome, message: String, hint: String) {

@@ -62,7 +62,9 @@ fn entry<'a>(draft: &mut Draft<'a>, key: &str, at: &At<'a>, world: &World<'_>) {
         "restart" => deploy::restart(draft, at),
         "deploy" => deploy::read(draft, at),
         "scale" => deploy::replicas(draft, at),
-        "cpus" | "mem_limit" | "mem_reservation" | "memswap_limit" => deploy::amount(draft, key, at),
+        "cpus" | "mem_limit" | "mem_reservation" | "memswap_limit" => {
+            deploy::amount(draft, key, at)
+        }
         // Looked at before: whether the service is wanted at all.
         "profiles" => at.take(),
         _ if key.starts_with("x-") => at.take(),

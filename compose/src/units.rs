@@ -31,7 +31,9 @@ pub(crate) fn millis(text: &str) -> Option<u64> {
 pub(crate) fn cpu_millis(text: &str) -> Option<u32> {
     let cores: f64 = text.parse().ok()?;
     // In range, so the cast cannot cut.
-    (0.0..=10_000.0).contains(&cores).then(|| (cores * 1_000.0).round() as u32)
+    (0.0..=10_000.0)
+        .contains(&cores)
+        .then(|| (cores * 1_000.0).round() as u32)
 }
 
 #[cfg(test)]
@@ -56,7 +58,13 @@ mod tests {
         ] {
             assert_eq!(bytes(text), wanted, "{text}");
         }
-        assert_eq!((millis("1m30s"), millis("500ms"), millis("x")), (Some(90_000), Some(500), None));
-        assert_eq!((cpu_millis("0.5"), cpu_millis("nan"), cpu_millis("-1")), (Some(500), None, None));
+        assert_eq!(
+            (millis("1m30s"), millis("500ms"), millis("x")),
+            (Some(90_000), Some(500), None)
+        );
+        assert_eq!(
+            (cpu_millis("0.5"), cpu_millis("nan"), cpu_millis("-1")),
+            (Some(500), None, None)
+        );
     }
 }

@@ -40,9 +40,22 @@ pub(super) fn read<'a>(draft: &mut Draft<'a>, at: &At<'a>, world: &World<'_>) {
             ),
             "dockerfile_inline" => at.left("a Dockerfile is a file", "write it beside the app"),
             _ if key.starts_with("x-") => at.take(),
-            "additional_contexts" | "ssh" | "network" | "extra_hosts" | "platforms" | "privileged"
-            | "shm_size" | "ulimits" | "isolation" | "labels" | "entitlements" | "provenance"
-            | "sbom" => at.left("it has no counterpart", "docs/skep-toml.md has what builds are given"),
+            "additional_contexts"
+            | "ssh"
+            | "network"
+            | "extra_hosts"
+            | "platforms"
+            | "privileged"
+            | "shm_size"
+            | "ulimits"
+            | "isolation"
+            | "labels"
+            | "entitlements"
+            | "provenance"
+            | "sbom" => at.left(
+                "it has no counterpart",
+                "docs/skep-toml.md has what builds are given",
+            ),
             _ => at.unknown(),
         }
     }
@@ -77,7 +90,10 @@ fn short(path: &str) -> String {
 fn args<'a>(draft: &mut Draft<'a>, at: &At<'a>, world: &World<'_>) {
     for (name, value, at) in at.pairs() {
         let Some(value) = value.or_else(|| (world.lookup)(&name)) else {
-            at.differs("it has no value here, and is not given", "set it, or leave it out");
+            at.differs(
+                "it has no value here, and is not given",
+                "set it, or leave it out",
+            );
             continue;
         };
         draft.change(&at, |spec| drop(spec.build.args.insert(name, value)));

@@ -55,7 +55,10 @@ pub(super) fn read<'a>(draft: &mut Draft<'a>, key: &str, at: &At<'a>) -> bool {
 pub(super) fn pids<'a>(draft: &mut Draft<'a>, at: &At<'a>) {
     match at.parsed::<i64>("a number").map(u32::try_from) {
         Some(Ok(pids)) if pids > 0 => draft.change(at, |spec| spec.container.pids = pids),
-        Some(_) => at.left("there is always a limit of processes", "`pids_limit: 4096`, the default"),
+        Some(_) => at.left(
+            "there is always a limit of processes",
+            "`pids_limit: 4096`, the default",
+        ),
         None => {}
     }
 }
@@ -139,6 +142,9 @@ fn security(at: &At<'_>) {
     match at.text().as_deref() {
         // It is so for every container.
         Some("no-new-privileges" | "no-new-privileges:true" | "no-new-privileges=true") => {}
-        _ => at.left("it has no counterpart", "no container gains privileges; profiles are Docker's own"),
+        _ => at.left(
+            "it has no counterpart",
+            "no container gains privileges; profiles are Docker's own",
+        ),
     }
 }

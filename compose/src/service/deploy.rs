@@ -26,7 +26,10 @@ pub(super) fn read<'a>(draft: &mut Draft<'a>, at: &At<'a>) {
                 "a release that fails was never let in: there is nothing to go back from",
                 "`skep rollback` goes back by hand, at once",
             ),
-            "endpoint_mode" => at.left("names lead to healthy allocations by themselves", "leave it out"),
+            "endpoint_mode" => at.left(
+                "names lead to healthy allocations by themselves",
+                "leave it out",
+            ),
             _ if key.starts_with("x-") => at.take(),
             _ => at.unknown(),
         }
@@ -60,7 +63,9 @@ fn resources<'a>(draft: &mut Draft<'a>, at: &At<'a>) {
         for (key, at) in at.entries() {
             match (key, is_limit) {
                 ("cpus", true) => amount(draft, "cpus", &at),
-                ("cpus", false) => draft.amounts.cpu = at.read_as(CPUS, units::cpu_millis).zip(Some(at)),
+                ("cpus", false) => {
+                    draft.amounts.cpu = at.read_as(CPUS, units::cpu_millis).zip(Some(at))
+                }
                 ("memory", true) => amount(draft, "mem_limit", &at),
                 ("memory", false) => amount(draft, "mem_reservation", &at),
                 ("pids", true) => container::pids(draft, &at),
@@ -83,7 +88,10 @@ pub(super) fn amount<'a>(draft: &mut Draft<'a>, key: &str, at: &At<'a>) {
         "mem_reservation" => amounts.memory = bytes(at),
         // -1 is all the swap there is.
         _ if at.value == &crate::value::Value::Number("-1".to_owned()) => {
-            at.left("there is always a limit of swap", "as `memswap_limit`, memory and swap together");
+            at.left(
+                "there is always a limit of swap",
+                "as `memswap_limit`, memory and swap together",
+            );
         }
         _ => amounts.with_swap = bytes(at),
     }
@@ -141,7 +149,10 @@ fn update<'a>(draft: &mut Draft<'a>, at: &At<'a>) {
             "failure_action" => match at.text().as_deref() {
                 // The old release goes on: it was never taken away.
                 Some("rollback" | "pause") => {}
-                _ => at.left("an update that fails ends", "rollback: the old release goes on serving"),
+                _ => at.left(
+                    "an update that fails ends",
+                    "rollback: the old release goes on serving",
+                ),
             },
             "delay" | "monitor" => at.left(
                 "an update goes on once what it started is healthy",
@@ -206,7 +217,10 @@ pub(super) fn restart<'a>(draft: &mut Draft<'a>, at: &At<'a>) {
             Ok(attempts) => draft.change(at, |spec| spec.restart.attempts = attempts),
             Err(_) => at.left("not a number of attempts", "on-failure:5"),
         },
-        _ => at.left("no policy of Compose's", "always, unless-stopped, on-failure or no"),
+        _ => at.left(
+            "no policy of Compose's",
+            "always, unless-stopped, on-failure or no",
+        ),
     }
 }
 

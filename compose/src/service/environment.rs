@@ -31,7 +31,10 @@ pub(super) fn files<'a>(draft: &mut Draft<'a>, at: &At<'a>, world: &World<'_>) {
                 match key {
                     "path" => path = at.text().zip(Some(at)),
                     "required" => is_required = at.flag().unwrap_or(true),
-                    "format" => at.left("files are read in one form", "leave it out: variables are filled in"),
+                    "format" => at.left(
+                        "files are read in one form",
+                        "leave it out: variables are filled in",
+                    ),
                     _ => at.unknown(),
                 }
             }
@@ -53,7 +56,12 @@ fn file<'a>(
     let text = match (world.read)(path) {
         Ok(Some(text)) => text,
         Ok(None) if !is_required => return,
-        Ok(None) => return at.left("there is no such file", "write it, or say `required: false`"),
+        Ok(None) => {
+            return at.left(
+                "there is no such file",
+                "write it, or say `required: false`",
+            );
+        }
         Err(why) => return at.left(why, "a file in the folder of the Compose file"),
     };
     match env_file::read(&text, world.lookup) {
@@ -89,6 +97,9 @@ fn set<'a>(draft: &mut Draft<'a>, at: &At<'a>, name: &str, value: &str) {
             }
             draft.change(at, |spec| spec.port = Some(port));
         }
-        _ => at.left("PORT is set by Skep", "a number, the port that the app listens on"),
+        _ => at.left(
+            "PORT is set by Skep",
+            "a number, the port that the app listens on",
+        ),
     }
 }

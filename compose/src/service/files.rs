@@ -35,7 +35,10 @@ pub(crate) fn material(
                 let Some(name) = at.text() else { continue };
                 content = lookup(&name);
                 if content.is_none() {
-                    at.left(format!("{} has no value here", name.escape_debug()), "set it");
+                    at.left(
+                        format!("{} has no value here", name.escape_debug()),
+                        "set it",
+                    );
                 }
             }
             "content" if !is_secret => content = at.text(),
@@ -52,10 +55,7 @@ pub(crate) fn material(
     Material { content, is_secret }
 }
 
-fn file(
-    at: &At<'_>,
-    read: &dyn Fn(&str) -> Result<Option<String>, String>,
-) -> Option<String> {
+fn file(at: &At<'_>, read: &dyn Fn(&str) -> Result<Option<String>, String>) -> Option<String> {
     let path = at.text()?;
     match read(&path) {
         Ok(Some(text)) if text.len() <= variable::MAX_VALUE => return Some(text),
@@ -87,7 +87,10 @@ pub(super) fn read<'a>(
             at.left("it names nothing", "`source: NAME`");
             continue;
         };
-        match known.get(&source).map(|it| (it.content.clone(), it.is_secret)) {
+        match known
+            .get(&source)
+            .map(|it| (it.content.clone(), it.is_secret))
+        {
             Some((Some(content), is_secret)) => {
                 wish.apply(draft, &at, (&source, folder), (&content, is_secret));
             }
@@ -95,7 +98,10 @@ pub(super) fn read<'a>(
                 "the file does not say what is in it",
                 "`skep env set --secret NAME=VALUE`, and [[secrets]] in skep.toml",
             ),
-            None => at.left("the file declares none of that name", "declare it at the top"),
+            None => at.left(
+                "the file declares none of that name",
+                "declare it at the top",
+            ),
         }
     }
 }
@@ -138,7 +144,13 @@ impl Wish {
             true => target,
             false => format!("{folder}{target}"),
         };
-        let part = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+        let part = |c: char| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_uppercase()
+            } else {
+                '_'
+            }
+        };
         let name: String = source.chars().map(part).collect();
         let name = match draft.variables.contains_key(&name) || !starts_well(&name) {
             true => format!("FILE_{name}"),

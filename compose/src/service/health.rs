@@ -29,7 +29,12 @@ pub(super) fn read<'a>(draft: &mut Draft<'a>, at: &At<'a>) {
             "interval" => interval = time(&at).filter(|ms| *ms > 0).unwrap_or(interval),
             "timeout" => timeout = time(&at).filter(|ms| *ms > 0).unwrap_or(timeout),
             "start_period" => start = time(&at).unwrap_or_default(),
-            "retries" => retries = at.parsed("a number").filter(|it| *it > 0).unwrap_or(retries),
+            "retries" => {
+                retries = at
+                    .parsed("a number")
+                    .filter(|it| *it > 0)
+                    .unwrap_or(retries)
+            }
             "disable" => is_disabled = at.flag().unwrap_or_default(),
             "start_interval" => at.differs(
                 "until the first success checks are made up to four times a second",
@@ -72,7 +77,10 @@ fn test(at: &At<'_>) -> Test {
         (Some("CMD"), Some(first)) => Test::Some(std::iter::once(first).chain(words).collect()),
         (Some("CMD-SHELL"), Some(text)) if words.next().is_none() => shell(text),
         _ => {
-            at.left("no test of Compose's", "a text, or a list that begins with CMD, CMD-SHELL or NONE");
+            at.left(
+                "no test of Compose's",
+                "a text, or a list that begins with CMD, CMD-SHELL or NONE",
+            );
             Test::Odd
         }
     }

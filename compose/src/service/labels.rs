@@ -15,7 +15,10 @@ pub(super) fn read<'a>(draft: &mut Draft<'a>, at: &At<'a>) {
         if label.to_ascii_lowercase().starts_with("traefik.") {
             of_traefik.insert(label, value.unwrap_or_default());
         } else {
-            at.left("it means nothing here", "only labels of Traefik do, as routes");
+            at.left(
+                "it means nothing here",
+                "only labels of Traefik do, as routes",
+            );
         }
     }
     let is_off = |(label, value): (&String, &String)| {
@@ -28,8 +31,13 @@ pub(super) fn read<'a>(draft: &mut Draft<'a>, at: &At<'a>) {
         Ok(labelled) => labelled,
         Err(problem) => {
             let label = problem.field.clone().unwrap_or_default();
-            let hint = problem.hint.unwrap_or_else(|| "[[routes]] in skep.toml".to_owned());
-            return at.left(format!("no route is made of them: {label}: {}", problem.message), hint);
+            let hint = problem
+                .hint
+                .unwrap_or_else(|| "[[routes]] in skep.toml".to_owned());
+            return at.left(
+                format!("no route is made of them: {label}: {}", problem.message),
+                hint,
+            );
         }
     };
     if labelled.routes.is_empty() && labelled.port.is_none() {

@@ -7,7 +7,8 @@ pub(super) fn hint(key: &str) -> Option<&'static str> {
     found.map(|(_, hint)| *hint)
 }
 
-const CONFINED: &str = "containers are confined on purpose; where a program really needs this, run it beside Skep";
+const CONFINED: &str =
+    "containers are confined on purpose; where a program really needs this, run it beside Skep";
 const NETWORK: &str = "services of an environment reach each other by name, others reach none: docs/private-network.md";
 
 const LEFT: &[(&[&str], &str)] = &[
@@ -16,7 +17,10 @@ const LEFT: &[(&[&str], &str)] = &[
         "an image's ENTRYPOINT stays: say the whole command as `command` where the image has none, or build one that \
          has yours",
     ),
-    (&["working_dir"], "WORKDIR in the image, or `command: [sh, -c, \"cd DIR && exec ...\"]`"),
+    (
+        &["working_dir"],
+        "WORKDIR in the image, or `command: [sh, -c, \"cd DIR && exec ...\"]`",
+    ),
     (
         &[
             "privileged",
@@ -38,7 +42,13 @@ const LEFT: &[(&[&str], &str)] = &[
         CONFINED,
     ),
     (
-        &["network_mode", "links", "external_links", "mac_address", "domainname"],
+        &[
+            "network_mode",
+            "links",
+            "external_links",
+            "mac_address",
+            "domainname",
+        ],
         NETWORK,
     ),
     (
@@ -49,17 +59,35 @@ const LEFT: &[(&[&str], &str)] = &[
         &["extends"],
         "`docker compose config` writes one file with all of it in it: import that",
     ),
-    (&["volumes_from"], "a volume belongs to one service: put what shares it into one image, or share it over the network"),
-    (&["logging"], "`skep logs` has what an app writes; docs/operations.md says how long it is kept"),
-    (&["platform"], "[placement] constraints = [\"node.arch = amd64\"] in skep.toml"),
+    (
+        &["volumes_from"],
+        "a volume belongs to one service: put what shares it into one image, or share it over the network",
+    ),
+    (
+        &["logging"],
+        "`skep logs` has what an app writes; docs/operations.md says how long it is kept",
+    ),
+    (
+        &["platform"],
+        "[placement] constraints = [\"node.arch = amd64\"] in skep.toml",
+    ),
     (
         &["label_file", "annotations"],
         "only labels of Traefik mean something here: write them under `labels`",
     ),
-    (&["attach", "develop", "tty", "stdin_open"], "it is for a terminal: `skep logs`, `skep exec`, `skep dev`"),
-    (&["post_start"], "[[hooks.init]] in skep.toml runs commands before a container"),
+    (
+        &["attach", "develop", "tty", "stdin_open"],
+        "it is for a terminal: `skep logs`, `skep exec`, `skep dev`",
+    ),
+    (
+        &["post_start"],
+        "[[hooks.init]] in skep.toml runs commands before a container",
+    ),
     (&["pre_stop"], "[hooks] pre_stop in skep.toml"),
-    (&["provider", "models"], "run it as a service of its own, and name it in a variable"),
+    (
+        &["provider", "models"],
+        "run it as a service of its own, and name it in a variable",
+    ),
     (
         &[
             "cpu_count",
@@ -74,7 +102,13 @@ const LEFT: &[(&[&str], &str)] = &[
         "`cpus`, or deploy.resources",
     ),
     (
-        &["mem_swappiness", "oom_kill_disable", "oom_score_adj", "blkio_config", "storage_opt"],
+        &[
+            "mem_swappiness",
+            "oom_kill_disable",
+            "oom_score_adj",
+            "blkio_config",
+            "storage_opt",
+        ],
         "deploy.resources.limits: whoever is over its memory is ended and told so",
     ),
 ];

@@ -8,8 +8,8 @@ use crate::value::Value;
 
 /// Ports at which nobody speaks HTTP: a service that publishes one is no web service for it.
 const NOT_HTTP: [u16; 32] = [
-    21, 22, 25, 53, 110, 143, 389, 465, 587, 636, 993, 995, 1433, 1521, 1883, 2222, 3306, 4222, 5432,
-    5433, 5671, 5672, 6379, 6380, 8883, 9042, 9092, 11211, 26257, 27017, 27018, 28015,
+    21, 22, 25, 53, 110, 143, 389, 465, 587, 636, 993, 995, 1433, 1521, 1883, 2222, 3306, 4222,
+    5432, 5433, 5671, 5672, 6379, 6380, 8883, 9042, 9092, 11211, 26257, 27017, 27018, 28015,
 ];
 
 /// One published port.
@@ -41,7 +41,10 @@ pub(super) fn ports<'a>(draft: &mut Draft<'a>, at: &At<'a>) {
 fn publish<'a>(draft: &mut Draft<'a>, port: &Port, at: &At<'a>) {
     let (name, target) = (draft.name.clone(), port.target);
     if !port.is_tcp {
-        return at.left("only TCP comes in", "run it beside Skep where it has to be UDP");
+        return at.left(
+            "only TCP comes in",
+            "run it beside Skep where it has to be UDP",
+        );
     }
     if NOT_HTTP.contains(&target) {
         return at.left(
@@ -121,8 +124,15 @@ pub(super) fn name(draft: &Draft<'_>, at: &At<'_>) {
     let Some(text) = at.text() else { return };
     if text != draft.name {
         at.left(
-            format!("services are reached by their own names: this one as `{}`", draft.name),
-            format!("say `{}` wherever `{}` is said", draft.name, text.escape_debug()),
+            format!(
+                "services are reached by their own names: this one as `{}`",
+                draft.name
+            ),
+            format!(
+                "say `{}` wherever `{}` is said",
+                draft.name,
+                text.escape_debug()
+            ),
         );
     }
 }

@@ -44,7 +44,10 @@ fn short<'a>(draft: &mut Draft<'a>, at: &At<'a>, world: &World<'_>) {
             "ro" => is_read_only = true,
             // Of the machine that Compose runs on: they change nothing here.
             "rw" | "z" | "Z" | "cached" | "delegated" | "consistent" => {}
-            _ => at.differs(format!("`{}` has no counterpart", option.escape_debug()), "ro has"),
+            _ => at.differs(
+                format!("`{}` has no counterpart", option.escape_debug()),
+                "ro has",
+            ),
         }
     }
     mount(draft, (source, target, is_read_only), at, world);
@@ -85,7 +88,10 @@ fn long<'a>(draft: &mut Draft<'a>, map: &[(String, Value)], at: &At<'a>, world: 
                     match key {
                         // New volumes are empty anyway.
                         "nocopy" => at.take(),
-                        _ => at.left("it has no counterpart", "a volume of its own for each folder"),
+                        _ => at.left(
+                            "it has no counterpart",
+                            "a volume of its own for each folder",
+                        ),
                     }
                 }
             }
@@ -107,9 +113,13 @@ fn bind(source: &str, at: &At<'_>) {
     }
     let text = format!("`{shown}` is of the machine, and the app may run on any node");
     let hint = match source.starts_with('/') && !source.contains("..") {
-        true => "a volume by name; or [[host_paths]] in skep.toml, where the node's operator offers it \
-                 (`skep agent --allow-host-path`)",
-        false => "a volume by name for what is written; for a file that is read, `configs:` with `file:`, or the image",
+        true => {
+            "a volume by name; or [[host_paths]] in skep.toml, where the node's operator offers it \
+                 (`skep agent --allow-host-path`)"
+        }
+        false => {
+            "a volume by name for what is written; for a file that is read, `configs:` with `file:`, or the image"
+        }
     };
     at.left(text, hint);
 }
@@ -131,17 +141,29 @@ fn mount<'a>(
     };
     if let Some(source) = source {
         if !world.volumes.contains(source) {
-            return at.left("the file declares no volume of that name", "declare it under `volumes`");
+            return at.left(
+                "the file declares no volume of that name",
+                "declare it under `volumes`",
+            );
         }
         let mut owners = world.owners.borrow_mut();
-        let owner = owners.entry(source.to_owned()).or_insert_with(|| draft.name.clone());
+        let owner = owners
+            .entry(source.to_owned())
+            .or_insert_with(|| draft.name.clone());
         if *owner != draft.name {
-            let text = format!("the volume belongs to `{owner}`, and a volume belongs to one service");
-            return at.left(text, "one service that owns the data and hands it out to the others");
+            let text =
+                format!("the volume belongs to `{owner}`, and a volume belongs to one service");
+            return at.left(
+                text,
+                "one service that owns the data and hands it out to the others",
+            );
         }
     }
     if named != said && source.is_some() {
-        at.differs(format!("the volume is named `{named}`"), "nothing is to be done");
+        at.differs(
+            format!("the volume is named `{named}`"),
+            "nothing is to be done",
+        );
     }
     let volume = Volume {
         name: named,
