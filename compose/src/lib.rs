@@ -207,7 +207,7 @@ fn materials(world: &mut World<'_>, key: &str, at: &At<'_>) {
     let is_secret = key == "secrets";
     let all = at.entries();
     let read = |(name, at): (&str, At<'_>)| {
-        let material = service::material(&at, is_secret, (world.read, world.lookup));
+        let material = service::material(&at, is_secret, world);
         (name.to_owned(), material)
     };
     let all: BTreeMap<_, _> = all.into_iter().map(read).collect();

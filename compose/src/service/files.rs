@@ -8,6 +8,7 @@ use skep_model::variable;
 use crate::draft::Draft;
 use crate::report::At;
 use crate::value::Value;
+use crate::world::World;
 
 /// What the file declares for all its services.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,21 +20,14 @@ pub(crate) struct Material {
 }
 
 /// Reads one entry of the file's `secrets` or `configs`.
-pub(crate) fn material(
-    at: &At<'_>,
-    is_secret: bool,
-    (read, lookup): (
-        &dyn Fn(&str) -> Result<Option<String>, String>,
-        &dyn Fn(&str) -> Option<String>,
-    ),
-) -> Material {
+pub(crate) fn material(at: &At<'_>, is_secret: bool, world: &World<'_>) -> Material {
     let mut content = None;
     for (key, at) in at.entries() {
         match key {
-            "file" => content = file(&at, read),
+            "file" => content = file(&at, world.read),
             "environment" => {
                 let Some(name) = at.text() else { continue };
-                content = lookup(&name);
+                content = (world.lookup)(&name);
                 if content.is_none() {
                     at.left(
                         format!("{} has no value here", name.escape_debug()),
