@@ -43,8 +43,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) context: Option<String>,
     /// By name.
     pub(crate) variables: BTreeMap<String, VariableInput>,
-    /// By the names in the file.
-    pub(crate) depends_on: BTreeMap<String, Condition>,
+    /// By the names in the file, with the place that says so.
+    pub(crate) depends_on: BTreeMap<String, (Condition, At<'a>)>,
     pub(crate) amounts: Amounts<'a>,
 }
 
@@ -84,7 +84,7 @@ impl<'a> Draft<'a> {
             name: name.to_owned(),
             // What is no reference to Compose is none here.
             value: reference::escape(value),
-            secret: secret || is_secret(name),
+            secret: secret || is_secret(name) || has_password(value),
         };
         match variable::check(&input) {
             Ok(()) => drop(self.variables.insert(name.to_owned(), input)),
@@ -107,4 +107,42 @@ fn is_secret(name: &str) -> bool {
     ];
     // `..._FILE` names a file that has it.
     parts.iter().any(|part| name.contains(part)) && !name.ends_with("_FILE")
+}
+
+/// Whether a value is a URL that has a password in it: `postgres://user:password@db/shop`.
+fn has_password(value: &str) -> bool {
+    let Some((_, rest)) = value.split_once("://") else {
+        return false;
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let user = authority.rsplit_once('@').map(|(user, _)| user);
+    user.is_some_and(|user| user.split_once(':').is_some_and(|(_, it)| !it.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_should_see_is_known_by_its_name_or_by_its_form() {
+        for (name, wanted) in [
+            ("POSTGRES_PASSWORD", true),
+            ("app_secret_key", true),
+            ("GITHUB_TOKEN", true),
+            ("POSTGRES_PASSWORD_FILE", false),
+            ("POSTGRES_USER", false),
+        ] {
+            assert_eq!(is_secret(name), wanted, "{name}");
+        }
+        for (value, wanted) in [
+            ("postgres://shop:hunter2@db:5432/shop", true),
+            ("redis://:hunter2@cache", true),
+            ("postgres://shop@db/shop", false),
+            ("http://db:5432/a@b", false),
+            ("shop:hunter2@db", false),
+            ("https://a.example/?x=b:c@d", false),
+        ] {
+            assert_eq!(has_password(value), wanted, "{value}");
+        }
+    }
 }

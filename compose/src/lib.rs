@@ -8,6 +8,7 @@ mod interpolate;
 mod order;
 mod report;
 mod service;
+mod top;
 mod units;
 mod value;
 mod world;
@@ -42,9 +43,22 @@ pub struct Input<'a> {
     pub variables: &'a BTreeMap<String, String>,
     /// Profiles that are wanted: a service that names some is left out without one of them.
     pub profiles: &'a BTreeSet<String>,
-    /// The text of a file beside it, by its path; none where there is no such file, an error where it may not be
-    /// read.
-    pub read: &'a dyn Fn(&str) -> Result<Option<String>, String>,
+    /// What is beside it, by its path relative to the file's folder; an error where it may not be read.
+    pub read: &'a Reader<'a>,
+}
+
+/// Looks at what is beside a Compose file.
+pub type Reader<'a> = dyn Fn(&str) -> Result<Beside, String> + 'a;
+
+/// What is beside a Compose file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Beside {
+    /// Nothing of that name.
+    Nothing,
+    /// A file with this text.
+    File(String),
+    /// A folder.
+    Folder,
 }
 
 /// What a Compose file says, in Skep's words.
@@ -90,15 +104,8 @@ pub enum Origin {
 /// It is none; a variable that it requires has no value; a service has no image and no folder; or services depend
 /// on each other in a circle.
 pub fn import(input: &Input<'_>) -> Result<Import, Problem> {
-    let value = value::read(input.text)?;
-    let shell = |name: &str| input.variables.get(name).cloned();
-    let beside = (input.read)(ENV_FILE).map_err(|why| Problem::invalid(ENV_FILE, why))?;
-    let beside = env_file::read(&beside.unwrap_or_default(), &shell);
-    let beside = beside.map_err(|why| Problem::invalid(ENV_FILE, why).hint("KEY=value by line"))?;
-    let lookup = |name: &str| shell(name).or_else(|| beside.values.get(name).cloned());
     let book = Book::default();
-    let value = fill::all(value, &lookup, &book)?;
-    let read = read_file(&value, input, &lookup, &book)?;
+    let read = read_into(input, &book)?;
     let services = order::sorted(read.services)?;
     let (reports, taken) = book.close();
     let left = |path: &String| {
@@ -112,6 +119,22 @@ pub fn import(input: &Input<'_>) -> Result<Import, Problem> {
         taken: taken.iter().filter(|path| !left(path)).count(),
         reports,
     })
+}
+
+/// Reads the file; what becomes of each key is in the book then.
+fn read_into(input: &Input<'_>, book: &Book) -> Result<Read, Problem> {
+    let value = value::read(input.text)?;
+    let shell = |name: &str| input.variables.get(name).cloned();
+    let beside = match (input.read)(ENV_FILE) {
+        Ok(Beside::File(text)) => text,
+        Ok(Beside::Nothing | Beside::Folder) => String::new(),
+        Err(why) => return Err(Problem::invalid(ENV_FILE, why)),
+    };
+    let beside = env_file::read(&beside, &shell);
+    let beside = beside.map_err(|why| Problem::invalid(ENV_FILE, why).hint("KEY=value by line"))?;
+    let lookup = |name: &str| shell(name).or_else(|| beside.values.get(name).cloned());
+    let value = fill::all(value, &lookup, book)?;
+    read_file(&value, input, &lookup, book)
 }
 
 struct Read {
@@ -141,9 +164,9 @@ fn read_file(
             "name" => project = at.text(),
             // Of no meaning since Compose has a specification.
             "version" => at.take(),
-            "volumes" => volumes(&mut world, &at),
-            "networks" => networks(&at),
-            "secrets" | "configs" => materials(&mut world, key, &at),
+            "volumes" => top::volumes(&mut world, &at),
+            "networks" => top::networks(&at),
+            "secrets" | "configs" => top::materials(&mut world, key, &at),
             "include" => at.left(
                 "other files are not read",
                 "`docker compose config` writes one file with all of it in it: import that",
@@ -163,58 +186,6 @@ fn read_file(
     }
     let services = read_services(&services, input.profiles, &world)?;
     Ok(Read { project, services })
-}
-
-fn volumes(world: &mut World<'_>, at: &At<'_>) {
-    for (name, at) in at.entries() {
-        world.volumes.insert(name.to_owned());
-        for (key, at) in at.entries() {
-            match (key, at.value) {
-                ("driver", Value::Text(driver)) if driver == "local" => at.take(),
-                ("labels", _) => at.left("it means nothing here", "leave it out"),
-                ("name" | "external", _) => at.differs(
-                    "a new volume is made, named and kept by its service",
-                    "`skep cp` brings files into it; `skep volume ls` shows it",
-                ),
-                ("driver" | "driver_opts", _) => at.left(
-                    "volumes are folders of the node that the service runs on",
-                    "docs/skep-toml.md, volumes",
-                ),
-                _ if key.starts_with("x-") => at.take(),
-                _ => at.unknown(),
-            }
-        }
-    }
-}
-
-fn networks(at: &At<'_>) {
-    for (_, at) in at.entries() {
-        for (key, at) in at.entries() {
-            match (key, at.value) {
-                ("driver", Value::Text(driver)) if driver == "bridge" || driver == "overlay" => {
-                    at.take()
-                }
-                _ => at.left(
-                    "an environment has one network, made by Skep",
-                    "docs/private-network.md; what is to be apart goes into another environment",
-                ),
-            }
-        }
-    }
-}
-
-fn materials(world: &mut World<'_>, key: &str, at: &At<'_>) {
-    let is_secret = key == "secrets";
-    let all = at.entries();
-    let read = |(name, at): (&str, At<'_>)| {
-        let material = service::material(&at, is_secret, world);
-        (name.to_owned(), material)
-    };
-    let all: BTreeMap<_, _> = all.into_iter().map(read).collect();
-    match is_secret {
-        true => world.secrets = all,
-        false => world.configs = all,
-    }
 }
 
 fn read_services<'a>(
@@ -243,6 +214,7 @@ fn read_services<'a>(
         drafts.push((said, draft));
     }
     run_once(&mut drafts, all);
+    check_dependencies(&drafts, all);
     let names: BTreeMap<_, _> = drafts
         .iter()
         .map(|(said, draft)| ((*said).to_owned(), draft.name.clone()))
@@ -285,7 +257,7 @@ fn named(said: &str, at: &At<'_>) -> Result<String, Problem> {
 fn run_once<'a>(drafts: &mut [(&'a str, Draft<'a>)], all: &[(&'a str, At<'a>)]) {
     let ended = drafts.iter().flat_map(|(_, draft)| {
         let all = draft.depends_on.iter();
-        all.filter(|(_, condition)| **condition == Condition::Completed)
+        all.filter(|(_, (condition, _))| *condition == Condition::Completed)
             .map(|(name, _)| name.clone())
     });
     let ended: BTreeSet<_> = ended.collect();
@@ -299,6 +271,27 @@ fn run_once<'a>(drafts: &mut [(&'a str, Draft<'a>)], all: &[(&'a str, At<'a>)]) 
             "others wait for its end: it is a job, and they are deployed once it is made, not once it has ended",
             "[hooks] release in skep.toml runs a command of a service's own before each of its releases",
         );
+    }
+}
+
+/// What a service depends on is one of the file's that is wanted.
+fn check_dependencies(drafts: &[(&str, Draft<'_>)], all: &[(&str, At<'_>)]) {
+    for (_, draft) in drafts {
+        for (name, (_, at)) in &draft.depends_on {
+            if drafts.iter().any(|(said, _)| said == name) {
+                continue;
+            }
+            match all.iter().any(|(said, _)| said == name) {
+                true => at.note(
+                    format!("`{name}` is of a profile that is not asked for: nothing waits for it"),
+                    "--profile NAME",
+                ),
+                false => at.left(
+                    format!("the file has no service `{}`", name.escape_debug()),
+                    "a name under `services`",
+                ),
+            }
+        }
     }
 }
 
@@ -321,7 +314,7 @@ fn finish(
             return Err(Problem::invalid(field, text).hint(hint));
         }
     };
-    // A name that is none here is of a service that was not asked for.
+    // A name that is none here has been told.
     let depends_on = draft
         .depends_on
         .keys()

@@ -207,7 +207,12 @@ impl<'a> At<'a> {
                 self.take();
                 Some(*flag)
             }
-            _ => self.parsed("true or false"),
+            // Texts that YAML once took for them.
+            _ => self.read_as("true or false", |text| match text {
+                "true" | "yes" | "y" | "on" => Some(true),
+                "false" | "no" | "n" | "off" => Some(false),
+                _ => None,
+            }),
         }
     }
 

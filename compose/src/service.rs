@@ -91,14 +91,16 @@ fn pull_policy<'a>(draft: &mut Draft<'a>, at: &At<'a>) {
 
 fn depends_on<'a>(draft: &mut Draft<'a>, at: &At<'a>) {
     if matches!(at.value, crate::value::Value::List(_)) {
-        for name in at.items().iter().filter_map(At::text) {
-            draft.depends_on.insert(name, Condition::Started);
+        for at in at.items() {
+            if let Some(name) = at.text() {
+                draft.depends_on.insert(name, (Condition::Started, at));
+            }
         }
         return;
     }
-    for (name, at) in at.entries() {
+    for (name, of_name) in at.entries() {
         let mut condition = Condition::Started;
-        for (key, at) in at.entries() {
+        for (key, at) in of_name.entries() {
             match (key, at.text().as_deref()) {
                 ("condition", Some("service_started")) | ("required", Some(_)) => {}
                 ("condition", Some("service_healthy")) => condition = Condition::Healthy,
@@ -114,6 +116,8 @@ fn depends_on<'a>(draft: &mut Draft<'a>, at: &At<'a>) {
                 _ => at.unknown(),
             }
         }
-        draft.depends_on.insert(name.to_owned(), condition);
+        draft
+            .depends_on
+            .insert(name.to_owned(), (condition, of_name));
     }
 }

@@ -50,7 +50,12 @@ pub(crate) fn read(text: &str) -> Result<Value, Problem> {
         let text = format!("larger than {MAX_BYTES} bytes");
         return Err(Problem::invalid("file", text));
     }
-    let options = serde_saphyr::options! { with_snippet: false };
+    // As Compose's own reader has it: `on` and `no` are texts, and 0440 is octal.
+    let options = serde_saphyr::options! {
+        with_snippet: false,
+        strict_booleans: true,
+        legacy_octal_numbers: true,
+    };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let text = format!("not YAML as Compose has it: {error}");
         Problem::invalid("file", text).hint("`docker compose config` says more about the same file")
@@ -158,6 +163,30 @@ mod tests {
         assert_eq!(find("restart"), Some(Value::Text("always".into())));
         assert_eq!(find("user"), Some(Value::Text("app".into())));
         assert_eq!(find("<<"), None);
+    }
+
+    #[test]
+    fn scalars_are_what_compose_takes_them_for() {
+        let number = |text: &str| Value::Number(text.to_owned());
+        let text = |text: &str| Value::Text(text.to_owned());
+        for (said, wanted) in [
+            ("0440", number("288")),
+            ("'0440'", text("0440")),
+            ("1.10", number("1.1")),
+            ("\"1.10\"", text("1.10")),
+            ("-1", number("-1")),
+            ("true", Value::Flag(true)),
+            ("no", text("no")),
+            ("on", text("on")),
+            ("22:22", text("22:22")),
+            ("2024-01-01", text("2024-01-01")),
+            ("~", Value::Null),
+            ("", Value::Null),
+            ("''", text("")),
+        ] {
+            let map = read(&format!("a: {said}\n")).expect(said);
+            assert_eq!(map, Value::Map(vec![("a".to_owned(), wanted)]), "{said}");
+        }
     }
 
     #[test]

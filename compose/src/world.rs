@@ -3,14 +3,15 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::Reader;
 use crate::service::Material;
 
 /// What is known beside a service itself.
 pub(crate) struct World<'a> {
     /// The shell's variables, then those of `.env`.
     pub(crate) lookup: &'a dyn Fn(&str) -> Option<String>,
-    /// The text of a file beside; none where there is no such file.
-    pub(crate) read: &'a dyn Fn(&str) -> Result<Option<String>, String>,
+    /// What is beside the file.
+    pub(crate) read: &'a Reader<'a>,
     /// `secrets` of the file.
     pub(crate) secrets: BTreeMap<String, Material>,
     /// `configs` of the file.

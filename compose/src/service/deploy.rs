@@ -145,7 +145,11 @@ fn update<'a>(draft: &mut Draft<'a>, at: &At<'a>) {
     for (key, at) in at.entries() {
         match key {
             "parallelism" => parallelism = at.parsed::<u32>("a number").unwrap_or(1),
-            "order" => is_start_first = at.text().as_deref() == Some("start-first"),
+            "order" => match at.text().as_deref() {
+                Some("start-first") => is_start_first = true,
+                Some("stop-first") | None => is_start_first = false,
+                Some(_) => at.left("no order of Compose's", "start-first or stop-first"),
+            },
             "failure_action" => match at.text().as_deref() {
                 // The old release goes on: it was never taken away.
                 Some("rollback" | "pause") => {}

@@ -2,6 +2,7 @@
 
 use skep_model::spec::ServiceType;
 
+use crate::Beside;
 use crate::draft::Draft;
 use crate::env_file;
 use crate::report::At;
@@ -54,9 +55,9 @@ fn file<'a>(
     world: &World<'_>,
 ) {
     let text = match (world.read)(path) {
-        Ok(Some(text)) => text,
-        Ok(None) if !is_required => return,
-        Ok(None) => {
+        Ok(Beside::File(text)) => text,
+        Ok(Beside::Nothing) if !is_required => return,
+        Ok(Beside::Nothing | Beside::Folder) => {
             return at.left(
                 "there is no such file",
                 "write it, or say `required: false`",

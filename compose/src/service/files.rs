@@ -9,6 +9,7 @@ use crate::draft::Draft;
 use crate::report::At;
 use crate::value::Value;
 use crate::world::World;
+use crate::{Beside, Reader};
 
 /// What the file declares for all its services.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,15 +50,17 @@ pub(crate) fn material(at: &At<'_>, is_secret: bool, world: &World<'_>) -> Mater
     Material { content, is_secret }
 }
 
-fn file(at: &At<'_>, read: &dyn Fn(&str) -> Result<Option<String>, String>) -> Option<String> {
+fn file(at: &At<'_>, read: &Reader<'_>) -> Option<String> {
     let path = at.text()?;
     match read(&path) {
-        Ok(Some(text)) if text.len() <= variable::MAX_VALUE => return Some(text),
-        Ok(Some(_)) => at.left(
+        Ok(Beside::File(text)) if text.len() <= variable::MAX_VALUE => return Some(text),
+        Ok(Beside::File(_)) => at.left(
             format!("larger than {} bytes", variable::MAX_VALUE),
             "put it into the image",
         ),
-        Ok(None) => at.left("there is no such file", "write it beside the Compose file"),
+        Ok(Beside::Nothing | Beside::Folder) => {
+            at.left("there is no such file", "write it beside the Compose file");
+        }
         Err(why) => at.left(why, "a file in the folder of the Compose file"),
     }
     None
@@ -117,10 +120,7 @@ impl Wish {
                 "target" => self.target = at.text(),
                 "uid" => self.uid = at.parsed("a number"),
                 "gid" => self.gid = at.parsed("a number"),
-                "mode" => {
-                    let mode = at.parsed("a mode like 0440, readable by somebody");
-                    self.mode = mode.unwrap_or_default();
-                }
+                "mode" => self.mode = mode(&at).unwrap_or_default(),
                 _ => at.unknown(),
             }
         }
@@ -138,18 +138,6 @@ impl Wish {
             true => target,
             false => format!("{folder}{target}"),
         };
-        let part = |c: char| {
-            if c.is_ascii_alphanumeric() {
-                c.to_ascii_uppercase()
-            } else {
-                '_'
-            }
-        };
-        let name: String = source.chars().map(part).collect();
-        let name = match draft.variables.contains_key(&name) || !starts_well(&name) {
-            true => format!("FILE_{name}"),
-            false => name,
-        };
         let owner = match (self.uid, self.gid) {
             (None, None) => None,
             (uid, gid) => Some(Owner {
@@ -158,16 +146,63 @@ impl Wish {
             }),
         };
         let file = SecretFile {
-            variable: name.clone(),
+            variable: variable_of(draft, source),
             path,
             mode: self.mode,
             owner,
         };
-        draft.set_variable(at, &name, content, is_secret);
-        if draft.variables.contains_key(&name) {
-            draft.change(at, |spec| spec.storage.secrets.push(file));
-        }
+        add(draft, at, file, (content, is_secret));
     }
+}
+
+/// A file that arrives with this text.
+pub(super) fn plain<'a>(draft: &mut Draft<'a>, at: &At<'a>, path: (&str, &str), text: &str) {
+    let (source, target) = path;
+    let file = SecretFile {
+        variable: variable_of(draft, source),
+        path: target.to_owned(),
+        mode: FileMode::default(),
+        owner: None,
+    };
+    add(draft, at, file, (text, false));
+}
+
+fn add<'a>(
+    draft: &mut Draft<'a>,
+    at: &At<'a>,
+    file: SecretFile,
+    (content, is_secret): (&str, bool),
+) {
+    let name = file.variable.clone();
+    draft.set_variable(at, &name, content, is_secret);
+    if draft.variables.contains_key(&name) {
+        draft.change(at, |spec| spec.storage.secrets.push(file));
+    }
+}
+
+/// The name of the variable that a file is kept as.
+fn variable_of(draft: &Draft<'_>, source: &str) -> String {
+    let part = |c: char| match c.is_ascii_alphanumeric() {
+        true => c.to_ascii_uppercase(),
+        false => '_',
+    };
+    let name: String = source.chars().map(part).collect();
+    match draft.variables.contains_key(&name) || !starts_well(&name) {
+        true => format!("FILE_{name}"),
+        false => name,
+    }
+}
+
+/// A number has been read by then, 0440 as octal; a text is octal.
+fn mode(at: &At<'_>) -> Option<FileMode> {
+    let is_number = matches!(at.value, Value::Number(_));
+    at.read_as("a mode like 0440, readable by somebody", |text| {
+        let text = match is_number {
+            true => format!("{:04o}", text.parse::<u32>().ok()?),
+            false => text.to_owned(),
+        };
+        text.parse().ok()
+    })
 }
 
 fn starts_well(name: &str) -> bool {

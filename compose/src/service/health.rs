@@ -17,15 +17,18 @@ pub(super) fn read<'a>(draft: &mut Draft<'a>, at: &At<'a>) {
     let (mut interval, mut timeout, mut start) = (DOCKER_MS, DOCKER_MS, 0);
     let mut retries = DOCKER_RETRIES;
     let mut check = None;
-    let mut is_disabled = false;
+    let (mut is_disabled, mut has_test) = (false, false);
     let time = |at: &At<'a>| at.read_as("a time like 1m30s", units::millis);
     for (key, at) in at.entries() {
         match key {
-            "test" => match test(&at) {
-                Test::None => is_disabled = true,
-                Test::Some(words) => check = Some((Check::Exec(words), at)),
-                Test::Odd => {}
-            },
+            "test" => {
+                has_test = true;
+                match test(&at) {
+                    Test::None => is_disabled = true,
+                    Test::Some(words) => check = Some((Check::Exec(words), at)),
+                    Test::Odd => {}
+                }
+            }
             "interval" => interval = time(&at).filter(|ms| *ms > 0).unwrap_or(interval),
             "timeout" => timeout = time(&at).filter(|ms| *ms > 0).unwrap_or(timeout),
             "start_period" => start = time(&at).unwrap_or_default(),
@@ -43,6 +46,12 @@ pub(super) fn read<'a>(draft: &mut Draft<'a>, at: &At<'a>) {
             _ if key.starts_with("x-") => at.take(),
             _ => at.unknown(),
         }
+    }
+    if !has_test && !is_disabled {
+        at.left(
+            "without a `test` it means nothing: an image's own HEALTHCHECK is not asked",
+            "`test: [CMD, ...]`, as the image has it",
+        );
     }
     let Some((check, at)) = check.filter(|_| !is_disabled) else {
         // Without a check a worker is well as soon as it runs, a web service when its port takes connections.

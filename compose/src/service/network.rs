@@ -12,6 +12,9 @@ const NOT_HTTP: [u16; 32] = [
     5432, 5433, 5671, 5672, 6379, 6380, 8883, 9042, 9092, 11211, 26257, 27017, 27018, 28015,
 ];
 
+/// Ports at which TLS is spoken: the ingress ends it, and apps are asked in clear.
+const TLS: [u16; 2] = [443, 8443];
+
 /// One published port.
 #[derive(Debug, PartialEq, Eq)]
 struct Port {
@@ -52,13 +55,19 @@ fn publish<'a>(draft: &mut Draft<'a>, port: &Port, at: &At<'a>) {
             "for clients outside: [[tcp]] in skep.toml (docs/skep-toml.md)",
         );
     }
+    if TLS.contains(&target) {
+        return at.left(
+            format!("the ingress does HTTPS, and asks apps in clear: no request comes to {target}"),
+            "publish the port that speaks HTTP; docs/certificates.md",
+        );
+    }
     if draft.spec.kind == ServiceType::Web {
         if draft.spec.port == Some(target) {
             return;
         }
         return at.left(
             format!("a web service has one port; services of the environment reach this as {name}:{target}"),
-            "for clients outside: [[tcp]] in skep.toml. HTTPS needs no port: the ingress does it",
+            "for clients outside: [[tcp]] in skep.toml (docs/skep-toml.md)",
         );
     }
     draft.change(at, |spec| {
@@ -67,7 +76,7 @@ fn publish<'a>(draft: &mut Draft<'a>, port: &Port, at: &At<'a>) {
     });
     at.note(
         format!("no port of a node is opened: requests come by host name to port {target}"),
-        "`skep status` shows the address; --domain adds hosts",
+        "`skep status` shows the address; a label like traefik.http.routers.a.rule=Host(`a.example`) gives it a host",
     );
 }
 
@@ -93,6 +102,9 @@ fn long(at: &At<'_>) -> Option<Port> {
             "published" | "host_ip" | "mode" | "name" | "app_protocol" => at.take(),
             _ => at.unknown(),
         }
+    }
+    if target.is_none() {
+        at.left("it names no port of the service", "`target: 8080`");
     }
     Some(Port {
         target: target?,
