@@ -60,6 +60,8 @@ pub(crate) enum Command {
     Up(commands::up::Args),
     /// Deploy a git repository or an image
     Deploy(commands::deploy::Args),
+    /// Make services of a Compose file
+    Import(commands::import::Args),
     /// Deploy the live release's image again, with today's configuration
     Redeploy(commands::again::Redeploy),
     /// Run the live release in new containers

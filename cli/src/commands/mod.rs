@@ -18,6 +18,7 @@ pub(crate) mod domains;
 pub(crate) mod env;
 pub(crate) mod exec;
 pub(crate) mod history;
+pub(crate) mod import;
 pub(crate) mod jobs;
 pub(crate) mod login;
 pub(crate) mod logs;
@@ -99,6 +100,7 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
     match command {
         Command::Up(args) => up::run(args, session).await,
         Command::Deploy(args) => deploy::run(args, session).await,
+        Command::Import(args) => import::run(args, session).await,
         Command::Redeploy(args) => again::redeploy(args, session).await,
         Command::Restart(args) => again::restart(args, session).await,
         Command::Rollback(args) => again::rollback(args, session).await,

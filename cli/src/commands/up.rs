@@ -158,16 +158,25 @@ struct Plan {
     has_manifest: bool,
 }
 
-async fn plan(app: &App, spec: &ServiceSpec) -> Result<Plan, Failure> {
+/// How a folder would be built, and what would be sent of it.
+///
+/// # Errors
+/// No builder fits, or the folder cannot be sent.
+pub(crate) async fn look(
+    dir: PathBuf,
+    spec: &ServiceSpec,
+) -> Result<(Choice, context::Summary), Problem> {
     let wish = Wish::of(spec);
-    let dir = app.dir.clone();
-    let look = move || -> Result<_, Problem> {
+    let look = move || {
         let choice = choose::for_folder(&wish, |path| is_file_inside(&dir, path))?;
         Ok((choice, context::pack(&dir, std::io::sink())?))
     };
-    let (choice, content) = tokio::task::spawn_blocking(look)
-        .await
-        .expect("looking at a folder does not panic")?;
+    let looked = tokio::task::spawn_blocking(look).await;
+    looked.expect("looking at a folder does not panic")
+}
+
+async fn plan(app: &App, spec: &ServiceSpec) -> Result<Plan, Failure> {
+    let (choice, content) = look(app.dir.clone(), spec).await?;
     Ok(Plan {
         choice,
         content,
