@@ -9,6 +9,7 @@ mod builders;
 mod builds;
 mod certificates;
 mod clock;
+mod compose;
 mod confine;
 mod crash;
 mod daemon;

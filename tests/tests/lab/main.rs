@@ -7,6 +7,7 @@ mod asleep;
 mod autoscale;
 mod certified;
 mod chaos;
+mod compose;
 mod connections;
 mod death;
 mod exclusive;

@@ -19,7 +19,7 @@ const PORT: u16 = 8080;
 const HELD_MS: u32 = 20_000;
 
 /// What all agents of these tests are told.
-const PRIVATE: &[&str] = &["--private-network", "10.202.0.0/16"];
+pub(super) const PRIVATE: &[&str] = &["--private-network", "10.202.0.0/16"];
 
 async fn with_nodes(name: &str, test: impl AsyncFnOnce(&Api, &LabCluster, &[Node]) -> Result<()>) {
     let wanted = Wanted {
@@ -60,7 +60,7 @@ async fn connects(host: &Host, address: &str, port: u16) -> bool {
 }
 
 /// A container, where it is.
-struct Inside<'a> {
+pub(super) struct Inside<'a> {
     node: &'a Node,
     id: String,
 }
@@ -107,7 +107,7 @@ impl Inside<'_> {
         Ok(in_container(self.node, &self.id, &command).await?.0)
     }
 
-    async fn sees(&self, name: &str, version: &str) -> Result<()> {
+    pub(super) async fn sees(&self, name: &str, version: &str) -> Result<()> {
         wait::until_ok(&format!("{name} at version {version}"), SEEN, async || {
             let address = self.address_of(name).await?;
             let text = self.get(&address, PORT).await?.context("no connection")?;
@@ -118,7 +118,7 @@ impl Inside<'_> {
     }
 }
 
-fn service(project: &str, service: &str) -> Name {
+pub(super) fn service(project: &str, service: &str) -> Name {
     Name {
         project: project.into(),
         service: service.into(),
@@ -139,7 +139,7 @@ async fn start(api: &Api, name: &Name, kind: &str, (node, image): (&Node, &str))
 }
 
 /// The container of a service that has one on this node.
-async fn inside<'a>(node: &'a Node, name: &Name) -> Result<Inside<'a>> {
+pub(super) async fn inside<'a>(node: &'a Node, name: &Name) -> Result<Inside<'a>> {
     let label = format!("{}-production-{}", name.service, name.project);
     let all = node.containers.docker().list_containers(None).await?;
     let found = all.into_iter().find(|one| {
