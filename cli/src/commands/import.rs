@@ -138,9 +138,9 @@ fn refused(folder: &Folder, import: &Import) -> Failure {
         .iter()
         .filter(|it| it.outcome == Outcome::Left);
     let text = format!(
-        "{} settings of {} would be left out",
-        left.count(),
-        folder.file
+        "{}: {} of its settings would be left out",
+        folder.file,
+        left.count()
     );
     let problem = Problem::new(Code::Invalid, text).at("--strict");
     let mut failure = Failure::with(
@@ -308,7 +308,7 @@ mod tests {
         let failure = refused(&folder, &import);
         assert_eq!(failure.exit, Exit::Usage);
         assert!(
-            failure.problem.message.starts_with("2 settings"),
+            failure.problem.message.contains(": 2 of its settings"),
             "{failure}"
         );
         let context = failure.context.join("\n");

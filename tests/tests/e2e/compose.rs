@@ -66,7 +66,7 @@ async fn a_file_becomes_services_that_answer() {
         app.write("compose.yaml", &file(&image, "typo: 1"))?;
         let told = ["services.web.typo (number)", "not understood"];
         let refused = import(cluster, &app, &["--strict", "--yes"], 2).await?;
-        refused.says(&told)?.says(&["1 settings", "hint:"])?;
+        refused.says(&told)?.says(&["1 of its settings", "hint:"])?;
         let shown = import(cluster, &app, &["--dry-run"], 0).await?;
         shown
             .says(&told)?
