@@ -128,7 +128,10 @@ fn read_into(input: &Input<'_>, book: &Book) -> Result<Read, Problem> {
     let beside = match (input.read)(ENV_FILE) {
         Ok(Beside::File(text)) => text,
         Ok(Beside::Nothing | Beside::Folder) => String::new(),
-        Err(why) => return Err(Problem::invalid(ENV_FILE, why)),
+        Err(why) => {
+            let problem = Problem::invalid(ENV_FILE, why);
+            return Err(problem.hint("a file of KEY=value lines in the folder of the Compose file"));
+        }
     };
     let beside = env_file::read(&beside, &shell);
     let beside = beside.map_err(|why| Problem::invalid(ENV_FILE, why).hint("KEY=value by line"))?;

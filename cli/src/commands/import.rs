@@ -64,10 +64,13 @@ pub(crate) struct Args {
 /// # Errors
 /// Not a Compose file, not confirmed, refused, or a service that does not become live.
 pub(crate) async fn run(args: Args, session: &Session) -> Result<(), Failure> {
-    let file = args.file.clone();
-    let folder = tokio::task::spawn_blocking(move || Folder::open(file.as_deref()));
-    let folder = folder.await.expect("reading a file does not panic")?;
-    let import = read(&folder, &args.profiles)?;
+    let (file, profiles) = (args.file.clone(), args.profiles.clone());
+    let looked = tokio::task::spawn_blocking(move || -> Result<_, Problem> {
+        let folder = Folder::open(file.as_deref())?;
+        let import = read(&folder, &profiles)?;
+        Ok((folder, import))
+    });
+    let (folder, import) = looked.await.expect("reading files does not panic")?;
     if args.strict && is_short(&import) {
         return Err(refused(&folder, &import));
     }
