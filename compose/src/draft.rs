@@ -35,6 +35,8 @@ pub(crate) struct Amounts<'a> {
 pub(crate) struct Draft<'a> {
     /// Its name.
     pub(crate) name: String,
+    /// Names that Compose would also know it by.
+    pub(crate) other_names: Vec<String>,
     /// What has been made of it.
     pub(crate) spec: ServiceSpec,
     /// `image`.
@@ -53,6 +55,7 @@ impl<'a> Draft<'a> {
     pub(crate) fn new(name: String) -> Self {
         Self {
             name,
+            other_names: Vec::new(),
             spec: ServiceSpec {
                 kind: ServiceType::Worker,
                 ..ServiceSpec::default()

@@ -6,6 +6,7 @@ mod env_file;
 mod fill;
 mod interpolate;
 mod order;
+mod renamed;
 mod report;
 mod service;
 mod top;
@@ -218,6 +219,7 @@ fn read_services<'a>(
     }
     run_once(&mut drafts, all);
     check_dependencies(&drafts, all);
+    renamed::tell(&drafts, all);
     let names: BTreeMap<_, _> = drafts
         .iter()
         .map(|(said, draft)| ((*said).to_owned(), draft.name.clone()))

@@ -132,8 +132,10 @@ pub(super) fn networks(at: &At<'_>) {
 }
 
 /// Reads `hostname` or `container_name`.
-pub(super) fn name(draft: &Draft<'_>, at: &At<'_>) {
-    let Some(text) = at.text() else { return };
+pub(super) fn name(draft: &mut Draft<'_>, at: &At<'_>) {
+    let Some(text) = at.text().filter(|text| !text.is_empty()) else {
+        return;
+    };
     if text != draft.name {
         at.left(
             format!(
@@ -146,6 +148,7 @@ pub(super) fn name(draft: &Draft<'_>, at: &At<'_>) {
                 text.escape_debug()
             ),
         );
+        draft.other_names.push(text);
     }
 }
 
