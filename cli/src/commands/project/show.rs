@@ -131,8 +131,10 @@ fn summary(plan: &Plan) -> String {
             parts.push(format!("{number} {word}"));
         }
     }
-    if !plan.missing.is_empty() {
-        parts.push(format!("{} secrets missing", plan.missing.len()));
+    match plan.missing.len() {
+        0 => {}
+        1 => parts.push("1 secret to set".to_owned()),
+        number => parts.push(format!("{number} secrets to set")),
     }
     parts.join(", ")
 }
@@ -185,7 +187,7 @@ NOTE = "two\nlines"
 ~ production/web is deployed: what runs has another configuration
 ! production/api wants the secret KEY: skep env set --secret --stdin KEY --service api --create \
              --project shop --environment production
-1 to make, 2 to change, 1 to remove, 1 secrets missing"
+1 to make, 2 to change, 1 to remove, 1 secret to set"
         );
     }
 
