@@ -1,13 +1,17 @@
 //! A whole project as one file: made, repaired, written back, pruned; and what becomes of a failure half-way.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 use http::Method;
 use serde_json::{Value, json};
 use skep_tests::api::Name;
 use skep_tests::cluster::Cluster;
-use skep_tests::with_cluster;
+use skep_tests::{wait, with_cluster};
 
 const SECRET: &str = "s3cret-of-the-project";
+/// Longer than a deployment takes.
+const SOON: Duration = Duration::from_secs(60);
 
 fn file(image: &str) -> String {
     format!(
@@ -119,16 +123,22 @@ async fn a_project_is_made_by_its_file_repaired_and_pruned() {
         // By hand, behind the file's back.
         let body = json!({ "replicas": 1 });
         cluster.api.post(&api().path("/scale"), &body).await?;
-        let body = json!({ "set": [{ "name": "USER", "value": "bob" }], "redeploy": false });
-        let zdb = Name {
-            service: "zdb".to_owned(),
-            ..api()
-        };
-        let patch = cluster
-            .api
-            .call(Method::PATCH, &zdb.path("/variables"), Some(&body))
-            .await?;
-        assert_eq!(patch.status, 200, "{}", patch.text());
+        let bob = [
+            "env",
+            "set",
+            "--service",
+            "zdb",
+            "--project",
+            "shop",
+            "--redeploy",
+            "USER=bob",
+        ];
+        skep.run(&bob).await?.ok()?;
+        wait::until_ok("the service that refers to it", SOON, async || {
+            ensure!(cluster.environment(&api()).await?["DB"] == "bob@eu");
+            Ok(())
+        })
+        .await?;
         let extra = Name {
             service: "extra".to_owned(),
             ..api()
@@ -178,7 +188,7 @@ async fn what_failed_half_way_is_gone_on_with_and_a_bad_file_does_nothing() {
         );
         let bad = &*written(cluster, "bad.toml", &format!("{text}\nreplica = 2\n"))?;
         let refused = skep.run(&["apply", bad, "--yes"]).await?.code(2)?;
-        refused.says(&["line 6", "field: services.b.replica", "`replicas` perhaps?"])?;
+        refused.says(&["line 7", "field: services.b.replica", "`replicas` perhaps?"])?;
         let of = |service: &str| Name {
             project: "half".to_owned(),
             service: service.to_owned(),
