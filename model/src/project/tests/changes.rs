@@ -26,6 +26,9 @@ type = "worker"
 USER = "shop"
 "#;
 
+/// A change that no file said.
+type ByHand = fn(&mut Current);
+
 /// One line a change.
 fn told(plan: &Plan) -> Vec<String> {
     let fields = |fields: &[super::super::Field]| {
@@ -78,7 +81,7 @@ fn a_change_by_hand_is_told_field_by_field_and_what_brings_it() {
     let file = read(SHOP);
     let there = carried_out(&file);
     assert!(changes(&file, &there).is_empty());
-    let by_hand: [(fn(&mut Current), &str); 7] = [
+    let by_hand: [(ByHand, &str); 7] = [
         (
             |it| has(it, ("production", "api")).spec.replicas = 7,
             "production/api nothing: replicas 7 2",

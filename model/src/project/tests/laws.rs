@@ -219,7 +219,7 @@ fn current() -> impl Strategy<Value = Current> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn an_export_changes_nothing_and_makes_the_same_of_nothing(current in current()) {
