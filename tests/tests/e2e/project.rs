@@ -37,6 +37,12 @@ stop_grace = "2s"
 [services.zdb.variables]
 USER = "ann"
 
+[services.nightly]
+from = {{ image = "{image}" }}
+type = "worker"
+environments = ["production"]
+run = {{ mode = "cron", schedule = "0 3 1 1 *", time_zone = "Europe/Berlin" }}
+
 [environments.production]
 
 [environments.staging.services.api]
@@ -147,7 +153,15 @@ async fn a_project_is_made_by_its_file_repaired_and_pruned() {
         let drift = skep.run(&["diff", path, "--exit-code"]).await?.code(1)?;
         let drift = drift.says(&["replicas: 1 -> 2", "variables.USER: \"bob\" -> \"ann\""])?;
         assert!(!drift.stdout.contains("extra"), "{drift}");
-        skep.run(&["diff", path]).await?.ok()?;
+        let told = skep.run(&["diff", path, "--json"]).await?.json()?;
+        let changed: Vec<_> = (told["changes"].as_array().context("changes")?.iter())
+            .map(|it| ["change", "environment", "service", "deploy"].map(|key| it[key].as_str()))
+            .collect();
+        let service = |name, deploy| ["service", "production", name, deploy].map(Some);
+        assert_eq!(
+            changed,
+            [service("zdb", "redeploy"), service("api", "nothing")]
+        );
         skep.run(&["apply", path, "--yes"]).await?.ok()?;
         assert_eq!(replicas(cluster).await?, 2);
         assert_eq!(cluster.environment(&api()).await?["DB"], "ann@eu");
@@ -159,6 +173,8 @@ async fn a_project_is_made_by_its_file_repaired_and_pruned() {
             !export.stdout.contains(SECRET) && export.stdout.contains("extra"),
             "{export}"
         );
+        let json = skep.run(&["export", "--json"]).await?.json()?;
+        assert_eq!(json["services"]["nightly"]["run"]["mode"], "cron", "{json}");
         let exported = &*written(cluster, "exported.toml", &export.stdout)?;
         skep.run(&["diff", exported, "--prune", "--exit-code"])
             .await?

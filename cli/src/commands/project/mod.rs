@@ -8,7 +8,7 @@ mod show;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use skep_control_plane::api::types::{ServiceView, ServicesView};
+use skep_control_plane::api::types::ServicesView;
 use skep_model::name;
 use skep_model::problem::{Code, Problem};
 use skep_model::project::{self, Plan, Project};
@@ -147,7 +147,8 @@ pub(crate) async fn apply(args: ApplyArgs, session: &Session) -> Result<(), Fail
 pub(crate) async fn export(args: ExportArgs, session: &Session) -> Result<(), Failure> {
     let client = session.client()?;
     let services: ServicesView = client.get("/v1/services").await?;
-    let name = choose(args.project.as_deref(), &services.services)?;
+    let projects: Vec<&str> = services.services.iter().map(|it| &*it.project).collect();
+    let name = choose(args.project.as_deref(), &projects)?;
     let there = There::find(&client, &name, (&[], Look::Configuration)).await?;
     let file = project::export(&name, &there.current);
     match session.out.is_json() {
@@ -184,9 +185,9 @@ fn read_blocking(path: &Path) -> Result<Project, Problem> {
     Project::parse(&text)
 }
 
-/// The project that is named, else the only one.
-fn choose(named: Option<&str>, services: &[ServiceView]) -> Result<String, Problem> {
-    let mut projects: Vec<&str> = services.iter().map(|it| &*it.project).collect();
+/// The project that is named, else the only one; `projects`: of each service, by name.
+fn choose(named: Option<&str>, projects: &[&str]) -> Result<String, Problem> {
+    let mut projects = projects.to_vec();
     projects.dedup();
     let missing = |told: String| {
         let hint = match projects.is_empty() {
@@ -207,5 +208,40 @@ fn choose(named: Option<&str>, services: &[ServiceView]) -> Result<String, Probl
             "--project NAME; there are: {}",
             projects.join(", ")
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_project_is_the_one_that_is_named_or_the_only_one() {
+        let chosen = |named: Option<&str>, there: &[&str]| {
+            choose(named, there).map_err(|problem| problem.hint.unwrap_or_default())
+        };
+        let (one, two) = (&["shop", "shop"][..], &["blog", "shop"][..]);
+        assert_eq!(chosen(None, one).as_deref(), Ok("shop"));
+        assert_eq!(chosen(Some("blog"), two).as_deref(), Ok("blog"));
+        for (named, there, advice) in [
+            (None, two, "blog, shop"),
+            (Some("ship"), two, "blog, shop"),
+            (Some("A B"), two, "a-b"),
+            (None, &[][..], "skep apply"),
+        ] {
+            let hint = chosen(named, there).expect_err("none or several");
+            assert!(hint.contains(advice), "{named:?}: {hint}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_says_how_one_is_had() {
+        let problem = read_blocking(Path::new("/no/such/file")).expect_err("missing");
+        assert!(problem.message.contains("/no/such/file"), "{problem}");
+        assert!(
+            problem
+                .hint
+                .is_some_and(|hint| hint.contains("skep export"))
+        );
     }
 }
