@@ -88,6 +88,12 @@ pub(crate) enum Command {
     Why(commands::why::Args),
     /// Show what a change of a service would do, step by step; nothing is changed
     Plan(commands::plan::Args),
+    /// Show what a project's file would change; nothing is changed
+    Diff(commands::project::DiffArgs),
+    /// Make a project as its file says
+    Apply(commands::project::ApplyArgs),
+    /// Print the file that says what there is of a project
+    Export(commands::project::ExportArgs),
     /// Show what services use: CPU, memory, requests
     Top(commands::top::Args),
     /// Show what an app writes

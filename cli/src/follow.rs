@@ -102,6 +102,27 @@ pub(crate) async fn attach(
     conclude(session, client, &view, follower.tail).await
 }
 
+/// Follows a deployment that exists to its end, as one step of several: it is no result of its own.
+///
+/// # Errors
+/// It did not become live: with its reason and the last lines of the log.
+pub(crate) async fn settle(
+    session: &Session,
+    client: &Client,
+    made: &DeploymentView,
+) -> Result<(), Failure> {
+    let mut follower = Follower::new(client, session.out, made.id);
+    let view = tokio::select! {
+        view = follower.run() => view?,
+        _ = tokio::signal::ctrl_c() => return Err(interrupted(made)),
+    };
+    match view.status {
+        // A newer one has the same configuration, or a newer one.
+        Status::Live | Status::Superseded => Ok(()),
+        _ => Err(explain(client, &view, follower.tail).await),
+    }
+}
+
 fn interrupted(made: &DeploymentView) -> Failure {
     let message = match made.origin {
         Origin::Upload { .. } => "stopped; if the folder was not sent yet, the deployment fails",

@@ -23,6 +23,7 @@ pub mod placement;
 pub mod polling;
 pub mod probe;
 pub mod problem;
+pub mod project;
 pub mod pushes;
 pub mod quarantine;
 pub mod rebalance;

@@ -4,9 +4,12 @@ mod autoscale;
 mod build;
 mod container;
 mod health;
+mod restart;
 mod routes;
+mod size;
 mod source;
 mod storage;
+mod write;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -28,7 +31,9 @@ pub use autoscale::{AutoscaleTable, SizingTable};
 pub use build::{BuildTable, NixpacksTable, StaticTable};
 pub use container::{ContainerTable, HooksTable, InitTable};
 pub use health::{HealthTable, ProbeTable};
+pub use restart::RestartTable;
 pub use routes::RouteTable;
+pub use size::Size;
 pub use source::SourceTable;
 pub use storage::VolumeTable;
 
@@ -53,13 +58,16 @@ pub struct Manifest {
     /// Path of the Dockerfile.
     pub dockerfile: Option<String>,
     /// What a build is given, and how far it may go.
+    #[serde(skip_serializing_if = "is_silent")]
     pub build: BuildTable,
     /// What Nixpacks is told.
+    #[serde(skip_serializing_if = "is_silent")]
     pub nixpacks: NixpacksTable,
     /// A site of files.
-    #[serde(rename = "static")]
+    #[serde(rename = "static", skip_serializing_if = "is_silent")]
     pub site: StaticTable,
     /// How a ready image is had.
+    #[serde(skip_serializing_if = "is_silent")]
     pub image: ImageTable,
     /// Port that the app listens on.
     pub port: Option<u16>,
@@ -72,6 +80,7 @@ pub struct Manifest {
     /// Hosts and paths beside those: replaces all that were said.
     pub routes: Option<Vec<RouteTable>>,
     /// Labels as people have written them for Traefik, read as routes before those.
+    #[serde(skip_serializing_if = "is_silent")]
     pub labels: BTreeMap<String, String>,
     /// How connections of any protocol come in: replaces all that were said.
     pub tcp: Option<Vec<TcpSpec>>,
@@ -79,18 +88,26 @@ pub struct Manifest {
     #[serde(with = "humantime_serde")]
     pub stop_grace: Option<Duration>,
     /// Needs.
+    #[serde(skip_serializing_if = "is_silent")]
     pub resources: ResourcesTable,
     /// Health checks.
+    #[serde(skip_serializing_if = "is_silent")]
     pub health: HealthTable,
+    /// What happens when a container ends by itself.
+    #[serde(skip_serializing_if = "is_silent")]
+    pub restart: RestartTable,
     /// Rolling updates.
+    #[serde(skip_serializing_if = "is_silent")]
     pub update: UpdateTable,
     /// Where it may run, and where rather: replaces all that was said of that.
     pub placement: Option<Placement>,
     /// Kept running, or run to completion.
+    #[serde(skip_serializing_if = "is_silent")]
     pub run: RunTable,
     /// Who says how many allocations there are: replaces all that was said of that.
     pub autoscale: Option<AutoscaleTable>,
     /// How a release takes over from another.
+    #[serde(skip_serializing_if = "is_silent")]
     pub rollout: RolloutTable,
     /// Folders that outlive containers: replaces all that were said.
     pub volumes: Option<Vec<VolumeTable>>,
@@ -99,12 +116,16 @@ pub struct Manifest {
     /// Variables as files: replaces all that were said.
     pub secrets: Option<Vec<SecretFile>>,
     /// How its containers are confined.
+    #[serde(skip_serializing_if = "is_silent")]
     pub container: ContainerTable,
     /// What runs around them.
+    #[serde(skip_serializing_if = "is_silent")]
     pub hooks: HooksTable,
     /// Which pushes of its repository deploy it, and how that is fetched.
+    #[serde(skip_serializing_if = "is_silent")]
     pub source: SourceTable,
     /// Plain variables. Secrets do not belong into a repository: `skep env set --secret`.
+    #[serde(skip_serializing_if = "is_silent")]
     pub env: BTreeMap<String, String>,
 }
 
@@ -125,11 +146,11 @@ pub struct ResourcesTable {
     /// Ceiling on CPU, same units.
     pub cpu_limit: Option<String>,
     /// Memory: `"128MiB"`.
-    pub memory: Option<ByteSize>,
+    pub memory: Option<Size>,
     /// Hard limit on memory, where it is above what is requested.
-    pub memory_limit: Option<ByteSize>,
+    pub memory_limit: Option<Size>,
     /// Requested disk.
-    pub disk: Option<ByteSize>,
+    pub disk: Option<Size>,
 }
 
 /// `[update]`.
@@ -316,6 +337,7 @@ impl Manifest {
         );
         set(&mut spec.placement, self.placement.clone());
         self.health.apply(&mut spec.health);
+        self.restart.apply(&mut spec.restart);
         set(&mut spec.update.max_surge, self.update.max_surge);
         set(&mut spec.update.drain_ms, self.update.drain.map(millis));
         self.run.apply(&mut spec.run);
@@ -336,6 +358,11 @@ impl Manifest {
         self.source.apply((&mut spec.pushes, &mut spec.fetch));
         Ok(spec)
     }
+}
+
+/// Whether a table says nothing: then it is not written.
+fn is_silent<T: Default + PartialEq>(table: &T) -> bool {
+    *table == T::default()
 }
 
 fn set<T>(slot: &mut T, value: Option<T>) {

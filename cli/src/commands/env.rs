@@ -5,14 +5,16 @@ use std::path::Path;
 
 use http::Method;
 use skep_control_plane::api::types::{
-    EffectsView, PatchSharedVariables, PatchVariables, SharedVariablesView, VariablesView,
+    EffectsView, PatchSharedVariables, PatchVariables, PutService, ServiceView,
+    SharedVariablesView, VariablesView,
 };
 use skep_model::problem::Problem;
 use skep_model::variable::{self, MAX_VALUE, VariableInput};
 
+use super::up::existing;
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::folder::App;
+use crate::folder::{App, complete};
 use crate::follow;
 use crate::output::view;
 use crate::session::Session;
@@ -57,6 +59,9 @@ on this machine sees it; a line break at its end is left out.")]
         /// Read the value of the one variable that is named from stdin
         #[arg(long)]
         stdin: bool,
+        /// Make the service where there is none yet, so that what deploys it finds them
+        #[arg(long, requires_all = ["service", "project"], conflicts_with = "shared")]
+        create: bool,
         #[command(flatten)]
         change: Change,
     },
@@ -123,6 +128,7 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
             variables,
             secret,
             stdin,
+            create,
             change,
         } => {
             let set = if stdin {
@@ -133,6 +139,9 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
                     .map(|text| parse(text, secret))
                     .collect::<Result<_, _>>()?
             };
+            if create {
+                ensure(session, &change).await?;
+            }
             patch(
                 session,
                 &change,
@@ -219,6 +228,25 @@ fn from_stdin(names: &[String], secret: bool) -> Result<VariableInput, Failure> 
     };
     variable::check(&input)?;
     Ok(input)
+}
+
+/// Makes the service that is named in full where there is none.
+async fn ensure(session: &Session, change: &Change) -> Result<(), Failure> {
+    let (Some(service), Some(project)) = (&change.service, &change.scope.project) else {
+        return Err(Failure::usage("--create wants --service and --project"));
+    };
+    let target = complete(&change.scope, service.clone(), project.clone())?;
+    let client = session.client()?;
+    if existing(&client, &target).await?.is_some() {
+        return Ok(());
+    }
+    let body = PutService {
+        if_generation: Some(0),
+        ..PutService::default()
+    };
+    let _: ServiceView = client.send(Method::PUT, &target.path(), &body).await?;
+    session.out.progress(&format!("{target} is made"));
+    Ok(())
 }
 
 async fn patch(session: &Session, change: &Change, body: PatchVariables) -> Result<(), Failure> {

@@ -28,6 +28,7 @@ pub(crate) mod operator;
 pub(crate) mod plan;
 pub(crate) mod pool;
 pub(crate) mod port_forward;
+pub(crate) mod project;
 pub(crate) mod ps;
 pub(crate) mod quota;
 pub(crate) mod rebalance;
@@ -113,6 +114,9 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Ps(args) => ps::run(args, session).await,
         Command::Why(args) => why::run(args, session).await,
         Command::Plan(args) => plan::run(args, session).await,
+        Command::Diff(args) => project::diff(args, session).await,
+        Command::Apply(args) => project::apply(args, session).await,
+        Command::Export(args) => project::export(args, session).await,
         Command::Top(args) => top::run(args, session).await,
         Command::Logs(args) => logs::run(args, session).await,
         Command::Exec(args) => exec::run(args, session).await,

@@ -81,6 +81,14 @@ impl Output {
         }
     }
 
+    /// Text that a file or a program takes as it is; a terminal gets it as any other.
+    pub(crate) fn document(self, text: &str) {
+        match io::stdout().is_terminal() {
+            true => self.out(text.trim_end()),
+            false => put(io::stdout(), text.trim_end()),
+        }
+    }
+
     /// One item of a stream that may have no end: a line of JSON, or a line of text.
     pub(crate) fn item<T: Serialize>(self, value: &T, text: impl FnOnce() -> String) {
         if self.is_json {

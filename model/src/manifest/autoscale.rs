@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use super::{millis, parse_cpu, set};
+use super::{Size, millis, parse_cpu, set};
 use crate::autoscale::{Autoscale, Mode, Policy, ScaleToZero, Sizing, Target, Window};
 use crate::problem::Problem;
 
@@ -18,8 +17,10 @@ pub struct AutoscaleTable {
     /// Most allocations.
     pub max: Option<u32>,
     /// What each should have to do: `["cpu = 70%", "request_rate = 100"]`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub targets: Vec<Target>,
     /// Bounds by the time of the day.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub schedules: Vec<Window>,
     /// The last one goes when nothing was asked for so long.
     #[serde(with = "humantime_serde")]
@@ -56,9 +57,9 @@ pub struct SizingTable {
     /// Never above.
     pub max_cpu: Option<String>,
     /// Never below: `"64MiB"`.
-    pub min_memory: Option<ByteSize>,
+    pub min_memory: Option<Size>,
     /// Never above.
-    pub max_memory: Option<ByteSize>,
+    pub max_memory: Option<Size>,
 }
 
 impl AutoscaleTable {
@@ -104,7 +105,7 @@ impl SizingTable {
         set(&mut made.mode, self.mode);
         set(&mut made.min_cpu_millis, cpu("min_cpu", &self.min_cpu)?);
         set(&mut made.max_cpu_millis, cpu("max_cpu", &self.max_cpu)?);
-        let bytes = |size: Option<ByteSize>| size.map(|size| size.as_u64());
+        let bytes = |size: Option<Size>| size.map(|size| size.as_u64());
         set(&mut made.min_memory_bytes, bytes(self.min_memory));
         set(&mut made.max_memory_bytes, bytes(self.max_memory));
         Ok(made)

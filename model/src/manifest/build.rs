@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use super::{millis, parse_cpu, set};
+use super::{Size, millis, parse_cpu, set};
 use crate::build::{Build, Nixpacks, StaticSite};
 use crate::problem::Problem;
 
@@ -24,7 +23,7 @@ pub struct BuildTable {
     #[serde(with = "humantime_serde")]
     pub timeout: Option<Duration>,
     /// Memory of each step.
-    pub memory: Option<ByteSize>,
+    pub memory: Option<Size>,
     /// CPU of each step, as in `[resources]`.
     pub cpu: Option<String>,
     /// Processes and threads.

@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use super::{millis, set};
+use super::{Size, millis, set};
 use crate::container::{Container, Ulimit};
 use crate::hooks::{Hooks, Init, PreStop};
 
@@ -25,13 +24,13 @@ pub struct ContainerTable {
     /// Most processes and threads.
     pub pids: Option<u32>,
     /// Swap beyond the memory limit.
-    pub swap: Option<ByteSize>,
+    pub swap: Option<Size>,
     /// Limits of each process.
     pub ulimits: Option<BTreeMap<String, Ulimit>>,
     /// Folders in memory, with their sizes.
-    pub tmpfs: Option<BTreeMap<String, ByteSize>>,
+    pub tmpfs: Option<BTreeMap<String, Size>>,
     /// Size of `/dev/shm`.
-    pub shm: Option<ByteSize>,
+    pub shm: Option<Size>,
     /// Kernel settings of its own namespaces.
     pub sysctls: Option<BTreeMap<String, String>>,
     /// A small init runs as its first process.
@@ -42,7 +41,7 @@ pub struct ContainerTable {
 
 impl ContainerTable {
     pub(super) fn apply(&self, to: &mut Container) {
-        let bytes = |size: ByteSize| size.as_u64();
+        let bytes = |size: Size| size.as_u64();
         to.user = self.user.clone().or(to.user.take());
         set(&mut to.read_only, self.read_only);
         set(&mut to.cap_add, self.cap_add.clone());
@@ -50,7 +49,7 @@ impl ContainerTable {
         set(&mut to.pids, self.pids);
         set(&mut to.swap_bytes, self.swap.map(bytes));
         set(&mut to.ulimits, self.ulimits.clone());
-        let sized = |(path, size): (&String, &ByteSize)| (path.clone(), bytes(*size));
+        let sized = |(path, size): (&String, &Size)| (path.clone(), bytes(*size));
         let tmpfs = self.tmpfs.as_ref();
         set(
             &mut to.tmpfs,

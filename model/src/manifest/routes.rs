@@ -1,8 +1,8 @@
 //! `[[routes]]` in the units that people write.
 
-use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use super::Size;
 use crate::routing::{
     CircuitBreaker, Cors, ForwardAuth, Headers, RateLimit, Redirect, RouteSpec, Split,
 };
@@ -16,26 +16,32 @@ pub struct RouteTable {
     /// Whole segments that paths begin with; none: `/`, every path.
     pub path: Option<String>,
     /// The service sees the path without it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub strip_prefix: bool,
     /// Of the routes of one host: the highest first.
     pub priority: Option<u32>,
     /// Answers in the service's place.
     pub redirect: Option<Redirect>,
     /// Headers set and removed.
+    #[serde(skip_serializing_if = "Headers::is_empty")]
     pub headers: Headers,
     /// Networks that may ask.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allow_ips: Vec<String>,
     /// Lines of an htpasswd file with bcrypt.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub basic_auth: Vec<String>,
     /// Most requests of one client's address.
     pub rate_limit: Option<RateLimit>,
     /// Largest body of a request: `"10MiB"`.
-    pub body_limit: Option<ByteSize>,
+    pub body_limit: Option<Size>,
     /// Most requests at the same time.
     pub in_flight: Option<u32>,
     /// A browser's requests go to one replica.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub sticky: bool,
     /// Answers of text are compressed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub compress: bool,
     /// Pages of other origins that may use it.
     pub cors: Option<Cors>,
@@ -44,10 +50,34 @@ pub struct RouteTable {
     /// When a service that fails is left alone.
     pub circuit_breaker: Option<CircuitBreaker>,
     /// Services that share its requests.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub split: Vec<Split>,
 }
 
 impl RouteTable {
+    /// As people write what the specification has.
+    pub(super) fn of(route: &RouteSpec) -> Self {
+        Self {
+            host: route.host.clone(),
+            path: (route.path != RouteSpec::default().path).then(|| route.path.clone()),
+            strip_prefix: route.strip_prefix,
+            priority: route.priority,
+            redirect: route.redirect.clone(),
+            headers: route.headers.clone(),
+            allow_ips: route.allow_ips.clone(),
+            basic_auth: route.basic_auth.clone(),
+            rate_limit: route.rate_limit,
+            body_limit: route.body_limit_bytes.map(Size::from),
+            in_flight: route.in_flight,
+            sticky: route.sticky,
+            compress: route.compress,
+            cors: route.cors.clone(),
+            forward_auth: route.forward_auth.clone(),
+            circuit_breaker: route.circuit_breaker,
+            split: route.split.clone(),
+        }
+    }
+
     /// As the specification has it.
     pub(super) fn read(&self) -> RouteSpec {
         let path = self.path.clone();

@@ -34,6 +34,12 @@ pub struct SourceTable {
 #[serde(try_from = "String", into = "String")]
 pub struct Poll(u64);
 
+impl Poll {
+    pub(super) fn of(ms: u64) -> Self {
+        Self(ms)
+    }
+}
+
 impl TryFrom<String> for Poll {
     type Error = String;
 

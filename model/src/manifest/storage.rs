@@ -1,8 +1,8 @@
 //! `[[volumes]]`, `[[host_paths]]` and `[[secrets]]` in the units that people write.
 
-use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use super::Size;
 use crate::storage::{Owner, Volume};
 
 /// One of `[[volumes]]`.
@@ -18,13 +18,24 @@ pub struct VolumeTable {
     pub owner: Option<Owner>,
     /// Counted as requested disk: `"10GiB"`.
     #[serde(default)]
-    pub size: Option<ByteSize>,
+    pub size: Option<Size>,
     /// The app only reads it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,
 }
 
 impl VolumeTable {
+    /// As people write what the specification has.
+    pub(super) fn of(volume: &Volume) -> Self {
+        Self {
+            name: volume.name.clone(),
+            path: volume.path.clone(),
+            owner: volume.owner,
+            size: (volume.size_bytes > 0).then(|| volume.size_bytes.into()),
+            read_only: volume.read_only,
+        }
+    }
+
     /// As the specification has it.
     pub(super) fn read(&self) -> Volume {
         Volume {

@@ -28,6 +28,7 @@ mod logs;
 mod node;
 mod polled;
 mod ports;
+mod project;
 mod ready;
 mod restart;
 mod rolling;
