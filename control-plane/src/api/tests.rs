@@ -111,6 +111,7 @@ impl Server {
             witnesses: Default::default(),
             tally: Default::default(),
             resolvers: Vec::new(),
+            notify_allow: Vec::new(),
             own: own(&ca, dir.path()),
             shutdown,
         };
