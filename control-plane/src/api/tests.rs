@@ -13,6 +13,7 @@ mod hooks;
 mod jobs;
 mod logs;
 mod network;
+mod notify;
 mod rebalance;
 mod registries;
 mod repository_hooks;

@@ -25,6 +25,7 @@ mod images;
 mod jobs;
 mod logs;
 mod node;
+mod notify;
 mod polled;
 mod ports;
 mod ready;
