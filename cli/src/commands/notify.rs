@@ -32,9 +32,10 @@ Examples:
   skep notify test ci --project shop
   skep notify show ci --project shop
 
-A receiver gets a POST of JSON for each event of its project's deployments, signed as standardwebhooks.com says, with
-the secret that `add` prints. What is not answered by 2xx within 10 s is sent again for a day, under the same
-`webhook-id`. In a folder with a skep.toml the project may be left out.")]
+A receiver gets a POST of JSON for each event of its project's deployments, signed with the secret
+that `add` prints as standardwebhooks.com says. What is not answered by 2xx within 10 s is sent
+again for a day, under the same `webhook-id`. In a folder with a skep.toml the project may be left
+out.")]
 pub(crate) enum Command {
     /// List the receivers of all projects
     #[command(visible_alias = "list")]

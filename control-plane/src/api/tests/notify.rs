@@ -38,6 +38,10 @@ async fn a_receiver_shows_its_secret_once_and_is_told_of_what_happens() {
     assert_eq!(told["service"], "production/web");
     let listed = server.get("/v1/receivers").await.body;
     assert_eq!(listed["receivers"][0]["pending"], 1, "{listed}");
+    let metrics = server.get("/metrics").await.body;
+    let metrics = metrics.as_str().expect("text");
+    let line = "skep_notifications{state=\"pending\"} 1\n";
+    assert!(metrics.contains(line), "{metrics}");
     for shown in [&changed.body, &seen, &listed] {
         assert!(!shown.to_string().contains(&secret), "{shown}");
     }
