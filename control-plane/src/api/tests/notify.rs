@@ -7,7 +7,7 @@ const CI: &str = "/v1/projects/shop/receivers/ci";
 async fn with_project() -> Server {
     let server = Server::start().await;
     let spec = json!({ "source": { "type": "image", "reference": "app:1" } });
-    assert_eq!(server.put(WEB, json!({ "spec": spec })).await.status, 200);
+    assert_eq!(server.put(WEB, json!({ "spec": spec })).await.status, 201);
     server
 }
 
