@@ -123,6 +123,9 @@ pub(crate) enum Command {
     /// Webhooks: what a git server calls on a push
     #[command(subcommand)]
     Webhook(commands::webhook::Command),
+    /// Tell others how deployments end
+    #[command(subcommand)]
+    Notify(commands::notify::Command),
     /// Private networks, and the network between nodes
     #[command(subcommand)]
     Network(commands::network::Command),

@@ -12,6 +12,7 @@ mod hooks;
 pub mod local;
 pub mod machine;
 mod networking;
+mod notify;
 pub mod peers;
 pub mod pki;
 pub mod placement;

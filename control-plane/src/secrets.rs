@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use skep_identity::ca::ClusterCa;
 use skep_identity::seal::SealingKey;
-use skep_model::id::{EnvironmentId, ServiceId, WorkspaceId};
+use skep_model::id::{EnvironmentId, ProjectId, ServiceId, WorkspaceId};
+use skep_model::notify::Receiver;
 use skep_model::problem::{Code, Problem};
 use skep_model::variable::{Sealed, Variable, VariableInput};
 use skep_model::webhook::Hook;
@@ -100,6 +101,21 @@ impl Secrets {
             &hook_context(hook.workspace, &hook.repository),
             &hook.secret,
         )
+    }
+
+    /// Seals the secret of a receiver; it opens again only under the same name in the same project.
+    pub fn seal_receiver(&self, project: ProjectId, name: &str, secret: &str) -> Sealed {
+        let context = receiver_context(project, name);
+        Sealed(self.key.seal(&context, secret.as_bytes()))
+    }
+
+    /// The secret of a receiver.
+    ///
+    /// # Errors
+    /// It was sealed under another key, or for another receiver.
+    pub fn open_receiver(&self, receiver: &Receiver) -> Result<String, Problem> {
+        let context = receiver_context(receiver.project, &receiver.name);
+        self.open(&context, &receiver.secret)
     }
 
     /// Seals the password of a login at a registry; it opens again only for the same host.
@@ -236,6 +252,10 @@ fn webhook_context(service: ServiceId) -> String {
 
 fn hook_context(workspace: WorkspaceId, repository: &str) -> String {
     format!("hook/{workspace}/{repository}")
+}
+
+fn receiver_context(project: ProjectId, name: &str) -> String {
+    format!("receiver/{project}/{name}")
 }
 
 fn registry_context(host: &str) -> String {

@@ -9,6 +9,7 @@ pub use dns::{
     DnsAccess, DnsProvider, DnsRecord, MAX_DNS_BYTES, MAX_DNS_RECORDS, MAX_DNS_SECRET_BYTES,
     TsigAlgorithm, check_access,
 };
+pub(crate) use due::hash;
 pub use due::{
     Due, Entry, LOCAL_DOMAINS, Wanted, backoff_ms, decide, is_certifiable, is_local, renew_ms,
     settled_ms,

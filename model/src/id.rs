@@ -112,6 +112,8 @@ ids! {
     TokenId,
     /// A webhook of a repository.
     HookId,
+    /// A receiver of notifications.
+    ReceiverId,
     /// A person or program with a certificate of the role operator.
     OperatorId,
     /// A folder on its way from a client to the building node.

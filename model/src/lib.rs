@@ -19,6 +19,7 @@ pub mod name;
 pub mod network;
 pub mod network_check;
 pub mod node;
+pub mod notify;
 pub mod placement;
 pub mod polling;
 pub mod probe;

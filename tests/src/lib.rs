@@ -18,6 +18,7 @@ pub mod flood;
 pub mod git;
 pub mod http;
 pub mod lab;
+pub mod listener;
 pub mod load;
 pub mod pebble;
 pub mod pki;

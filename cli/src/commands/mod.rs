@@ -24,6 +24,7 @@ pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod network;
 pub(crate) mod node;
+pub(crate) mod notify;
 pub(crate) mod operator;
 pub(crate) mod plan;
 pub(crate) mod pool;
@@ -130,6 +131,7 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Releases(args) => releases::run(args, session).await,
         Command::Env(command) => env::run(command, session).await,
         Command::Webhook(command) => webhook::run(command, session).await,
+        Command::Notify(command) => notify::run(command, session).await,
         Command::Rebalance(args) => rebalance::run(args, session).await,
         Command::Audit(args) => audit::run(args, session).await,
         Command::Pool(command) => pool::run(command, session).await,

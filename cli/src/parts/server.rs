@@ -11,6 +11,7 @@ use skep_control_plane::server;
 use skep_identity::ca;
 use skep_model::name;
 use skep_model::problem::Problem;
+use skep_model::routing::Cidr;
 use tokio_util::sync::CancellationToken;
 
 use super::Common;
@@ -193,6 +194,15 @@ pub(crate) struct Args {
         value_delimiter = ','
     )]
     pub(crate) acme_resolvers: Vec<SocketAddr>,
+    /// Network that notifications may go to though it is off limits (servers, their link, loopback);
+    /// repeatable; the same on every server
+    #[arg(
+        long = "notify-allow",
+        value_name = "NETWORK",
+        env = "SKEP_NOTIFY_ALLOW",
+        value_delimiter = ','
+    )]
+    pub(crate) notify_allow: Vec<Cidr>,
     #[command(flatten)]
     pub(crate) common: Common,
 }
@@ -253,6 +263,7 @@ async fn serve(
             exec: args.acme_exec,
             resolvers: args.acme_resolvers,
         },
+        notify_allow: args.notify_allow,
     };
     let ready = |ready: server::Ready| {
         let words = json!({

@@ -163,6 +163,12 @@ actions! {
     SetRepositoryWebhook = "set_repository_webhook" write,
     /// Make a service's webhook secret.
     RotateWebhook = "rotate_webhook" write,
+    /// See receivers of notifications, and what they were told; never their secrets.
+    ReadReceivers = "read_receivers" read,
+    /// Make, change and remove receivers of notifications.
+    SetReceiver = "set_receiver" write,
+    /// Send a receiver a test, or what it was told again.
+    SendNotification = "send_notification" write,
     /// See nodes.
     ReadCluster = "read_cluster" read,
     /// See how the servers do, with or without a leader.

@@ -1,6 +1,7 @@
 //! The server's numbers for Prometheus: to anybody on loopback, to others with a token.
 
 mod certificates;
+mod notifications;
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
@@ -123,6 +124,7 @@ fn text(app: &App, view: &View) -> String {
     );
     samples(&mut page, app);
     certificates::certificates(&mut page, view, &app.tally);
+    notifications::notifications(&mut page, view);
     let streams = MAX_STREAMS - app.streams.available_permits().min(MAX_STREAMS);
     page.one(
         "skep_api_streams",

@@ -26,6 +26,7 @@ mod metrics;
 pub mod neighbours;
 mod network;
 mod nodes;
+mod notify;
 mod paths;
 mod placement;
 mod prepare;
@@ -65,6 +66,7 @@ use axum::response::Response;
 use skep_identity::random;
 use skep_model::id::UploadId;
 use skep_model::problem::{Code, Problem};
+use skep_model::routing::Cidr;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use utoipa::openapi::OpenApi;
@@ -125,6 +127,8 @@ pub struct Context {
     pub tally: Tally,
     /// DNS servers that are asked whose domains are; none: the machine's.
     pub resolvers: Vec<SocketAddr>,
+    /// Networks that notifications may go to though they are off limits.
+    pub notify_allow: Vec<Cidr>,
     /// The server that this API is part of.
     pub own: Own,
     /// Ends streams.
@@ -149,6 +153,7 @@ struct App {
     witnesses: Witnesses,
     tally: Tally,
     resolvers: Vec<SocketAddr>,
+    notify_allow: Vec<Cidr>,
     own: Own,
     shutdown: CancellationToken,
     streams: Arc<Semaphore>,
@@ -175,6 +180,7 @@ impl From<Context> for App {
             witnesses,
             tally,
             resolvers,
+            notify_allow,
             own,
             shutdown,
         } = context;
@@ -192,6 +198,7 @@ impl From<Context> for App {
             witnesses,
             tally,
             resolvers,
+            notify_allow,
             own,
             shutdown,
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),

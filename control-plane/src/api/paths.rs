@@ -10,9 +10,9 @@ use super::access::{Action, protected, public};
 use super::{App, Document, Here};
 use super::{
     allocations, app_logs, autoscale, backup, ca, certificates, deployment_logs, deployments,
-    domains, health, hooks, jobs, local_ca, metrics, network, nodes, placement, proof, rebalance,
-    registries, rollouts, samples, servers, services, settings, shared_variables, shells,
-    tcp_ports, tokens, uploads, variables, volumes,
+    domains, health, hooks, jobs, local_ca, metrics, network, nodes, notify, placement, proof,
+    rebalance, registries, rollouts, samples, servers, services, settings, shared_variables,
+    shells, tcp_ports, tokens, uploads, variables, volumes,
 };
 
 /// Every route with what it asks of the caller: a route is registered by `protected` with its action
@@ -38,6 +38,7 @@ pub(super) fn assemble(app: &App) -> OpenApiRouter<App> {
         .routes(public(routes!(hooks::receive)))
         .routes(public(routes!(hooks::receive_repository)))
         .merge(repository_hook_routes(app))
+        .merge(receiver_routes(app))
 }
 
 fn repository_hook_routes(app: &App) -> OpenApiRouter<App> {
@@ -50,6 +51,18 @@ fn repository_hook_routes(app: &App) -> OpenApiRouter<App> {
         ))
         .routes(protected(app, set, routes!(hooks::put_repository)))
         .routes(protected(app, set, routes!(hooks::remove_repository)))
+}
+
+fn receiver_routes(app: &App) -> OpenApiRouter<App> {
+    let (read, set) = (Action::ReadReceivers, Action::SetReceiver);
+    let send = Action::SendNotification;
+    OpenApiRouter::new()
+        .routes(protected(app, read, routes!(notify::list)))
+        .routes(protected(app, read, routes!(notify::show)))
+        .routes(protected(app, set, routes!(notify::put)))
+        .routes(protected(app, set, routes!(notify::remove)))
+        .routes(protected(app, send, routes!(notify::test)))
+        .routes(protected(app, send, routes!(notify::retry)))
 }
 
 fn service_routes(app: &App) -> OpenApiRouter<App> {

@@ -13,6 +13,7 @@ mod hooks;
 mod jobs;
 mod logs;
 mod network;
+mod notify;
 mod rebalance;
 mod registries;
 mod repository_hooks;
@@ -111,6 +112,7 @@ impl Server {
             witnesses: Default::default(),
             tally: Default::default(),
             resolvers: Vec::new(),
+            notify_allow: Vec::new(),
             own: own(&ca, dir.path()),
             shutdown,
         };

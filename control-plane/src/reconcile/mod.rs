@@ -9,6 +9,7 @@ mod deployments;
 mod jobs;
 mod liveness;
 mod members;
+mod notify;
 mod polling;
 mod rebalancing;
 mod records;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use skep_model::id::{DeploymentId, ServiceId};
 use skep_model::problem::{Code, Problem};
+use skep_model::routing::Cidr;
 use skep_proto::v1::command::Kind;
 use skep_state::{Change, Reply};
 use tokio::sync::broadcast::error::RecvError;
@@ -66,6 +68,8 @@ pub struct Parts {
     pub means: Means,
     /// Counts orders of certificates.
     pub tally: Tally,
+    /// Networks that notifications may go to though they are off limits.
+    pub notify_allow: Vec<Cidr>,
 }
 
 /// Runs the duties whenever this server leads, until `shutdown`.
@@ -87,6 +91,7 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) {
                 () = claims::run(&parts.store, &term) => {}
                 () = certificates::run(&parts, &term) => {}
                 () = polling::run(&parts, &term) => {}
+                () = notify::run(&parts, &term) => {}
                 _ = leadership.wait_for(|now| !now.is_leader) => tracing::info!("leadership lost: duties dropped"),
             }
             parts.witnesses.begin();
@@ -231,6 +236,7 @@ impl Duties {
                 | Change::Certificates
                 | Change::Challenges
                 | Change::Routes
+                | Change::Notifications
                 | Change::Names(_) => {}
             }
         }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use skep_model::id::ServerId;
+use skep_model::routing::Cidr;
 
 use crate::acme::Means;
 use crate::pki::Terms;
@@ -43,6 +44,8 @@ pub struct Options {
     pub terms: Terms,
     /// What it has for proofs in DNS.
     pub means: Means,
+    /// Networks that notifications may go to though they are off limits: this server, its link, other servers.
+    pub notify_allow: Vec<Cidr>,
 }
 
 impl Options {

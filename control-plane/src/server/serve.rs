@@ -321,6 +321,7 @@ async fn start(
         witnesses: witnesses.clone(),
         tally: tally.clone(),
         resolvers: options.means.resolvers.clone(),
+        notify_allow: options.notify_allow.clone(),
         own: api::Own {
             neighbours,
             data_dir: Arc::new(options.data_dir.clone()),
@@ -348,6 +349,7 @@ async fn start(
         witnesses,
         means: options.means.clone(),
         tally,
+        notify_allow: options.notify_allow.clone(),
     };
     parts.spawn(named("duties", reconcile::run(duties, shutdown.clone())));
     if let (Some(path), Some(bootstrap)) = (&options.bootstrap, bootstrap) {

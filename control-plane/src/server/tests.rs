@@ -177,6 +177,7 @@ fn options(dir: &Path, name: &str, start: Start) -> Options {
         names: Vec::new(),
         terms: crate::pki::Terms::default(),
         means: crate::acme::Means::default(),
+        notify_allow: Vec::new(),
     }
 }
 

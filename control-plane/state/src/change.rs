@@ -52,4 +52,6 @@ pub enum Change {
     Routes,
     /// What is known by name in an environment changed.
     Names(EnvironmentId),
+    /// Receivers of notifications changed, or what waits for them.
+    Notifications,
 }

@@ -12,6 +12,7 @@ mod claims;
 mod format;
 mod keys;
 mod names;
+mod notify;
 mod query;
 mod routes;
 mod snapshot;

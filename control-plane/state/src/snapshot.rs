@@ -14,6 +14,7 @@ use skep_model::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
 use skep_model::job::JobBook;
 use skep_model::network::Pool;
 use skep_model::node::Node;
+use skep_model::notify::{Notification, Receiver};
 use skep_model::polling::Polled;
 use skep_model::quarantine::Quarantined;
 use skep_model::rebalance::Rebalance;
@@ -136,6 +137,8 @@ mod tag {
     pub(super) const DOMAIN_PROOF: u32 = 180;
     pub(super) const HOOKS: u32 = 190;
     pub(super) const SHARED_VARIABLES: u32 = 200;
+    pub(super) const RECEIVERS: u32 = 201;
+    pub(super) const NOTIFICATIONS: u32 = 202;
     pub(super) const POLLED: u32 = 205;
 }
 
@@ -248,6 +251,8 @@ impl State {
             to.message(tag::DOMAIN_PROOF, &v1::DomainProof {});
         }
         to.all::<_, v1::SharedVariables>(tag::SHARED_VARIABLES, self.shared_variables.values());
+        to.all::<_, v1::Receiver>(tag::RECEIVERS, self.receivers.values());
+        to.all::<_, v1::Notification>(tag::NOTIFICATIONS, self.notifications.values());
         to.all::<_, v1::Polled>(tag::POLLED, self.polled.values());
         to.out
     }
@@ -413,6 +418,15 @@ impl State {
                 let shared: SharedVariables = read::<v1::SharedVariables, _>(field)?;
                 self.shared_variables
                     .insert(shared.environment, Arc::new(shared));
+            }
+            tag::RECEIVERS => {
+                let receiver: Receiver = read::<v1::Receiver, _>(field)?;
+                self.receivers.insert(receiver.id, Arc::new(receiver));
+            }
+            tag::NOTIFICATIONS => {
+                let notification: Notification = read::<v1::Notification, _>(field)?;
+                let key = (notification.receiver, notification.number);
+                self.put_notification(shared(old.notifications.get(&key), notification));
             }
             tag::POLLED => {
                 let polled: Polled = read::<v1::Polled, _>(field)?;

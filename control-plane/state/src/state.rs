@@ -9,11 +9,12 @@ use skep_model::claim::Claim;
 use skep_model::deployment::Deployment;
 use skep_model::id::{
     AllocationId, ClusterId, DeploymentId, EnvironmentId, HookId, JobId, NodeId, ProjectId,
-    ServerId, ServiceId, TokenId, WorkspaceId,
+    ReceiverId, ServerId, ServiceId, TokenId, WorkspaceId,
 };
 use skep_model::job::{Job, JobBook};
 use skep_model::network;
 use skep_model::node::Node;
+use skep_model::notify::{Notification, Receiver};
 use skep_model::polling::Polled;
 use skep_model::quarantine::Quarantined;
 use skep_model::rebalance::Rebalance;
@@ -123,6 +124,9 @@ pub struct State {
     pub(crate) shared_variables: OrdMap<EnvironmentId, Arc<SharedVariables>>,
     /// What was found in the repositories of services.
     pub(crate) polled: OrdMap<ServiceId, Arc<Polled>>,
+    pub(crate) receivers: OrdMap<ReceiverId, Arc<Receiver>>,
+    /// By receiver and number.
+    pub(crate) notifications: OrdMap<(ReceiverId, u64), Arc<Notification>>,
     // Indexes: derived from the maps above, rebuilt when a snapshot is read.
     pub(crate) names: Names,
     pub(crate) service_allocations: OrdSet<(ServiceId, AllocationId)>,
@@ -143,6 +147,8 @@ pub struct State {
     /// Whose a block of private addresses is, and the blocks of each environment.
     pub(crate) blocks: OrdMap<u32, EnvironmentId>,
     pub(crate) environment_blocks: OrdSet<(EnvironmentId, u32)>,
+    /// What is still to arrive: receiver, when, and number.
+    pub(crate) pending_notifications: OrdSet<(ReceiverId, u64, u64)>,
 }
 
 /// Who has which name.

@@ -160,7 +160,7 @@ pub fn decide<'a>(
 }
 
 /// FNV-1a: spreads names, proves nothing.
-fn hash(name: &str, salt: u64) -> u64 {
+pub(crate) fn hash(name: &str, salt: u64) -> u64 {
     let bytes = name.bytes().chain(salt.to_be_bytes());
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)

@@ -12,6 +12,7 @@ mod machine;
 mod network;
 mod network_check;
 mod node;
+mod notify;
 mod placement;
 mod polling;
 mod probe;

@@ -26,6 +26,7 @@ mod images;
 mod jobs;
 mod logs;
 mod node;
+mod notify;
 mod polled;
 mod ports;
 mod project;

@@ -65,6 +65,7 @@ async fn a_silent_node_is_lost_in_time_whatever_else_changes() {
         relay: context.relay.clone(),
         witnesses: context.witnesses.clone(),
         means: Default::default(),
+        notify_allow: Vec::new(),
         tally: Default::default(),
     };
     tokio::spawn(crate::reconcile::run(duties, context.shutdown.clone()));

@@ -9,6 +9,7 @@ mod domain;
 mod job;
 mod log;
 mod network;
+mod notify;
 mod placement;
 mod rebalance;
 mod registry;
@@ -47,6 +48,10 @@ pub use log::{
 pub use network::{
     NetworkCheckView, NetworkNodeView, NetworkPairView, NetworkProblemView, NetworkView,
     OverlapView, PrivateEnvironmentView, PrivatePoolRequest, PrivatePoolView, PrivateServiceView,
+};
+pub use notify::{
+    AttemptView, NotificationState, NotificationView, NotificationsView, ReceiverRequest,
+    ReceiverView, ReceiversView, RetryRequest,
 };
 pub use placement::{
     AllocationReason, NodeAnswer, PlanRequest, PlanView, PlannedEnd, PlannedStart, PlannedStep,

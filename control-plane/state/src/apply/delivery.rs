@@ -149,7 +149,7 @@ impl State {
 }
 
 /// The commit that a deployment was made of, or is to be.
-fn fetched(deployment: &Deployment) -> Option<&str> {
+pub(super) fn fetched(deployment: &Deployment) -> Option<&str> {
     let Origin::Git { commit, .. } = &deployment.origin else {
         return None;
     };

@@ -76,7 +76,7 @@ impl Context<'_> {
         let now = self.state.time_ms;
         let id = wanted.id;
         let service_id = wanted.service;
-        self.put_deployment(Deployment {
+        let made = Deployment {
             status: Status::Queued,
             problem: None,
             build: None,
@@ -89,7 +89,9 @@ impl Context<'_> {
             status_ms: now,
             generation: 1,
             ..wanted
-        });
+        };
+        self.tell(&made);
+        self.put_deployment(made);
         if let Some(service) = self
             .state
             .service(service_id)
@@ -332,6 +334,7 @@ impl Context<'_> {
         self.enter(&mut next, status);
         let id = next.id;
         let service = self.state.service(next.service).cloned();
+        self.tell(&next);
         self.put_deployment(next);
         if let Some(service) = service.filter(|service| {
             service

@@ -80,6 +80,10 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::PutHook(_) => ("put webhook", LEVEL_SCHEDULING),
         Kind::RemoveHook(_) => ("remove webhook", LEVEL_SCHEDULING),
         Kind::PutSharedVariables(_) => ("put shared variables", LEVEL_SCHEDULING),
+        Kind::PutReceiver(_) => ("put receiver", LEVEL_SCHEDULING),
+        Kind::RemoveReceiver(_) => ("remove receiver", LEVEL_SCHEDULING),
+        Kind::AskNotification(_) => ("ask for a notification", LEVEL_SCHEDULING),
+        Kind::SettleNotification(_) => ("settle a notification", LEVEL_SCHEDULING),
         Kind::TakePolled(_) => ("take what was polled", LEVEL_SCHEDULING),
     }
 }

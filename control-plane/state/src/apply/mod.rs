@@ -8,6 +8,7 @@ mod deployment;
 mod job;
 mod level;
 mod node;
+mod notify;
 mod plan;
 mod quarantine;
 mod rebalance;
@@ -301,6 +302,10 @@ impl Context<'_> {
             Kind::SetTcpPorts(message) => self.set_tcp_ports(message),
             Kind::SetDomainProof(message) => self.set_domain_proof(&message),
             Kind::PutSharedVariables(message) => self.put_shared_variables(message),
+            Kind::PutReceiver(message) => self.put_receiver(message),
+            Kind::RemoveReceiver(message) => self.remove_receiver(&message),
+            Kind::AskNotification(message) => self.ask_notification(message),
+            Kind::SettleNotification(message) => self.settle_notification(message),
         }
     }
 

@@ -5,10 +5,14 @@ use std::sync::Arc;
 use super::*;
 use crate::{Key, with_key};
 use proptest::prelude::*;
+use skep_proto::v1::ask_notification::What;
+use skep_proto::v1::settle_notification::Then;
 
 /// A log that touches every map of the state.
 pub(super) fn busy() -> World {
-    let (mut world, allocation) = World::with_live_release();
+    let mut world = super::notify::told();
+    let allocation = AllocationId::from_u128(100);
+    world.deploy(DeploymentId::from_u128(50), 1, allocation);
     world.deploy(DeploymentId::from_u128(51), 2, AllocationId::from_u128(101));
     world.desire(allocation, Desired::Drain);
     world.ok(create(DeploymentId::from_u128(52), Some("github/x")));
@@ -156,7 +160,7 @@ proptest! {
 
 /// One of many commands, good, bad and stale, some under a key that may come again.
 fn any_command(world: &World, pick: u8, arg: u8) -> Vec<u8> {
-    use super::{quarantine, servers};
+    use super::{notify, quarantine, servers};
     let id = u128::from(arg % 5);
     let state = &world.state;
     let allocation = AllocationId::from_u128(100 + id);
@@ -180,7 +184,8 @@ fn any_command(world: &World, pick: u8, arg: u8) -> Vec<u8> {
         ],
         ..v1::Observe::default()
     };
-    let kind = match pick % 17 {
+    let number = u64::from(arg % 12);
+    let kind = match pick % 20 {
         0 => observe(NODE, allocation, seen),
         1 => Kind::Observe(half_bad),
         2 => quarantine::report(NODE, &[(300 + id, 1), (301, 9), (100 + id, 1)]),
@@ -217,6 +222,9 @@ fn any_command(world: &World, pick: u8, arg: u8) -> Vec<u8> {
             replicas: u32::from(arg),
             reason: "law".into(),
         }),
+        16 => notify::settle(number, u32::from(arg % 2), Then::Delivered(true)),
+        17 => notify::settle(number, 0, Then::NextMs(u64::from(arg))),
+        18 => notify::ask(What::Again(number)),
         _ => put_service(
             &Service {
                 stopped: arg.is_multiple_of(2),

@@ -12,6 +12,7 @@ mod laws;
 mod levels;
 mod names;
 mod nodes;
+mod notify;
 mod quarantine;
 mod rebalance;
 mod registries;
