@@ -180,6 +180,9 @@ pub struct Image {
     /// Nodes hand it to each other: `digest` is its manifest's, and any node with a store gets it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shared: bool,
+    /// It is the files of a static site: nodes hand them out themselves, and no container is made of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bundle: bool,
 }
 
 impl Image {

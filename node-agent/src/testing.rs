@@ -30,6 +30,7 @@ pub(crate) fn assignment(id: u128) -> Assignment {
             digest: format!("sha256:{id:064}"),
             node: None,
             shared: false,
+            bundle: false,
         },
         port: None,
         environment: vec![("A".into(), "secret".into())],

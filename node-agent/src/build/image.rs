@@ -164,6 +164,7 @@ async fn describe(
             digest,
             node,
             shared,
+            bundle: false,
         },
         exposed: tcp_ports(exposed.unwrap_or_default()),
         commit: None,

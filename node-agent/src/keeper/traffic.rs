@@ -21,7 +21,7 @@ impl Keeper {
             return;
         };
         let entries = self.entries.iter();
-        let local = entries.filter_map(|(id, entry)| Some((*id, entry.address?)));
+        let local = entries.filter_map(|(id, entry)| Some((*id, routes::Spot::At(entry.address?))));
         let bridges = self.parts.runtime.bridges().borrow().clone();
         let local = local.collect();
         let content = routes::resolve(routes, self.parts.node, (&local, &bridges));

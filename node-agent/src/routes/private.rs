@@ -1,20 +1,20 @@
 //! An environment's network as its data plane is told of it. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use skep_model::id::{AllocationId, EnvironmentId, NodeId};
 use skep_model::network::{NameBackend, Named, Names};
 use skep_proto::convert::id_bytes;
 use skep_proto::v1;
 
+use super::Spot;
 use crate::network::{Bridge, SUBNET_BITS};
 
 /// What is known around it: this node, the addresses of what is fit for traffic here, and whose data planes
 /// are reached.
 pub(super) type Around<'a> = (
     NodeId,
-    &'a BTreeMap<AllocationId, IpAddr>,
+    &'a BTreeMap<AllocationId, Spot>,
     &'a BTreeSet<NodeId>,
 );
 
@@ -28,7 +28,10 @@ pub(super) fn network(
         let allocation = id_bytes(backend.allocation.as_u128());
         // What runs here is judged by this node alone.
         if backend.node == node {
-            let ip = local.get(&backend.allocation)?.to_string();
+            let ip = match local.get(&backend.allocation)? {
+                Spot::At(ip) => ip.to_string(),
+                Spot::Files(_) => return None,
+            };
             return Some(v1::PrivateTarget {
                 allocation,
                 ip,
@@ -82,11 +85,8 @@ mod tests {
             gateway: Ipv4Addr::new(10, 202, 0, 1),
             subnet: Ipv4Addr::new(10, 202, 0, 0),
         };
-        let local = [(
-            AllocationId::from_u128(10),
-            Ipv4Addr::new(10, 202, 0, 9).into(),
-        )]
-        .into();
+        let ip = Ipv4Addr::new(10, 202, 0, 9).into();
+        let local = [(AllocationId::from_u128(10), Spot::At(ip))].into();
         let reached = [there].into();
         let around = (here, &local, &reached);
         let told = network((environment, &bridge), Some(&names), around);
