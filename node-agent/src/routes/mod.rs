@@ -45,6 +45,16 @@ pub(crate) enum Spot {
     Files(Arc<Path>),
 }
 
+impl Spot {
+    /// The address; none: files.
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::At(ip) => Some(*ip),
+            Self::Files(_) => None,
+        }
+    }
+}
+
 /// A table to publish, its sequence apart.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Content {
