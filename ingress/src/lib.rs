@@ -18,6 +18,7 @@ mod crew;
 mod drain;
 mod edge;
 mod endpoint;
+pub mod files;
 mod headers;
 mod index;
 mod ingress;
