@@ -152,9 +152,7 @@ impl Executor {
             } => {
                 return match self.start(&assignment, (local, &grant), cancel).await {
                     Ok(seen) => Outcome::Started(seen),
-                    Err(failure) => {
-                        Outcome::Failed(failure, self.list_of(allocation).await.ok())
-                    }
+                    Err(failure) => Outcome::Failed(failure, self.list_of(allocation).await.ok()),
                 };
             }
             Op::Stop {
@@ -235,9 +233,7 @@ impl Executor {
         self.tell(assignment.allocation, Outcome::Pulling).await;
         let started = self.bundles.start(&self.images, assignment, attempt);
         let what = format!("the files of `{}`", assignment.image.reference);
-        let started = self
-            .images
-            .with_room((&what, Code::ImageFailed), started);
+        let started = self.images.with_room((&what, Code::ImageFailed), started);
         let Some(started) = cancel.run_until_cancelled(started).await else {
             return Err(failure(not_wanted(), false));
         };

@@ -86,7 +86,11 @@ pub fn resolve(
         file_variables,
     };
     let release = understood_at(view.feature_level(), release);
-    let how = if built.image.bundle { spread.to_owned() } else { how + spread };
+    let how = if built.image.bundle {
+        spread.to_owned()
+    } else {
+        how + spread
+    };
     let step = format!(
         "release {number}: image {}{how}",
         short_digest(&built.image.digest)

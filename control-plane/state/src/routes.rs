@@ -112,7 +112,12 @@ impl State {
         let is_newest = |allocation: &&&Arc<Allocation>| {
             !changed.contains(&allocation.node) || Some(allocation.target) == service.target()
         };
-        taking.iter().filter(is_newest).copied().filter_map(|it| backend(&it)).collect()
+        taking
+            .iter()
+            .filter(is_newest)
+            .copied()
+            .filter_map(|it| backend(&it))
+            .collect()
     }
 
     /// Nodes that hand out the files of the new release already: never those of two at once, or a page of one

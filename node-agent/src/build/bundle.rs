@@ -58,14 +58,22 @@ pub(super) async fn check(
         say(lines, line).await;
     }
     if let Some(hit) = hit {
-        let text = format!("`{}` has {} in it, and everybody could fetch it", hit.path, hit.what);
+        let text = format!(
+            "`{}` has {} in it, and everybody could fetch it",
+            hit.path, hit.what
+        );
         return Err(Problem::new(Code::BuildFailed, text).hint(
             "browsers cannot keep secrets: leave it to a service of your own, and replace what was in the file",
         ));
     }
-    match unpacked.index.files.is_empty() {
-        true => Err(no_files()),
-        false => Ok(()),
+    let files = &unpacked.index.files;
+    if files.is_empty() {
+        return Err(no_files());
+    }
+    let page = unpacked.index.site.not_found.as_ref();
+    match page.filter(|page| !files.contains_key(*page)) {
+        Some(page) => Err(no_page(page)),
+        None => Ok(()),
     }
 }
 
@@ -94,6 +102,13 @@ fn told(unpacked: &Unpacked) -> Vec<String> {
         lines.push(format!("static: and {more} more left out"));
     }
     lines
+}
+
+fn no_page(page: &str) -> Problem {
+    let text = format!("`{page}` is none of the site's files");
+    Problem::new(Code::BuildFailed, text)
+        .at("static.not_found")
+        .hint("name a file below the output, or leave it out")
 }
 
 fn no_files() -> Problem {

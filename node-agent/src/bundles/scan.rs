@@ -5,7 +5,7 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 use regex::bytes::RegexSet;
-use skep_ingress::files::Index;
+use skep_ingress::files::{Index, content_name};
 
 /// A value that is shorter is found by chance.
 const MIN_SECRET_BYTES: usize = 8;
@@ -20,7 +20,10 @@ const PATTERNS: [(&str, &str); 6] = [
     (r"(?-u)\bAKIA[0-9A-Z]{16}\b", "an access key of AWS"),
     (r"(?-u)\bgh[pousr]_[0-9A-Za-z]{36}\b", "a token of GitHub"),
     (r"(?-u)\bglpat-[0-9A-Za-z_-]{20}\b", "a token of GitLab"),
-    (r"(?-u)\bsk_live_[0-9A-Za-z]{24,}\b", "a secret key of Stripe"),
+    (
+        r"(?-u)\bsk_live_[0-9A-Za-z]{24,}\b",
+        "a secret key of Stripe",
+    ),
     (r"(?-u)\bxox[bp]-[0-9A-Za-z-]{20,}\b", "a token of Slack"),
     (
         r"(?-u)-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----",
@@ -60,7 +63,7 @@ pub(crate) fn scan(
         if !seen.insert(file.content) {
             continue;
         }
-        let found = first_in(&folder.join(file.content.to_string()), &set)?;
+        let found = first_in(&folder.join(content_name(file.content)), &set)?;
         if let Some(found) = found {
             return Ok(Some(Hit {
                 path: path.clone(),
@@ -114,7 +117,10 @@ mod tests {
         let far = format!("{}whsec_0123456789", "x".repeat(PIECE_BYTES - 5));
         let cases = [
             ("const a = 1234567", None),
-            ("const a = 'whsec_0123456789'", Some("app.js: the value of `STRIPE`")),
+            (
+                "const a = 'whsec_0123456789'",
+                Some("app.js: the value of `STRIPE`"),
+            ),
             (key.as_str(), Some("app.js: an access key of AWS")),
             ("-----BEGIN PUBLIC KEY-----", None),
             (
@@ -125,7 +131,12 @@ mod tests {
         ];
         for (text, expected) in cases {
             let found = hit(&[("index.html", "<p>"), ("app.js", text)], &secrets);
-            assert_eq!(found.as_deref(), expected, "{}", &text[..text.len().min(60)]);
+            assert_eq!(
+                found.as_deref(),
+                expected,
+                "{}",
+                &text[..text.len().min(60)]
+            );
         }
     }
 

@@ -55,5 +55,10 @@ fn a_mark_without_its_files_is_no_mark() {
     let site = "ab".repeat(32);
     put(&bundles, AllocationId::from_u128(1), &site);
     fs::remove_dir(data.path().join(FOLDER).join("sites").join(&site)).expect("removed");
-    assert!(Bundles::open(data.path()).expect("opened").list().is_empty());
+    assert!(
+        Bundles::open(data.path())
+            .expect("opened")
+            .list()
+            .is_empty()
+    );
 }

@@ -29,8 +29,22 @@ const MIN_GZIP_BYTES: u64 = 1 << 10;
 const MAX_GZIP_BYTES: u64 = 16 << 20;
 /// Endings of names whose contents shrink.
 const SHRINKS: [&str; 16] = [
-    "html", "htm", "css", "js", "mjs", "json", "map", "svg", "txt", "xml", "wasm", "md", "csv",
-    "ico", "webmanifest", "ttf",
+    "html",
+    "htm",
+    "css",
+    "js",
+    "mjs",
+    "json",
+    "map",
+    "svg",
+    "txt",
+    "xml",
+    "wasm",
+    "md",
+    "csv",
+    "ico",
+    "webmanifest",
+    "ttf",
 ];
 /// How much is read at once.
 const PIECE_BYTES: usize = 64 << 10;
@@ -213,7 +227,8 @@ impl Tree<'_> {
     fn write(&mut self, path: &str, from: &mut impl Read) -> Result<files::File, Error> {
         let content = self.contents;
         self.contents += 1;
-        let place = self.into.join(content.to_string());
+        let place = self.into.join(files::content_name(content));
+        let smaller = self.into.join(files::gzip_name(content));
         let mut to = BufWriter::new(File::create(&place)?);
         let (mut sum, mut size) = (Sha256::default(), 0);
         let mut piece = vec![0; PIECE_BYTES];
@@ -237,7 +252,7 @@ impl Tree<'_> {
             content,
             size,
             sha256: Digest::from_sum(sum.finish()).hex(),
-            gzip: shrunk(path, &place, size)?,
+            gzip: shrunk(path, (&place, &smaller), size)?,
         })
     }
 
@@ -279,10 +294,8 @@ impl Tree<'_> {
     fn finish(self, site: Site) -> Result<Unpacked, Error> {
         let used: BTreeSet<u32> = self.files.values().map(|file| file.content).collect();
         for content in (0..self.contents).filter(|it| !used.contains(it)) {
-            let place = self.into.join(content.to_string());
-            fs::remove_file(&place)?;
-            let smaller = place.with_extension(files::GZIP_EXTENSION);
-            match fs::remove_file(smaller) {
+            fs::remove_file(self.into.join(files::content_name(content)))?;
+            match fs::remove_file(self.into.join(files::gzip_name(content))) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
                 _ => {}
             }
@@ -305,20 +318,19 @@ impl Tree<'_> {
 }
 
 /// Contents compressed, beside the others; their size, where that is worth it.
-fn shrunk(path: &str, place: &Path, size: u64) -> Result<Option<u64>, Error> {
+fn shrunk(path: &str, (place, smaller): (&Path, &Path), size: u64) -> Result<Option<u64>, Error> {
     let ending = path.rsplit_once('.').map(|(_, ending)| ending);
     let ending = ending.unwrap_or_default().to_ascii_lowercase();
     if !SHRINKS.contains(&ending.as_str()) || !(MIN_GZIP_BYTES..=MAX_GZIP_BYTES).contains(&size) {
         return Ok(None);
     }
-    let smaller = place.with_extension(files::GZIP_EXTENSION);
-    let mut to = GzEncoder::new(File::create(&smaller)?, Compression::default());
+    let mut to = GzEncoder::new(File::create(smaller)?, Compression::default());
     io::copy(&mut File::open(place)?, &mut to)?;
     let gzip = to.finish()?.metadata()?.len();
     if gzip < size - size / 10 {
         return Ok(Some(gzip));
     }
-    fs::remove_file(&smaller)?;
+    fs::remove_file(smaller)?;
     Ok(None)
 }
 
@@ -363,7 +375,11 @@ fn name(path: &Path) -> Name {
 fn leads_to(parent: &Path, target: &Path) -> Option<String> {
     let mut place = match target.is_absolute() {
         true => Vec::new(),
-        false => parent.to_str()?.split('/').filter(|it| !it.is_empty()).collect(),
+        false => parent
+            .to_str()?
+            .split('/')
+            .filter(|it| !it.is_empty())
+            .collect(),
     };
     for part in target.components() {
         match part {

@@ -24,15 +24,14 @@ impl Images {
     ///
     /// # Errors
     /// Nobody has it, or the disk is full.
-    pub(crate) async fn take(
-        &self,
-        image: &Image,
-        peers: &[ImagePeer],
-    ) -> Result<Taken, Problem> {
+    pub(crate) async fn take(&self, image: &Image, peers: &[ImagePeer]) -> Result<Taken, Problem> {
         let reference = &image.reference;
         let coming = self.expect(image, peers).await?;
         self.make_room(&coming.layers, reference).await?;
-        let fetched = coming.layers.iter().map(|layer| self.open(*layer, reference));
+        let fetched = coming
+            .layers
+            .iter()
+            .map(|layer| self.open(*layer, reference));
         let layers = try_join_all(fetched).await?;
         self.remember(coming.digest, reference, &name_of(reference))
             .await?;
@@ -49,7 +48,10 @@ impl Images {
         let opened = self.inner.store.read(layer.digest).await;
         let opened = opened.map_err(|error| disk(reference, &error))?;
         opened.map(|(file, _)| file).ok_or_else(|| {
-            let text = format!("image `{reference}`: {} was cleaned up as it came", layer.digest);
+            let text = format!(
+                "image `{reference}`: {} was cleaned up as it came",
+                layer.digest
+            );
             Problem::new(Code::ImageFailed, text).hint("this node's disk has too little room")
         })
     }

@@ -15,8 +15,8 @@ use crate::clock;
 use crate::executor::{Done, Op, Outcome};
 use crate::health::{self, Report, Verdict};
 use crate::ledger::Change;
-use crate::routes::Spot;
 use crate::plan::{self, Failure, Fitness, Grant, Phase, RETRY_MS, Step, View, Work};
+use crate::routes::Spot;
 
 /// Steps of one allocation without an event between them: a plan that never rests is a fault, and
 /// must not keep the others waiting.

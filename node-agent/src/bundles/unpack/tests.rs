@@ -34,9 +34,20 @@ fn an_upper_layer_replaces_and_removes() {
     });
     let (folder, unpacked) = run(vec![lower, upper]);
     let index = unpacked.expect("unpacked").index;
-    let expected = ["a/two.txt", "b/four.txt", "c/now-a-folder.txt", "index.html"];
+    let expected = [
+        "a/two.txt",
+        "b/four.txt",
+        "c/now-a-folder.txt",
+        "index.html",
+    ];
     // A file that a folder replaces is told by its own whiteout.
-    assert_eq!(names(&index).into_iter().filter(|it| *it != "c").collect::<Vec<_>>(), expected);
+    assert_eq!(
+        names(&index)
+            .into_iter()
+            .filter(|it| *it != "c")
+            .collect::<Vec<_>>(),
+        expected
+    );
     assert_eq!(text_of(folder.path(), &index, "index.html"), "new");
     // What nobody can ask for takes no room.
     let kept = fs::read_dir(folder.path()).expect("a folder").count();
@@ -62,9 +73,20 @@ fn what_is_hidden_or_leads_out_is_left_out_and_told() {
     let unpacked = unpacked.expect("unpacked");
     let expected = [".well-known/security.txt", "etc/passwd", "index.html"];
     assert_eq!(names(&unpacked.index), expected);
-    let left_out: Vec<&str> = unpacked.left_out.iter().map(|(name, _)| name.as_str()).collect();
+    let left_out: Vec<&str> = unpacked
+        .left_out
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
     let expected = [
-        ".env", ".git/config", "a/.htpasswd", "../up", "a/../../up", "out", "fifo", "gone",
+        ".env",
+        ".git/config",
+        "a/.htpasswd",
+        "../up",
+        "a/../../up",
+        "out",
+        "fifo",
+        "gone",
     ];
     assert_eq!(left_out, expected);
 }
@@ -73,7 +95,12 @@ fn what_is_hidden_or_leads_out_is_left_out_and_told() {
 fn links_are_files_of_their_own() {
     let made = layer(|it| {
         add(it, "latest", (EntryType::Symlink, "v2"), b"");
-        add(it, "docs/home.html", (EntryType::Symlink, "../index.html"), b"");
+        add(
+            it,
+            "docs/home.html",
+            (EntryType::Symlink, "../index.html"),
+            b"",
+        );
         add(it, "one", (EntryType::Symlink, "two"), b"");
         add(it, "two", (EntryType::Symlink, "one"), b"");
         file(it, "index.html", b"home");
@@ -82,7 +109,13 @@ fn links_are_files_of_their_own() {
     });
     let (folder, unpacked) = run(vec![made]);
     let index = unpacked.expect("unpacked").index;
-    let expected = ["docs/home.html", "hard", "index.html", "latest/a.txt", "v2/a.txt"];
+    let expected = [
+        "docs/home.html",
+        "hard",
+        "index.html",
+        "latest/a.txt",
+        "v2/a.txt",
+    ];
     assert_eq!(names(&index), expected);
     for name in ["docs/home.html", "hard"] {
         assert_eq!(text_of(folder.path(), &index, name), "home");
@@ -114,10 +147,18 @@ fn what_shrinks_is_kept_small_beside_itself() {
     let place = folder.path().join(format!("{}.gz", css.content));
     let mut text = String::new();
     let packed = File::open(&place).expect("there");
-    assert_eq!(packed.metadata().expect("there").len(), css.gzip.expect("small"));
-    GzDecoder::new(packed).read_to_string(&mut text).expect("gzip");
+    assert_eq!(
+        packed.metadata().expect("there").len(),
+        css.gzip.expect("small")
+    );
+    GzDecoder::new(packed)
+        .read_to_string(&mut text)
+        .expect("gzip");
     assert_eq!(text, long);
-    assert_eq!(css.sha256, skep_identity::digest::sha256_hex(long.as_bytes()));
+    assert_eq!(
+        css.sha256,
+        skep_identity::digest::sha256_hex(long.as_bytes())
+    );
     let read = Index::read(folder.path()).expect("as it was written");
     assert_eq!(read, index);
 }
