@@ -25,6 +25,8 @@ use skep_state::{State, command};
 use super::decide::{Inputs, Next, decide};
 use crate::secrets::Secrets;
 
+mod sites;
+
 const NODE: NodeId = NodeId::from_u128(1);
 const SERVICE: ServiceId = ServiceId::from_u128(2);
 const DEPLOYMENT: DeploymentId = DeploymentId::from_u128(3);

@@ -23,5 +23,6 @@ mod private;
 mod rebalance;
 mod samples;
 mod shells;
+mod sites;
 mod troubles;
 mod versions;
