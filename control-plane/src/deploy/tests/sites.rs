@@ -47,7 +47,7 @@ fn what_needs_a_container_is_refused() {
         ("command = [\"x\"]", "command"),
         ("type = \"worker\"", "type"),
         ("[[volumes]]\nname = \"data\"\npath = \"/data\"", "volumes"),
-        ("[[tcp]]\nport = 1\nentry = 15000", "tcp"),
+        ("[[tcp]]\nport = 1\nsni = \"db.example.com\"", "tcp"),
         (
             "[autoscale]\nmax = 3\ntargets = [{ metric = \"cpu\", value = 50 }]",
             "autoscale",
