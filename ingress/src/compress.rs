@@ -78,7 +78,7 @@ pub(crate) fn compress(is_taken: bool, response: Response<ReplyBody>) -> Respons
 }
 
 /// Of several lines the last word of a coding counts, as with most servers; `*` is all that is not named.
-fn accepts_gzip(headers: &HeaderMap) -> bool {
+pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
     let (mut gzip, mut any) = (None, None);
     for value in headers.get_all(ACCEPT_ENCODING) {
         for part in value.to_str().unwrap_or_default().split(',') {

@@ -433,6 +433,7 @@ fn built(exposed: &[u16]) -> Built {
         digest: "sha256:0".into(),
         node: None,
         shared: false,
+        bundle: false,
     };
     Built {
         image,
