@@ -155,10 +155,11 @@ impl Served {
 fn kind(path: &str) -> HeaderValue {
     let kind = mime_guess::from_path(path).first_raw();
     let kind = match kind {
-        None if path.ends_with(".map") => "application/json",
+        // One name for scripts (RFC 9239).
+        Some("application/javascript") => "text/javascript",
         kind => kind.unwrap_or(UNKNOWN_KIND),
     };
-    if !kind.starts_with("text/") && kind != "application/javascript" {
+    if !kind.starts_with("text/") {
         return HeaderValue::from_static(kind);
     }
     let text = format!("{kind}; charset=utf-8");
@@ -228,7 +229,7 @@ mod tests {
             ("index.html", "text/html; charset=utf-8"),
             ("a/app.js", "text/javascript; charset=utf-8"),
             ("app.mjs", "text/javascript; charset=utf-8"),
-            ("app.js.map", "application/json"),
+            ("app.js.map", "text/plain; charset=utf-8"),
             ("style.css", "text/css; charset=utf-8"),
             ("logo.svg", "image/svg+xml"),
             ("a.wasm", "application/wasm"),

@@ -86,7 +86,7 @@ mod tests {
             ("\"a-1\"", true),
             ("W/\"a-1\"", true),
             ("\"x\", W/\"a-1\"", true),
-            ("\"x,\\\"\",\"a-1\"", true),
+            ("\"x,y\",\"a-1\"", true),
             ("*", true),
             ("\"a-1-gz\"", false),
             ("\"x\"", false),

@@ -98,11 +98,9 @@ fn is_page(path: &str) -> bool {
     let Some((_, extension)) = name.rsplit_once('.') else {
         return true;
     };
-    match mime_guess::from_ext(extension).first_raw() {
-        Some(kind) => kind == "text/html",
-        // A dot in a name is no extension: `/users/jane.doe`, `/docs/v1.2`.
-        None => !extension.eq_ignore_ascii_case("map"),
-    }
+    // A dot in a name is no extension: `/users/jane.doe`, `/docs/v1.2`.
+    let kind = mime_guess::from_ext(extension).first_raw();
+    kind.is_none_or(|kind| kind == "text/html")
 }
 
 #[cfg(test)]
