@@ -199,6 +199,7 @@ async fn a_published_table_serves_and_survives_a_restart() {
             drained_sequence: 7,
             ingress_port: port,
             mesh_port: net.addresses.mesh.port(),
+            serves_files: true,
             unbound: Default::default(),
             entrances: [Some(net.addresses.ingress), None],
         })

@@ -28,20 +28,22 @@ pub(super) fn network(
         let allocation = id_bytes(backend.allocation.as_u128());
         // What runs here is judged by this node alone.
         if backend.node == node {
-            let ip = match local.get(&backend.allocation)? {
-                Spot::At(ip) => ip.to_string(),
-                Spot::Files(_) => return None,
+            let (ip, files) = match local.get(&backend.allocation)? {
+                Spot::At(ip) => (ip.to_string(), String::new()),
+                Spot::Files(folder) => (String::new(), folder.display().to_string()),
             };
             return Some(v1::PrivateTarget {
                 allocation,
                 ip,
                 node: Vec::new(),
+                files,
             });
         }
         reached.contains(&backend.node).then(|| v1::PrivateTarget {
             allocation,
             ip: String::new(),
             node: id_bytes(backend.node.as_u128()),
+            files: String::new(),
         })
     };
     let service = |(name, named): (&String, &Named)| v1::PrivateService {

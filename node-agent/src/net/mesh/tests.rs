@@ -93,7 +93,7 @@ async fn echo() -> u16 {
 
 impl There {
     fn offers(&self, allocation: AllocationId) {
-        let local = [(allocation, IpAddr::V4(Ipv4Addr::LOCALHOST))].into();
+        let local = [(allocation, Local::At(Ipv4Addr::LOCALHOST.into()))].into();
         self.mesh.publish(HashMap::new(), local);
     }
 }
@@ -207,7 +207,7 @@ async fn a_successor_takes_new_streams_and_old_ones_are_finished() {
     mesh.identify(&cluster.node(2)).expect("a node\'s");
     mesh.publish(
         HashMap::new(),
-        [(SHOP, IpAddr::V4(Ipv4Addr::LOCALHOST))].into(),
+        [(SHOP, Local::At(Ipv4Addr::LOCALHOST.into()))].into(),
     );
     let served = tokio::spawn(serve(next, mesh.clone(), CancellationToken::new(), || {
         LIMIT

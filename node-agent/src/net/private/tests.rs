@@ -22,10 +22,11 @@ fn example() -> Network {
                 allocation: skep_proto::convert::id_bytes(1),
                 ip: "10.202.0.9".into(),
                 node: Vec::new(),
+                files: String::new(),
             }],
         }],
     };
-    network(&message).expect("a network")
+    network(&message, &Opened::new()).expect("a network")
 }
 
 fn question(name: &str, kind: RecordType) -> Vec<u8> {
