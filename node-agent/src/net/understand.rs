@@ -150,3 +150,90 @@ fn route(message: &NodeRoute, opened: &Opened) -> Result<Route, Error> {
         parts,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use skep_ingress::files::Bundles;
+    use skep_proto::convert::id_bytes;
+    use skep_proto::v1::RoutePart;
+
+    use super::*;
+
+    fn at(allocation: u128, address: &str, files: &str) -> NodeBackend {
+        let is_far = address.is_empty() && files.is_empty();
+        NodeBackend {
+            allocation: id_bytes(allocation),
+            address: address.into(),
+            node: is_far.then(|| id_bytes(2)).unwrap_or_default(),
+            port: if is_far { 80 } else { 0 },
+            files: files.into(),
+        }
+    }
+
+    fn part(service: u128, allocations: &[u128]) -> RoutePart {
+        RoutePart {
+            service: id_bytes(service),
+            name: format!("s{service}"),
+            weight: 1,
+            allocations: allocations.iter().map(|it| id_bytes(*it)).collect(),
+        }
+    }
+
+    #[test]
+    fn what_lies_here_is_not_asked_for_elsewhere() {
+        let folder = tempfile::tempdir().expect("a folder");
+        crate::testing::unpack(folder.path(), &[]);
+        let name = folder.path().display().to_string();
+        let bundle = Bundles::default().open(folder.path());
+        let opened = [(name.clone(), bundle.expect("a bundle"))].into();
+        let [files, gone] = [&*name, "/gone"].map(|folder| at(1, "", folder));
+        let (old, app) = (at(2, "", &name), at(3, "127.0.0.1:80", ""));
+        let (far, farther) = (at(4, "", ""), at(5, "", ""));
+        let split = [part(1, &[1, 4]), part(2, &[5])];
+        for (backends, parts, expected) in [
+            (vec![&files, &far, &farther], &[][..], vec![1]),
+            (vec![&files, &old, &app, &far], &[], vec![1, 2, 3]),
+            (vec![&app, &far], &[], vec![3, 4]),
+            (vec![&gone, &far], &[], vec![4]),
+            (vec![&gone], &[], vec![]),
+            (vec![&files, &far, &farther], &split, vec![1, 5]),
+        ] {
+            let message = NodeRoute {
+                service: id_bytes(9),
+                backends: backends.into_iter().cloned().collect(),
+                parts: parts.to_vec(),
+                ..NodeRoute::default()
+            };
+            let route = route(&message, &opened).expect("read");
+            let kept = route.backends.iter().map(|it| it.allocation.as_u128());
+            assert_eq!(kept.collect::<Vec<_>>(), expected);
+        }
+    }
+
+    #[test]
+    fn connections_do_not_lead_to_files_and_other_nodes_reach_them() {
+        let folder = tempfile::tempdir().expect("a folder");
+        crate::testing::unpack(folder.path(), &[]);
+        let name = folder.path().display().to_string();
+        let endpoint = |allocation, files: &str| NodeEndpoint {
+            allocation: id_bytes(allocation),
+            ip: String::new(),
+            files: files.into(),
+        };
+        let message = NodeTable {
+            tcp: vec![NodeTcpRoute {
+                door: Some((&skep_model::tcp::Door::Entry(15_000)).into()),
+                service: id_bytes(9),
+                backends: vec![at(1, "", &name), at(3, "127.0.0.1:80", "")],
+                ..NodeTcpRoute::default()
+            }],
+            endpoints: vec![endpoint(1, &name), endpoint(2, "/gone")],
+            ..NodeTable::default()
+        };
+        let opened = super::super::files::open(&Bundles::default(), &message);
+        let understood = understand(&message, &opened).expect("read");
+        assert_eq!(understood.table.tcp[0].backends.len(), 1);
+        let local: Vec<_> = understood.local.keys().map(|it| it.as_u128()).collect();
+        assert_eq!(local, [1]);
+    }
+}
