@@ -83,15 +83,14 @@ pub(super) fn understand(message: &NodeTable, opened: &Opened) -> Result<Underst
 }
 
 fn tcp_route(message: &NodeTcpRoute) -> Result<TcpRoute, Error> {
-    let mut backends = backends(&message.name, &message.backends, &Opened::new())?;
-    // Files are asked for by requests: there is nothing to connect to.
-    backends.retain(|it| !matches!(it.place, Place::Files(_)));
+    // Files are asked for by requests: there is nothing that connections could lead to.
+    let no_files = Opened::new();
     Ok(TcpRoute {
         door: door_in(message.door.clone())?,
         proxy_protocol: message.proxy_protocol,
         service: ServiceId::from_u128(id_bits("service", &message.service)?),
         name: message.name.clone(),
-        backends,
+        backends: backends(&message.name, &message.backends, &no_files)?,
     })
 }
 
