@@ -159,12 +159,15 @@ mod tests {
     use super::*;
 
     fn at(allocation: u128, address: &str, files: &str) -> NodeBackend {
-        let is_far = address.is_empty() && files.is_empty();
+        let (node, port) = match address.is_empty() && files.is_empty() {
+            true => (id_bytes(2), 80),
+            false => (Vec::new(), 0),
+        };
         NodeBackend {
             allocation: id_bytes(allocation),
             address: address.into(),
-            node: is_far.then(|| id_bytes(2)).unwrap_or_default(),
-            port: if is_far { 80 } else { 0 },
+            node,
+            port,
             files: files.into(),
         }
     }
