@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 mod edge;
+mod files;
 mod traefik;
 
 use super::client::{Client, NetStatusLocal};

@@ -83,15 +83,14 @@ pub(super) fn understand(message: &NodeTable, opened: &Opened) -> Result<Underst
 }
 
 fn tcp_route(message: &NodeTcpRoute) -> Result<TcpRoute, Error> {
-    let mut backends = backends(&message.name, &message.backends, &Opened::new())?;
-    // Files are asked for by requests: there is nothing to connect to.
-    backends.retain(|it| !matches!(it.place, Place::Files(_)));
+    // Files are asked for by requests: there is nothing that connections could lead to.
+    let no_files = Opened::new();
     Ok(TcpRoute {
         door: door_in(message.door.clone())?,
         proxy_protocol: message.proxy_protocol,
         service: ServiceId::from_u128(id_bits("service", &message.service)?),
         name: message.name.clone(),
-        backends,
+        backends: backends(&message.name, &message.backends, &no_files)?,
     })
 }
 
@@ -149,4 +148,94 @@ fn route(message: &NodeRoute, opened: &Opened) -> Result<Route, Error> {
         rules: rules_in(message.rules.clone())?,
         parts,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use skep_ingress::files::Bundles;
+    use skep_proto::convert::id_bytes;
+    use skep_proto::v1::RoutePart;
+
+    use super::*;
+
+    fn at(allocation: u128, address: &str, files: &str) -> NodeBackend {
+        let (node, port) = match address.is_empty() && files.is_empty() {
+            true => (id_bytes(2), 80),
+            false => (Vec::new(), 0),
+        };
+        NodeBackend {
+            allocation: id_bytes(allocation),
+            address: address.into(),
+            node,
+            port,
+            files: files.into(),
+        }
+    }
+
+    fn part(service: u128, allocations: &[u128]) -> RoutePart {
+        RoutePart {
+            service: id_bytes(service),
+            name: format!("s{service}"),
+            weight: 1,
+            allocations: allocations.iter().map(|it| id_bytes(*it)).collect(),
+        }
+    }
+
+    #[test]
+    fn what_lies_here_is_not_asked_for_elsewhere() {
+        let folder = tempfile::tempdir().expect("a folder");
+        crate::testing::unpack(folder.path(), &[]);
+        let name = folder.path().display().to_string();
+        let bundle = Bundles::default().open(folder.path());
+        let opened = [(name.clone(), bundle.expect("a bundle"))].into();
+        let [files, gone] = [&*name, "/gone"].map(|folder| at(1, "", folder));
+        let (old, app) = (at(2, "", &name), at(3, "127.0.0.1:80", ""));
+        let (far, farther) = (at(4, "", ""), at(5, "", ""));
+        let split = [part(1, &[1, 4]), part(2, &[5])];
+        for (backends, parts, expected) in [
+            (vec![&files, &far, &farther], &[][..], vec![1]),
+            (vec![&files, &old, &app, &far], &[], vec![1, 2, 3]),
+            (vec![&app, &far], &[], vec![3, 4]),
+            (vec![&gone, &far], &[], vec![4]),
+            (vec![&gone], &[], vec![]),
+            (vec![&files, &far, &farther], &split, vec![1, 5]),
+        ] {
+            let message = NodeRoute {
+                service: id_bytes(9),
+                backends: backends.into_iter().cloned().collect(),
+                parts: parts.to_vec(),
+                ..NodeRoute::default()
+            };
+            let route = route(&message, &opened).expect("read");
+            let kept = route.backends.iter().map(|it| it.allocation.as_u128());
+            assert_eq!(kept.collect::<Vec<_>>(), expected);
+        }
+    }
+
+    #[test]
+    fn connections_do_not_lead_to_files_and_other_nodes_reach_them() {
+        let folder = tempfile::tempdir().expect("a folder");
+        crate::testing::unpack(folder.path(), &[]);
+        let name = folder.path().display().to_string();
+        let endpoint = |allocation, files: &str| NodeEndpoint {
+            allocation: id_bytes(allocation),
+            ip: String::new(),
+            files: files.into(),
+        };
+        let message = NodeTable {
+            tcp: vec![NodeTcpRoute {
+                door: Some((&skep_model::tcp::Door::Entry(15_000)).into()),
+                service: id_bytes(9),
+                backends: vec![at(1, "", &name), at(3, "127.0.0.1:80", "")],
+                ..NodeTcpRoute::default()
+            }],
+            endpoints: vec![endpoint(1, &name), endpoint(2, "/gone")],
+            ..NodeTable::default()
+        };
+        let opened = super::super::files::open(&Bundles::default(), &message);
+        let understood = understand(&message, &opened).expect("read");
+        assert_eq!(understood.table.tcp[0].backends.len(), 1);
+        let local: Vec<_> = understood.local.keys().map(|it| it.as_u128()).collect();
+        assert_eq!(local, [1]);
+    }
 }

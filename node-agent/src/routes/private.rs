@@ -74,7 +74,8 @@ mod tests {
             node,
             allocation: AllocationId::from_u128(id),
         };
-        let backends = vec![at(here, 10), at(here, 11), at(there, 12), at(silent, 13)];
+        let mut backends = vec![at(here, 10), at(here, 11), at(there, 12), at(silent, 13)];
+        backends.push(at(here, 14));
         let address = Ipv4Addr::new(10, 201, 0, 1);
         let environment = EnvironmentId::from_u128(7);
         let names = Names {
@@ -88,13 +89,21 @@ mod tests {
             subnet: Ipv4Addr::new(10, 202, 0, 0),
         };
         let ip = Ipv4Addr::new(10, 202, 0, 9).into();
-        let local = [(AllocationId::from_u128(10), Spot::At(ip))].into();
+        let files = Spot::Files(std::path::Path::new("/b").into());
+        let local = [(10, Spot::At(ip)), (14, files)];
+        let local = local
+            .map(|(id, spot)| (AllocationId::from_u128(id), spot))
+            .into();
         let reached = [there].into();
         let around = (here, &local, &reached);
         let told = network((environment, &bridge), Some(&names), around);
         let api = &told.services[0];
         let ips: Vec<_> = api.backends.iter().map(|it| it.ip.as_str()).collect();
-        assert_eq!((api.name.as_str(), ips), ("api", vec!["10.202.0.9", ""]));
+        assert_eq!(
+            (api.name.as_str(), ips),
+            ("api", vec!["10.202.0.9", "", ""])
+        );
+        assert_eq!(api.backends[2].files, "/b");
         assert_eq!(api.backends[1].node, id_bytes(there.as_u128()));
         assert!(
             network((environment, &bridge), None, around)

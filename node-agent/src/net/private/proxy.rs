@@ -108,7 +108,12 @@ async fn connect(
     None
 }
 
-async fn reach(private: &Private, backend: &Backend, port: u16) -> io::Result<Box<dyn Stream>> {
+/// A backend, at the port that was asked for; files answer at every one.
+pub(super) async fn reach(
+    private: &Private,
+    backend: &Backend,
+    port: u16,
+) -> io::Result<Box<dyn Stream>> {
     match backend.place.clone() {
         Place::Here(ip) => {
             let connected = timeout(CONNECT_LIMIT, TcpStream::connect((ip, port))).await??;
