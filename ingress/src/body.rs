@@ -1,10 +1,11 @@
 //! Bodies on their way: what is sent to backends and what is answered to clients. They carry
 //! what must live as long as they do; nothing is buffered.
 
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::backend::InFlight;
 use crate::compress::Gzip;
 use crate::connection::Active;
+use crate::files;
 use crate::headers;
 use crate::link::Link;
 use crate::metrics::{Meter, ServiceMetrics};
@@ -207,6 +209,53 @@ impl Lease {
     }
 }
 
+/// Why an answer's body ended early.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReplyError {
+    #[error("the backend did not send the whole body")]
+    Backend(#[from] hyper::Error),
+    #[error("the disk did not give the whole file")]
+    Disk(#[from] io::Error),
+}
+
+/// The body of a backend's answer.
+#[derive(Debug)]
+pub(crate) enum Came {
+    /// Over a connection.
+    Link(Incoming),
+    /// A file of this node.
+    Disk(files::Body),
+}
+
+impl Came {
+    fn poll(
+        &mut self,
+        link: Option<&mut Link>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ReplyError>>> {
+        let frame = match (self, link) {
+            (Self::Disk(body), _) => ready!(Pin::new(body).poll_frame(cx)?),
+            (Self::Link(body), Some(link)) => ready!(link.poll_answer(body, cx)?),
+            (Self::Link(body), None) => ready!(Pin::new(body).poll_frame(cx)?),
+        };
+        Poll::Ready(frame.map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Link(body) => body.is_end_stream(),
+            Self::Disk(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Link(body) => body.size_hint(),
+            Self::Disk(body) => body.size_hint(),
+        }
+    }
+}
+
 /// The body of an answer.
 #[derive(Debug)]
 pub(crate) enum ReplyBody {
@@ -215,7 +264,7 @@ pub(crate) enum ReplyBody {
     /// A backend's.
     Stream {
         /// What comes.
-        inner: Incoming,
+        inner: Came,
         /// Until the end was seen.
         lease: Option<Box<Lease>>,
     },
@@ -236,7 +285,7 @@ impl ReplyBody {
         Self::Text(Full::new(bytes))
     }
 
-    pub(crate) fn stream(inner: Incoming, lease: Lease) -> Self {
+    pub(crate) fn stream(inner: Came, lease: Lease) -> Self {
         if inner.is_end_stream() {
             lease.finish();
             return Self::Stream { inner, lease: None };
@@ -250,12 +299,12 @@ impl ReplyBody {
 
 impl Body for ReplyBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = ReplyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ReplyError>>> {
         let (inner, lease) = match self.get_mut() {
             Self::Text(text) => {
                 return Pin::new(text)
@@ -266,10 +315,7 @@ impl Body for ReplyBody {
             Self::Stream { inner, lease } => (inner, lease),
         };
         let link = lease.as_mut().and_then(|lease| lease.link.as_mut());
-        let polled = match link {
-            Some(link) => link.poll_answer(inner, cx),
-            None => Pin::new(&mut *inner).poll_frame(cx),
-        };
+        let polled = inner.poll(link, cx);
         let ended = match &polled {
             Poll::Pending => false,
             Poll::Ready(None) => true,

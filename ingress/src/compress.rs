@@ -15,7 +15,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 
-use crate::body::ReplyBody;
+use crate::body::{ReplyBody, ReplyError};
 
 /// Smaller answers, in bytes, hardly shrink: they fit into a packet anyway.
 const MIN_BYTES: u64 = 1024;
@@ -78,7 +78,7 @@ pub(crate) fn compress(is_taken: bool, response: Response<ReplyBody>) -> Respons
 }
 
 /// Of several lines the last word of a coding counts, as with most servers; `*` is all that is not named.
-fn accepts_gzip(headers: &HeaderMap) -> bool {
+pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
     let (mut gzip, mut any) = (None, None);
     for value in headers.get_all(ACCEPT_ENCODING) {
         for part in value.to_str().unwrap_or_default().split(',') {
@@ -198,7 +198,7 @@ impl Gzip {
     pub(crate) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ReplyError>>> {
         while self.state == State::Coming {
             if !self.rest.is_empty() {
                 let piece = self.rest.split_to(self.rest.len().min(PIECE));

@@ -200,7 +200,7 @@ fn wanted(index: &Index) -> Vec<Wanted<'_>> {
             backend,
         };
         for live in target.backends() {
-            wanted.push(want(Key::Backend(live.backend), Some(live)));
+            wanted.push(want(Key::Backend(live.backend.clone()), Some(live)));
         }
         if target.sleeps && target.backends().is_empty() {
             let at = (host.clone().into_owned(), prefix.to_owned());

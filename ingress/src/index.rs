@@ -70,7 +70,10 @@ impl Index {
         mut metrics: impl FnMut(ServiceId) -> Arc<ServiceMetrics>,
     ) -> Self {
         let mut index = Self::default();
-        let make = |backend| old.get(&backend).cloned().unwrap_or_else(|| make(backend));
+        let make = |backend: &Backend| {
+            let known = old.get(backend).cloned();
+            known.unwrap_or_else(|| make(backend.clone()))
+        };
         for route in checked.tcp.values() {
             let target = tcp::Target {
                 metrics: metrics(route.service),
@@ -122,12 +125,12 @@ impl Index {
     fn live(
         &mut self,
         of_route: &[Backend],
-        make: impl Fn(Backend) -> Arc<LiveBackend>,
+        make: impl Fn(&Backend) -> Arc<LiveBackend>,
     ) -> Vec<Arc<LiveBackend>> {
         let mut backends: Vec<Arc<LiveBackend>> = Vec::with_capacity(of_route.len());
         for backend in of_route {
-            let live = self.backends.entry(*backend);
-            let live = live.or_insert_with(|| make(*backend));
+            let live = self.backends.entry(backend.clone());
+            let live = live.or_insert_with(|| make(backend));
             if !backends.iter().any(|known| Arc::ptr_eq(known, live)) {
                 backends.push(Arc::clone(live));
             }

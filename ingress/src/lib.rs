@@ -1,8 +1,8 @@
 //! The embedded reverse proxy: given a table of routes and certificates it serves HTTP traffic, counts
 //! and logs requests; and the renderer of the same table for Traefik.
 //!
-//! Never knows where a table or a certificate comes from: no Docker, no server, no disk but the log's. It applies a table
-//! without touching connections that the change does not concern, and tells when requests on
+//! Never knows where a table or a certificate comes from: no Docker, no server, no disk but the log's and the folders
+//! of static sites, whose files it hands out itself. It applies a table without touching connections that the change does not concern, and tells when requests on
 //! removed backends have finished.
 
 pub mod access;
@@ -18,6 +18,7 @@ mod crew;
 mod drain;
 mod edge;
 mod endpoint;
+pub mod files;
 mod headers;
 mod index;
 mod ingress;

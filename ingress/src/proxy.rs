@@ -1,6 +1,7 @@
 //! One request: found a route, sent to a backend, answered. Retries only what no backend can
 //! have acted upon.
 
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +15,11 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::backend::{InFlight, LiveBackend};
-use crate::body::{Lease, Progress, ReplyBody, RequestBody};
+use crate::body::{Came, Lease, Progress, ReplyBody, RequestBody};
 use crate::compress;
 use crate::edge::{Asked, Client};
 use crate::endpoint::Endpoint;
+use crate::files::Bundle;
 use crate::headers;
 use crate::ingress::Shared;
 use crate::link::Link;
@@ -114,7 +116,7 @@ async fn try_handle(
     meter.answered(answer.response.status());
     let chosen = answer.in_flight.backend().backend.allocation;
     let lease = Lease {
-        link: Some(answer.link),
+        link: answer.link,
         max_idle_per_backend: client.shared.options.max_idle_per_backend,
         meter,
         in_flight: answer.in_flight,
@@ -200,7 +202,7 @@ fn declared_length<B>(request: &Request<B>) -> u64 {
 /// Hands a backend's answer to the client, or ties the two together if they agreed to upgrade.
 fn pass_on(
     client: &Client,
-    mut response: Response<Incoming>,
+    mut response: Response<Came>,
     on_upgrade: OnUpgrade,
     mut lease: Lease,
 ) -> Response<ReplyBody> {
@@ -233,12 +235,21 @@ struct Exchange<'a> {
 }
 
 struct Answer {
-    response: Response<Incoming>,
-    link: Link,
+    response: Response<Came>,
+    /// None: it came over no connection.
+    link: Option<Link>,
     in_flight: InFlight,
 }
 
 impl Answer {
+    fn over(link: Link, response: Response<Incoming>, in_flight: InFlight) -> Self {
+        Self {
+            response: response.map(Came::Link),
+            link: Some(link),
+            in_flight,
+        }
+    }
+
     fn status(&self) -> StatusCode {
         self.response.status()
     }
@@ -277,6 +288,9 @@ impl Exchange<'_> {
         let mut may_reuse = true;
         for _ in 0..MAX_ATTEMPTS {
             let backend = Arc::clone(in_flight.backend());
+            if let Place::Files(bundle) = &backend.backend.place {
+                return hand_out(bundle, &request, in_flight).await;
+            }
             let pooled = if may_reuse {
                 backend.pool.take(max_idle)
             } else {
@@ -307,7 +321,7 @@ impl Exchange<'_> {
             };
             let spare = (reused && replayable).then(|| copy_of(&request));
             request = match self.send(&mut link, request).await {
-                Ok(response) => return Ok(Answer { response, link, in_flight }),
+                Ok(response) => return Ok(Answer::over(link, response, in_flight)),
                 Err(Failure::Refused(refusal)) => return Err(refusal),
                 Err(Failure::Unsent(request)) => *request,
                 Err(Failure::Broken(error)) => spare.ok_or_else(|| {
@@ -341,8 +355,8 @@ impl Exchange<'_> {
     }
 
     async fn dial(&self, backend: &LiveBackend, limit: Duration) -> Result<Link, Undialed> {
-        let place = backend.backend.place;
-        let why = match timeout(limit, self.connect(backend.backend)).await {
+        let place = &backend.backend.place;
+        let why = match timeout(limit, self.connect(&backend.backend)).await {
             Ok(Ok(link)) => {
                 backend.connected();
                 return Ok(link);
@@ -360,12 +374,13 @@ impl Exchange<'_> {
         Err(why)
     }
 
-    async fn connect(&self, backend: Backend) -> Result<Link, Unreached> {
+    async fn connect(&self, backend: &Backend) -> Result<Link, Unreached> {
+        let place = backend.place.clone();
         match backend.place {
             Place::Here(address) => {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
-                Ok(Link::new(stream, backend.place, None).await?)
+                Ok(Link::new(stream, place, None).await?)
             }
             Place::There { node, port } => {
                 let far = Far {
@@ -375,8 +390,9 @@ impl Exchange<'_> {
                 };
                 let reached = self.shared.reach.reach(far).await?;
                 let leaving = Some(reached.leaving);
-                Ok(Link::new(reached.stream, backend.place, leaving).await?)
+                Ok(Link::new(reached.stream, place, leaving).await?)
             }
+            Place::Files(_) => Err(io::Error::from(io::ErrorKind::Unsupported).into()),
         }
     }
 
@@ -436,6 +452,21 @@ impl Exchange<'_> {
 }
 
 type Unreached = Box<dyn std::error::Error + Send + Sync>;
+
+/// From this node's disk: nothing is dialed, so nothing is tried again.
+async fn hand_out(
+    bundle: &Bundle,
+    request: &Request<RequestBody>,
+    in_flight: InFlight,
+) -> Result<Answer, Refusal> {
+    let answer = bundle.answer(request).await;
+    let response = answer.map_err(|_| Refusal::FilesUnreadable)?;
+    Ok(Answer {
+        response: response.map(Came::Disk),
+        link: None,
+        in_flight,
+    })
+}
 
 fn copy_of(request: &Request<RequestBody>) -> Request<RequestBody> {
     let mut copy = Request::new(RequestBody::Empty);

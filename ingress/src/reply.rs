@@ -33,11 +33,12 @@ pub(crate) enum Refusal {
     TooManyInFlight,
     AuthUnreachable,
     CircuitOpen,
+    FilesUnreadable,
 }
 
 impl Refusal {
     /// In the order of declaration: `ALL[refusal as usize] == refusal`.
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::BadHost,
         Self::BadFraming,
         Self::MethodNotAllowed,
@@ -54,6 +55,7 @@ impl Refusal {
         Self::TooManyInFlight,
         Self::AuthUnreachable,
         Self::CircuitOpen,
+        Self::FilesUnreadable,
     ];
 
     pub(crate) fn code(self) -> &'static str {
@@ -74,6 +76,7 @@ impl Refusal {
             Self::TooManyInFlight => "too_many_in_flight",
             Self::AuthUnreachable => "auth_unreachable",
             Self::CircuitOpen => "circuit_open",
+            Self::FilesUnreadable => "files_unreadable",
         }
     }
 
@@ -88,6 +91,7 @@ impl Refusal {
                 StatusCode::BAD_GATEWAY
             }
             Self::NoBackend | Self::CircuitOpen => StatusCode::SERVICE_UNAVAILABLE,
+            Self::FilesUnreadable => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::AddressNotAllowed => StatusCode::FORBIDDEN,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
@@ -136,6 +140,9 @@ impl Refusal {
             }
             Self::CircuitOpen => {
                 "Too many requests failed: the route's `circuit_breaker` leaves the service alone for a while. See why: `skep logs`.\n"
+            }
+            Self::FilesUnreadable => {
+                "A file of this static site cannot be read on this node. See the log of `skep net`; `skep redeploy` unpacks the site anew.\n"
             }
         }
     }

@@ -14,6 +14,8 @@ use skep_model::route::Part;
 use skep_model::routing::{self, RouteSpec};
 use skep_model::tcp::{Door, TlsMode};
 
+use crate::files::Bundle;
+
 /// The longest host name that DNS allows, in bytes.
 const MAX_HOST_BYTES: usize = 253;
 /// The longest label that DNS allows, in bytes.
@@ -80,16 +82,16 @@ pub struct Route {
 }
 
 /// An allocation that takes requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Backend {
     /// Which allocation.
     pub allocation: AllocationId,
-    /// Where it listens, speaking HTTP/1.1.
+    /// Where it listens, speaking HTTP/1.1, or what is handed out for it.
     pub place: Place,
 }
 
 /// Where an allocation listens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Place {
     /// On this node.
     Here(SocketAddr),
@@ -100,14 +102,17 @@ pub enum Place {
         /// The container's port.
         port: u16,
     },
+    /// Nowhere: this process hands out the files of a static site by itself. Never of a route of connections.
+    Files(Bundle),
 }
 
 impl Place {
-    /// Where it listens, wherever that is.
-    pub fn port(self) -> u16 {
+    /// Where it listens, wherever that is; 0: nowhere.
+    pub fn port(&self) -> u16 {
         match self {
             Self::Here(address) => address.port(),
-            Self::There { port, .. } => port,
+            Self::There { port, .. } => *port,
+            Self::Files(_) => 0,
         }
     }
 }
@@ -117,6 +122,7 @@ impl fmt::Display for Place {
         match self {
             Self::Here(address) => write!(f, "{address}"),
             Self::There { node, port } => write!(f, "port {port} on node {node}"),
+            Self::Files(bundle) => write!(f, "files in {}", bundle.folder().display()),
         }
     }
 }

@@ -5,6 +5,7 @@ mod clients;
 mod compress;
 mod endpoints;
 mod faults;
+mod files;
 mod guards;
 mod http2;
 mod limits;

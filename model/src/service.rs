@@ -102,9 +102,13 @@ impl Release {
         }
     }
 
-    /// What is counted of its node: its requests, and the size of its volumes as disk.
+    /// What is counted of its node: its requests, and the size of its volumes as disk. Files that are handed out
+    /// run nowhere.
     pub fn requests(&self) -> Resources {
         let mut requests = self.resources;
+        if self.image.bundle {
+            (requests.cpu_millis, requests.memory_bytes) = (0, 0);
+        }
         requests.disk_bytes = requests
             .disk_bytes
             .saturating_add(self.storage.size_bytes());
@@ -180,6 +184,9 @@ pub struct Image {
     /// Nodes hand it to each other: `digest` is its manifest's, and any node with a store gets it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shared: bool,
+    /// It is the files of a static site: nodes hand them out themselves, and no container is made of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bundle: bool,
 }
 
 impl Image {

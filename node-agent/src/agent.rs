@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::build;
 use crate::builds::Builds;
+use crate::bundles::Bundles;
 use crate::executor::Executor;
 use crate::images::{self, Images};
 use crate::keeper::{Events, Keeper, Parts};
@@ -76,6 +77,9 @@ pub enum Error {
     /// The images.
     #[error(transparent)]
     Images(#[from] crate::images::Error),
+    /// The folders of static sites.
+    #[error("the folder of static sites, `bundles` in the data directory")]
+    Bundles(#[source] std::io::Error),
     /// The operating system gives no thread.
     #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
@@ -204,6 +208,11 @@ impl Agent {
             metrics: metrics.clone(),
         };
         let images = Images::start(&options.images, around, (&tasks, &shutdown)).await?;
+        let data_dir = options.data_dir.clone();
+        let bundles = tokio::task::spawn_blocking(move || Bundles::open(&data_dir)).await;
+        let bundles = bundles
+            .unwrap_or_else(|error| Err(std::io::Error::other(error)))
+            .map_err(Error::Bundles)?;
         let (wanted, wanted_now) = watch::channel(None);
         let networks = Networks::new(
             runtime.clone(),
@@ -340,6 +349,7 @@ impl Agent {
             executor: Executor {
                 runtime: runtime.clone(),
                 images: images.clone(),
+                bundles,
                 running: running.clone(),
                 writer: writer.clone(),
                 done,

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::bundles::{self, Bundles};
 use crate::clock;
 use crate::health;
 use crate::images::Images;
@@ -105,6 +106,8 @@ pub(crate) struct Executor {
     pub(crate) runtime: Runtime,
     /// Images that nodes share.
     pub(crate) images: Images,
+    /// Static sites.
+    pub(crate) bundles: Bundles,
     /// What containers used.
     pub(crate) running: samples::Board,
     /// What must be remembered before acting.
@@ -149,9 +152,7 @@ impl Executor {
             } => {
                 return match self.start(&assignment, (local, &grant), cancel).await {
                     Ok(seen) => Outcome::Started(seen),
-                    Err(failure) => {
-                        Outcome::Failed(failure, self.runtime.list_of(allocation).await.ok())
-                    }
+                    Err(failure) => Outcome::Failed(failure, self.list_of(allocation).await.ok()),
                 };
             }
             Op::Stop {
@@ -161,15 +162,23 @@ impl Executor {
             } => self.stop(allocation, (containers, grace), farewell).await,
             Op::Remove(containers) => self.remove(allocation, containers).await,
             Op::Examine(container) => self.examine(allocation, container).await,
-            Op::List => self.runtime.list_of(allocation).await.map(Outcome::Listed),
+            Op::List => self.list_of(allocation).await.map(Outcome::Listed),
         };
         match result {
             Ok(outcome) => outcome,
             Err(error) => {
                 let why = crate::error_chain(&error);
-                Outcome::Unclear(why, self.runtime.list_of(allocation).await.ok())
+                Outcome::Unclear(why, self.list_of(allocation).await.ok())
             }
         }
+    }
+
+    /// What there is of an allocation: containers, or a bundle.
+    async fn list_of(&self, allocation: AllocationId) -> Result<Vec<Seen>, Error> {
+        let mut listed = self.runtime.list_of(allocation).await?;
+        listed.extend(self.bundles.list_of(allocation));
+        listed.sort_by_key(|seen| seen.attempt);
+        Ok(listed)
     }
 
     async fn start(
@@ -183,6 +192,9 @@ impl Executor {
             let why = crate::error_chain(&error);
             let message = format!("the node cannot write its ledger: {why}");
             return Err(failure(Problem::new(Code::Runtime, message), false));
+        }
+        if assignment.image.bundle {
+            return self.hand_out(assignment, attempt, cancel).await;
         }
         let image = match self.find_image(assignment).await {
             Ok(Some(image)) => {
@@ -209,6 +221,25 @@ impl Executor {
             self.shelf.discard(id, attempt).await;
         }
         made
+    }
+
+    /// Has the files of a bundle handed out: there is no container to be made.
+    async fn hand_out(
+        &self,
+        assignment: &Assignment,
+        attempt: u32,
+        cancel: CancellationToken,
+    ) -> Result<Seen, Failure> {
+        self.tell(assignment.allocation, Outcome::Pulling).await;
+        let started = self.bundles.start(&self.images, assignment, attempt);
+        let what = format!("the files of `{}`", assignment.image.reference);
+        let started = self.images.with_room((&what, Code::ImageFailed), started);
+        let Some(started) = cancel.run_until_cancelled(started).await else {
+            return Err(failure(not_wanted(), false));
+        };
+        let seen = started.map_err(|problem| failure(problem, true))?;
+        self.tell(assignment.allocation, Outcome::Pulled).await;
+        Ok(seen)
     }
 
     /// Makes and starts the container, with all that it is given.
@@ -313,6 +344,9 @@ impl Executor {
         (containers, grace): (Vec<String>, Duration),
         farewell: Option<Farewell>,
     ) -> Result<Outcome, Error> {
+        if containers.iter().any(|id| bundles::is_bundle(id)) {
+            return self.hand_out_no_more(allocation, containers).await;
+        }
         let begun = Instant::now();
         if let Some(farewell) = &farewell {
             self.say_farewell(farewell, grace).await;
@@ -348,6 +382,21 @@ impl Executor {
         if let Err(why) = question.ask(&self.runtime, container).await {
             let why = question.explain(&why);
             tracing::warn!(container, why, "what was asked before a stop went wrong");
+        }
+    }
+
+    /// Requests that are under way have the files open.
+    async fn hand_out_no_more(
+        &self,
+        allocation: AllocationId,
+        bundles: Vec<String>,
+    ) -> Result<Outcome, Error> {
+        match self.bundles.remove(allocation).await {
+            Ok(()) => Ok(Outcome::Gone(bundles)),
+            Err(error) => {
+                let why = format!("the files of a site could not be removed: {error}");
+                Ok(Outcome::Unclear(why, self.list_of(allocation).await.ok()))
+            }
         }
     }
 

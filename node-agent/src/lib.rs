@@ -10,6 +10,7 @@ pub mod agent;
 mod backoff;
 pub mod build;
 mod builds;
+mod bundles;
 mod clock;
 pub mod credentials;
 pub mod doctor;

@@ -1,5 +1,8 @@
 //! Values for tests.
 
+use std::path::Path;
+
+use skep_ingress::files;
 use skep_model::allocation::Desired;
 use skep_model::assignment::{Assignment, Names};
 use skep_model::container::Container;
@@ -30,6 +33,7 @@ pub(crate) fn assignment(id: u128) -> Assignment {
             digest: format!("sha256:{id:064}"),
             node: None,
             shared: false,
+            bundle: false,
         },
         port: None,
         environment: vec![("A".into(), "secret".into())],
@@ -76,4 +80,26 @@ pub(crate) fn options() -> crate::Options {
         ship_logs_to: Vec::new(),
         private_network: None,
     }
+}
+
+/// Makes `folder` one of a bundle with these files.
+pub(crate) fn unpack(folder: &Path, files: &[(&str, &str)]) {
+    std::fs::create_dir_all(folder).expect("a folder");
+    let file = |(content, (path, text)): (u32, &(&str, &str))| {
+        std::fs::write(folder.join(files::content_name(content)), text).expect("written");
+        let file = files::File {
+            content,
+            size: text.len() as u64,
+            sha256: format!("{content:064x}"),
+            gzip: None,
+        };
+        ((*path).to_owned(), file)
+    };
+    let index = files::Index {
+        format: files::FORMAT,
+        site: files::Site::default(),
+        files: (1..).zip(files).map(file).collect(),
+    };
+    let text = serde_json::to_vec(&index).expect("JSON");
+    std::fs::write(folder.join(files::INDEX), text).expect("written");
 }

@@ -273,6 +273,7 @@ impl Server {
                 digest: "sha256:00".into(),
                 node: None,
                 shared: false,
+                bundle: false,
             },
             kind: service.spec.kind,
             port: Some(8080),

@@ -4,6 +4,7 @@
 pub mod decide;
 pub mod queue;
 pub mod release;
+mod site;
 
 #[cfg(test)]
 mod tests;

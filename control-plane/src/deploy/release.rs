@@ -12,6 +12,7 @@ use skep_model::variable::{Variable, VariableInput};
 use skep_proto::LEVEL_SCHEDULING;
 use skep_state::State;
 
+use super::site;
 use crate::secrets::Secrets;
 use crate::urls;
 use crate::variables::Environment;
@@ -49,6 +50,7 @@ pub fn resolve(
     // makes a release healthy that was not. Webhooks have to listen to that branch by then.
     spec.source = deployment.source.clone().or(spec.source);
     spec.check_given()?;
+    let spread = site::spread(view, service, (&mut spec, manifest.run.mode), &built.image)?;
     // The file may name hosts that are somebody else's: nothing of that is built into a release.
     view.check_routes(&Service {
         spec: spec.clone(),
@@ -84,6 +86,11 @@ pub fn resolve(
         file_variables,
     };
     let release = understood_at(view.feature_level(), release);
+    let how = if built.image.bundle {
+        spread.to_owned()
+    } else {
+        how + spread
+    };
     let step = format!(
         "release {number}: image {}{how}",
         short_digest(&built.image.digest)
@@ -183,9 +190,10 @@ pub fn renew(
     release.variables = Environment::around(view, secrets, (&own, release.port)).resolve(&own)?;
     release.public_url = urls::urls(view, service).into_iter().next();
     let release = understood_at(view.feature_level(), release);
-    let (spec, number) = (service.spec.clone(), release.number);
+    let (mut spec, number) = (service.spec.clone(), release.number);
+    let spread = site::spread(view, service, (&mut spec, None), &old.image)?;
     let step = format!(
-        "release {number}: the image of release {} with the configuration of now",
+        "release {number}: the image of release {} with the configuration of now{spread}",
         old.number
     );
     Ok(Resolved {

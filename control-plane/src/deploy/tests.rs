@@ -25,6 +25,8 @@ use skep_state::{State, command};
 use super::decide::{Inputs, Next, decide};
 use crate::secrets::Secrets;
 
+mod sites;
+
 const NODE: NodeId = NodeId::from_u128(1);
 const SERVICE: ServiceId = ServiceId::from_u128(2);
 const DEPLOYMENT: DeploymentId = DeploymentId::from_u128(3);
@@ -433,6 +435,7 @@ fn built(exposed: &[u16]) -> Built {
         digest: "sha256:0".into(),
         node: None,
         shared: false,
+        bundle: false,
     };
     Built {
         image,

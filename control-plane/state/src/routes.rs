@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use skep_model::allocation::Allocation;
 use skep_model::id::NodeId;
 use skep_model::route::{Backend, Part, Route, RoutePeer, RouteTable, TcpRoute};
 use skep_model::routing::{RouteSpec, Split};
@@ -96,17 +97,39 @@ impl State {
 
     /// Allocations of a service that may get requests.
     fn backends_of(&self, service: &Service) -> Vec<Backend> {
-        self.allocations_of(service.id)
-            .filter(|allocation| allocation.is_routable() && service.serves(allocation.target))
-            .filter_map(|allocation| {
-                let port = self.release(service.id, allocation.target.release)?.port?;
-                Some(Backend {
-                    node: allocation.node,
-                    allocation: allocation.id,
-                    port,
-                })
+        let allocations = self.allocations_of(service.id);
+        let taking = allocations.filter(|it| it.is_routable() && service.serves(it.target));
+        let taking: Vec<_> = taking.collect();
+        let changed = self.changed_nodes(service, &taking);
+        let backend = |allocation: &&Arc<Allocation>| {
+            let port = self.release(service.id, allocation.target.release)?.port?;
+            Some(Backend {
+                node: allocation.node,
+                allocation: allocation.id,
+                port,
             })
+        };
+        let is_newest = |allocation: &&&Arc<Allocation>| {
+            !changed.contains(&allocation.node) || Some(allocation.target) == service.target()
+        };
+        taking
+            .iter()
+            .filter(is_newest)
+            .copied()
+            .filter_map(|it| backend(&it))
             .collect()
+    }
+
+    /// Nodes that hand out the files of the new release already: never those of two at once, or a page of one
+    /// would ask for what only the other one has.
+    fn changed_nodes(&self, service: &Service, taking: &[&Arc<Allocation>]) -> BTreeSet<NodeId> {
+        let target = service.target();
+        let release = target.and_then(|target| self.release(service.id, target.release));
+        if !release.is_some_and(|release| release.image.bundle) {
+            return BTreeSet::new();
+        }
+        let new = taking.iter().filter(|it| Some(it.target) == target);
+        new.map(|it| it.node).collect()
     }
 
     /// Of the services that share a route those that have a backend, or would have one if they were woken.

@@ -180,6 +180,7 @@ impl Node {
             digest: "sha256:abc".into(),
             node: Some(self.id),
             shared: false,
+            bundle: false,
         };
         let built = Built {
             image,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::Line;
-use crate::body::ReplyBody;
+use crate::body::{ReplyBody, ReplyError};
 
 /// A body whose bytes are counted into its line, if there is a log.
 #[derive(Debug)]
@@ -30,12 +30,12 @@ impl Logged {
 
 impl Body for Logged {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = ReplyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ReplyError>>> {
         let Self { inner, line } = self.get_mut();
         let polled = Pin::new(&mut *inner).poll_frame(cx);
         if let Some(line) = line {

@@ -116,7 +116,7 @@ async fn connect(shared: &Shared, call: &Call) -> Option<Ready> {
             choice.metrics.tcp.add_failed();
             return None;
         };
-        let backend = in_flight.backend().backend;
+        let backend = &in_flight.backend().backend;
         let header = choice.proxy_protocol.then(|| header(call));
         let dialed = timeout(limit, dial(shared, backend, header)).await;
         match dialed {
@@ -141,7 +141,7 @@ async fn connect(shared: &Shared, call: &Call) -> Option<Ready> {
 
 async fn dial(
     shared: &Shared,
-    backend: Backend,
+    backend: &Backend,
     header: Option<io::Result<Vec<u8>>>,
 ) -> io::Result<Reached> {
     let header = header.transpose()?.unwrap_or_default();
@@ -163,6 +163,7 @@ async fn dial(
             stream.write_all(&header).await?;
             Reached::There(stream)
         }
+        Place::Files(_) => return Err(io::ErrorKind::Unsupported.into()),
     })
 }
 

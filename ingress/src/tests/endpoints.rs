@@ -33,7 +33,7 @@ fn of(addresses: &Addresses, backend: &Backend) -> SocketAddr {
 }
 
 fn backend(app: SocketAddr) -> Backend {
-    route(HOST, "/", 1, &[app]).backends[0]
+    route(HOST, "/", 1, &[app]).backends[0].clone()
 }
 
 async fn get(address: SocketAddr, path: &str) -> super::support::Reply {

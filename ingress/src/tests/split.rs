@@ -164,7 +164,7 @@ async fn at_an_address_a_service_stands_in_for_itself_alone() {
     };
     tokio::spawn(serving);
     let addresses = served.ingress.addresses(port, 7078);
-    let backend = route(HOST, "/", 1, &[dead]).backends[0];
+    let backend = route(HOST, "/", 1, &[dead]).backends[0].clone();
     let mut client = Client::connect(addresses.backends[&backend]).await;
     assert_eq!(answered_by(&mut client, "next").await, ASKED);
     assert_eq!((counted(&served, 2), counted(&served, 3)), (0, ASKED));

@@ -48,7 +48,7 @@ fn render_plain(table: &Table, options: &Options) -> Rendered {
     for route in &table.routes {
         for backend in &route.backends {
             if let Place::Here(address) = backend.place {
-                addresses.backends.insert(*backend, address);
+                addresses.backends.insert(backend.clone(), address);
             }
         }
         let prefix = route.path_prefix.trim_end_matches('/').to_owned();

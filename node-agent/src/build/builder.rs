@@ -115,7 +115,7 @@ pub(super) fn of(choice: &Choice, tools: &Tools) -> Result<Box<dyn Builder>, Pro
         build::Builder::Dockerfile => Box::new(dockerfile::Dockerfile),
         build::Builder::Nixpacks => Box::new(nixpacks::Nixpacks::of(choice, tools)?),
         build::Builder::Exec(name) => Box::new(exec::Exec::of(name, tools)?),
-        build::Builder::Static => Box::new(site::Site),
+        build::Builder::Static => Box::new(site::StaticSite),
         build::Builder::Image => {
             let text = "an image is not built of a folder";
             return Err(Problem::new(Code::Internal, text));

@@ -18,6 +18,7 @@ use super::folder::chain;
 use super::progress::Progress;
 use super::{Env, say, with_room};
 use crate::backoff::Backoff;
+use crate::bundles;
 use crate::images::{Unshared, full, says_full};
 use crate::runtime::image::{PULLS_MAX, RETRY, is_passing};
 
@@ -150,7 +151,11 @@ async fn describe(
     // Nobody asks a registry: the others get it from this node.
     let of_registry = of_registry.filter(|_| pull != Pull::Never);
     let node = of_registry.is_none().then_some(env.node);
-    let exposed = found.config.and_then(|config| config.exposed_ports);
+    let (exposed, labels) = found
+        .config
+        .map(|config| (config.exposed_ports, config.labels))
+        .unwrap_or_default();
+    let is_bundle = labels.is_some_and(|labels| labels.contains_key(bundles::LABEL));
     let (digest, shared) = match of_registry {
         Some(digest) => (digest, false),
         None => match share(env, &id, name, lines).await? {
@@ -158,17 +163,28 @@ async fn describe(
             None => (id, false),
         },
     };
+    if is_bundle && !shared {
+        return Err(no_store());
+    }
     Ok(Built {
         image: Image {
             reference: reference.to_owned(),
             digest,
             node,
             shared,
+            bundle: is_bundle,
         },
         exposed: tcp_ports(exposed.unwrap_or_default()),
         commit: None,
         manifest: None,
     })
+}
+
+fn no_store() -> Problem {
+    let text = "a static site is handed out of the image stores of the nodes, and this image is not in one";
+    Problem::new(Code::BuildFailed, text)
+        .at("static.server")
+        .hint("let Docker reach the agent on 127.0.0.1, or name a web server: [static] server = \"nginx:1.27-alpine\"")
 }
 
 /// Keeps an image that no registry has for other nodes; gives the digest of its manifest. None: it stays

@@ -4,6 +4,7 @@
 //! every way that a build can end is a [`BuildOutcome`].
 
 mod builder;
+mod bundle;
 pub mod choose;
 pub mod context;
 mod docker;
@@ -251,6 +252,9 @@ async fn from_folder(
             make(&job, key).await?
         }
     };
+    if made.image.bundle {
+        bundle::check((order, env), &made.image, work, lines).await?;
+    }
     Ok(Built {
         commit: source.commit,
         manifest,

@@ -9,8 +9,6 @@ use skep_model::problem::{Code, Problem};
 
 /// Image in which Node's tools run.
 const NODE_IMAGE: &str = "node:22-alpine";
-/// Image of the web server.
-const SERVER_IMAGE: &str = "nginx:1.27-alpine";
 
 /// A tool that makes sites.
 struct Preset {
@@ -100,8 +98,8 @@ pub(super) struct SitePlan {
     pub(super) headers: BTreeMap<String, String>,
     /// In which image it is built.
     pub(super) image: String,
-    /// Which image hands it out.
-    pub(super) server: String,
+    /// Which image hands it out; none: the nodes' data planes do, without a container.
+    pub(super) server: Option<String>,
 }
 
 impl SitePlan {
@@ -186,10 +184,7 @@ pub(super) fn plan(
         not_found,
         headers: site.headers.clone(),
         image: site.image.clone().unwrap_or_else(|| NODE_IMAGE.to_owned()),
-        server: site
-            .server
-            .clone()
-            .unwrap_or_else(|| SERVER_IMAGE.to_owned()),
+        server: site.server.clone(),
     })
 }
 

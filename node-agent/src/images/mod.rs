@@ -16,6 +16,7 @@ mod room;
 mod serve;
 mod share;
 mod store;
+mod take;
 #[cfg(test)]
 mod testing;
 
@@ -52,6 +53,8 @@ use registry::Registry;
 use room::Room;
 pub(crate) use share::{Unshared, full, says_full};
 use store::Store;
+pub(crate) use store::writer::is_full;
+pub(crate) use take::Taken;
 
 /// The folder of all of it, under the agent's own.
 const FOLDER: &str = "images";

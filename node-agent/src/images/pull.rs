@@ -60,13 +60,36 @@ impl Images {
         peers: &[ImagePeer],
     ) -> Result<String, Problem> {
         let reference = &image.reference;
+        let coming = self.expect(image, peers).await?;
+        let digest = coming.digest;
+        manifest::check_platform(&coming.config_bytes, &manifest::platform(), reference)?;
+        self.make_room(&coming.layers, reference).await?;
+        let name = name_of(reference);
+        self.pull(&format!("{}@{digest}", self.repository(&name)), reference)
+            .await?;
+        self.remember(digest, reference, &name).await?;
+        self.tag(digest, reference, &name).await;
+        self.inner.grown.notify_one();
+        Ok(coming.config.digest.to_string())
+    }
+
+    /// Manifest and configuration of an image that is to come; the rest may be fetched as long as this lives.
+    ///
+    /// # Errors
+    /// Nobody has it, or it cannot be read.
+    pub(super) async fn expect(
+        &self,
+        image: &Image,
+        peers: &[ImagePeer],
+    ) -> Result<Expected, Problem> {
+        let reference = &image.reference;
         let digest: Digest = image
             .digest
             .parse()
             .map_err(|error: super::digest::NotADigest| {
                 Problem::new(Code::ImageFailed, format!("image `{reference}`: {error}"))
             })?;
-        let (own, _offers) = self.describe(digest, reference, peers).await?;
+        let (own, mut offers) = self.describe(digest, reference, peers).await?;
         let Content::Image { config, layers } = &own.content else {
             let text = format!("image `{reference}`: its index names an index");
             return Err(Problem::new(Code::ImageFailed, text));
@@ -75,20 +98,18 @@ impl Images {
             .parts()
             .map(|part| (part.digest, Some(part.size)))
             .collect();
-        let _offer = self.inner.fetcher.offer(&parts, peers);
+        offers.push(self.inner.fetcher.offer(&parts, peers));
         self.fetch(*config, reference).await?;
         let bytes = self.inner.store.read_small(config.digest).await;
-        let bytes = bytes
-            .map_err(|error| disk(reference, &error))?
-            .unwrap_or_default();
-        manifest::check_platform(&bytes, &manifest::platform(), reference)?;
-        self.make_room(layers, reference).await?;
-        let name = name_of(reference);
-        self.pull(&format!("{}@{digest}", self.repository(&name)), reference)
-            .await?;
-        self.remember(digest, reference, &name).await?;
-        self.inner.grown.notify_one();
-        Ok(config.digest.to_string())
+        Ok(Expected {
+            digest,
+            config: *config,
+            config_bytes: bytes
+                .map_err(|error| disk(reference, &error))?
+                .unwrap_or_default(),
+            layers: layers.clone(),
+            _offers: offers,
+        })
     }
 
     /// The manifest for this machine; blobs on the way to it may be fetched as long as the offers live.
@@ -131,7 +152,7 @@ impl Images {
     }
 
     /// Clean-up comes before a disk is full, not after.
-    async fn make_room(&self, layers: &[Part], reference: &str) -> Result<(), Problem> {
+    pub(super) async fn make_room(&self, layers: &[Part], reference: &str) -> Result<(), Problem> {
         let store = &self.inner.store;
         let missing = layers
             .iter()
@@ -205,9 +226,13 @@ impl Images {
         }
     }
 
-    /// The image is one of this node's now: its name in Docker, and in the store for other nodes and for
-    /// the clean-up.
-    async fn remember(&self, digest: Digest, reference: &str, name: &str) -> Result<(), Problem> {
+    /// The image is one of this node's now, for other nodes and for the clean-up.
+    pub(super) async fn remember(
+        &self,
+        digest: Digest,
+        reference: &str,
+        name: &str,
+    ) -> Result<(), Problem> {
         let bytes = self.inner.store.read_small(digest).await;
         let bytes = bytes
             .map_err(|error| disk(reference, &error))?
@@ -217,14 +242,17 @@ impl Images {
             .store
             .put_manifest((name, None), &bytes, true)
             .await;
-        put.map_err(|error| match &error {
+        put.map(|_| ()).map_err(|error| match &error {
             PutError::Store(inner) if inner.is_full() => full(reference),
             _ => Problem::new(
                 Code::Runtime,
                 format!("image `{reference}`: {}", crate::error_chain(&error)),
             ),
-        })?;
-        // For people who look at the node: the name is nothing that anybody relies on.
+        })
+    }
+
+    /// Its name in Docker, for people who look at the node: nothing that anybody relies on.
+    async fn tag(&self, digest: Digest, reference: &str, name: &str) {
         if let Some((repo, tag)) = tag_of(reference) {
             let options = TagImageOptions {
                 repo: Some(repo),
@@ -234,8 +262,16 @@ impl Images {
             let tagged = self.inner.docker.tag_image(&known, Some(options));
             let _ = timeout(NAME_LIMIT, tagged).await;
         }
-        Ok(())
     }
+}
+
+/// An image of which all but the layers is known.
+pub(super) struct Expected {
+    pub(super) digest: Digest,
+    config: Part,
+    pub(super) config_bytes: Vec<u8>,
+    pub(super) layers: Vec<Part>,
+    _offers: Vec<Offer>,
 }
 
 /// The repository in this node's registry: the reference's, without its host.
@@ -251,7 +287,7 @@ fn tag_of(reference: &str) -> Option<(String, String)> {
     is_tag.then(|| (name.to_owned(), tag.to_owned()))
 }
 
-fn disk(reference: &str, error: &std::io::Error) -> Problem {
+pub(super) fn disk(reference: &str, error: &std::io::Error) -> Problem {
     if super::store::writer::is_full(error) {
         return full(reference);
     }
@@ -259,7 +295,7 @@ fn disk(reference: &str, error: &std::io::Error) -> Problem {
     Problem::new(Code::Runtime, text)
 }
 
-fn not_fetched(reference: &str, error: &Arc<fetch::Error>) -> Problem {
+pub(super) fn not_fetched(reference: &str, error: &Arc<fetch::Error>) -> Problem {
     if error.is_full() {
         return full(reference);
     }

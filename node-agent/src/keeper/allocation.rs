@@ -16,6 +16,7 @@ use crate::executor::{Done, Op, Outcome};
 use crate::health::{self, Report, Verdict};
 use crate::ledger::Change;
 use crate::plan::{self, Failure, Fitness, Grant, Phase, RETRY_MS, Step, View, Work};
+use crate::routes::Spot;
 
 /// Steps of one allocation without an event between them: a plan that never rests is a fault, and
 /// must not keep the others waiting.
@@ -314,7 +315,7 @@ impl Keeper {
             self.clear_wake(id, entry.wake);
             let said = entry.said.as_ref().map(|said| said.state);
             self.parts.metrics.state(said, None);
-            self.traffic_changed |= entry.address.is_some();
+            self.traffic_changed |= entry.spot.is_some();
         }
         self.parts.outbox.forget(id);
         self.parts.running.set(id, None);
@@ -332,15 +333,17 @@ impl Keeper {
         let wanted = assignment.filter(|wanted| wanted.desired != Desired::Stop && !over);
         let running = entry
             .running()
-            .map(|(seen, address, since)| (seen.clone(), address, since));
+            .map(|(seen, spot, since)| (seen.clone(), spot.and_then(Spot::ip), since));
         let (Some(assignment), Some((seen, address, started_ms))) = (wanted, running) else {
             entry.probe = None;
             return;
         };
-        // Nobody asks an attempt of a job whether it is well.
-        let checks = match assignment.job {
-            None => health::Checks::of(&assignment.health, assignment.port),
-            Some(_) => health::Checks::default(),
+        // Nobody asks an attempt of a job whether it is well, nor files.
+        let checks = match &assignment.job {
+            None if !assignment.image.bundle => {
+                health::Checks::of(&assignment.health, assignment.port)
+            }
+            _ => health::Checks::default(),
         };
         if checks.is_empty() {
             entry.fitness = Fitness::Healthy;
@@ -389,12 +392,12 @@ impl Keeper {
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
-        let running = entry.running().and_then(|(_, address, _)| address);
+        let running = entry.running().and_then(|(_, spot, _)| spot.cloned());
         let fit = entry.fitness == Fitness::Healthy && entry.local.verdict.is_none();
         let taken = assignment.is_some_and(|wanted| wanted.desired != Desired::Stop);
-        let address = running.filter(|_| fit && taken);
-        self.traffic_changed |= address != entry.address;
-        entry.address = address;
+        let spot = running.filter(|_| fit && taken);
+        self.traffic_changed |= spot != entry.spot;
+        entry.spot = spot;
         let container = entry.running().filter(|_| assignment.is_some());
         let container = container.and_then(|(seen, ..)| match seen.phase {
             Phase::Running { pid, .. } if pid != 0 => Some((seen.id.as_str(), pid)),

@@ -114,7 +114,7 @@ impl Alone {
             id: format!("c{attempt}"),
             attempt,
             phase: Phase::Running {
-                address: None,
+                spot: None,
                 pid: 0,
                 started_ms: self.now_ms,
             },

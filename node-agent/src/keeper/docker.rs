@@ -40,7 +40,8 @@ impl Keeper {
     }
 
     /// Everything that is there: at the start, and after Docker was away.
-    async fn take_all(&mut self, all: Vec<(AllocationId, Seen)>) {
+    async fn take_all(&mut self, mut all: Vec<(AllocationId, Seen)>) {
+        all.extend(self.parts.executor.bundles.list());
         let mut listed: BTreeMap<AllocationId, Vec<Seen>> = BTreeMap::new();
         for (id, seen) in all {
             listed.entry(id).or_default().push(seen);

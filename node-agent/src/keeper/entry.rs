@@ -1,6 +1,6 @@
 //! What is known of one allocation while the agent runs.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use skep_model::allocation::Observed;
@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::age;
 use crate::executor::Farewell;
 use crate::plan::{Failure, Fitness, Grant, Local, Phase, Seen, Work};
+use crate::routes::Spot;
 
 /// One allocation.
 #[derive(Debug, Default)]
@@ -42,7 +43,7 @@ pub(super) struct Entry {
     /// What was said last.
     pub(super) said: Option<Observed>,
     /// Where traffic may go, as last counted.
-    pub(super) address: Option<IpAddr>,
+    pub(super) spot: Option<Spot>,
 }
 
 /// A health check: of which container, since when it ran.
@@ -61,14 +62,12 @@ impl Drop for Probe {
 
 impl Entry {
     /// The newest container, if it runs.
-    pub(super) fn running(&self) -> Option<(&Seen, Option<IpAddr>, u64)> {
+    pub(super) fn running(&self) -> Option<(&Seen, Option<&Spot>, u64)> {
         let seen = self.containers.last()?;
-        match seen.phase {
+        match &seen.phase {
             Phase::Running {
-                address,
-                started_ms,
-                ..
-            } => Some((seen, address, started_ms)),
+                spot, started_ms, ..
+            } => Some((seen, spot.as_ref(), *started_ms)),
             _ => None,
         }
     }
@@ -84,8 +83,11 @@ impl Entry {
 
     /// What its running container is asked before it is stopped as one of `stopping`.
     pub(super) fn farewell(&self, wanted: &Assignment, stopping: &[String]) -> Option<Farewell> {
-        let hook = wanted.hooks.pre_stop.clone()?;
-        let (seen, address, _) = self.running()?;
+        // Nobody is asked where no container is.
+        let is_container = !wanted.image.bundle;
+        let hook = wanted.hooks.pre_stop.clone().filter(|_| is_container)?;
+        let (seen, spot, _) = self.running()?;
+        let address = spot.and_then(Spot::ip);
         let at = address.zip(wanted.port).map(SocketAddr::from);
         stopping.contains(&seen.id).then(|| Farewell {
             container: seen.id.clone(),

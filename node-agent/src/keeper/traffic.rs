@@ -21,7 +21,7 @@ impl Keeper {
             return;
         };
         let entries = self.entries.iter();
-        let local = entries.filter_map(|(id, entry)| Some((*id, entry.address?)));
+        let local = entries.filter_map(|(id, entry)| Some((*id, entry.spot.clone()?)));
         let bridges = self.parts.runtime.bridges().borrow().clone();
         let local = local.collect();
         let content = routes::resolve(routes, self.parts.node, (&local, &bridges));
@@ -38,7 +38,10 @@ impl Keeper {
     /// Tells readers of logs which containers an allocation has, and which of them have ended.
     pub(super) fn publish_places(&self, id: AllocationId) {
         let containers = self.entries.get(&id).map(|entry| &entry.containers);
-        let containers = containers.into_iter().flatten().map(|seen| Container {
+        // A bundle writes no log.
+        let containers = containers.into_iter().flatten();
+        let containers = containers.filter(|seen| !seen.is_bundle());
+        let containers = containers.map(|seen| Container {
             id: seen.id.clone(),
             is_over: matches!(seen.phase, Phase::Exited(_) | Phase::Ended),
         });

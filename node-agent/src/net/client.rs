@@ -39,6 +39,8 @@ pub struct NetStatusLocal {
     pub ingress_port: u16,
     /// Where other nodes are served; 0: nowhere.
     pub mesh_port: u16,
+    /// It hands out the files of static sites.
+    pub serves_files: bool,
     /// Where apps are served, in clear and under TLS.
     pub entrances: [Option<SocketAddr>; 2],
     /// Ports of TCP routes on which it cannot listen.
@@ -82,6 +84,7 @@ impl From<NetStatus> for NetStatusLocal {
             // It was a port before it was a number.
             ingress_port: u16::try_from(status.ingress_port).unwrap_or(0),
             mesh_port: u16::try_from(status.mesh_port).unwrap_or(0),
+            serves_files: status.serves_files,
             entrances: [0, 1].map(|at| status.entrances.get(at)?.parse().ok()),
             unbound: Unbound {
                 count: status.unbound.len(),

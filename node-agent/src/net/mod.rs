@@ -9,6 +9,7 @@ mod certificates;
 mod certified;
 pub mod client;
 mod edge;
+mod files;
 mod handover;
 mod lease;
 mod measure;
@@ -234,7 +235,7 @@ pub async fn run(
         tables.show(list);
     }
     if let Some(last) = prepared.last {
-        tables.restore(&last);
+        tables.restore(last).await;
     }
     let addresses = Addresses {
         ingress: address_of("apps", options.ingress_addr, &sockets.apps)?,

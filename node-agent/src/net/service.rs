@@ -178,6 +178,7 @@ async fn follow(
             ingress_port: u32::from(places.apps.port()),
             mesh_port: u32::from(places.mesh.port()),
             entrances: entrances.collect(),
+            serves_files: true,
             unbound: {
                 let unbound = unbound.borrow_and_update();
                 unbound.iter().copied().map(u32::from).collect()

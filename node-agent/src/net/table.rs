@@ -10,6 +10,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use skep_identity::keypair::Credentials;
 use skep_identity::tls::LoadError;
+use skep_ingress::files::Bundles;
 use skep_ingress::{Addresses, Ingress, Table, traefik};
 use skep_model::certificate::MAX_CHALLENGES;
 use skep_proto::v1::{CertificateList, ChallengeList, NodeCredentials, NodeTable};
@@ -17,6 +18,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use zeroize::Zeroizing;
 
 use super::certified::Certified;
+use super::files::{self, Opened};
 use super::mesh::Mesh;
 use super::polls::Polls;
 use super::private::Private;
@@ -96,6 +98,7 @@ impl Current {
 pub(super) struct Tables {
     ingress: Ingress,
     store: Arc<Store>,
+    bundles: Arc<Bundles>,
     mesh: Arc<Mesh>,
     /// Of the addresses that Traefik is given, for requests and for connections.
     endpoint_ports: (u16, u16),
@@ -131,6 +134,7 @@ impl Tables {
         Self {
             ingress,
             store: Arc::new(store),
+            bundles: Arc::default(),
             mesh,
             endpoint_ports,
             private,
@@ -210,8 +214,9 @@ impl Tables {
     }
 
     /// Uses the table that was kept on disk: before anything else is taken.
-    pub(super) fn restore(&self, last: &NodeTable) {
-        match understand(last) {
+    pub(super) async fn restore(&self, last: NodeTable) {
+        let (last, opened) = self.open(last).await;
+        match understand(&last, &opened) {
             Ok(understood) => {
                 let table = &understood.table;
                 tracing::info!(
@@ -234,8 +239,9 @@ impl Tables {
     /// returns no new request can use an older table, not even after a crash: an allocation that
     /// stops then may leave its address to another, which old tables would send its traffic to.
     pub(super) async fn take(&self, message: NodeTable) -> Result<(), Error> {
-        let understood = understand(&message)?;
         let _one_at_a_time = self.taking.lock().await;
+        let (message, opened) = self.open(message).await;
+        let understood = understand(&message, &opened)?;
         let sequence = understood.table.revision;
         if self
             .current()
@@ -255,6 +261,18 @@ impl Tables {
         }
         self.kept.send_replace(sequence);
         Ok(())
+    }
+
+    /// The bundles that `message` names.
+    async fn open(&self, message: NodeTable) -> (NodeTable, Opened) {
+        let bundles = Arc::clone(&self.bundles);
+        let open = move || {
+            let opened = files::open(&bundles, &message);
+            (message, opened)
+        };
+        let opened = tokio::task::spawn_blocking(open).await;
+        // What panics here is a mistake of this program's, as it would be without a thread of its own.
+        opened.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 
     /// Is this node from now on, and after a restart.

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 mod edge;
+mod files;
 mod traefik;
 
 use super::client::{Client, NetStatusLocal};
@@ -199,6 +200,7 @@ async fn a_published_table_serves_and_survives_a_restart() {
             drained_sequence: 7,
             ingress_port: port,
             mesh_port: net.addresses.mesh.port(),
+            serves_files: true,
             unbound: Default::default(),
             entrances: [Some(net.addresses.ingress), None],
         })

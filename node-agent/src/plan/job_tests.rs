@@ -30,7 +30,7 @@ fn seen(phase: Phase) -> Vec<Seen> {
 
 fn running(started_ms: u64) -> Phase {
     Phase::Running {
-        address: None,
+        spot: None,
         pid: 9,
         started_ms,
     }

@@ -7,7 +7,6 @@ mod observe;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use skep_model::allocation::{Desired, Observed, State};
@@ -15,6 +14,7 @@ use skep_model::assignment::Assignment;
 use skep_model::problem::{Code, Problem};
 use skep_model::spec::Restart;
 
+use crate::routes::Spot;
 use crate::samples::Usual;
 
 pub use grant::Devices;
@@ -66,11 +66,11 @@ pub(crate) struct Exit {
 pub(crate) enum Phase {
     /// Made, not started: left over from a start that failed.
     Created,
-    /// It runs.
+    /// It runs; or, of a bundle, its files are handed out.
     Running {
-        /// Its address on the bridge; none: it has no network.
-        address: Option<IpAddr>,
-        /// Its first process, as the host numbers it.
+        /// Where it answers; none: it has no network.
+        spot: Option<Spot>,
+        /// Its first process, as the host numbers it; 0: it has none, or that is not known.
         pid: u32,
         /// Since when, ms since the epoch.
         started_ms: u64,
@@ -98,6 +98,15 @@ impl Seen {
     /// Whether it runs.
     pub(crate) fn is_running(&self) -> bool {
         matches!(self.phase, Phase::Running { .. })
+    }
+
+    /// Whether it is no container, but files that are handed out.
+    pub(crate) fn is_bundle(&self) -> bool {
+        let spot = match &self.phase {
+            Phase::Running { spot, .. } => spot.as_ref(),
+            _ => None,
+        };
+        matches!(spot, Some(Spot::Files(_)))
     }
 }
 

@@ -17,7 +17,7 @@ fn seen(attempt: u32, phase: Phase) -> Seen {
 
 fn running() -> Phase {
     Phase::Running {
-        address: Some(Ipv4Addr::new(172, 17, 0, 2).into()),
+        spot: Some(Spot::At(Ipv4Addr::new(172, 17, 0, 2).into())),
         pid: 9,
         started_ms: NOW - 1,
     }

@@ -11,6 +11,8 @@ mod publish;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
 
 use skep_model::id::{AllocationId, NodeId};
 use skep_model::route::{Backend, RoutePeer};
@@ -32,6 +34,25 @@ pub(crate) struct Version {
     pub(crate) incarnation: u64,
     /// Of its table.
     pub(crate) revision: u64,
+}
+
+/// Where an allocation of this node answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Spot {
+    /// Its container, without a port.
+    At(IpAddr),
+    /// Nowhere: the data plane hands out the files of this bundle's folder itself.
+    Files(Arc<Path>),
+}
+
+impl Spot {
+    /// The address; none: files.
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::At(ip) => Some(*ip),
+            Self::Files(_) => None,
+        }
+    }
 }
 
 /// A table to publish, its sequence apart.
@@ -67,23 +88,30 @@ impl Content {
     }
 }
 
-/// `held` as `node` serves it: `local` has the addresses of its allocations that are fit for traffic. What
+/// `held` as `node` serves it: `local` tells where its allocations that are fit for traffic answer. What
 /// runs here is judged by this node alone, what runs elsewhere as the server says; a node whose data plane
 /// takes no traffic of others is left out.
 pub(crate) fn resolve(
     held: &Routes,
     node: NodeId,
-    (local, bridges): (&BTreeMap<AllocationId, IpAddr>, &Bridges),
+    (local, bridges): (&BTreeMap<AllocationId, Spot>, &Bridges),
 ) -> Content {
     let others = held.table.peers.iter().filter(|peer| peer.node != node);
     let reached: BTreeSet<NodeId> = others.clone().map(|peer| peer.node).collect();
     let resolve = |backend: &Backend| {
         let allocation = id_bytes(backend.allocation.as_u128());
         if backend.node == node {
-            let address = local.get(&backend.allocation)?;
+            let (address, files) = match local.get(&backend.allocation)? {
+                Spot::At(ip) => (
+                    SocketAddr::new(*ip, backend.port).to_string(),
+                    String::new(),
+                ),
+                Spot::Files(folder) => (String::new(), folder.display().to_string()),
+            };
             return Some(v1::NodeBackend {
                 allocation,
-                address: SocketAddr::new(*address, backend.port).to_string(),
+                address,
+                files,
                 ..v1::NodeBackend::default()
             });
         }
@@ -92,11 +120,19 @@ pub(crate) fn resolve(
             address: String::new(),
             node: id_bytes(backend.node.as_u128()),
             port: u32::from(backend.port),
+            files: String::new(),
         })
     };
-    let endpoint = |(allocation, ip): (&AllocationId, &IpAddr)| v1::NodeEndpoint {
-        allocation: id_bytes(allocation.as_u128()),
-        ip: ip.to_string(),
+    let endpoint = |(allocation, spot): (&AllocationId, &Spot)| {
+        let (ip, files) = match spot {
+            Spot::At(ip) => (ip.to_string(), String::new()),
+            Spot::Files(folder) => (String::new(), folder.display().to_string()),
+        };
+        v1::NodeEndpoint {
+            allocation: id_bytes(allocation.as_u128()),
+            ip,
+            files,
+        }
     };
     let peer = |peer: &RoutePeer| v1::NodePeer {
         node: id_bytes(peer.node.as_u128()),
@@ -189,7 +225,7 @@ mod tests {
             incarnation: 2,
             table,
         };
-        let healthy = [10, 13].map(|id| (AllocationId::from_u128(id), address));
+        let healthy = [10, 13].map(|id| (AllocationId::from_u128(id), Spot::At(address)));
         let content = resolve(&held, here, (&healthy.into(), &Bridges::new()));
         let backends = &content.routes[0].backends;
         assert_eq!(

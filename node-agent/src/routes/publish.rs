@@ -40,8 +40,7 @@ impl Publisher {
     /// Publishes until `cancel`.
     pub(crate) async fn run(mut self, cancel: CancellationToken) {
         let mut book = Book::default();
-        // And whether the data plane has a way to other nodes.
-        let mut served: Option<(Arc<Content>, bool)> = None;
+        let mut served: Option<(Arc<Content>, Means)> = None;
         let mut since = Instant::now();
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         let mut check = interval(CHECK_INTERVAL);
@@ -53,11 +52,12 @@ impl Publisher {
                 status.applied_sequence < book.last_sequence() && since.elapsed() >= CHECK_INTERVAL
             };
             if let (Some(content), Some(status)) = (wanted, status)
-                && let wanted = (content, status.mesh_port != 0)
+                && let wanted = (content, Means::of(status))
                 && (served.as_ref() != Some(&wanted) || lost(status))
             {
-                let (next, way) = (&wanted.0, wanted.1);
-                let is_said = |it: &(Arc<Content>, bool)| it.1 == way && it.0.says_the_same(next);
+                let (next, means) = (&wanted.0, wanted.1);
+                let is_said =
+                    |it: &(Arc<Content>, Means)| it.1 == means && it.0.says_the_same(next);
                 if served.as_ref().is_some_and(is_said) && !lost(status) {
                     // To the data plane it is the table that it has.
                     book.published(book.last_sequence(), next.version);
@@ -102,33 +102,64 @@ impl Publisher {
     async fn publish(
         &self,
         sequence: u64,
-        (content, has_mesh): &(Arc<Content>, bool),
+        (content, means): &(Arc<Content>, Means),
     ) -> Result<(), tonic::Status> {
-        let mut routes = content.routes.clone();
-        if !has_mesh {
-            // An older data plane refuses a table that names other nodes.
-            let backends = routes.iter_mut().map(|route| &mut route.backends);
-            backends.for_each(|it| it.retain(|backend| !backend.address.is_empty()));
+        let table = means.table(sequence, content);
+        match timeout(PUBLISH_TIMEOUT, self.client.publish(table)).await {
+            Ok(published) => published,
+            Err(_) => Err(tonic::Status::deadline_exceeded("no answer in time")),
         }
-        let mut tcp = content.tcp.clone();
-        if !has_mesh {
-            let backends = tcp.iter_mut().map(|route| &mut route.backends);
-            backends.for_each(|it| it.retain(|backend| !backend.address.is_empty()));
+    }
+}
+
+/// What a data plane can do: one of an older version refuses a table that needs more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Means {
+    /// It has a way to other nodes.
+    has_mesh: bool,
+    /// It hands out files of static sites.
+    serves_files: bool,
+}
+
+impl Means {
+    fn of(status: NetStatusLocal) -> Self {
+        Self {
+            has_mesh: status.mesh_port != 0,
+            serves_files: status.serves_files,
         }
-        let (ruled, routes) = apart(&routes);
-        let table = v1::NodeTable {
+    }
+
+    fn knows(self, backend: &v1::NodeBackend) -> bool {
+        match (backend.files.is_empty(), backend.address.is_empty()) {
+            (false, _) => self.serves_files,
+            (true, true) => self.has_mesh,
+            (true, false) => true,
+        }
+    }
+
+    /// `content` without what it does not know.
+    fn table(self, sequence: u64, content: &Content) -> v1::NodeTable {
+        let mut content = content.clone();
+        let routes = content.routes.iter_mut().map(|it| &mut it.backends);
+        let tcp = content.tcp.iter_mut().map(|it| &mut it.backends);
+        let backends = routes.chain(tcp);
+        backends.for_each(|it| it.retain(|backend| self.knows(backend)));
+        if !self.serves_files {
+            content.endpoints.retain(|it| it.files.is_empty());
+            let services = content.networks.iter_mut().flat_map(|it| &mut it.services);
+            let targets = services.map(|it| &mut it.backends);
+            targets.for_each(|it| it.retain(|target| target.files.is_empty()));
+        }
+        let (ruled, routes) = apart(&content.routes);
+        v1::NodeTable {
             sequence,
             revision: content.version.revision,
             routes,
             ruled,
-            peers: content.peers.clone(),
-            endpoints: content.endpoints.clone(),
-            networks: content.networks.clone(),
-            tcp,
-        };
-        match timeout(PUBLISH_TIMEOUT, self.client.publish(table)).await {
-            Ok(published) => published,
-            Err(_) => Err(tonic::Status::deadline_exceeded("no answer in time")),
+            peers: content.peers,
+            endpoints: content.endpoints,
+            networks: content.networks,
+            tcp: content.tcp,
         }
     }
 }
@@ -144,7 +175,67 @@ fn apart(routes: &[v1::NodeRoute]) -> (Vec<v1::NodeRoute>, Vec<v1::NodeRoute>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Version;
     use super::*;
+
+    #[test]
+    fn a_data_plane_is_told_what_it_knows() {
+        let backend = |address: &str, files: &str| v1::NodeBackend {
+            address: address.into(),
+            files: files.into(),
+            ..v1::NodeBackend::default()
+        };
+        let backends = vec![
+            backend("127.0.0.1:1", ""),
+            backend("", "/b"),
+            backend("", ""),
+        ];
+        let target = |files: &str| v1::PrivateTarget {
+            files: files.into(),
+            ..v1::PrivateTarget::default()
+        };
+        let endpoint = |files: &str| v1::NodeEndpoint {
+            files: files.into(),
+            ..v1::NodeEndpoint::default()
+        };
+        let content = Content {
+            version: Version::default(),
+            routes: vec![v1::NodeRoute {
+                backends: backends.clone(),
+                ..v1::NodeRoute::default()
+            }],
+            tcp: vec![v1::NodeTcpRoute {
+                backends,
+                ..v1::NodeTcpRoute::default()
+            }],
+            peers: Vec::new(),
+            endpoints: vec![endpoint(""), endpoint("/b")],
+            networks: vec![v1::PrivateNetwork {
+                services: vec![v1::PrivateService {
+                    backends: vec![target(""), target("/b")],
+                    ..v1::PrivateService::default()
+                }],
+                ..v1::PrivateNetwork::default()
+            }],
+        };
+        for (has_mesh, serves_files, backends, others) in [
+            (true, true, 3, 2),
+            (true, false, 2, 1),
+            (false, true, 2, 2),
+            (false, false, 1, 1),
+        ] {
+            let means = Means {
+                has_mesh,
+                serves_files,
+            };
+            let table = means.table(1, &content);
+            assert_eq!(table.routes[0].backends.len(), backends, "{means:?}");
+            assert_eq!(table.tcp[0].backends.len(), backends, "{means:?}");
+            assert_eq!(table.endpoints.len(), others, "{means:?}");
+            let service = &table.networks[0].services[0];
+            assert_eq!(service.backends.len(), others, "{means:?}");
+        }
+    }
 
     #[test]
     fn a_host_with_rules_is_apart_with_all_its_paths() {

@@ -199,6 +199,7 @@ mod tests {
                 digest: "sha256:x".into(),
                 node: None,
                 shared: false,
+                bundle: false,
             };
             assert_eq!(by_digest(&image), expected);
         }

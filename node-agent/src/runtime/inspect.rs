@@ -13,6 +13,7 @@ use super::Error;
 use super::container::{LABEL_ALLOCATION, LABEL_ATTEMPT, LABEL_GRANT, LABEL_INIT};
 use crate::clock;
 use crate::plan::{Exit, Grant, Phase, Seen};
+use crate::routes::Spot;
 
 /// Which allocation's a container is, and its number there; none: not ours.
 pub(crate) fn owner(labels: &HashMap<String, String>) -> Option<(AllocationId, u32)> {
@@ -92,7 +93,7 @@ fn phase(state: &ContainerState, address: Option<IpAddr>) -> Phase {
     if state.running == Some(true) {
         let started = state.started_at.as_deref().and_then(clock::parse_ns);
         return Phase::Running {
-            address,
+            spot: address.map(Spot::At),
             pid: state
                 .pid
                 .and_then(|pid| u32::try_from(pid).ok())

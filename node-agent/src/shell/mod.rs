@@ -206,10 +206,10 @@ impl Shells {
         let seen = self.runtime.list_of(allocation).await;
         let seen = seen.map_err(|error| refused("look for the container", &error))?;
         let running = seen.into_iter().rev().find_map(|seen| match seen.phase {
-            Phase::Running { address, pid, .. } => Some(Place {
+            Phase::Running { spot, pid, .. } => Some(Place {
                 container: seen.id,
                 pid,
-                address,
+                address: spot.and_then(|spot| spot.ip()),
             }),
             _ => None,
         });

@@ -194,6 +194,7 @@ impl From<&Image> for v1::Image {
                 .map(|node| id_bytes(node.as_u128()))
                 .unwrap_or_default(),
             shared: image.shared,
+            bundle: image.bundle,
         }
     }
 }
@@ -209,6 +210,7 @@ impl TryFrom<v1::Image> for Image {
             digest: message.digest,
             node: node.transpose()?,
             shared: message.shared,
+            bundle: message.bundle,
         })
     }
 }

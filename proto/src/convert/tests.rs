@@ -287,6 +287,7 @@ fn a_deployment_survives_the_bytes() {
         digest: "sha256:c".into(),
         node: Some(NodeId::from_u128(5)),
         shared: true,
+        bundle: true,
     };
     for outcome in [
         None,

@@ -259,6 +259,7 @@ impl Job {
                 digest: "sha256:0".into(),
                 node: None,
                 shared: false,
+                bundle: false,
             },
             kind: ServiceType::Worker,
             port: None,

@@ -101,6 +101,7 @@ pub(crate) fn release(service: &Service, number: u64, resources: Resources) -> R
             digest: "sha256:0".into(),
             node: None,
             shared: false,
+            bundle: false,
         },
         kind: service.spec.kind,
         port: (service.spec.kind == ServiceType::Web).then_some(8080),

@@ -269,6 +269,7 @@ fn start_rollout(state: &State) -> Option<Kind> {
             digest: "sha256:0".to_owned(),
             node: None,
             shared: false,
+            bundle: false,
         },
         kind: ServiceType::Web,
         port: Some(8080),

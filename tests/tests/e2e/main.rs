@@ -37,6 +37,7 @@ mod rollouts;
 mod routes;
 mod samples;
 mod shells;
+mod sites;
 mod sockets;
 mod split;
 mod steps;

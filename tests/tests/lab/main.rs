@@ -24,5 +24,6 @@ mod private;
 mod rebalance;
 mod samples;
 mod shells;
+mod sites;
 mod troubles;
 mod versions;

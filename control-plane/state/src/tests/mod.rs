@@ -294,6 +294,7 @@ pub(crate) fn release(number: u64, deployment: DeploymentId) -> Release {
             digest: "sha256:0".into(),
             node: None,
             shared: false,
+            bundle: false,
         },
         kind: ServiceType::Web,
         port: Some(8080),

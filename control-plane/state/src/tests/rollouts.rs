@@ -264,3 +264,26 @@ fn below_their_level_there_are_no_phases() {
         assert!(problem.message.contains("feature level 3"), "{problem}");
     }
 }
+
+#[test]
+fn a_node_hands_out_the_files_of_one_release_alone() {
+    for bundle in [false, true] {
+        let (mut world, _) = World::with_live_release();
+        world.ok(create(NEW, None));
+        let Kind::StartRollout(mut message) = start_rollout(&world.state, NEW, 2) else {
+            panic!("a rollout")
+        };
+        let release = message.release.as_mut().expect("a new one");
+        release.image.as_mut().expect("an image").bundle = bundle;
+        world.ok(Kind::StartRollout(message));
+        let target = Target {
+            release: 2,
+            deployment: NEW,
+        };
+        world.ok(start(&world.state, NEW_ONE, target));
+        assert_eq!(world.serving(), [100], "it is not there yet");
+        world.observe(NEW_ONE, Seen::Healthy);
+        let expected: &[u128] = if bundle { &[101] } else { &[100, 101] };
+        assert_eq!(world.serving(), expected);
+    }
+}

@@ -1,16 +1,20 @@
-//! Static sites: built by their own tools in one image, handed out by a web server in another. The files end
-//! up in the server's image, so that a site is released, kept and rolled back like any app.
+//! Static sites: built by their own tools in one image, of which another one takes nothing but the files: a
+//! bundle, that is released, kept and rolled back like any app and needs no container. Where the app names a web
+//! server, the files end up in that one's image.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Read as _;
 use std::path::Path;
 
 use futures_util::future::BoxFuture;
+use skep_ingress::files::Site;
 use skep_model::problem::{Code, Problem};
 
 use super::super::presets::{self, SitePlan};
 use super::super::{folder, say};
 use super::{Builder, Job, Made, Recipe, no_secrets};
+use crate::bundles;
 
 /// What is made for Docker, inside the folder that it gets.
 const FOLDER: &str = ".skep";
@@ -24,9 +28,9 @@ const WORK: &str = "/site";
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// A site of files.
-pub(super) struct Site;
+pub(super) struct StaticSite;
 
-impl Builder for Site {
+impl Builder for StaticSite {
     fn make<'a>(&'a self, job: &'a Job<'a>) -> BoxFuture<'a, Result<Made, Problem>> {
         Box::pin(async move {
             no_secrets(job, "a static site")?;
@@ -34,6 +38,7 @@ impl Builder for Site {
             let plan = move || presets::plan(&site, |path| text_of(&folder, path));
             let plan = folder::blocking(plan).await?;
             say(job.lines, plan.line()).await;
+            let labels = labels(&plan);
             let (folder, hold) = (job.folder.to_owned(), job.work.hold());
             folder::blocking(move || {
                 let _hold = hold;
@@ -44,6 +49,7 @@ impl Builder for Site {
                 dockerfile: DOCKERFILE.to_owned(),
                 kept: FOLDER.to_owned(),
                 args: job.spec.build.args.clone(),
+                labels,
                 ..Recipe::default()
             }))
         })
@@ -80,27 +86,51 @@ fn dockerfile(plan: &SitePlan) -> String {
     let steps: Vec<&String> = steps.into_iter().flatten().collect();
     let mut text = String::new();
     // Writing into a string cannot fail.
-    if steps.is_empty() {
-        let _ = writeln!(text, "FROM {} AS files\nCOPY . {WORK}", plan.server);
-        let _ = writeln!(
-            text,
-            "RUN cd {WORK} && rm -rf {FOLDER} skep.toml Dockerfile .dockerignore .git"
-        );
-    } else {
+    if !steps.is_empty() {
         let _ = writeln!(
             text,
             "FROM {} AS files\nWORKDIR {WORK}\nCOPY . .",
             plan.image
         );
-        for step in steps {
+        for step in &steps {
             let _ = writeln!(text, "RUN {step}");
         }
+    } else if let Some(server) = &plan.server {
+        let _ = writeln!(text, "FROM {server} AS files\nCOPY . {WORK}");
+        let _ = writeln!(
+            text,
+            "RUN cd {WORK} && rm -rf {FOLDER} skep.toml Dockerfile .dockerignore .git"
+        );
     }
-    let _ = writeln!(text, "FROM {}", plan.server);
-    let _ = writeln!(text, "COPY {CONFIGURATION} /etc/nginx/conf.d/default.conf");
-    let _ = writeln!(text, "COPY --from=files {WORK}/{output} {ROOT}");
+    match &plan.server {
+        Some(server) => {
+            let _ = writeln!(text, "FROM {server}");
+            let _ = writeln!(text, "COPY {CONFIGURATION} /etc/nginx/conf.d/default.conf");
+            let _ = writeln!(text, "COPY --from=files {WORK}/{output} {ROOT}");
+        }
+        None if steps.is_empty() => {
+            let _ = writeln!(text, "FROM scratch\nCOPY ./{output} /");
+        }
+        None => {
+            let _ = writeln!(text, "FROM scratch\nCOPY --from=files {WORK}/{output} /");
+        }
+    }
     let _ = writeln!(text, "EXPOSE 80");
     text
+}
+
+/// What tells the nodes how to hand the files out; nothing where a server does.
+fn labels(plan: &SitePlan) -> BTreeMap<String, String> {
+    if plan.server.is_some() {
+        return BTreeMap::new();
+    }
+    let site = Site {
+        spa: plan.spa,
+        not_found: plan.not_found.clone(),
+        headers: plan.headers.clone(),
+    };
+    let text = serde_json::to_string(&site).expect("plain data");
+    [(bundles::LABEL.to_owned(), text)].into()
 }
 
 /// For nginx. Nothing that is written here can leave its place: the model has checked it.
@@ -124,14 +154,14 @@ fn configuration(plan: &SitePlan) -> String {
 
 #[cfg(test)]
 mod tests {
-    use skep_model::build::StaticSite;
+    use skep_model::build;
 
     use super::*;
 
-    fn plan(change: impl Fn(&mut StaticSite)) -> SitePlan {
-        let mut site = StaticSite {
+    fn plan(change: impl Fn(&mut build::StaticSite)) -> SitePlan {
+        let mut site = build::StaticSite {
             output: Some("dist".into()),
-            ..StaticSite::default()
+            ..build::StaticSite::default()
         };
         change(&mut site);
         presets::plan(&site, |_| None).expect("planned")
@@ -139,16 +169,43 @@ mod tests {
 
     #[test]
     fn a_built_site_has_two_stages_and_ready_files_are_cleaned() {
-        let built = dockerfile(&plan(|it| it.build = Some("make".into())));
+        let served = |it: &mut build::StaticSite| it.server = Some("nginx:1.27-alpine".into());
+        let built = dockerfile(&plan(|it| {
+            served(it);
+            it.build = Some("make".into());
+        }));
         assert_eq!(
             built,
             "FROM node:22-alpine AS files\nWORKDIR /site\nCOPY . .\nRUN make\nFROM nginx:1.27-alpine\n\
              COPY .skep/site.conf /etc/nginx/conf.d/default.conf\n\
              COPY --from=files /site/dist /usr/share/nginx/html\nEXPOSE 80\n"
         );
-        let ready = dockerfile(&plan(|it| it.output = Some(".".into())));
+        let ready = plan(|it| {
+            served(it);
+            it.output = Some(".".into());
+        });
+        assert!(labels(&ready).is_empty());
+        let ready = dockerfile(&ready);
         assert!(ready.contains("rm -rf .skep skep.toml"), "{ready}");
         assert!(ready.contains("COPY --from=files /site/ /usr"), "{ready}");
+    }
+
+    #[test]
+    fn a_bundle_is_the_files_alone() {
+        let built = dockerfile(&plan(|it| it.build = Some("make".into())));
+        assert_eq!(
+            built,
+            "FROM node:22-alpine AS files\nWORKDIR /site\nCOPY . .\nRUN make\nFROM scratch\n\
+             COPY --from=files /site/dist /\nEXPOSE 80\n"
+        );
+        let ready = plan(|it| {
+            it.output = Some(".".into());
+            it.not_found = Some("404.html".into());
+        });
+        assert_eq!(dockerfile(&ready), "FROM scratch\nCOPY ./ /\nEXPOSE 80\n");
+        let label = &labels(&ready)[bundles::LABEL];
+        let site: Site = serde_json::from_str(label).expect("as it was written");
+        assert_eq!(site.not_found.as_deref(), Some("404.html"));
     }
 
     #[test]

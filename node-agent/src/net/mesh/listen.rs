@@ -12,6 +12,7 @@ use h2::server::SendResponse;
 use hyper::{Method, Request, Response, StatusCode};
 use skep_identity::grpc::{self, Conn};
 use skep_identity::tls::{self, ClientAuth, Reloadable};
+use skep_ingress::files::Bundle;
 use skep_model::id::AllocationId;
 use tokio::io::copy_bidirectional_with_sizes;
 use tokio::net::{TcpListener, TcpStream};
@@ -22,7 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use super::stream::MeshStream;
 use super::{
-    ALPN, CONNECTION_WINDOW_BYTES, LEASE_PATH, LEAVING_PATH, Mesh, Open, SEND_BUFFER_BYTES,
+    ALPN, CONNECTION_WINDOW_BYTES, LEASE_PATH, LEAVING_PATH, Local, Mesh, Open, SEND_BUFFER_BYTES,
     STREAM_WINDOW_BYTES,
 };
 
@@ -159,9 +160,9 @@ fn answer(mut reply: SendResponse<Bytes>, status: StatusCode) {
     let _ = reply.send_response(head, true);
 }
 
-/// Connects to the container that the request names, and ties the two together.
+/// Connects to the container that the request names, and ties the two together; or hands out its files.
 async fn stream(request: Request<RecvStream>, mut reply: SendResponse<Bytes>, mesh: Arc<Mesh>) {
-    let (allocation, mut container) = match reach(&request, &mesh).await {
+    let (allocation, reached) = match reach(&request, &mesh).await {
         Ok(reached) => reached,
         Err(status) => return answer(reply, status),
     };
@@ -170,16 +171,26 @@ async fn stream(request: Request<RecvStream>, mut reply: SendResponse<Bytes>, me
         return;
     };
     let mut other = MeshStream::new(send, request.into_body());
+    let mut container = match reached {
+        Reached::Container(container) => container,
+        Reached::Files(bundle) => return bundle.serve(other).await,
+    };
     let copied = copy_bidirectional_with_sizes(&mut other, &mut container, COPY_BYTES, COPY_BYTES);
     if let Err(error) = copied.await {
         tracing::debug!(%allocation, %error, "a stream of another node broke");
     }
 }
 
+/// What a stream leads to.
+enum Reached {
+    Container(TcpStream),
+    Files(Bundle),
+}
+
 async fn reach(
     request: &Request<RecvStream>,
     mesh: &Mesh,
-) -> Result<(AllocationId, TcpStream), StatusCode> {
+) -> Result<(AllocationId, Reached), StatusCode> {
     if request.method() != Method::CONNECT {
         return Err(StatusCode::METHOD_NOT_ALLOWED);
     }
@@ -188,12 +199,15 @@ async fn reach(
         Some((allocation, it.port_u16()?))
     });
     let (allocation, port) = named.ok_or(StatusCode::BAD_REQUEST)?;
-    let ip = mesh.local(allocation).ok_or(StatusCode::NOT_FOUND)?;
+    let ip = match mesh.local(allocation).ok_or(StatusCode::NOT_FOUND)? {
+        Local::At(ip) => ip,
+        Local::Files(bundle) => return Ok((allocation, Reached::Files(bundle))),
+    };
     let connected = timeout(CONNECT_LIMIT, TcpStream::connect(SocketAddr::new(ip, port)));
     let Ok(Ok(container)) = connected.await else {
         return Err(StatusCode::BAD_GATEWAY);
     };
     // A failure means that it is gone already: the first read will tell.
     let _ = container.set_nodelay(true);
-    Ok((allocation, container))
+    Ok((allocation, Reached::Container(container)))
 }

@@ -1,6 +1,7 @@
 //! The way to containers of other nodes, and from there to ours: one connection between each two data planes
 //! that have something to say to each other, mTLS under the node's own certificate; on it HTTP/2, where each
-//! `CONNECT ALLOCATION:PORT` is a stream of bytes to a container with flow control of its own.
+//! `CONNECT ALLOCATION:PORT` is a stream of bytes to a container with flow control of its own. Where an allocation
+//! is files of a static site there is no container: this process answers on the stream itself.
 //!
 //! A node is asked only for what is fit for traffic there as its own agent says: that a table of another
 //! node still names it is not enough.
@@ -19,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::RwLock;
 use skep_identity::keypair::Credentials;
 use skep_identity::tls::{LoadError, Reloadable};
+use skep_ingress::files::Bundle;
 use skep_ingress::{Far, Reach, Reaching};
 use skep_model::id::{AllocationId, NodeId};
 use tokio::sync::watch;
@@ -68,14 +70,23 @@ impl Drop for Open {
     }
 }
 
+/// Where an allocation of this node answers.
+#[derive(Debug, Clone)]
+pub(super) enum Local {
+    /// Its container, without a port.
+    At(IpAddr),
+    /// Nowhere: this process hands out its files.
+    Files(Bundle),
+}
+
 /// The node among others.
 #[derive(Debug)]
 pub(super) struct Mesh {
     /// None: the agent has not said yet who this node is.
     own: watch::Sender<Option<Arc<Reloadable>>>,
     links: Links,
-    /// Containers of this node that are fit for traffic.
-    local: RwLock<HashMap<AllocationId, IpAddr>>,
+    /// What of this node is fit for traffic.
+    local: RwLock<HashMap<AllocationId, Local>>,
     counters: Arc<Counters>,
     lease: Lease,
 }
@@ -115,7 +126,7 @@ impl Mesh {
     pub(super) fn publish(
         &self,
         peers: HashMap<NodeId, String>,
-        local: HashMap<AllocationId, IpAddr>,
+        local: HashMap<AllocationId, Local>,
     ) {
         self.links.publish(peers);
         *self.local.write() = local;
@@ -140,8 +151,8 @@ impl Mesh {
         self.links.any_answers(LEASE_PATH).await
     }
 
-    fn local(&self, allocation: AllocationId) -> Option<IpAddr> {
-        self.local.read().get(&allocation).copied()
+    fn local(&self, allocation: AllocationId) -> Option<Local> {
+        self.local.read().get(&allocation).cloned()
     }
 }
 

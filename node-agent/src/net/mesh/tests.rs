@@ -7,10 +7,11 @@ use std::time::{Duration, SystemTime};
 use skep_identity::ca::{ClusterCa, Grant};
 use skep_identity::keypair::KeyAndRequest;
 use skep_identity::name::Identity;
-use skep_ingress::Stream;
-use skep_model::id::ClusterId;
+use skep_ingress::files::Bundles;
+use skep_ingress::{Backend, Ingress, Place, Route, Stream, Table};
+use skep_model::id::{ClusterId, ServiceId};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -93,7 +94,7 @@ async fn echo() -> u16 {
 
 impl There {
     fn offers(&self, allocation: AllocationId) {
-        let local = [(allocation, IpAddr::V4(Ipv4Addr::LOCALHOST))].into();
+        let local = [(allocation, Local::At(Ipv4Addr::LOCALHOST.into()))].into();
         self.mesh.publish(HashMap::new(), local);
     }
 }
@@ -207,7 +208,7 @@ async fn a_successor_takes_new_streams_and_old_ones_are_finished() {
     mesh.identify(&cluster.node(2)).expect("a node\'s");
     mesh.publish(
         HashMap::new(),
-        [(SHOP, IpAddr::V4(Ipv4Addr::LOCALHOST))].into(),
+        [(SHOP, Local::At(Ipv4Addr::LOCALHOST.into()))].into(),
     );
     let served = tokio::spawn(serve(next, mesh.clone(), CancellationToken::new(), || {
         LIMIT
@@ -220,4 +221,63 @@ async fn a_successor_takes_new_streams_and_old_ones_are_finished() {
     let ended = timeout(LIMIT, older.served).await.expect("in time");
     ended.expect("no panic").expect("ended well");
     served.abort();
+}
+
+#[tokio::test]
+async fn files_of_another_node_are_asked_for_over_its_data_plane() {
+    let cluster = Cluster::new(1);
+    let there = there(&cluster, 2).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let large = "0123456789abcdef".repeat(20_000);
+    let files = [("index.html", "hello"), ("large.txt", &*large)];
+    crate::testing::unpack(folder.path(), &files);
+    let bundle = Bundles::default().open(folder.path()).expect("a bundle");
+    let local = [(SHOP, Local::Files(bundle))].into();
+    there.mesh.publish(HashMap::new(), local);
+    let here = here(&cluster, 1, &there, 2);
+    let ingress = Ingress::reaching(Default::default(), Default::default(), here.clone(), None);
+    let place = Place::There {
+        node: NodeId::from_u128(2),
+        port: 80,
+    };
+    ingress.publish(Table {
+        revision: 1,
+        routes: vec![Route {
+            host: "site.test".to_owned(),
+            path_prefix: "/".to_owned(),
+            service: ServiceId::from_u128(1),
+            name: "site".to_owned(),
+            backends: vec![Backend {
+                allocation: SHOP,
+                place,
+            }],
+            sleeps: false,
+            rules: None,
+            parts: Vec::new(),
+        }],
+        ..Table::default()
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let address = listener.local_addr().expect("an address");
+    let shutdown = CancellationToken::new();
+    let until = shutdown.clone();
+    let served = tokio::spawn(async move { ingress.serve(listener, until).await });
+    for (path, body) in [
+        ("/", "hello"),
+        ("/large.txt", &*large),
+        ("/index.html", "hello"),
+    ] {
+        let mut stream = TcpStream::connect(address).await.expect("connected");
+        let ask = format!("GET {path} HTTP/1.1\r\nhost: site.test\r\nconnection: close\r\n\r\n");
+        stream.write_all(ask.as_bytes()).await.expect("sent");
+        let mut answer = String::new();
+        let read = timeout(LIMIT, stream.read_to_string(&mut answer)).await;
+        read.expect("in time").expect("to its end");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.ends_with(body), "{path}: {} bytes", answer.len());
+    }
+    // One stream carried them all.
+    assert_eq!(there.mesh.counters().within.load(Ordering::Relaxed), 1);
+    shutdown.cancel();
+    served.await.expect("no panic");
 }

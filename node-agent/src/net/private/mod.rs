@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use skep_ingress::Reach;
+use skep_ingress::files::Bundle;
 use skep_model::id::{AllocationId, EnvironmentId, NodeId};
 use skep_proto::convert::id_bits;
 use skep_proto::v1;
@@ -26,6 +27,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::files::Opened;
 use super::understand::Error;
 use counters::Counters;
 use streams::Streams;
@@ -57,16 +59,18 @@ struct Service {
 }
 
 /// An allocation that answers for a service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Backend {
     allocation: AllocationId,
     place: Place,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Place {
     Here(IpAddr),
     There(NodeId),
+    /// Nowhere: this process hands out its files.
+    Files(Bundle),
 }
 
 impl Network {
@@ -84,11 +88,15 @@ impl Network {
 }
 
 /// What a message means.
-pub(super) fn understand(messages: &[v1::PrivateNetwork]) -> Result<Vec<Network>, Error> {
-    messages.iter().map(network).collect()
+pub(super) fn understand(
+    messages: &[v1::PrivateNetwork],
+    opened: &Opened,
+) -> Result<Vec<Network>, Error> {
+    let networks = messages.iter().map(|it| network(it, opened));
+    networks.collect()
 }
 
-fn network(message: &v1::PrivateNetwork) -> Result<Network, Error> {
+fn network(message: &v1::PrivateNetwork, opened: &Opened) -> Result<Network, Error> {
     let environment = id_bits("environment", &message.environment)?;
     let mut network = Network {
         environment: EnvironmentId::from_u128(environment),
@@ -100,7 +108,8 @@ fn network(message: &v1::PrivateNetwork) -> Result<Network, Error> {
     };
     for service in &message.services {
         let address = Ipv4Addr::from(service.virtual_address);
-        let backends = service.backends.iter().map(backend);
+        let backends = service.backends.iter();
+        let backends = backends.filter_map(|it| backend(it, opened).transpose());
         let backends = backends.collect::<Result<_, _>>()?;
         network.names.insert(service.name.clone(), address);
         let turn = AtomicUsize::new(0);
@@ -109,17 +118,22 @@ fn network(message: &v1::PrivateNetwork) -> Result<Network, Error> {
     Ok(network)
 }
 
-fn backend(message: &v1::PrivateTarget) -> Result<Backend, Error> {
+fn backend(message: &v1::PrivateTarget, opened: &Opened) -> Result<Option<Backend>, Error> {
+    let bundle = opened.get(&message.files);
     let place = match message.ip.is_empty() {
+        true if !message.files.is_empty() => match bundle {
+            Some(bundle) => Place::Files(bundle.clone()),
+            None => return Ok(None),
+        },
         true => Place::There(NodeId::from_u128(id_bits("node", &message.node)?)),
         false => Place::Here(message.ip.parse().map_err(|_| Error::Endpoint {
             ip: message.ip.clone(),
         })?),
     };
-    Ok(Backend {
+    Ok(Some(Backend {
         allocation: AllocationId::from_u128(id_bits("allocation", &message.allocation)?),
         place,
-    })
+    }))
 }
 
 /// The ports on each gateway.

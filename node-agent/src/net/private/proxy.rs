@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use skep_ingress::{Far, Stream};
 use socket2::{SockRef, Type};
-use tokio::io::copy_bidirectional_with_sizes;
+use tokio::io::{copy_bidirectional_with_sizes, duplex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
@@ -93,7 +93,7 @@ async fn connect(
     let count = service.backends.len();
     let first = service.turn.fetch_add(1, Ordering::Relaxed);
     for step in 0..count.min(ATTEMPTS_MAX) {
-        let backend = service.backends[first.wrapping_add(step) % count];
+        let backend = &service.backends[first.wrapping_add(step) % count];
         let Some(open) = private.streams.open(backend.allocation) else {
             continue;
         };
@@ -108,8 +108,13 @@ async fn connect(
     None
 }
 
-async fn reach(private: &Private, backend: Backend, port: u16) -> io::Result<Box<dyn Stream>> {
-    match backend.place {
+/// A backend, at the port that was asked for; files answer at every one.
+pub(super) async fn reach(
+    private: &Private,
+    backend: &Backend,
+    port: u16,
+) -> io::Result<Box<dyn Stream>> {
+    match backend.place.clone() {
         Place::Here(ip) => {
             let connected = timeout(CONNECT_LIMIT, TcpStream::connect((ip, port))).await??;
             let _ = connected.set_nodelay(true);
@@ -123,6 +128,12 @@ async fn reach(private: &Private, backend: Backend, port: u16) -> io::Result<Box
             };
             let reached = timeout(REACH_LIMIT, private.reach.reach(far)).await??;
             Ok(reached.stream)
+        }
+        Place::Files(bundle) => {
+            let (ours, theirs) = duplex(COPY_BYTES);
+            // Ends with the other half.
+            tokio::spawn(bundle.serve(theirs));
+            Ok(Box::new(ours))
         }
     }
 }

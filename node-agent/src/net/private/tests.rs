@@ -4,6 +4,8 @@ use hickory_proto::op::{Message, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
 
 use super::dns::{Verdict, judge};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
 use super::*;
 
 const GATEWAY: u32 = 0x0ACA_0001;
@@ -22,10 +24,11 @@ fn example() -> Network {
                 allocation: skep_proto::convert::id_bytes(1),
                 ip: "10.202.0.9".into(),
                 node: Vec::new(),
+                files: String::new(),
             }],
         }],
     };
-    network(&message).expect("a network")
+    network(&message, &Opened::new()).expect("a network")
 }
 
 fn question(name: &str, kind: RecordType) -> Vec<u8> {
@@ -102,18 +105,54 @@ fn what_is_no_question_is_not_answered_as_one() {
     assert_eq!(answered(gone), Some((ResponseCode::Refused, None)));
 }
 
-#[tokio::test]
-async fn what_is_counted_of_an_environment_goes_on_with_the_next_table() {
-    #[derive(Debug)]
-    struct Nowhere;
-    impl Reach for Nowhere {
-        fn reach(&self, _: skep_ingress::Far) -> skep_ingress::Reaching {
-            Box::pin(async { Err(io::ErrorKind::NotConnected.into()) })
-        }
+#[derive(Debug)]
+struct Nowhere;
+
+impl Reach for Nowhere {
+    fn reach(&self, _: skep_ingress::Far) -> skep_ingress::Reaching {
+        Box::pin(async { Err(io::ErrorKind::NotConnected.into()) })
     }
+}
+
+fn closed() -> Arc<Private> {
     let closed = CancellationToken::new();
     closed.cancel();
-    let private = Private::new(Arc::new(Nowhere), closed);
+    Private::new(Arc::new(Nowhere), closed)
+}
+
+#[tokio::test]
+async fn files_of_this_node_answer_on_the_connection_itself() {
+    let folder = tempfile::tempdir().expect("a folder");
+    crate::testing::unpack(folder.path(), &[("index.html", "hello")]);
+    let name = folder.path().display().to_string();
+    let target = |files: &str| v1::PrivateTarget {
+        allocation: skep_proto::convert::id_bytes(1),
+        files: files.into(),
+        ..v1::PrivateTarget::default()
+    };
+    let bundle = skep_ingress::files::Bundles::default().open(folder.path());
+    let opened = [(name.clone(), bundle.expect("a bundle"))].into();
+    assert_eq!(backend(&target("/gone"), &opened), Ok(None));
+    let files = backend(&target(&name), &opened)
+        .expect("read")
+        .expect("one");
+    let mut stream = proxy::reach(&closed(), &files, 80).await.expect("reached");
+    let ask = b"GET / HTTP/1.1\r\nhost: site\r\nconnection: close\r\n\r\n";
+    stream.write_all(ask).await.expect("sent");
+    let mut answer = String::new();
+    stream
+        .read_to_string(&mut answer)
+        .await
+        .expect("to its end");
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_counted_of_an_environment_goes_on_with_the_next_table() {
+    let private = closed();
     private.publish(1, vec![example()]);
     let network = private.network(Ipv4Addr::from(GATEWAY)).expect("it");
     network.counters.answered(ResponseCode::NoError);

@@ -139,6 +139,7 @@ async fn traefik_hears_nothing_of_a_table_that_routes_alike_and_counts_as_having
     let endpoint = NodeEndpoint {
         allocation: id_bytes(9),
         ip: "172.17.0.9".into(),
+        ..NodeEndpoint::default()
     };
     publish(NodeTable {
         endpoints: vec![endpoint],

@@ -20,18 +20,18 @@ use super::{MIB, ROUNDS, ROUTES, SEEN};
 
 const ROUND: Duration = Duration::from_secs(3);
 const CONNECTIONS: u32 = 64;
-const ENDS: Duration = Duration::from_secs(15);
+pub(super) const ENDS: Duration = Duration::from_secs(15);
 
 /// Something that answers for `bench.test`.
-struct Proxy {
-    process: Process,
-    address: SocketAddr,
+pub(super) struct Proxy {
+    pub(super) process: Process,
+    pub(super) address: SocketAddr,
     /// Of a data plane: where Traefik would poll.
     admin: Option<SocketAddr>,
 }
 
 impl Proxy {
-    fn fire(&self, duration: Duration, rate: Option<f64>) -> Fire {
+    pub(super) fn fire(&self, duration: Duration, rate: Option<f64>) -> Fire {
         Fire {
             address: self.address,
             host: "bench.test".into(),
@@ -54,7 +54,7 @@ impl Proxy {
     }
 
     /// Fires, and how much CPU each request took, in microseconds.
-    async fn measure(&self, rate: Option<f64>) -> Result<(Outcome, f64)> {
+    pub(super) async fn measure(&self, rate: Option<f64>) -> Result<(Outcome, f64)> {
         let before = self.cpu().await?;
         let outcome = self.fire(ROUND, rate).run().await?;
         let used = self.cpu().await? - before;
@@ -206,7 +206,7 @@ async fn rendered_ms(admin: SocketAddr) -> Result<f64> {
 }
 
 /// One host for all of one, else one for each, all of the same upstream.
-fn routes(sequence: u64, count: usize, upstream: SocketAddr) -> NodeTable {
+pub(super) fn routes(sequence: u64, count: usize, upstream: SocketAddr) -> NodeTable {
     let id = |number: usize| (number as u128 + 1).to_be_bytes().to_vec();
     let route = |number: usize| NodeRoute {
         host: match number {
@@ -231,7 +231,7 @@ fn routes(sequence: u64, count: usize, upstream: SocketAddr) -> NodeTable {
     }
 }
 
-async fn skep_net(dir: &Path) -> Result<(Proxy, NetClient<Channel>)> {
+pub(super) async fn skep_net(dir: &Path) -> Result<(Proxy, NetClient<Channel>)> {
     std::fs::DirBuilder::new()
         .mode(0o700)
         .recursive(true)
@@ -277,7 +277,7 @@ async fn nginx_proxy(dir: &Path, upstream: SocketAddr) -> Result<Proxy> {
     nginx_with(dir, "proxy", (2, &extra), place::free_address()?, text).await
 }
 
-async fn nginx(
+pub(super) async fn nginx(
     dir: &Path,
     name: &str,
     workers: usize,
