@@ -102,7 +102,7 @@ async fn files_are_handed_out_without_a_container() {
         ensure!(!back.told().contains("building"), "{}", back.told());
         cluster.answers(&name, "1").await?;
         wait::until_ok("the folder of the other to go", SOON, async || {
-            let folders = std::fs::read_dir(cluster.path("agent/bundles/sites"))?.count();
+            let folders = std::fs::read_dir(cluster.path("node/agent/bundles/sites"))?.count();
             ensure!(folders == 1, "{folders} folders");
             Ok(())
         })
