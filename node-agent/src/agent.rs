@@ -194,6 +194,7 @@ impl Agent {
             shutdown.clone(),
         ));
         let volumes_made = Arc::new(Notify::new());
+        let copies = build::Copies::new(options.data_dir.join("copies"));
         let around = images::Around {
             data_dir: &options.data_dir,
             server: &servers.address(),
@@ -202,6 +203,7 @@ impl Agent {
             docker: runtime.docker().clone(),
             socket: runtime.socket().clone(),
             metrics: metrics.clone(),
+            copies: copies.clone(),
         };
         let images = Images::start(&options.images, around, (&tasks, &shutdown)).await?;
         let (wanted, wanted_now) = watch::channel(None);
@@ -330,6 +332,7 @@ impl Agent {
             cluster,
             node,
             work_dir: options.data_dir.join("builds"),
+            copies,
             uploads: Arc::new(ServerUploads { servers }),
             images: Some(images.clone()),
             logins: runtime.logins().clone(),

@@ -39,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
+use crate::build::Copies;
 use crate::metrics::Metrics;
 use crate::runtime::transport::Socket;
 use book::Book;
@@ -140,6 +141,7 @@ struct Inner {
     room: Room,
     /// What is known of Docker's images.
     book: Mutex<Book>,
+    copies: Copies,
 }
 
 /// What the store is given by the rest of the agent.
@@ -158,6 +160,8 @@ pub(crate) struct Around<'a> {
     pub(crate) socket: Socket,
     /// Counters.
     pub(crate) metrics: Metrics,
+    /// What goes with the rest where the disk fills up.
+    pub(crate) copies: Copies,
 }
 
 impl Images {
@@ -211,6 +215,7 @@ impl Images {
                 cleaning: tokio::sync::Mutex::default(),
                 room: Room::new(options.low_water, folder),
                 book: Mutex::new(book),
+                copies: around.copies,
             }),
         };
         tasks.spawn(clean::keep(images.clone(), shutdown));
