@@ -49,9 +49,9 @@ chaos: setup-tests $(NIXPACKS) skep-next skep-release test-app-release ## simula
 	SKEP_CHAOS=full $(CARGO) test $(LOCKED) -p skep-simulation -- --nocapture
 	SKEP_CHAOS=full $(E2E_RELEASE) $(CARGO) test $(WORKSPACE) $(SUITES)
 
-bench: bench-ring bench-consensus bench-server bench-fleet bench-agent bench-images bench-hooks bench-logs bench-traffic bench-scheduler bench-autoscale bench-packing ## every benchmark; results in target/bench/
+bench: bench-ring bench-consensus bench-server bench-fleet bench-agent bench-images bench-hooks bench-logs bench-traffic bench-pipeline bench-scheduler bench-autoscale bench-packing ## every benchmark; results in target/bench/
 
-bench-%: setup-benches skep-release test-app-release ## one benchmark: bench-ring, bench-consensus, bench-server, bench-fleet, bench-agent, bench-images, bench-hooks, bench-logs, bench-traffic
+bench-%: setup-benches skep-release test-app-release ## one benchmark: bench-ring, bench-consensus, bench-server, bench-fleet, bench-agent, bench-images, bench-hooks, bench-logs, bench-traffic, bench-pipeline
 	$(E2E_RELEASE) $(CARGO) run $(LOCKED) --release -p skep-tests --bin bench-$*
 
 bench-scheduler: setup-build ## placement on Nomad's inputs, a million allocations, churn; target/bench/scheduler.json

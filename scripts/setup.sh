@@ -232,6 +232,8 @@ if [[ $1 == benches ]]; then
   # The proxies beside which the ingress is measured.
   need nginx nginx-light
   need haproxy haproxy
+  # What the hook of bench-pipeline's repository signs with.
+  need openssl openssl
 fi
 if [[ -n $needs_docker ]] && is_default_socket && [[ ! -S $DEFAULT_SOCKET ]]; then
   # Certain already: everything that is missing is said and installed at once.

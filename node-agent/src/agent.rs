@@ -198,6 +198,7 @@ impl Agent {
             shutdown.clone(),
         ));
         let volumes_made = Arc::new(Notify::new());
+        let copies = build::Copies::new(options.data_dir.join("copies"));
         let around = images::Around {
             data_dir: &options.data_dir,
             server: &servers.address(),
@@ -206,6 +207,7 @@ impl Agent {
             docker: runtime.docker().clone(),
             socket: runtime.socket().clone(),
             metrics: metrics.clone(),
+            copies: copies.clone(),
         };
         let images = Images::start(&options.images, around, (&tasks, &shutdown)).await?;
         let data_dir = options.data_dir.clone();
@@ -339,6 +341,7 @@ impl Agent {
             cluster,
             node,
             work_dir: options.data_dir.join("builds"),
+            copies,
             uploads: Arc::new(ServerUploads { servers }),
             images: Some(images.clone()),
             logins: runtime.logins().clone(),

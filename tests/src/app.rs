@@ -60,14 +60,28 @@ impl App {
         self.write("Dockerfile", &self.dockerfile(lines))
     }
 
+    /// Writes the Dockerfile anew with a shell in which `lines` can RUN, and the test app at its end.
+    ///
+    /// # Errors
+    /// There is no static busybox, or a file cannot be written.
+    pub fn set_steps(&self, lines: &str) -> Result<()> {
+        self.copy_shell()?;
+        let text = format!(
+            "FROM scratch\nLABEL {TEST_LABEL}={}\nCOPY busybox /bin/busybox\n\
+             SHELL [\"/bin/busybox\", \"sh\", \"-c\"]\nCOPY skep-test-app /skep-test-app\n{lines}\n\
+             EXPOSE 8080\nENTRYPOINT [\"/skep-test-app\"]\n",
+            self.run
+        );
+        self.write("Dockerfile", &text)
+    }
+
     /// Writes the Dockerfile anew: this version, with busybox, and a command where others have an entry
     /// point.
     ///
     /// # Errors
     /// There is no static busybox, or the file cannot be written.
     pub fn set_shell(&self, version: &str) -> Result<()> {
-        std::fs::copy(BUSYBOX, self.dir.join("busybox"))
-            .context("a static busybox is needed: apt install busybox-static")?;
+        self.copy_shell()?;
         let text = format!(
             "FROM scratch\nLABEL {TEST_LABEL}={}\nCOPY busybox /bin/busybox\n\
              COPY skep-test-app /skep-test-app\nENV VERSION=\"{version}\"\nEXPOSE 8080\n\
@@ -75,6 +89,15 @@ impl App {
             self.run
         );
         self.write("Dockerfile", &text)
+    }
+
+    fn copy_shell(&self) -> Result<()> {
+        let shell = self.dir.join("busybox");
+        if !shell.exists() {
+            std::fs::copy(BUSYBOX, shell)
+                .context("a static busybox is needed: apt install busybox-static")?;
+        }
+        Ok(())
     }
 
     /// The label comes first: no layer is shared with other runs, so that removing this run's

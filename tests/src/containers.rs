@@ -18,6 +18,8 @@ use bollard::query_parameters::{
 use bollard::{API_DEFAULT_VERSION, Docker, body_full};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// The label that names the cluster, on all that belongs to it.
 pub const CLUSTER_LABEL: &str = "sh.skep.cluster";
@@ -178,6 +180,17 @@ impl Containers {
             }
             Err(error) => gone_is_fine(Err(error)).map(|()| None),
         }
+    }
+
+    /// When a container's main process was begun, ms since the epoch.
+    ///
+    /// # Errors
+    /// It is gone, or never ran.
+    pub async fn started_ms(&self, id: &str) -> Result<f64> {
+        let state = self.docker.inspect_container(id, None).await?.state;
+        let at = state.and_then(|state| state.started_at);
+        let at = OffsetDateTime::parse(&at.context("it never ran")?, &Rfc3339)?;
+        Ok(at.unix_timestamp_nanos() as f64 / 1e6)
     }
 
     /// The limits of a container: memory in bytes, CPU in billionths of a core.

@@ -38,7 +38,7 @@ struct Inner {
 }
 
 /// Keeps the folder while a thread works in it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Hold {
     _inner: Arc<Inner>,
 }
@@ -112,10 +112,11 @@ pub(super) fn clean(work_dir: &Path) {
     }
 }
 
-fn remove(path: &Path) {
+/// Removes a folder; what cannot be is said in the agent's log.
+pub(super) fn remove(path: &Path) {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(path = %path.display(), %error, "cannot remove the folder of a build");
+            tracing::warn!(path = %path.display(), %error, "cannot remove a folder of builds");
         }
         _ => {}
     }

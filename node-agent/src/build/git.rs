@@ -3,6 +3,7 @@
 //! may hold a token, and arguments can be read by every user of the machine.
 
 mod command;
+mod kept;
 mod login;
 mod look;
 mod remote;
@@ -11,18 +12,23 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use skep_model::build::Fetch;
+use skep_model::id::ServiceId;
 use skep_model::problem::{Code, Problem};
 use tokio::sync::mpsc;
 
 use super::folder::{self, WorkFolder, blocking};
 use super::say;
 use command::Git;
+pub use kept::Copies;
+use kept::Kept;
 pub(super) use login::Login;
 pub(super) use look::look;
 use remote::Remote;
 
 /// Where a fetched commit is named in our copy.
 const WANTED_REF: &str = "refs/skep/wanted";
+/// Digits of a commit's whole name, at least.
+const WHOLE_NAME: usize = 40;
 /// Names shown when something is missing.
 const SHOWN_NAMES: usize = 12;
 
@@ -38,6 +44,8 @@ pub(super) struct Wanted<'a> {
     pub(super) directory: &'a str,
     /// As whom; nobody is asked.
     pub(super) login: Login,
+    /// The copies that the node keeps, and whose it would be.
+    pub(super) kept: (&'a Copies, ServiceId),
 }
 
 /// What was fetched.
@@ -48,6 +56,8 @@ pub(super) struct Fetched {
     pub(super) commit: String,
     git: Git,
     tree: PathBuf,
+    /// What `git` reads beside its own.
+    _kept: Option<Kept>,
 }
 
 impl fmt::Debug for Fetched {
@@ -98,17 +108,11 @@ pub(super) async fn fetch(
     )
     .await;
     let git = Git::prepare((remote, &wanted.login), work).await?;
-    let commit = match wanted.commit {
-        Some(commit) => fetch_commit(&git, wanted.branch, commit).await?,
-        None => {
-            fetch_branch(&git, wanted.branch, &["--depth=1"]).await?;
-            git.commit_of(WANTED_REF)
-                .await?
-                .ok_or_else(|| no_commit(&git, WANTED_REF))?
-        }
-    };
     let tree = work.path().join("src");
-    git.check_out(&commit, &tree).await?;
+    let (commit, kept) = match from_kept(&git, wanted, &tree).await? {
+        Some((commit, kept)) => (commit, Some(kept)),
+        None => (anew(&git, wanted, &tree).await?, None),
+    };
     say(lines, format!("source: commit {commit}")).await;
     let (directory, shown, short) = (
         wanted.directory.to_owned(),
@@ -122,13 +126,72 @@ pub(super) async fn fetch(
         commit,
         git,
         tree,
+        _kept: kept,
     })
+}
+
+/// Fetches what is new into the copy that the node keeps, and checks out of it; none: there is no such copy, or
+/// something was wrong, and fetching anew tells what.
+async fn from_kept(
+    git: &Git,
+    wanted: &Wanted<'_>,
+    tree: &Path,
+) -> Result<Option<(String, Kept)>, Problem> {
+    let refspec = match wanted.commit {
+        Some(commit) if commit.len() >= WHOLE_NAME => format!("+{commit}:{WANTED_REF}"),
+        // Only a branch's history knows what a short name means.
+        Some(_) => return Ok(None),
+        None => format!("+refs/heads/{}:{WANTED_REF}", wanted.branch),
+    };
+    let (copies, service) = wanted.kept;
+    let Some(kept) = copies.take(service, &git.remote.url).await else {
+        return Ok(None);
+    };
+    let tried = async {
+        let copy = git.with_copy(&kept.path()).await?;
+        copy.fetch(&refspec, &["--depth=1", "--no-write-fetch-head"])
+            .await??;
+        let commit = copy.commit_of(WANTED_REF).await?;
+        let commit = commit.ok_or_else(|| no_commit(git, WANTED_REF))?;
+        git.borrow(&kept.path()).await?;
+        git.check_out(&commit, tree).await?;
+        Ok::<_, Problem>(commit)
+    };
+    match tried.await {
+        Ok(commit) => Ok(Some((commit, kept))),
+        Err(problem) => {
+            tracing::debug!(%problem, "the kept copy of a repository goes");
+            kept.discard();
+            git.give_back().await?;
+            let tree = tree.to_owned();
+            blocking(move || {
+                folder::remove(&tree);
+                Ok(None)
+            })
+            .await
+        }
+    }
+}
+
+/// The commit and its files, with nothing to begin from.
+async fn anew(git: &Git, wanted: &Wanted<'_>, tree: &Path) -> Result<String, Problem> {
+    let commit = match wanted.commit {
+        Some(commit) => fetch_commit(git, wanted.branch, commit).await?,
+        None => {
+            fetch_branch(git, wanted.branch, &["--depth=1"]).await?;
+            git.commit_of(WANTED_REF)
+                .await?
+                .ok_or_else(|| no_commit(git, WANTED_REF))?
+        }
+    };
+    git.check_out(&commit, tree).await?;
+    Ok(commit)
 }
 
 /// The one commit where the server gives single commits out (and the name is whole), else the
 /// branch with its history.
 async fn fetch_commit(git: &Git, branch: &str, commit: &str) -> Result<String, Problem> {
-    if commit.len() >= 40 {
+    if commit.len() >= WHOLE_NAME {
         let refspec = format!("+{commit}:{WANTED_REF}");
         if git.fetch(&refspec, &["--depth=1"]).await?.is_ok() {
             let found = git.commit_of(WANTED_REF).await?;

@@ -45,6 +45,7 @@ use builder::{Job, Made, Recipe};
 use choose::Wish;
 pub(crate) use docker::cache::trim_now as trim_cache;
 use folder::WorkFolder;
+pub use git::Copies;
 pub(crate) use image::repository as image_repository;
 use log::{Bounded, Masks};
 use source::Source;
@@ -85,6 +86,8 @@ pub struct Env {
     pub node: NodeId,
     /// Builds make their folders in here, and remove them.
     pub work_dir: PathBuf,
+    /// Copies of repositories, which stay between builds.
+    pub copies: Copies,
     /// Uploaded folders.
     pub uploads: Arc<dyn Uploads>,
     /// Keeps what was built for other nodes; none: it stays in this node's Docker alone.

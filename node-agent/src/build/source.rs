@@ -76,6 +76,7 @@ pub(super) async fn fetch(
                 commit: commit.as_deref(),
                 directory,
                 login: git::Login::of(&order.fetch, &order.variables)?,
+                kept: (&env.copies, order.service),
             };
             let fetched = git::fetch(&wanted, work, lines).await?;
             Ok(Source {

@@ -45,6 +45,7 @@ pub(super) fn env(work_dir: &Path, uploads: Arc<dyn Uploads>) -> Env {
         cluster: ClusterId::from_u128(1),
         node: NodeId::from_u128(2),
         work_dir: work_dir.to_owned(),
+        copies: super::Copies::new(work_dir.join("copies")),
         uploads,
         images: None,
         logins: Default::default(),

@@ -77,6 +77,11 @@ impl Images {
         let lacks = look_at(store.folder()).await.lacks(0, low);
         // What of the budget is used is reduced by what the disk lacks.
         let budget = (lacks > 0).then(|| store.used_bytes().saturating_sub(lacks));
+        if lacks > 0 {
+            let copies = self.inner.copies.clone();
+            // Nobody waits for more than that they are gone.
+            let _ = spawn_blocking(move || copies.clear()).await;
+        }
         match store.make_room(&in_use, 0, budget).await {
             Ok((0, _)) => {}
             Ok((gone, _)) => tracing::info!(gone, "blobs of images that nobody needs were removed"),

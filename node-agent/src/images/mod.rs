@@ -40,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
+use crate::build::Copies;
 use crate::metrics::Metrics;
 use crate::runtime::transport::Socket;
 use book::Book;
@@ -143,6 +144,7 @@ struct Inner {
     room: Room,
     /// What is known of Docker's images.
     book: Mutex<Book>,
+    copies: Copies,
 }
 
 /// What the store is given by the rest of the agent.
@@ -161,6 +163,8 @@ pub(crate) struct Around<'a> {
     pub(crate) socket: Socket,
     /// Counters.
     pub(crate) metrics: Metrics,
+    /// What goes with the rest where the disk fills up.
+    pub(crate) copies: Copies,
 }
 
 impl Images {
@@ -214,6 +218,7 @@ impl Images {
                 cleaning: tokio::sync::Mutex::default(),
                 room: Room::new(options.low_water, folder),
                 book: Mutex::new(book),
+                copies: around.copies,
             }),
         };
         tasks.spawn(clean::keep(images.clone(), shutdown));

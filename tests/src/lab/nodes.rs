@@ -17,8 +17,10 @@ const READY: Duration = Duration::from_secs(60);
 pub struct Wanted<'a> {
     /// Servers.
     pub servers: usize,
-    /// Nodes; the first alone builds.
+    /// Nodes.
     pub nodes: usize,
+    /// How many of them build: the first ones.
+    pub builders: usize,
     /// More arguments for every agent.
     pub arguments: &'a [&'a str],
     /// A node whose images are on a disk of so many MiB.
@@ -28,11 +30,12 @@ pub struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    /// One server, and so many nodes.
+    /// One server, and so many nodes, of which the first alone builds.
     pub fn nodes(nodes: usize) -> Self {
         Self {
             servers: 1,
             nodes,
+            builders: 1,
             arguments: &[],
             small_disk: None,
             docker_firewall: false,
@@ -82,7 +85,7 @@ async fn start(cluster: &mut LabCluster, wanted: Wanted<'_>, at: usize) -> Resul
         host.small_disk("node/agent/images", mib).await?;
     }
     let mut arguments = wanted.arguments.to_vec();
-    if at > 0 {
+    if at >= wanted.builders {
         arguments.push("--no-builds");
     }
     match wanted.docker_firewall {

@@ -13,8 +13,14 @@ use skep_tests::app::App;
 use skep_tests::containers::TEST_LABEL;
 use skep_tests::dockerd::Dockerd;
 use skep_tests::git::Repository;
-use skep_tests::{Cluster, place, with_cluster, with_cluster_on};
+use skep_tests::{Cluster, chaos, place, with_cluster, with_cluster_on};
 
+/// What a build writes in its log, in `make test` and in `make chaos`.
+const LOG_MIB: (u32, u32) = (64, 1_024);
+/// 16 MiB are told, and the last lines; each with what stands before it.
+const LOG_KEPT_MAX: usize = 24 << 20;
+/// What the agent may hold then: queues of lines, whatever is written.
+const AGENT_RSS_MAX: u64 = 200 << 20;
 const BUSYBOX: &str = "/bin/busybox";
 /// What the Dockerfiles of this Nixpacks begin with.
 const NIXPACKS_BASE: &str = "ghcr.io/railwayapp/nixpacks:ubuntu-1745885067";
@@ -285,6 +291,20 @@ async fn a_build_goes_no_further_than_it_may() {
             "RUN busybox head -c 300000000 /dev/zero | busybox tail -c 290000000 > /dev/null";
         fails("[build]\nmemory = \"64MiB\"", grows, &["build.memory"]).await?;
         fails("", "FORM x", &["unknown instruction", "FORM"]).await?;
+        // Far more than is kept of a log: its end is there, what lies between is counted, and it holds nobody up.
+        let written = chaos::count(LOG_MIB.0, LOG_MIB.1);
+        let line = "x".repeat(1_000);
+        let talks = format!(
+            "ENV VERSION=2\nRUN busybox yes {line} | busybox head -c {written}m; busybox echo the last word"
+        );
+        app.write("skep.toml", "")?;
+        set(cluster, &app, &talks)?;
+        let told = cluster.skep.run(&up).await?.ok()?;
+        let told = told.says(&["lines were left out", "the last word"])?;
+        ensure!(told.stdout.len() < LOG_KEPT_MAX, "{} bytes are told", told.stdout.len());
+        cluster.answers(&Name::of("lim"), "2").await?;
+        let held = cluster.agent.rss_bytes().await?;
+        ensure!(held < AGENT_RSS_MAX, "the agent holds {held} bytes");
         let needs = "[build]\nsecrets = [\"T\"]";
         cluster
             .skep

@@ -6,34 +6,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 use skep_tests::api::Name;
-use skep_tests::app::App;
-use skep_tests::containers::TEST_LABEL;
 use skep_tests::dockerd::Dockerd;
 use skep_tests::git::Repository;
+use skep_tests::process::runs;
 use skep_tests::{Cluster, wait, with_cluster, with_cluster_on};
 
 /// A step that was begun shows, and one that was ended is gone, within it.
 const SEEN: Duration = Duration::from_secs(60);
-/// The shell of the builds: static, so that it runs on an empty image.
-const BUSYBOX: &str = "/bin/busybox";
-
-/// A Dockerfile with a shell in which `lines` can RUN, and the test app at its end.
-fn dockerfile(run: &str, lines: &str) -> String {
-    format!(
-        "FROM scratch\nLABEL {TEST_LABEL}={run}\nCOPY busybox /bin/busybox\n\
-         SHELL [\"/bin/busybox\", \"sh\", \"-c\"]\nCOPY skep-test-app /skep-test-app\n{lines}\n\
-         EXPOSE 8080\nENTRYPOINT [\"/skep-test-app\"]\n"
-    )
-}
-
-fn set(cluster: &Cluster, app: &App, lines: &str) -> Result<()> {
-    let shell = app.dir().join("busybox");
-    if !shell.exists() {
-        std::fs::copy(BUSYBOX, shell)
-            .context("a static busybox is needed: apt install busybox-static")?;
-    }
-    app.write("Dockerfile", &dockerfile(&cluster.run, lines))
-}
 
 /// The newest deployment of a service and all that was said of it, as the API has it.
 async fn events(cluster: &Cluster, id: &str) -> Result<Vec<Value>> {
@@ -49,14 +28,6 @@ fn texts(events: &[Value]) -> Vec<&str> {
         .iter()
         .filter_map(|event| event["text"].as_str())
         .collect()
-}
-
-/// Whether a process with this in its command line runs on the machine: builds are no secret to it.
-fn runs(mark: &str) -> bool {
-    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    processes
-        .filter_map(|process| std::fs::read(process.path().join("cmdline")).ok())
-        .any(|line| String::from_utf8_lossy(&line).contains(mark))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -75,7 +46,7 @@ async fn buildkit_builds_where_the_daemon_has_it() {
                 cluster.run
             )
         };
-        set(cluster, &app, &lines(1))?;
+        app.set_steps(&lines(1))?;
         let first = cluster.skep.run(&up).await?.ok()?;
         let first = first.says(&[
             "docker: BuildKit",
@@ -85,7 +56,7 @@ async fn buildkit_builds_where_the_daemon_has_it() {
             "DONE",
         ])?;
         cluster.answers(&name, "1").await?;
-        set(cluster, &app, &lines(2))?;
+        app.set_steps(&lines(2))?;
         cluster.skep.run(&up).await?.ok()?.says(&["times 2"])?;
         cluster.answers(&name, "2").await?;
 
@@ -123,11 +94,7 @@ async fn buildkit_builds_where_the_daemon_has_it() {
         );
 
         // A step that fails is named with its last words, and takes nothing away.
-        set(
-            cluster,
-            &app,
-            "RUN busybox echo cc: no such file >&2; exit 3",
-        )?;
+        app.set_steps("RUN busybox echo cc: no such file >&2; exit 3")?;
         let failed = cluster.skep.run(&up).await?.code(1)?;
         failed.says(&[
             "(RUN busybox echo",
@@ -155,11 +122,7 @@ async fn the_classic_builder_builds_where_the_daemon_wants_it() {
             "Step 1/",
         ])?;
         cluster.answers(&Name::of("old"), "1").await?;
-        set(
-            cluster,
-            &app,
-            "RUN --mount=type=cache,target=/c busybox true",
-        )?;
+        app.set_steps("RUN --mount=type=cache,target=/c busybox true")?;
         let needs = cluster.skep.run(&up).await?.code(1)?;
         needs
             .says(&["hint: this Dockerfile needs BuildKit"])
@@ -177,11 +140,9 @@ async fn begin_endless(
     name: &Name,
     mark: &str,
 ) -> Result<String> {
-    set(
-        cluster,
-        &repository.app,
-        &format!("RUN busybox echo begun {mark}; busybox sleep 3600; : {mark}"),
-    )?;
+    repository.app.set_steps(&format!(
+        "RUN busybox echo begun {mark}; busybox sleep 3600; : {mark}"
+    ))?;
     repository.push("main")?;
     cluster.api.put_service(name, json!({})).await?;
     let request = json!({ "type": "git", "repository": repository.url()?, "branch": "main" });
@@ -228,11 +189,9 @@ async fn a_build_that_is_begun_anew_tells_both_runs() {
         let before = events(cluster, &id).await?;
         cluster.agent.kill().await?;
         // What the second run fetches ends.
-        set(
-            cluster,
-            &repository.app,
-            "ENV VERSION=1\nRUN busybox echo the second run",
-        )?;
+        repository
+            .app
+            .set_steps("ENV VERSION=1\nRUN busybox echo the second run")?;
         repository.push("main")?;
         cluster.agent.start().await?;
         let ended = cluster.api.ended(&id).await?;
@@ -309,7 +268,7 @@ async fn a_source_is_the_services_once_it_was_built() {
         // A branch that does not exist, and one that does not build: the service stays with its own.
         deploy("nope").await?.code(1)?.says(&["nope"])?;
         assert_eq!(source().await?["branch"], "main");
-        set(cluster, &repository.app, "RUN exit 1")?;
+        repository.app.set_steps("RUN exit 1")?;
         repository.push("broken")?;
         deploy("broken").await?.code(1)?;
         assert_eq!(source().await?["branch"], "main");

@@ -49,6 +49,7 @@ mod traefik_rolling;
 mod traefik_run;
 mod traefik_specs;
 mod up;
+mod upheaval;
 mod variables;
 mod volumes;
 mod zones;

@@ -5,6 +5,7 @@
 mod apps;
 mod asleep;
 mod autoscale;
+mod building;
 mod certified;
 mod chaos;
 mod compose;

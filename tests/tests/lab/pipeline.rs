@@ -14,7 +14,7 @@ use skep_tests::random::Random;
 use skep_tests::{http, wait};
 use tokio::time::sleep;
 
-const SEEN: Duration = Duration::from_secs(60);
+pub(crate) const SEEN: Duration = Duration::from_secs(60);
 const RATE: u32 = 50;
 /// Moments in `make test` and in `make chaos`.
 const KILLS: (u32, u32) = (4, 30);
@@ -120,13 +120,18 @@ fn image(release: &Release) -> Value {
 }
 
 /// A server that is not the leader, and the leader.
-async fn others(cluster: &LabCluster) -> Result<(usize, usize)> {
+pub(crate) async fn others(cluster: &LabCluster) -> Result<(usize, usize)> {
     let leader = cluster.servers.leader().await?;
     Ok(((leader + 1) % 3, leader))
 }
 
 /// One allocation is left, which serves `version`.
-async fn right(node: &Node, api: &Api, (name, host): (&Name, &str), version: &str) -> Result<()> {
+pub(crate) async fn right(
+    node: &Node,
+    api: &Api,
+    (name, host): (&Name, &str),
+    version: &str,
+) -> Result<()> {
     wait::until_ok("one allocation, of what is live", SEEN, async || {
         let live = api.live_allocations(name).await?;
         ensure!(
@@ -139,7 +144,7 @@ async fn right(node: &Node, api: &Api, (name, host): (&Name, &str), version: &st
     .await
 }
 
-async fn serves(node: &Node, host: &str, version: &str) -> Result<()> {
+pub(crate) async fn serves(node: &Node, host: &str, version: &str) -> Result<()> {
     let answer = http::get(node.ingress, host, "/").await?;
     let wanted = format!("version={version} ");
     ensure!(
@@ -151,6 +156,6 @@ async fn serves(node: &Node, host: &str, version: &str) -> Result<()> {
     Ok(())
 }
 
-fn told(deployment: &Deployment) -> String {
+pub(crate) fn told(deployment: &Deployment) -> String {
     format!("it is {}\n{}", deployment.status, deployment.told())
 }

@@ -27,8 +27,12 @@ const MAX_OUTPUT_BYTES: u64 = 1 << 20;
 /// The name that the configuration file gives to the repository.
 const REMOTE: &str = "skep-source";
 
+/// Where git looks for other copies' objects, and for commits whose parents it has not.
+const ALTERNATES: &str = "objects/info/alternates";
+const SHALLOW: &str = "shallow";
+
 /// Settings that hold for every call: nobody is asked, nothing of the repository is run.
-const SETTINGS: [&str; 9] = [
+const SETTINGS: [&str; 10] = [
     "credential.helper=",
     "core.askPass=",
     "core.hooksPath=/dev/null",
@@ -36,6 +40,8 @@ const SETTINGS: [&str; 9] = [
     "protocol.ext.allow=never",
     "submodule.recurse=false",
     "gc.auto=0",
+    // Each fetch is one pack, which can be counted.
+    "fetch.unpackLimit=1",
     // A line that gives less than 1000 bytes a second for a minute is dead.
     "http.lowSpeedLimit=1000",
     "http.lowSpeedTime=60",
@@ -78,14 +84,61 @@ impl Git {
             login.environment(&remote, &folder)
         })
         .await?;
-        let mut command = git.command();
+        git.init().await?;
+        Ok(git)
+    }
+
+    async fn init(&self) -> Result<(), Problem> {
+        let mut command = self.command();
         // Templates may hold hooks.
         command
             .args(["init", "--quiet", "--bare", "--template=", "--"])
-            .arg(&git.copy);
-        let made = git.run(command, LOCAL_LIMIT).await?;
-        git.expect(made)?;
+            .arg(&self.copy);
+        let made = self.run(command, LOCAL_LIMIT).await?;
+        self.expect(made)
+    }
+
+    /// The same repository with a copy that is kept; made where it is not there.
+    pub(super) async fn with_copy(&self, kept: &Path) -> Result<Self, Problem> {
+        let git = Self {
+            remote: self.remote.clone(),
+            copy: kept.to_owned(),
+            config: self.config.clone(),
+            environment: self.environment.clone(),
+            _hold: self._hold.clone(),
+        };
+        if !kept.join("HEAD").exists() {
+            git.init().await?;
+        }
         Ok(git)
+    }
+
+    /// Lets our copy read what the kept one has, which stays as it is.
+    pub(super) async fn borrow(&self, kept: &Path) -> Result<(), Problem> {
+        let (own, kept) = (self.copy.clone(), kept.to_owned());
+        blocking(move || {
+            let objects = format!("{}\n", kept.join("objects").display());
+            let mut lent = std::fs::write(own.join(ALTERNATES), objects);
+            // Which commits have no parents there: none, where it has all of them.
+            if kept.join(SHALLOW).exists() {
+                let copied = std::fs::copy(kept.join(SHALLOW), own.join(SHALLOW));
+                lent = lent.and(copied.map(drop));
+            }
+            lent.map_err(|error| Problem::new(Code::Internal, chain(&error)))
+        })
+        .await
+    }
+
+    /// Gives back what was borrowed.
+    pub(super) async fn give_back(&self) -> Result<(), Problem> {
+        let own = self.copy.clone();
+        blocking(move || {
+            // What is not there need not go.
+            let _ = std::fs::remove_file(own.join(ALTERNATES));
+            let _ = std::fs::remove_file(own.join(SHALLOW));
+            Ok(())
+        })
+        .await
     }
 
     /// Fetches one refspec. The inner error is the other side's no.
