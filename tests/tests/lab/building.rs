@@ -196,7 +196,7 @@ async fn is_right(
         let problem = ended.problem.clone().context("a reason")?;
         ensure!(problem.told().contains("exit code 3"), "{problem:?}");
     } else {
-        ensure!(ended.commit.as_ref().map(String::as_str) == ended.origin["commit"].as_str());
+        ensure!(ended.commit.as_deref() == ended.origin["commit"].as_str());
     }
     right(node, api, (&source.name, &source.host), serving).await?;
     source.nothing_is_built(&[node]).await
