@@ -226,8 +226,7 @@ async fn builders(cluster: &LabCluster, nodes: &[Node]) -> Result<()> {
     let victim = builder(api, nodes, &live.id).await?.context("who built")?;
     let survivor = 1 - victim;
     let mut away = spec();
-    away["placement"] =
-        json!({ "constraints": [format!("node.name == {}", nodes[survivor].name)] });
+    away["placement"] = json!({ "constraints": [format!("node.name = {}", nodes[survivor].name)] });
     api.put_service(&source.name, away).await?;
     let mut serving = "v0".to_owned();
     let at = (&source.name, source.host.as_str());
