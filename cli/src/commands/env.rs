@@ -43,9 +43,10 @@ Examples:
   skep env set --service web 'DATABASE_URL=postgres://app:${{db.PASSWORD}}@${{db.SKEP_PRIVATE_HOST}}/shop'
   skep env set --shared REGION=eu --project shop --redeploy
 
-A value may refer to others of its environment: ${{NAME}} is the service's own, ${{db.NAME}} the service
-db's, ${{shared.NAME}} the environment's; ${{db.SKEP_PRIVATE_HOST}}, ${{db.PORT}} and ${{db.SKEP_PUBLIC_URL}}
-are where db answers. In a shell use single quotes. $${{ is the text ${{.
+A value may refer to others of its environment: ${{NAME}} is the service's own, ${{db.NAME}} the
+service db's, ${{shared.NAME}} the environment's; ${{db.SKEP_PRIVATE_HOST}}, ${{db.PORT}} and
+${{db.SKEP_PUBLIC_URL}} are where db answers. In a shell use single quotes. $${{ is the text
+${{.
 
 The name ends at the first `=`. With --stdin the value is read from stdin, so that no other program
 on this machine sees it; a line break at its end is left out.")]

@@ -31,11 +31,12 @@ Examples:
   skep import shop/compose.yaml --project shop --yes
   skep import --strict --environment staging
 
-What the file says is shown first, and each key that has no counterpart, with what to do instead. Services are
-deployed one after the other, those that others depend on first. One that exists and has been live is kept as
-it is unless --replace is said. The project is named like the file's `name`, else like its folder. Variables come from
-the shell and from .env beside the file. --json prints the plan, then each deployment.
-docs/compose.md has what becomes of each key.")]
+What the file says is shown first, and each key that has no counterpart, with what to do
+instead. Services are deployed one after the other, those that others depend on first. One that
+exists and has been live is kept as it is unless --replace is said. The project is named like
+the file's `name`, else like its folder. Variables come from the shell and from .env beside the
+file. --json prints the plan, then each deployment. docs/compose.md has what becomes of each
+key.")]
 pub(crate) struct Args {
     /// The Compose file, or its folder [default: compose.yaml or docker-compose.yml here]
     #[arg(value_name = "FILE")]

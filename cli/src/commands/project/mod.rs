@@ -46,11 +46,11 @@ pub(crate) struct DiffArgs {
 Examples:
   skep apply                       as skep.project.toml says, once you have said yes
   skep apply shop.toml --yes
-  skep apply --prune               what the file does not say goes, in the environments that it names
+  skep apply --prune               what the file does not say goes, in its environments
 
-Nothing is done unless all of the file is good and its secrets are set (`skep env set --secret`). Services are
-deployed one after the other, those that others refer to first. Where one fails the rest is left as it is:
-the same command goes on from there.")]
+Nothing is done unless all of the file is good and its secrets are set (`skep env set
+--secret`). Services are deployed one after the other, those that others refer to first. Where
+one fails the rest is left as it is: the same command goes on from there.")]
 pub(crate) struct ApplyArgs {
     #[command(flatten)]
     what: What,
