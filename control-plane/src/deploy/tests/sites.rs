@@ -48,10 +48,7 @@ fn what_needs_a_container_is_refused() {
         ("type = \"worker\"", "type"),
         ("[[volumes]]\nname = \"data\"\npath = \"/data\"", "volumes"),
         ("[[tcp]]\nport = 1\nsni = \"db.example.com\"", "tcp"),
-        (
-            "[autoscale]\nmax = 3\ntargets = [{ metric = \"cpu\", value = 50 }]",
-            "autoscale",
-        ),
+        ("[autoscale]\nmax = 3\ntargets = [\"cpu=70%\"]", "autoscale"),
     ];
     for (text, field) in cases {
         assert!(matches!(made_of(text, false), Next::Release(_)), "{text}");
