@@ -8,10 +8,10 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use skep_proto::v1::{NodeBackend, NodeTable};
 use skep_tests::figures::{Figure, p50};
-use skep_tests::{http, place};
+use skep_tests::{http, place, wait};
 
 use super::proxies::{ENDS, Proxy, nginx, routes, skep_net};
-use super::{MIB, ROUNDS};
+use super::{MIB, ROUNDS, SEEN};
 
 /// A page of a blog.
 const PAGE_BYTES: usize = 10 << 10;
@@ -35,8 +35,7 @@ pub(super) async fn files() -> Result<Vec<Figure>> {
     net_behind.publish(routes(1, 1, address)).await?;
     let all = [&own, &direct, &behind];
     for proxy in all {
-        let answer = http::get(proxy.address, "bench.test", "/").await?;
-        ensure!(answer.body.len() == page.len(), "{}", answer.status);
+        answers(proxy, page.len()).await?;
     }
     let mut rates = [const { Vec::new() }; 3];
     let mut costs = [const { Vec::new() }; 3];
@@ -62,7 +61,7 @@ pub(super) async fn files() -> Result<Vec<Figure>> {
     for at in 0..SITES {
         let name = format!("site-{at}");
         let server = nginx(dir.path(), &name, 1, place::free_address()?, &location).await?;
-        http::get(server.address, "bench.test", "/").await?;
+        answers(&server, page.len()).await?;
         of_nginx += private_bytes(&server).await?;
         servers.push(server);
     }
@@ -80,6 +79,15 @@ pub(super) async fn files() -> Result<Vec<Figure>> {
         Figure::alone("static.memory_mib_per_site", of_own / MIB, "MiB")
             .beside("nginx, without its container", of_nginx / MIB),
     ])
+}
+
+async fn answers(proxy: &Proxy, bytes: usize) -> Result<()> {
+    wait::until_ok("the page", SEEN, async || {
+        let answer = http::get(proxy.address, "bench.test", "/").await?;
+        ensure!(answer.body.len() == bytes, "{}", answer.status);
+        Ok(())
+    })
+    .await
 }
 
 /// The folder of a site of one page, as an agent unpacks it.
