@@ -119,26 +119,25 @@ impl Bundles {
             let text = format!("`{}` is not a digest", image.digest);
             Problem::new(Code::ImageFailed, text)
         })?;
-        let _changing = self.inner.changing.lock().await;
         let place = self.inner.folder.join("sites").join(&site);
-        if !tokio::fs::try_exists(&place).await.unwrap_or(false) {
-            let taken = images.take(image, &assignment.image_peers).await?;
-            let beside = self.inner.folder.join(format!("{UNFINISHED}{site}"));
-            let reference = image.reference.clone();
-            blocking(move || {
-                let unpacked = unpack_taken(taken, &beside);
-                let placed = unpacked.and_then(|_| fs::rename(&beside, &place).map_err(Into::into));
-                placed.map_err(|error: unpack::Error| {
-                    // Whatever cannot be removed now is removed at the agent's next start.
-                    let _ = fs::remove_dir_all(&beside);
-                    match error.is_full() {
-                        true => full(&reference),
-                        false => broken(&reference, &error),
-                    }
-                })
-            })
-            .await?;
-        }
+        let is_here = async || tokio::fs::try_exists(&place).await.unwrap_or(false);
+        let _changing = loop {
+            // Nobody waits for what comes over the network.
+            let taken = match is_here().await {
+                true => None,
+                false => Some(images.take(image, &assignment.image_peers).await?),
+            };
+            let changing = self.inner.changing.lock().await;
+            match (is_here().await, taken) {
+                (true, _) => break changing,
+                (false, Some(taken)) => {
+                    self.unpack(taken, &place, &image.reference).await?;
+                    break changing;
+                }
+                // Its last user went meanwhile.
+                (false, None) => {}
+            }
+        };
         let mark = Mark {
             site,
             attempt,
@@ -158,6 +157,31 @@ impl Bundles {
         let seen = self.seen(id, &mark);
         self.inner.running.lock().insert(id, mark);
         Ok(seen)
+    }
+
+    /// Unpacks an image whose blobs are here as the folder `place`.
+    async fn unpack(&self, taken: Taken, place: &Path, reference: &str) -> Result<(), Problem> {
+        let beside = self.unfinished();
+        let (place, reference) = (place.to_owned(), reference.to_owned());
+        blocking(move || {
+            let unpacked = unpack_taken(taken, &beside);
+            let placed = unpacked.and_then(|_| fs::rename(&beside, &place).map_err(Into::into));
+            placed.map_err(|error: unpack::Error| {
+                // Whatever cannot be removed now is removed at the agent's next start.
+                let _ = fs::remove_dir_all(&beside);
+                match error.is_full() {
+                    true => full(&reference),
+                    false => broken(&reference, &error),
+                }
+            })
+        })
+        .await
+    }
+
+    /// A name of its own each time: a start that is not wanted any more goes on unpacking beside the next one.
+    fn unfinished(&self) -> PathBuf {
+        let id = skep_identity::random::new_id();
+        self.inner.folder.join(format!("{UNFINISHED}{id:032x}"))
     }
 
     /// An allocation's files are not handed out any more; they go with the last that had them.
@@ -188,9 +212,7 @@ impl Bundles {
             let is_used = running.values().any(|mark| *mark.site == *name);
             if !is_used {
                 // Under another name first: what is half removed must not be taken for the site.
-                let mut beside = std::ffi::OsString::from(UNFINISHED);
-                beside.push(&name);
-                fs::rename(entry.path(), self.inner.folder.join(beside))?;
+                fs::rename(entry.path(), self.unfinished())?;
             }
         }
         for entry in fs::read_dir(&self.inner.folder)? {
