@@ -92,6 +92,7 @@ fn plan_target(
     planner.leave_nodes();
     planner.withdraw_surplus();
     planner.withdraw_old();
+    planner.withdraw_succeeded();
     let withdrawn_in_full = planner.plan.desires.len() <= input.limit;
     if withdrawn_in_full {
         planner.start_missing(draft, ids);
@@ -116,7 +117,7 @@ struct Planner<'a, 'i> {
     ended: Vec<&'a Allocation>,
     /// Meant to run, on nodes that have been silent for so long that others take their place.
     away: Vec<&'a Allocation>,
-    /// Told to go, and not ended.
+    /// Told to go, and not ended; of silent nodes nobody hears that.
     ending: usize,
     /// Of `old`: those of the target whose node is to be empty. Others of the target there are being
     /// moved.
@@ -157,6 +158,7 @@ impl<'a, 'i> Planner<'a, 'i> {
             ending: allocations
                 .iter()
                 .filter(|a| a.is_live() && a.desired != Desired::Run)
+                .filter(|a| !leaving.is_given_up(a.node))
                 .count(),
             plan: Plan {
                 service: service.id,
@@ -310,6 +312,27 @@ impl<'a, 'i> Planner<'a, 'i> {
                 (false, _) => &reason,
             };
             self.withdraw(allocation, reason);
+        }
+    }
+
+    /// What silent nodes have of another release than the target's is not wanted back once the target is
+    /// there in full: a node that returns stops it, and no rollout waits for a node that is dead.
+    fn withdraw_succeeded(&mut self) {
+        if healthy(&self.new) < self.wanted {
+            return;
+        }
+        let (succeeded, away) = std::mem::take(&mut self.away)
+            .into_iter()
+            .partition(|a: &&Allocation| self.target.is_some() && Some(a.target) != self.target);
+        self.away = away;
+        let reason = self.target.map_or_else(String::new, |target| {
+            format!(
+                "its node is silent, and release {} is there",
+                target.release
+            )
+        });
+        for allocation in succeeded {
+            self.withdraw(allocation, &reason);
         }
     }
 

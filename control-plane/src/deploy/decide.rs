@@ -264,9 +264,11 @@ fn judge_rollout(inputs: &Inputs<'_>, deployment: &Deployment, service: &Service
     if let Some(next) = judge_phase(inputs, service, healthy) {
         return next;
     }
-    let is_replaced = !all
-        .iter()
-        .any(|a| a.target != target && a.desired == Desired::Run && a.is_live());
+    // What a node that takes no new one has of a system service's older release holds up nobody.
+    let is_replaced = service.spec.is_system()
+        || !all
+            .iter()
+            .any(|a| a.target != target && a.desired == Desired::Run && a.is_live());
     let job_is_made = service.spec.run.mode != Mode::Batch
         || inputs.view.job_book(service.id).deployment == Some(deployment.id);
     // How many a system service should have, the scheduler knows.

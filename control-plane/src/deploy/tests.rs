@@ -254,11 +254,7 @@ impl World {
             created_ms: 0,
             job: None,
         };
-        let starts = vec![(&allocation).into()];
-        world.apply(Kind::ApplyPlan(v1::ApplyPlan {
-            starts,
-            ..Default::default()
-        }));
+        world.start(allocation);
         let observation = v1::AllocationObservation {
             allocation: id_bytes(40),
             observed: Some((&seen).into()),
@@ -271,6 +267,18 @@ impl World {
             quarantine: None,
         }));
         world
+    }
+
+    fn start(&mut self, allocation: Allocation) {
+        self.apply(Kind::ApplyPlan(v1::ApplyPlan {
+            starts: vec![(&allocation).into()],
+            ..Default::default()
+        }));
+    }
+
+    fn allocation(&self, id: u128) -> Allocation {
+        let all = self.state.allocation(AllocationId::from_u128(id));
+        (**all.expect("there")).clone()
     }
 
     #[track_caller]
@@ -413,6 +421,15 @@ fn a_batch_is_live_once_its_job_is_made_and_a_system_service_once_it_is_everywhe
     system.converged.insert(SERVICE, generation - 1);
     assert!(matches!(system.decide(), Next::Wait { .. }));
     system.converged.insert(SERVICE, generation);
+    // What a node that is dead has of an older release holds up nobody.
+    system.start(Allocation {
+        id: AllocationId::from_u128(41),
+        target: Target {
+            release: 1,
+            deployment: DeploymentId::from_u128(30),
+        },
+        ..system.allocation(40)
+    });
     assert_eq!(system.decide(), Next::Live);
 
     let cron = Run {

@@ -1,5 +1,5 @@
-//! Deployments that build. The leader is killed at any moment of one (fetched, built, kept, rolled out): whatever was
-//! begun ends as it has to, without help, and nothing of it goes on.
+//! Deployments that build. The leader is killed at any moment of one (fetched, built, kept, rolled out), and so is the
+//! agent of the node that builds: whatever was begun ends as it has to, without help, and nothing of it goes on.
 
 use std::path::Path;
 use std::time::Duration;
@@ -24,6 +24,10 @@ const RATE: u32 = 50;
 const KILLS: (u32, u32) = (4, 24);
 /// A build and a rollout are over within about four seconds: the last moments are after their end.
 const LATEST_MS: u64 = 4_500;
+/// Moments of an agent's death, each a node lost and found again.
+const AGENTS: (u32, u32) = (1, 6);
+/// So long the step goes on that an agent's death is in the middle of.
+const STEP_S: u64 = 8;
 
 /// What a commit becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,4 +200,90 @@ async fn is_right(
     }
     right(node, api, (&source.name, &source.host), serving).await?;
     source.nothing_is_built(&[node]).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_builder_that_is_killed_loses_its_build_to_another() {
+    let wanted = Wanted {
+        builders: 2,
+        ..Wanted::nodes(2)
+    };
+    with_nodes("builder", wanted, async |cluster, nodes| {
+        builders(cluster, nodes).await
+    })
+    .await;
+}
+
+async fn builders(cluster: &LabCluster, nodes: &[Node]) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let source = Source::create(&dir.path().join("git"), "moved")?;
+    let api = &cluster.servers.server(0).api;
+    api.put_service(&source.name, spec()).await?;
+    let first = source.push("v0", Kind::Good, "0")?;
+    let live = api.live(&source.name, &source.origin(&first)?).await?;
+    // The idle one of the lowest id builds, and does so again; what runs is kept away from it, so that
+    // its death is the build's alone.
+    let victim = builder(api, nodes, &live.id).await?.context("who built")?;
+    let survivor = 1 - victim;
+    let mut away = spec();
+    away["placement"] = json!({ "constraints": [format!("node.name = {}", nodes[survivor].name)] });
+    api.put_service(&source.name, away).await?;
+    api.live(&source.name, &source.origin(&first)?).await?;
+    let mut serving = "v0".to_owned();
+    let at = (&source.name, source.host.as_str());
+    right(&nodes[survivor], api, at, &serving).await?;
+    let load = Load::start(nodes[survivor].ingress, &source.host, RATE);
+    let mut random = Random::of_run("builder");
+    for round in 1..=chaos::count(AGENTS.0, AGENTS.1) {
+        let version = format!("v{round}");
+        let commit = source.push(&version, Kind::Good, &STEP_S.to_string())?;
+        let made = api.deploy(&source.name, &source.origin(&commit)?).await?;
+        wait::until("the build to be given to a node", SEEN, async || {
+            Ok(builder(api, nodes, &made.id)
+                .await?
+                .filter(|it| *it == victim))
+        })
+        .await?;
+        let after = Duration::from_millis(random.below(STEP_S * 1_000));
+        println!("{round}: killed {after:?} after it was told to build");
+        sleep(after).await;
+        nodes[victim].agent.kill().await?;
+        serves(&nodes[survivor], &source.host, &serving).await?;
+        let ended = api.ended(&made.id).await?;
+        ensure!(
+            ended.status == "live",
+            "{:?}\n{}",
+            ended.problem,
+            told(&ended)
+        );
+        ensure!(
+            builder(api, nodes, &made.id).await? == Some(survivor),
+            "{}",
+            told(&ended)
+        );
+        serving = version;
+        right(&nodes[survivor], api, at, &serving).await?;
+        // Whose agent is back does not build it, too.
+        nodes[victim].agent.start().await?;
+        wait::until_ok("the node to be ready again", SEEN, async || {
+            let status = api.get("/v1/status").await?;
+            ensure!(status["nodes"]["ready"] == 2, "{status}");
+            Ok(())
+        })
+        .await?;
+        source.nothing_is_built(&[&nodes[0], &nodes[1]]).await?;
+    }
+    let report = load.stop().await;
+    println!("{} requests, {} failed", report.served, report.failed());
+    ensure!(report.failed() == 0 && report.served > 0, "{report:?}");
+    Ok(())
+}
+
+/// Who builds a deployment, by its place.
+async fn builder(api: &Api, nodes: &[Node], deployment: &str) -> Result<Option<usize>> {
+    let view = api.get(&format!("/v1/deployments/{deployment}")).await?;
+    let name = view["node"].as_str();
+    Ok(nodes
+        .iter()
+        .position(|node| Some(node.name.as_str()) == name))
 }

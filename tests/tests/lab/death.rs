@@ -78,10 +78,13 @@ async fn play(world: &World<'_>, registry: &Registry) -> Result<()> {
     killed_agent(world)
         .await
         .context("an agent that is killed")?;
-    cut_off(world, false)
+    cut_off(world, None)
         .await
         .context("a machine that is cut off")?;
-    cut_off(world, true).await.context("a machine that dies")?;
+    let again = (&name, &image);
+    cut_off(world, Some(again))
+        .await
+        .context("a machine that dies")?;
     cut_from_server(world)
         .await
         .context("a link to the server that is cut")?;
@@ -107,8 +110,10 @@ async fn killed_agent(world: &World<'_>) -> Result<()> {
     world.whole().await
 }
 
-/// Nothing comes in or out any more; `dies`: its agent is gone as well, and its stream has closed.
-async fn cut_off(world: &World<'_>, dies: bool) -> Result<()> {
+/// Nothing comes in or out any more. With what is to be deployed while it is dead: its agent is gone as well, and
+/// its stream has closed.
+async fn cut_off(world: &World<'_>, deployed: Option<(&Name, &Value)>) -> Result<()> {
+    let dies = deployed.is_some();
     let victim = world.victim().await?;
     let begun = Instant::now();
     if dies {
@@ -127,6 +132,10 @@ async fn cut_off(world: &World<'_>, dies: bool) -> Result<()> {
     let victims = &world.nodes[victim].name;
     let others: BTreeSet<String> = others.filter(|name| name != victims).collect();
     ensure!(by == others, "{by:?} testified, not {others:?}");
+    // What it had of the older release is waited for by nobody.
+    if let Some((name, image)) = deployed {
+        world.api().live(name, image).await?;
+    }
     world.host(victim).mend().await?;
     if dies {
         world.nodes[victim].agent.start().await?;
