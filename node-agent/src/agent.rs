@@ -211,7 +211,11 @@ impl Agent {
         };
         let images = Images::start(&options.images, around, (&tasks, &shutdown)).await?;
         let data_dir = options.data_dir.clone();
-        let bundles = tokio::task::spawn_blocking(move || Bundles::open(&data_dir)).await;
+        let bundles = tokio::task::spawn_blocking(move || {
+            build::clean(&data_dir.join("builds"));
+            Bundles::open(&data_dir)
+        });
+        let bundles = bundles.await;
         let bundles = bundles
             .unwrap_or_else(|error| Err(std::io::Error::other(error)))
             .map_err(Error::Bundles)?;

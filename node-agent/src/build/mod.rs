@@ -179,7 +179,7 @@ async fn relay(mut told: mpsc::Receiver<String>, lines: &mpsc::Sender<String>, m
 
 /// Removes the folders that builds of an agent that was killed left in `work_dir`. For the
 /// agent's start, before its first build. Blocks on the disk.
-pub fn clean(work_dir: &Path) {
+pub(crate) fn clean(work_dir: &Path) {
     folder::clean(work_dir);
 }
 
