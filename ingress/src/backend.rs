@@ -2,10 +2,13 @@
 //! a table names it or a request is on it; never comes back once removed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use crate::drain::Drains;
+use crate::metrics::TriedMetrics;
 use crate::pool::Pool;
 use crate::table::Backend;
 
@@ -24,6 +27,9 @@ pub(crate) struct LiveBackend {
     /// Milliseconds after `born`.
     failing_until_ms: AtomicU64,
     drains: Arc<Drains>,
+    /// Says that there is something below, so that nobody else waits for it.
+    is_tried: AtomicBool,
+    tried: Mutex<Option<Arc<TriedMetrics>>>,
 }
 
 impl LiveBackend {
@@ -38,7 +44,24 @@ impl LiveBackend {
             born: Instant::now(),
             failing_until_ms: AtomicU64::new(0),
             drains,
+            is_tried: AtomicBool::new(false),
+            tried: Mutex::new(None),
         })
+    }
+
+    /// Its requests are counted here, too, from now on; none: not any more.
+    pub(crate) fn try_out(&self, tried: Option<Arc<TriedMetrics>>) {
+        if tried.is_none() && !self.is_tried.load(Ordering::Relaxed) {
+            return;
+        }
+        self.is_tried.store(tried.is_some(), Ordering::Relaxed);
+        *self.tried.lock() = tried;
+    }
+
+    /// Where its requests are counted, too.
+    pub(crate) fn tried(&self) -> Option<Arc<TriedMetrics>> {
+        let is_tried = self.is_tried.load(Ordering::Relaxed);
+        is_tried.then(|| self.tried.lock().clone()).flatten()
     }
 
     /// Counts a request in. Only while the table that names this backend is locked: nothing

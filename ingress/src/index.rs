@@ -5,12 +5,12 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use skep_model::id::ServiceId;
+use skep_model::id::{AllocationId, ServiceId};
 use skep_model::routing::RouteSpec;
 
 use crate::backend::{InFlight, LiveBackend, enter};
 use crate::endpoint::At;
-use crate::metrics::ServiceMetrics;
+use crate::metrics::{ServiceMetrics, TriedMetrics};
 use crate::parts::{self, Part};
 use crate::rules::Rules;
 use crate::sticky;
@@ -115,10 +115,30 @@ impl Index {
                 target,
             });
         }
+        index.try_out(checked, metrics);
         for entries in index.exact.values_mut().chain(index.wildcard.values_mut()) {
             entries.sort_by_key(|entry| std::cmp::Reverse((entry.priority, entry.prefix.len())));
         }
         index
+    }
+
+    /// Has the requests of releases that are tried counted apart.
+    fn try_out(
+        &self,
+        checked: &Checked<'_>,
+        mut metrics: impl FnMut(ServiceId) -> Arc<ServiceMetrics>,
+    ) {
+        let tried = checked.routes.values().flat_map(|route| &route.tried);
+        let counters: HashMap<AllocationId, Arc<TriedMetrics>> = tried
+            .flat_map(|tried| {
+                let counters = metrics(tried.service).tried(tried.deployment);
+                let allocations = tried.allocations.iter();
+                allocations.map(move |id| (*id, Arc::clone(&counters)))
+            })
+            .collect();
+        for (backend, live) in &self.backends {
+            live.try_out(counters.get(&backend.allocation).cloned());
+        }
     }
 
     /// Backends of a route, each once.
@@ -298,6 +318,7 @@ mod tests {
                 service: ServiceId::from_u128(number as u128),
                 name: format!("r{number}"),
                 backends: ports.iter().copied().map(backend).collect(),
+                tried: Vec::new(),
             });
         let table = Table {
             routes: routes.collect(),

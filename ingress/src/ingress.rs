@@ -396,6 +396,7 @@ mod tests {
             service: ServiceId::from_u128(1),
             name: "r".to_owned(),
             backends: vec![backend],
+            tried: Vec::new(),
         };
         Table {
             revision,

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use parking_lot::Mutex;
-use skep_model::id::ServiceId;
+use skep_model::id::{DeploymentId, ServiceId};
 pub use skep_model::sample::LATENCY_BOUNDS_US;
-use skep_model::sample::{CLASSES, LATENCY_BUCKETS as BUCKETS};
+use skep_model::sample::{CLASSES, LATENCY_BUCKETS as BUCKETS, TriedCounters};
 
 use crate::reply::Refusal;
 pub(crate) use tcp::Connected;
@@ -36,6 +36,34 @@ pub(crate) struct ServiceMetrics {
     request_bytes: AtomicU64,
     response_bytes: AtomicU64,
     pub(crate) tcp: TcpCounters,
+    /// The release that is tried, as the table says that is served now.
+    tried: Mutex<Option<Arc<TriedMetrics>>>,
+}
+
+/// Live counters of a release that is tried beside the live one.
+#[derive(Debug)]
+pub(crate) struct TriedMetrics {
+    deployment: DeploymentId,
+    requests: [AtomicU64; CLASSES],
+    latency: [AtomicU64; BUCKETS],
+    moved_on: AtomicU64,
+}
+
+impl TriedMetrics {
+    /// A request got no answer from it, and is sent to another backend.
+    pub(crate) fn moved_on(&self) {
+        self.moved_on.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn snapshot(&self) -> TriedCounters {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        TriedCounters {
+            deployment: self.deployment,
+            requests: self.requests.each_ref().map(read),
+            latency: self.latency.each_ref().map(read),
+            moved_on: read(&self.moved_on),
+        }
+    }
 }
 
 impl ServiceMetrics {
@@ -49,6 +77,33 @@ impl ServiceMetrics {
             request_bytes: AtomicU64::new(0),
             response_bytes: AtomicU64::new(0),
             tcp: TcpCounters::default(),
+            tried: Mutex::new(None),
+        }
+    }
+
+    /// The counters of what this deployment brings: those that there are, or new ones.
+    pub(crate) fn tried(&self, deployment: DeploymentId) -> Arc<TriedMetrics> {
+        let mut tried = self.tried.lock();
+        match &*tried {
+            Some(known) if known.deployment == deployment => Arc::clone(known),
+            _ => {
+                let new = TriedMetrics {
+                    deployment,
+                    requests: Default::default(),
+                    latency: Default::default(),
+                    moved_on: AtomicU64::new(0),
+                };
+                Arc::clone(tried.insert(Arc::new(new)))
+            }
+        }
+    }
+
+    /// Forgets what is not tried any more.
+    fn forget_tried(&self) {
+        let mut tried = self.tried.lock();
+        // Backends that are tried have the others.
+        if tried.as_ref().is_some_and(|it| Arc::strong_count(it) == 1) {
+            *tried = None;
         }
     }
 
@@ -77,6 +132,7 @@ impl ServiceMetrics {
             request_bytes: read(&self.request_bytes),
             response_bytes: read(&self.response_bytes),
             tcp: self.tcp.snapshot(),
+            tried: self.tried.lock().as_ref().map(|tried| tried.snapshot()),
         }
     }
 }
@@ -104,14 +160,18 @@ impl Meter {
         &self.service
     }
 
-    /// The head of the answer is known.
-    pub(crate) fn answered(&mut self, status: StatusCode) {
+    /// The head of the answer is known; with the counters of whoever gave it, or failed to, where it is tried.
+    pub(crate) fn answered(&mut self, status: StatusCode, tried: Option<&TriedMetrics>) {
         self.answered = true;
         let class = usize::from(status.as_u16() / 100).clamp(1, 5) - 1;
         self.service.requests[class].fetch_add(1, Ordering::Relaxed);
         let micros = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
         let bucket = LATENCY_BOUNDS_US.partition_point(|bound| *bound < micros);
         self.service.latency[bucket].fetch_add(1, Ordering::Relaxed);
+        if let Some(tried) = tried {
+            tried.requests[class].fetch_add(1, Ordering::Relaxed);
+            tried.latency[bucket].fetch_add(1, Ordering::Relaxed);
+        }
         self.service
             .latency_sum_us
             .fetch_add(micros, Ordering::Relaxed);
@@ -172,11 +232,12 @@ impl Registry {
         )
     }
 
-    /// Forgets services that neither a table nor a request refers to.
+    /// Forgets services that neither a table nor a request refers to, and releases that none tries.
     pub(crate) fn forget_unused(&self) {
-        self.services
-            .lock()
-            .retain(|_, metrics| Arc::strong_count(metrics) > 1);
+        self.services.lock().retain(|_, metrics| {
+            metrics.forget_tried();
+            Arc::strong_count(metrics) > 1
+        });
     }
 
     pub(crate) fn refused(&self, refusal: Refusal) {
@@ -248,6 +309,8 @@ pub struct ServiceSnapshot {
     pub response_bytes: u64,
     /// Connections of TCP routes.
     pub tcp: TcpSnapshot,
+    /// What is among these of the release that is tried; none: none is.
+    pub tried: Option<TriedCounters>,
 }
 
 /// A number of a service.
@@ -407,7 +470,7 @@ mod tests {
         let registry = Registry::default();
         let metrics = registry.service(ServiceId::from_u128(7));
         let mut answered = Meter::new(Arc::clone(&metrics));
-        answered.answered(StatusCode::NOT_FOUND);
+        answered.answered(StatusCode::NOT_FOUND, None);
         let left = Meter::new(Arc::clone(&metrics));
         assert_eq!(registry.snapshot().services[0].in_flight, 2);
         drop((answered, left));

@@ -23,7 +23,7 @@ use crate::files::Bundle;
 use crate::headers;
 use crate::ingress::Shared;
 use crate::link::Link;
-use crate::metrics::Meter;
+use crate::metrics::{Meter, TriedMetrics};
 use crate::reach::Far;
 use crate::reply::Refusal;
 use crate::rules::{Admitted, Sought};
@@ -105,15 +105,22 @@ async fn try_handle(
         rules.saw(
             outcome
                 .as_ref()
-                .map_or_else(|it| it.status(), Answer::status),
+                .map_or_else(|it| it.refusal.status(), Answer::status),
         );
     }
-    let answer = outcome.inspect_err(|refusal| meter.answered(refusal.status()))?;
+    let answer = match outcome {
+        Ok(answer) => answer,
+        Err(Ended { refusal, tried }) => {
+            meter.answered(refusal.status(), tried.as_deref());
+            return Err(refusal);
+        }
+    };
+    let tried = answer.in_flight.backend().tried();
     if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS && upgrade.is_none() {
-        meter.answered(StatusCode::BAD_GATEWAY);
+        meter.answered(StatusCode::BAD_GATEWAY, tried.as_deref());
         return Err(Refusal::BackendClosed);
     }
-    meter.answered(answer.response.status());
+    meter.answered(answer.response.status(), tried.as_deref());
     let chosen = answer.in_flight.backend().backend.allocation;
     let lease = Lease {
         link: answer.link,
@@ -167,7 +174,7 @@ impl Way<'_> {
         request: Request<Incoming>,
         chosen: Option<InFlight>,
         sleeps: bool,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<Answer, Ended> {
         let (parts, body) = request.into_parts();
         let head = Request::from_parts(parts, ());
         let shared = &*self.client.shared;
@@ -179,7 +186,7 @@ impl Way<'_> {
         };
         let in_flight = in_flight.ok_or(Refusal::NoBackend)?;
         if declared_length(&head) > self.limit.unwrap_or(u64::MAX) {
-            return Err(Refusal::BodyTooLarge);
+            return Err(Refusal::BodyTooLarge.into());
         }
         let (body, progress) = RequestBody::new(body, self.limit, self.meter.service());
         let exchange = Exchange {
@@ -255,6 +262,33 @@ impl Answer {
     }
 }
 
+/// A request without an answer.
+struct Ended {
+    refusal: Refusal,
+    /// Where it counts for a release that is tried, whose fault it is.
+    tried: Option<Arc<TriedMetrics>>,
+}
+
+impl From<Refusal> for Ended {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            refusal,
+            tried: None,
+        }
+    }
+}
+
+/// Whether the last backend is to blame, rather than the client.
+fn is_backends_fault(refusal: Refusal) -> bool {
+    matches!(
+        refusal,
+        Refusal::ConnectFailed
+            | Refusal::BackendClosed
+            | Refusal::Timeout
+            | Refusal::FilesUnreadable
+    )
+}
+
 /// How a connection did not come about.
 enum Undialed {
     Refused,
@@ -275,8 +309,23 @@ enum Failure {
 impl Exchange<'_> {
     async fn run(
         &self,
+        request: Request<RequestBody>,
+        in_flight: InFlight,
+    ) -> Result<Answer, Ended> {
+        let mut last = Arc::clone(in_flight.backend());
+        let outcome = self.run_on(request, in_flight, &mut last).await;
+        outcome.map_err(|refusal| Ended {
+            refusal,
+            tried: last.tried().filter(|_| is_backends_fault(refusal)),
+        })
+    }
+
+    /// `last` is where the request was sent last.
+    async fn run_on(
+        &self,
         mut request: Request<RequestBody>,
         mut in_flight: InFlight,
+        last: &mut Arc<LiveBackend>,
     ) -> Result<Answer, Refusal> {
         let mut tried: Vec<Arc<LiveBackend>> = Vec::new();
         let replayable = request.body().is_empty() && request.method().is_idempotent();
@@ -288,6 +337,7 @@ impl Exchange<'_> {
         let mut may_reuse = true;
         for _ in 0..MAX_ATTEMPTS {
             let backend = Arc::clone(in_flight.backend());
+            *last = Arc::clone(&backend);
             if let Place::Files(bundle) = &backend.backend.place {
                 return hand_out(bundle, &request, in_flight).await;
             }
@@ -348,10 +398,13 @@ impl Exchange<'_> {
         failed: Arc<LiveBackend>,
         tried: &mut Vec<Arc<LiveBackend>>,
     ) -> Result<InFlight, Refusal> {
+        let counted = failed.tried();
         tried.push(failed);
-        self.shared
-            .choose_another(request, self.endpoint, tried)
-            .ok_or(Refusal::ConnectFailed)
+        let other = self.shared.choose_another(request, self.endpoint, tried);
+        if let (Some(counted), Some(_)) = (counted, &other) {
+            counted.moved_on();
+        }
+        other.ok_or(Refusal::ConnectFailed)
     }
 
     async fn dial(&self, backend: &LiveBackend, limit: Duration) -> Result<Link, Undialed> {

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use skep_model::id::{AllocationId, NodeId, ServiceId};
-use skep_model::route::Part;
+use skep_model::route::{Part, Tried};
 use skep_model::routing::{self, RouteSpec};
 use skep_model::tcp::{Door, TlsMode};
 
@@ -79,6 +79,8 @@ pub struct Route {
     /// Services that share its requests, and which of the backends are whose. Empty: all are the
     /// service's own. A backend that is no part's gets nothing.
     pub parts: Vec<Part>,
+    /// Releases whose requests are counted apart, too. A backend of one is among those of the route.
+    pub tried: Vec<Tried>,
 }
 
 /// An allocation that takes requests.
@@ -328,6 +330,7 @@ mod tests {
             service: ServiceId::from_u128(1),
             name: name.to_owned(),
             backends: Vec::new(),
+            tried: Vec::new(),
         }
     }
 

@@ -18,3 +18,4 @@ mod swap;
 mod tcp;
 mod tcp_names;
 mod tls;
+mod tried;

@@ -179,6 +179,20 @@ pub struct RolloutTable {
     pub keep: Option<Duration>,
     /// Steps of a canary: replaces all that were said.
     pub steps: Option<Vec<StepTable>>,
+    /// When a canary goes back by itself.
+    pub analysis: Option<AnalysisTable>,
+}
+
+/// `analysis`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AnalysisTable {
+    /// Nothing is compared.
+    pub off: Option<bool>,
+    /// So many of 100 requests more than of the live release's may fail.
+    pub errors_percent: Option<u32>,
+    /// So many of 100 requests more than of the live release's may be slow.
+    pub slow_percent: Option<u32>,
 }
 
 /// One of `steps`.
@@ -206,6 +220,12 @@ impl RolloutTable {
             steps.iter().map(step).collect()
         });
         set(&mut policy.steps, steps);
+        if let Some(said) = &self.analysis {
+            let analysis = &mut policy.analysis;
+            set(&mut analysis.off, said.off);
+            set(&mut analysis.errors_percent, said.errors_percent);
+            set(&mut analysis.slow_percent, said.slow_percent);
+        }
     }
 }
 

@@ -46,11 +46,13 @@ pub enum Code {
     Canceled,
     /// A fault of Skep itself.
     Internal,
+    /// A new release serves worse than the one that it was tried beside.
+    Regressed,
 }
 
 impl Code {
     /// Every code, in the order of the stored format: append only.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Invalid,
         Self::Unauthenticated,
         Self::Forbidden,
@@ -69,6 +71,7 @@ impl Code {
         Self::Runtime,
         Self::Canceled,
         Self::Internal,
+        Self::Regressed,
     ];
 
     /// Whether the same request may succeed later without a change.

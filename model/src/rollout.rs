@@ -62,6 +62,30 @@ pub struct CanaryStep {
     pub pause_ms: Option<u64>,
 }
 
+/// When a canary goes back by itself: its requests are compared with those that the live release gets meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = RolloutAnalysis))]
+#[serde(deny_unknown_fields, default)]
+pub struct Analysis {
+    /// Nothing is compared.
+    pub off: bool,
+    /// So many of 100 requests more than of the live release's may fail: are answered with 5xx, or not at all.
+    pub errors_percent: u32,
+    /// So many of 100 requests more than of the live release's may be slow: take clearly longer than 95 of 100 of its
+    /// do.
+    pub slow_percent: u32,
+}
+
+impl Default for Analysis {
+    fn default() -> Self {
+        Self {
+            off: false,
+            errors_percent: 1,
+            slow_percent: 10,
+        }
+    }
+}
+
 /// How releases of a service take over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = RolloutPolicy))]
@@ -79,6 +103,8 @@ pub struct Policy {
     pub keep_ms: u64,
     /// Of `canary`: its steps.
     pub steps: Vec<CanaryStep>,
+    /// Of `canary`: when it goes back by itself.
+    pub analysis: Analysis,
 }
 
 impl Default for Policy {
@@ -90,6 +116,7 @@ impl Default for Policy {
             // Long enough to see the first errors of real traffic.
             keep_ms: 60_000,
             steps: Vec::new(),
+            analysis: Analysis::default(),
         }
     }
 }
@@ -110,6 +137,19 @@ impl Policy {
         }
         if self.keep_ms > MAX_WAIT_MS {
             return Err(out_of_range("rollout.keep_ms", self.keep_ms, MAX_WAIT_MS));
+        }
+        let Analysis {
+            errors_percent,
+            slow_percent,
+            ..
+        } = self.analysis;
+        for (field, percent) in [
+            ("rollout.analysis.errors_percent", errors_percent),
+            ("rollout.analysis.slow_percent", slow_percent),
+        ] {
+            if percent > 100 {
+                return Err(out_of_range(field, percent.into(), 100));
+            }
         }
         if self.steps.len() > MAX_STEPS {
             let count = self.steps.len() as u64;
@@ -306,6 +346,16 @@ mod tests {
                     ..Policy::default()
                 },
                 "rollout.max_unavailable",
+            ),
+            (
+                Policy {
+                    analysis: Analysis {
+                        slow_percent: 101,
+                        ..Analysis::default()
+                    },
+                    ..Policy::default()
+                },
+                "rollout.analysis.slow_percent",
             ),
         ];
         for (policy, field) in table {

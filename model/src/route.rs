@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::id::{AllocationId, NodeId, ServiceId};
+use crate::id::{AllocationId, DeploymentId, NodeId, ServiceId};
 use crate::network;
 use crate::routing::RouteSpec;
 use crate::tcp::Door;
@@ -54,6 +54,19 @@ pub struct Route {
     pub rules: Option<Arc<RouteSpec>>,
     /// Services that share its requests, where it is split; empty: all are the service's own.
     pub parts: Vec<Part>,
+    /// Releases that are tried on some of the backends.
+    pub tried: Vec<Tried>,
+}
+
+/// A release that serves beside the live one: its requests are counted apart from the service's others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tried {
+    /// Whose.
+    pub service: ServiceId,
+    /// Which deployment brings it.
+    pub deployment: DeploymentId,
+    /// Those of the route's backends that run it.
+    pub allocations: Vec<AllocationId>,
 }
 
 /// What one service gets of a route's requests. Its backends are among the route's.

@@ -2,7 +2,7 @@
 //! time of the reader's own steady clock, so that what is lost on the way costs resolution alone.
 //! Judges nothing.
 
-use crate::id::{AllocationId, ServiceId};
+use crate::id::{AllocationId, DeploymentId, ServiceId};
 
 /// Classes that requests are counted by: 1xx to 5xx, and those that the client left.
 pub const CLASSES: usize = 6;
@@ -184,7 +184,7 @@ pub struct IngressReading {
 }
 
 /// What an ingress has counted of one service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ServiceCounters {
     /// Requests so far, by class.
     pub requests: [u64; CLASSES],
@@ -192,6 +192,21 @@ pub struct ServiceCounters {
     pub in_flight: u64,
     /// Requests so far by time to the head of the answer; bounds in [`LATENCY_BOUNDS_US`].
     pub latency: [u64; LATENCY_BUCKETS],
+    /// What is among these of the release that is tried; none: none is.
+    pub tried: Option<Box<TriedCounters>>,
+}
+
+/// What an ingress has counted of a release that is tried beside the live one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TriedCounters {
+    /// Which deployment brings it: counters begin at 0 with each.
+    pub deployment: DeploymentId,
+    /// Requests that it answered, or that ended with it.
+    pub requests: [u64; CLASSES],
+    /// Those by time to the head of the answer.
+    pub latency: [u64; LATENCY_BUCKETS],
+    /// Times that a request got no answer from it and was sent elsewhere. Not among `requests`.
+    pub moved_on: u64,
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::health::Health;
 use crate::hooks::Hooks;
 use crate::id::{DeploymentId, EnvironmentId, NodeId, ServiceId};
 use crate::placement::{CutOff, Placement};
-use crate::rollout::{Phase, Progress};
+use crate::rollout::{Phase, Progress, Strategy};
 use crate::run::Mode;
 use crate::spec::{Resources, Restart, ServiceType};
 use crate::storage::{Storage, VOLUME_STOP_AFTER_MS};
@@ -132,6 +132,16 @@ impl Service {
             (None, Phase::Trial | Phase::Kept { .. }) => self.live == Some(target),
             _ => true,
         }
+    }
+
+    /// The release of a canary, while its requests are compared with those of the live one.
+    pub fn compared(&self) -> Option<Target> {
+        let policy = &self.spec.rollout;
+        let is_compared = policy.strategy == Strategy::Canary
+            && !policy.analysis.off
+            && self.progress.phase != Phase::Before
+            && self.live.is_some_and(|live| Some(live) != self.rollout);
+        self.rollout.filter(|_| is_compared)
     }
 
     /// Whether nothing of it is to run until somebody asks for it.

@@ -9,6 +9,7 @@
 //! service takes no traffic. Withdrawing keeps as many healthy ones as are wanted, while there are,
 //! less those that may be missing.
 
+pub mod analysis;
 mod leaving;
 pub mod phase;
 

@@ -2,7 +2,7 @@
 
 use http::Method;
 use skep_control_plane::api::types::{
-    ReleaseCounts, RolloutProgressView, RolloutRequest, RolloutView,
+    ComparedCounts, ComparedView, ReleaseCounts, RolloutProgressView, RolloutRequest, RolloutView,
 };
 use skep_model::rollout::{Control, Phase};
 
@@ -98,6 +98,7 @@ fn text(view: &RolloutView, now_ms: u64) -> String {
             Some(format!("{name}: {}", phase(view, rollout, now_ms))),
             live,
             Some(line("new", &rollout.new)),
+            rollout.compared.map(|both| compared(&both)),
             Some(format!("waits for {}", rollout.waits_for)),
         ],
     };
@@ -113,6 +114,19 @@ fn line(what: &str, counts: &ReleaseCounts) -> String {
     format!(
         "  {what:<5} release {}: {} healthy{serves}",
         counts.release, counts.healthy
+    )
+}
+
+fn compared(both: &ComparedView) -> String {
+    let of = |counts: &ComparedCounts| {
+        let slow = counts.latency_p95_ms;
+        let slow = slow.map_or_else(String::new, |ms| format!(", 95% within {ms} ms"));
+        format!("{} of {} failed{slow}", counts.failed, counts.requests)
+    };
+    format!(
+        "  requests since both serve: new {}; live {}",
+        of(&both.new),
+        of(&both.live)
     )
 }
 
@@ -180,6 +194,7 @@ mod tests {
             since_ms: 0,
             paused: true,
             waits_for: "you".into(),
+            compared: None,
         };
         for (phase, words) in [
             (Phase::Trial, "paused, on trial beside the live release"),
@@ -196,5 +211,19 @@ mod tests {
                 "{text}"
             );
         }
+        let counts = |requests, failed, latency_p95_ms| ComparedCounts {
+            requests,
+            failed,
+            latency_p95_ms,
+        };
+        rollout.compared = Some(ComparedView {
+            new: counts(40, 12, Some(9)),
+            live: counts(0, 0, None),
+        });
+        view.rollout = Some(rollout);
+        let text = text(&view, 5_000);
+        let line =
+            "  requests since both serve: new 12 of 40 failed, 95% within 9 ms; live 0 of 0 failed";
+        assert!(text.lines().any(|it| it == line), "{text}");
     }
 }

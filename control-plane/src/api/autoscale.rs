@@ -6,18 +6,16 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::http::{HeaderMap, Method};
 use bytes::Bytes;
-use serde::Deserialize;
 use skep_model::autoscale::{Autoscale, Metric};
 use skep_model::problem::{Code, Problem};
 use skep_model::service::Service;
 use skep_scheduler::autoscale::advice::Advice;
 use skep_state::State as View;
-use utoipa::IntoParams;
 
 use super::error::Failure;
 use super::extract::{Body, Path, Query};
 use super::find::{self, ServiceKey};
-use super::leader::{self, Asked};
+use super::leader::{self, Asked, Place};
 use super::services::{below, modify, refuse_removing};
 use super::types::{AdviceView, AutoscaleView, MeasuredTarget, PushRequest, PushView};
 use super::{App, Here};
@@ -28,15 +26,6 @@ use crate::store::now_ms;
 const WHAT: &str = "what the leader's autoscaling knows cannot be asked for";
 /// Largest number that may be pushed: in thousandths it fits an integer with room for sums.
 const MAX_VALUE: f64 = 1e12;
-
-/// Whether the asked server is to answer from what it knows.
-#[derive(Debug, Default, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields, default)]
-#[into_params(parameter_in = Query)]
-pub(super) struct Place {
-    /// Only what the asked server itself knows.
-    here: bool,
-}
 
 /// How many allocations a service has by its autoscaler, and why.
 #[utoipa::path(get, path = "/v1/projects/{project}/environments/{environment}/services/{service}/autoscale",
@@ -54,7 +43,7 @@ pub(super) async fn show(
         let asked = Asked {
             what: WHAT,
             method: Method::GET,
-            path: format!("{}?here=true", path(&key, "autoscale")),
+            path: format!("{}?here=true", leader::path(&key, "autoscale")),
             body: Bytes::new(),
             caller: leader::caller(&headers),
         };
@@ -137,7 +126,7 @@ pub(super) async fn push(
     let asked = Asked {
         what: WHAT,
         method: Method::POST,
-        path: format!("{}?here=true", path(&key, "metrics")),
+        path: format!("{}?here=true", leader::path(&key, "metrics")),
         body: body.into(),
         caller: leader::caller(&headers),
     };
@@ -178,15 +167,6 @@ fn values(service: &Service, request: &PushRequest) -> Result<BTreeMap<Metric, u
         true => Err(Problem::invalid("metrics", "there is nothing in it")),
         false => Ok(values),
     }
-}
-
-fn path(key: &ServiceKey, what: &str) -> String {
-    let ServiceKey {
-        project,
-        environment,
-        service,
-    } = key;
-    format!("/v1/projects/{project}/environments/{environment}/services/{service}/{what}")
 }
 
 fn shown(app: &App, view: &View, service: &Service) -> AutoscaleView {

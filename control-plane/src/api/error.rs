@@ -48,7 +48,8 @@ pub(super) fn status(code: Code) -> StatusCode {
         | Code::ImageFailed
         | Code::Unplaceable
         | Code::Crashed
-        | Code::NeverHealthy => StatusCode::UNPROCESSABLE_ENTITY,
+        | Code::NeverHealthy
+        | Code::Regressed => StatusCode::UNPROCESSABLE_ENTITY,
         Code::Runtime => StatusCode::BAD_GATEWAY,
         Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }

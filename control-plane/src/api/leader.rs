@@ -2,10 +2,13 @@
 
 use axum::http::{HeaderValue, Method, header};
 use bytes::Bytes;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use skep_model::problem::{Code, Problem};
+use utoipa::IntoParams;
 
 use super::App;
+use super::find::ServiceKey;
 use super::types::ErrorBody;
 
 /// What is asked of the leader.
@@ -20,6 +23,24 @@ pub(super) struct Asked<'a> {
     pub(super) body: Bytes,
     /// Who asks.
     pub(super) caller: Option<&'a HeaderValue>,
+}
+
+/// Whether the asked server is to answer from what it knows.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Place {
+    /// Only what the asked server itself knows.
+    pub(super) here: bool,
+}
+
+pub(super) fn path(key: &ServiceKey, what: &str) -> String {
+    let ServiceKey {
+        project,
+        environment,
+        service,
+    } = key;
+    format!("/v1/projects/{project}/environments/{environment}/services/{service}/{what}")
 }
 
 /// The headers' proof of who asks.

@@ -1,36 +1,79 @@
 //! Rollouts: how far one is, and pause, resume, promote, abort. Decides nothing: what is allowed when, the
 //! state says.
 
+use axum::http::{HeaderMap, Method};
 use axum::{Extension, Json};
+use bytes::Bytes;
 use skep_model::problem::{Code, Problem};
 use skep_model::rollout::{Control, Phase, Promote};
 use skep_model::service::{Service, Target};
 use skep_proto::convert::{enum_number, id_bytes};
 use skep_proto::v1;
 use skep_proto::v1::command::Kind;
+use skep_scheduler::rollout::analysis::Counts;
 use skep_state::State as View;
 
 use crate::placement::release_phase;
+use crate::samples::latency;
 
 use super::access::Principal;
 use super::error::Failure;
-use super::extract::{Body, Path};
+use super::extract::{Body, Path, Query};
 use super::find::{self, ServiceKey};
-use super::types::{ReleaseCounts, RolloutProgressView, RolloutRequest, RolloutView};
+use super::leader::{self, Asked, Place};
+use super::types::{
+    ComparedCounts, ComparedView, ReleaseCounts, RolloutProgressView, RolloutRequest, RolloutView,
+};
 use super::{Here, views};
 
 /// Shows how releases of a service take over, and how far one is that does.
 #[utoipa::path(get,
     path = "/v1/projects/{project}/environments/{environment}/services/{service}/rollout",
-    tag = "deployments", params(ServiceKey), operation_id = "get_rollout",
+    tag = "deployments", params(ServiceKey, Place), operation_id = "get_rollout",
     responses((status = 200, body = RolloutView)))]
 pub(super) async fn get(
     Here(app): Here,
     Path(key): Path<ServiceKey>,
+    Query(place): Query<Place>,
+    headers: HeaderMap,
 ) -> Result<Json<RolloutView>, Failure> {
     let view = app.store.view();
     let service = find::service(&view, &key)?;
-    Ok(Json(shown(&view, &service)))
+    let mut answer = shown(&view, &service);
+    let Some(target) = service.compared() else {
+        return Ok(Json(answer));
+    };
+    let trial = app.samples.trial(service.id, target.deployment);
+    if trial.is_none() && !place.here {
+        let asked = Asked {
+            what: "the requests that the leader compares cannot be asked for",
+            method: Method::GET,
+            path: format!("{}?here=true", leader::path(&key, "rollout")),
+            body: Bytes::new(),
+            caller: leader::caller(&headers),
+        };
+        // Without a leader there is still what the state knows.
+        if let Ok(found) = leader::ask(&app, asked).await {
+            return Ok(Json(found));
+        }
+    }
+    if let Some(rollout) = &mut answer.rollout {
+        rollout.compared = trial.map(|trial| ComparedView {
+            new: compared(&trial.new),
+            live: compared(&trial.live),
+        });
+    }
+    Ok(Json(answer))
+}
+
+fn compared(counts: &Counts) -> ComparedCounts {
+    let latency = counts.latency.map(|count| count as f32);
+    let p95 = latency::percentile_ms(&latency, 0.95);
+    ComparedCounts {
+        requests: counts.all,
+        failed: counts.failed,
+        latency_p95_ms: p95.map(|ms| ms.ceil() as u64),
+    }
 }
 
 /// Pauses, resumes, promotes or aborts what is being rolled out.
@@ -125,6 +168,7 @@ fn progress(view: &View, service: &Service, target: Target) -> RolloutProgressVi
         since_ms: progress.since_ms.max(begun_ms),
         paused: progress.paused,
         waits_for: waits_for(view, service, (new.healthy, wanted)),
+        compared: None,
     }
 }
 

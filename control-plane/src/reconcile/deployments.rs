@@ -125,7 +125,13 @@ fn rollout(
     })
 }
 
-fn finish(deployment: &Deployment, status: Status, problem: Option<Problem>, step: String) -> Kind {
+/// The end of a deployment, with the last line of its timeline.
+pub(super) fn finish(
+    deployment: &Deployment,
+    status: Status,
+    problem: Option<Problem>,
+    step: String,
+) -> Kind {
     if let Some(problem) = problem
         .as_ref()
         .filter(|problem| problem.code == Code::Internal)

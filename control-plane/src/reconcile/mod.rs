@@ -2,6 +2,7 @@
 //! not. Level-triggered: it compares what is wanted with what is seen, from one view, and proposes
 //! the difference; the feed only wakes it.
 
+mod analysis;
 mod autoscaling;
 mod certificates;
 mod claims;
@@ -86,6 +87,7 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) {
                 () = duties.run(&term) => {}
                 () = members::run(&parts.store, &term) => {}
                 () = autoscaling::run(&parts, &term) => {}
+                () = analysis::run(&parts, &term) => {}
                 () = rebalancing::run(&parts, &term) => {}
                 () = witnessing::run(&parts) => {}
                 () = claims::run(&parts.store, &term) => {}

@@ -228,7 +228,7 @@ impl Told {
             at_ms: ingress.at_ms,
             services: (ingress.services.iter())
                 .filter(|(_, (version, _))| *version > since)
-                .map(|(id, (_, counters))| (*id, *counters))
+                .map(|(id, (_, counters))| (*id, counters.clone()))
                 .collect(),
         });
         let said = Samples {

@@ -4,14 +4,16 @@
 
 use std::collections::BTreeMap;
 
-use skep_model::id::{AllocationId, NodeId, ServiceId};
+use skep_model::id::{AllocationId, DeploymentId, NodeId, ServiceId};
 use skep_model::sample::{AllocationReading, IngressReading, Samples, ServiceCounters};
+use skep_scheduler::rollout::analysis::Trial;
 use skep_state::State;
 
 use super::STALE_AFTER;
 use super::pace::Pace;
 use super::ring::{Requests, Ring};
 use super::track::Track;
+use super::tried::Trials;
 
 /// The container of one allocation, or a node as a whole.
 #[derive(Debug, Clone)]
@@ -48,7 +50,7 @@ struct NodeBook {
 }
 
 /// What one ingress has counted of a service.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Counted {
     life: u64,
     counters: ServiceCounters,
@@ -90,6 +92,7 @@ pub(super) struct Traffic {
 pub(super) struct Book {
     nodes: BTreeMap<NodeId, NodeBook>,
     services: BTreeMap<ServiceId, ServiceBook>,
+    trials: Trials,
 }
 
 impl Book {
@@ -144,12 +147,14 @@ impl Book {
         });
         for (service, counters) in reading.services {
             let of = self.services.entry(service).or_default();
-            let then = of.by_node.insert(node, Counted { life, counters });
+            let counted = Counted { life, counters };
+            let then = of.by_node.insert(node, counted.clone());
             // The first word of a life is where counting begins.
             let Some(known) = known else { continue };
             let then = then.filter(|then| then.life == life);
             let then = then.map_or_else(ServiceCounters::default, |then| then.counters);
-            let grown = Requests::grown(&then, &counters);
+            let grown = Requests::grown(&then, &counted.counters);
+            self.trials.count(service, &then, &counted.counters);
             if grown.all > 0.0 {
                 let span = (reading.at_ms - known.at_ms).min(heard_ms);
                 let ring = of.ring.get_or_insert_with(|| Box::new(Ring::new(heard_ms)));
@@ -203,6 +208,11 @@ impl Book {
         }
     }
 
+    /// What a release that is tried got, and the live one beside it.
+    pub(super) fn trial(&self, service: ServiceId, deployment: DeploymentId) -> Trial {
+        self.trials.get(service, deployment)
+    }
+
     /// What an allocation uses; none: nothing was heard of it lately.
     pub(super) fn allocation(
         &self,
@@ -235,6 +245,10 @@ impl Book {
             |id| view.allocation(id).is_some_and(|of| of.is_live()),
             |id| view.service(id).is_some(),
         );
+        self.trials.retain(|id, deployment| {
+            let compared = view.service(id).and_then(|service| service.compared());
+            compared.is_some_and(|target| target.deployment == deployment)
+        });
     }
 
     pub(super) fn retain(

@@ -7,7 +7,7 @@ const US_PER_MS: f64 = 1_000.0;
 /// The latency, in ms, that a share of the requests does not exceed; none: there were none. Within a
 /// bucket requests count as spread evenly, as Prometheus' `histogram_quantile` has it; in the last one,
 /// which has no bound, as at its lower end.
-pub(super) fn percentile_ms(buckets: &[f32; LATENCY_BUCKETS], share: f64) -> Option<f64> {
+pub fn percentile_ms(buckets: &[f32; LATENCY_BUCKETS], share: f64) -> Option<f64> {
     let total: f64 = buckets.iter().map(|count| f64::from(*count)).sum();
     if total <= 0.0 {
         return None;

@@ -9,11 +9,12 @@
 mod admit;
 mod board;
 mod book;
-mod latency;
+pub mod latency;
 mod pace;
 mod read;
 mod ring;
 mod track;
+mod tried;
 
 #[cfg(test)]
 mod tests;

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use skep_model::id::{AllocationId, NodeId, ServiceId};
+use skep_model::id::{AllocationId, DeploymentId, NodeId, ServiceId};
 use skep_model::sample::Counter;
+use skep_scheduler::rollout::analysis::Trial;
 use skep_state::State;
 
 use super::book::{Book, Heard, Usage};
@@ -159,6 +160,13 @@ impl Samples {
             each.map(|id| service_sample(&book, (view, id), times, heard))
                 .collect(),
         )
+    }
+
+    /// The requests of a release that is tried and of the live one beside it, as far as this leader heard of them.
+    /// None: this server does not lead.
+    pub fn trial(&self, service: ServiceId, deployment: DeploymentId) -> Option<Trial> {
+        let book = self.inner.book.lock();
+        self.is_leading().then(|| book.trial(service, deployment))
     }
 
     /// A node now. None: this server does not lead, or nothing was heard of the node lately.

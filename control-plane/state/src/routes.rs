@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use skep_model::allocation::Allocation;
 use skep_model::id::NodeId;
-use skep_model::route::{Backend, Part, Route, RoutePeer, RouteTable, TcpRoute};
+use skep_model::route::{Backend, Part, Route, RoutePeer, RouteTable, TcpRoute, Tried};
 use skep_model::routing::{RouteSpec, Split};
 use skep_model::service::Service;
 
@@ -21,6 +21,7 @@ struct Takers {
     backends: Vec<Backend>,
     sleeps: bool,
     parts: Vec<Part>,
+    tried: Vec<Tried>,
 }
 
 impl State {
@@ -67,6 +68,7 @@ impl State {
         let own = Takers {
             // Once there is a backend anywhere, a node that has none of its own has nothing to wait for.
             sleeps: backends.is_empty() && wakes(service),
+            tried: self.tried_of(service, &backends).into_iter().collect(),
             backends,
             parts: Vec::new(),
         };
@@ -90,6 +92,7 @@ impl State {
                 sleeps: takers.sleeps,
                 rules,
                 parts: takers.parts,
+                tried: takers.tried,
             }
         };
         self.places_of(service).into_iter().map(route).collect()
@@ -120,6 +123,21 @@ impl State {
             .collect()
     }
 
+    /// The release of a canary, while it is compared with the live one.
+    fn tried_of(&self, service: &Service, backends: &[Backend]) -> Option<Tried> {
+        let target = service.compared()?;
+        let is_its = |backend: &&Backend| {
+            let allocation = self.allocation(backend.allocation);
+            allocation.is_some_and(|it| it.target == target)
+        };
+        let allocations = backends.iter().filter(is_its).map(|it| it.allocation);
+        Some(Tried {
+            service: service.id,
+            deployment: target.deployment,
+            allocations: allocations.collect(),
+        })
+    }
+
     /// Nodes that hand out the files of the new release already: never those of two at once, or a page of one
     /// would ask for what only the other one has.
     fn changed_nodes(&self, service: &Service, taking: &[&Arc<Allocation>]) -> BTreeSet<NodeId> {
@@ -139,6 +157,7 @@ impl State {
             backends: Vec::new(),
             sleeps: false,
             parts: Vec::new(),
+            tried: Vec::new(),
         };
         for share in split.iter().filter(|share| share.weight > 0) {
             let named = self.service_named(owner.environment, &share.service);
@@ -155,6 +174,7 @@ impl State {
                 weight: share.weight,
                 allocations: backends.iter().map(|it| it.allocation).collect(),
             });
+            takers.tried.extend(self.tried_of(service, &backends));
             takers.backends.extend(backends);
         }
         takers.sleeps = takers.backends.is_empty() && !takers.parts.is_empty();

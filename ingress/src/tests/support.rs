@@ -304,6 +304,7 @@ pub(super) fn route(
         service: ServiceId::from_u128(service),
         name: format!("{host}{path_prefix}"),
         backends: backends.iter().map(backend).collect(),
+        tried: Vec::new(),
     }
 }
 

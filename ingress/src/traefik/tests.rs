@@ -29,6 +29,7 @@ fn route(name: &str, host: &str, path_prefix: &str, ports: &[u16]) -> Route {
         service: ServiceId::from_u128(1),
         name: name.to_owned(),
         backends: ports.iter().map(backend).collect(),
+        tried: Vec::new(),
     }
 }
 
@@ -603,6 +604,7 @@ fn hosts_with_certificates_are_served_twice_and_authorities_led_to_the_ingress()
         service: skep_model::id::ServiceId::from_u128(1),
         name: host.to_owned(),
         backends: Vec::new(),
+        tried: Vec::new(),
     };
     let table = Table {
         revision: 7,

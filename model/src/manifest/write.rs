@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::source::Poll;
 use super::{
-    AutoscaleTable, BuildTable, ContainerTable, HealthTable, HooksTable, ImageTable, InitTable,
-    Manifest, NixpacksTable, ProbeTable, ResourcesTable, RestartTable, RolloutTable, RouteTable,
-    RunTable, SizingTable, SourceTable, StaticTable, StepTable, UpdateTable, VolumeTable,
+    AnalysisTable, AutoscaleTable, BuildTable, ContainerTable, HealthTable, HooksTable, ImageTable,
+    InitTable, Manifest, NixpacksTable, ProbeTable, ResourcesTable, RestartTable, RolloutTable,
+    RouteTable, RunTable, SizingTable, SourceTable, StaticTable, StepTable, UpdateTable,
+    VolumeTable,
 };
 use crate::autoscale::{Autoscale, Sizing};
 use crate::build::{Build, Fetch, Nixpacks, StaticSite};
@@ -14,7 +15,7 @@ use crate::container::Container;
 use crate::health::{Health, Probe};
 use crate::hooks::{Hooks, Init};
 use crate::pushes::Pushes;
-use crate::rollout::{CanaryStep, Policy};
+use crate::rollout::{Analysis, CanaryStep, Policy};
 use crate::run::Run;
 use crate::spec::{Resources, Restart, ServiceSpec, Update};
 
@@ -311,6 +312,7 @@ impl RolloutTable {
             promote,
             keep_ms,
             steps,
+            analysis,
         } = it;
         let usual = Policy::default();
         let step = |step: &CanaryStep| StepTable {
@@ -323,7 +325,24 @@ impl RolloutTable {
             promote: said(promote, &usual.promote),
             keep: time(*keep_ms, usual.keep_ms),
             steps: all(steps, step),
+            analysis: AnalysisTable::of(*analysis),
         }
+    }
+}
+
+impl AnalysisTable {
+    fn of(it: Analysis) -> Option<Self> {
+        let Analysis {
+            off,
+            errors_percent,
+            slow_percent,
+        } = it;
+        let usual = Analysis::default();
+        (it != usual).then(|| Self {
+            off: said(&off, &usual.off),
+            errors_percent: said(&errors_percent, &usual.errors_percent),
+            slow_percent: said(&slow_percent, &usual.slow_percent),
+        })
     }
 }
 

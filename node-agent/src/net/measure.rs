@@ -100,7 +100,7 @@ impl Told {
             .filter(|(_, counters)| *counters != ServiceCounters::default());
         let now: BTreeMap<_, _> = counted.take(SERVICES_MAX).collect();
         let changed = now.iter().filter(|(id, of)| self.0.get(id) != Some(of));
-        let mut news: Vec<_> = changed.map(|(id, of)| (*id, *of)).collect();
+        let mut news: Vec<_> = changed.map(|(id, of)| (*id, of.clone())).collect();
         let gone = self.0.keys().filter(|id| !now.contains_key(id));
         news.extend(gone.map(|id| (*id, ServiceCounters::default())));
         self.0 = now;
@@ -113,6 +113,7 @@ fn counters(of: &ServiceSnapshot) -> ServiceCounters {
         requests: of.requests,
         in_flight: of.in_flight,
         latency: of.latency,
+        tried: of.tried.map(Box::new),
     }
 }
 
@@ -130,6 +131,7 @@ mod tests {
             request_bytes: 0,
             response_bytes: 0,
             tcp: Default::default(),
+            tried: None,
         }
     }
 

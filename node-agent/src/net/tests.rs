@@ -150,6 +150,7 @@ fn table(sequence: u64, backends: &[SocketAddr]) -> NodeTable {
             backends: backends.iter().enumerate().map(backend).collect(),
             rules: None,
             parts: Vec::new(),
+            tried: Vec::new(),
         }],
         ruled: Vec::new(),
     }

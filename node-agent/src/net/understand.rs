@@ -138,6 +138,7 @@ fn route(message: &NodeRoute, opened: &Opened) -> Result<Route, Error> {
     let parts = message.parts.iter().cloned().map(TryInto::try_into);
     let parts: Vec<Part> = parts.collect::<Result<_, _>>()?;
     let backends = backends(&message.name, &message.backends, opened)?;
+    let tried = message.tried.iter().cloned().map(TryInto::try_into);
     Ok(Route {
         host: message.host.clone(),
         path_prefix: message.path_prefix.clone(),
@@ -147,6 +148,7 @@ fn route(message: &NodeRoute, opened: &Opened) -> Result<Route, Error> {
         sleeps: message.sleeps,
         rules: rules_in(message.rules.clone())?,
         parts,
+        tried: tried.collect::<Result<_, _>>()?,
     })
 }
 

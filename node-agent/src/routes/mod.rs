@@ -147,6 +147,7 @@ pub(crate) fn resolve(
         sleeps: route.sleeps,
         rules: rules_out(&route.rules),
         parts: route.parts.iter().map(Into::into).collect(),
+        tried: route.tried.iter().map(Into::into).collect(),
     });
     let tcp = held.table.tcp.iter().map(|route| v1::NodeTcpRoute {
         door: Some((&route.door).into()),
@@ -213,6 +214,7 @@ mod tests {
                 sleeps: false,
                 rules: None,
                 parts: Vec::new(),
+                tried: Vec::new(),
             }],
             peers: vec![RoutePeer {
                 node: there,

@@ -138,7 +138,8 @@ impl Samples {
             };
             // Nothing counted is the same as not named: a service that is gone takes no room.
             let is_empty = |of: &v1::ServiceCounters| {
-                of.in_flight == 0 && of.requests.iter().chain(&of.latency).all(|n| *n == 0)
+                let counts = of.requests.iter().chain(&of.latency);
+                of.in_flight == 0 && of.tried.is_none() && counts.copied().all(|n| n == 0)
             };
             ingress.services.retain(|_, counters| !is_empty(counters));
             message

@@ -1,7 +1,7 @@
 //! How a release takes over, and how far that is. The default of either is no message: what was stored
 //! before there were phases has the same bytes as a plain rolling update.
 
-use skep_model::rollout::{CanaryStep, Phase, Policy, Progress, Promote, Strategy};
+use skep_model::rollout::{Analysis, CanaryStep, Phase, Policy, Progress, Promote, Strategy};
 
 use super::{Error, enum_number, enum_value, error};
 use crate::v1;
@@ -21,6 +21,28 @@ pub(crate) fn policy_out(policy: &Policy) -> Option<v1::RolloutPolicy> {
         promote: enum_number(&Promote::ALL, &policy.promote),
         keep_ms: policy.keep_ms,
         steps: steps.collect(),
+        analysis: analysis_out(policy.analysis),
+    })
+}
+
+fn analysis_out(analysis: Analysis) -> Option<v1::RolloutAnalysis> {
+    let Analysis {
+        off,
+        errors_percent,
+        slow_percent,
+    } = analysis;
+    (analysis != Analysis::default()).then_some(v1::RolloutAnalysis {
+        off,
+        errors_percent,
+        slow_percent,
+    })
+}
+
+fn analysis_in(message: Option<v1::RolloutAnalysis>) -> Analysis {
+    message.map_or_else(Analysis::default, |message| Analysis {
+        off: message.off,
+        errors_percent: message.errors_percent,
+        slow_percent: message.slow_percent,
     })
 }
 
@@ -38,6 +60,7 @@ pub(crate) fn policy_in(message: Option<v1::RolloutPolicy>) -> Result<Policy, Er
         promote: enum_value("promote", &Promote::ALL, message.promote)?,
         keep_ms: message.keep_ms,
         steps: steps.collect(),
+        analysis: analysis_in(message.analysis),
     })
 }
 

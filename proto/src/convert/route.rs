@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use skep_model::claim::Claim;
-use skep_model::id::{AllocationId, ProjectId, ServiceId};
-use skep_model::route::Part;
+use skep_model::id::{AllocationId, DeploymentId, ProjectId, ServiceId};
+use skep_model::route::{Part, Tried};
 use skep_model::routing::{
     CircuitBreaker, Cors, ForwardAuth, HeaderChanges, Headers, RateLimit, Redirect, RouteSpec,
     Scheme, Split,
@@ -112,6 +112,32 @@ impl TryFrom<v1::RoutePart> for Part {
                 .iter()
                 .map(|bytes| id_bits("allocations", bytes).map(AllocationId::from_u128))
                 .collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl From<&Tried> for v1::TriedRelease {
+    fn from(tried: &Tried) -> Self {
+        let allocations = tried.allocations.iter();
+        Self {
+            service: id_bytes(tried.service.as_u128()),
+            deployment: id_bytes(tried.deployment.as_u128()),
+            allocations: allocations.map(|id| id_bytes(id.as_u128())).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::TriedRelease> for Tried {
+    type Error = Error;
+
+    fn try_from(message: v1::TriedRelease) -> Result<Self, Error> {
+        let allocations = message.allocations.iter();
+        let allocations =
+            allocations.map(|bytes| id_bits("allocations", bytes).map(AllocationId::from_u128));
+        Ok(Self {
+            service: id!(ServiceId, message.service),
+            deployment: id!(DeploymentId, message.deployment),
+            allocations: allocations.collect::<Result<_, Error>>()?,
         })
     }
 }

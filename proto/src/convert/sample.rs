@@ -1,8 +1,9 @@
 //! What is measured, in messages.
 
-use skep_model::id::{AllocationId, ServiceId};
+use skep_model::id::{AllocationId, DeploymentId, ServiceId};
 use skep_model::sample::{
     AllocationReading, Counter, Extras, IngressReading, NodeReading, Samples, ServiceCounters,
+    TriedCounters,
 };
 
 use super::{Error, error, id, id_bytes};
@@ -126,6 +127,7 @@ impl TryFrom<v1::IngressReading> for IngressReading {
                 requests: buckets("requests", &message.requests)?,
                 in_flight: message.in_flight,
                 latency: buckets("latency", &message.latency)?,
+                tried: message.tried.map(tried_in).transpose()?.map(Box::new),
             };
             Ok((id, counted))
         };
@@ -147,7 +149,22 @@ fn counters(id: ServiceId, of: &ServiceCounters) -> v1::ServiceCounters {
         requests: of.requests.to_vec(),
         in_flight: of.in_flight,
         latency: of.latency.to_vec(),
+        tried: of.tried.as_deref().map(|tried| v1::TriedCounters {
+            deployment: id_bytes(tried.deployment.as_u128()),
+            requests: tried.requests.to_vec(),
+            latency: tried.latency.to_vec(),
+            moved_on: tried.moved_on,
+        }),
     }
+}
+
+fn tried_in(message: v1::TriedCounters) -> Result<TriedCounters, Error> {
+    Ok(TriedCounters {
+        deployment: id!(DeploymentId, message.deployment),
+        requests: buckets("requests", &message.requests)?,
+        latency: buckets("latency", &message.latency)?,
+        moved_on: message.moved_on,
+    })
 }
 
 /// None at all: nothing was counted.
@@ -234,6 +251,12 @@ mod tests {
                         requests: [0, 1, 2, 3, 4, 5],
                         in_flight: 6,
                         latency: std::array::from_fn(|place| place as u64),
+                        tried: Some(Box::new(TriedCounters {
+                            deployment: DeploymentId::from_u128(9),
+                            requests: [5, 4, 3, 2, 1, 0],
+                            latency: std::array::from_fn(|place| place as u64 * 2),
+                            moved_on: 7,
+                        })),
                     },
                 )],
             }),

@@ -16,7 +16,7 @@ use skep_model::node::{Admin, Facts, Node, NodeStatus};
 use skep_model::placement::{CutOff, Placement, Strategy};
 use skep_model::problem::{Code, Problem};
 use skep_model::pushes::Pushes;
-use skep_model::rollout::{self, CanaryStep, Phase, Policy, Progress, Promote};
+use skep_model::rollout::{self, Analysis, CanaryStep, Phase, Policy, Progress, Promote};
 use skep_model::service::{Image, Service, Target};
 use skep_model::spec::{Builder, Resources, ServiceSpec, Source};
 use skep_model::variable::{Sealed, Variable};
@@ -237,6 +237,11 @@ fn service() -> Service {
                         pause_ms: None,
                     },
                 ],
+                analysis: Analysis {
+                    off: true,
+                    errors_percent: 6,
+                    slow_percent: 7,
+                },
             },
             resources: Resources {
                 memory_limit_bytes: 1 << 31,

@@ -27,6 +27,7 @@ impl From<&RouteTable> for v1::RouteTable {
             sleeps: route.sleeps,
             rules: rules_out(&route.rules),
             parts: route.parts.iter().map(Into::into).collect(),
+            tried: route.tried.iter().map(Into::into).collect(),
         };
         let hosts = ruled_hosts(&table.routes);
         let (ruled, plain): (Vec<&Route>, Vec<&Route>) = table
@@ -95,6 +96,11 @@ impl TryFrom<v1::Route> for Route {
             rules: rules_in(message.rules)?,
             parts: message
                 .parts
+                .into_iter()
+                .map(TryInto::try_into)
+                .collect::<Result<_, _>>()?,
+            tried: message
+                .tried
                 .into_iter()
                 .map(TryInto::try_into)
                 .collect::<Result<_, _>>()?,

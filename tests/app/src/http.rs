@@ -27,6 +27,10 @@ pub(crate) async fn answer(settings: &Settings, request: Request<Incoming>) -> R
         tokio::time::sleep(settings.hold).await;
     }
     match path.as_str() {
+        "/" if settings.fail_requests => text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "failed, as told\n".into(),
+        ),
         "/" => text(
             StatusCode::OK,
             format!(

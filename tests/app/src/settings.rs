@@ -17,6 +17,8 @@ pub(crate) struct Settings {
     pub(crate) start_delay: Duration,
     /// `FAIL_HEALTH=1`: `/healthz` answers 500.
     pub(crate) fail_health: bool,
+    /// `FAIL_REQUESTS=1`: `/` answers 500.
+    pub(crate) fail_requests: bool,
     /// `CRASH_AFTER_MS`: exits with `crash_code` after this time.
     pub(crate) crash_after: Option<Duration>,
     /// `CRASH_CODE`: for `CRASH_AFTER_MS` and `/crash`; 1 when unset.
@@ -58,6 +60,7 @@ impl Settings {
             listen: parse(&get, "LISTEN", "ip:port")?.unwrap_or(every_interface),
             start_delay: millis("START_DELAY_MS")?.unwrap_or_default(),
             fail_health: flag(&get, "FAIL_HEALTH")?,
+            fail_requests: flag(&get, "FAIL_REQUESTS")?,
             crash_after: millis("CRASH_AFTER_MS")?,
             crash_code: parse(&get, "CRASH_CODE", "0 to 255")?.unwrap_or(1),
             exit_at_once: parse(&get, "EXIT_AT_ONCE", "0 to 255")?,

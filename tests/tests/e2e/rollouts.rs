@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use skep_tests::api::Name;
 use skep_tests::cluster::Cluster;
@@ -100,6 +100,71 @@ async fn a_canary_waits_beside_the_live_release_until_it_is_promoted() {
         assert_eq!(cluster.api.ended(&made.id).await?.status, "live");
         all_answer(cluster, &name, "2").await?;
         cluster.converged(&[(&name, 2)]).await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_canary_that_serves_errors_goes_back_by_itself_and_a_good_one_does_not() {
+    with_cluster("analysis", async |cluster| -> Result<()> {
+        // Nobody promotes it: it stays until it is judged.
+        let rollout = json!({ "strategy": "canary", "steps": [{ "percent": 50 }] });
+        let spec = json!({ "replicas": 2, "rollout": rollout, "update": { "drain_ms": 1000 },
+            "stop_grace_ms": 2000 });
+        let (name, _) = cluster.service("web", "1", spec).await?;
+        let load = Load::start(cluster.ingress, &cluster.host(&name), RATE);
+        let deploy = async |version: &str, settings: &[(&str, &str)]| -> Result<_> {
+            let image = cluster.image(version, settings).await?;
+            let request = json!({ "type": "image", "reference": image });
+            cluster.api.deploy(&name, &request).await
+        };
+
+        let bad = deploy("2", &[("FAIL_REQUESTS", "1")]).await?;
+        let ended = cluster.api.ended(&bad.id).await?;
+        let problem = ended.problem.as_ref().context("why")?;
+        assert_eq!(
+            (ended.status.as_str(), problem.code.as_str()),
+            ("failed", "regressed"),
+            "{}",
+            ended.told()
+        );
+        assert!(problem.told().contains("requests failed"), "{problem:?}");
+        all_answer(cluster, &name, "1").await?;
+        cluster.converged(&[(&name, 2)]).await?;
+        let report = load.stop().await;
+        assert!(report.failed() > 0, "what nobody was served is not judged");
+        assert!(
+            report.failures.keys().all(|cause| cause.contains("500")),
+            "{report:?}"
+        );
+        println!(
+            "{} of {} requests failed before it went back",
+            report.failed(),
+            report.served
+        );
+
+        let load = Load::start(cluster.ingress, &cluster.host(&name), RATE);
+        let good = deploy("3", &[]).await?;
+        reaches(cluster, &name, "canary", 1).await?;
+        let wanted = 300;
+        let compared = async || {
+            let view = cluster.api.get(&name.path("/rollout")).await?;
+            let both = &view["rollout"]["compared"];
+            let requests = |which: &str| both[which]["requests"].as_u64().unwrap_or(0);
+            ensure!(
+                requests("new") >= wanted && requests("live") >= wanted,
+                "{view}"
+            );
+            ensure!(both["new"]["failed"] == 0, "{both}");
+            Ok(())
+        };
+        wait::until_ok("both releases to have had requests", PATIENCE, compared).await?;
+        act(cluster, &name, "promote").await?;
+        assert_eq!(cluster.api.ended(&good.id).await?.status, "live");
+        all_answer(cluster, &name, "3").await?;
+        let report = load.stop().await;
+        assert_eq!(report.failed(), 0, "{report:?}");
+        Ok(())
     })
     .await;
 }

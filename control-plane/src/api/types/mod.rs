@@ -58,7 +58,9 @@ pub use placement::{
     WhyView,
 };
 pub use rebalance::{BegunView, MoveView, RebalanceRequest, RebalanceView};
-pub use rollout::{ReleaseCounts, RolloutProgressView, RolloutRequest, RolloutView};
+pub use rollout::{
+    ComparedCounts, ComparedView, ReleaseCounts, RolloutProgressView, RolloutRequest, RolloutView,
+};
 pub use sample::{
     AllocationSampleView, DetailView, NodeSampleView, SamplesView, ServiceSampleView,
 };

@@ -52,6 +52,30 @@ pub struct RolloutProgressView {
     pub paused: bool,
     /// What it waits for, for a person.
     pub waits_for: String,
+    /// Of a canary: the requests that are compared, since the new release serves; none: nothing is compared, or
+    /// nobody leads who could be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared: Option<ComparedView>,
+}
+
+/// The requests to both releases of a canary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ComparedView {
+    /// Those of the new release.
+    pub new: ComparedCounts,
+    /// Those of the live one in the same time.
+    pub live: ComparedCounts,
+}
+
+/// The requests to one release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ComparedCounts {
+    /// All, but for those that the client left.
+    pub requests: u64,
+    /// Those that were answered with 5xx, or not at all.
+    pub failed: u64,
+    /// 95 of 100 had the head of their answer within so many ms; none: there were none.
+    pub latency_p95_ms: Option<u64>,
 }
 
 /// What is wanted of a rollout.

@@ -254,6 +254,7 @@ async fn files_of_another_node_are_asked_for_over_its_data_plane() {
             sleeps: false,
             rules: None,
             parts: Vec::new(),
+            tried: Vec::new(),
         }],
         ..Table::default()
     });

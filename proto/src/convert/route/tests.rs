@@ -1,5 +1,5 @@
-use skep_model::id::ServiceId;
-use skep_model::route::{Route, RouteTable};
+use skep_model::id::{DeploymentId, ServiceId};
+use skep_model::route::{Route, RouteTable, Tried};
 
 use super::*;
 
@@ -94,6 +94,11 @@ fn who_does_not_know_rules_gets_nothing_of_a_host_that_has_some() {
             name: "other".into(),
             weight: 9,
             allocations: vec![AllocationId::from_u128(3)],
+        }],
+        tried: vec![Tried {
+            service: ServiceId::from_u128(4),
+            deployment: DeploymentId::from_u128(5),
+            allocations: vec![AllocationId::from_u128(6)],
         }],
     };
     let table = RouteTable {
