@@ -68,6 +68,8 @@ pub(crate) enum Command {
     Restart(commands::again::Restart),
     /// Go back to an earlier release, at once
     Rollback(commands::again::Rollback),
+    /// Deploy a release of another environment, without a build
+    Promote(commands::again::Promote),
     /// How a release takes over: show, pause, resume, promote, abort
     #[command(subcommand)]
     Rollout(commands::rollout::Command),

@@ -107,17 +107,20 @@ pub enum Trigger {
     Rollback,
     /// Found in the repository; no forge had told of it.
     Poll,
+    /// A release of the same service in another environment.
+    Promote,
 }
 
 impl Trigger {
     /// Every trigger, in the order of the stored format: append only.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Api,
         Self::Webhook,
         Self::Redeploy,
         Self::Restart,
         Self::Rollback,
         Self::Poll,
+        Self::Promote,
     ];
 }
 
@@ -153,6 +156,20 @@ pub enum Origin {
         /// Its number.
         number: u64,
     },
+    /// The image of another service's release, of the same project, with this one's configuration.
+    Promoted {
+        /// Whose it is.
+        from: ServiceId,
+        /// Its number.
+        number: u64,
+    },
+}
+
+impl Origin {
+    /// Whether there is an image already, so that nothing is built.
+    pub const fn is_release(&self) -> bool {
+        matches!(self, Self::Release { .. } | Self::Promoted { .. })
+    }
 }
 
 /// The build (or image resolution) of a deployment: work for one node's agent.

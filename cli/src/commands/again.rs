@@ -1,4 +1,4 @@
-//! `skep redeploy`, `restart` and `rollback`: deployments from releases that exist. No build.
+//! `skep redeploy`, `restart`, `rollback` and `promote`: deployments from releases that exist. No build.
 
 use skep_control_plane::api::types::DeploymentRequest;
 
@@ -51,6 +51,40 @@ pub(crate) struct Rollback {
     arguments: Vec<String>,
     #[command(flatten)]
     common: Common,
+}
+
+/// Deploy a release of another environment, without a build
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "\
+The image is the other environment's; configuration, variables, replicas and domains are those of this one.
+
+Examples:
+  skep promote web --from staging              what is live there, to production
+  skep promote web --from staging --release 7 -e production")]
+pub(crate) struct Promote {
+    /// The service that gets it [default: the one of this folder]
+    #[arg(value_name = "SERVICE")]
+    service: Option<String>,
+    /// The environment whose release it is
+    #[arg(long, value_name = "ENVIRONMENT")]
+    from: String,
+    /// The release's number there [default: the live one]
+    #[arg(long, value_name = "N")]
+    release: Option<u64>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Runs `skep promote`.
+///
+/// # Errors
+/// Refused, or not live.
+pub(crate) async fn promote(args: Promote, session: &Session) -> Result<(), Failure> {
+    let request = DeploymentRequest::Promote {
+        from: args.from,
+        release: args.release,
+    };
+    deploy(session, args.service.as_deref(), &args.common, request).await
 }
 
 /// Runs `skep redeploy`.

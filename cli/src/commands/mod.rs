@@ -106,6 +106,7 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Redeploy(args) => again::redeploy(args, session).await,
         Command::Restart(args) => again::restart(args, session).await,
         Command::Rollback(args) => again::rollback(args, session).await,
+        Command::Promote(args) => again::promote(args, session).await,
         Command::Rollout(command) => rollout::run(command, session).await,
         Command::Scale(args) => scale::run(args, session).await,
         Command::Autoscale(command) => autoscale::run(command, session).await,

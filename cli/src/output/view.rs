@@ -296,6 +296,7 @@ fn origin(view: &DeploymentView) -> String {
         }
         Origin::Image { reference } => cut(reference),
         Origin::Release { number } => format!("release {number}"),
+        Origin::Promoted { number, .. } => format!("release {number} of elsewhere"),
     }
 }
 

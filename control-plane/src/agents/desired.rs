@@ -235,7 +235,7 @@ fn build_order(
         return Ok(None);
     };
     // A redeploy of a release builds nothing; it never gets a build.
-    if matches!(deployment.origin, Origin::Release { .. }) {
+    if deployment.origin.is_release() {
         return Ok(None);
     }
     let spec = &service.spec;

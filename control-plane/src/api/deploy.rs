@@ -36,7 +36,7 @@ pub(super) async fn create(
     let upload = UploadId::from_u128(random::new_id());
     let make = |view: &State| {
         let service = find::service(view, key)?;
-        let (trigger, origin) = resolve(view, &service, wish, upload)?;
+        let (trigger, origin) = resolve(view, (key, &service), wish, upload)?;
         let deployment = Deployment {
             source: new_source(wish),
             no_cache,
@@ -104,7 +104,7 @@ fn new_source(wish: &Wish) -> Option<Source> {
 
 fn resolve(
     view: &State,
-    service: &Service,
+    (key, service): (&ServiceKey, &Service),
     wish: &Wish,
     upload: UploadId,
 ) -> Result<(Trigger, Origin), Problem> {
@@ -148,6 +148,9 @@ fn resolve(
                 },
             )
         }
+        DeploymentRequest::Promote { from, release } => {
+            (Trigger::Promote, promoted(view, key, (from, *release))?)
+        }
         DeploymentRequest::Redeploy => (Trigger::Redeploy, Origin::Release { number: live()? }),
         DeploymentRequest::Restart => (Trigger::Restart, Origin::Release { number: live()? }),
         DeploymentRequest::Rollback { release } => {
@@ -157,6 +160,35 @@ fn resolve(
             };
             (Trigger::Rollback, Origin::Release { number })
         }
+    })
+}
+
+/// The release of the service of the same name in another environment.
+fn promoted(
+    view: &State,
+    key: &ServiceKey,
+    (environment, release): (&str, Option<u64>),
+) -> Result<Origin, Problem> {
+    if environment == key.environment {
+        let text = "a release is promoted from another environment";
+        return Err(Problem::invalid("from", text)
+            .hint("`skep rollback` and `skep redeploy` are about the same one"));
+    }
+    let there = ServiceKey {
+        environment: environment.to_owned(),
+        ..key.clone()
+    };
+    let service = find::service(view, &there).map_err(|problem| problem.at("from"))?;
+    let live = || service.live.map(|live| live.release);
+    let number = release.or_else(live).ok_or_else(|| {
+        let text = format!("nothing of `{}` is live in `{environment}`", key.service);
+        Problem::new(Code::Conflict, text)
+            .at("from")
+            .hint("deploy it there first, or name a release: `skep releases` lists them")
+    })?;
+    Ok(Origin::Promoted {
+        from: service.id,
+        number,
     })
 }
 

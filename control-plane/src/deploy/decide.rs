@@ -101,6 +101,18 @@ fn begin(inputs: &Inputs<'_>, deployment: &Deployment, service: &Service) -> Nex
             Some(_) => Next::Existing(number),
         };
     }
+    if let Origin::Promoted { from, number } = deployment.origin {
+        let Some(release) = inputs.view.release(from, number) else {
+            return fail(Problem::new(
+                Code::NotFound,
+                format!("release {number} of the other environment is not kept any more"),
+            ));
+        };
+        return match renew(inputs.view, inputs.secrets, (service, deployment), release) {
+            Ok(resolved) => Next::Release(Box::new(resolved)),
+            Err(problem) => fail(problem),
+        };
+    }
     match choose_builder(inputs.view, deployment) {
         Ok(node) => Next::Build(node),
         // Its turn comes when another's build has ended.

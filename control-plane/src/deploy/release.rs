@@ -154,6 +154,7 @@ fn understood_at(level: u32, release: Release) -> Release {
 pub fn renewed(service: &Service, deployment: DeploymentId, old: &Release) -> Release {
     let spec = &service.spec;
     Release {
+        service: service.id,
         number: service.last_release + 1,
         deployment,
         kind: spec.kind,
@@ -192,8 +193,15 @@ pub fn renew(
     let release = understood_at(view.feature_level(), release);
     let (mut spec, number) = (service.spec.clone(), release.number);
     let spread = site::spread(view, service, (&mut spec, None), &old.image)?;
+    let of = match old.service == service.id {
+        true => String::new(),
+        false => view.service(old.service).map_or_else(String::new, |other| {
+            let path = view.path_of(other);
+            path.map_or_else(String::new, |path| format!(" of {}", path.environment))
+        }),
+    };
     let step = format!(
-        "release {number}: the image of release {} with the configuration of now{spread}",
+        "release {number}: the image of release {}{of} with the configuration of now{spread}",
         old.number
     );
     Ok(Resolved {

@@ -204,7 +204,7 @@ async fn build(
             let name = image::Name::of(order);
             image::resolve(env, (order, &name), (reference, lines)).await
         }
-        Origin::Release { .. } => Err(Problem::new(
+        Origin::Release { .. } | Origin::Promoted { .. } => Err(Problem::new(
             Code::Internal,
             "a release has its image already: there is nothing to build",
         )),

@@ -85,10 +85,9 @@ pub(super) async fn fetch(
                 repository: Some(fetched),
             })
         }
-        Origin::Image { .. } | Origin::Release { .. } => Err(Problem::new(
-            Code::Internal,
-            "an image has no folder to build from",
-        )),
+        Origin::Image { .. } | Origin::Release { .. } | Origin::Promoted { .. } => Err(
+            Problem::new(Code::Internal, "an image has no folder to build from"),
+        ),
     }
 }
 

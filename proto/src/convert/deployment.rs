@@ -26,6 +26,10 @@ impl From<&Origin> for v1::Origin {
             }),
             Origin::Image { reference } => Kind::Image(reference.clone()),
             Origin::Release { number } => Kind::Release(*number),
+            Origin::Promoted { from, number } => Kind::Promoted(v1::origin::Promoted {
+                service: id_bytes(from.as_u128()),
+                number: *number,
+            }),
         };
         Self { kind: Some(kind) }
     }
@@ -48,6 +52,10 @@ impl TryFrom<v1::Origin> for Origin {
             },
             Kind::Image(reference) => Self::Image { reference },
             Kind::Release(number) => Self::Release { number },
+            Kind::Promoted(promoted) => Self::Promoted {
+                from: id!(ServiceId, promoted.service),
+                number: promoted.number,
+            },
         })
     }
 }

@@ -30,6 +30,7 @@ mod notify;
 mod polled;
 mod ports;
 mod project;
+mod promote;
 mod ready;
 mod restart;
 mod rolling;

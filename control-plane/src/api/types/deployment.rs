@@ -45,6 +45,15 @@ pub enum DeploymentRequest {
         #[serde(default)]
         release: Option<u64>,
     },
+    /// A release of the service of the same name in another environment of the project: its image, with the
+    /// configuration and the variables that this one has.
+    Promote {
+        /// Name of that environment.
+        from: String,
+        /// The release's number there; none: the live one.
+        #[serde(default)]
+        release: Option<u64>,
+    },
 }
 
 /// A deployment.

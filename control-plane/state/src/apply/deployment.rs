@@ -71,6 +71,9 @@ impl Context<'_> {
                     .hint(format!("kept are: {}", kept.join(", "))),
             );
         }
+        if let Origin::Promoted { from, number } = wanted.origin {
+            self.check_promoted(&service, from, number)?;
+        }
         self.supersede_others(&wanted)?;
         self.remember_delivery(delivery, wanted.id)?;
         let now = self.state.time_ms;
@@ -105,6 +108,31 @@ impl Context<'_> {
         }
         self.prune_deployments(service_id);
         Ok(id)
+    }
+
+    /// A release of another environment of the same project. What another project has stays there.
+    fn check_promoted(
+        &self,
+        service: &Service,
+        from: ServiceId,
+        number: u64,
+    ) -> Result<(), Problem> {
+        let project_of = |service: &Service| {
+            let environment = self.state.environment(service.environment);
+            environment.map(|environment| environment.project)
+        };
+        let other = self.state.service(from);
+        let other = other.filter(|other| project_of(other) == project_of(service));
+        if other.is_none() {
+            return Err(not_found("service", from).at("from"));
+        }
+        match self.state.release(from, number) {
+            Some(_) => Ok(()),
+            None => Err(
+                Problem::invalid("release", format!("there is no release {number}"))
+                    .hint("`skep releases` lists those that are kept"),
+            ),
+        }
     }
 
     /// One active deployment a service: the newer takes over.
