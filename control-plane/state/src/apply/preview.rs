@@ -344,8 +344,8 @@ impl Context<'_> {
 
     pub(super) fn extend_preview(&mut self, message: &v1::ExtendPreview) -> Outcome {
         let mut next = (*self.living(&message.environment)?).clone();
-        check_ttl(message.expires_ms.saturating_sub(self.state.time_ms))?;
-        next.expires_ms = message.expires_ms;
+        check_ttl(message.ttl_ms)?;
+        next.expires_ms = self.state.time_ms.saturating_add(message.ttl_ms);
         self.state.previews.insert(next.environment, Arc::new(next));
         Ok(Reply::Done)
     }

@@ -225,11 +225,12 @@ fn an_ended_one_goes_when_its_services_are_gone_and_production_stays() {
 fn an_end_that_was_put_off_does_not_come() {
     let mut world = world();
     let seen = world.state.preview_of(PREVIEW).expect("one").expires_ms;
-    let expires_ms = world.state.time_ms() + 90_000;
     world.ok(Kind::ExtendPreview(v1::ExtendPreview {
         environment: bytes(PREVIEW),
-        expires_ms,
+        ttl_ms: 90_000,
     }));
+    let expires_ms = world.state.preview_of(PREVIEW).expect("one").expires_ms;
+    assert_eq!(expires_ms, world.state.time_ms() + 90_000);
     let expire = |at_ms| {
         Kind::EndPreview(v1::EndPreview {
             environment: bytes(PREVIEW),
