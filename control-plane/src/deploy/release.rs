@@ -50,7 +50,7 @@ pub fn resolve(
     // Here and not when it is live: the source is proven, and a next push to it may be just what
     // makes a release healthy that was not. Webhooks have to listen to that branch by then.
     spec.source = deployment.source.clone().or(spec.source);
-    spec = previews::deployed(view, service, spec);
+    spec = previews::deployed(view, service, spec, built.image.bundle);
     spec.check_given()?;
     let spread = site::spread(view, service, (&mut spec, manifest.run.mode), &built.image)?;
     // The file may name hosts that are somebody else's: nothing of that is built into a release.
@@ -188,7 +188,7 @@ pub fn renew(
     old: &Release,
 ) -> Result<Resolved, Problem> {
     let service = &Service {
-        spec: previews::deployed(view, service, service.spec.clone()),
+        spec: previews::deployed(view, service, service.spec.clone(), old.image.bundle),
         ..service.clone()
     };
     let mut release = renewed(service, deployment.id, old);

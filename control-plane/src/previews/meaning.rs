@@ -43,11 +43,8 @@ pub(crate) fn meaning(view: &State, heard: &Heard<'_>) -> Meaning {
         let done = hooks::done(change);
         Meaning::Nothing(format!("pull request {} was {done}: {why}", change.number))
     };
-    let Some(rules) = view.preview_rules(heard.base) else {
-        return nothing("its environment says nothing of previews");
-    };
-    let Some((repository, of)) = ours(rules, heard) else {
-        return nothing("no service that previews have deploys the branch that it is for");
+    let Some(repository) = heard.services.iter().find_map(|it| repository(it)) else {
+        return nothing("no service comes from git");
     };
     let known = view.preview_for(heard.base, (&repository, change.number));
     let request = known.and_then(|it| it.request.as_ref());
@@ -61,6 +58,10 @@ pub(crate) fn meaning(view: &State, heard: &Heard<'_>) -> Meaning {
             return Meaning::End(Arc::clone(preview), Why::Closed);
         }
         (Action::Closed { .. }, None) => return nothing("it has no preview"),
+        // Those that there are go on also where the rules are gone.
+        (_, None) if view.preview_rules(heard.base).is_none() => {
+            return nothing("its environment says nothing of previews");
+        }
         // It may have been sent before the end, and arrive behind it.
         (Action::Opened | Action::Synchronized, None) if was_closed => {
             return nothing("it was closed before; when it is opened again it gets a preview");
@@ -68,10 +69,16 @@ pub(crate) fn meaning(view: &State, heard: &Heard<'_>) -> Meaning {
         (Action::Opened | Action::Synchronized | Action::Reopened, _) => {}
         _ => return nothing("that changes nothing about its preview"),
     }
+    let said = view.preview_rules(heard.base);
+    let rules = said.map_or_else(|| Rules::new(heard.base), |rules| (**rules).clone());
+    let of = ours(&rules, heard);
+    if of.is_empty() {
+        return nothing("no service that previews have deploys the branch that it is for");
+    }
     if let Some(marker) = skips_preview(&change.title) {
         return nothing(&format!("its title says {marker}"));
     }
-    if change.is_fork && !rules.forks {
+    if change.is_fork && living.is_none() && !rules.forks {
         return nothing(
             "it comes from another repository, and those get no preview (`skep preview rules set --forks`)",
         );
@@ -88,28 +95,28 @@ pub(crate) fn meaning(view: &State, heard: &Heard<'_>) -> Meaning {
     }
 }
 
-/// The services that a request is about and the name of their repository; none: there are none.
-fn ours(rules: &Rules, heard: &Heard<'_>) -> Option<(String, BTreeSet<String>)> {
-    let mut name = None;
-    let mut of = BTreeSet::new();
-    for service in heard.services {
-        let Some(Source::Git {
-            repository, branch, ..
-        }) = &service.spec.source
-        else {
-            continue;
-        };
-        let is_meant = *branch == heard.change.base_branch && rules.takes(&service.name);
-        if is_meant && !service.removing {
-            name.get_or_insert_with(|| one_name(repository));
-            of.insert(service.name.clone());
+/// Names of the services that a request is about.
+fn ours(rules: &Rules, heard: &Heard<'_>) -> BTreeSet<String> {
+    let is_meant = |service: &Service| match &service.spec.source {
+        Some(Source::Git { branch, .. }) => {
+            *branch == heard.change.base_branch && rules.takes(&service.name) && !service.removing
         }
+        _ => false,
+    };
+    let meant = heard.services.iter().filter(|service| is_meant(service));
+    meant.map(|service| service.name.clone()).collect()
+}
+
+/// The repository of a service by its one name.
+fn repository(service: &Service) -> Option<String> {
+    match &service.spec.source {
+        Some(Source::Git { repository, .. }) => Some(one_name(repository)),
+        _ => None,
     }
-    Some((name?, of))
 }
 
 /// A repository by its one name, or as it was written where it has none.
-pub(super) fn one_name(repository: &str) -> String {
+fn one_name(repository: &str) -> String {
     canonical(repository).unwrap_or_else(|| repository.to_owned())
 }
 

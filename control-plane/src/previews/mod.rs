@@ -14,11 +14,18 @@ pub(crate) use meaning::{Heard, Meaning, meaning};
 
 /// What of a specification holds where the service is part of a preview: an app's own file says what production
 /// should be. Until the service is live for the first time, what fills the preview runs as its release phase.
-pub(crate) fn deployed(view: &State, service: &Service, spec: ServiceSpec) -> ServiceSpec {
+/// Files that nodes hand out themselves (`is_bundle`) have no replicas, and none that sleeps.
+pub(crate) fn deployed(
+    view: &State,
+    service: &Service,
+    spec: ServiceSpec,
+    is_bundle: bool,
+) -> ServiceSpec {
     let Some(preview) = view.preview_around(service) else {
         return spec;
     };
     let mut spec = adapted(&spec, preview.copied());
+    spec.autoscale = spec.autoscale.filter(|_| !is_bundle);
     let seed = preview.seed.as_ref();
     let Some(seed) = seed.filter(|seed| seed.service == service.name) else {
         return spec;
@@ -31,3 +38,6 @@ pub(crate) fn deployed(view: &State, service: &Service, spec: ServiceSpec) -> Se
     }
     spec
 }
+
+#[cfg(test)]
+mod tests;

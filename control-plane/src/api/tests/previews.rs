@@ -20,7 +20,10 @@ async fn start(rules: Value) -> Hook {
     let set = json!({"set": [
         {"name": "TOKEN", "value": "hush", "secret": true},
         {"name": "DATABASE", "value": "db:${{db.PORT}}"}]});
-    let set = hook.server.patch(&format!("{WEB}/variables"), set).await;
+    let set = hook
+        .server
+        .call(Method::PATCH, &format!("{WEB}/variables"), set)
+        .await;
     assert_eq!(set.status, 200, "{}", set.body);
     let put = hook.server.put(RULES, rules).await;
     assert_eq!(put.status, 200, "{}", put.body);
@@ -165,7 +168,10 @@ async fn a_fork_gets_nothing_or_nothing_of_the_environment() {
     assert_eq!(hook.server.put(RULES, rules).await.status, 200);
     let shared = "/v1/projects/shop/environments/production/variables";
     let secret = json!({"set": [{"name": "SHARED", "value": "hush"}]});
-    assert_eq!(hook.server.patch(shared, secret).await.status, 200);
+    assert_eq!(
+        hook.server.call(Method::PATCH, shared, secret).await.status,
+        200
+    );
     assert_eq!(hook.change("d-2", &fork(8)).await.status, 202);
     let view = hook.view();
     let made = services(&view, "pr-8");
