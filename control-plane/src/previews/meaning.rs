@@ -78,9 +78,10 @@ pub(crate) fn meaning(view: &State, heard: &Heard<'_>) -> Meaning {
     if let Some(marker) = skips_preview(&change.title) {
         return nothing(&format!("its title says {marker}"));
     }
-    if change.is_fork && living.is_none() && !rules.forks {
+    let was_trusted = living.is_some_and(|preview| !preview.is_fork());
+    if change.is_fork && (was_trusted || !rules.forks) {
         return nothing(
-            "it comes from another repository, and those get no preview (`skep preview rules set --forks`)",
+            "it comes from another repository, and those get none (`skep preview rules set --forks`)",
         );
     }
     let Some(head) = head(change, of) else {
@@ -107,8 +108,8 @@ fn ours(rules: &Rules, heard: &Heard<'_>) -> BTreeSet<String> {
     meant.map(|service| service.name.clone()).collect()
 }
 
-/// The repository of a service by its one name.
-fn repository(service: &Service) -> Option<String> {
+/// The repository of a service by its one name; none: it does not come from git.
+pub(crate) fn repository(service: &Service) -> Option<String> {
     match &service.spec.source {
         Some(Source::Git { repository, .. }) => Some(one_name(repository)),
         _ => None,

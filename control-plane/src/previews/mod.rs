@@ -10,7 +10,7 @@ use skep_model::spec::ServiceSpec;
 use skep_state::State;
 
 pub(crate) use make::{Head, Wish, make, pushed};
-pub(crate) use meaning::{Heard, Meaning, meaning};
+pub(crate) use meaning::{Heard, Meaning, meaning, repository};
 
 /// What of a specification holds where the service is part of a preview: an app's own file says what production
 /// should be. Until the service is live for the first time, what fills the preview runs as its release phase.

@@ -1,6 +1,6 @@
 //! Pull requests: told once to each environment that the delivery is for, and carried out as one command each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use skep_forge::{Change, clean};
@@ -8,6 +8,7 @@ use skep_model::id::{DeploymentId, EnvironmentId};
 use skep_model::preview::Why;
 use skep_model::problem::Problem;
 use skep_model::service::Service;
+use skep_model::settings::Scope;
 use skep_proto::convert::{enum_number, id_bits, id_bytes};
 use skep_proto::v1;
 use skep_proto::v1::command::Kind;
@@ -15,7 +16,7 @@ use skep_state::{Reply, State};
 
 use crate::api::App;
 use crate::api::types::HookEvent;
-use crate::previews::{Heard, Meaning, make, meaning, pushed};
+use crate::previews::{Heard, Meaning, make, meaning, pushed, repository};
 
 /// Takes a pull request for every environment of these services; the delivery's key is made of the environment.
 pub(super) async fn take(
@@ -34,7 +35,15 @@ pub(super) async fn take(
         }
     }
     let mut told = Vec::new();
-    for (base, services) in &bases {
+    for (base, meant) in &bases {
+        // A webhook of one service speaks for all that come from its repository.
+        let names: BTreeSet<String> = meant.iter().filter_map(|it| repository(it)).collect();
+        let all = view.services_in(Scope::Environment(*base));
+        let services: Vec<_> = all
+            .filter(|it| repository(it).is_some_and(|name| names.contains(&name)))
+            .cloned()
+            .collect();
+        let services = &services[..];
         let heard = Heard {
             base: *base,
             services,
