@@ -128,6 +128,9 @@ pub(crate) enum Command {
     /// Tell others how deployments end
     #[command(subcommand)]
     Notify(commands::notify::Command),
+    /// Environments that come and go with pull requests
+    #[command(subcommand)]
+    Preview(commands::preview::Command),
     /// Private networks, and the network between nodes
     #[command(subcommand)]
     Network(commands::network::Command),

@@ -17,6 +17,7 @@ pub mod peers;
 pub mod pki;
 pub mod placement;
 mod polling;
+mod previews;
 pub mod rebalancing;
 pub mod reconcile;
 pub mod samples;

@@ -73,6 +73,28 @@ impl Secrets {
         self.open(&shared_context(environment, name), &variable.value)
     }
 
+    /// Seals a variable of an environment's previews; it opens again only for the same environment and name.
+    pub fn seal_preview(&self, base: EnvironmentId, input: &VariableInput) -> Variable {
+        let context = preview_context(base, &input.name);
+        Variable {
+            value: Sealed(self.key.seal(&context, input.value.as_bytes())),
+            secret: input.secret,
+        }
+    }
+
+    /// The value of a variable of an environment's previews.
+    ///
+    /// # Errors
+    /// It was sealed under another key, or for another environment or name.
+    pub fn open_preview(
+        &self,
+        base: EnvironmentId,
+        name: &str,
+        variable: &Variable,
+    ) -> Result<String, Problem> {
+        self.open(&preview_context(base, name), &variable.value)
+    }
+
     /// Seals a service's webhook secret.
     pub fn seal_webhook(&self, service: ServiceId, secret: &str) -> Sealed {
         Sealed(self.key.seal(&webhook_context(service), secret.as_bytes()))
@@ -244,6 +266,10 @@ fn variable_context(service: ServiceId, name: &str) -> String {
 
 fn shared_context(environment: EnvironmentId, name: &str) -> String {
     format!("shared-variable/{environment}/{name}")
+}
+
+fn preview_context(base: EnvironmentId, name: &str) -> String {
+    format!("preview-variable/{base}/{name}")
 }
 
 fn webhook_context(service: ServiceId) -> String {

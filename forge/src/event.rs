@@ -209,6 +209,8 @@ pub struct Change {
     pub draft: bool,
     /// Where people look at it.
     pub url: Option<String>,
+    /// When this happened, ms since the epoch; none: it was not said.
+    pub updated_ms: Option<u64>,
 }
 
 /// A signed request of no forge: `{"ref": ..., "commit": ..., "image": ...}`, each optional.

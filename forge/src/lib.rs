@@ -14,7 +14,7 @@ pub use event::{
 pub use kind::{Forge, delivery_id, detect, event_name};
 pub use parse::{ParseError, parse};
 pub use repository::{canonical, is_of};
-pub use rules::{Rules, Verdict, skip_marker};
+pub use rules::{Rules, Verdict, skip_marker, skips_preview};
 pub use verify::{Clock, Refusal, signing_key, verify};
 
 #[cfg(test)]

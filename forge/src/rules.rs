@@ -56,6 +56,13 @@ pub fn skip_marker(text: &str) -> Option<&'static str> {
     MARKERS.into_iter().find(|marker| text.contains(marker))
 }
 
+/// The marker in the title of a pull request that says that it is to have no environment of its own.
+pub fn skips_preview(title: &str) -> Option<&'static str> {
+    const MARKER: &str = "[skip preview]";
+    let has_own = title.to_ascii_lowercase().contains(MARKER);
+    has_own.then_some(MARKER).or_else(|| skip_marker(title))
+}
+
 impl Rules<'_> {
     /// Whether this push is deployed.
     pub fn of_push(&self, push: &Push) -> Verdict {

@@ -22,6 +22,7 @@ pub mod node;
 pub mod notify;
 pub mod placement;
 pub mod polling;
+pub mod preview;
 pub mod probe;
 pub mod problem;
 pub mod project;

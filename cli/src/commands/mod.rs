@@ -29,6 +29,7 @@ pub(crate) mod operator;
 pub(crate) mod plan;
 pub(crate) mod pool;
 pub(crate) mod port_forward;
+pub(crate) mod preview;
 pub(crate) mod project;
 pub(crate) mod ps;
 pub(crate) mod quota;
@@ -133,6 +134,7 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Env(command) => env::run(command, session).await,
         Command::Webhook(command) => webhook::run(command, session).await,
         Command::Notify(command) => notify::run(command, session).await,
+        Command::Preview(command) => preview::run(command, session).await,
         Command::Rebalance(args) => rebalance::run(args, session).await,
         Command::Audit(args) => audit::run(args, session).await,
         Command::Pool(command) => pool::run(command, session).await,

@@ -169,6 +169,12 @@ actions! {
     SetReceiver = "set_receiver" write,
     /// Send a receiver a test, or what it was told again.
     SendNotification = "send_notification" write,
+    /// See previews, and what environments say of them; never secrets.
+    ReadPreviews = "read_previews" read,
+    /// Make, prolong and remove previews.
+    SetPreview = "set_preview" write,
+    /// Say what an environment's previews are like.
+    SetPreviewRules = "set_preview_rules" write,
     /// See nodes.
     ReadCluster = "read_cluster" read,
     /// See how the servers do, with or without a leader.

@@ -30,6 +30,7 @@ mod notify;
 mod paths;
 mod placement;
 mod prepare;
+mod previews;
 mod proof;
 mod rebalance;
 mod registries;

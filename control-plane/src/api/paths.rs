@@ -10,8 +10,8 @@ use super::access::{Action, protected, public};
 use super::{App, Document, Here};
 use super::{
     allocations, app_logs, autoscale, backup, ca, certificates, deployment_logs, deployments,
-    domains, health, hooks, jobs, local_ca, metrics, network, nodes, notify, placement, proof,
-    rebalance, registries, rollouts, samples, servers, services, settings, shared_variables,
+    domains, health, hooks, jobs, local_ca, metrics, network, nodes, notify, placement, previews,
+    proof, rebalance, registries, rollouts, samples, servers, services, settings, shared_variables,
     shells, tcp_ports, tokens, uploads, variables, volumes,
 };
 
@@ -39,6 +39,21 @@ pub(super) fn assemble(app: &App) -> OpenApiRouter<App> {
         .routes(public(routes!(hooks::receive_repository)))
         .merge(repository_hook_routes(app))
         .merge(receiver_routes(app))
+        .merge(preview_routes(app))
+}
+
+fn preview_routes(app: &App) -> OpenApiRouter<App> {
+    let (read, set) = (Action::ReadPreviews, Action::SetPreview);
+    let rules = Action::SetPreviewRules;
+    OpenApiRouter::new()
+        .routes(protected(app, read, routes!(previews::list)))
+        .routes(protected(app, read, routes!(previews::get)))
+        .routes(protected(app, set, routes!(previews::create)))
+        .routes(protected(app, set, routes!(previews::extend)))
+        .routes(protected(app, set, routes!(previews::remove)))
+        .routes(protected(app, read, routes!(previews::list_rules)))
+        .routes(protected(app, rules, routes!(previews::put_rules)))
+        .routes(protected(app, rules, routes!(previews::remove_rules)))
 }
 
 fn repository_hook_routes(app: &App) -> OpenApiRouter<App> {

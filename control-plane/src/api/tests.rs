@@ -14,6 +14,7 @@ mod jobs;
 mod logs;
 mod network;
 mod notify;
+mod previews;
 mod rebalance;
 mod registries;
 mod repository_hooks;

@@ -13,6 +13,7 @@ use skep_proto::LEVEL_SCHEDULING;
 use skep_state::State;
 
 use super::site;
+use crate::previews;
 use crate::secrets::Secrets;
 use crate::urls;
 use crate::variables::Environment;
@@ -49,6 +50,7 @@ pub fn resolve(
     // Here and not when it is live: the source is proven, and a next push to it may be just what
     // makes a release healthy that was not. Webhooks have to listen to that branch by then.
     spec.source = deployment.source.clone().or(spec.source);
+    spec = previews::deployed(view, service, spec, built.image.bundle);
     spec.check_given()?;
     let spread = site::spread(view, service, (&mut spec, manifest.run.mode), &built.image)?;
     // The file may name hosts that are somebody else's: nothing of that is built into a release.
@@ -186,6 +188,10 @@ pub fn renew(
     (service, deployment): (&Service, &Deployment),
     old: &Release,
 ) -> Result<Resolved, Problem> {
+    let service = &Service {
+        spec: previews::deployed(view, service, service.spec.clone(), old.image.bundle),
+        ..service.clone()
+    };
     let mut release = renewed(service, deployment.id, old);
     let own = with_file(service, &service.spec, &old.file_variables);
     release.variables = Environment::around(view, secrets, (&own, release.port)).resolve(&own)?;

@@ -70,7 +70,7 @@ pub(crate) fn effects(view: &State, service: &Service, event: &Event) -> Effect 
         (Event::Tag(tag), Some(git)) => {
             carried_out(rules(service, git).of_tag(tag), git, &tag.commit)
         }
-        // Environments of pull requests begin and end here.
+        // What a pull request means for an environment that has previews, `crate::previews` says.
         (Event::Change(_) | Event::BranchDeleted(_) | Event::TagDeleted(_), Some(_)) => {
             Effect::Nothing(not_yet(event))
         }
@@ -117,7 +117,7 @@ fn not_yet(event: &Event) -> String {
             )
         }
         Event::Change(change) => format!(
-            "nothing is done about pull requests yet: {} was {}",
+            "pull request {} was {}: its environment says nothing of previews",
             change.number,
             done(change)
         ),
@@ -125,7 +125,8 @@ fn not_yet(event: &Event) -> String {
     }
 }
 
-fn done(change: &Change) -> String {
+/// What was done to a pull request, in words.
+pub(crate) fn done(change: &Change) -> String {
     match &change.action {
         Action::Opened => "opened".to_owned(),
         Action::Synchronized => "pushed to".to_owned(),

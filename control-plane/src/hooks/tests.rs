@@ -108,6 +108,7 @@ fn each_event_has_one_effect() {
             author: None,
             draft: false,
             url: None,
+            updated_ms: None,
         }))
     };
     let tag = Event::Tag(Tag {
@@ -161,7 +162,7 @@ fn each_event_has_one_effect() {
         (
             &git(),
             change(Action::Closed { merged: true }),
-            "nothing nothing is done about pull requests yet: 7 was merged",
+            "nothing pull request 7 was merged: its environment says nothing of previews",
         ),
         (
             &git(),

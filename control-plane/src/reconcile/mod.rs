@@ -12,6 +12,7 @@ mod liveness;
 mod members;
 mod notify;
 mod polling;
+mod previews;
 mod rebalancing;
 mod records;
 mod scheduling;
@@ -94,6 +95,7 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) {
                 () = certificates::run(&parts, &term) => {}
                 () = polling::run(&parts, &term) => {}
                 () = notify::run(&parts, &term) => {}
+                () = previews::run(&parts.store, &term) => {}
                 _ = leadership.wait_for(|now| !now.is_leader) => tracing::info!("leadership lost: duties dropped"),
             }
             parts.witnesses.begin();

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod jobs;
+mod preview;
 mod settings;
 mod webhook;
 

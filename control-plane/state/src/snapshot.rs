@@ -16,6 +16,7 @@ use skep_model::network::Pool;
 use skep_model::node::Node;
 use skep_model::notify::{Notification, Receiver};
 use skep_model::polling::Polled;
+use skep_model::preview::{Preview, Rules};
 use skep_model::quarantine::Quarantined;
 use skep_model::rebalance::Rebalance;
 use skep_model::registry::RegistryLogin;
@@ -140,6 +141,8 @@ mod tag {
     pub(super) const RECEIVERS: u32 = 201;
     pub(super) const NOTIFICATIONS: u32 = 202;
     pub(super) const POLLED: u32 = 205;
+    pub(super) const PREVIEW_RULES: u32 = 210;
+    pub(super) const PREVIEWS: u32 = 211;
 }
 
 /// Appends fields in the order of their numbers, as the whole message would be encoded.
@@ -254,6 +257,8 @@ impl State {
         to.all::<_, v1::Receiver>(tag::RECEIVERS, self.receivers.values());
         to.all::<_, v1::Notification>(tag::NOTIFICATIONS, self.notifications.values());
         to.all::<_, v1::Polled>(tag::POLLED, self.polled.values());
+        to.all::<_, v1::PreviewRules>(tag::PREVIEW_RULES, self.preview_rules.values());
+        to.all::<_, v1::Preview>(tag::PREVIEWS, self.previews.values());
         to.out
     }
 
@@ -431,6 +436,14 @@ impl State {
             tag::POLLED => {
                 let polled: Polled = read::<v1::Polled, _>(field)?;
                 self.polled.insert(polled.service, Arc::new(polled));
+            }
+            tag::PREVIEW_RULES => {
+                let rules: Rules = read::<v1::PreviewRules, _>(field)?;
+                self.preview_rules.insert(rules.base, Arc::new(rules));
+            }
+            tag::PREVIEWS => {
+                let preview: Preview = read::<v1::Preview, _>(field)?;
+                self.previews.insert(preview.environment, Arc::new(preview));
             }
             tag::TCP_PORTS => self.tcp_ports = Some(read::<v1::TcpPorts, _>(field)?),
             tag::REBALANCE => self.rebalance = Arc::new(read::<v1::Rebalance, _>(field)?),

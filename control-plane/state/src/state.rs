@@ -16,6 +16,7 @@ use skep_model::network;
 use skep_model::node::Node;
 use skep_model::notify::{Notification, Receiver};
 use skep_model::polling::Polled;
+use skep_model::preview::{Preview, Rules};
 use skep_model::quarantine::Quarantined;
 use skep_model::rebalance::Rebalance;
 use skep_model::registry::RegistryLogin;
@@ -127,6 +128,10 @@ pub struct State {
     pub(crate) receivers: OrdMap<ReceiverId, Arc<Receiver>>,
     /// By receiver and number.
     pub(crate) notifications: OrdMap<(ReceiverId, u64), Arc<Notification>>,
+    /// What environments say of their previews.
+    pub(crate) preview_rules: OrdMap<EnvironmentId, Arc<Rules>>,
+    /// Also of those that have ended a while ago.
+    pub(crate) previews: OrdMap<EnvironmentId, Arc<Preview>>,
     // Indexes: derived from the maps above, rebuilt when a snapshot is read.
     pub(crate) names: Names,
     pub(crate) service_allocations: OrdSet<(ServiceId, AllocationId)>,

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{ParseError, commit, lenient, maybe_commit, name, read, some, whole};
+use super::{ParseError, commit, lenient, maybe_commit, moment, name, read, some, whole};
 use crate::event::{Action, Change, Event, Gone, Push, PushedCommit, Repository, Tag};
 
 #[derive(Debug, Deserialize, Default)]
@@ -124,6 +124,8 @@ struct Side {
 #[derive(Debug, Deserialize)]
 struct PullRequest {
     id: u64,
+    #[serde(default, deserialize_with = "lenient")]
+    updated_on: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
     title: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
@@ -263,5 +265,6 @@ fn change(action: Action, body: PullBody) -> Result<Event, ParseError> {
         author: pull.author.shown(),
         draft: pull.draft,
         url: some(pull.links.html.href),
+        updated_ms: moment(pull.updated_on.as_deref()),
     })))
 }

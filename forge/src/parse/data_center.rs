@@ -133,6 +133,8 @@ struct Side {
 #[derive(Debug, Deserialize)]
 struct PullRequest {
     id: u64,
+    #[serde(rename = "updatedDate", default, deserialize_with = "lenient")]
+    updated_ms: Option<u64>,
     #[serde(default, deserialize_with = "lenient")]
     title: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
@@ -245,5 +247,6 @@ fn change(action: Action, body: PullBody) -> Result<Event, ParseError> {
         author: some(pull.author.user.name),
         draft: pull.draft,
         url: pull.links.page(),
+        updated_ms: pull.updated_ms,
     })))
 }

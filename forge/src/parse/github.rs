@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::{
-    ListedCommit, ParseError, Reference, commit, gone, lenient, maybe_commit, name, read,
+    ListedCommit, ParseError, Reference, commit, gone, lenient, maybe_commit, moment, name, read,
     reference, some, whole,
 };
 use crate::event::{Action, Change, Event, Push, Repository, Tag, is_none};
@@ -121,6 +121,8 @@ struct PullRequest {
     html_url: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
     merged: bool,
+    #[serde(default, deserialize_with = "lenient")]
+    updated_at: Option<String>,
     head: Side,
     base: Side,
 }
@@ -267,6 +269,7 @@ fn change(body: PullBody) -> Result<Event, ParseError> {
         author: pull.user.shown(),
         draft: pull.draft,
         url: some(pull.html_url),
+        updated_ms: moment(pull.updated_at.as_deref()),
     })))
 }
 

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::{
-    ListedCommit, ParseError, Reference, commit, gone, lenient, maybe_commit, name, read,
+    ListedCommit, ParseError, Reference, commit, gone, lenient, maybe_commit, moment, name, read,
     reference, some, whole,
 };
 use crate::event::{Action, Change, Event, Push, Repository, Tag, is_none};
@@ -72,6 +72,8 @@ struct LastCommit {
 
 #[derive(Debug, Deserialize)]
 struct Attributes {
+    #[serde(default, deserialize_with = "lenient")]
+    updated_at: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
     action: Option<String>,
     iid: u64,
@@ -222,5 +224,6 @@ fn change(body: MergeBody) -> Result<Event, ParseError> {
         author: some(body.user.username).or(some(body.user.name)),
         draft: it.draft || it.work_in_progress,
         url: some(it.url),
+        updated_ms: moment(it.updated_at.as_deref()),
     })))
 }

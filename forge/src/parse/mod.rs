@@ -116,6 +116,17 @@ fn some(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
 }
 
+/// A moment as forges write it, ms since the epoch: RFC 3339, or GitLab's `2026-01-02 03:04:05 UTC`.
+fn moment(text: Option<&str>) -> Option<u64> {
+    let text = text?;
+    let whole = match text.strip_suffix(" UTC") {
+        Some(text) => format!("{text}Z"),
+        None => text.to_owned(),
+    };
+    let moment: jiff::Timestamp = whole.parse().ok()?;
+    u64::try_from(moment.as_millisecond()).ok()
+}
+
 fn name(field: &str, text: &str) -> Result<String, ParseError> {
     if text.is_empty() {
         return Err(ParseError::missing(field));

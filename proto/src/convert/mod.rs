@@ -15,6 +15,7 @@ mod node;
 mod notify;
 mod placement;
 mod polling;
+mod preview;
 mod probe;
 mod rebalance;
 mod registry;

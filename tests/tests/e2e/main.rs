@@ -29,6 +29,7 @@ mod node;
 mod notify;
 mod polled;
 mod ports;
+mod previews;
 mod project;
 mod promote;
 mod ready;

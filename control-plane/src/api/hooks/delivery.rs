@@ -10,7 +10,7 @@ use bytes::Bytes;
 use skep_forge::{Clock, Event, Forge, ParseError};
 use skep_identity::{digest, random};
 use skep_model::deployment::{Origin, Trigger};
-use skep_model::id::{DeploymentId, ServiceId};
+use skep_model::id::{DeploymentId, EnvironmentId, ServiceId};
 use skep_model::problem::{Code, Problem};
 use skep_model::service::Service;
 use skep_proto::v1;
@@ -18,7 +18,7 @@ use skep_proto::v1::command::Kind;
 use skep_proto::v1::take_delivery::Wanted;
 use skep_state::{Reply, State, Taken};
 
-use super::HookQuery;
+use super::{HookQuery, changes};
 use crate::api::access::{Action, authenticate, authorize};
 use crate::api::types::{HookEvent, HookReply};
 use crate::api::{App, deploy, extract};
@@ -195,6 +195,13 @@ async fn act(app: &App, meant: Meant<'_>, delivery: &Believed) -> Result<HookRep
     // Where in the reply each of `wanted` is told of.
     let mut places = Vec::new();
     for (at, event) in delivery.events.iter().enumerate() {
+        if let Event::Change(change) = event {
+            let key = |base| preview_key(base, delivery, at).filter(|_| !meant.is_forced);
+            let change = (&**change, &*event.shown());
+            let told = changes::take(app, meant.services, change, key).await?;
+            reply.events.extend(told);
+            continue;
+        }
         for service in meant.services {
             let decision = match effects(&view, service, event) {
                 Effect::Refuse(problem) if meant.is_shared => problem.to_string(),
@@ -249,6 +256,13 @@ fn key_of(service: ServiceId, delivery: &Believed, at: usize) -> Option<String> 
         1 => format!("{forge}/{service}/{id}"),
         _ => format!("{forge}/{service}/{id}/{at}"),
     })
+}
+
+/// Of what a delivery asks of an environment.
+fn preview_key(base: EnvironmentId, delivery: &Believed, at: usize) -> Option<String> {
+    let id = delivery.id.as_ref()?;
+    let forge = delivery.forge.as_str();
+    Some(format!("{forge}/preview/{base}/{id}/{at}"))
 }
 
 fn wish(service: ServiceId, origin: Origin, key: Option<String>, is_forced: bool) -> Wanted {

@@ -2,6 +2,7 @@
 //! over the raw bytes is the proof; nothing of a body is looked at before it holds. What a delivery
 //! says is `skep-forge`'s, what it means for a service `crate::hooks`'.
 
+mod changes;
 mod delivery;
 mod repository;
 

@@ -11,6 +11,7 @@ mod log;
 mod network;
 mod notify;
 mod placement;
+mod preview;
 mod rebalance;
 mod registry;
 mod rollout;
@@ -56,6 +57,10 @@ pub use notify::{
 pub use placement::{
     AllocationReason, NodeAnswer, PlanRequest, PlanView, PlannedEnd, PlannedStart, PlannedStep,
     WhyView,
+};
+pub use preview::{
+    AllPreviewRulesView, ExtendRequest, PreviewRequest, PreviewRulesRequest, PreviewRulesView,
+    PreviewServiceView, PreviewView, PreviewsView, PullRequestView,
 };
 pub use rebalance::{BegunView, MoveView, RebalanceRequest, RebalanceView};
 pub use rollout::{

@@ -85,6 +85,13 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::AskNotification(_) => ("ask for a notification", LEVEL_SCHEDULING),
         Kind::SettleNotification(_) => ("settle a notification", LEVEL_SCHEDULING),
         Kind::TakePolled(_) => ("take what was polled", LEVEL_SCHEDULING),
+        Kind::SetPreviewRules(_) => ("set preview rules", LEVEL_SCHEDULING),
+        Kind::RemovePreviewRules(_) => ("remove preview rules", LEVEL_SCHEDULING),
+        Kind::MakePreview(_) => ("make preview", LEVEL_SCHEDULING),
+        Kind::PushPreview(_) => ("push preview", LEVEL_SCHEDULING),
+        Kind::EndPreview(_) => ("end preview", LEVEL_SCHEDULING),
+        Kind::ForgetPreview(_) => ("forget preview", LEVEL_SCHEDULING),
+        Kind::ExtendPreview(_) => ("extend preview", LEVEL_SCHEDULING),
     }
 }
 

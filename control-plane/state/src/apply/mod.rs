@@ -10,6 +10,7 @@ mod level;
 mod node;
 mod notify;
 mod plan;
+mod preview;
 mod quarantine;
 mod rebalance;
 mod registry;
@@ -306,6 +307,13 @@ impl Context<'_> {
             Kind::RemoveReceiver(message) => self.remove_receiver(&message),
             Kind::AskNotification(message) => self.ask_notification(message),
             Kind::SettleNotification(message) => self.settle_notification(message),
+            Kind::SetPreviewRules(message) => self.set_preview_rules(message),
+            Kind::RemovePreviewRules(message) => self.remove_preview_rules(&message),
+            Kind::MakePreview(message) => self.make_preview(message),
+            Kind::PushPreview(message) => self.push_preview(message),
+            Kind::EndPreview(message) => self.end_preview(message),
+            Kind::ForgetPreview(message) => self.forget_preview(&message),
+            Kind::ExtendPreview(message) => self.extend_preview(&message),
         }
     }
 

@@ -13,6 +13,7 @@ mod levels;
 mod names;
 mod nodes;
 mod notify;
+mod previews;
 mod quarantine;
 mod rebalance;
 mod registries;
