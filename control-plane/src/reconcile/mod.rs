@@ -237,6 +237,7 @@ impl Duties {
                 | Change::Challenges
                 | Change::Routes
                 | Change::Notifications
+                | Change::Forges
                 | Change::Names(_) => {}
             }
         }

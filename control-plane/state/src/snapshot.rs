@@ -10,6 +10,7 @@ use skep_model::allocation::Allocation;
 use skep_model::certificate::{Certificate, Challenge, DnsRecord};
 use skep_model::claim::Claim;
 use skep_model::deployment::Deployment;
+use skep_model::forge::Connection;
 use skep_model::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
 use skep_model::job::JobBook;
 use skep_model::network::Pool;
@@ -140,6 +141,7 @@ mod tag {
     pub(super) const RECEIVERS: u32 = 201;
     pub(super) const NOTIFICATIONS: u32 = 202;
     pub(super) const POLLED: u32 = 205;
+    pub(super) const FORGES: u32 = 220;
 }
 
 /// Appends fields in the order of their numbers, as the whole message would be encoded.
@@ -254,6 +256,7 @@ impl State {
         to.all::<_, v1::Receiver>(tag::RECEIVERS, self.receivers.values());
         to.all::<_, v1::Notification>(tag::NOTIFICATIONS, self.notifications.values());
         to.all::<_, v1::Polled>(tag::POLLED, self.polled.values());
+        to.all::<_, v1::ForgeConnection>(tag::FORGES, self.forges.values());
         to.out
     }
 
@@ -431,6 +434,11 @@ impl State {
             tag::POLLED => {
                 let polled: Polled = read::<v1::Polled, _>(field)?;
                 self.polled.insert(polled.service, Arc::new(polled));
+            }
+            tag::FORGES => {
+                let connection: Connection = read::<v1::ForgeConnection, _>(field)?;
+                let key = (connection.workspace, connection.host.clone());
+                self.forges.insert(key, Arc::new(connection));
             }
             tag::TCP_PORTS => self.tcp_ports = Some(read::<v1::TcpPorts, _>(field)?),
             tag::REBALANCE => self.rebalance = Arc::new(read::<v1::Rebalance, _>(field)?),

@@ -88,6 +88,7 @@ impl Context<'_> {
             created_ms: now,
             status_ms: now,
             generation: 1,
+            told: None,
             ..wanted
         };
         self.tell(&made);

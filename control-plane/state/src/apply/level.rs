@@ -83,6 +83,9 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::PutReceiver(_) => ("put receiver", LEVEL_SCHEDULING),
         Kind::RemoveReceiver(_) => ("remove receiver", LEVEL_SCHEDULING),
         Kind::AskNotification(_) => ("ask for a notification", LEVEL_SCHEDULING),
+        Kind::PutForge(_) => ("put forge", LEVEL_SCHEDULING),
+        Kind::RemoveForge(_) => ("remove forge", LEVEL_SCHEDULING),
+        Kind::SettleForge(_) => ("settle what a forge was told", LEVEL_SCHEDULING),
         Kind::SettleNotification(_) => ("settle a notification", LEVEL_SCHEDULING),
         Kind::TakePolled(_) => ("take what was polled", LEVEL_SCHEDULING),
     }

@@ -5,6 +5,7 @@ mod certificate;
 mod cluster;
 mod delivery;
 mod deployment;
+mod forge;
 mod job;
 mod level;
 mod node;
@@ -306,6 +307,9 @@ impl Context<'_> {
             Kind::RemoveReceiver(message) => self.remove_receiver(&message),
             Kind::AskNotification(message) => self.ask_notification(message),
             Kind::SettleNotification(message) => self.settle_notification(message),
+            Kind::PutForge(message) => self.put_forge(message),
+            Kind::RemoveForge(message) => self.remove_forge(&message),
+            Kind::SettleForge(message) => self.settle_forge(message),
         }
     }
 
