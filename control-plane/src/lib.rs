@@ -13,6 +13,7 @@ pub mod local;
 pub mod machine;
 mod networking;
 mod notify;
+mod outgoing;
 pub mod peers;
 pub mod pki;
 pub mod placement;
