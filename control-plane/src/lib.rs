@@ -7,6 +7,7 @@ pub mod api;
 pub mod backup;
 pub mod consensus;
 pub mod deploy;
+mod forges;
 pub mod history;
 mod hooks;
 pub mod local;

@@ -6,6 +6,7 @@ mod autoscaling;
 mod certificates;
 mod claims;
 mod deployments;
+mod forges;
 mod jobs;
 mod liveness;
 mod members;
@@ -92,6 +93,7 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) {
                 () = certificates::run(&parts, &term) => {}
                 () = polling::run(&parts, &term) => {}
                 () = notify::run(&parts, &term) => {}
+                () = forges::run(&parts, &term) => {}
                 _ = leadership.wait_for(|now| !now.is_leader) => tracing::info!("leadership lost: duties dropped"),
             }
             parts.witnesses.begin();
