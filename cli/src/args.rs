@@ -125,6 +125,9 @@ pub(crate) enum Command {
     /// Webhooks: what a git server calls on a push
     #[command(subcommand)]
     Webhook(commands::webhook::Command),
+    /// Show deployments at their commits, at the forge that they come from
+    #[command(subcommand)]
+    Forge(commands::forge::Command),
     /// Tell others how deployments end
     #[command(subcommand)]
     Notify(commands::notify::Command),

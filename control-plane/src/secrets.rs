@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use skep_identity::ca::ClusterCa;
 use skep_identity::seal::SealingKey;
+use skep_model::forge::Connection;
 use skep_model::id::{EnvironmentId, ProjectId, ServiceId, WorkspaceId};
 use skep_model::notify::Receiver;
 use skep_model::problem::{Code, Problem};
@@ -138,6 +139,21 @@ impl Secrets {
     pub fn open_receiver(&self, receiver: &Receiver) -> Result<String, Problem> {
         let context = receiver_context(receiver.project, &receiver.name);
         self.open(&context, &receiver.secret)
+    }
+
+    /// Seals the token of a forge connection; it opens again only for the same workspace and host.
+    pub fn seal_forge(&self, workspace: WorkspaceId, host: &str, token: &str) -> Sealed {
+        let context = forge_context(workspace, host);
+        Sealed(self.key.seal(&context, token.as_bytes()))
+    }
+
+    /// The token of a forge connection.
+    ///
+    /// # Errors
+    /// It was sealed under another key, or for another connection.
+    pub fn open_forge(&self, connection: &Connection) -> Result<String, Problem> {
+        let context = forge_context(connection.workspace, &connection.host);
+        self.open(&context, &connection.token)
     }
 
     /// Seals the password of a login at a registry; it opens again only for the same host.
@@ -282,6 +298,10 @@ fn hook_context(workspace: WorkspaceId, repository: &str) -> String {
 
 fn receiver_context(project: ProjectId, name: &str) -> String {
     format!("receiver/{project}/{name}")
+}
+
+fn forge_context(workspace: WorkspaceId, host: &str) -> String {
+    format!("forge/{workspace}/{host}")
 }
 
 fn registry_context(host: &str) -> String {

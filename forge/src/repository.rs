@@ -8,6 +8,13 @@ use crate::event::{Event, Repository};
 /// case of letters say nothing: a forge listens on several ports, and none has two repositories that differ in
 /// case alone. None: it is a path on some machine, or no URL.
 pub fn canonical(text: &str) -> Option<String> {
+    let (host, path) = place(text)?;
+    Some(format!("{host}/{path}").to_lowercase())
+}
+
+/// The host of a repository's forge, in small letters, and the repository's path there as it is written:
+/// `owner/name`. None: as of [`canonical`].
+pub fn place(text: &str) -> Option<(String, String)> {
     let text = text.trim();
     let (host, path) = match Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https" | "ssh" | "git" | "git+ssh") => {
@@ -30,7 +37,7 @@ pub fn canonical(text: &str) -> Option<String> {
         |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains(is_odd);
     let is_host = !host.is_empty() && !host.contains(['/', '\\', ' ']);
     let is_named = is_host && path.contains('/') && path.split('/').all(is_sound);
-    is_named.then(|| format!("{host}/{path}").to_lowercase())
+    is_named.then(|| (host.to_lowercase(), path.to_owned()))
 }
 
 /// Whether an event is of the repository of this one name; none: it does not say. A forge may know itself by
@@ -98,6 +105,8 @@ mod tests {
         for (text, wanted) in cases {
             assert_eq!(canonical(text).as_deref(), Some(wanted), "{text}");
         }
+        let place = place("git@Forge.test:Team/Shop.git");
+        assert_eq!(place, Some(("forge.test".into(), "Team/Shop".into())));
         for odd in [
             "",
             "/srv/git/shop.git",

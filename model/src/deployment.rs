@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::forge::Told;
 use crate::id::{DeploymentId, NodeId, ServiceId, UploadId};
 use crate::problem::Problem;
 use crate::service::Image;
@@ -247,6 +248,22 @@ pub struct Deployment {
     pub source: Option<Source>,
     /// Built even where there is an image of the same source.
     pub no_cache: bool,
+    /// What the forge of its commit was told of it. Raises no generation: nothing else depends on it.
+    pub told: Option<Told>,
+}
+
+impl Deployment {
+    /// The commit that it was made of, or is to be; none: it is of no commit, or nobody knows it yet.
+    pub fn commit(&self) -> Option<&str> {
+        let Origin::Git { commit, .. } = &self.origin else {
+            return None;
+        };
+        let outcome = self.build.as_ref().and_then(|it| it.outcome.as_ref());
+        commit.as_deref().or(match outcome {
+            Some(BuildOutcome::Built(built)) => built.commit.as_deref(),
+            _ => None,
+        })
+    }
 }
 
 #[cfg(test)]

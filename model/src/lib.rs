@@ -9,6 +9,7 @@ pub mod certificate;
 pub mod claim;
 pub mod container;
 pub mod deployment;
+pub mod forge;
 pub mod health;
 pub mod hooks;
 pub mod id;

@@ -26,12 +26,18 @@ pub struct Pushes {
     /// How often the repository is asked for what no forge has sent, in ms; 0: never. None: every 5 minutes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub poll_ms: Option<u64>,
+    /// Whether the forge is told of deployments at their commits; none: it is, where there is a connection to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub statuses: Option<bool>,
 }
 
 impl Pushes {
     /// Whether it says nothing.
     pub fn is_empty(&self) -> bool {
-        self.watch.is_empty() && self.tags.is_none() && self.poll_ms.is_none()
+        self.watch.is_empty()
+            && self.tags.is_none()
+            && self.poll_ms.is_none()
+            && self.statuses.is_none()
     }
 
     /// What every server agrees on.
@@ -60,6 +66,11 @@ impl Pushes {
                 false => Err(odd(field, text, "it is empty, too long or no text")),
             }
         })
+    }
+
+    /// Whether the forge is told of deployments at their commits.
+    pub fn writes_back(&self) -> bool {
+        self.statuses.unwrap_or(true)
     }
 
     /// The pause between two questions to the repository, in ms; none: it is never asked.

@@ -15,6 +15,7 @@ pub mod etcd;
 pub mod figures;
 pub mod fire;
 pub mod flood;
+pub mod forge;
 pub mod git;
 pub mod http;
 pub mod lab;

@@ -163,6 +163,10 @@ actions! {
     SetRepositoryWebhook = "set_repository_webhook" write,
     /// Make a service's webhook secret.
     RotateWebhook = "rotate_webhook" write,
+    /// See forge connections; never their tokens.
+    ReadForges = "read_forges" read,
+    /// Make, try and remove forge connections.
+    SetForge = "set_forge" write,
     /// See receivers of notifications, and what they were told; never their secrets.
     ReadReceivers = "read_receivers" read,
     /// Make, change and remove receivers of notifications.

@@ -71,6 +71,7 @@ pub(crate) fn queued(
         generation: 0,
         source: None,
         no_cache: false,
+        told: None,
     }
 }
 

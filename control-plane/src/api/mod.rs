@@ -15,6 +15,7 @@ mod domains;
 mod error;
 mod extract;
 mod find;
+mod forges;
 mod health;
 mod hooks;
 mod jobs;

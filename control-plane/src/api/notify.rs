@@ -29,7 +29,8 @@ use super::types::{
     ReceiverView, ReceiversView, RetryRequest,
 };
 use super::{App, Here, find};
-use crate::notify::{Allowed, new_secret};
+use crate::notify::new_secret;
+use crate::outgoing::Allowed;
 
 /// How long is waited for what becomes of a test: an attempt, and a bit.
 const TEST_DEADLINE: Duration = Duration::from_secs(15);

@@ -10,9 +10,9 @@ use super::access::{Action, protected, public};
 use super::{App, Document, Here};
 use super::{
     allocations, app_logs, autoscale, backup, ca, certificates, deployment_logs, deployments,
-    domains, health, hooks, jobs, local_ca, metrics, network, nodes, notify, placement, previews,
-    proof, rebalance, registries, rollouts, samples, servers, services, settings, shared_variables,
-    shells, tcp_ports, tokens, uploads, variables, volumes,
+    domains, forges, health, hooks, jobs, local_ca, metrics, network, nodes, notify, placement,
+    previews, proof, rebalance, registries, rollouts, samples, servers, services, settings,
+    shared_variables, shells, tcp_ports, tokens, uploads, variables, volumes,
 };
 
 /// Every route with what it asks of the caller: a route is registered by `protected` with its action
@@ -40,6 +40,7 @@ pub(super) fn assemble(app: &App) -> OpenApiRouter<App> {
         .merge(repository_hook_routes(app))
         .merge(receiver_routes(app))
         .merge(preview_routes(app))
+        .merge(forge_routes(app))
 }
 
 fn preview_routes(app: &App) -> OpenApiRouter<App> {
@@ -78,6 +79,16 @@ fn receiver_routes(app: &App) -> OpenApiRouter<App> {
         .routes(protected(app, set, routes!(notify::remove)))
         .routes(protected(app, send, routes!(notify::test)))
         .routes(protected(app, send, routes!(notify::retry)))
+}
+
+fn forge_routes(app: &App) -> OpenApiRouter<App> {
+    let (read, set) = (Action::ReadForges, Action::SetForge);
+    OpenApiRouter::new()
+        .routes(protected(app, read, routes!(forges::list)))
+        .routes(protected(app, read, routes!(forges::show)))
+        .routes(protected(app, set, routes!(forges::put)))
+        .routes(protected(app, set, routes!(forges::remove)))
+        .routes(protected(app, set, routes!(forges::test)))
 }
 
 fn service_routes(app: &App) -> OpenApiRouter<App> {

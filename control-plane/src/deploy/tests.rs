@@ -120,6 +120,7 @@ impl World {
             generation: 0,
             source: None,
             no_cache: false,
+            told: None,
         };
         let deployment = Some((&deployment).into());
         world.apply(Kind::CreateDeployment(v1::CreateDeployment {

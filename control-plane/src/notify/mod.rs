@@ -1,13 +1,11 @@
 //! Notifications as receivers get them: what they say, how they are signed, what an answer means. Pure; the sender
 //! beside it is the one part that does anything. When which is sent is `reconcile::notify`'s.
 
-mod guard;
 mod payload;
 mod send;
 
 use skep_model::notify::{Notification, pause_ms};
 
-pub(crate) use guard::Allowed;
 pub(crate) use payload::{new_secret, payload, signature};
 pub(crate) use send::{Answer, Letter, Sender};
 

@@ -7,6 +7,7 @@ mod autoscaling;
 mod certificates;
 mod claims;
 mod deployments;
+mod forges;
 mod jobs;
 mod liveness;
 mod members;
@@ -96,6 +97,7 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) {
                 () = polling::run(&parts, &term) => {}
                 () = notify::run(&parts, &term) => {}
                 () = previews::run(&parts.store, &term) => {}
+                () = forges::run(&parts, &term) => {}
                 _ = leadership.wait_for(|now| !now.is_leader) => tracing::info!("leadership lost: duties dropped"),
             }
             parts.witnesses.begin();
@@ -241,6 +243,7 @@ impl Duties {
                 | Change::Challenges
                 | Change::Routes
                 | Change::Notifications
+                | Change::Forges
                 | Change::Names(_) => {}
             }
         }

@@ -22,7 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Parts;
 use crate::consensus::Batch;
-use crate::notify::{Allowed, Answer, Letter, Sender, Then, after, payload, signature};
+use crate::notify::{Answer, Letter, Sender, Then, after, payload, signature};
+use crate::outgoing::Allowed;
 use crate::store::now_ms;
 
 /// Longest sleep: what a missed change costs.

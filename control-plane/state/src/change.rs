@@ -54,4 +54,6 @@ pub enum Change {
     Names(EnvironmentId),
     /// Receivers of notifications changed, or what waits for them.
     Notifications,
+    /// Forge connections changed.
+    Forges,
 }

@@ -10,6 +10,7 @@ use skep_model::allocation::Allocation;
 use skep_model::certificate::{Certificate, Challenge, DnsRecord};
 use skep_model::claim::Claim;
 use skep_model::deployment::Deployment;
+use skep_model::forge::Connection;
 use skep_model::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
 use skep_model::job::JobBook;
 use skep_model::network::Pool;
@@ -143,6 +144,7 @@ mod tag {
     pub(super) const POLLED: u32 = 205;
     pub(super) const PREVIEW_RULES: u32 = 210;
     pub(super) const PREVIEWS: u32 = 211;
+    pub(super) const FORGES: u32 = 220;
 }
 
 /// Appends fields in the order of their numbers, as the whole message would be encoded.
@@ -259,6 +261,7 @@ impl State {
         to.all::<_, v1::Polled>(tag::POLLED, self.polled.values());
         to.all::<_, v1::PreviewRules>(tag::PREVIEW_RULES, self.preview_rules.values());
         to.all::<_, v1::Preview>(tag::PREVIEWS, self.previews.values());
+        to.all::<_, v1::ForgeConnection>(tag::FORGES, self.forges.values());
         to.out
     }
 
@@ -444,6 +447,11 @@ impl State {
             tag::PREVIEWS => {
                 let preview: Preview = read::<v1::Preview, _>(field)?;
                 self.previews.insert(preview.environment, Arc::new(preview));
+            }
+            tag::FORGES => {
+                let connection: Connection = read::<v1::ForgeConnection, _>(field)?;
+                let key = (connection.workspace, connection.host.clone());
+                self.forges.insert(key, Arc::new(connection));
             }
             tag::TCP_PORTS => self.tcp_ports = Some(read::<v1::TcpPorts, _>(field)?),
             tag::REBALANCE => self.rebalance = Arc::new(read::<v1::Rebalance, _>(field)?),

@@ -7,6 +7,7 @@ use skep_model::allocation::Allocation;
 use skep_model::certificate::{Certificate, Challenge, DnsRecord, Issuer, LocalCa};
 use skep_model::claim::Claim;
 use skep_model::deployment::Deployment;
+use skep_model::forge::Connection;
 use skep_model::id::{
     AllocationId, ClusterId, DeploymentId, EnvironmentId, HookId, JobId, NodeId, ProjectId,
     ReceiverId, ServerId, ServiceId, TokenId, WorkspaceId,
@@ -132,6 +133,8 @@ pub struct State {
     pub(crate) preview_rules: OrdMap<EnvironmentId, Arc<Rules>>,
     /// Also of those that have ended a while ago.
     pub(crate) previews: OrdMap<EnvironmentId, Arc<Preview>>,
+    /// By workspace and host.
+    pub(crate) forges: OrdMap<(WorkspaceId, String), Arc<Connection>>,
     // Indexes: derived from the maps above, rebuilt when a snapshot is read.
     pub(crate) names: Names,
     pub(crate) service_allocations: OrdSet<(ServiceId, AllocationId)>,

@@ -162,6 +162,7 @@ impl Server {
             generation: 0,
             source: None,
             no_cache: false,
+            told: None,
         };
         let command = v1::CreateDeployment {
             deployment: Some((&deployment).into()),

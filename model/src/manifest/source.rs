@@ -23,6 +23,8 @@ pub struct SourceTable {
     pub tags: Option<String>,
     /// How often the repository is asked for what no forge has sent.
     pub poll: Option<Poll>,
+    /// Whether the forge is told of deployments at their commits.
+    pub statuses: Option<bool>,
     /// Submodules too.
     pub submodules: Option<bool>,
     /// Git LFS too.
@@ -78,6 +80,9 @@ impl SourceTable {
         if let Some(Poll(ms)) = self.poll {
             pushes.poll_ms = Some(ms);
         }
+        if self.statuses.is_some() {
+            pushes.statuses = self.statuses;
+        }
         set(&mut fetch.submodules, self.submodules);
         set(&mut fetch.lfs, self.lfs);
     }
@@ -106,6 +111,9 @@ mod tests {
         assert!(cleared.is_empty(), "{cleared:?}");
         let polled = |text: &str| read(&format!("[source]\npoll = \"{text}\"\n"), &base).poll_ms;
         assert_eq!([polled("90s"), polled("never")], [Some(90_000), Some(0)]);
+        assert!(base.pushes.writes_back());
+        let quiet = read("[source]\nstatuses = false\n", &base);
+        assert!(!quiet.writes_back());
         for odd in [
             "poll = \"1s\"",
             "poll = \"often\"",

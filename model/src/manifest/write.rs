@@ -409,11 +409,13 @@ impl SourceTable {
             watch,
             tags,
             poll_ms,
+            statuses,
         } = pushes;
         Self {
             watch: said(watch, &Vec::new()),
             tags: tags.clone(),
             poll: poll_ms.map(Poll::of),
+            statuses: *statuses,
             submodules: said(&fetch.submodules, &false),
             lfs: said(&fetch.lfs, &false),
         }

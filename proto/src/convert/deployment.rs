@@ -125,6 +125,7 @@ impl From<&Deployment> for v1::Deployment {
             generation: deployment.generation,
             source: deployment.source.as_ref().map(Into::into),
             no_cache: deployment.no_cache,
+            told: deployment.told.as_ref().map(Into::into),
         }
     }
 }
@@ -167,6 +168,7 @@ impl TryFrom<v1::Deployment> for Deployment {
             generation: message.generation,
             source: message.source.map(TryInto::try_into).transpose()?,
             no_cache: message.no_cache,
+            told: message.told.map(TryInto::try_into).transpose()?,
         })
     }
 }

@@ -7,6 +7,7 @@ mod certificate;
 mod container;
 mod deployment;
 mod entity;
+mod forge;
 mod job;
 mod machine;
 mod network;

@@ -258,6 +258,7 @@ fn pushes_out(pushes: &Pushes) -> Option<v1::Pushes> {
         watch: pushes.watch.clone(),
         tags: pushes.tags.clone().unwrap_or_default(),
         poll_ms: pushes.poll_ms,
+        statuses: pushes.statuses,
     })
 }
 
@@ -266,5 +267,6 @@ fn pushes_in(message: Option<v1::Pushes>) -> Pushes {
         watch: message.watch,
         tags: Some(message.tags).filter(|tags| !tags.is_empty()),
         poll_ms: message.poll_ms,
+        statuses: message.statuses,
     })
 }

@@ -9,10 +9,12 @@ use skep_model::container::Container;
 use skep_model::deployment::{
     Build, BuildOutcome, Built, Deployment, Origin, Status, Step, Trigger,
 };
+use skep_model::forge::Told;
 use skep_model::health::{Check, Health, Probe};
 use skep_model::hooks::{Hooks, Init, PreStop};
 use skep_model::id::{AllocationId, DeploymentId, EnvironmentId, NodeId, ServiceId};
 use skep_model::node::{Admin, Facts, Node, NodeStatus};
+use skep_model::notify::Standing;
 use skep_model::placement::{CutOff, Placement, Strategy};
 use skep_model::problem::{Code, Problem};
 use skep_model::pushes::Pushes;
@@ -220,6 +222,7 @@ fn service() -> Service {
                 watch: vec!["api/**".into()],
                 tags: Some("v*".into()),
                 poll_ms: Some(60_000),
+                statuses: Some(false),
             },
             health: health(),
             rollout: Policy {
@@ -333,6 +336,13 @@ fn a_deployment_survives_the_bytes() {
                 reference: "i".into(),
             }),
             no_cache: true,
+            told: Some(Told {
+                status: Status::Building,
+                standing: Standing::Pending { next_ms: 9 },
+                attempts: 2,
+                since_ms: 7,
+                at_ms: 8,
+            }),
         };
         let after: Deployment = v1::Deployment::from(&before)
             .try_into()

@@ -251,6 +251,7 @@ fn create_deployment() -> Kind {
         generation: 0,
         source: None,
         no_cache: false,
+        told: None,
     };
     Kind::CreateDeployment(v1::CreateDeployment {
         deployment: Some((&deployment).into()),

@@ -17,6 +17,7 @@ mod dev;
 mod disk;
 mod faults;
 mod flood;
+mod forges;
 mod git;
 mod guards;
 mod history;

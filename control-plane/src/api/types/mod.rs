@@ -6,6 +6,7 @@ mod certificate;
 mod cluster;
 mod deployment;
 mod domain;
+mod forge;
 mod job;
 mod log;
 mod network;
@@ -41,6 +42,7 @@ pub use domain::{
     BaseDomainRequest, BaseDomainView, DomainProofRequest, DomainProofView, DomainRoute,
     DomainView, DomainsView,
 };
+pub use forge::{ForgeRequest, ForgeTestView, ForgeView, ForgesView};
 pub use job::{CauseView, JobView, JobsView, RunRequest, ScheduleRequest, ScheduleView};
 pub use log::{
     AppLine, EndView, HookEvent, HookReply, LogPage, LostLines, RepositoryWebhookRequest,

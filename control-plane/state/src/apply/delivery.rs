@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use skep_model::deployment::{BuildOutcome, Deployment, Origin, Status};
+use skep_model::deployment::{Deployment, Origin, Status};
 use skep_model::id::DeploymentId;
 use skep_model::polling::Polled;
 use skep_model::problem::Problem;
@@ -140,22 +140,10 @@ impl State {
                 directory: folder,
                 ..
             } => {
-                its == repository && folder == directory && fetched(newest) == Some(commit.as_str())
+                its == repository && folder == directory && newest.commit() == Some(commit.as_str())
             }
             _ => false,
         };
         (is_same && newest.status != Status::Failed).then_some(newest.id)
     }
-}
-
-/// The commit that a deployment was made of, or is to be.
-pub(super) fn fetched(deployment: &Deployment) -> Option<&str> {
-    let Origin::Git { commit, .. } = &deployment.origin else {
-        return None;
-    };
-    let outcome = deployment.build.as_ref().and_then(|it| it.outcome.as_ref());
-    commit.as_deref().or(match outcome {
-        Some(BuildOutcome::Built(built)) => built.commit.as_deref(),
-        _ => None,
-    })
 }

@@ -91,6 +91,7 @@ impl Context<'_> {
             created_ms: now,
             status_ms: now,
             generation: 1,
+            told: None,
             ..wanted
         };
         self.tell(&made);

@@ -5,6 +5,7 @@ mod certificate;
 mod cluster;
 mod delivery;
 mod deployment;
+mod forge;
 mod job;
 mod level;
 mod node;
@@ -314,6 +315,9 @@ impl Context<'_> {
             Kind::EndPreview(message) => self.end_preview(message),
             Kind::ForgetPreview(message) => self.forget_preview(&message),
             Kind::ExtendPreview(message) => self.extend_preview(&message),
+            Kind::PutForge(message) => self.put_forge(message),
+            Kind::RemoveForge(message) => self.remove_forge(&message),
+            Kind::SettleForge(message) => self.settle_forge(message),
         }
     }
 

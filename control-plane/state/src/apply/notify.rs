@@ -15,7 +15,6 @@ use skep_proto::v1;
 use skep_proto::v1::ask_notification::What;
 use skep_proto::v1::settle_notification::Then;
 
-use super::delivery::fetched;
 use super::{Context, Outcome, Reply, bits, changed_meanwhile, missing, not_found, understood};
 use crate::change::Change;
 
@@ -116,7 +115,7 @@ impl Context<'_> {
             deployment: deployment.id,
             status: deployment.status,
             trigger: deployment.trigger,
-            commit: fetched(deployment).map(str::to_owned),
+            commit: deployment.commit().map(str::to_owned),
             release: deployment.release,
             reason: deployment.problem.as_ref().map(|it| cut(&it.message)),
         };

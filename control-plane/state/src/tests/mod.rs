@@ -6,6 +6,7 @@ mod claim_laws;
 mod claims;
 mod deliveries;
 mod deployments;
+mod forges;
 mod jobs;
 mod keys;
 mod laws;
@@ -277,6 +278,7 @@ pub(crate) fn create_from(
         generation: 0,
         source: None,
         no_cache: false,
+        told: None,
     };
     let delivery = delivery.map(str::to_owned);
     Kind::CreateDeployment(v1::CreateDeployment {

@@ -1,4 +1,4 @@
-//! Where notifications may go. Owners of apps say where: hence the servers themselves, and a server's own link, are
+//! Where requests may go. Owners of apps say where: hence the servers themselves, and a server's own link, are
 //! not sent anything, whatever name stands for them, unless the operator allows it.
 
 use std::collections::BTreeSet;

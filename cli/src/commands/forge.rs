@@ -1,0 +1,238 @@
+//! `skep forge`: connections to forges, which are told of deployments at their commits.
+
+use std::io::{IsTerminal as _, Read as _};
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use http::Method;
+use serde_json::{Value, json};
+use skep_control_plane::api::types::{ForgeRequest, ForgeTestView, ForgeView, ForgesView};
+use skep_model::forge::{Kind, MAX_TOKEN};
+
+use crate::client::{Client, escape};
+use crate::failure::Failure;
+use crate::output::table::{self, facts};
+use crate::output::time;
+use crate::session::Session;
+
+/// Show deployments at their commits, at the forge that they come from
+#[derive(Debug, Clone, clap::Subcommand)]
+#[command(after_help = "\
+Examples:
+  pass show github | skep forge add github.com --token-stdin
+  skep forge add git.example.com --kind forgejo --token-stdin < token.txt
+  skep forge add git.lan --kind gitea --api-url http://10.0.0.7:3000/api/v1 --token-stdin < token.txt
+  skep forge test github.com
+  skep forge show github.com
+
+From then on each new deployment of a commit that comes from this host has a status there, named
+skep/PROJECT/ENVIRONMENT/SERVICE. `statuses = false` under [source] in an app's skep.toml keeps it out.
+What rights the token needs is in docs/forges.md.")]
+pub(crate) enum Command {
+    /// List the connections
+    #[command(visible_alias = "list")]
+    Ls,
+    /// Make a connection, or replace its token; the token is read from stdin and never shown again
+    Add(Add),
+    /// Show a connection, and what went wrong with it
+    Show(Which),
+    /// Ask the forge who the token is
+    Test(Which),
+    /// Remove a connection: nothing is told there any more
+    #[command(visible_alias = "remove")]
+    Rm(Which),
+}
+
+/// A connection.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Which {
+    /// Host, as URLs of repositories have it, without a port
+    #[arg(value_name = "HOST")]
+    host: String,
+}
+
+/// A connection that is made.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Add {
+    #[command(flatten)]
+    which: Which,
+    /// Read the token from stdin: the one way, so that no shell remembers it
+    #[arg(long, required = true)]
+    token_stdin: bool,
+    /// What the forge is [default: what everybody knows to be at the host]
+    #[arg(long, value_name = "KIND", value_parser = kind())]
+    kind: Option<Kind>,
+    /// Where its API is [default: where its kind has it]
+    #[arg(long, value_name = "URL")]
+    api_url: Option<String>,
+    /// The CA of its certificate, PEM [default: those that the servers' machines trust]
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+}
+
+fn kind() -> impl TypedValueParser<Value = Kind> {
+    PossibleValuesParser::new(Kind::ALL.map(Kind::as_str)).map(|text| {
+        let found = Kind::ALL.into_iter().find(|it| it.as_str() == text);
+        found.expect("one of those that are possible")
+    })
+}
+
+impl Which {
+    fn path(&self) -> String {
+        format!("/v1/forges/{}", escape(&self.host.to_lowercase()))
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Not reachable, refused, or a forge that does not know the token.
+pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failure> {
+    let client = session.client()?;
+    match command {
+        Command::Ls => {
+            let view: ForgesView = client.get("/v1/forges").await?;
+            session.out.result(&view, || list(&view.forges));
+        }
+        Command::Add(add) => {
+            let view = make(&client, add).await?;
+            let now_ms = time::now_ms();
+            session.out.result(&view, || shown(&view, now_ms));
+        }
+        Command::Show(which) => {
+            let view: ForgeView = client.get(&which.path()).await?;
+            let now_ms = time::now_ms();
+            session.out.result(&view, || shown(&view, now_ms));
+        }
+        Command::Test(which) => {
+            let path = format!("{}/test", which.path());
+            let view: ForgeTestView = client.send(Method::POST, &path, &json!({})).await?;
+            session.out.result(&view, || {
+                format!("{} knows the token as {}", view.host, view.user)
+            });
+        }
+        Command::Rm(which) => {
+            let _: Value = client
+                .send(Method::DELETE, &which.path(), &json!({}))
+                .await?;
+            let host = which.host;
+            let text = format!("{host} is told nothing any more");
+            session.out.result(&json!({ "removed": host }), || text);
+        }
+    }
+    Ok(())
+}
+
+async fn make(client: &Client, add: Add) -> Result<ForgeView, Failure> {
+    let ca_pem = match &add.ca {
+        None => None,
+        Some(file) => Some(std::fs::read_to_string(file).map_err(|error| {
+            Failure::usage(format!("{} cannot be read: {error}", file.display()))
+        })?),
+    };
+    let request = ForgeRequest {
+        kind: add.kind,
+        api_url: add.api_url,
+        token: token()?,
+        ca_pem,
+    };
+    Ok(client
+        .send(Method::PUT, &add.which.path(), &request)
+        .await?)
+}
+
+/// One line from stdin, which must be no terminal: there it would be seen.
+fn token() -> Result<String, Failure> {
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        return Err(Failure::usage("the token is read from stdin")
+            .hint("pass show forge | skep forge add HOST --token-stdin"));
+    }
+    let mut text = String::new();
+    let limit = MAX_TOKEN as u64 + 2;
+    stdin
+        .take(limit)
+        .read_to_string(&mut text)
+        .map_err(|error| Failure::usage(format!("the token cannot be read: {error}")))?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn state(one: &ForgeView, now_ms: u64) -> String {
+    match (one.refused, one.resume_ms, &one.problem) {
+        (true, _, _) => "refused".to_owned(),
+        (false, Some(at_ms), _) if at_ms > now_ms => {
+            format!("waits {}", time::age(at_ms, now_ms))
+        }
+        (false, _, Some(_)) => "trouble".to_owned(),
+        (false, _, None) => "ok".to_owned(),
+    }
+}
+
+fn list(all: &[ForgeView]) -> String {
+    let now_ms = time::now_ms();
+    let row = |one: &ForgeView| {
+        vec![
+            one.host.clone(),
+            one.kind.as_str().to_owned(),
+            state(one, now_ms),
+            one.waiting.to_string(),
+            one.api_url.clone(),
+        ]
+    };
+    let columns = ["HOST", "KIND", "STATE", "WAITING", "API"];
+    let empty = "no forge is told: `skep forge add HOST --token-stdin` makes a connection";
+    table::render(&columns, all.iter().map(row).collect(), empty)
+}
+
+fn shown(one: &ForgeView, now_ms: u64) -> String {
+    let ca = if one.own_ca {
+        "its own"
+    } else {
+        "of the machine"
+    };
+    let mut rows = vec![
+        ("host", one.host.clone()),
+        ("kind", one.kind.as_str().to_owned()),
+        ("api", one.api_url.clone()),
+        ("ca", ca.to_owned()),
+        ("state", state(one, now_ms)),
+        ("waiting", one.waiting.to_string()),
+    ];
+    if let Some(at_ms) = one.asked_ms {
+        rows.push(("last told", format!("{} ago", time::age(now_ms, at_ms))));
+    }
+    if let Some(why) = &one.problem {
+        rows.push(("problem", why.clone()));
+    }
+    facts(&rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_says_how_it_is() {
+        let mut one = ForgeView {
+            host: "github.com".into(),
+            kind: Kind::GitHub,
+            api_url: "https://api.github.com".into(),
+            own_ca: false,
+            waiting: 2,
+            refused: false,
+            resume_ms: None,
+            problem: None,
+            asked_ms: None,
+            changed_ms: 1,
+        };
+        assert_eq!(state(&one, 1_000), "ok");
+        one.problem = Some("429 Too Many Requests".into());
+        assert_eq!(state(&one, 1_000), "trouble");
+        one.resume_ms = Some(61_000);
+        assert_eq!(state(&one, 1_000), "waits 1m");
+        assert_eq!(state(&one, 61_000), "trouble");
+        one.refused = true;
+        assert_eq!(state(&one, 1_000), "refused");
+        assert!(shown(&one, 1_000).contains("429 Too Many"), "said why");
+    }
+}

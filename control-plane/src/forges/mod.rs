@@ -1,0 +1,250 @@
+//! What is still to be told to forges, and what their answers mean for it. Pure: a view in, what is wanted out. When it
+//! is sent is `reconcile::forges`'.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
+use skep_forge::Commit;
+use skep_forge::api::{self, Report, Site, Verdict};
+use skep_model::deployment::{Deployment, Origin};
+use skep_model::forge::{Connection, Told, shown_status};
+use skep_model::id::{ServiceId, WorkspaceId};
+use skep_model::notify::{Standing, pause_ms};
+use skep_model::problem::{Code, Problem};
+use skep_proto::convert::id_bytes;
+use skep_proto::v1;
+use skep_proto::v1::command::Kind;
+use skep_state::State;
+
+use crate::outgoing::Reply;
+use crate::urls::urls;
+
+/// How long one status is tried: a forge that is away over night has it in the morning.
+const GIVE_UP_MS: u64 = 24 * 3_600_000;
+
+/// Names a connection.
+pub(crate) type Key = (WorkspaceId, String);
+
+/// A deployment that a forge is to be told of.
+#[derive(Debug, Clone)]
+pub(crate) struct News {
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) deployment: Arc<Deployment>,
+    /// When.
+    pub(crate) at_ms: u64,
+}
+
+impl News {
+    pub(crate) fn key(&self) -> Key {
+        (self.connection.workspace, self.connection.host.clone())
+    }
+}
+
+/// What is to be told of a service's deployments: of the newest of each commit, what its forge does not know.
+pub(crate) fn news(view: &State, service: ServiceId) -> Vec<News> {
+    let Some(service) = view.service(service) else {
+        return Vec::new();
+    };
+    let environment = view.environment(service.environment);
+    let project = environment.and_then(|it| view.project(it.project));
+    let Some(project) = project.filter(|_| service.spec.pushes.writes_back()) else {
+        return Vec::new();
+    };
+    let mut all: Vec<_> = view.deployments_of(service.id).collect();
+    all.sort_by_key(|deployment| std::cmp::Reverse(deployment.id));
+    let mut seen = BTreeSet::new();
+    let mut news = Vec::new();
+    for deployment in all {
+        let Some((host, commit)) = place(deployment) else {
+            continue;
+        };
+        let Some(connection) = view.forge(project.workspace, &host) else {
+            continue;
+        };
+        if !seen.insert(commit) {
+            continue;
+        }
+        if let Some(at_ms) = connection.due_ms(deployment) {
+            news.push(News {
+                connection: Arc::clone(connection),
+                deployment: Arc::clone(deployment),
+                at_ms,
+            });
+        }
+    }
+    news
+}
+
+/// The host of a deployment's forge, and its commit there.
+fn place(deployment: &Deployment) -> Option<(String, &str)> {
+    let Origin::Git { repository, .. } = &deployment.origin else {
+        return None;
+    };
+    let commit = deployment.commit()?;
+    Commit::new(commit).filter(Commit::is_whole)?;
+    let (host, _) = skep_forge::place(repository)?;
+    Some((host, commit))
+}
+
+/// How many deployments wait to be told of, by connection.
+pub(crate) fn waiting(view: &State, connection: &Connection) -> u64 {
+    let all = view.services().flat_map(|service| news(view, service.id));
+    let its = all.filter(|news| {
+        news.connection.workspace == connection.workspace && news.connection.host == connection.host
+    });
+    its.count() as u64
+}
+
+/// What is told of a deployment; none: it, or its service, is gone.
+pub(crate) fn report(view: &State, deployment: &Deployment) -> Option<Report> {
+    let Origin::Git { repository, .. } = &deployment.origin else {
+        return None;
+    };
+    let (_, repository) = skep_forge::place(repository)?;
+    let service = view.service(deployment.service)?;
+    let path = view.path_of(service)?;
+    let (state, description) = api::standing(deployment);
+    Some(Report {
+        repository,
+        commit: deployment.commit()?.to_owned(),
+        state,
+        context: format!(
+            "skep/{}/{}/{}",
+            path.project, path.environment, path.service
+        ),
+        description,
+        url: urls(view, service).into_iter().next(),
+    })
+}
+
+/// Where a connection leads, as whom.
+pub(crate) fn site<'a>(connection: &'a Connection, token: &'a str) -> Site<'a> {
+    Site {
+        kind: connection.kind,
+        api_url: &connection.api_url,
+        token,
+    }
+}
+
+/// A request as it is sent.
+///
+/// # Errors
+/// There is none: the API's address or the token does not allow one.
+pub(crate) fn request(asked: Option<api::Request>) -> Result<hyper::Request<Full<Bytes>>, String> {
+    let asked = asked.ok_or("the address of the API is none")?;
+    let mut request = hyper::Request::builder()
+        .method(asked.method)
+        .uri(asked.url);
+    for (name, value) in asked.headers {
+        let value = hyper::header::HeaderValue::from_str(&value);
+        let mut value = value.map_err(|_| "the token is no text of a header")?;
+        value.set_sensitive(name == AUTHORIZATION || name == "private-token");
+        request = request.header(name, value);
+    }
+    let body = match asked.body {
+        Some(body) => {
+            request = request.header(CONTENT_TYPE, "application/json");
+            body.to_string()
+        }
+        None => String::new(),
+    };
+    let request = request.body(Full::from(body));
+    request.map_err(|_| "the request cannot be written".to_owned())
+}
+
+/// What came of a request.
+pub(crate) fn verdict(
+    connection: &Connection,
+    outcome: &Result<Reply, String>,
+    now_ms: u64,
+) -> Verdict {
+    match outcome {
+        Err(why) => Verdict::Again(why.clone()),
+        Ok(reply) => api::judge(
+            connection.kind,
+            &api::Answered {
+                status: reply.status,
+                headers: &reply.headers,
+                body: &reply.body,
+                retry_after_ms: reply.retry_after_ms,
+                now_s: now_ms / 1_000,
+            },
+        ),
+    }
+}
+
+/// What is taken down of an attempt to tell of a deployment.
+pub(crate) fn settlement(news: &News, verdict: Verdict, now_ms: u64) -> Kind {
+    let (connection, deployment) = (&news.connection, &news.deployment);
+    let status = shown_status(deployment);
+    let before = deployment.told.as_ref();
+    let same = before.filter(|told| told.status == status);
+    let attempts = same.map_or(0, |told| told.attempts).saturating_add(1);
+    let since_ms = same.map_or(now_ms, |told| told.since_ms);
+    let later = |at_ms: u64| match at_ms > since_ms.saturating_add(GIVE_UP_MS) {
+        true => Standing::GivenUp,
+        false => Standing::Pending { next_ms: at_ms },
+    };
+    let own_ms = now_ms.saturating_add(pause_ms(&deployment.id.to_string(), attempts));
+    let is_refused = matches!(verdict, Verdict::Unknown(_));
+    let mut resume_ms = 0;
+    let (standing, problem) = match verdict {
+        Verdict::Taken => (Standing::Delivered, None),
+        Verdict::Never(why) => (Standing::GivenUp, Some(why)),
+        Verdict::Later { pause_ms, why } => {
+            resume_ms = now_ms.saturating_add(pause_ms);
+            (later(resume_ms), Some(why))
+        }
+        Verdict::Again(why) | Verdict::Unknown(why) => (later(own_ms), Some(why)),
+    };
+    let told = Told {
+        status,
+        standing,
+        attempts,
+        since_ms,
+        at_ms: now_ms,
+    };
+    Kind::SettleForge(v1::SettleForge {
+        workspace: id_bytes(connection.workspace.as_u128()),
+        host: connection.host.clone(),
+        expected_changed_ms: connection.changed_ms,
+        deployment: id_bytes(deployment.id.as_u128()),
+        expected_at_ms: before.map_or(0, |told| told.at_ms),
+        told: Some((&told).into()),
+        is_refused,
+        resume_ms,
+        problem,
+    })
+}
+
+/// Who the token of a connection is, of an answer to that question.
+///
+/// # Errors
+/// The forge does not say.
+pub(crate) fn who(
+    connection: &Connection,
+    outcome: &Result<Reply, String>,
+    now_ms: u64,
+) -> Result<String, Problem> {
+    let failed = |why: String| {
+        let text = format!("{} at {}: {why}", connection.kind, connection.api_url);
+        Problem::new(Code::Unavailable, text)
+            .hint("`skep forge add` again, with another --api-url, --ca or token")
+    };
+    match verdict(connection, outcome, now_ms) {
+        Verdict::Taken => {}
+        Verdict::Unknown(why)
+        | Verdict::Never(why)
+        | Verdict::Again(why)
+        | Verdict::Later { why, .. } => return Err(failed(why)),
+    }
+    let body = outcome.as_ref().map(|reply| reply.body.clone());
+    let name = api::who(connection.kind, &body.unwrap_or_default());
+    name.ok_or_else(|| failed("it answers, and not as this kind of forge does".to_owned()))
+}
+
+#[cfg(test)]
+mod tests;

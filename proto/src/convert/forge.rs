@@ -1,0 +1,87 @@
+//! Forge connections, and what forges were told.
+
+use skep_model::deployment::Status;
+use skep_model::forge::{Connection, Kind, Told};
+use skep_model::id::WorkspaceId;
+use skep_model::notify::Standing;
+use skep_model::variable::Sealed;
+
+use super::{Error, enum_number, enum_value, error, id, id_bytes};
+use crate::v1;
+use crate::v1::forge_told::Standing as Stands;
+
+impl From<&Connection> for v1::ForgeConnection {
+    fn from(connection: &Connection) -> Self {
+        Self {
+            workspace: id_bytes(connection.workspace.as_u128()),
+            host: connection.host.clone(),
+            kind: enum_number(&Kind::ALL, &connection.kind),
+            api_url: connection.api_url.clone(),
+            sealed_token: connection.token.0.clone(),
+            ca_pem: connection.ca_pem.clone(),
+            made_ms: connection.made_ms,
+            changed_ms: connection.changed_ms,
+            is_refused: connection.is_refused,
+            resume_ms: connection.resume_ms,
+            problem: connection.problem.clone(),
+            asked_ms: connection.asked_ms,
+        }
+    }
+}
+
+impl TryFrom<v1::ForgeConnection> for Connection {
+    type Error = Error;
+
+    fn try_from(message: v1::ForgeConnection) -> Result<Self, Error> {
+        Ok(Self {
+            workspace: id!(WorkspaceId, message.workspace),
+            kind: enum_value("kind", &Kind::ALL, message.kind)?,
+            host: message.host,
+            api_url: message.api_url,
+            token: Sealed(message.sealed_token),
+            ca_pem: message.ca_pem,
+            made_ms: message.made_ms,
+            changed_ms: message.changed_ms,
+            is_refused: message.is_refused,
+            resume_ms: message.resume_ms,
+            problem: message.problem,
+            asked_ms: message.asked_ms,
+        })
+    }
+}
+
+impl From<&Told> for v1::ForgeTold {
+    fn from(told: &Told) -> Self {
+        let standing = match told.standing {
+            Standing::Pending { next_ms } => Stands::NextMs(next_ms),
+            Standing::Delivered => Stands::Delivered(true),
+            Standing::GivenUp => Stands::GivenUp(true),
+        };
+        Self {
+            status: enum_number(&Status::ALL, &told.status),
+            standing: Some(standing),
+            attempts: told.attempts,
+            since_ms: told.since_ms,
+            at_ms: told.at_ms,
+        }
+    }
+}
+
+impl TryFrom<v1::ForgeTold> for Told {
+    type Error = Error;
+
+    fn try_from(message: v1::ForgeTold) -> Result<Self, Error> {
+        let standing = match message.standing.ok_or(error("standing"))? {
+            Stands::NextMs(next_ms) => Standing::Pending { next_ms },
+            Stands::Delivered(_) => Standing::Delivered,
+            Stands::GivenUp(_) => Standing::GivenUp,
+        };
+        Ok(Self {
+            status: enum_value("status", &Status::ALL, message.status)?,
+            standing,
+            attempts: message.attempts,
+            since_ms: message.since_ms,
+            at_ms: message.at_ms,
+        })
+    }
+}

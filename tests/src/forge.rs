@@ -1,0 +1,154 @@
+//! A forge's API, as far as statuses of commits go: takes requests, and answers them as a test wants.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use anyhow::Result;
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+/// One request, as it came.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// `POST /api/v1/...`.
+    pub line: String,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Value,
+}
+
+/// An answer: its status, and a header. Status 0: none is given.
+pub type Answer = (u16, Option<(&'static str, String)>);
+
+#[derive(Default)]
+struct Shared {
+    asked: Mutex<Vec<Asked>>,
+    answers: Mutex<VecDeque<Answer>>,
+    /// The one token that it knows; none: any.
+    token: Mutex<Option<String>>,
+}
+
+/// The forge; ends when dropped.
+pub struct Forge {
+    /// Where it listens.
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+    server: JoinHandle<()>,
+}
+
+impl Forge {
+    /// Starts one on a free port that answers these to the first statuses, then takes all of whoever has a token that
+    /// it knows.
+    ///
+    /// # Errors
+    /// It cannot listen.
+    pub async fn start(answers: Vec<Answer>) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared {
+            answers: Mutex::new(answers.into()),
+            ..Shared::default()
+        });
+        let answering = Arc::clone(&shared);
+        let server = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let shared = Arc::clone(&answering);
+                let service = service_fn(move |request| answer(Arc::clone(&shared), request));
+                let connection = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service);
+                connections.spawn(async move {
+                    // A client that goes away is the client's business.
+                    let _ = connection.await;
+                });
+            }
+        });
+        Ok(Self {
+            address,
+            shared,
+            server,
+        })
+    }
+
+    /// From now on it knows this token alone.
+    pub fn know(&self, token: &str) {
+        let known = self.shared.token.lock();
+        *known.expect("nobody panics while setting") = Some(token.to_owned());
+    }
+
+    /// The statuses that it was asked to take, in their order.
+    pub fn statuses(&self) -> Vec<Asked> {
+        let asked = self.shared.asked.lock();
+        let asked = asked.expect("nobody panics while adding").clone();
+        let statuses = asked
+            .into_iter()
+            .filter(|it| it.line.contains("/statuses/"));
+        statuses.collect()
+    }
+}
+
+impl Drop for Forge {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+async fn answer(
+    shared: Arc<Shared>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (parts, body) = request.into_parts();
+    let raw = body.collect().await.map(|body| body.to_bytes());
+    let path = parts.uri.path().to_owned();
+    let authorization = parts.headers.get("authorization").cloned();
+    let asked = Asked {
+        line: format!("{} {path}", parts.method),
+        headers: parts.headers,
+        body: serde_json::from_slice(&raw.unwrap_or_default()).unwrap_or_default(),
+    };
+    let all = shared.asked.lock();
+    all.expect("nobody panics while adding").push(asked);
+    let known = shared.token.lock();
+    let known = known.expect("nobody panics while setting").clone();
+    let is_known = known.is_none_or(|known| {
+        let text = authorization.as_ref().and_then(|it| it.to_str().ok());
+        text.and_then(|text| text.split_once(' '))
+            .is_some_and(|(_, token)| token == known)
+    });
+    if !is_known {
+        return Ok(reply(401, json!({ "message": "invalid credentials" })));
+    }
+    if path.ends_with("/user") {
+        return Ok(reply(200, json!({ "login": "skep-bot" })));
+    }
+    let next = shared.answers.lock();
+    let next = next.expect("nobody panics while taking").pop_front();
+    let Some((status, header)) = next else {
+        return Ok(reply(201, json!({ "id": 1 })));
+    };
+    if status == 0 {
+        std::future::pending::<()>().await;
+    }
+    let mut answer = reply(status, json!({ "message": "as the test wants" }));
+    if let Some((name, value)) = header {
+        let value = value.parse().expect("a header's value");
+        answer.headers_mut().insert(name, value);
+    }
+    Ok(answer)
+}
+
+fn reply(status: u16, body: Value) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body.to_string()));
+    *response.status_mut() = StatusCode::from_u16(status).expect("a status");
+    response
+}
