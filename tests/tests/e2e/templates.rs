@@ -88,7 +88,7 @@ async fn a_template_becomes_live_once_and_a_newer_one_is_shown() {
 
         let user = ["--yes", "--set", "user=ann"];
         let done = skep.run(&add(&user)).await?.ok()?;
-        done.says(&["shop is as db 1.0.0 says", "Ask blue-db.", "blue-app: http"])?;
+        let done = done.says(&["shop is as db 1.0.0 says", "Ask blue-db.", "blue-app: http"])?;
         let first = url(cluster, "blue-app").await?;
         let password = first.strip_prefix("db://ann:").context(first.clone())?;
         let password = password.strip_suffix("@here").context(first.clone())?;
@@ -103,7 +103,7 @@ async fn a_template_becomes_live_once_and_a_newer_one_is_shown() {
         ensure!(!again.to_string().contains("done:"), "{again}");
         app.write("skep.template.toml", &template(&image, "1.1.0"))?;
         let newer = skep.run(&add(&user)).await?.ok()?;
-        newer.says(&["variables.VERSION_OF_IT: \"1.0.0\" -> \"1.1.0\""])?;
+        let newer = newer.says(&["variables.VERSION_OF_IT: \"1.0.0\" -> \"1.1.0\""])?;
         ensure!(!newer.to_string().contains("PASSWORD"), "{newer}");
         assert_eq!(url(cluster, "blue-app").await?, first);
         Ok(())
