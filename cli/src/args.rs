@@ -96,6 +96,9 @@ pub(crate) enum Command {
     Apply(commands::project::ApplyArgs),
     /// Print the file that says what there is of a project
     Export(commands::project::ExportArgs),
+    /// Services that somebody has written down, with questions
+    #[command(subcommand)]
+    Template(commands::template::Command),
     /// Show what services use: CPU, memory, requests
     Top(commands::top::Args),
     /// Show what an app writes

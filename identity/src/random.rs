@@ -38,6 +38,21 @@ pub fn hex(byte_count: usize) -> String {
     hex::encode(drawn)
 }
 
+/// `length` of these letters, each as likely as the others.
+pub fn text(letters: &[u8], length: usize) -> Zeroizing<String> {
+    let count = letters.len().clamp(1, 256);
+    // Bytes beyond the last whole round of letters would make the first ones likelier: they are drawn again.
+    let fair = 256 - 256 % count;
+    let mut drawn = Zeroizing::new(String::with_capacity(length));
+    while drawn.len() < length && !letters.is_empty() {
+        let byte = usize::from(bytes::<1>()[0]);
+        if byte < fair {
+            drawn.push(char::from(letters[byte % count]));
+        }
+    }
+    drawn
+}
+
 /// The bits of a new id (ULID), made now. They sort by time to the millisecond.
 pub fn new_id() -> u128 {
     id_at(SystemTime::now())
@@ -59,6 +74,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_text_has_each_of_its_letters_and_no_other() {
+        let drawn = text(b"abc", 2000);
+        assert_eq!(drawn.len(), 2000);
+        let letters: BTreeSet<char> = drawn.chars().collect();
+        assert_eq!(letters, BTreeSet::from(['a', 'b', 'c']));
+        assert_ne!(text(b"0123456789abcdef", 32), text(b"0123456789abcdef", 32));
+    }
 
     #[test]
     fn ids_sort_by_time_and_do_not_repeat() {

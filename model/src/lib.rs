@@ -44,6 +44,7 @@ pub mod shell;
 pub mod spec;
 pub mod storage;
 pub mod tcp;
+pub mod template;
 pub mod tenancy;
 pub mod variable;
 pub mod volume;

@@ -47,6 +47,7 @@ pub(crate) mod server;
 pub(crate) mod status;
 pub(crate) mod stop;
 pub(crate) mod tcp_ports;
+pub(crate) mod template;
 pub(crate) mod token;
 pub(crate) mod top;
 pub(crate) mod up;
@@ -121,6 +122,7 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Diff(args) => project::diff(args, session).await,
         Command::Apply(args) => project::apply(args, session).await,
         Command::Export(args) => project::export(args, session).await,
+        Command::Template(command) => template::run(command, session).await,
         Command::Top(args) => top::run(args, session).await,
         Command::Logs(args) => logs::run(args, session).await,
         Command::Exec(args) => exec::run(args, session).await,

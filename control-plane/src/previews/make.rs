@@ -323,6 +323,6 @@ fn source_of(origin: &Origin) -> Option<Source> {
         Origin::Image { reference } => Some(Source::Image {
             reference: reference.clone(),
         }),
-        Origin::Upload { .. } | Origin::Release { .. } => None,
+        Origin::Upload { .. } | Origin::Release { .. } | Origin::Promoted { .. } => None,
     }
 }

@@ -7,7 +7,7 @@ use crate::problem::Problem;
 use crate::spec::ServiceSpec;
 
 impl Project {
-    pub(super) fn check(&self) -> Result<(), Problem> {
+    pub(crate) fn check(&self) -> Result<(), Problem> {
         self.check_environments()?;
         let mut specs = BTreeMap::new();
         for place in self.places() {

@@ -141,7 +141,9 @@ fn said(variables: &Variables) -> Table {
     let written = variables.iter().map(|(name, given)| {
         let value = match given {
             Given::Value(value) => Value::from(&**value),
-            Given::Secret => Table::from_iter([("secret".to_owned(), true.into())]).into(),
+            Given::Secret | Given::Made => {
+                Table::from_iter([("secret".to_owned(), true.into())]).into()
+            }
         };
         (name.clone(), value)
     });

@@ -6,7 +6,7 @@ mod check;
 mod export;
 mod origin;
 mod plan;
-mod read;
+pub(crate) mod read;
 #[cfg(test)]
 mod tests;
 
@@ -36,6 +36,8 @@ pub enum Given {
     Value(String),
     /// There is a secret of this name; its value is in no file.
     Secret,
+    /// The same, and whoever carries the plan out makes one where there is none. Only templates say it.
+    Made,
 }
 
 /// Variables by name.

@@ -72,6 +72,9 @@ pub struct ServiceChange {
     /// Variables to forget.
     #[serde(skip)]
     pub unset: Vec<String>,
+    /// Secrets to make and to set.
+    #[serde(skip)]
+    pub make: Vec<String>,
 }
 
 /// What brings a change to what runs of a service.
@@ -197,6 +200,7 @@ struct Turn {
     fields: Vec<Field>,
     set: BTreeMap<String, String>,
     unset: Vec<String>,
+    make: Vec<String>,
     missing: Vec<String>,
 }
 
@@ -209,7 +213,13 @@ impl Turn {
                 continue;
             }
             match given {
-                Given::Secret => turn.missing.push(name.clone()),
+                Given::Made if old == Some(&Given::Secret) => {}
+                Given::Made if old.is_none() => {
+                    turn.fields.push(variable(name, old, Some(given)));
+                    turn.make.push(name.clone());
+                }
+                // One in place of a text that something may depend on is nobody's but a person's to make.
+                Given::Secret | Given::Made => turn.missing.push(name.clone()),
                 Given::Value(value) => {
                     turn.fields.push(variable(name, old, Some(given)));
                     turn.set.insert(name.clone(), value.clone());
@@ -231,6 +241,7 @@ fn variable(name: &str, old: Option<&Given>, new: Option<&Given>) -> Field {
     let shown = |given: &Given| match given {
         Given::Value(value) => toml::Value::from(&**value).to_string(),
         Given::Secret => "a secret".to_owned(),
+        Given::Made => "a secret that is made".to_owned(),
     };
     Field {
         path: format!("variables.{name}"),
@@ -269,6 +280,7 @@ fn of_service(
         frees_hosts: (before.hosts().difference(&kept)).any(is_anothers),
         set: turn.set,
         unset: turn.unset,
+        make: turn.make,
         spec,
         place,
     })

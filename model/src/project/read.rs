@@ -27,7 +27,7 @@ const ELSEWHERE: [(&str, &str); 3] = [
 /// How much alike a key must be to be what was meant.
 const ALIKE: f64 = 0.75;
 
-type Value<'i> = Spanned<DeValue<'i>>;
+pub(crate) type Value<'i> = Spanned<DeValue<'i>>;
 
 impl Project {
     /// Reads and checks the text of a `skep.project.toml`.
@@ -47,20 +47,21 @@ impl Project {
     }
 }
 
-struct Reader<'a> {
-    text: &'a str,
+/// Reads tables of a text, whose lines it names.
+pub(crate) struct Reader<'a> {
+    pub(crate) text: &'a str,
 }
 
 /// A key with where it stands, and its value.
-struct Entry<'i> {
-    key: String,
+pub(crate) struct Entry<'i> {
+    pub(crate) key: String,
     /// Where the key begins.
-    at: usize,
-    value: Value<'i>,
+    pub(crate) at: usize,
+    pub(crate) value: Value<'i>,
 }
 
 impl<'a> Reader<'a> {
-    fn project(&self, root: DeTable<'a>) -> Result<Project, Problem> {
+    pub(crate) fn project(&self, root: DeTable<'a>) -> Result<Project, Problem> {
         let mut project = Project::default();
         let mut environments = None;
         for entry in entries(root) {
@@ -194,7 +195,7 @@ impl<'a> Reader<'a> {
             let given = self.given(&below, entry.value)?;
             let value = match &given {
                 Given::Value(value) => value.clone(),
-                Given::Secret => String::new(),
+                Given::Secret | Given::Made => String::new(),
             };
             let input = VariableInput {
                 name: entry.key.clone(),
@@ -228,7 +229,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn table(
+    pub(crate) fn table(
         &self,
         path: &str,
         value: Value<'a>,
@@ -255,7 +256,11 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn read<T: DeserializeOwned>(&self, path: &str, value: Value<'a>) -> Result<T, Problem> {
+    pub(crate) fn read<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        value: Value<'a>,
+    ) -> Result<T, Problem> {
         self.read_beside(path, value, &[])
     }
 
@@ -297,12 +302,12 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn unknown(&self, parent: &str, entry: &Entry<'_>, known: &[&str]) -> Problem {
+    pub(crate) fn unknown(&self, parent: &str, entry: &Entry<'_>, known: &[&str]) -> Problem {
         no_such_key(self.line(entry.at), (parent, &entry.key), known)
     }
 
     /// What TOML itself does not accept.
-    fn refused(&self, path: &str, error: &toml::de::Error) -> Problem {
+    pub(crate) fn refused(&self, path: &str, error: &toml::de::Error) -> Problem {
         let line = error.span().map_or(1, |span| self.line(span.start));
         let field = if path.is_empty() { FILE } else { path };
         let problem = Problem::invalid(field, format!("line {line}: {}", error.message()));
@@ -313,13 +318,13 @@ impl<'a> Reader<'a> {
     }
 
     /// The number of the line, from 1.
-    fn line(&self, at: usize) -> usize {
+    pub(crate) fn line(&self, at: usize) -> usize {
         let before = self.text.as_bytes().iter().take(at);
         before.filter(|byte| **byte == b'\n').count() + 1
     }
 }
 
-fn entries(table: DeTable<'_>) -> impl Iterator<Item = Entry<'_>> {
+pub(crate) fn entries(table: DeTable<'_>) -> impl Iterator<Item = Entry<'_>> {
     table.into_iter().map(|(key, value)| Entry {
         at: key.span().start,
         key: key.into_inner().into_owned(),
@@ -331,7 +336,7 @@ fn is_true(value: &Value<'_>) -> bool {
     matches!(value.get_ref(), DeValue::Boolean(true))
 }
 
-fn on_line(line: usize, mut problem: Problem) -> Problem {
+pub(crate) fn on_line(line: usize, mut problem: Problem) -> Problem {
     problem.message.insert_str(0, &format!("line {line}: "));
     problem
 }
@@ -348,7 +353,7 @@ fn no_such_key(line: usize, (parent, key): (&str, &str), known: &[&str]) -> Prob
 }
 
 /// The nearest of what is known, else `otherwise`.
-fn meant(given: &str, known: &[&str], otherwise: &str) -> String {
+pub(crate) fn meant(given: &str, known: &[&str], otherwise: &str) -> String {
     let alike = known.iter().map(|it| (strsim::jaro_winkler(given, it), it));
     let nearest = alike.max_by(|one, other| one.0.total_cmp(&other.0));
     match nearest {

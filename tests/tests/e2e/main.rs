@@ -46,6 +46,7 @@ mod split;
 mod steps;
 mod surface;
 mod tcp;
+mod templates;
 mod traefik;
 mod traefik_file;
 mod traefik_rolling;

@@ -1,6 +1,8 @@
 //! Carries out a plan by the API that everybody has: services first, then what environments share, then what is
 //! deployed, one after the other; what goes, goes last. Each step may be done twice.
 
+use std::collections::BTreeMap;
+
 use http::Method;
 use serde_json::{Value, json};
 use skep_control_plane::api::types::{
@@ -22,12 +24,16 @@ use crate::output::Style;
 use crate::session::Session;
 use crate::target::Target;
 
+/// Values of secrets that a plan makes, by service and name.
+pub(crate) type Secrets = BTreeMap<(Place, String), String>;
+
 /// What is needed to carry out a plan.
 pub(super) struct Work<'a> {
     session: &'a Session,
     client: &'a Client,
     project: &'a str,
     there: &'a Project,
+    secrets: &'a Secrets,
 }
 
 /// What came of it so far.
@@ -44,14 +50,28 @@ impl<'a> Work<'a> {
     pub(super) fn new(
         session: &'a Session,
         client: &'a Client,
-        (project, there): (&'a str, &'a Project),
+        (project, there, secrets): (&'a str, &'a Project, &'a Secrets),
     ) -> Self {
         Self {
             session,
             client,
             project,
             there,
+            secrets,
         }
+    }
+
+    /// The variables that a service gets, and the secrets that are made for it.
+    fn inputs(&self, change: &ServiceChange) -> Vec<VariableInput> {
+        let made = change.make.iter().filter_map(|name| {
+            let value = self.secrets.get(&(change.place.clone(), name.clone()))?;
+            Some(VariableInput {
+                name: name.clone(),
+                value: value.clone(),
+                secret: true,
+            })
+        });
+        inputs(&change.set).into_iter().chain(made).collect()
     }
 
     /// Does all of it; `wait`: until it runs.
@@ -107,7 +127,7 @@ impl<'a> Work<'a> {
             return Ok(());
         }
         let variables = match change.is_new {
-            true => inputs(&change.set),
+            true => self.inputs(change),
             // Those of a service that runs are set together with the deployment that brings them.
             false => Vec::new(),
         };
@@ -146,10 +166,11 @@ impl<'a> Work<'a> {
     ) -> Result<(), Failure> {
         let target = self.target(&change.place);
         let mut made = None;
-        let has_variables = !change.set.is_empty() || !change.unset.is_empty();
+        let inputs = self.inputs(change);
+        let has_variables = !inputs.is_empty() || !change.unset.is_empty();
         if has_variables && !change.is_new {
             let body = PatchVariables {
-                set: inputs(&change.set),
+                set: inputs,
                 unset: change.unset.clone(),
                 // One request: whatever breaks off, what is set is deployed.
                 redeploy: change.deploy == Deploy::Redeploy,

@@ -17,6 +17,7 @@ use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::confirm;
 use crate::session::Session;
+pub(super) use carry::Secrets;
 use carry::Work;
 use found::{Look, Project as There};
 
@@ -87,10 +88,21 @@ struct What {
 }
 
 /// A file beside what there is, and what that comes to.
-struct Compared {
+pub(super) struct Compared {
     file: Project,
     there: There,
-    plan: Plan,
+    /// What it takes.
+    pub(super) plan: Plan,
+}
+
+/// How a plan is carried out.
+pub(super) struct How<'a> {
+    /// Nobody is asked.
+    pub(super) yes: bool,
+    /// Until it runs.
+    pub(super) wait: bool,
+    /// The values of secrets that the plan makes.
+    pub(super) secrets: &'a Secrets,
 }
 
 /// Runs `skep diff`.
@@ -98,7 +110,9 @@ struct Compared {
 /// # Errors
 /// The file is not good; or it differs, and that was to be told by the exit code.
 pub(crate) async fn diff(args: DiffArgs, session: &Session) -> Result<(), Failure> {
-    let Compared { file, plan, .. } = compare(&session.client()?, &args.what).await?;
+    let file = read(&args.what.file).await?;
+    let compared = compare(&session.client()?, file, args.what.prune).await?;
+    let Compared { file, plan, .. } = compared;
     session
         .out
         .result(&plan, || show::plan(session.out, &file.name, &plan));
@@ -114,9 +128,34 @@ pub(crate) async fn diff(args: DiffArgs, session: &Session) -> Result<(), Failur
 /// The file is not good, a secret is missing, not confirmed, or something of it failed.
 pub(crate) async fn apply(args: ApplyArgs, session: &Session) -> Result<(), Failure> {
     let client = session.client()?;
-    let Compared { file, there, plan } = compare(&client, &args.what).await?;
+    let file = read(&args.what.file).await?;
+    let compared = compare(&client, file, args.what.prune).await?;
+    let how = How {
+        yes: args.yes,
+        wait: !args.no_wait,
+        secrets: &Secrets::new(),
+    };
+    let name = &compared.file.name;
+    let told = match carry_out(session, &client, (&compared, how)).await? {
+        true => format!("done: {name} is as the file says"),
+        false => format!("{name} is as the file says"),
+    };
+    session.out.result(&compared.plan, || told);
+    Ok(())
+}
+
+/// Shows what it takes, asks, and does it; whether there was anything to do.
+///
+/// # Errors
+/// A secret is missing, not confirmed, or something of it failed.
+pub(super) async fn carry_out(
+    session: &Session,
+    client: &Client,
+    (compared, how): (&Compared, How<'_>),
+) -> Result<bool, Failure> {
+    let Compared { file, there, plan } = compared;
     if !plan.is_empty() {
-        let text = show::plan(session.out, &file.name, &plan);
+        let text = show::plan(session.out, &file.name, plan);
         session.out.progress(&text);
     }
     if !plan.missing.is_empty() {
@@ -125,19 +164,15 @@ pub(crate) async fn apply(args: ApplyArgs, session: &Session) -> Result<(), Fail
         return Err(problem.hint("set them as said above, then apply it").into());
     }
     if plan.changes.is_empty() {
-        let told = format!("{} is as the file says", file.name);
-        session.out.result(&plan, || told);
-        return Ok(());
+        return Ok(false);
     }
-    if !args.yes && !confirm("Do all of this?") {
+    if !how.yes && !confirm("Do all of this?") {
         let problem = Problem::invalid("--yes", "nothing is done: not confirmed");
         return Err(problem.hint("answer y on a terminal, or say --yes").into());
     }
-    let work = Work::new(session, &client, (&file.name, &there));
-    work.carry_out(&plan, !args.no_wait).await?;
-    let told = format!("done: {} is as the file says", file.name);
-    session.out.result(&plan, || told);
-    Ok(())
+    let work = Work::new(session, client, (&file.name, there, how.secrets));
+    work.carry_out(plan, how.wait).await?;
+    Ok(true)
 }
 
 /// Runs `skep export`.
@@ -158,11 +193,18 @@ pub(crate) async fn export(args: ExportArgs, session: &Session) -> Result<(), Fa
     Ok(())
 }
 
-async fn compare(client: &Client, what: &What) -> Result<Compared, Failure> {
-    let file = read(&what.file).await?;
+/// Compares a file with what there is.
+///
+/// # Errors
+/// Not reachable, refused, or what would come of it is not accepted.
+pub(super) async fn compare(
+    client: &Client,
+    file: Project,
+    prune: bool,
+) -> Result<Compared, Failure> {
     let environments: Vec<&str> = file.environments().into_iter().collect();
     let there = There::find(client, &file.name, (&environments, Look::Running)).await?;
-    let plan = project::plan(&file, &there.current, what.prune)?;
+    let plan = project::plan(&file, &there.current, prune)?;
     Ok(Compared { file, there, plan })
 }
 

@@ -45,7 +45,7 @@ fn needs(file: &Project, current: &Current, place: &Place) -> BTreeSet<Place> {
     let values = variables.values().filter_map(|given| match given {
         Given::Value(value) => reference::read(&own, value).ok(),
         // Nobody can look into it.
-        Given::Secret => None,
+        Given::Secret | Given::Made => None,
     });
     values
         .flatten()
