@@ -229,7 +229,7 @@ mod tests {
         one.problem = Some("429 Too Many Requests".into());
         assert_eq!(state(&one, 1_000), "trouble");
         one.resume_ms = Some(61_000);
-        assert_eq!(state(&one, 1_000), "waits 1m");
+        assert_eq!(state(&one, 1_000), "waits 1m0s");
         assert_eq!(state(&one, 61_000), "trouble");
         one.refused = true;
         assert_eq!(state(&one, 1_000), "refused");
