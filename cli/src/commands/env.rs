@@ -1,12 +1,15 @@
 //! `skep env`: the variables of a service, or those that an environment's services share.
 
+mod file;
+mod rotate;
+
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use http::Method;
 use skep_control_plane::api::types::{
     EffectsView, PatchSharedVariables, PatchVariables, PutService, ServiceView,
-    SharedVariablesView, VariablesView,
+    SharedVariablesView, VariableView, VariablesView,
 };
 use skep_model::problem::Problem;
 use skep_model::variable::{self, MAX_VALUE, VariableInput};
@@ -66,6 +69,70 @@ on this machine sees it; a line break at its end is left out.")]
         #[command(flatten)]
         change: Change,
     },
+    /// Set those of a .env file, and deploy with them
+    #[command(after_help = "\
+Examples:
+  skep env import .env --service web --secret API_KEY --secret DB_PASSWORD
+  skep env export --service web --project shop | skep env import - --service web --project shop2
+
+A line is NAME=VALUE; `export` before it, comments and quotes are understood. Between single quotes all is meant as it
+is; else $NAME and ${NAME} are variables of this shell, or earlier ones of the file, and \\ escapes. ${{...}} is
+Skep's everywhere. Of a name that comes twice the last value counts. What the file does not name stays.")]
+    Import {
+        /// The file; `-`: stdin
+        #[arg(value_name = "FILE|-")]
+        file: PathBuf,
+        /// One whose value is never shown again; may be repeated
+        #[arg(long, value_name = "NAME")]
+        secret: Vec<String>,
+        /// All of them are secrets
+        #[arg(long, conflicts_with = "secret")]
+        all_secret: bool,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Print them as a .env file; secrets are named in comments, without their values
+    Export {
+        /// The service [default: the one of this folder]
+        #[arg(long, value_name = "SERVICE", env = "SKEP_SERVICE")]
+        service: Option<String>,
+        /// Those of the environment, to which its services may refer
+        #[arg(long, conflicts_with = "service")]
+        shared: bool,
+        /// How it is written
+        #[arg(long, value_enum, default_value_t = file::Format::Dotenv)]
+        format: file::Format,
+        #[command(flatten)]
+        scope: Scope,
+    },
+    /// Give a secret another value, and deploy whoever has it
+    #[command(after_help = "\
+Examples:
+  skep env rotate SESSION_KEY --service web --keep-old SESSION_KEY_OLD
+  skep env rotate API_KEY --service web --stdin < new-key.txt
+  skep env unset SESSION_KEY_OLD --service web     once nobody has the old one
+
+The new value is drawn at random here, and never shown. The service and all that refer to the secret are deployed
+again, allocation by allocation: until then each has the value that it was started with.")]
+    Rotate {
+        /// The secret
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Letters of the new value
+        #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(8..=4096))]
+        length: u16,
+        /// Of which it is: letters and digits, hexadecimal digits, or base64 as URLs have it
+        #[arg(long, value_enum, default_value_t = rotate::Alphabet::Alnum)]
+        alphabet: rotate::Alphabet,
+        /// Read the new value from stdin instead
+        #[arg(long, conflicts_with_all = ["length", "alphabet"])]
+        stdin: bool,
+        /// Keep the old value as this variable, for what has to accept both for a while
+        #[arg(long, value_name = "NAME")]
+        keep_old: Option<String>,
+        #[command(flatten)]
+        change: Change,
+    },
     /// Forget some, and deploy without them
     Unset {
         /// Names
@@ -109,21 +176,35 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
             shared,
             scope,
         } => {
-            let client = session.client()?;
-            if shared {
-                let path = shared_path(&scope).await?;
-                let found: SharedVariablesView = client.get(&path).await?;
-                session
-                    .out
-                    .result(&found.variables, || view::variables(&found.variables));
-                return Ok(());
-            }
-            let target = target::find(&client, service.as_deref(), &scope).await?;
-            let found: VariablesView = client.get(&path(&target)).await?;
-            session
-                .out
-                .result(&found.variables, || view::variables(&found.variables));
+            let found = list(session, (service.as_deref(), shared), &scope).await?;
+            session.out.result(&found, || view::variables(&found));
             Ok(())
+        }
+        Command::Export {
+            service,
+            shared,
+            format,
+            scope,
+        } => {
+            let found = list(session, (service.as_deref(), shared), &scope).await?;
+            match session.out.is_json() {
+                true => session.out.result(&found, String::new),
+                false => session.out.document(&file::written(&found, format)?),
+            }
+            Ok(())
+        }
+        Command::Import {
+            file,
+            secret,
+            all_secret,
+            change,
+        } => {
+            let set = file::read(&file, &secret, all_secret)?;
+            let body = PatchVariables {
+                set,
+                ..PatchVariables::default()
+            };
+            patch(session, &change, body).await
         }
         Command::Set {
             variables,
@@ -153,6 +234,20 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
             )
             .await
         }
+        Command::Rotate {
+            name,
+            length,
+            alphabet,
+            stdin,
+            keep_old,
+            change,
+        } => {
+            let input = match stdin {
+                true => from_stdin(std::slice::from_ref(&name), true)?,
+                false => rotate::drawn(&name, usize::from(length), alphabet)?,
+            };
+            rotate::run(session, change, input, keep_old).await
+        }
         Command::Unset { names, change } => {
             names
                 .iter()
@@ -168,6 +263,23 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
             .await
         }
     }
+}
+
+/// Those of a service, or of its environment.
+async fn list(
+    session: &Session,
+    (service, shared): (Option<&str>, bool),
+    scope: &Scope,
+) -> Result<Vec<VariableView>, Failure> {
+    let client = session.client()?;
+    if shared {
+        let path = shared_path(scope).await?;
+        let found: SharedVariablesView = client.get(&path).await?;
+        return Ok(found.variables);
+    }
+    let target = target::find(&client, service, scope).await?;
+    let found: VariablesView = client.get(&path(&target)).await?;
+    Ok(found.variables)
 }
 
 fn path(target: &Target) -> String {

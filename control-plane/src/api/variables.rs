@@ -9,14 +9,17 @@ use skep_model::id::DeploymentId;
 use skep_model::problem::{Code, Problem};
 use skep_model::service::Service;
 use skep_model::variable::reference::Place;
+use skep_model::variable::{self, VariableInput};
 use skep_state::State as View;
 
 use super::deploy::{self, Wish};
 use super::error::Failure;
 use super::extract::{Body, Path};
 use super::find::{self, ServiceKey};
-use super::services::{check_variables, modify, set_variables};
-use super::types::{DeploymentView, EffectsView, PatchVariables, VariableView, VariablesView};
+use super::services::{below, check_variables, modify, set_variables};
+use super::types::{
+    DeploymentView, EffectsView, KeepVariable, PatchVariables, VariableView, VariablesView,
+};
 use super::{App, Here, views};
 use crate::variables::Environment;
 
@@ -72,6 +75,9 @@ pub(super) async fn patch(
     check_variables("set", &request.set)?;
     let mut warnings = Vec::new();
     modify(&app, &key, |service| {
+        let kept = request.keep.iter().map(|keep| kept(&app, service, keep));
+        let kept: Vec<VariableInput> = kept.collect::<Result<_, _>>()?;
+        set_variables(&app, service, &kept);
         for name in &request.unset {
             if service.variables.remove(name).is_none() {
                 return Err(unknown(name));
@@ -80,7 +86,7 @@ pub(super) async fn patch(
         set_variables(&app, service, &request.set);
         let names = request.set.iter().map(|input| &*input.name);
         warnings = check_references(&app, &app.store.view(), service, names)?;
-        Ok(!request.set.is_empty() || !request.unset.is_empty())
+        Ok(!(request.set.is_empty() && request.unset.is_empty() && request.keep.is_empty()))
     })
     .await?;
     let service = find::service(&app.store.view(), &key)?;
@@ -91,6 +97,7 @@ pub(super) async fn patch(
         answer.deployment = view.deployment(id).map(|of| views::deployment(&view, of));
     }
     let names = request.set.iter().map(|input| &input.name);
+    let names = names.chain(request.keep.iter().map(|keep| &keep.under));
     let changed = names.chain(&request.unset);
     let changed = changed.map(|name| Place::of_service(&service.name, name));
     let view = app.store.view();
@@ -100,6 +107,22 @@ pub(super) async fn patch(
     answer.effects = effects(&app, dependents, request.redeploy_dependents).await?;
     answer.effects.warnings = warnings;
     Ok(Json(answer))
+}
+
+/// The same value under another name; a secret stays one.
+fn kept(app: &App, service: &Service, keep: &KeepVariable) -> Result<VariableInput, Problem> {
+    let known = service.variables.get(&keep.name);
+    let known = known.ok_or_else(|| unknown(&keep.name).at("keep"))?;
+    let input = VariableInput {
+        name: keep.under.clone(),
+        value: (app.secrets).open_variable(service.id, &keep.name, known)?,
+        secret: known.secret,
+    };
+    variable::check(&input).map_err(|problem| below("keep", problem))?;
+    match keep.under == keep.name {
+        false => Ok(input),
+        true => Err(Problem::invalid("keep.under", "it has this name already")),
+    }
 }
 
 pub(super) fn unknown(name: &str) -> Problem {

@@ -1,14 +1,17 @@
 //! Variables and names: what is accepted, what is shown, what reaches the app.
 
 use std::path::Path;
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use http::Method;
 use serde_json::{Value, json};
 use skep_tests::api::Name;
-use skep_tests::with_cluster;
+use skep_tests::{wait, with_cluster};
 
 const SECRET: &str = "s3cret-that-nobody-may-see";
+/// A deployment of a ready image.
+const SOON: Duration = Duration::from_secs(60);
 
 /// Whether a file below `dir` holds these bytes.
 pub(crate) fn found_in(dir: &Path, bytes: &[u8]) -> Result<Option<String>> {
@@ -90,6 +93,117 @@ async fn variables_reach_the_app_and_secrets_nobody_else() {
         for folder in ["server", "node"] {
             assert_eq!(found_in(&cluster.path(folder), SECRET.as_bytes())?, None);
         }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_of_variables_goes_in_and_comes_out_without_its_secrets() {
+    with_cluster("dotenv", async |cluster| {
+        let (name, _) = cluster.service("conf", "1", json!({})).await?;
+        let (other, _) = cluster.service("copy", "1", json!({})).await?;
+        let lines = "it's \\ \"quoted\" #1\n".repeat(2_000);
+        let escaped = lines.replace('\\', r"\\").replace('"', r#"\""#);
+        let text = format!(
+            "# ours\nexport COLOUR='light blue'\nTOKEN={SECRET}\nGREETING=${{{{COLOUR}}}}!\nLINES=\"{escaped}\"\n"
+        );
+        let file = cluster.path("given.env");
+        std::fs::write(&file, text)?;
+        let file = file.to_str().context("a path of text")?;
+        let skep = &cluster.skep;
+        let import = ["env", "import", file, "--service", "conf"];
+        skep.run(&[&import[..], &["--secret", "TOKEN"]].concat()).await?.ok()?;
+        let environment = cluster.environment(&name).await?;
+        let shown = ["COLOUR", "TOKEN", "GREETING", "LINES"].map(|key| environment[key].as_str());
+        assert_eq!(shown, ["light blue", SECRET, "light blue!", &lines]);
+
+        let said = skep.run(&["env", "export", "--service", "conf"]).await?.ok()?;
+        assert!(said.stdout.contains("# TOKEN is a secret") && !said.stdout.contains(SECRET));
+        let copied = cluster.path("copied.env");
+        std::fs::write(&copied, &said.stdout)?;
+        let copied = copied.to_str().context("a path of text")?;
+        skep.run(&["env", "import", copied, "--service", "copy"]).await?.ok()?;
+        let copy = cluster.environment(&other).await?;
+        assert!(!copy.contains_key("TOKEN"));
+        for key in ["COLOUR", "GREETING", "LINES"] {
+            assert_eq!(copy[key], environment[key], "{key}");
+        }
+
+        // What is wrong is told without what may be a secret, and changes nothing.
+        for text in [format!("A=1\nB={SECRET} {SECRET}\n"), format!("PORT={SECRET}\n")] {
+            std::fs::write(file, text)?;
+            let refused = skep.run(&import).await?.code(2)?.says(&["hint:"])?;
+            assert!(!refused.to_string().contains(SECRET), "{refused}");
+        }
+        assert_eq!(cluster.environment(&name).await?, environment);
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_is_rotated_for_all_who_have_it_and_the_old_value_is_kept() {
+    with_cluster("rotate", async |cluster| {
+        let (name, _) = cluster.service("conf", "1", json!({})).await?;
+        let skep = &cluster.skep;
+        let token = format!("TOKEN={SECRET}");
+        let set = ["env", "set", "--service", "conf", "--secret", &token];
+        skep.run(&set).await?.ok()?;
+        // In the same project, and so with another name than its own.
+        let friend = Name {
+            project: name.project.clone(),
+            service: "friend".into(),
+        };
+        cluster.api.put_service(&friend, json!({})).await?;
+        let image = cluster.image("2", &[]).await?;
+        let image = json!({ "type": "image", "reference": image });
+        cluster.api.live(&friend, &image).await?;
+        let refers = [
+            "env",
+            "set",
+            "--service",
+            "conf/friend",
+            "ITS=${{conf.TOKEN}}",
+        ];
+        skep.run(&refers).await?.ok()?;
+        assert_eq!(cluster.environment(&friend).await?["ITS"], SECRET);
+
+        let rotate = [
+            "env",
+            "rotate",
+            "TOKEN",
+            "--service",
+            "conf/conf",
+            "--length",
+            "40",
+        ];
+        let said = skep
+            .run(&[&rotate[..], &["--keep-old", "TOKEN_OLD"]].concat())
+            .await?
+            .ok()?;
+        let environment = cluster.environment(&name).await?;
+        let new = &environment["TOKEN"];
+        assert!(new.len() == 40 && new != SECRET, "{new}");
+        assert_eq!(environment["TOKEN_OLD"], SECRET);
+        assert!(!said.to_string().contains(new.as_str()), "{said}");
+        wait::until_ok("whoever refers to it", SOON, async || {
+            let its = &cluster.environment(&friend).await?["ITS"];
+            ensure!(its == new, "{its}");
+            Ok(())
+        })
+        .await?;
+        let list = skep.run(&["env", "list", "conf/conf"]).await?.ok()?;
+        assert!(
+            !list.stdout.contains(SECRET),
+            "the old one is a secret, too"
+        );
+
+        let missing = ["env", "rotate", "TOKENS", "--service", "conf/conf"];
+        skep.run(&missing).await?.code(1)?.says(&["hint:"])?;
+        let under_itself = [&rotate[..], &["--keep-old", "TOKEN"]].concat();
+        skep.run(&under_itself).await?.code(2)?;
+        assert_eq!(cluster.environment(&name).await?["TOKEN"], *new);
         Ok(())
     })
     .await;

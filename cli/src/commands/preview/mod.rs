@@ -33,7 +33,7 @@ Examples:
   skep preview rm pr-12 --project shop
 
 A preview is a copy of an environment with names, empty volumes and a private network of its own;
-`--env pr-12` works with every command. It ends by itself: when its pull request is closed, or when
+`-e pr-12` works with every command. It ends by itself: when its pull request is closed, or when
 nothing was pushed for the time that the rules say. In a folder with a skep.toml the project may be
 left out.")]
 pub(crate) enum Command {

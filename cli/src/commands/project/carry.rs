@@ -172,6 +172,7 @@ impl<'a> Work<'a> {
             let body = PatchVariables {
                 set: inputs,
                 unset: change.unset.clone(),
+                keep: Vec::new(),
                 // One request: whatever breaks off, what is set is deployed.
                 redeploy: change.deploy == Deploy::Redeploy,
                 redeploy_dependents: true,

@@ -76,8 +76,9 @@ pub use server::{
     TokenRequest, TokenView, TokensView,
 };
 pub use service::{
-    AllocationCounts, EffectsView, PatchSharedVariables, PatchVariables, PutService, ScaleRequest,
-    ServiceState, ServiceView, ServicesView, SharedVariablesView, VariableView, VariablesView,
+    AllocationCounts, EffectsView, KeepVariable, PatchSharedVariables, PatchVariables, PutService,
+    ScaleRequest, ServiceState, ServiceView, ServicesView, SharedVariablesView, VariableView,
+    VariablesView,
 };
 
 pub use registry::{RegistriesView, RegistryRequest};

@@ -117,10 +117,22 @@ pub struct PatchVariables {
     pub set: Vec<VariableInput>,
     /// Names to forget.
     pub unset: Vec<String>,
+    /// Values that go on under another name, as they are before all else.
+    pub keep: Vec<KeepVariable>,
     /// Deploy the live release again with them at once, where there is one.
     pub redeploy: bool,
     /// The same for every other service of which a variable refers to them.
     pub redeploy_dependents: bool,
+}
+
+/// A value that goes on under another name: the old one of a secret, while some still use it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeepVariable {
+    /// Whose value.
+    pub name: String,
+    /// Under which name; what is there is replaced.
+    pub under: String,
 }
 
 impl Default for PatchVariables {
@@ -128,6 +140,7 @@ impl Default for PatchVariables {
         Self {
             set: Vec::new(),
             unset: Vec::new(),
+            keep: Vec::new(),
             redeploy: true,
             redeploy_dependents: false,
         }
