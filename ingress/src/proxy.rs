@@ -1,6 +1,8 @@
 //! One request: found a route, sent to a backend, answered. Retries only what no backend can
 //! have acted upon.
 
+mod outcome;
+
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -23,12 +25,13 @@ use crate::files::Bundle;
 use crate::headers;
 use crate::ingress::Shared;
 use crate::link::Link;
-use crate::metrics::{Meter, TriedMetrics};
+use crate::metrics::Meter;
 use crate::reach::Far;
 use crate::reply::Refusal;
 use crate::rules::{Admitted, Sought};
 use crate::table::{Backend, Place};
 use crate::tunnel::Ends;
+use outcome::{Answer, Ended, Failure, Undialed, is_backends_fault};
 
 /// Connections tried for one request, the first included: enough for a stale one and two dead
 /// backends, few enough that a client is told within a second.
@@ -239,71 +242,6 @@ struct Exchange<'a> {
     shared: &'a Shared,
     endpoint: Option<&'a Endpoint>,
     progress: Option<Arc<Progress>>,
-}
-
-struct Answer {
-    response: Response<Came>,
-    /// None: it came over no connection.
-    link: Option<Link>,
-    in_flight: InFlight,
-}
-
-impl Answer {
-    fn over(link: Link, response: Response<Incoming>, in_flight: InFlight) -> Self {
-        Self {
-            response: response.map(Came::Link),
-            link: Some(link),
-            in_flight,
-        }
-    }
-
-    fn status(&self) -> StatusCode {
-        self.response.status()
-    }
-}
-
-/// A request without an answer.
-struct Ended {
-    refusal: Refusal,
-    /// Where it counts for a release that is tried, whose fault it is.
-    tried: Option<Arc<TriedMetrics>>,
-}
-
-impl From<Refusal> for Ended {
-    fn from(refusal: Refusal) -> Self {
-        Self {
-            refusal,
-            tried: None,
-        }
-    }
-}
-
-/// Whether the last backend is to blame, rather than the client.
-fn is_backends_fault(refusal: Refusal) -> bool {
-    matches!(
-        refusal,
-        Refusal::ConnectFailed
-            | Refusal::BackendClosed
-            | Refusal::Timeout
-            | Refusal::FilesUnreadable
-    )
-}
-
-/// How a connection did not come about.
-enum Undialed {
-    Refused,
-    /// Not in time.
-    Silent,
-}
-
-/// How sending on one connection failed.
-enum Failure {
-    /// Not one byte went out: here it is again.
-    Unsent(Box<Request<RequestBody>>),
-    /// Closed or broken before the head of an answer.
-    Broken(hyper::Error),
-    /// For good.
-    Refused(Refusal),
 }
 
 impl Exchange<'_> {
