@@ -70,6 +70,17 @@ pub(crate) enum Command {
     Rollback(commands::again::Rollback),
     /// Deploy a release of another environment, without a build
     Promote(commands::again::Promote),
+    /// What deployments have to get through before they begin
+    #[command(subcommand)]
+    Gate(commands::gates::Command),
+    /// Let a deployment through that waits for somebody's yes
+    Approve(commands::gates::Approve),
+    /// End a deployment that waits or is on its way; what is live goes on
+    Cancel(commands::gates::Cancel),
+    /// Keep a service as it is: what is new waits
+    Pin(commands::gates::Pin),
+    /// Let what is new come to a service again
+    Unpin(commands::gates::Unpin),
     /// How a release takes over: show, pause, resume, promote, abort
     #[command(subcommand)]
     Rollout(commands::rollout::Command),

@@ -30,6 +30,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How long a deployment may take to notice that its upload broke off.
 const NOTICE: Duration = Duration::from_secs(15);
+/// What a step of a deployment that waits begins with.
+const WAITING: &str = "waiting: ";
 /// The last event of a stream.
 const END: &str = "end";
 /// The log cannot be read just now; the stream goes on.
@@ -47,6 +49,38 @@ pub(crate) struct Order {
     pub(crate) wait: bool,
     /// Build even where there is an image of the same source.
     pub(crate) no_cache: bool,
+    /// What is said to the gates of the environment.
+    pub(crate) gate: Gate,
+}
+
+/// What whoever deploys says to the gates of an environment.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub(crate) struct Gate {
+    /// Approve it too, where the environment asks for that
+    #[arg(long)]
+    approve: bool,
+    /// Begin it in a freeze too
+    #[arg(long, requires = "approve")]
+    despite_freeze: bool,
+}
+
+impl Order {
+    /// Where it is sent.
+    fn path(&self) -> String {
+        let said = [
+            (self.no_cache, "no_cache=true"),
+            (self.gate.approve, "approve=true"),
+            (self.gate.despite_freeze, "despite_freeze=true"),
+        ];
+        let said = said.iter().filter(|(is_said, _)| *is_said);
+        let said: Vec<&str> = said.map(|(_, text)| *text).collect();
+        let question = if said.is_empty() { "" } else { "?" };
+        format!(
+            "{}/deployments{question}{}",
+            self.target.path(),
+            said.join("&")
+        )
+    }
 }
 
 /// Makes a deployment and follows it to its end.
@@ -58,8 +92,7 @@ pub(crate) async fn deploy(
     client: &Client,
     order: Order,
 ) -> Result<(), Failure> {
-    let how = if order.no_cache { "?no_cache=true" } else { "" };
-    let path = format!("{}/deployments{how}", order.target.path());
+    let path = order.path();
     let made: DeploymentView = client.send(Method::POST, &path, &order.request).await?;
     if !order.wait {
         session.out.result(&made, || {
@@ -117,9 +150,21 @@ pub(crate) async fn settle(
         _ = tokio::signal::ctrl_c() => return Err(interrupted(made)),
     };
     match view.status {
+        // It goes on when it is let through.
+        _ if view.held => {
+            warn_held(session, &view);
+            Ok(())
+        }
         // A newer one has the same configuration, or a newer one.
         Status::Live | Status::Superseded => Ok(()),
         _ => Err(explain(client, &view, follower.tail).await),
+    }
+}
+
+/// It waits for others, not for this terminal.
+fn warn_held(session: &Session, view: &DeploymentView) {
+    if let Some(why) = &view.problem {
+        session.out.warning(&format!("not begun yet: {why}"));
     }
 }
 
@@ -191,9 +236,9 @@ impl<'a> Follower<'a> {
         let path = format!("/v1/deployments/{}", self.deployment);
         loop {
             let before = self.shown;
-            match self.read(&format!("{path}/logs")).await {
-                Ok(true) => return Ok(self.client.get(&path).await?),
-                Ok(false) => {}
+            match self.read(&path).await {
+                Ok(Some(view)) => return Ok(view),
+                Ok(None) => {}
                 Err(error) if error.is_passing() && attempts + 1 < ATTEMPTS => {}
                 Err(error) => return Err(error.into()),
             }
@@ -212,14 +257,15 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Prints one stream; whether it told the end.
-    async fn read(&mut self, path: &str) -> Result<bool, client::Error> {
+    /// Prints one stream, to the deployment's end or to where it waits for others; none: the stream broke off.
+    async fn read(&mut self, path: &str) -> Result<Option<DeploymentView>, client::Error> {
         let behind = (self.shown > 0).then(|| self.shown.to_string());
-        let mut events = self.client.events(path, behind.as_deref()).await?;
+        let logs = format!("{path}/logs");
+        let mut events = self.client.events(&logs, behind.as_deref()).await?;
         // A stream that breaks is simply opened again, behind what has been printed.
         while let Ok(Some(event)) = events.next().await {
             match event.kind.as_str() {
-                END => return Ok(true),
+                END => return Ok(Some(self.client.get(path).await?)),
                 PROBLEM => {
                     if let Ok(problem) = serde_json::from_str::<Problem>(&event.data) {
                         self.out.warning(&problem.to_string());
@@ -231,11 +277,17 @@ impl<'a> Follower<'a> {
                     if let Ok(line) = serde_json::from_str::<Event>(&event.data) {
                         self.shown = line.seq;
                         self.show(&line);
+                        if line.kind == EventKind::Step && line.text.starts_with(WAITING) {
+                            let view: DeploymentView = self.client.get(path).await?;
+                            if view.held && view.problem.is_some() {
+                                return Ok(Some(view));
+                            }
+                        }
                     }
                 }
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     fn show(&mut self, event: &Event) {
@@ -262,6 +314,13 @@ async fn conclude(
     view: &DeploymentView,
     tail: VecDeque<String>,
 ) -> Result<(), Failure> {
+    if view.held && !view.ended {
+        let why = view.problem.as_ref().map(ToString::to_string);
+        session.out.result(view, || {
+            format!("not begun yet: {}", why.unwrap_or_default())
+        });
+        return Ok(());
+    }
     match view.status {
         Status::Live => {}
         // Its end is not its failure: a newer one serves.

@@ -5,6 +5,7 @@ pub mod acme;
 pub mod agents;
 pub mod api;
 pub mod backup;
+pub mod checks;
 pub mod consensus;
 pub mod deploy;
 mod forges;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::forge::Told;
+use crate::gate::Held;
 use crate::id::{DeploymentId, NodeId, ServiceId, UploadId};
 use crate::problem::Problem;
 use crate::service::Image;
@@ -16,7 +17,7 @@ pub const MAX_STEPS: usize = 64;
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// Made, waiting for a builder.
+    /// Made, waiting for a builder or at a gate.
     Queued,
     /// Waits for a person.
     AwaitingApproval,
@@ -113,6 +114,11 @@ pub enum Trigger {
 }
 
 impl Trigger {
+    /// Whether it brings something new: what runs again as it is, and what goes back, no gate holds up.
+    pub const fn is_held(self) -> bool {
+        !matches!(self, Self::Restart | Self::Rollback)
+    }
+
     /// Every trigger, in the order of the stored format: append only.
     pub const ALL: [Self; 7] = [
         Self::Api,
@@ -250,9 +256,16 @@ pub struct Deployment {
     pub no_cache: bool,
     /// What the forge of its commit was told of it. Raises no generation: nothing else depends on it.
     pub told: Option<Told>,
+    /// It waits at the gates of its environment, and takes nobody's place; none: it is through, or there was none.
+    pub held: Option<Held>,
 }
 
 impl Deployment {
+    /// Whether it is through every gate and nothing was begun for it.
+    pub const fn may_begin(&self) -> bool {
+        matches!(self.status, Status::Queued | Status::AwaitingApproval) && self.held.is_none()
+    }
+
     /// The commit that it was made of, or is to be; none: it is of no commit, or nobody knows it yet.
     pub fn commit(&self) -> Option<&str> {
         let Origin::Git { commit, .. } = &self.origin else {

@@ -10,6 +10,7 @@ pub mod claim;
 pub mod container;
 pub mod deployment;
 pub mod forge;
+pub mod gate;
 pub mod health;
 pub mod hooks;
 pub mod id;

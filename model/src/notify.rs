@@ -57,11 +57,14 @@ pub enum Event {
     /// Nothing: somebody tries whether notifications arrive.
     #[serde(rename = "test")]
     Test,
+    /// It waits for somebody's yes.
+    #[serde(rename = "deployment.awaiting_approval")]
+    AwaitingApproval,
 }
 
 impl Event {
     /// Every event, in the order of the stored format: append only.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Queued,
         Self::Live,
         Self::Failed,
@@ -69,10 +72,12 @@ impl Event {
         Self::Superseded,
         Self::RolledBack,
         Self::Test,
+        Self::AwaitingApproval,
     ];
     /// Those that a receiver may choose.
-    pub const CHOICES: [Self; 6] = [
+    pub const CHOICES: [Self; 7] = [
         Self::Queued,
+        Self::AwaitingApproval,
         Self::Live,
         Self::Failed,
         Self::Canceled,
@@ -98,9 +103,8 @@ impl Event {
             Status::Canceled => Some(Self::Canceled),
             Status::Superseded => Some(Self::Superseded),
             Status::RolledBack => Some(Self::RolledBack),
-            Status::AwaitingApproval | Status::Building | Status::Pushing | Status::Deploying => {
-                None
-            }
+            Status::AwaitingApproval => Some(Self::AwaitingApproval),
+            Status::Building | Status::Pushing | Status::Deploying => None,
         }
     }
 
@@ -114,6 +118,7 @@ impl Event {
             Self::Superseded => "deployment.superseded",
             Self::RolledBack => "deployment.rolled_back",
             Self::Test => "test",
+            Self::AwaitingApproval => "deployment.awaiting_approval",
         }
     }
 }
@@ -344,9 +349,10 @@ mod tests {
     }
 
     #[test]
-    fn every_end_is_told_and_nothing_on_the_way() {
+    fn every_end_is_told_and_on_the_way_what_waits_for_people() {
         for status in Status::ALL {
-            let is_told = !status.is_active() || status == Status::Queued;
+            let is_told =
+                !status.is_active() || matches!(status, Status::Queued | Status::AwaitingApproval);
             assert_eq!(Event::of(status).is_some(), is_told, "{status:?}");
         }
         for event in Event::ALL {

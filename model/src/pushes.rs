@@ -29,6 +29,31 @@ pub struct Pushes {
     /// Whether the forge is told of deployments at their commits; none: it is, where there is a connection to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub statuses: Option<bool>,
+    /// A push is deployed when the forge's checks of its commit are green.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait_for_ci: Option<WaitForCi>,
+}
+
+/// How long a deployment waits for the checks of its commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct WaitForCi {
+    /// So long, in ms, after which it has failed.
+    pub deadline_ms: u64,
+}
+
+/// How long checks are waited for where nothing is said, in ms.
+pub const DEFAULT_CI_MS: u64 = 3_600_000;
+/// Least and most, in ms.
+pub const CI_MS: std::ops::RangeInclusive<u64> = 60_000..=86_400_000;
+
+impl Default for WaitForCi {
+    fn default() -> Self {
+        Self {
+            deadline_ms: DEFAULT_CI_MS,
+        }
+    }
 }
 
 impl Pushes {
@@ -38,6 +63,7 @@ impl Pushes {
             && self.tags.is_none()
             && self.poll_ms.is_none()
             && self.statuses.is_none()
+            && self.wait_for_ci.is_none()
     }
 
     /// What every server agrees on.
@@ -54,6 +80,14 @@ impl Pushes {
             let text = format!("a repository is not asked every {ms} ms");
             return Err(Problem::invalid("pushes.poll_ms", text)
                 .hint("from 10 s to a day: `poll = \"5m\"`; or `poll = \"never\"` (0)"));
+        }
+        if let Some(wait) = self
+            .wait_for_ci
+            .filter(|it| !CI_MS.contains(&it.deadline_ms))
+        {
+            let text = format!("checks are not waited for {} ms", wait.deadline_ms);
+            return Err(Problem::invalid("pushes.wait_for_ci", text)
+                .hint("from a minute to a day: `wait_for_ci = \"30m\"`; or `true`"));
         }
         let all = self.watch.iter().map(|text| ("pushes.watch", text));
         let tags = self.tags.iter().map(|text| ("pushes.tags", text));

@@ -88,6 +88,16 @@ impl Schedule {
     }
 }
 
+/// A time as people everywhere read it, to the second: `2026-11-30 05:00:00 UTC`.
+pub fn utc(at_ms: u64) -> String {
+    let at = i64::try_from(at_ms / 1_000).ok();
+    let at = at.and_then(|at| Timestamp::from_second(at).ok());
+    at.map_or_else(
+        || at_ms.to_string(),
+        |at| format!("{} UTC", at.to_string().replace('T', " ").replace('Z', "")),
+    )
+}
+
 fn to_ms(at: &Zoned) -> Option<u64> {
     u64::try_from(at.timestamp().as_millisecond()).ok()
 }

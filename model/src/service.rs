@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::container::Container;
+use crate::gate::Pin;
 use crate::health::Health;
 use crate::hooks::Hooks;
 use crate::id::{DeploymentId, EnvironmentId, NodeId, ServiceId};
@@ -48,6 +49,8 @@ pub struct Service {
     pub created_ms: u64,
     /// What its autoscaler decided; none: nothing yet, or it has none.
     pub scaling: Option<Scaling>,
+    /// Nothing new comes here until somebody takes that back.
+    pub pinned: Option<Pin>,
 }
 
 /// Decisions of an autoscaler that are remembered.

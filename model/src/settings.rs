@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::gate::Gates;
 use crate::id::{EnvironmentId, WorkspaceId};
 use crate::name;
 use crate::node::check_meta;
@@ -54,6 +55,8 @@ pub struct ScopeSettings {
     pub relaxed: Option<bool>,
     /// What the generated names of an environment's services end in; none: the cluster's base domain.
     pub base_domain: Option<String>,
+    /// What deployments have to get through. A workspace's holds for all of its environments, beside their own.
+    pub gates: Gates,
 }
 
 /// Checks a domain that generated names end in.

@@ -2,8 +2,9 @@
 
 use skep_control_plane::api::types::DeploymentRequest;
 
+use super::gates;
 use crate::failure::Failure;
-use crate::follow::{self, Order};
+use crate::follow::{self, Gate, Order};
 use crate::session::Session;
 use crate::target::{self, Scope};
 
@@ -26,6 +27,8 @@ pub(crate) struct Redeploy {
     service: Option<String>,
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    gate: Gate,
 }
 
 /// Run the live release in new containers
@@ -44,11 +47,15 @@ pub(crate) struct Restart {
 #[command(after_help = "\
 Examples:
   skep rollback web        the release that was live before
-  skep rollback web 7      release 7 (`skep releases` lists them)")]
+  skep rollback web 7      release 7 (`skep releases` lists them)
+  skep rollback web --pin  and nothing new comes until `skep unpin web`")]
 pub(crate) struct Rollback {
     /// The service, and the number of the release
     #[arg(value_names = ["SERVICE", "N"], num_args = 0..=2)]
     arguments: Vec<String>,
+    /// Pin the service to it: what is pushed waits until `skep unpin`
+    #[arg(long)]
+    pin: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -73,6 +80,8 @@ pub(crate) struct Promote {
     release: Option<u64>,
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    gate: Gate,
 }
 
 /// Runs `skep promote`.
@@ -84,7 +93,13 @@ pub(crate) async fn promote(args: Promote, session: &Session) -> Result<(), Fail
         from: args.from,
         release: args.release,
     };
-    deploy(session, args.service.as_deref(), &args.common, request).await
+    deploy(
+        session,
+        args.service.as_deref(),
+        (&args.common, args.gate),
+        request,
+    )
+    .await
 }
 
 /// Runs `skep redeploy`.
@@ -95,7 +110,7 @@ pub(crate) async fn redeploy(args: Redeploy, session: &Session) -> Result<(), Fa
     deploy(
         session,
         args.service.as_deref(),
-        &args.common,
+        (&args.common, args.gate),
         DeploymentRequest::Redeploy,
     )
     .await
@@ -109,7 +124,7 @@ pub(crate) async fn restart(args: Restart, session: &Session) -> Result<(), Fail
     deploy(
         session,
         args.service.as_deref(),
-        &args.common,
+        (&args.common, Gate::default()),
         DeploymentRequest::Restart,
     )
     .await
@@ -131,10 +146,14 @@ pub(crate) async fn rollback(args: Rollback, session: &Session) -> Result<(), Fa
         })?),
         None => None,
     };
+    if args.pin {
+        // First: what is pushed meanwhile would take its place.
+        gates::set_pin(session, service, &args.common.scope, "rolled back").await?;
+    }
     deploy(
         session,
         service,
-        &args.common,
+        (&args.common, Gate::default()),
         DeploymentRequest::Rollback { release },
     )
     .await
@@ -143,7 +162,7 @@ pub(crate) async fn rollback(args: Rollback, session: &Session) -> Result<(), Fa
 async fn deploy(
     session: &Session,
     service: Option<&str>,
-    common: &Common,
+    (common, gate): (&Common, Gate),
     request: DeploymentRequest,
 ) -> Result<(), Failure> {
     let client = session.client()?;
@@ -154,6 +173,7 @@ async fn deploy(
         request,
         folder: None,
         wait: !common.no_wait,
+        gate,
     };
     follow::deploy(session, &client, order).await
 }

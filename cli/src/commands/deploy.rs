@@ -9,7 +9,7 @@ use skep_model::problem::Problem;
 use super::up::{Settings, base_of, existing, put};
 use crate::failure::Failure;
 use crate::folder::{App, complete};
-use crate::follow::{self, Order};
+use crate::follow::{self, Gate, Order};
 use crate::output::Style;
 use crate::session::Session;
 use crate::target::{Scope, Target};
@@ -65,6 +65,8 @@ pub(crate) struct Args {
     /// Do not stay until it is live
     #[arg(long)]
     no_wait: bool,
+    #[command(flatten)]
+    gate: Gate,
 }
 
 /// Runs the command.
@@ -96,6 +98,7 @@ pub(crate) async fn run(args: Args, session: &Session) -> Result<(), Failure> {
         folder: None,
         wait: !args.no_wait,
         no_cache: args.no_cache,
+        gate: args.gate,
     };
     follow::deploy(session, &client, order).await
 }

@@ -18,7 +18,7 @@ use super::up;
 use crate::client::Client;
 use crate::failure::{Exit, Failure};
 use crate::folder::complete;
-use crate::follow::{self, Order};
+use crate::follow::{self, Gate, Order};
 use crate::output::{Style, confirm};
 use crate::session::Session;
 use crate::target::{Scope, Target};
@@ -257,6 +257,7 @@ impl Work<'_> {
             folder: self.folder.clone(),
             wait: true,
             no_cache: false,
+            gate: Gate::default(),
         };
         follow::deploy(session, client, order).await
     }

@@ -18,6 +18,7 @@ pub(crate) mod domains;
 pub(crate) mod env;
 pub(crate) mod exec;
 pub(crate) mod forge;
+pub(crate) mod gates;
 pub(crate) mod history;
 pub(crate) mod import;
 pub(crate) mod jobs;
@@ -110,6 +111,11 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Restart(args) => again::restart(args, session).await,
         Command::Rollback(args) => again::rollback(args, session).await,
         Command::Promote(args) => again::promote(args, session).await,
+        Command::Gate(command) => gates::run(command, session).await,
+        Command::Approve(args) => gates::approve(args, session).await,
+        Command::Cancel(args) => gates::cancel(args, session).await,
+        Command::Pin(args) => gates::pin(args, session).await,
+        Command::Unpin(args) => gates::unpin(args, session).await,
         Command::Rollout(command) => rollout::run(command, session).await,
         Command::Scale(args) => scale::run(args, session).await,
         Command::Autoscale(command) => autoscale::run(command, session).await,

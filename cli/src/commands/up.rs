@@ -14,7 +14,7 @@ use skep_node_agent::build::context;
 use crate::client::{self, Client};
 use crate::failure::Failure;
 use crate::folder::App;
-use crate::follow::{self, Order};
+use crate::follow::{self, Gate, Order};
 use crate::output::{Style, time};
 use crate::session::Session;
 use crate::target::{Scope, Target};
@@ -42,6 +42,8 @@ pub(crate) struct Args {
     /// Build without what Docker has of earlier builds
     #[arg(long)]
     no_cache: bool,
+    #[command(flatten)]
+    gate: Gate,
 }
 
 /// Settings of a service that a deployment can change.
@@ -108,6 +110,7 @@ pub(crate) async fn run(args: Args, session: &Session) -> Result<(), Failure> {
         folder: Some(app.dir),
         wait: true,
         no_cache: args.no_cache,
+        gate: args.gate,
     };
     follow::deploy(session, &client, order).await
 }

@@ -95,6 +95,21 @@ pub(crate) fn service(view: &ServiceView, now_ms: u64) -> String {
     if let Some(rollout) = view.rollout {
         rows.push(("rolling out", format!("release {}", rollout.release)));
     }
+    if let Some(pin) = &view.pinned {
+        let since = age(now_ms, pin.since_ms);
+        let reason = match pin.reason.is_empty() {
+            true => String::new(),
+            false => format!(": {}", pin.reason),
+        };
+        rows.push(("pinned", format!("for {since}{reason}")));
+    }
+    if let Some(held) = view.held {
+        let text = format!(
+            "deployment {held}, at the gates: `skep deployments {}`",
+            view.name
+        );
+        rows.push(("waits", text));
+    }
     if let Some(problem) = &view.source_problem {
         rows.push(("repository", problem.to_string()));
     }
@@ -168,6 +183,26 @@ pub(crate) fn deployments(views: &[DeploymentView], now_ms: u64) -> String {
         &["DEPLOYMENT", "STATUS", "RELEASE", "FROM", "AGE", "REASON"],
         views.iter().map(row).collect(),
         "never deployed",
+    )
+}
+
+/// Deployments that wait, one a line.
+pub(crate) fn waiting(views: &[DeploymentView], now_ms: u64) -> String {
+    let row = |view: &DeploymentView| {
+        let of = format!("{}/{}/{}", view.project, view.environment, view.service);
+        let why = view.problem.as_ref();
+        vec![
+            of,
+            view.id.to_string(),
+            origin(view),
+            age(now_ms, view.created_ms),
+            why.map_or(String::new(), |problem| cut(&problem.message)),
+        ]
+    };
+    render(
+        &["SERVICE", "DEPLOYMENT", "FROM", "AGE", "WAITS FOR"],
+        views.iter().map(row).collect(),
+        "nothing waits",
     )
 }
 

@@ -137,6 +137,12 @@ actions! {
     DeployService = "deploy_service" write,
     /// See deployments.
     ReadDeployments = "read_deployments" read,
+    /// Say yes to a deployment that waits for that.
+    ApproveDeployment = "approve_deployment" write,
+    /// Keep a service as it is, and take that back.
+    PinService = "pin_service" write,
+    /// Say what holds deployments up.
+    SetGates = "set_gates" write,
     /// Cancel a deployment.
     CancelDeployment = "cancel_deployment" write,
     /// Pause, resume, promote or abort a rollout.

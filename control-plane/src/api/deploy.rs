@@ -2,6 +2,7 @@
 
 use skep_identity::random;
 use skep_model::deployment::{Deployment, Origin, Status, Trigger};
+use skep_model::gate::Held;
 use skep_model::id::{DeploymentId, ServiceId, UploadId};
 use skep_model::problem::{Code, Problem};
 use skep_model::service::Service;
@@ -9,6 +10,9 @@ use skep_model::spec::{self, ServiceSpec, Source};
 use skep_proto::v1;
 use skep_proto::v1::command::Kind;
 use skep_state::{Reply, State};
+
+use crate::deploy::gate::{self, Verdict};
+use crate::store::now_ms;
 
 use super::App;
 use super::find::{self, ServiceKey};
@@ -23,6 +27,15 @@ pub(super) enum Wish {
     Renew,
 }
 
+/// How it is carried out.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct How {
+    /// Build even where there is an image.
+    pub(super) no_cache: bool,
+    /// What is said to the gates with it.
+    pub(super) held: Option<Held>,
+}
+
 /// Makes a deployment.
 ///
 /// # Errors
@@ -30,7 +43,7 @@ pub(super) enum Wish {
 pub(super) async fn create(
     app: &App,
     key: &ServiceKey,
-    (wish, no_cache): (&Wish, bool),
+    (wish, how): (&Wish, How),
 ) -> Result<DeploymentId, Problem> {
     let id = DeploymentId::from_u128(random::new_id());
     let upload = UploadId::from_u128(random::new_id());
@@ -39,14 +52,34 @@ pub(super) async fn create(
         let (trigger, origin) = resolve(view, (key, &service), wish, upload)?;
         let deployment = Deployment {
             source: new_source(wish),
-            no_cache,
+            no_cache: how.no_cache,
+            held: how.held,
             ..queued(id, service.id, (trigger, origin))
         };
+        check_upload(view, &service, &deployment)?;
         Ok(command(&deployment))
     };
     match app.store.change(make).await? {
         Reply::Deployment { deployment, .. } => Ok(deployment),
         _ => Err(Problem::new(Code::Internal, "the deployment was not made")),
+    }
+}
+
+/// A folder is streamed to where it is built: it cannot wait at a gate.
+fn check_upload(view: &State, service: &Service, deployment: &Deployment) -> Result<(), Problem> {
+    let Origin::Upload { .. } = deployment.origin else {
+        return Ok(());
+    };
+    let held = deployment.held.unwrap_or_default();
+    let verdict = gate::judge((view, service), (deployment, held), (None, now_ms()));
+    match verdict {
+        Verdict::Open => Ok(()),
+        Verdict::Approval(why) | Verdict::Closed { why, .. } | Verdict::Shut(why) => {
+            let text = format!("{}, and a folder cannot wait", why.message);
+            Err(Problem { message: text, ..why }.hint(
+                "`skep up --approve`, with `--despite-freeze` in a freeze; a pinned service has to be unpinned (`skep unpin`)",
+            ))
+        }
     }
 }
 
@@ -72,6 +105,7 @@ pub(crate) fn queued(
         source: None,
         no_cache: false,
         told: None,
+        held: None,
     }
 }
 

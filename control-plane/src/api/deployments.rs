@@ -4,6 +4,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use skep_model::deployment::Status;
+use skep_model::gate::Held;
 use skep_model::id::DeploymentId;
 use skep_model::problem::{Code, Problem};
 use skep_proto::convert::{enum_number, id_bytes};
@@ -11,7 +12,7 @@ use skep_proto::v1;
 use skep_proto::v1::command::Kind;
 use utoipa::IntoParams;
 
-use super::deploy::{self, Wish};
+use super::deploy::{self, How, Wish};
 use super::error::Failure;
 use super::extract::{Body, Path, Query};
 use super::find::{self, ServiceKey};
@@ -27,7 +28,7 @@ pub(super) struct DeploymentKey {
     pub(super) deployment: DeploymentId,
 }
 
-fn shown(app: &App, id: DeploymentId) -> Result<DeploymentView, Problem> {
+pub(super) fn shown(app: &App, id: DeploymentId) -> Result<DeploymentView, Problem> {
     let view = app.store.view();
     let deployment = find::deployment(&view, id)?;
     Ok(views::deployment(&view, &deployment))
@@ -41,6 +42,26 @@ pub(super) struct Means {
     /// Build even where there is an image of the same commit and configuration, and without Docker's cache.
     #[serde(default)]
     pub(super) no_cache: bool,
+    /// Whoever asks for it says yes to it, where the environment asks for somebody's yes.
+    #[serde(default)]
+    pub(super) approve: bool,
+    /// Freezes do not hold it; with `approve`.
+    #[serde(default)]
+    pub(super) despite_freeze: bool,
+}
+
+impl Means {
+    fn held(self) -> Result<Option<Held>, Problem> {
+        if self.despite_freeze && !self.approve {
+            let text = "whoever begins something despite a freeze has to approve it";
+            return Err(Problem::invalid("despite_freeze", text).hint("with `approve=true`"));
+        }
+        Ok(self.approve.then_some(Held {
+            approved_ms: Some(0),
+            despite_freeze: self.despite_freeze,
+            heard: 0,
+        }))
+    }
 }
 
 /// Deploys: an upload, a git repository, an image, or a release again. A deployment that is on its
@@ -55,7 +76,11 @@ pub(super) async fn create(
     Query(means): Query<Means>,
     Body(request): Body<DeploymentRequest>,
 ) -> Result<(StatusCode, Json<DeploymentView>), Failure> {
-    let id = deploy::create(&app, &key, (&Wish::Asked(request), means.no_cache)).await?;
+    let how = How {
+        no_cache: means.no_cache,
+        held: means.held()?,
+    };
+    let id = deploy::create(&app, &key, (&Wish::Asked(request), how)).await?;
     Ok((StatusCode::ACCEPTED, Json(shown(&app, id)?)))
 }
 

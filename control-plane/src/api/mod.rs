@@ -16,6 +16,7 @@ mod error;
 mod extract;
 mod find;
 mod forges;
+mod gates;
 mod health;
 mod hooks;
 mod jobs;

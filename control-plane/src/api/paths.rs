@@ -10,9 +10,9 @@ use super::access::{Action, protected, public};
 use super::{App, Document, Here};
 use super::{
     allocations, app_logs, autoscale, backup, ca, certificates, deployment_logs, deployments,
-    domains, forges, health, hooks, jobs, local_ca, metrics, network, nodes, notify, placement,
-    previews, proof, rebalance, registries, rollouts, samples, servers, services, settings,
-    shared_variables, shells, tcp_ports, tokens, uploads, variables, volumes,
+    domains, forges, gates, health, hooks, jobs, local_ca, metrics, network, nodes, notify,
+    placement, previews, proof, rebalance, registries, rollouts, samples, servers, services,
+    settings, shared_variables, shells, tcp_ports, tokens, uploads, variables, volumes,
 };
 
 /// Every route with what it asks of the caller: a route is registered by `protected` with its action
@@ -176,6 +176,25 @@ fn deployment_routes(app: &App) -> OpenApiRouter<App> {
             app,
             Action::CancelDeployment,
             routes!(deployments::cancel),
+        ))
+        .routes(protected(
+            app,
+            Action::ApproveDeployment,
+            routes!(gates::approve),
+        ))
+        .routes(protected(app, Action::PinService, routes!(gates::pin)))
+        .routes(protected(app, Action::PinService, routes!(gates::unpin)))
+        .routes(protected(app, Action::ReadDeployments, routes!(gates::get)))
+        .routes(protected(app, Action::SetGates, routes!(gates::patch)))
+        .routes(protected(
+            app,
+            Action::ReadDeployments,
+            routes!(gates::get_workspace),
+        ))
+        .routes(protected(
+            app,
+            Action::SetGates,
+            routes!(gates::patch_workspace),
         ))
         .routes(protected(
             app,

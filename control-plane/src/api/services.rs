@@ -179,6 +179,7 @@ fn new_service(id: ServiceId, environment: EnvironmentId, name: &str) -> Service
         generation: 0,
         created_ms: 0,
         scaling: None,
+        pinned: None,
     }
 }
 

@@ -23,7 +23,7 @@ use crate::placement::allowance;
 #[into_params(parameter_in = Path)]
 pub(super) struct WorkspaceKey {
     /// Its name.
-    workspace: String,
+    pub(super) workspace: String,
 }
 
 /// The names that lead to an environment.
@@ -123,12 +123,12 @@ pub(super) async fn put_workspace_relaxed(
     set(&app, scope, None, Some(request)).await
 }
 
-fn environment(app: &App, key: &EnvironmentKey) -> Result<Scope, Problem> {
+pub(super) fn environment(app: &App, key: &EnvironmentKey) -> Result<Scope, Problem> {
     let view = app.store.view();
     find::environment(&view, &key.project, &key.environment).map(Scope::Environment)
 }
 
-fn workspace(app: &App, key: &WorkspaceKey) -> Result<Scope, Problem> {
+pub(super) fn workspace(app: &App, key: &WorkspaceKey) -> Result<Scope, Problem> {
     find::workspace_named(&app.store.view(), &key.workspace).map(Scope::Workspace)
 }
 
@@ -146,6 +146,7 @@ async fn set(
         scope: Some(scope.into()),
         quota: quota.as_ref().map(Into::into),
         relaxed,
+        ..v1::SetScope::default()
     };
     app.store.propose(Kind::SetScope(command)).await?;
     Ok(Json(shown(&app.store.view(), scope)))

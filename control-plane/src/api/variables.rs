@@ -12,7 +12,7 @@ use skep_model::variable::reference::Place;
 use skep_model::variable::{self, VariableInput};
 use skep_state::State as View;
 
-use super::deploy::{self, Wish};
+use super::deploy::{self, How, Wish};
 use super::error::Failure;
 use super::extract::{Body, Path};
 use super::find::{self, ServiceKey};
@@ -187,7 +187,7 @@ async fn renew(app: &App, service: &Service) -> Result<DeploymentId, Problem> {
         environment,
         service: service.name.clone(),
     };
-    deploy::create(app, &key, (&Wish::Renew, false)).await
+    deploy::create(app, &key, (&Wish::Renew, How::default())).await
 }
 
 /// A deployment whose release is not made yet: it will have the new variables.

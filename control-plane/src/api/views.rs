@@ -34,10 +34,13 @@ pub(super) fn service(view: &State, service: &Service) -> ServiceView {
         healthy: count(live().filter(|allocation| allocation.is_routable())),
     };
     let (project, environment) = owners(view, service);
-    let deployment = view
-        .deployments_of(service.id)
-        .rfind(|deployment| deployment.status.is_active())
-        .map(|deployment| deployment.id);
+    let newest = |is_held: bool| {
+        let is_meant =
+            |it: &&Arc<Deployment>| it.status.is_active() && it.held.is_some() == is_held;
+        let found = view.deployments_of(service.id).rfind(is_meant);
+        found.map(|deployment| deployment.id)
+    };
+    let deployment = newest(false);
     ServiceView {
         id: service.id,
         project,
@@ -50,6 +53,8 @@ pub(super) fn service(view: &State, service: &Service) -> ServiceView {
         rollout: service.rollout,
         last_release: service.last_release,
         deployment,
+        held: newest(true),
+        pinned: service.pinned.clone(),
         allocations,
         stopped: service.stopped,
         removing: service.removing,
@@ -117,6 +122,7 @@ pub(super) fn deployment(view: &State, deployment: &Deployment) -> DeploymentVie
         origin: deployment.origin.clone(),
         status: deployment.status,
         ended: !deployment.status.is_active(),
+        held: deployment.held.is_some(),
         problem: deployment.problem.clone(),
         node: build.map(|build| node_name(view, build.node)),
         commit: commit(deployment),

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use skep_model::allocation::{Allocation, Desired, State as Seen};
+use skep_model::allocation::{Allocation, Desired, State as Observed};
 use skep_model::build::{MAX_ATTEMPTS, MAX_TIMEOUT_MS};
 use skep_model::deployment::{Build, BuildOutcome, Deployment, Origin, Status, Trigger};
-use skep_model::id::{NodeId, ServiceId};
+use skep_model::gate::Held;
+use skep_model::id::{DeploymentId, NodeId, ServiceId};
 use skep_model::job;
 use skep_model::node::NodeStatus;
 use skep_model::problem::{Code, Problem};
@@ -14,8 +15,10 @@ use skep_model::run::Mode;
 use skep_model::service::Service;
 use skep_state::State;
 
+use super::gate::{self, Verdict};
 use super::queue;
 use super::release::{Resolved, renew, resolve};
+use crate::checks::Seen;
 use crate::placement::release_phase;
 use crate::secrets::Secrets;
 
@@ -39,6 +42,10 @@ pub enum Next {
     },
     /// Say once why it waits.
     Note(Problem),
+    /// It is through the gates.
+    Pass,
+    /// Somebody has to say yes.
+    Await(Problem),
     /// Let this node build.
     Build(NodeId),
     /// Roll out a new release.
@@ -65,6 +72,8 @@ pub struct Inputs<'a> {
     pub converged: &'a BTreeMap<ServiceId, u64>,
     /// Every live ingress serves the view's routes.
     pub is_published: bool,
+    /// What forges say of commits that are waited for.
+    pub checks: &'a BTreeMap<DeploymentId, Seen>,
     /// The leader's clock, ms since the epoch.
     pub now_ms: u64,
 }
@@ -78,10 +87,36 @@ pub fn decide(inputs: &Inputs<'_>, deployment: &Deployment) -> Next {
         return Next::Cancel(Problem::new(Code::Canceled, "the service is being removed"));
     }
     match deployment.status {
-        Status::Queued => begin(inputs, deployment, service),
+        Status::Queued | Status::AwaitingApproval => match deployment.held {
+            Some(held) => at_gates(inputs, (deployment, held), service),
+            None => begin(inputs, deployment, service),
+        },
         Status::Building => judge_build(inputs, deployment, service),
         Status::Deploying => judge_rollout(inputs, deployment, service),
         _ => Next::Wait { until_ms: None },
+    }
+}
+
+/// What the gates say, once.
+fn at_gates(
+    inputs: &Inputs<'_>,
+    (deployment, held): (&Deployment, Held),
+    service: &Service,
+) -> Next {
+    let checks = inputs.checks.get(&deployment.id);
+    let verdict = gate::judge(
+        (inputs.view, service),
+        (deployment, held),
+        (checks, inputs.now_ms),
+    );
+    let is_said = |why: &Problem| deployment.problem.as_ref() == Some(why);
+    match verdict {
+        Verdict::Open => Next::Pass,
+        Verdict::Shut(problem) => fail(problem),
+        Verdict::Approval(why) if deployment.status == Status::Queued => Next::Await(why),
+        Verdict::Approval(why) if is_said(&why) => Next::Wait { until_ms: None },
+        Verdict::Closed { why, until_ms } if is_said(&why) => Next::Wait { until_ms },
+        Verdict::Approval(why) | Verdict::Closed { why, .. } => Next::Note(why),
     }
 }
 
@@ -125,7 +160,8 @@ fn begin(inputs: &Inputs<'_>, deployment: &Deployment, service: &Service) -> Nex
         Err(problem) => wait_or_fail(
             inputs,
             deployment,
-            deployment.created_ms + BUILDER_WAIT_MS,
+            // Who waited at a gate waits from then on: its status or its creation is as near as is known.
+            deployment.status_ms + BUILDER_WAIT_MS,
             problem,
         ),
     }
@@ -266,7 +302,9 @@ fn judge_rollout(inputs: &Inputs<'_>, deployment: &Deployment, service: &Service
         return judge_release_phase(inputs.view, service);
     }
     let of_target = || all.iter().filter(|allocation| allocation.target == target);
-    if let Some(failed) = of_target().find(|allocation| allocation.observed.state == Seen::Failed) {
+    if let Some(failed) =
+        of_target().find(|allocation| allocation.observed.state == Observed::Failed)
+    {
         return judge_failure(failed);
     }
     let wanted = service.wanted() as usize;

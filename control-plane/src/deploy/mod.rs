@@ -2,6 +2,7 @@
 //! proposes what they say.
 
 pub mod decide;
+pub mod gate;
 pub mod queue;
 pub mod release;
 mod site;

@@ -120,7 +120,7 @@ pub fn due(view: &State) -> Vec<(DeploymentId, NodeId)> {
         };
         match deployment.status {
             Status::Building => *running.entry(workspace).or_default() += 1,
-            Status::Queued => waiting.push(Waiting {
+            _ if deployment.may_begin() => waiting.push(Waiting {
                 deployment: deployment.id,
                 workspace,
                 needs: needs(view, deployment),

@@ -100,6 +100,7 @@ impl World {
             generation: 0,
             created_ms: 0,
             scaling: None,
+            pinned: None,
         };
         world.apply(Kind::PutService(v1::PutService {
             service: Some((&service).into()),
@@ -121,6 +122,7 @@ impl World {
             source: None,
             no_cache: false,
             told: None,
+            held: None,
         };
         let deployment = Some((&deployment).into());
         world.apply(Kind::CreateDeployment(v1::CreateDeployment {

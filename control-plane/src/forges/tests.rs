@@ -96,6 +96,7 @@ fn put_service(state: &mut State, statuses: Option<bool>) {
         generation: 0,
         created_ms: 0,
         scaling: None,
+        pinned: None,
     });
     service.spec.pushes.statuses = statuses;
     let expected_generation = service.generation;

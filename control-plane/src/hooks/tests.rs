@@ -30,6 +30,7 @@ fn service(source: Option<Source>) -> Service {
         removing: false,
         generation: 1,
         scaling: Default::default(),
+        pinned: None,
         created_ms: 0,
     }
 }

@@ -27,6 +27,8 @@ use guard::Guarded;
 const DEADLINE: Duration = Duration::from_secs(10);
 /// What is read of an answer's body.
 const MAX_BODY: usize = 64 << 10;
+/// What is read of one that was asked for.
+const MAX_ANSWER: usize = 4 << 20;
 
 type Client = legacy::Client<HttpsConnector<HttpConnector<Guarded>>, Full<Bytes>>;
 
@@ -66,7 +68,27 @@ impl Outgoing {
         request: Request<Full<Bytes>>,
         ca_pem: Option<&str>,
     ) -> Result<Reply, String> {
-        match timeout(DEADLINE, self.attempt(request, ca_pem)).await {
+        self.within(request, (ca_pem, MAX_BODY)).await
+    }
+
+    /// Makes a request for the sake of what the answer says.
+    ///
+    /// # Errors
+    /// Why there is no answer, for a person.
+    pub(crate) async fn ask(
+        &self,
+        request: Request<Full<Bytes>>,
+        ca_pem: Option<&str>,
+    ) -> Result<Reply, String> {
+        self.within(request, (ca_pem, MAX_ANSWER)).await
+    }
+
+    async fn within(
+        &self,
+        request: Request<Full<Bytes>>,
+        how: (Option<&str>, usize),
+    ) -> Result<Reply, String> {
+        match timeout(DEADLINE, self.attempt(request, how)).await {
             Ok(outcome) => outcome,
             Err(_) => Err("no answer within 10 s".to_owned()),
         }
@@ -75,7 +97,7 @@ impl Outgoing {
     async fn attempt(
         &self,
         mut request: Request<Full<Bytes>>,
-        ca_pem: Option<&str>,
+        (ca_pem, most): (Option<&str>, usize),
     ) -> Result<Reply, String> {
         let uri = check_url(&request.uri().to_string()).map_err(|problem| problem.message)?;
         // The resolver is not asked for these.
@@ -91,7 +113,7 @@ impl Outgoing {
         let answer = answer.map_err(|error| chain(&error))?;
         let (parts, body) = answer.into_parts();
         // It has said what it says: what follows is only what it says to a person.
-        let body = Limited::new(body, MAX_BODY).collect().await;
+        let body = Limited::new(body, most).collect().await;
         Ok(Reply {
             status: parts.status,
             retry_after_ms: retry_after_ms(&parts.headers, SystemTime::now()),

@@ -94,6 +94,7 @@ impl World {
             generation: 0,
             created_ms: 0,
             scaling: None,
+            pinned: None,
         };
         world.put(&service);
         world

@@ -196,6 +196,7 @@ impl Copier<'_> {
             generation: 0,
             created_ms: 0,
             scaling: None,
+            pinned: None,
         })
     }
 

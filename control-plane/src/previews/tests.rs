@@ -28,6 +28,7 @@ fn service(environment: EnvironmentId) -> Service {
         generation: 0,
         created_ms: 0,
         scaling: None,
+        pinned: None,
     }
 }
 

@@ -5,7 +5,9 @@ use skep_model::id::{DeploymentId, NodeId};
 use skep_model::problem::{Code, Problem};
 use skep_proto::convert::{enum_number, id_bytes};
 use skep_proto::v1::command::Kind;
-use skep_proto::v1::{AssignBuild, FinishDeployment, NoteDeployment, StartRollout};
+use skep_proto::v1::{
+    AssignBuild, AwaitApproval, FinishDeployment, NoteDeployment, PassGate, StartRollout,
+};
 use skep_state::State;
 
 use super::Duties;
@@ -23,12 +25,14 @@ impl Duties {
         if !deployment.status.is_active() {
             return;
         }
+        let checks = self.checks.seen();
         let next = decide(
             &Inputs {
                 view: &view,
                 secrets: &self.parts.secrets,
                 refusals: self.scheduling.refusals(),
                 converged: self.scheduling.converged(),
+                checks: &checks,
                 is_published: self.parts.fleet.is_published(&view, view.routes_revision()),
                 now_ms: now_ms(),
             },
@@ -53,6 +57,20 @@ fn command(view: &State, deployment: &Deployment, next: Next) -> Option<Kind> {
     Some(match next {
         Next::Wait { .. } => return None,
         Next::Note(problem) => Kind::NoteDeployment(NoteDeployment {
+            deployment: id_bytes(deployment.id.as_u128()),
+            expected_generation: deployment.generation,
+            step: format!("waiting: {problem}"),
+            problem: Some((&problem).into()),
+        }),
+        Next::Pass => Kind::PassGate(PassGate {
+            deployment: id_bytes(deployment.id.as_u128()),
+            expected_generation: deployment.generation,
+            step: match deployment.problem {
+                Some(_) => "nothing holds it any more".to_owned(),
+                None => String::new(),
+            },
+        }),
+        Next::Await(problem) => Kind::AwaitApproval(AwaitApproval {
             deployment: id_bytes(deployment.id.as_u128()),
             expected_generation: deployment.generation,
             step: format!("waiting: {problem}"),

@@ -5,6 +5,7 @@
 mod analysis;
 mod autoscaling;
 mod certificates;
+mod checks;
 mod claims;
 mod deployments;
 mod forges;
@@ -33,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use crate::acme::{Means, Tally};
 use crate::agents::fleet::Fleet;
 use crate::agents::relay::Relay;
+use crate::checks::Board;
 use crate::deploy::queue;
 use crate::history::History;
 use crate::samples::Samples;
@@ -84,7 +86,8 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) {
             // Heard of by others so far: silence counts from now.
             parts.fleet.begin_judging();
             let term = shutdown.child_token();
-            let mut duties = Duties::new(parts.clone());
+            let board = Board::default();
+            let mut duties = Duties::new(parts.clone(), board.clone());
             tokio::select! {
                 () = duties.run(&term) => {}
                 () = members::run(&parts.store, &term) => {}
@@ -98,6 +101,7 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) {
                 () = notify::run(&parts, &term) => {}
                 () = previews::run(&parts.store, &term) => {}
                 () = forges::run(&parts, &term) => {}
+                () = checks::run(&parts, &board, &term) => {}
                 _ = leadership.wait_for(|now| !now.is_leader) => tracing::info!("leadership lost: duties dropped"),
             }
             parts.witnesses.begin();
@@ -124,17 +128,20 @@ struct Duties {
     parts: Parts,
     scheduling: Scheduling,
     jobs: Jobs,
+    /// What forges say of commits that are waited for.
+    checks: Board,
     dirty: Dirty,
     /// The earliest time that anybody waits for.
     wake_at: Option<Instant>,
 }
 
 impl Duties {
-    fn new(parts: Parts) -> Self {
+    fn new(parts: Parts, checks: Board) -> Self {
         Self {
             parts,
             scheduling: Scheduling::default(),
             jobs: Jobs::default(),
+            checks,
             dirty: Dirty::default(),
             wake_at: None,
         }
@@ -143,6 +150,7 @@ impl Duties {
     async fn run(&mut self, token: &CancellationToken) {
         let mut changes = self.parts.store.consensus().changes();
         let mut fleet = self.parts.fleet.changed();
+        let mut checks = self.checks.changed();
         self.mark_all();
         loop {
             self.work().await;
@@ -163,6 +171,10 @@ impl Duties {
                 changed = fleet.changed() => {
                     if changed.is_err() { return }
                     self.wake();
+                }
+                Ok(()) = checks.changed() => {
+                    let seen = checks.borrow_and_update();
+                    self.dirty.deployments.extend(seen.keys());
                 }
                 () = tokio::time::sleep(sleep) => self.wake(),
                 () = token.cancelled() => return,

@@ -93,8 +93,8 @@ pub(super) async fn found(
     if options.relaxed {
         let command = v1::SetScope {
             scope: Some(Scope::Workspace(workspace.id).into()),
-            quota: None,
             relaxed: Some(v1::set_scope::Relaxed::Said(true)),
+            ..v1::SetScope::default()
         };
         store.propose(Kind::SetScope(command)).await?;
     }

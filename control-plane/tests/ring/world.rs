@@ -95,6 +95,7 @@ impl Server {
             secrets: secrets.clone(),
             samples: Default::default(),
             scaling: Default::default(),
+            pinned: None,
             relay: shared.relay.clone(),
             witnesses: Default::default(),
             means: Default::default(),
@@ -163,6 +164,7 @@ impl Server {
             source: None,
             no_cache: false,
             told: None,
+            held: None,
         };
         let command = v1::CreateDeployment {
             deployment: Some((&deployment).into()),
@@ -285,6 +287,7 @@ pub(crate) async fn put_service(server: &Server) {
         generation: 0,
         created_ms: 0,
         scaling: None,
+        pinned: None,
     };
     let command = v1::PutService {
         service: Some((&service).into()),

@@ -2,6 +2,7 @@
 //! it, and again, is not said here.
 
 mod answer;
+mod checks;
 mod request;
 
 use skep_model::deployment::{Deployment, Status};
@@ -9,6 +10,7 @@ use skep_model::forge::shown_status;
 use skep_model::problem::Code;
 
 pub use answer::{Answered, Verdict, judge, who};
+pub use checks::{Checks, Colour, Part};
 pub use request::{Request, Site};
 
 /// How a commit stands, in one form for every forge.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::set;
 use crate::build::Fetch;
-use crate::pushes::Pushes;
+use crate::pushes::{Pushes, WaitForCi};
 
 /// The repository is not asked.
 const NEVER: &str = "never";
@@ -25,6 +25,8 @@ pub struct SourceTable {
     pub poll: Option<Poll>,
     /// Whether the forge is told of deployments at their commits.
     pub statuses: Option<bool>,
+    /// Whether, and how long, a push waits for the checks of its commit at the forge.
+    pub wait_for_ci: Option<Checks>,
     /// Submodules too.
     pub submodules: Option<bool>,
     /// Git LFS too.
@@ -71,6 +73,57 @@ impl From<Poll> for String {
     }
 }
 
+/// Whether checks are waited for, and how long, in ms: `true`, `false` or `30m`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Written", into = "Written")]
+pub struct Checks(Option<WaitForCi>);
+
+/// As it stands in the file.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, expecting = "true, false or a time such as \"30m\"")]
+enum Written {
+    Whether(bool),
+    For(String),
+}
+
+impl Checks {
+    pub(super) fn of(wait: WaitForCi) -> Self {
+        Self(Some(wait))
+    }
+}
+
+impl TryFrom<Written> for Checks {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Self, String> {
+        let text = match written {
+            Written::Whether(waits) => return Ok(Self(waits.then(WaitForCi::default))),
+            Written::For(text) => text,
+        };
+        let time = humantime::parse_duration(&text).map_err(|error| {
+            format!(
+                "`{}`: {error}; for example 30m, or true",
+                text.escape_debug()
+            )
+        })?;
+        let deadline_ms = u64::try_from(time.as_millis()).map_err(|_| "from 1m to 1d")?;
+        Ok(Self(Some(WaitForCi { deadline_ms })))
+    }
+}
+
+impl From<Checks> for Written {
+    fn from(Checks(wait): Checks) -> Self {
+        match wait {
+            None => Self::Whether(false),
+            Some(wait) if wait == WaitForCi::default() => Self::Whether(true),
+            Some(WaitForCi { deadline_ms }) => {
+                let time = Duration::from_millis(deadline_ms);
+                Self::For(humantime::format_duration(time).to_string())
+            }
+        }
+    }
+}
+
 impl SourceTable {
     pub(super) fn apply(&self, (pushes, fetch): (&mut Pushes, &mut Fetch)) {
         set(&mut pushes.watch, self.watch.clone());
@@ -82,6 +135,9 @@ impl SourceTable {
         }
         if self.statuses.is_some() {
             pushes.statuses = self.statuses;
+        }
+        if let Some(Checks(wait)) = self.wait_for_ci {
+            pushes.wait_for_ci = wait;
         }
         set(&mut fetch.submodules, self.submodules);
         set(&mut fetch.lfs, self.lfs);
@@ -114,7 +170,18 @@ mod tests {
         assert!(base.pushes.writes_back());
         let quiet = read("[source]\nstatuses = false\n", &base);
         assert!(!quiet.writes_back());
+        let waits = |text: &str| {
+            let pushes = read(&format!("[source]\nwait_for_ci = {text}\n"), &base);
+            pushes.wait_for_ci.map(|it| it.deadline_ms)
+        };
+        assert_eq!(
+            [waits("true"), waits("false"), waits("\"30m\"")],
+            [Some(3_600_000), None, Some(1_800_000)]
+        );
         for odd in [
+            "wait_for_ci = \"1s\"",
+            "wait_for_ci = \"long\"",
+            "wait_for_ci = 30",
             "poll = \"1s\"",
             "poll = \"often\"",
             "poll = \"0s\"",

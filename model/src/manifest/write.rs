@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::source::Poll;
+use super::source::{Checks, Poll};
 use super::{
     AnalysisTable, AutoscaleTable, BuildTable, ContainerTable, HealthTable, HooksTable, ImageTable,
     InitTable, Manifest, NixpacksTable, ProbeTable, ResourcesTable, RestartTable, RolloutTable,
@@ -410,12 +410,14 @@ impl SourceTable {
             tags,
             poll_ms,
             statuses,
+            wait_for_ci,
         } = pushes;
         Self {
             watch: said(watch, &Vec::new()),
             tags: tags.clone(),
             poll: poll_ms.map(Poll::of),
             statuses: *statuses,
+            wait_for_ci: wait_for_ci.map(Checks::of),
             submodules: said(&fetch.submodules, &false),
             lfs: said(&fetch.lfs, &false),
         }

@@ -42,6 +42,8 @@ pub fn adapted(base: &ServiceSpec, copied: Copied) -> ServiceSpec {
     // What production has on its nodes.
     spec.storage.host_paths.clear();
     spec.pushes.tags = None;
+    // A preview is there to be looked at while checks run.
+    spec.pushes.wait_for_ci = None;
     if copied.is_fork {
         // These name variables that a stranger's code is not given, or trust it more than others.
         spec.storage.secrets.clear();

@@ -3,6 +3,7 @@
 use skep_model::deployment::{
     Build, BuildOutcome, Built, Deployment, Origin, Status, Step, Trigger,
 };
+use skep_model::gate::Held;
 use skep_model::id::{DeploymentId, NodeId, ServiceId, UploadId};
 
 use super::{Error, enum_number, enum_value, error, id, id_bits, id_bytes, need, problem};
@@ -126,6 +127,11 @@ impl From<&Deployment> for v1::Deployment {
             source: deployment.source.as_ref().map(Into::into),
             no_cache: deployment.no_cache,
             told: deployment.told.as_ref().map(Into::into),
+            held: deployment.held.map(|held| v1::Held {
+                approved_ms: held.approved_ms,
+                despite_freeze: held.despite_freeze,
+                heard: held.heard,
+            }),
         }
     }
 }
@@ -169,6 +175,11 @@ impl TryFrom<v1::Deployment> for Deployment {
             source: message.source.map(TryInto::try_into).transpose()?,
             no_cache: message.no_cache,
             told: message.told.map(TryInto::try_into).transpose()?,
+            held: message.held.map(|held| Held {
+                approved_ms: held.approved_ms,
+                despite_freeze: held.despite_freeze,
+                heard: held.heard,
+            }),
         })
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use skep_model::allocation::{Allocation, Desired, Observed, State};
+use skep_model::gate::Pin;
 use skep_model::id::{
     AllocationId, DeploymentId, EnvironmentId, JobId, NodeId, ProjectId, ServiceId, WorkspaceId,
 };
@@ -156,6 +157,10 @@ impl From<&Service> for v1::Service {
             created_ms: service.created_ms,
             scaling: service.scaling.as_ref().map(Into::into),
             progress: rollout::progress_out(&service.progress),
+            pinned: service.pinned.as_ref().map(|pin| v1::Pin {
+                reason: pin.reason.clone(),
+                since_ms: pin.since_ms,
+            }),
         }
     }
 }
@@ -180,6 +185,10 @@ impl TryFrom<v1::Service> for Service {
             created_ms: message.created_ms,
             scaling: message.scaling.map(Into::into),
             progress: rollout::progress_in(message.progress)?,
+            pinned: message.pinned.map(|pin| Pin {
+                reason: pin.reason,
+                since_ms: pin.since_ms,
+            }),
         })
     }
 }

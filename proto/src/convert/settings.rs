@@ -1,11 +1,13 @@
 //! Settings of workspaces, environments and pools.
 
+use skep_model::gate::{Freeze, Gates, Window};
 use skep_model::id::{EnvironmentId, WorkspaceId};
 use skep_model::placement::{PoolPolicy, Strategy};
 use skep_model::settings::{Pool, Quota, Scope, ScopeSettings};
 
 use super::{Error, enum_number, enum_value, error, id_bits, id_bytes};
 use crate::v1;
+use crate::v1::freeze::Window as WindowMessage;
 use crate::v1::settings_scope::Scope as Message;
 
 impl From<&Quota> for v1::Quota {
@@ -62,6 +64,7 @@ impl From<(Scope, &ScopeSettings)> for v1::ScopeSettings {
             quota: Some((&settings.quota).into()),
             relaxed: settings.relaxed,
             base_domain: settings.base_domain.clone(),
+            gates: (!settings.gates.is_empty()).then(|| (&settings.gates).into()),
         }
     }
 }
@@ -75,8 +78,82 @@ impl TryFrom<v1::ScopeSettings> for (Scope, ScopeSettings) {
             quota: message.quota.ok_or(error("quota"))?.into(),
             relaxed: message.relaxed,
             base_domain: message.base_domain,
+            gates: message
+                .gates
+                .map(Gates::try_from)
+                .transpose()?
+                .unwrap_or_default(),
         };
         Ok((scope, settings))
+    }
+}
+
+impl From<&Gates> for v1::Gates {
+    fn from(gates: &Gates) -> Self {
+        Self {
+            approval: gates.approval,
+            freezes: gates.freezes.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::Gates> for Gates {
+    type Error = Error;
+
+    fn try_from(message: v1::Gates) -> Result<Self, Error> {
+        let freezes = message.freezes.into_iter().map(TryInto::try_into);
+        Ok(Self {
+            approval: message.approval,
+            freezes: freezes.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl From<&Freeze> for v1::Freeze {
+    fn from(freeze: &Freeze) -> Self {
+        let window = match &freeze.window {
+            Window::Once { from_ms, until_ms } => WindowMessage::Once(v1::FreezeOnce {
+                from_ms: *from_ms,
+                until_ms: *until_ms,
+            }),
+            Window::Again {
+                schedule,
+                time_zone,
+                for_ms,
+            } => WindowMessage::Again(v1::FreezeAgain {
+                schedule: schedule.clone(),
+                time_zone: time_zone.clone(),
+                for_ms: *for_ms,
+            }),
+        };
+        Self {
+            name: freeze.name.clone(),
+            reason: freeze.reason.clone(),
+            window: Some(window),
+        }
+    }
+}
+
+impl TryFrom<v1::Freeze> for Freeze {
+    type Error = Error;
+
+    fn try_from(message: v1::Freeze) -> Result<Self, Error> {
+        let window = match message.window.ok_or(error("window"))? {
+            WindowMessage::Once(once) => Window::Once {
+                from_ms: once.from_ms,
+                until_ms: once.until_ms,
+            },
+            WindowMessage::Again(again) => Window::Again {
+                schedule: again.schedule,
+                time_zone: again.time_zone,
+                for_ms: again.for_ms,
+            },
+        };
+        Ok(Self {
+            name: message.name,
+            window,
+            reason: message.reason,
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Specifications and their parts.
 
 use skep_model::autoscale::Autoscale;
-use skep_model::pushes::Pushes;
+use skep_model::pushes::{Pushes, WaitForCi};
 use skep_model::routing::RouteSpec;
 use skep_model::run::{Mode, Overlap, Run};
 use skep_model::spec::{
@@ -259,6 +259,7 @@ fn pushes_out(pushes: &Pushes) -> Option<v1::Pushes> {
         tags: pushes.tags.clone().unwrap_or_default(),
         poll_ms: pushes.poll_ms,
         statuses: pushes.statuses,
+        wait_for_ci_ms: pushes.wait_for_ci.map(|wait| wait.deadline_ms),
     })
 }
 
@@ -268,5 +269,8 @@ fn pushes_in(message: Option<v1::Pushes>) -> Pushes {
         tags: Some(message.tags).filter(|tags| !tags.is_empty()),
         poll_ms: message.poll_ms,
         statuses: message.statuses,
+        wait_for_ci: message
+            .wait_for_ci_ms
+            .map(|deadline_ms| WaitForCi { deadline_ms }),
     })
 }

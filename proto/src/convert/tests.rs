@@ -10,6 +10,7 @@ use skep_model::deployment::{
     Build, BuildOutcome, Built, Deployment, Origin, Status, Step, Trigger,
 };
 use skep_model::forge::Told;
+use skep_model::gate::{Held, Pin};
 use skep_model::health::{Check, Health, Probe};
 use skep_model::hooks::{Hooks, Init, PreStop};
 use skep_model::id::{AllocationId, DeploymentId, EnvironmentId, NodeId, ServiceId};
@@ -17,7 +18,7 @@ use skep_model::node::{Admin, Facts, Node, NodeStatus};
 use skep_model::notify::Standing;
 use skep_model::placement::{CutOff, Placement, Strategy};
 use skep_model::problem::{Code, Problem};
-use skep_model::pushes::Pushes;
+use skep_model::pushes::{Pushes, WaitForCi};
 use skep_model::rollout::{self, Analysis, CanaryStep, Phase, Policy, Progress, Promote};
 use skep_model::service::{Image, Service, Target};
 use skep_model::spec::{Builder, Resources, ServiceSpec, Source};
@@ -223,6 +224,9 @@ fn service() -> Service {
                 tags: Some("v*".into()),
                 poll_ms: Some(60_000),
                 statuses: Some(false),
+                wait_for_ci: Some(WaitForCi {
+                    deadline_ms: 120_000,
+                }),
             },
             health: health(),
             rollout: Policy {
@@ -274,6 +278,10 @@ fn service() -> Service {
         generation: 7,
         created_ms: 8,
         scaling: None,
+        pinned: Some(Pin {
+            reason: "as it is".into(),
+            since_ms: 9,
+        }),
     }
 }
 
@@ -342,6 +350,11 @@ fn a_deployment_survives_the_bytes() {
                 attempts: 2,
                 since_ms: 7,
                 at_ms: 8,
+            }),
+            held: Some(Held {
+                approved_ms: Some(4),
+                despite_freeze: true,
+                heard: 3,
             }),
         };
         let after: Deployment = v1::Deployment::from(&before)

@@ -249,6 +249,7 @@ impl Job {
             generation: 1,
             created_ms: 0,
             scaling: None,
+            pinned: None,
         };
         let release = Release {
             service: service.id,

@@ -88,6 +88,7 @@ pub(crate) fn service(id: u128, replicas: u32) -> Service {
         generation: 1,
         created_ms: 0,
         scaling: None,
+        pinned: None,
     }
 }
 

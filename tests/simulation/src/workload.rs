@@ -226,6 +226,7 @@ fn put_service() -> Kind {
         generation: 0,
         created_ms: 0,
         scaling: None,
+        pinned: None,
     };
     Kind::PutService(v1::PutService {
         service: Some((&service).into()),
@@ -252,6 +253,7 @@ fn create_deployment() -> Kind {
         source: None,
         no_cache: false,
         told: None,
+        held: None,
     };
     Kind::CreateDeployment(v1::CreateDeployment {
         deployment: Some((&deployment).into()),

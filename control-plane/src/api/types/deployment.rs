@@ -77,6 +77,9 @@ pub struct DeploymentView {
     pub status: Status,
     /// It goes no further: `live` or one of the ends.
     pub ended: bool,
+    /// It waits at the gates of its environment: for a yes, for checks, for the end of a freeze.
+    #[serde(default)]
+    pub held: bool,
     /// Why it did not become live, or why it waits.
     pub problem: Option<Problem>,
     /// Name of the node that builds it.

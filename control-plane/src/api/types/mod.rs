@@ -7,6 +7,7 @@ mod cluster;
 mod deployment;
 mod domain;
 mod forge;
+mod gate;
 mod job;
 mod log;
 mod network;
@@ -43,6 +44,7 @@ pub use domain::{
     DomainView, DomainsView,
 };
 pub use forge::{ForgeRequest, ForgeTestView, ForgeView, ForgesView};
+pub use gate::{ApproveRequest, FrozenView, GatesRequest, GatesView, PinRequest};
 pub use job::{CauseView, JobView, JobsView, RunRequest, ScheduleRequest, ScheduleView};
 pub use log::{
     AppLine, EndView, HookEvent, HookReply, LogPage, LostLines, RepositoryWebhookRequest,

@@ -1,6 +1,7 @@
 //! Services and their variables.
 
 use serde::{Deserialize, Serialize};
+use skep_model::gate::Pin;
 use skep_model::id::{DeploymentId, ServiceId};
 use skep_model::problem::Problem;
 use skep_model::service::Target;
@@ -79,6 +80,12 @@ pub struct ServiceView {
     pub last_release: u64,
     /// The deployment on its way.
     pub deployment: Option<DeploymentId>,
+    /// The deployment that waits at the gates of the environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<DeploymentId>,
+    /// Why nothing new comes here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<Pin>,
     /// Counted.
     pub allocations: AllocationCounts,
     /// Wanted without allocations.

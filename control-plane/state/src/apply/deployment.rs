@@ -74,9 +74,18 @@ impl Context<'_> {
         if let Origin::Promoted { from, number } = wanted.origin {
             self.check_promoted(&service, from, number)?;
         }
-        self.supersede_others(&wanted)?;
-        self.remember_delivery(delivery, wanted.id)?;
         let now = self.state.time_ms;
+        let held = self.held(&service, &wanted);
+        match (held, wanted.trigger) {
+            // It takes the place of what waits, and of what is on its way only when it is through.
+            (Some(_), _) => self.supersede_others(&wanted, |other| other.held.is_some())?,
+            // What runs again as it is says nothing of what is to come.
+            (None, Trigger::Restart) => {
+                self.supersede_others(&wanted, |other| other.held.is_none())?;
+            }
+            (None, _) => self.supersede_others(&wanted, |_| true)?,
+        }
+        self.remember_delivery(delivery, wanted.id)?;
         let id = wanted.id;
         let service_id = wanted.service;
         let made = Deployment {
@@ -92,23 +101,27 @@ impl Context<'_> {
             status_ms: now,
             generation: 1,
             told: None,
+            held,
             ..wanted
         };
         self.tell(&made);
         self.put_deployment(made);
-        if let Some(service) = self
-            .state
-            .service(service_id)
-            .cloned()
-            .filter(|service| service.stopped)
-        {
+        if held.is_none() {
+            self.start_again(service_id);
+        }
+        self.prune_deployments(service_id);
+        Ok(id)
+    }
+
+    /// A deployment starts a service that was stopped.
+    pub(super) fn start_again(&mut self, service: ServiceId) {
+        let service = self.state.service(service).cloned();
+        if let Some(service) = service.filter(|service| service.stopped) {
             self.put_changed_service(Service {
                 stopped: false,
                 ..(*service).clone()
             });
         }
-        self.prune_deployments(service_id);
-        Ok(id)
     }
 
     /// A release of another environment of the same project. What another project has stays there.
@@ -136,12 +149,16 @@ impl Context<'_> {
         }
     }
 
-    /// One active deployment a service: the newer takes over.
-    fn supersede_others(&mut self, newer: &Deployment) -> Result<(), Problem> {
+    /// One deployment of a service on its way, and one at the gates: the newer takes over.
+    pub(super) fn supersede_others(
+        &mut self,
+        newer: &Deployment,
+        is_meant: impl Fn(&Deployment) -> bool,
+    ) -> Result<(), Problem> {
         let others: Vec<_> = self
             .state
             .deployments_of(newer.service)
-            .filter(|other| other.status.is_active())
+            .filter(|other| other.status.is_active() && other.id != newer.id && is_meant(other))
             .cloned()
             .collect();
         for other in others {
@@ -186,7 +203,7 @@ impl Context<'_> {
         }
         let mut next = (*deployment).clone();
         let lost = match (&deployment.status, &deployment.build) {
-            (Status::Queued, _) => 0,
+            _ if deployment.may_begin() => 0,
             // The node before was lost with it, or its Docker was.
             (Status::Building, Some(before)) if before.node != node => {
                 self.changes.push(Change::Build(before.node));
@@ -215,7 +232,9 @@ impl Context<'_> {
             .cloned()
             .ok_or_else(|| not_found("service", deployment.service))?;
         let is_current = service.generation == message.expected_service_generation;
-        if !deployment.status.may_become(Status::Deploying) || !is_current || service.removing {
+        let may_roll_out =
+            deployment.status.may_become(Status::Deploying) && deployment.held.is_none();
+        if !may_roll_out || !is_current || service.removing {
             return Err(changed_meanwhile("service or its deployment"));
         }
         let number = message.number;
@@ -392,7 +411,11 @@ impl Context<'_> {
         Ok(Reply::Done)
     }
 
-    fn expect_deployment(&self, id: &[u8], generation: u64) -> Result<Arc<Deployment>, Problem> {
+    pub(super) fn expect_deployment(
+        &self,
+        id: &[u8],
+        generation: u64,
+    ) -> Result<Arc<Deployment>, Problem> {
         let id = DeploymentId::from_u128(bits("deployment", id)?);
         let deployment = self
             .state
@@ -435,7 +458,7 @@ impl Context<'_> {
         }
     }
 
-    fn enter(&self, deployment: &mut Deployment, status: Status) {
+    pub(super) fn enter(&self, deployment: &mut Deployment, status: Status) {
         deployment.status = status;
         deployment.status_ms = self.state.time_ms;
         deployment.generation += 1;

@@ -6,6 +6,7 @@ mod cluster;
 mod delivery;
 mod deployment;
 mod forge;
+mod gate;
 mod job;
 mod level;
 mod node;
@@ -318,6 +319,11 @@ impl Context<'_> {
             Kind::PutForge(message) => self.put_forge(message),
             Kind::RemoveForge(message) => self.remove_forge(&message),
             Kind::SettleForge(message) => self.settle_forge(message),
+            Kind::PassGate(message) => self.pass_gate(message),
+            Kind::AwaitApproval(message) => self.await_approval(message),
+            Kind::ApproveDeployment(message) => self.approve_deployment(message),
+            Kind::PinService(message) => self.pin_service(message),
+            Kind::HearChecks(message) => self.hear_checks(&message),
         }
     }
 

@@ -131,6 +131,7 @@ impl Context<'_> {
             generation: 1,
             created_ms: self.state.time_ms,
             scaling: None,
+            pinned: None,
             ..wanted
         })
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use skep_model::gate::Freeze;
 use skep_model::id::EnvironmentId;
 use skep_model::problem::{Code, Problem};
 use skep_model::service::Service;
@@ -33,6 +34,29 @@ impl Context<'_> {
             None => {}
             Some(Relaxed::Inherited(_)) => settings.relaxed = None,
             Some(Relaxed::Said(relaxed)) => settings.relaxed = Some(relaxed),
+        }
+        if let Some(approval) = message.approval {
+            settings.gates.approval = approval;
+        }
+        if let Some(freeze) = message.put_freeze {
+            let freeze: Freeze = understood(freeze)?;
+            let all = &mut settings.gates.freezes;
+            match all.iter_mut().find(|it| it.name == freeze.name) {
+                Some(same) => *same = freeze,
+                None => all.push(freeze),
+            }
+            settings.gates.check()?;
+        }
+        if !message.remove_freeze.is_empty() {
+            let name = &message.remove_freeze;
+            let before = settings.gates.freezes.len();
+            settings.gates.freezes.retain(|it| it.name != *name);
+            if settings.gates.freezes.len() == before {
+                let text = format!("there is no freeze `{}`", name.escape_debug());
+                return Err(Problem::new(Code::NotFound, text)
+                    .at("freeze")
+                    .hint("`skep gate show` lists those that there are"));
+            }
         }
         if settings == self.state.settings_of(scope) {
             return Ok(Reply::Done);

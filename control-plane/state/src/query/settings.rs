@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use skep_model::gate::Gates;
 use skep_model::id::{EnvironmentId, ServiceId, WorkspaceId};
 use skep_model::registry::RegistryLogin;
 use skep_model::service::Service;
@@ -65,6 +66,24 @@ impl State {
         std::iter::once(environment)
             .chain(self.workspace_of(service.environment).map(Scope::Workspace))
             .collect()
+    }
+
+    /// What deployments of an environment have to get through: what it says itself, and what its workspace says.
+    /// A preview has no gates: it is there to be looked at before anybody says yes.
+    pub fn gates_of(&self, environment: EnvironmentId) -> Gates {
+        if self.preview_of(environment).is_some() {
+            return Gates::default();
+        }
+        let own = self.settings_of(Scope::Environment(environment)).gates;
+        let workspace = self.workspace_of(environment);
+        let above = workspace.map(|id| self.settings_of(Scope::Workspace(id)).gates);
+        let Some(above) = above.filter(|above| !above.is_empty()) else {
+            return own;
+        };
+        Gates {
+            approval: own.approval || above.approval,
+            freezes: own.freezes.into_iter().chain(above.freezes).collect(),
+        }
     }
 
     /// Whose setting makes constraints of a service preferences; none: they are none.

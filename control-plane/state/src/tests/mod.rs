@@ -215,6 +215,7 @@ pub(crate) fn service() -> Service {
         generation: 0,
         created_ms: 0,
         scaling: None,
+        pinned: None,
     }
 }
 
@@ -279,6 +280,7 @@ pub(crate) fn create_from(
         source: None,
         no_cache: false,
         told: None,
+        held: None,
     };
     let delivery = delivery.map(str::to_owned);
     Kind::CreateDeployment(v1::CreateDeployment {

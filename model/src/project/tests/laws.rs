@@ -108,6 +108,11 @@ const EDITS: &[Edit] = &[
         };
     },
     |it, n| it.pushes.poll_ms = Some(if n % 2 == 0 { 0 } else { 10_000 + u64::from(n) }),
+    |it, n| {
+        it.pushes.wait_for_ci = Some(WaitForCi {
+            deadline_ms: 60_000 + u64::from(n),
+        });
+    },
     |it, _| it.pushes.watch = vec!["api/**".into(), "!**/*.md".into()],
     |it, n| it.build.timeout_ms = 60_000 + u64::from(n),
     |it, n| it.build.args = BTreeMap::from([("V".into(), n.to_string())]),
