@@ -18,6 +18,8 @@ pub enum Event {
     TagDeleted(Gone),
     /// A pull or merge request.
     Change(Box<Change>),
+    /// Something is new about the checks of a commit.
+    Checks(Reported),
     /// A signed request of no forge.
     Asked(Asked),
     /// Anything else, by the forge's name for it.
@@ -34,6 +36,7 @@ impl Event {
             Self::BranchDeleted(gone) => format!("end of the branch `{}`", clean(&gone.name)),
             Self::TagDeleted(gone) => format!("end of the tag `{}`", clean(&gone.name)),
             Self::Change(change) => format!("pull request {}", change.number),
+            Self::Checks(reported) => format!("checks of {}", &reported.commit.as_str()[..10]),
             Self::Asked(_) => "a signed request".to_owned(),
             Self::Other(name) => format!("`{}`", clean(name)),
         }
@@ -87,6 +90,15 @@ pub struct Repository {
     pub html_url: Option<String>,
     /// The branch that is checked out where none is named.
     pub default_branch: Option<String>,
+}
+
+/// Something is new about the checks of a commit; what, the forge is to be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reported {
+    /// Where.
+    pub repository: Repository,
+    /// All digits of it.
+    pub commit: Commit,
 }
 
 /// A branch has a new commit.

@@ -11,7 +11,8 @@ mod rules;
 mod verify;
 
 pub use event::{
-    Action, Asked, Change, Commit, Event, Gone, Push, PushedCommit, Repository, Tag, clean,
+    Action, Asked, Change, Commit, Event, Gone, Push, PushedCommit, Reported, Repository, Tag,
+    clean,
 };
 pub use kind::{Forge, delivery_id, detect, event_name};
 pub use parse::{ParseError, parse};

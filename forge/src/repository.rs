@@ -48,6 +48,7 @@ pub fn is_of(event: &Event, canonical_name: &str) -> Option<bool> {
         Event::Tag(tag) => &tag.repository,
         Event::BranchDeleted(gone) | Event::TagDeleted(gone) => &gone.repository,
         Event::Change(change) => &change.repository,
+        Event::Checks(reported) => &reported.repository,
         Event::Ping | Event::Asked(_) | Event::Other(_) => return None,
     };
     let Repository {

@@ -245,6 +245,7 @@ mod tests {
             generation: 1,
             source: None,
             no_cache: false,
+            held: None,
             told,
         }
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -36,6 +36,8 @@ struct Shared {
     answers: Mutex<VecDeque<Answer>>,
     /// The one token that it knows; none: any.
     token: Mutex<Option<String>>,
+    /// What it shows, by the end of the path.
+    pages: Mutex<Vec<(String, Value)>>,
 }
 
 /// The forge; ends when dropped.
@@ -86,6 +88,22 @@ impl Forge {
         *known.expect("nobody panics while setting") = Some(token.to_owned());
     }
 
+    /// From now on it shows this to whoever asks for a path with this end.
+    pub fn show(&self, end: &str, page: Value) {
+        let pages = self.shared.pages.lock();
+        let mut pages = pages.expect("nobody panics while setting");
+        pages.retain(|(known, _)| known != end);
+        pages.push((end.to_owned(), page));
+    }
+
+    /// How often somebody asked for a path with this end.
+    pub fn asked_for(&self, end: &str) -> usize {
+        let asked = self.shared.asked.lock();
+        let asked = asked.expect("nobody panics while adding");
+        let is_it = |it: &&Asked| it.line.starts_with("GET ") && it.line.ends_with(end);
+        asked.iter().filter(is_it).count()
+    }
+
     /// The statuses that it was asked to take, in their order.
     pub fn statuses(&self) -> Vec<Asked> {
         let asked = self.shared.asked.lock();
@@ -130,6 +148,15 @@ async fn answer(
     }
     if path.ends_with("/user") {
         return Ok(reply(200, json!({ "login": "skep-bot" })));
+    }
+    if parts.method == Method::GET {
+        let pages = shared.pages.lock();
+        let pages = pages.expect("nobody panics while setting");
+        let page = pages.iter().find(|(end, _)| path.ends_with(end.as_str()));
+        return Ok(match page {
+            Some((_, page)) => reply(200, page.clone()),
+            None => reply(404, json!({ "message": "Not Found" })),
+        });
     }
     let next = shared.answers.lock();
     let next = next.expect("nobody panics while taking").pop_front();

@@ -110,7 +110,6 @@ impl Server {
             fleet: Fleet::default(),
             samples: Samples::default(),
             scaling: Default::default(),
-            pinned: None,
             witnesses: Default::default(),
             tally: Default::default(),
             resolvers: Vec::new(),

@@ -25,6 +25,7 @@ use skep_state::{State, command};
 use super::decide::{Inputs, Next, decide};
 use crate::secrets::Secrets;
 
+mod gates;
 mod sites;
 
 const NODE: NodeId = NodeId::from_u128(1);
@@ -38,6 +39,7 @@ struct World {
     is_published: bool,
     refusals: BTreeMap<ServiceId, Problem>,
     converged: BTreeMap<ServiceId, u64>,
+    checks: BTreeMap<DeploymentId, crate::checks::Seen>,
 }
 
 impl World {
@@ -48,6 +50,7 @@ impl World {
             is_published: true,
             refusals: BTreeMap::new(),
             converged: BTreeMap::new(),
+            checks: BTreeMap::new(),
         };
         let (workspace, project, environment) = (
             WorkspaceId::from_u128(7),
@@ -308,6 +311,7 @@ impl World {
             secrets: &secrets,
             refusals: &self.refusals,
             converged: &self.converged,
+            checks: &self.checks,
             is_published: self.is_published,
             now_ms: self.now_ms,
         };

@@ -2,11 +2,14 @@
 //! Makes nothing; what does is `api::hooks`.
 
 use skep_forge::{Action, Asked, Change, Commit, Event, Rules, Tag, Verdict, clean};
-use skep_model::deployment::{Origin, Status};
+use skep_model::deployment::{Deployment, Origin, Status};
+use skep_model::id::DeploymentId;
 use skep_model::problem::Problem;
 use skep_model::service::Service;
 use skep_model::spec::{self, Source};
 use skep_state::State;
+
+use crate::deploy::gate::waits_for_checks;
 
 /// What is to be done about an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +61,8 @@ pub(crate) fn effects(view: &State, service: &Service, event: &Event) -> Effect 
     match (event, git) {
         (Event::Ping, _) => Effect::Pong,
         (Event::Other(_), _) => Effect::Nothing(format!("nothing is done about {}", event.shown())),
+        // Whoever waits for them is looked at: `waiting_for`.
+        (Event::Checks(_), _) => Effect::Nothing("no deployment waits for it".to_owned()),
         (Event::Asked(asked), git) => of_request(service, git, asked),
         (_, None) => Effect::Nothing("the service has no git source".to_owned()),
         (Event::Push(push), Some(git)) => {
@@ -75,6 +80,15 @@ pub(crate) fn effects(view: &State, service: &Service, event: &Event) -> Effect 
             Effect::Nothing(not_yet(event))
         }
     }
+}
+
+/// The deployments of a service that wait for the checks of this commit.
+pub(crate) fn waiting_for(view: &State, service: &Service, commit: &Commit) -> Vec<DeploymentId> {
+    let is_meant = |deployment: &Deployment| {
+        deployment.commit() == Some(commit.as_str()) && waits_for_checks(service, deployment)
+    };
+    let all = view.deployments_of(service.id).filter(|it| is_meant(it));
+    all.map(|deployment| deployment.id).collect()
 }
 
 fn rules<'a>(service: &'a Service, git: Git<'a>) -> Rules<'a> {

@@ -271,3 +271,6 @@ fn status(kind: Kind, one: &Value) -> Option<(&str, Outcome)> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

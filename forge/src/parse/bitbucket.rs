@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::checks;
 use super::{ParseError, commit, lenient, maybe_commit, moment, name, read, some, whole};
 use crate::event::{Action, Change, Event, Gone, Push, PushedCommit, Repository, Tag};
 
@@ -150,7 +151,10 @@ pub(super) fn events(event: &str, body: &[u8]) -> Result<Vec<Event>, ParseError>
         return push(read(body)?);
     }
     let Some(action) = event.strip_prefix("pullrequest:") else {
-        return Ok(vec![Event::Other(event.to_owned())]);
+        let checks = checks::event::<Repo>(event, body, "repository");
+        return Ok(vec![
+            checks.unwrap_or_else(|| Event::Other(event.to_owned())),
+        ]);
     };
     let action = match action {
         "created" => Action::Opened,

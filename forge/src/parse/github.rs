@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::checks;
 use super::{
     ListedCommit, ParseError, Reference, commit, gone, lenient, maybe_commit, moment, name, read,
     reference, some, whole,
@@ -144,7 +145,8 @@ pub(super) fn events(forge: Forge, event: &str, body: &[u8]) -> Result<Vec<Event
         "create" if forge != Forge::GitHub => created(read(body)?)?,
         "delete" => deleted(read(body)?)?,
         "pull_request" | "pull_request_sync" | "pull_request_label" => change(read(body)?)?,
-        other => Event::Other(other.to_owned()),
+        other => checks::event::<Repo>(other, body, "repository")
+            .unwrap_or_else(|| Event::Other(other.to_owned())),
     }])
 }
 

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::checks;
 use super::{
     ListedCommit, ParseError, Reference, commit, gone, lenient, maybe_commit, moment, name, read,
     reference, some, whole,
@@ -141,7 +142,7 @@ pub(super) fn events(event: &str, body: &[u8]) -> Result<Vec<Event>, ParseError>
     Ok(vec![match kind.as_str() {
         "push" | "tag_push" => push(read(body)?)?,
         "merge_request" => change(read(body)?)?,
-        _ => Event::Other(kind),
+        _ => checks::event::<Project>(&kind, body, "project").unwrap_or(Event::Other(kind)),
     }])
 }
 

@@ -2,6 +2,7 @@
 //! what is acted upon: an error names the field.
 
 mod bitbucket;
+mod checks;
 mod data_center;
 mod generic;
 mod github;

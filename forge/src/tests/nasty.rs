@@ -330,6 +330,72 @@ fn gitlab_tells_a_new_commit_from_a_new_label() {
 }
 
 #[test]
+fn of_checks_their_commit_is_heard_and_nothing_else_is_an_error() {
+    let sha = "366701fde727cb7a9e7f21eb88264f59f6f9b89c";
+    let github = r#""repository": {"full_name": "team/shop"}"#;
+    let gitlab = r#""project": {"path_with_namespace": "team/shop"}"#;
+    let cases = [
+        (
+            Forge::GitHub,
+            "status",
+            format!(r#"{{"sha": "{sha}", {github}}}"#),
+        ),
+        (
+            Forge::GitHub,
+            "check_run",
+            format!(r#"{{"check_run": {{"head_sha": "{sha}"}}, {github}}}"#),
+        ),
+        (
+            Forge::GitHub,
+            "workflow_run",
+            format!(r#"{{"workflow_run": {{"head_sha": "{sha}"}}, {github}}}"#),
+        ),
+        (
+            Forge::Gitea,
+            "status",
+            format!(r#"{{"sha": "{sha}", {github}}}"#),
+        ),
+        (
+            Forge::Forgejo,
+            "action_run_success",
+            format!(r#"{{"run": {{"commit_sha": "{sha}"}}, {github}}}"#),
+        ),
+        (
+            Forge::GitLab,
+            "Pipeline Hook",
+            format!(
+                r#"{{"object_kind": "pipeline", "object_attributes": {{"sha": "{sha}"}}, {gitlab}}}"#
+            ),
+        ),
+        (
+            Forge::BitbucketCloud,
+            "repo:commit_status_updated",
+            format!(
+                r#"{{"commit_status": {{"links": {{"commit": {{"href": "https://x.test/c/{sha}"}}}}}}, {github}}}"#
+            ),
+        ),
+    ];
+    for (forge, event, body) in cases {
+        let found = parse(forge, event, body.as_bytes());
+        let Ok([Event::Checks(reported)]) = found.as_deref() else {
+            panic!("{event}: {found:?}");
+        };
+        assert_eq!(reported.commit.as_str(), sha);
+        assert_eq!(reported.repository.full_name, "team/shop");
+        for odd in [
+            body.replace(sha, "366701f"),
+            body.replace("commit", "x"),
+            "{}".into(),
+        ] {
+            if odd != body {
+                let found = parse(forge, event, odd.as_bytes());
+                assert_eq!(found, Ok(vec![Event::Other(event.to_owned())]), "{odd}");
+            }
+        }
+    }
+}
+
+#[test]
 fn what_is_not_known_is_named_and_nothing_else_is_read() {
     for (forge, event) in [
         (Forge::GitHub, "issues"),

@@ -18,6 +18,7 @@ mod disk;
 mod faults;
 mod flood;
 mod forges;
+mod gates;
 mod git;
 mod guards;
 mod history;

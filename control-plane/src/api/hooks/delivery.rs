@@ -13,6 +13,7 @@ use skep_model::deployment::{Origin, Trigger};
 use skep_model::id::{DeploymentId, EnvironmentId, ServiceId};
 use skep_model::problem::{Code, Problem};
 use skep_model::service::Service;
+use skep_proto::convert::id_bytes;
 use skep_proto::v1;
 use skep_proto::v1::command::Kind;
 use skep_proto::v1::take_delivery::Wanted;
@@ -23,7 +24,7 @@ use crate::api::access::{Action, authenticate, authorize};
 use crate::api::types::{HookEvent, HookReply};
 use crate::api::{App, deploy, extract};
 use crate::history::AuditEntry;
-use crate::hooks::{Effect, effects};
+use crate::hooks::{Effect, effects, waiting_for};
 use crate::store::now_ms;
 
 /// Largest delivery: GitHub's own limit.
@@ -93,7 +94,8 @@ fn judged(
     };
     let events = skep_forge::parse(forge, name, body).map_err(odd)?;
     // Pings and what is not known have no id of their own everywhere, and need none.
-    let is_acted_upon = |event: &Event| !matches!(event, Event::Ping | Event::Other(_));
+    let is_acted_upon =
+        |event: &Event| !matches!(event, Event::Ping | Event::Other(_) | Event::Checks(_));
     let id = match events.iter().any(is_acted_upon) {
         true => delivery_id(forge, headers, body)?,
         false => None,
@@ -194,6 +196,7 @@ async fn act(app: &App, meant: Meant<'_>, delivery: &Believed) -> Result<HookRep
     let mut wanted = Vec::new();
     // Where in the reply each of `wanted` is told of.
     let mut places = Vec::new();
+    let mut heard = Vec::new();
     for (at, event) in delivery.events.iter().enumerate() {
         if let Event::Change(change) = event {
             let key = |base| preview_key(base, delivery, at).filter(|_| !meant.is_forced);
@@ -203,9 +206,17 @@ async fn act(app: &App, meant: Meant<'_>, delivery: &Believed) -> Result<HookRep
             continue;
         }
         for service in meant.services {
+            let asked = match event {
+                Event::Checks(reported) => waiting_for(&view, service, &reported.commit),
+                _ => Vec::new(),
+            };
             let decision = match effects(&view, service, event) {
                 Effect::Refuse(problem) if meant.is_shared => problem.to_string(),
                 Effect::Refuse(problem) => return Err(problem),
+                Effect::Nothing(_) if !asked.is_empty() => {
+                    heard.extend(asked);
+                    "the forge is asked, as a deployment waits for it".to_owned()
+                }
                 Effect::Nothing(why) => why,
                 Effect::Pong => {
                     reply.pong = true;
@@ -226,6 +237,11 @@ async fn act(app: &App, meant: Meant<'_>, delivery: &Believed) -> Result<HookRep
                 replayed: false,
             });
         }
+    }
+    if !heard.is_empty() {
+        let deployments = heard.iter().map(|id| id_bytes(id.as_u128())).collect();
+        let command = Kind::HearChecks(v1::HearChecks { deployments });
+        app.store.propose(command).await?;
     }
     if !wanted.is_empty() {
         let command = Kind::TakeDelivery(v1::TakeDelivery { wanted });

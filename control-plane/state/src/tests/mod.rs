@@ -7,6 +7,7 @@ mod claims;
 mod deliveries;
 mod deployments;
 mod forges;
+mod gates;
 mod jobs;
 mod keys;
 mod laws;

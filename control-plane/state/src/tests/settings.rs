@@ -14,6 +14,7 @@ fn set(scope: Scope, quota: Option<Quota>, relaxed: Option<Relaxed>) -> Kind {
         scope: Some(scope.into()),
         quota: quota.as_ref().map(Into::into),
         relaxed,
+        ..Default::default()
     })
 }
 

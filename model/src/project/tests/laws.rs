@@ -109,7 +109,7 @@ const EDITS: &[Edit] = &[
     },
     |it, n| it.pushes.poll_ms = Some(if n % 2 == 0 { 0 } else { 10_000 + u64::from(n) }),
     |it, n| {
-        it.pushes.wait_for_ci = Some(WaitForCi {
+        it.pushes.wait_for_ci = Some(crate::pushes::WaitForCi {
             deadline_ms: 60_000 + u64::from(n),
         });
     },
