@@ -28,6 +28,10 @@ async fn what_waits_at_a_gate_leaves_what_is_live_alone_until_somebody_opens() {
         let repository = Repository::create(&cluster.path("git"), &cluster.run, "1")?;
         repository.push("main")?;
         let url = repository.url()?.to_owned();
+        let becomes = async |version: &str| -> Result<()> {
+            let what = format!("version {version}");
+            wait::until_ok(&what, ASKED, async || cluster.answers(&name, version).await).await
+        };
         let deploy = format!("deploy --repo {url} --project shop --service shop");
         skep(&deploy).await?.ok()?;
         cluster.answers(&name, "1").await?;
@@ -37,10 +41,11 @@ async fn what_waits_at_a_gate_leaves_what_is_live_alone_until_somebody_opens() {
         skep(&format!("gate approval on {of}")).await?.ok()?;
         repository.app.set("2", &[])?;
         repository.push("main")?;
-        skep(&deploy)
-            .await?
-            .ok()?
-            .says(&["not begun yet", "has to be approved", "skep approve shop"])?;
+        skep(&deploy).await?.ok()?.says(&[
+            "not begun yet",
+            "has to be approved",
+            "skep approve shop",
+        ])?;
         cluster.answers(&name, "1").await?;
         skep(&format!("gate show {of}"))
             .await?
@@ -62,7 +67,7 @@ async fn what_waits_at_a_gate_leaves_what_is_live_alone_until_somebody_opens() {
             .ok()
             .expect_err("refused");
         skep("approve shop --project shop").await?.ok()?;
-        cluster.answers(&name, "2").await?;
+        becomes("2").await?;
         skep("approve shop --project shop")
             .await?
             .says(&["no deployment of it waits at a gate"])?
@@ -72,10 +77,10 @@ async fn what_waits_at_a_gate_leaves_what_is_live_alone_until_somebody_opens() {
         // The end of a freeze, or somebody who says that it does not matter.
         skep(&format!("gate approval off {of}")).await?.ok()?;
         let freeze = "gate freeze fair --from 2020-01-01 --until 2120-01-01 --reason stand";
-        skep(&format!("{freeze} {of}")).await?.ok()?.says(&[
-            "frozen until 2120-01-01 00:00:00 UTC",
-            "stand",
-        ])?;
+        skep(&format!("{freeze} {of}"))
+            .await?
+            .ok()?
+            .says(&["frozen until 2120-01-01 00:00:00 UTC", "stand"])?;
         repository.app.set("3", &[])?;
         repository.push("main")?;
         skep(&deploy).await?.ok()?.says(&["frozen until 2120"])?;
@@ -87,18 +92,21 @@ async fn what_waits_at_a_gate_leaves_what_is_live_alone_until_somebody_opens() {
         skep("approve shop --project shop --despite-freeze")
             .await?
             .ok()?;
-        cluster.answers(&name, "3").await?;
+        becomes("3").await?;
         // A freeze that is taken away opens at once, without anybody's yes.
         repository.app.set("4", &[])?;
         repository.push("main")?;
         skep(&deploy).await?.ok()?.says(&["frozen until 2120"])?;
         skep(&format!("gate thaw fair {of}")).await?.ok()?;
-        cluster.answers(&name, "4").await?;
+        becomes("4").await?;
 
         // A pinned service.
         skep("rollback shop --project shop --pin").await?.ok()?;
         cluster.answers(&name, "3").await?;
-        skep(&deploy).await?.ok()?.says(&["pinned", "skep unpin shop"])?;
+        skep(&deploy)
+            .await?
+            .ok()?
+            .says(&["pinned", "skep unpin shop"])?;
         skep("status shop --project shop")
             .await?
             .ok()?
@@ -107,7 +115,7 @@ async fn what_waits_at_a_gate_leaves_what_is_live_alone_until_somebody_opens() {
         skep("cancel shop --project shop").await?.ok()?;
         skep(&deploy).await?.ok()?.says(&["pinned"])?;
         skep("unpin shop --project shop").await?.ok()?;
-        cluster.answers(&name, "4").await?;
+        becomes("4").await?;
         cluster.converged(&[(&name, 1)]).await
     })
     .await;
@@ -197,7 +205,8 @@ impl Watched {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_push_waits_until_its_checks_are_green_and_one_that_fails_is_never_deployed() -> Result<()> {
+async fn a_push_waits_until_its_checks_are_green_and_one_that_fails_is_never_deployed() -> Result<()>
+{
     with_servers(1, async |servers| {
         let api = &servers.server(0).api;
         let forge = Forge::start(Vec::new()).await?;
@@ -230,7 +239,10 @@ async fn a_push_waits_until_its_checks_are_green_and_one_that_fails_is_never_dep
         let second = shop.push(api, &"b".repeat(40)).await?;
         let view = shop.says(api, &second, "\"failed\"").await?;
         let why = view["problem"]["message"].as_str().context("a problem")?;
-        ensure!(why.contains("the checks of its commit failed: `build`"), "{why}");
+        ensure!(
+            why.contains("the checks of its commit failed: `build`"),
+            "{why}"
+        );
 
         // By hand nobody waits.
         let by_hand = api.deploy(&shop.name, &json!({ "type": "source" })).await?;
@@ -260,7 +272,9 @@ async fn a_new_leader_goes_on_waiting_for_checks() -> Result<()> {
         let others: Vec<usize> = (0..3).filter(|place| *place != leader).collect();
         servers.leader_among(&others).await?;
         let api = &servers.server(others[0]).api;
-        let view = shop.says(api, &waiting, "nothing holds it any more").await?;
+        let view = shop
+            .says(api, &waiting, "nothing holds it any more")
+            .await?;
         ensure!(view["held"] == false, "{view}");
         Ok(())
     })
