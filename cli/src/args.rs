@@ -107,6 +107,8 @@ pub(crate) enum Command {
     Apply(commands::project::ApplyArgs),
     /// Print the file that says what there is of a project
     Export(commands::project::ExportArgs),
+    /// Change a project in an editor: shown as a difference, applied as one
+    Edit(commands::project::EditArgs),
     /// Services that somebody has written down, with questions
     #[command(subcommand)]
     Template(commands::template::Command),

@@ -110,6 +110,16 @@ impl Skep {
         command
     }
 
+    /// How a shell runs it: with the same contexts.
+    ///
+    /// # Errors
+    /// A path that is no text.
+    pub fn line(&self) -> Result<String> {
+        let text = |path: &Path| path.to_str().map(str::to_owned).context("a path of text");
+        let (binary, config) = (text(&self.binary)?, text(&self.config)?);
+        Ok(format!("SKEP_CONFIG_DIR='{config}' '{binary}'"))
+    }
+
     /// Runs a command to its end.
     ///
     /// # Errors
@@ -127,8 +137,20 @@ impl Skep {
         token: &str,
         arguments: &[A],
     ) -> Result<Ended> {
+        self.run_with(("SKEP_TOKEN", token), arguments).await
+    }
+
+    /// Runs a command with this in its environment.
+    ///
+    /// # Errors
+    /// As `run`.
+    pub async fn run_with<A: AsRef<OsStr>>(
+        &self,
+        (name, value): (&str, &str),
+        arguments: &[A],
+    ) -> Result<Ended> {
         let mut command = self.command(arguments);
-        command.env("SKEP_TOKEN", token);
+        command.env(name, value);
         self.finish(arguments, command).await
     }
 

@@ -128,6 +128,7 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Diff(args) => project::diff(args, session).await,
         Command::Apply(args) => project::apply(args, session).await,
         Command::Export(args) => project::export(args, session).await,
+        Command::Edit(args) => project::edit(args, session).await,
         Command::Template(command) => template::run(command, session).await,
         Command::Top(args) => top::run(args, session).await,
         Command::Logs(args) => logs::run(args, session).await,

@@ -235,3 +235,69 @@ async fn what_failed_half_way_is_gone_on_with_and_a_bad_file_does_nothing() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_changed_in_an_editor_is_shown_and_applied_as_one() {
+    with_cluster("edit", async |cluster| {
+        let image = cluster.image("1", &[]).await?;
+        let text = format!(
+            "project = \"shop\"\n[services.api]\nfrom = {{ image = \"{image}\" }}\nreplicas = 1\n\
+             [services.api.variables]\nA = \"one\"\nB = \"two\"\n"
+        );
+        let path = written(cluster, "shop.toml", &text)?;
+        cluster.skep.run(&["apply", &path, "--yes"]).await?.ok()?;
+        let before = deployments(cluster, &api()).await?;
+        let edit = async |editor: &str, words: &[&str]| {
+            let line = [&["edit", "--project", "shop"], words].concat();
+            cluster.skep.run_with(("EDITOR", editor), &line).await
+        };
+        edit("true", &[])
+            .await?
+            .ok()?
+            .says(&["nothing is changed"])?;
+        edit("false", &[])
+            .await?
+            .says(&["nothing is done"])?
+            .code(2)?;
+        let unread = edit("sed -i s/replicas/replicass/", &[]).await?.code(2)?;
+        let kept = unread.says(&["replicas", "kept in /"])?.stderr;
+        let kept = kept
+            .split("kept in ")
+            .nth(1)
+            .and_then(|it| it.split_whitespace().next());
+        let kept = kept.context("a path")?.trim_end_matches('.').to_owned();
+        ensure!(
+            std::fs::read_to_string(&kept)?.contains("replicass"),
+            "{kept}"
+        );
+        std::fs::remove_file(&kept)?;
+
+        // Three things at once are one deployment.
+        let all = "sed -i -e 's/replicas = 1/replicas = 2/' -e 's/one/eins/' -e '/^B = /d'";
+        let unasked = edit(all, &[]).await?.code(2)?;
+        unasked.says(&["eins", "not confirmed", "what you wrote is kept"])?;
+        assert_eq!(replicas(cluster).await?, 1);
+        edit(all, &["--yes"])
+            .await?
+            .ok()?
+            .says(&["done: shop is as you wrote"])?;
+        assert_eq!(replicas(cluster).await?, 2);
+        let environment = cluster.environment(&api()).await?;
+        assert_eq!(environment["A"], "eins");
+        ensure!(!environment.contains_key("B"), "{environment:?}");
+        assert_eq!(deployments(cluster, &api()).await?, before + 1);
+
+        // Somebody else is faster.
+        let scale = format!(
+            "{} scale api 1 --project shop; sed -i s/eins/zwei/",
+            cluster.skep.line()?
+        );
+        let late = edit(&scale, &["--yes"]).await?.ok();
+        let late = late.expect_err("refused").to_string();
+        ensure!(late.contains("somebody else changed the project"), "{late}");
+        assert_eq!(replicas(cluster).await?, 1);
+        assert_eq!(cluster.environment(&api()).await?["A"], "eins");
+        cluster.converged(&[(&api(), 1)]).await
+    })
+    .await;
+}

@@ -2,6 +2,7 @@
 //! is decided in the model; here it is read, compared with what servers say, shown and carried out.
 
 mod carry;
+mod edit;
 mod found;
 mod show;
 
@@ -19,6 +20,7 @@ use crate::output::confirm;
 use crate::session::Session;
 pub(super) use carry::Secrets;
 use carry::Work;
+pub(crate) use edit::{EditArgs, edit};
 use found::{Look, Project as There};
 
 /// What `diff` exits with where something differs and that was asked for, as git has it.
