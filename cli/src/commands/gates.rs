@@ -11,7 +11,7 @@ use skep_model::problem::{Code, Problem};
 use skep_model::schedule::{UTC, utc};
 
 use super::quota::Whose;
-use crate::client::Client;
+use crate::client::{Client, escape};
 use crate::failure::Failure;
 use crate::output::{table, time, view};
 use crate::session::Session;
@@ -20,9 +20,10 @@ use crate::target::{self, Scope, Target};
 /// What deployments have to get through before they begin
 #[derive(Debug, Clone, clap::Subcommand)]
 #[command(after_help = "\
-What is new waits at the gates of its environment: for somebody's yes, for the end of a freeze. What runs is never touched by
-that; `skep restart` and `skep rollback` go through always. `skep approve` lets a deployment through. A workspace's gates (without
---project) hold for every environment in it. Previews have none.")]
+What is new waits at the gates of its environment: for somebody's yes, for the end of a freeze.
+What runs is never touched by that; `skep restart` and `skep rollback` go through always.
+`skep approve` lets a deployment through. A workspace's gates (without --project) hold for every
+environment in it. Previews have none.")]
 pub(crate) enum Command {
     /// Show what holds deployments up, and what waits
     Show(Whose),
@@ -247,11 +248,21 @@ pub(crate) async fn approve(args: Approve, session: &Session) -> Result<(), Fail
     };
     let path = format!("/v1/deployments/{}/approve", held.id);
     let view: DeploymentView = client.send(Method::POST, &path, &request).await?;
+    let gates: GatesView = client.get(&gates_of(&target)).await?;
+    let frozen = gates.frozen.filter(|_| !args.despite_freeze);
     session.out.result(&view, || {
         let what = view.commit.as_deref().map_or(String::new(), |commit| {
             format!(" of commit {}", &commit[..commit.len().min(10)])
         });
-        format!("approved: deployment {}{what}", view.id)
+        let done = format!("approved: deployment {}{what}", view.id);
+        match frozen {
+            Some(frozen) => format!(
+                "{done}; it begins after the freeze `{}`, {}",
+                frozen.name,
+                utc(frozen.until_ms)
+            ),
+            None => done,
+        }
     });
     Ok(())
 }
@@ -273,6 +284,12 @@ pub(crate) async fn cancel(args: Cancel, session: &Session) -> Result<(), Failur
         .out
         .result(&view, || format!("canceled: deployment {}", view.id));
     Ok(())
+}
+
+/// The gates of a service's environment.
+fn gates_of(target: &Target) -> String {
+    let (project, environment) = (escape(&target.project), escape(&target.environment));
+    format!("/v1/projects/{project}/environments/{environment}/gates")
 }
 
 async fn active(client: &Client, target: &Target) -> Result<Vec<DeploymentView>, Failure> {

@@ -215,7 +215,11 @@ fn status_view(app: &App) -> Result<StatusView, Problem> {
             connected: counted(connected),
         },
         services: counted(view.services().count()),
-        active_deployments: counted(view.active_deployments().count()),
+        active_deployments: counted(
+            view.active_deployments()
+                .filter(|deployment| deployment.held.is_none())
+                .count(),
+        ),
         base_domain: cluster.base_domain.clone(),
         ingress_port: views::ingress_port(&view),
         ca_fingerprint: ca_fingerprint(&cluster)?.to_string(),

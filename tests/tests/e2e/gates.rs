@@ -89,6 +89,10 @@ async fn what_waits_at_a_gate_leaves_what_is_live_alone_until_somebody_opens() {
             .ok()?
             .says(&["frozen until 2120"])?;
         cluster.answers(&name, "2").await?;
+        skep("approve shop --project shop")
+            .await?
+            .ok()?
+            .says(&["it begins after the freeze `fair`"])?;
         skep("approve shop --project shop --despite-freeze")
             .await?
             .ok()?;
