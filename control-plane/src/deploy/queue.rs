@@ -78,7 +78,7 @@ fn site_for(sites: &[Site], needs: Option<&str>) -> Option<usize> {
 pub fn takes_turn(deployment: &Deployment) -> bool {
     matches!(
         deployment.origin,
-        Origin::Upload { .. } | Origin::Git { .. }
+        Origin::Upload { .. } | Origin::Git { .. } | Origin::Pushed { .. }
     )
 }
 

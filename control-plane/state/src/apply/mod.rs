@@ -12,6 +12,7 @@ mod node;
 mod notify;
 mod plan;
 mod preview;
+mod pushed;
 mod quarantine;
 mod rebalance;
 mod registry;
@@ -318,6 +319,8 @@ impl Context<'_> {
             Kind::PutForge(message) => self.put_forge(message),
             Kind::RemoveForge(message) => self.remove_forge(&message),
             Kind::SettleForge(message) => self.settle_forge(message),
+            Kind::PushReferences(message) => self.push_references(message),
+            Kind::ForgetHolder(message) => self.forget_holder(&message),
         }
     }
 

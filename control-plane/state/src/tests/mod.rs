@@ -15,6 +15,7 @@ mod names;
 mod nodes;
 mod notify;
 mod previews;
+mod pushed;
 mod quarantine;
 mod rebalance;
 mod registries;
