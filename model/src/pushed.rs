@@ -16,6 +16,8 @@ const MAX_NAME_BYTES: usize = 255;
 pub const COPIES: usize = 2;
 /// Largest pack of one push, in bytes.
 pub const MAX_PACK_BYTES: u64 = 2 << 30;
+/// The field of problems that say that a node has not what it should hold.
+pub const NOT_HELD: &str = "pushed";
 /// What is before the name of a branch.
 const HEADS: &str = "refs/heads/";
 /// What is before the name of a tag.
@@ -81,10 +83,16 @@ impl Pushed {
             .collect()
     }
 
-    /// The nodes that hold a branch.
-    pub fn holders_of(&self, branch: &str) -> BTreeSet<NodeId> {
-        let found = self.references.get(&branch_name(branch));
-        found.map(|of| of.holders.clone()).unwrap_or_default()
+    /// The nodes that hold a commit of a branch: those that hold any reference to it, else those of what the branch
+    /// has become, of which it mostly is a part.
+    pub fn holders_of(&self, branch: &str, commit: &str) -> BTreeSet<NodeId> {
+        let all = self.references.values();
+        let its = all.filter(|of| of.commit == commit);
+        let holders: BTreeSet<NodeId> = its.flat_map(|of| of.holders.iter().copied()).collect();
+        match self.references.get(&branch_name(branch)) {
+            Some(of) if holders.is_empty() => of.holders.clone(),
+            _ => holders,
+        }
     }
 
     /// Which of the nodes that are there take a push: those that hold the most already, so that the least has to be

@@ -5,7 +5,7 @@ use skep_model::id::{DeploymentId, NodeId};
 use skep_model::problem::{Code, Problem};
 use skep_proto::convert::{enum_number, id_bytes};
 use skep_proto::v1::command::Kind;
-use skep_proto::v1::{AssignBuild, FinishDeployment, NoteDeployment, StartRollout};
+use skep_proto::v1::{AssignBuild, FinishDeployment, ForgetHolder, NoteDeployment, StartRollout};
 use skep_state::State;
 
 use super::Duties;
@@ -59,6 +59,10 @@ fn command(view: &State, deployment: &Deployment, next: Next) -> Option<Kind> {
             problem: Some((&problem).into()),
         }),
         Next::Build(node) => assign(view, deployment, node),
+        Next::Forget(node) => Kind::ForgetHolder(ForgetHolder {
+            service: id_bytes(deployment.service.as_u128()),
+            node: id_bytes(node.as_u128()),
+        }),
         Next::Release(resolved) => {
             let Resolved {
                 release,

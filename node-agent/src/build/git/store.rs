@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use skep_identity::{random, secret_file};
 use skep_model::id::ServiceId;
 use skep_model::problem::{Code, Problem};
-use skep_model::pushed::{MAX_PACK_BYTES, Order};
+use skep_model::pushed::{MAX_PACK_BYTES, NOT_HELD, Order};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
@@ -37,8 +37,6 @@ const PACKS_MAX: usize = 40;
 const INCOMING: &str = "incoming-";
 /// End of the name of a store.
 const GIT: &str = ".git";
-/// The field of problems that say that a node has not what it should hold.
-pub(crate) const NOT_HELD: &str = "pushed";
 
 /// Settings of the git that takes in: it uses no more memory than this, and what it has written is on the disk.
 const SETTINGS: [&str; 5] = [
