@@ -18,6 +18,7 @@ pub(crate) mod domains;
 pub(crate) mod env;
 pub(crate) mod exec;
 pub(crate) mod forge;
+pub(crate) mod git;
 pub(crate) mod history;
 pub(crate) mod import;
 pub(crate) mod jobs;
@@ -143,6 +144,7 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Pool(command) => pool::run(command, session).await,
         Command::Certificates(command) => certificates::run(command, session).await,
         Command::Forge(command) => forge::run(command, session).await,
+        Command::Git(command) => git::run(command, session).await,
         Command::Registry(command) => registry::run(command, session).await,
         Command::Volume(command) => volume::run(command, session).await,
         Command::Domains(args) => domains::run(args, session).await,

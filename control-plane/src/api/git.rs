@@ -363,7 +363,7 @@ async fn settle(app: &App, plan: Plan) -> Result<Done, Problem> {
             told.push("another push was the first to say which branch is deployed".to_owned())
         }
         (None, None, Some(_)) => told.push(format!(
-            "nothing is deployed; `skep git remote add {} --branch NAME` chooses another branch",
+            "nothing is deployed; `skep git remote add --service {} --branch NAME` chooses another branch",
             service.name
         )),
         (None, None, None) => told.push("nothing is deployed: push a branch".to_owned()),

@@ -125,6 +125,8 @@ fn begin(inputs: &Inputs<'_>, deployment: &Deployment, service: &Service) -> Nex
                 false => Next::Note(problem),
             }
         }
+        // Nobody has it, and nobody will.
+        Err(problem) if problem.code == Code::SourceFailed => fail(problem),
         Err(problem) => wait_or_fail(
             inputs,
             deployment,

@@ -110,7 +110,7 @@ where
     let (sent, fed) = tokio::join!(hand_out(senders, pack), all);
     // What a node says tells more than that it stopped reading.
     let failed = fed.into_iter().enumerate();
-    let mut failed = failed.filter_map(|(at, done)| Some((at, done.err()?)));
+    let mut failed = failed.filter_map(|(at, done)| Some((at, done.err()??)));
     match (sent, failed.next()) {
         (Err(Stopped::Client(problem)), _) => Err((None, problem)),
         (_, Some((at, problem))) => Err((Some(at), problem)),
@@ -175,8 +175,10 @@ fn cut(why: &str) -> Problem {
     .hint("push again: nothing of it was kept")
 }
 
-/// One node's share, as far as it grants; returns when it says that it has all of it.
-async fn feed(line: Line, mut parts: mpsc::Receiver<Part>) -> Result<(), Problem> {
+/// One node's share, as far as it grants; returns when it says that it has all of it. No problem of its own: the
+/// parts ended too early.
+async fn feed(line: Line, mut parts: mpsc::Receiver<Part>) -> Result<(), Option<Problem>> {
+    let broken = |why: &str| Some(broken(why));
     let Line { up, mut down } = line;
     let (mut left, mut credit, mut has_ended) = (Bytes::new(), WINDOW_BYTES as usize, false);
     let settled = tokio::time::sleep(Duration::MAX);
@@ -188,7 +190,7 @@ async fn feed(line: Line, mut parts: mpsc::Receiver<Part>) -> Result<(), Problem
                     credit = (credit + bytes as usize).min(WINDOW_BYTES as usize);
                 }
                 Some(Frame::Exit(_)) if has_ended => return Ok(()),
-                Some(Frame::Problem(problem)) => return Err(problem),
+                Some(Frame::Problem(problem)) => return Err(Some(problem)),
                 Some(Frame::Exit(_)) => return Err(broken("it ended too early")),
                 Some(_) => {}
                 None => return Err(broken("it went away")),
@@ -201,7 +203,7 @@ async fn feed(line: Line, mut parts: mpsc::Receiver<Part>) -> Result<(), Problem
                     // Where it has gone, that is seen next.
                     let _ = up.send(Frame::Eof).await;
                 }
-                None => return Err(cut("it broke off")),
+                None => return Err(None),
             },
             place = up.reserve(), if !left.is_empty() && credit > 0 => {
                 let Ok(place) = place else { return Err(broken("it went away")) };
@@ -211,7 +213,7 @@ async fn feed(line: Line, mut parts: mpsc::Receiver<Part>) -> Result<(), Problem
             }
             () = &mut settled, if has_ended => {
                 let text = "the node has not put the push on its disk in time";
-                return Err(Problem::new(Code::Timeout, text).hint("is its disk slow? push again"));
+                return Err(Some(Problem::new(Code::Timeout, text).hint("is its disk slow? push again")));
             }
         }
     }

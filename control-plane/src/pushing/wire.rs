@@ -323,7 +323,7 @@ mod tests {
         );
         let told = String::from_utf8(told.to_vec()).expect("text");
         assert!(
-            told.starts_with("0022\u{2}deployment X is queued [2J\n"),
+            told.starts_with("0020\u{2}deployment X is queued [2J\n"),
             "{told:?}"
         );
         assert!(

@@ -19,10 +19,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_model::id::AllocationId;
+use skep_model::id::{AllocationId, ServiceId};
 use skep_model::problem::{Code, Problem};
 use skep_model::shell::{Frame, Opened, Wish};
-use skep_proto::convert::{self, id_bits};
+use skep_proto::convert::{self, id_bits, id_bytes};
 use skep_proto::v1;
 use skep_proto::v1::agents_client::AgentsClient;
 use tokio::sync::{Semaphore, mpsc};
@@ -105,6 +105,29 @@ impl Shells {
             shutdown,
             shelf,
             stores,
+        }
+    }
+
+    /// The services whose pushes are kept here.
+    pub(crate) async fn stored(&self) -> Vec<Vec<u8>> {
+        let stores = self.stores.clone();
+        let found = tokio::task::spawn_blocking(move || stores.services()).await;
+        let ids = found.unwrap_or_default().into_iter();
+        ids.map(|id| id_bytes(id.as_u128())).collect()
+    }
+
+    /// These services are no more: what was pushed to them goes.
+    pub(crate) fn drop_stores(&self, services: &[Vec<u8>]) {
+        for bytes in services {
+            match id_bits("services", bytes) {
+                Ok(id) => {
+                    let stores = self.stores.clone();
+                    let service = ServiceId::from_u128(id);
+                    self.tasks
+                        .spawn(async move { stores.remove(service).await });
+                }
+                Err(error) => tracing::warn!(%error, "a service that is none"),
+            }
         }
     }
 
