@@ -19,6 +19,7 @@ mod faults;
 mod flood;
 mod forges;
 mod git;
+mod gitpush;
 mod guards;
 mod history;
 mod hooks;

@@ -14,7 +14,7 @@ const USER: &str = "skep";
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Example:
-  printf 'protocol=https\\nhost=server.example:7643\\n\\n' | skep git credential get
+  printf 'protocol=https\\nhost=server.example:7070\\n\\n' | skep git credential get
 
 `skep git remote add` sets git up to ask here. Nothing is ever stored or forgotten for git: `skep login` and
 `skep context` do that.")]
