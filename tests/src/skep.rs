@@ -252,7 +252,7 @@ impl Group {
         let id = self.child.id().context("it has ended")?;
         // The shell's own `kill`, as for one process.
         let status = Command::new("sh")
-            .args(["-c", &format!("kill -KILL -- -{id}")])
+            .args(["-c", &format!("kill -s KILL -- -{id}")])
             .status()
             .await?;
         if !status.success() {
