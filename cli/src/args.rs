@@ -141,6 +141,9 @@ pub(crate) enum Command {
     /// Webhooks: what a git server calls on a push
     #[command(subcommand)]
     Webhook(commands::webhook::Command),
+    /// Push with git: remotes that deploy what is pushed to them
+    #[command(subcommand)]
+    Git(commands::git::Command),
     /// Show deployments at their commits, at the forge that they come from
     #[command(subcommand)]
     Forge(commands::forge::Command),

@@ -21,6 +21,7 @@ pub mod pki;
 pub mod placement;
 mod polling;
 mod previews;
+mod pushing;
 pub mod rebalancing;
 pub mod reconcile;
 pub mod samples;

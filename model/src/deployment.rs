@@ -153,6 +153,16 @@ pub enum Origin {
         #[serde(default)]
         directory: String,
     },
+    /// A commit that was pushed to the cluster itself.
+    Pushed {
+        /// The branch.
+        branch: String,
+        /// The commit.
+        commit: String,
+        /// Folder inside the repository; empty: its root.
+        #[serde(default)]
+        directory: String,
+    },
     /// A ready image.
     Image {
         /// `name[:tag][@digest]`.
@@ -268,8 +278,10 @@ impl Deployment {
 
     /// The commit that it was made of, or is to be; none: it is of no commit, or nobody knows it yet.
     pub fn commit(&self) -> Option<&str> {
-        let Origin::Git { commit, .. } = &self.origin else {
-            return None;
+        let commit = match &self.origin {
+            Origin::Git { commit, .. } => commit,
+            Origin::Pushed { commit, .. } => return Some(commit),
+            _ => return None,
         };
         let outcome = self.build.as_ref().and_then(|it| it.outcome.as_ref());
         commit.as_deref().or(match outcome {

@@ -28,6 +28,7 @@ pub mod preview;
 pub mod probe;
 pub mod problem;
 pub mod project;
+pub mod pushed;
 pub mod pushes;
 pub mod quarantine;
 pub mod rebalance;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::AllocationId;
 use crate::problem::Problem;
+use crate::pushed;
 use crate::volume::Order;
 
 /// Data that may be under way in one direction before the receiver grants more.
@@ -86,6 +87,8 @@ pub enum Wish {
     },
     /// See to volumes of the node: in no container, whichever allocation is named.
     Volumes(Order),
+    /// Take in what is pushed to a service: in no container, whichever allocation is named.
+    Push(pushed::Order),
 }
 
 impl Wish {
@@ -103,6 +106,7 @@ impl Wish {
             }
             Self::Forward { .. } => Ok(()),
             Self::Volumes(order) => order.check(),
+            Self::Push(order) => order.check(),
         }
     }
 
@@ -122,6 +126,7 @@ impl Wish {
             Self::CopyOut { path } | Self::CopyIn { path } => format!("{path:?}"),
             Self::Forward { port } => format!("port {port}"),
             Self::Volumes(order) => order.describe(),
+            Self::Push(order) => format!("push to service {}", order.service),
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::hooks::Hooks;
 use crate::name;
 use crate::placement::Placement;
 use crate::problem::Problem;
+use crate::pushed;
 use crate::pushes::Pushes;
 use crate::rollout;
 use crate::routing::{self, RouteSpec};
@@ -62,11 +63,29 @@ pub enum Source {
         #[serde(default)]
         directory: String,
     },
+    /// What is pushed to the cluster itself (`git push skep main`); a push to `branch` deploys.
+    Pushed {
+        /// The branch that is deployed.
+        branch: String,
+        /// Folder inside the repository that holds the app; empty: its root.
+        #[serde(default)]
+        directory: String,
+    },
     /// A ready image.
     Image {
         /// `name[:tag][@digest]`.
         reference: String,
     },
+}
+
+impl Source {
+    /// The branch that is deployed, where it has any.
+    pub fn branch(&self) -> Option<&str> {
+        match self {
+            Self::Git { branch, .. } | Self::Pushed { branch, .. } => Some(branch),
+            Self::Image { .. } => None,
+        }
+    }
 }
 
 /// Whether a deployment of a ready image asks its registry. A release names the image's digest: only a
@@ -516,6 +535,10 @@ impl ServiceSpec {
             }) => {
                 check_git("source.repository", repository)?;
                 check_git("source.branch", branch)?;
+                inside("source.directory", directory)
+            }
+            Some(Source::Pushed { branch, directory }) => {
+                pushed::check_reference("source.branch", &pushed::branch_name(branch))?;
                 inside("source.directory", directory)
             }
             Some(Source::Image { reference }) => check_image("source.reference", reference),

@@ -199,6 +199,7 @@ impl Agent {
         ));
         let volumes_made = Arc::new(Notify::new());
         let copies = build::Copies::new(options.data_dir.join("copies"));
+        let stores = build::Stores::new(options.data_dir.join("pushed"));
         let around = images::Around {
             data_dir: &options.data_dir,
             server: &servers.address(),
@@ -211,8 +212,10 @@ impl Agent {
         };
         let images = Images::start(&options.images, around, (&tasks, &shutdown)).await?;
         let data_dir = options.data_dir.clone();
+        let pushed = stores.clone();
         let bundles = tokio::task::spawn_blocking(move || {
             build::clean(&data_dir.join("builds"));
+            pushed.clean();
             Bundles::open(&data_dir)
         });
         let bundles = bundles.await;
@@ -274,7 +277,7 @@ impl Agent {
         let shelf = Arc::new(Shelf::new(&options, node, volumes_made));
         tasks.spawn(shelf.clone().tidy());
         let shells = Shells::new(
-            (runtime.clone(), shelf.clone()),
+            (runtime.clone(), shelf.clone(), stores.clone()),
             servers.clone(),
             tasks.clone(),
             shutdown.clone(),
@@ -346,6 +349,7 @@ impl Agent {
             node,
             work_dir: options.data_dir.join("builds"),
             copies,
+            stores,
             uploads: Arc::new(ServerUploads { servers }),
             images: Some(images.clone()),
             logins: runtime.logins().clone(),

@@ -128,6 +128,55 @@ impl Skep {
         self.finish(arguments, self.command(arguments)).await
     }
 
+    /// Runs a command to its end in a folder.
+    ///
+    /// # Errors
+    /// As `run`.
+    pub async fn run_in<A: AsRef<OsStr>>(&self, dir: &Path, arguments: &[A]) -> Result<Ended> {
+        let mut command = self.command(arguments);
+        command.current_dir(dir);
+        self.finish(arguments, command).await
+    }
+
+    /// Runs git to its end in a folder: what `skep` has set up there, and none of the settings of whoever runs the
+    /// tests.
+    ///
+    /// # Errors
+    /// As `run`.
+    pub async fn git<A: AsRef<OsStr>>(&self, dir: &Path, arguments: &[A]) -> Result<Ended> {
+        self.finish(arguments, self.git_command(dir, arguments))
+            .await
+    }
+
+    /// Starts a git that is to be killed, and what it starts with it.
+    ///
+    /// # Errors
+    /// It cannot be run.
+    pub fn spawn_git<A: AsRef<OsStr>>(&self, dir: &Path, arguments: &[A]) -> Result<Group> {
+        let mut command = self.git_command(dir, arguments);
+        let child = command.process_group(0).spawn()?;
+        Ok(Group { child })
+    }
+
+    fn git_command<A: AsRef<OsStr>>(&self, dir: &Path, arguments: &[A]) -> Command {
+        let mut command = Command::new("git");
+        command
+            .args(arguments)
+            .current_dir(dir)
+            .env("SKEP_CONFIG_DIR", &self.config)
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_CONFIG_SYSTEM", "/dev/null")
+            .env("GIT_TERMINAL_PROMPT", "0")
+            // Before what the repository says, where it is set.
+            .env_remove("GIT_SSL_CAINFO")
+            .env("LC_ALL", "C")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+
     /// Runs a command with this token in its environment.
     ///
     /// # Errors
@@ -208,6 +257,30 @@ impl Skep {
     /// It cannot be run.
     pub fn spawn<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Result<Child> {
         Ok(self.command(arguments).spawn()?)
+    }
+}
+
+/// A program and what it has started.
+pub struct Group {
+    child: Child,
+}
+
+impl Group {
+    /// Kills all of them.
+    ///
+    /// # Errors
+    /// They have ended by themselves.
+    pub async fn kill(self) -> Result<()> {
+        let id = self.child.id().context("it has ended")?;
+        // The shell's own `kill`, as for one process.
+        let status = Command::new("sh")
+            .args(["-c", &format!("kill -s KILL -- -{id}")])
+            .status()
+            .await?;
+        if !status.success() {
+            bail!("kill of the group {id}: {status}");
+        }
+        Ok(())
     }
 }
 

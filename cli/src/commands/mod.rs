@@ -19,6 +19,7 @@ pub(crate) mod env;
 pub(crate) mod exec;
 pub(crate) mod forge;
 pub(crate) mod gates;
+pub(crate) mod git;
 pub(crate) mod history;
 pub(crate) mod import;
 pub(crate) mod jobs;
@@ -150,6 +151,7 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Pool(command) => pool::run(command, session).await,
         Command::Certificates(command) => certificates::run(command, session).await,
         Command::Forge(command) => forge::run(command, session).await,
+        Command::Git(command) => git::run(command, session).await,
         Command::Registry(command) => registry::run(command, session).await,
         Command::Volume(command) => volume::run(command, session).await,
         Command::Domains(args) => domains::run(args, session).await,

@@ -215,18 +215,24 @@ impl Contexts {
     }
 }
 
-/// `$SKEP_CONFIG_DIR`, else `skep` in the user's configuration folder.
 fn file() -> Result<PathBuf, Failure> {
+    Ok(folder()?.join(FILE))
+}
+
+/// `$SKEP_CONFIG_DIR`, else `skep` in the user's configuration folder.
+///
+/// # Errors
+/// Nothing says where that is.
+pub(crate) fn folder() -> Result<PathBuf, Failure> {
     if let Some(folder) = folder_from("SKEP_CONFIG_DIR") {
-        return Ok(folder.join(FILE));
+        return Ok(folder);
     }
     let base = folder_from("XDG_CONFIG_HOME")
         .or_else(|| folder_from("HOME").map(|home| home.join(".config")));
-    base.map(|base| base.join("skep").join(FILE))
-        .ok_or_else(|| {
-            Failure::usage("neither HOME nor XDG_CONFIG_HOME is set")
-                .hint("SKEP_CONFIG_DIR says where contexts are kept")
-        })
+    base.map(|base| base.join("skep")).ok_or_else(|| {
+        Failure::usage("neither HOME nor XDG_CONFIG_HOME is set")
+            .hint("SKEP_CONFIG_DIR says where contexts are kept")
+    })
 }
 
 /// A folder named by an environment variable, where it is set and not empty.

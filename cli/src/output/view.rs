@@ -329,6 +329,7 @@ fn origin(view: &DeploymentView) -> String {
                 format!("{branch} {}", short_commit(commit))
             })
         }
+        Origin::Pushed { branch, commit, .. } => format!("{branch} {}", short_commit(commit)),
         Origin::Image { reference } => cut(reference),
         Origin::Release { number } => format!("release {number}"),
         Origin::Promoted { number, .. } => format!("release {number} of elsewhere"),
@@ -351,6 +352,10 @@ fn source(source: &Source) -> String {
         } => {
             format!("{repository} ({branch}, folder {directory})")
         }
+        Source::Pushed { branch, directory } if directory.is_empty() => {
+            format!("pushed ({branch})")
+        }
+        Source::Pushed { branch, directory } => format!("pushed ({branch}, folder {directory})"),
         Source::Image { reference } => reference.clone(),
     }
 }

@@ -296,7 +296,7 @@ fn build_arguments(
         set("SKEP_ENVIRONMENT", path.environment);
         set("SKEP_SERVICE", path.service);
     }
-    if let Origin::Git { branch, .. } = &deployment.origin {
+    if let Origin::Git { branch, .. } | Origin::Pushed { branch, .. } = &deployment.origin {
         set("SKEP_GIT_BRANCH", branch.clone());
     }
     if let Some(url) = urls::urls(view, service).into_iter().next() {

@@ -8,6 +8,7 @@ pub mod fleet;
 pub mod network;
 pub mod notices;
 pub mod probes;
+mod pushes;
 pub mod relay;
 mod seat;
 pub mod service;

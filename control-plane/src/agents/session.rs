@@ -134,6 +134,7 @@ impl Session {
             .facts
             .ok_or_else(|| Status::invalid_argument("Hello lacks facts"))?;
         self.seat(&hello.seat, &hello.next_seat).await?;
+        self.shared.tidy_pushes(self.node, &hello.pushed);
         Ok((facts, hello.held.map(Generation::from)))
     }
 

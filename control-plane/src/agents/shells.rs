@@ -86,6 +86,19 @@ impl Drop for Place<'_> {
 }
 
 impl Relay {
+    /// A node's end of a shell, as `meet` makes it.
+    #[cfg(test)]
+    pub(crate) fn dial(&self, node: NodeId, request: u64) -> Option<Line> {
+        let asker = self.shells().take(node, request)?;
+        let (up, to_node) = mpsc::channel(FRAMES);
+        let (from_node, down) = mpsc::channel(FRAMES);
+        asker.send(Line { up, down }).ok()?;
+        Some(Line {
+            up: from_node,
+            down: to_node,
+        })
+    }
+
     /// Opens a shell on a node, wherever it is connected. Dropping the future gives it up.
     ///
     /// # Errors
@@ -234,16 +247,8 @@ mod tests {
         }
     }
 
-    /// A node's end of a shell, as `meet` makes it.
     fn dial(relay: &Relay, node: NodeId, request: u64) -> Option<Line> {
-        let asker = relay.shells().take(node, request)?;
-        let (up, to_node) = mpsc::channel(FRAMES);
-        let (from_node, down) = mpsc::channel(FRAMES);
-        asker.send(Line { up, down }).ok()?;
-        Some(Line {
-            up: from_node,
-            down: to_node,
-        })
+        relay.dial(node, request)
     }
 
     fn request(kind: Option<v1::to_agent::Kind>) -> u64 {

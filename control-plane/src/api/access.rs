@@ -7,6 +7,8 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use skep_identity::digest;
 use skep_model::problem::{Code, Problem};
 use skep_state::State as View;
@@ -16,9 +18,9 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, Secur
 use utoipa::openapi::{ContentBuilder, OpenApi, Ref, Required, ResponseBuilder};
 use utoipa_axum::router::UtoipaMethodRouter;
 
-use super::App;
 use super::error::Failure;
 use super::prepare::prepare;
+use super::{App, git};
 use crate::history::AuditEntry;
 use crate::store::now_ms;
 
@@ -89,6 +91,16 @@ macro_rules! actions {
                 }
             }
 
+            /// Whether git asks: it sends the token as a password, and shows plain text.
+            pub const fn is_git(self) -> bool {
+                matches!(self, Self::ReadPushed | Self::PushGit)
+            }
+
+            /// Whether its body is taken in as it comes, under deadlines of its own.
+            pub const fn is_stream(self) -> bool {
+                matches!(self, Self::UploadSource | Self::PushGit)
+            }
+
             /// Whether it opens a shell, whose handler audits when it begins and when it ends;
             /// whoever is refused one is audited, too.
             pub const fn is_shell(self) -> bool {
@@ -135,6 +147,10 @@ actions! {
     PlanService = "plan_service" read,
     /// Deploy, redeploy, restart, roll back.
     DeployService = "deploy_service" write,
+    /// See what can be pushed on.
+    ReadPushed = "read_pushed" read,
+    /// Push a branch or a tag with git.
+    PushGit = "push_git" write,
     /// See deployments.
     ReadDeployments = "read_deployments" read,
     /// Say yes to a deployment that waits for that.
@@ -261,6 +277,36 @@ pub fn authorize(principal: Principal, action: Action, resource: &str) -> Result
     }
 }
 
+/// What a handler says came of a request, for the audit trail, where a status does not say it.
+#[derive(Debug, Clone)]
+pub(super) struct Said(pub(super) String);
+
+/// The token in the `Authorization` of a git that has no other way to send it: the password of HTTP Basic. Nowhere
+/// else, as browsers send that by themselves.
+fn password(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, rest) = text.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let pair = String::from_utf8(STANDARD.decode(rest.trim()).ok()?).ok()?;
+    Some(pair.split_once(':')?.1.to_owned())
+}
+
+/// [`authenticate`], for git.
+fn authenticate_git(view: &View, headers: &HeaderMap) -> Result<Principal, Problem> {
+    let mut headers = headers.clone();
+    if let Some(token) = password(&headers) {
+        let value = HeaderValue::try_from(format!("Bearer {token}"));
+        value
+            .ok()
+            .map(|it| headers.insert(header::AUTHORIZATION, it));
+    }
+    authenticate(view, &headers).map_err(|problem| {
+        problem.hint("the password is the token; `skep git remote add` sets git up to send it")
+    })
+}
+
 /// Who sent these headers.
 ///
 /// # Errors
@@ -326,7 +372,11 @@ async fn enforce(State(guard): State<Guard>, mut request: Request, next: Next) -
     let Guard { app, action } = guard;
     let path = request.uri().path();
     let resource = path.strip_prefix("/v1/").unwrap_or(path).to_owned();
-    let known = authenticate(&app.store.view(), request.headers());
+    let view = app.store.view();
+    let known = match action.is_git() {
+        true => authenticate_git(&view, request.headers()),
+        false => authenticate(&view, request.headers()),
+    };
     let who = known.as_ref().ok().copied();
     let allowed =
         known.and_then(|principal| authorize(principal, action, &resource).map(|()| principal));
@@ -337,13 +387,13 @@ async fn enforce(State(guard): State<Guard>, mut request: Request, next: Next) -
                 let asked = (action, resource.as_str());
                 app.refusals.note(&app.history, who, asked, &problem);
             }
-            return Failure::from(problem).into_response();
+            return refused(action, problem);
         }
     };
     request.extensions_mut().insert(principal);
     let stale = match prepare(&app, action, &mut request).await {
         Ok(stale) => stale,
-        Err(problem) => return Failure::from(problem).into_response(),
+        Err(problem) => return refused(action, problem),
     };
     if !action.is_write() {
         let mut response = handle(action, request, next).await;
@@ -363,7 +413,10 @@ async fn enforce(State(guard): State<Guard>, mut request: Request, next: Next) -
             principal: principal.as_str().to_owned(),
             action: action.as_str().to_owned(),
             resource,
-            outcome: response.status().as_u16().to_string(),
+            outcome: match response.extensions().get() {
+                Some(Said(outcome)) => outcome.clone(),
+                None => response.status().as_u16().to_string(),
+            },
         });
         response
     });
@@ -373,8 +426,15 @@ async fn enforce(State(guard): State<Guard>, mut request: Request, next: Next) -
     })
 }
 
+fn refused(action: Action, problem: Problem) -> Response {
+    match action.is_git() {
+        true => git::refusal(&problem),
+        false => Failure::from(problem).into_response(),
+    }
+}
+
 async fn handle(action: Action, request: Request, next: Next) -> Response {
-    if action == Action::UploadSource {
+    if action.is_stream() {
         return next.run(request).await;
     }
     match tokio::time::timeout(HANDLER_DEADLINE, next.run(request)).await {

@@ -5,6 +5,7 @@ use skep_model::deployment::{Deployment, Origin, Status, Trigger};
 use skep_model::gate::Held;
 use skep_model::id::{DeploymentId, ServiceId, UploadId};
 use skep_model::problem::{Code, Problem};
+use skep_model::pushed;
 use skep_model::service::Service;
 use skep_model::spec::{self, ServiceSpec, Source};
 use skep_proto::v1;
@@ -158,7 +159,7 @@ fn resolve(
     };
     Ok(match request {
         DeploymentRequest::Upload => (Trigger::Api, Origin::Upload { upload }),
-        DeploymentRequest::Source => (Trigger::Api, from_source(service)?),
+        DeploymentRequest::Source => (Trigger::Api, from_source(view, service)?),
         DeploymentRequest::Git {
             repository,
             branch,
@@ -232,7 +233,7 @@ fn nothing_live() -> Problem {
         .hint("deploy it first: `skep up` or `skep deploy`")
 }
 
-fn from_source(service: &Service) -> Result<Origin, Problem> {
+fn from_source(view: &State, service: &Service) -> Result<Origin, Problem> {
     match &service.spec.source {
         Some(Source::Git { repository, branch, directory }) => Ok(Origin::Git {
             repository: repository.clone(),
@@ -240,11 +241,35 @@ fn from_source(service: &Service) -> Result<Origin, Problem> {
             commit: None,
             directory: directory.clone(),
         }),
+        Some(Source::Pushed { branch, directory }) => of_pushed(view, service.id, (branch, directory)),
         Some(Source::Image { reference }) => Ok(Origin::Image { reference: reference.clone() }),
         None => Err(Problem::new(Code::Conflict, "the service has no source")
             .at("source")
             .hint("upload a folder (`skep up`), or say where from (`skep deploy --repo` or `--image`)")),
     }
+}
+
+/// The newest commit of the branch that was pushed.
+fn of_pushed(
+    view: &State,
+    service: ServiceId,
+    (branch, directory): (&str, &str),
+) -> Result<Origin, Problem> {
+    let pushed = view.pushed(service);
+    let found = pushed.and_then(|it| it.references.get(&pushed::branch_name(branch)));
+    let found = found.ok_or_else(|| {
+        let text = format!("nothing of branch `{branch}` was pushed yet");
+        Problem::new(Code::Conflict, text)
+            .at("source")
+            .hint(format!(
+                "`git push skep {branch}`; `skep git remote add` sets it up"
+            ))
+    })?;
+    Ok(Origin::Pushed {
+        branch: branch.to_owned(),
+        commit: found.commit.clone(),
+        directory: directory.to_owned(),
+    })
 }
 
 /// The rules of a service's source, for an origin.

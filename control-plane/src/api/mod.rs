@@ -17,6 +17,7 @@ mod extract;
 mod find;
 mod forges;
 mod gates;
+mod git;
 mod health;
 mod hooks;
 mod jobs;
@@ -164,6 +165,7 @@ struct App {
     backups: Arc<Semaphore>,
     checks: Arc<Semaphore>,
     shells: Arc<Semaphore>,
+    pushes: Arc<Semaphore>,
     refusals: Arc<shells::Refusals>,
     document: Arc<OnceLock<OpenApi>>,
 }
@@ -209,6 +211,7 @@ impl From<Context> for App {
             backups: Arc::new(Semaphore::new(backup::MAX_BACKUPS)),
             checks: Arc::new(Semaphore::new(network::MAX_CHECKS)),
             shells: Arc::new(Semaphore::new(shells::MAX_SHELLS)),
+            pushes: Arc::new(Semaphore::new(git::MAX_PUSHES)),
             refusals: Arc::default(),
             document: Arc::new(OnceLock::new()),
         }

@@ -10,7 +10,7 @@ use super::access::{Action, protected, public};
 use super::{App, Document, Here};
 use super::{
     allocations, app_logs, autoscale, backup, ca, certificates, deployment_logs, deployments,
-    domains, forges, gates, health, hooks, jobs, local_ca, metrics, network, nodes, notify,
+    domains, forges, gates, git, health, hooks, jobs, local_ca, metrics, network, nodes, notify,
     placement, previews, proof, rebalance, registries, rollouts, samples, servers, services,
     settings, shared_variables, shells, tcp_ports, tokens, uploads, variables, volumes,
 };
@@ -41,6 +41,14 @@ pub(super) fn assemble(app: &App) -> OpenApiRouter<App> {
         .merge(receiver_routes(app))
         .merge(preview_routes(app))
         .merge(forge_routes(app))
+        .merge(git_routes(app))
+}
+
+/// What git speaks, at paths of its own.
+fn git_routes(app: &App) -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(protected(app, Action::ReadPushed, routes!(git::refs)))
+        .routes(protected(app, Action::PushGit, routes!(git::receive)))
 }
 
 fn preview_routes(app: &App) -> OpenApiRouter<App> {

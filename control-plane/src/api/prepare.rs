@@ -55,7 +55,7 @@ async fn said(action: Action, request: &mut Request) -> Result<Bytes, Problem> {
     // No query has a line's end in it.
     said.extend_from_slice(b"\n");
     // A folder may be large: it is taken in as it comes, and its path names it.
-    if action != Action::UploadSource {
+    if !action.is_stream() {
         let body = std::mem::take(request.body_mut());
         let body = extract::read(body, extract::MAX_JSON).await?;
         said.extend_from_slice(&body);

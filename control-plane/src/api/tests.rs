@@ -9,6 +9,7 @@ mod deployments;
 mod domains;
 mod elsewhere;
 mod forges;
+mod git;
 mod hooks;
 mod jobs;
 mod logs;

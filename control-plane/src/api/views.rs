@@ -146,6 +146,7 @@ fn commit(deployment: &Deployment) -> Option<String> {
     };
     fetched.or_else(|| match &deployment.origin {
         Origin::Git { commit, .. } => commit.clone(),
+        Origin::Pushed { commit, .. } => Some(commit.clone()),
         _ => None,
     })
 }

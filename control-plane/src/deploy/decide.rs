@@ -1,6 +1,6 @@
 //! The one state machine of a deployment, level-triggered: what to do next, from what is there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use skep_model::allocation::{Allocation, Desired, State as Observed};
 use skep_model::build::{MAX_ATTEMPTS, MAX_TIMEOUT_MS};
@@ -10,6 +10,7 @@ use skep_model::id::{DeploymentId, NodeId, ServiceId};
 use skep_model::job;
 use skep_model::node::NodeStatus;
 use skep_model::problem::{Code, Problem};
+use skep_model::pushed::NOT_HELD;
 use skep_model::rollout::{Phase, Progress};
 use skep_model::run::Mode;
 use skep_model::service::Service;
@@ -48,6 +49,8 @@ pub enum Next {
     Await(Problem),
     /// Let this node build.
     Build(NodeId),
+    /// This node does not hold what it should: it is not asked again.
+    Forget(NodeId),
     /// Roll out a new release.
     Release(Box<Resolved>),
     /// Roll out a release that exists.
@@ -150,13 +153,15 @@ fn begin(inputs: &Inputs<'_>, deployment: &Deployment, service: &Service) -> Nex
     }
     match choose_builder(inputs.view, deployment) {
         Ok(node) => Next::Build(node),
-        // Its turn comes when another's build has ended.
-        Err(problem) if problem.code == Code::Busy => {
+        // Its turn comes when another's build has ended, or when who holds it is back.
+        Err(problem) if matches!(problem.code, Code::Busy | Code::Unavailable) => {
             match deployment.problem.as_ref() == Some(&problem) {
                 true => Next::Wait { until_ms: None },
                 false => Next::Note(problem),
             }
         }
+        // Nobody has it, and nobody will.
+        Err(problem) if problem.code == Code::SourceFailed => fail(problem),
         Err(problem) => wait_or_fail(
             inputs,
             deployment,
@@ -172,8 +177,14 @@ fn begin(inputs: &Inputs<'_>, deployment: &Deployment, service: &Service) -> Nex
 /// # Errors
 /// [`Code::Busy`]: later; else nowhere, as things are.
 fn choose_builder(view: &State, deployment: &Deployment) -> Result<NodeId, Problem> {
-    let sites = queue::sites(view);
+    let mut sites = queue::sites(view);
     let needs = queue::needs(view, deployment);
+    if let Some(holders) = queue::holders(view, deployment) {
+        sites.retain(|site| holders.contains(&site.node));
+        if sites.is_empty() {
+            return Err(who_holds(view, deployment, &holders));
+        }
+    }
     let able = |site: &&queue::Site| match &needs {
         Some(needs) => site.builders.contains(needs),
         None => true,
@@ -204,6 +215,24 @@ fn choose_builder(view: &State, deployment: &Deployment) -> Result<NodeId, Probl
     }
 }
 
+/// None of the nodes that hold a pushed commit can build now.
+fn who_holds(view: &State, deployment: &Deployment, holders: &BTreeSet<NodeId>) -> Problem {
+    let commit = deployment.commit().unwrap_or_default();
+    let names = holders.iter().filter_map(|id| view.node(*id));
+    let names: Vec<&str> = names.map(|node| node.name.as_str()).collect();
+    if names.is_empty() {
+        let text = format!("no node holds commit {commit} any more");
+        return Problem::new(Code::SourceFailed, text)
+            .hint("push it again: `git push skep`, which then sends everything");
+    }
+    let text = format!(
+        "commit {commit} is kept by {}, and none of them is ready to build",
+        names.join(" and ")
+    );
+    Problem::new(Code::Unavailable, text)
+        .hint("it is built when one is back; or push again, and others keep it")
+}
+
 /// Another node for a build that was lost with its node, or whose Docker was; none: it is over. An upload
 /// went with the node: it can be taken once.
 fn another(view: &State, deployment: &Deployment, build: &Build) -> Option<NodeId> {
@@ -212,9 +241,11 @@ fn another(view: &State, deployment: &Deployment, build: &Build) -> Option<NodeI
         return None;
     }
     let needs = queue::needs(view, deployment);
+    let holders = queue::holders(view, deployment);
     let others = queue::sites(view).into_iter().filter(|site| {
         let is_able = needs.as_ref().is_none_or(|it| site.builders.contains(it));
-        is_able && site.node != build.node
+        let has_it = holders.as_ref().is_none_or(|it| it.contains(&site.node));
+        is_able && has_it && site.node != build.node
     });
     others
         .min_by_key(|site| (site.busy, site.node))
@@ -229,6 +260,13 @@ fn judge_build(inputs: &Inputs<'_>, deployment: &Deployment, service: &Service) 
         ));
     };
     match &build.outcome {
+        // The disk was replaced, or somebody cleaned up.
+        Some(BuildOutcome::Failed(problem))
+            if problem.field.as_deref() == Some(NOT_HELD)
+                && is_holder(inputs.view, build, deployment) =>
+        {
+            Next::Forget(build.node)
+        }
         // Docker's fault, not the app's.
         Some(BuildOutcome::Failed(problem)) if problem.code == Code::Runtime => {
             match another(inputs.view, deployment, build) {
@@ -273,6 +311,10 @@ fn judge_build(inputs: &Inputs<'_>, deployment: &Deployment, service: &Service) 
             }
         }
     }
+}
+
+fn is_holder(view: &State, build: &Build, deployment: &Deployment) -> bool {
+    queue::holders(view, deployment).is_some_and(|all| all.contains(&build.node))
 }
 
 fn judge_rollout(inputs: &Inputs<'_>, deployment: &Deployment, service: &Service) -> Next {

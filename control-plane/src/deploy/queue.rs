@@ -1,7 +1,7 @@
 //! Whose build is next, and where: pure, so that a workspace with a hundred deployments on their way takes
 //! no more than its turn.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use skep_model::build::{Builder, PER_NODE};
 use skep_model::deployment::{Deployment, Origin, Status};
@@ -18,6 +18,8 @@ pub struct Waiting {
     pub workspace: WorkspaceId,
     /// The builder that its node must have, as nodes name it; none: Docker is enough, as far as is known.
     pub needs: Option<String>,
+    /// The nodes that have what it is made of; none: any can have it.
+    pub at: Option<BTreeSet<NodeId>>,
 }
 
 /// A node that builds.
@@ -32,8 +34,11 @@ pub struct Site {
 }
 
 impl Site {
-    fn has(&self, needs: Option<&str>) -> bool {
-        needs.is_none_or(|needs| self.builders.iter().any(|it| it == needs))
+    fn has(&self, one: &Waiting) -> bool {
+        let builders = &self.builders;
+        let has = |needs: &String| builders.iter().any(|it| it == needs);
+        one.needs.as_ref().is_none_or(has)
+            && one.at.as_ref().is_none_or(|at| at.contains(&self.node))
     }
 }
 
@@ -48,7 +53,7 @@ pub fn turns(
     let mut left: Vec<&Waiting> = waiting.iter().collect();
     let mut turns = Vec::new();
     loop {
-        let free = |one: &&Waiting| site_for(&sites, one.needs.as_deref()).is_some();
+        let free = |one: &&Waiting| site_for(&sites, one).is_some();
         let next = left.iter().enumerate().filter(|(_, one)| free(one));
         let next = next.min_by_key(|(_, one)| {
             let under_way = running.get(&one.workspace).copied().unwrap_or_default();
@@ -57,7 +62,7 @@ pub fn turns(
         let Some((place, one)) = next.map(|(place, one)| (place, *one)) else {
             return turns;
         };
-        let at = site_for(&sites, one.needs.as_deref()).expect("it was free for the one chosen");
+        let at = site_for(&sites, one).expect("it was free for the one chosen");
         turns.push((one.deployment, sites[at].node));
         sites[at].busy += 1;
         *running.entry(one.workspace).or_default() += 1;
@@ -66,8 +71,8 @@ pub fn turns(
 }
 
 /// Where who needs nothing stays away from what others need, if it can.
-fn site_for(sites: &[Site], needs: Option<&str>) -> Option<usize> {
-    let fits = |site: &Site| site.busy < PER_NODE && site.has(needs);
+fn site_for(sites: &[Site], one: &Waiting) -> Option<usize> {
+    let fits = |site: &Site| site.busy < PER_NODE && site.has(one);
     let fitting = sites.iter().enumerate().filter(|(_, site)| fits(site));
     fitting
         .min_by_key(|(_, site)| (site.busy, site.node))
@@ -78,7 +83,7 @@ fn site_for(sites: &[Site], needs: Option<&str>) -> Option<usize> {
 pub fn takes_turn(deployment: &Deployment) -> bool {
     matches!(
         deployment.origin,
-        Origin::Upload { .. } | Origin::Git { .. }
+        Origin::Upload { .. } | Origin::Git { .. } | Origin::Pushed { .. }
     )
 }
 
@@ -89,6 +94,15 @@ pub fn needs(view: &State, deployment: &Deployment) -> Option<String> {
         (Some(builder @ (Builder::Nixpacks | Builder::Exec(_))), true) => Some(builder.to_string()),
         _ => None,
     }
+}
+
+/// The nodes that hold what a deployment is made of, ready or not; none: any node can fetch it.
+pub fn holders(view: &State, deployment: &Deployment) -> Option<BTreeSet<NodeId>> {
+    let Origin::Pushed { branch, commit, .. } = &deployment.origin else {
+        return None;
+    };
+    let pushed = view.pushed(deployment.service);
+    Some(pushed.map_or_else(BTreeSet::new, |it| it.holders_of(branch, commit)))
 }
 
 /// The nodes that build, and what they have to do.
@@ -124,6 +138,7 @@ pub fn due(view: &State) -> Vec<(DeploymentId, NodeId)> {
                 deployment: deployment.id,
                 workspace,
                 needs: needs(view, deployment),
+                at: holders(view, deployment),
             }),
             _ => {}
         }
@@ -142,7 +157,7 @@ mod tests {
     use super::*;
 
     /// `1 0 -nixpacks` is a node with nothing to do and Nixpacks; `a:3` is deployment 3 of workspace a,
-    /// `a:3!nixpacks` one that needs that.
+    /// `a:3!nixpacks` one that needs that, `a:3!@2` one that node 2 alone holds.
     fn told(sites: &[(u128, usize, &str)], running: &[(char, usize)], waiting: &[&str]) -> String {
         let sites = sites.iter().map(|(node, busy, builders)| Site {
             node: NodeId::from_u128(*node),
@@ -153,6 +168,10 @@ mod tests {
         let running = running
             .iter()
             .map(|(name, count)| (workspace(*name), *count));
+        let at = |rest: &str| {
+            let (_, node) = rest.split_once("!@")?;
+            Some(BTreeSet::from([NodeId::from_u128(node.parse().ok()?)]))
+        };
         let waiting: Vec<Waiting> = waiting
             .iter()
             .map(|text| {
@@ -164,7 +183,8 @@ mod tests {
                 Waiting {
                     deployment: DeploymentId::from_u128(number.parse().expect("a number")),
                     workspace: workspace(name.chars().next().expect("a letter")),
-                    needs,
+                    needs: needs.filter(|needs| !needs.starts_with('@')),
+                    at: at(rest),
                 }
             })
             .collect();
@@ -192,7 +212,10 @@ mod tests {
     #[test]
     fn the_rules_in_a_table() {
         type Case<'a> = (&'a [(u128, usize, &'a str)], &'a [&'a str], &'a str);
-        let cases: [Case<'_>; 7] = [
+        let cases: [Case<'_>; 9] = [
+            // Who has it builds it, however busy it is.
+            (&[(1, 0, ""), (2, 1, "")], &["a:1!@2"], "1@2"),
+            (&[(1, 0, ""), (2, 2, "")], &["a:1!@2", "b:2"], "2@1"),
             (&[], &["a:1"], ""),
             (&[(1, 2, "")], &["a:1"], ""),
             (&[(1, 1, ""), (2, 0, "")], &["a:1"], "1@2"),

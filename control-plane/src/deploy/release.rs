@@ -134,7 +134,7 @@ fn with_file(service: &Service, spec: &ServiceSpec, file: &BTreeMap<String, Vari
 
 fn branch(deployment: &Deployment) -> Option<String> {
     match &deployment.origin {
-        Origin::Git { branch, .. } => Some(branch.clone()),
+        Origin::Git { branch, .. } | Origin::Pushed { branch, .. } => Some(branch.clone()),
         _ => None,
     }
 }

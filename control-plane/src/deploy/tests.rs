@@ -11,6 +11,7 @@ use skep_model::id::{
 };
 use skep_model::node::{Facts, Node, NodeStatus};
 use skep_model::problem::{Code, Problem};
+use skep_model::pushed::NOT_HELD;
 use skep_model::rollout::{Control, Phase, Progress};
 use skep_model::run::{Mode, Run};
 use skep_model::server::JoinToken;
@@ -527,6 +528,86 @@ fn a_lost_builder_fails_the_deployment_with_what_to_do() {
     assert!(matches!(world.decide(), Next::Wait { until_ms: Some(_) }));
     world.judge(NodeStatus::Lost);
     assert!(world.fails().hint.expect("advice").contains("upload again"));
+}
+
+fn pushed() -> Origin {
+    Origin::Pushed {
+        branch: "main".into(),
+        commit: "a".repeat(40),
+        directory: String::new(),
+    }
+}
+
+impl World {
+    /// These nodes hold what is deployed.
+    fn held_by(&mut self, nodes: &[NodeId]) {
+        let known = self.state.pushed(SERVICE);
+        let old = known.map(|_| "a".repeat(40));
+        self.apply(Kind::PushReferences(v1::PushReferences {
+            service: id_bytes(SERVICE.as_u128()),
+            updates: vec![v1::push_references::Update {
+                name: "refs/heads/main".into(),
+                old,
+                new: Some("a".repeat(40)),
+            }],
+            holders: nodes.iter().map(|it| id_bytes(it.as_u128())).collect(),
+            deployment: None,
+        }));
+    }
+}
+
+#[test]
+fn what_is_pushed_is_built_where_it_is_held_and_waits_for_who_holds_it() {
+    let other = NodeId::from_u128(77);
+    let mut world = World::new(pushed()).with_node();
+    world.another_node(other);
+    let problem = world.fails();
+    assert!(problem.hint.expect("advice").contains("git push skep"));
+    world.held_by(&[other]);
+    assert_eq!(world.decide(), Next::Build(other));
+    world.apply(Kind::SetNodeStatus(v1::SetNodeStatus {
+        node: id_bytes(other.as_u128()),
+        status: enum_number(&NodeStatus::ALL, &NodeStatus::Lost),
+        witnesses: Vec::new(),
+    }));
+    let Next::Note(problem) = world.decide() else {
+        panic!("it says whom it waits for")
+    };
+    assert_eq!(problem.code, Code::Unavailable);
+    // However long.
+    world.now_ms += 1_000_000_000;
+    assert!(matches!(world.decide(), Next::Note(_)));
+    world.held_by(&[NODE, other]);
+    assert_eq!(world.decide(), Next::Build(NODE));
+}
+
+#[test]
+fn a_builder_that_has_not_what_it_should_hold_is_asked_no_more() {
+    let other = NodeId::from_u128(77);
+    let mut world = World::building(pushed());
+    world.another_node(other);
+    world.held_by(&[NODE, other]);
+    let gone = Problem::new(Code::Runtime, "not here").at(NOT_HELD);
+    world.apply(Kind::Observe(v1::Observe {
+        node: id_bytes(NODE.as_u128()),
+        builds: vec![v1::BuildObservation {
+            deployment: id_bytes(DEPLOYMENT.as_u128()),
+            outcome: Some((&BuildOutcome::Failed(gone)).into()),
+            ..Default::default()
+        }],
+        ..Default::default()
+    }));
+    assert_eq!(world.decide(), Next::Forget(NODE));
+    world.apply(Kind::ForgetHolder(v1::ForgetHolder {
+        service: id_bytes(SERVICE.as_u128()),
+        node: id_bytes(NODE.as_u128()),
+    }));
+    assert_eq!(world.decide(), Next::Build(other));
+    world.apply(Kind::ForgetHolder(v1::ForgetHolder {
+        service: id_bytes(SERVICE.as_u128()),
+        node: id_bytes(other.as_u128()),
+    }));
+    assert_eq!(world.fails().field.as_deref(), Some(NOT_HELD));
 }
 
 #[test]

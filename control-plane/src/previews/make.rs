@@ -253,7 +253,7 @@ impl Copier<'_> {
             let deployment = queued(id, copy.id, (Trigger::Redeploy, origin));
             return Ok((Some(deployment), Some(release)));
         }
-        let origin = copy.spec.source.as_ref().map(origin_of);
+        let origin = copy.spec.source.as_ref().and_then(origin_of);
         Ok((origin.map(|it| queued(id, copy.id, (trigger, it))), None))
     }
 
@@ -291,8 +291,9 @@ fn input(name: &str, value: String, secret: bool) -> VariableInput {
     }
 }
 
-fn origin_of(source: &Source) -> Origin {
-    match source {
+/// None: what was pushed to the base is the base's, and the copy has pushes of its own.
+fn origin_of(source: &Source) -> Option<Origin> {
+    Some(match source {
         Source::Git {
             repository,
             branch,
@@ -306,7 +307,8 @@ fn origin_of(source: &Source) -> Origin {
         Source::Image { reference } => Origin::Image {
             reference: reference.clone(),
         },
-    }
+        Source::Pushed { .. } => return None,
+    })
 }
 
 fn source_of(origin: &Origin) -> Option<Source> {
@@ -323,6 +325,12 @@ fn source_of(origin: &Origin) -> Option<Source> {
         }),
         Origin::Image { reference } => Some(Source::Image {
             reference: reference.clone(),
+        }),
+        Origin::Pushed {
+            branch, directory, ..
+        } => Some(Source::Pushed {
+            branch: branch.clone(),
+            directory: directory.clone(),
         }),
         Origin::Upload { .. } | Origin::Release { .. } | Origin::Promoted { .. } => None,
     }

@@ -6,7 +6,8 @@ use skep_model::problem::{Code, Problem};
 use skep_proto::convert::{enum_number, id_bytes};
 use skep_proto::v1::command::Kind;
 use skep_proto::v1::{
-    AssignBuild, AwaitApproval, FinishDeployment, NoteDeployment, PassGate, StartRollout,
+    AssignBuild, AwaitApproval, FinishDeployment, ForgetHolder, NoteDeployment, PassGate,
+    StartRollout,
 };
 use skep_state::State;
 
@@ -77,6 +78,10 @@ fn command(view: &State, deployment: &Deployment, next: Next) -> Option<Kind> {
             problem: Some((&problem).into()),
         }),
         Next::Build(node) => assign(view, deployment, node),
+        Next::Forget(node) => Kind::ForgetHolder(ForgetHolder {
+            service: id_bytes(deployment.service.as_u128()),
+            node: id_bytes(node.as_u128()),
+        }),
         Next::Release(resolved) => {
             let Resolved {
                 release,

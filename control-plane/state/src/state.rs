@@ -18,6 +18,7 @@ use skep_model::node::Node;
 use skep_model::notify::{Notification, Receiver};
 use skep_model::polling::Polled;
 use skep_model::preview::{Preview, Rules};
+use skep_model::pushed::Pushed;
 use skep_model::quarantine::Quarantined;
 use skep_model::rebalance::Rebalance;
 use skep_model::registry::RegistryLogin;
@@ -126,6 +127,8 @@ pub struct State {
     pub(crate) shared_variables: OrdMap<EnvironmentId, Arc<SharedVariables>>,
     /// What was found in the repositories of services.
     pub(crate) polled: OrdMap<ServiceId, Arc<Polled>>,
+    /// What was pushed to services.
+    pub(crate) pushed: OrdMap<ServiceId, Arc<Pushed>>,
     pub(crate) receivers: OrdMap<ReceiverId, Arc<Receiver>>,
     /// By receiver and number.
     pub(crate) notifications: OrdMap<(ReceiverId, u64), Arc<Notification>>,

@@ -39,13 +39,15 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// As a file says what a service has; none: folders are uploaded.
+    /// As a file says what a service has; none: folders are uploaded, or commits are pushed.
     pub(super) fn of(spec: &ServiceSpec) -> Option<Self> {
         let it = match spec.source.as_ref()? {
             Source::Image { reference } => Self {
                 image: Some(reference.clone()),
                 ..Self::default()
             },
+            // That people push says the service, not the file: what they push is nowhere else.
+            Source::Pushed { .. } => return None,
             Source::Git {
                 repository,
                 branch,

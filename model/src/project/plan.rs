@@ -10,7 +10,7 @@ use super::check::{at, check_hosts};
 use super::{Current, Found, Given, Origin, Place, Project, Running, Variables};
 use crate::manifest::Manifest;
 use crate::problem::Problem;
-use crate::spec::ServiceSpec;
+use crate::spec::{ServiceSpec, Source};
 
 /// All that is to be done, in the order in which it is done.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -288,6 +288,8 @@ fn of_service(
 
 fn fetched(spec: &ServiceSpec) -> Deploy {
     match spec.source {
+        // Its first push deploys it.
+        Some(Source::Pushed { .. }) => Deploy::Nothing,
         Some(_) => Deploy::Source,
         None => Deploy::Folder,
     }

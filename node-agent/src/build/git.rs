@@ -7,6 +7,7 @@ mod kept;
 mod login;
 mod look;
 mod remote;
+mod store;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ use kept::Kept;
 pub(super) use login::Login;
 pub(super) use look::look;
 use remote::Remote;
+pub use store::Stores;
 
 /// Where a fetched commit is named in our copy.
 const WANTED_REF: &str = "refs/skep/wanted";
@@ -80,6 +82,9 @@ impl Fetched {
     ) -> Result<(), Problem> {
         if wanted.submodules {
             say(lines, "source: submodules").await;
+            if self.git.remote.is_pushed() {
+                self.git.refuse_relative_submodules(&self.tree).await?;
+            }
             self.git.submodules(&self.tree).await?;
         }
         if wanted.lfs {
@@ -114,13 +119,7 @@ pub(super) async fn fetch(
         None => (anew(&git, wanted, &tree).await?, None),
     };
     say(lines, format!("source: commit {commit}")).await;
-    let (directory, shown, short) = (
-        wanted.directory.to_owned(),
-        git.remote.shown.clone(),
-        commit[..12].to_owned(),
-    );
-    let top = tree.clone();
-    let folder = blocking(move || find_directory(&top, &directory, &shown, &short)).await?;
+    let folder = directory_of(&git, (&tree, wanted.directory), &commit).await?;
     Ok(Fetched {
         folder,
         commit,
@@ -128,6 +127,65 @@ pub(super) async fn fetch(
         tree,
         _kept: kept,
     })
+}
+
+/// A commit that was pushed to the cluster itself.
+pub(super) struct Commit<'a> {
+    /// Whose.
+    pub(super) service: ServiceId,
+    /// The branch that it was pushed to.
+    pub(super) branch: &'a str,
+    /// Its whole name.
+    pub(super) commit: &'a str,
+    /// Folder inside the repository; empty: its root.
+    pub(super) directory: &'a str,
+}
+
+/// Checks out of what the node holds of people's pushes: nothing is fetched, and nobody is asked.
+///
+/// # Errors
+/// The node does not hold the commit (any more), or the directory is at fault.
+pub(super) async fn from_store(
+    (stores, wanted): (&Stores, &Commit<'_>),
+    work: &WorkFolder,
+    lines: &mpsc::Sender<String>,
+) -> Result<Fetched, Problem> {
+    let remote = Remote::pushed();
+    say(lines, format!("source: pushed (branch {})", wanted.branch)).await;
+    let git = Git::prepare((remote, &Login::default()), work).await?;
+    let (store, tree) = (stores.path(wanted.service), work.path().join("src"));
+    let commit = wanted.commit.to_owned();
+    if store::missing(&store, std::slice::from_ref(&commit))
+        .await?
+        .is_some()
+    {
+        return Err(store::not_held(&commit));
+    }
+    git.borrow(&store).await?;
+    git.check_out(&commit, &tree).await?;
+    say(lines, format!("source: commit {commit}")).await;
+    let folder = directory_of(&git, (&tree, wanted.directory), &commit).await?;
+    Ok(Fetched {
+        folder,
+        commit,
+        git,
+        tree,
+        _kept: None,
+    })
+}
+
+async fn directory_of(
+    git: &Git,
+    (tree, directory): (&Path, &str),
+    commit: &str,
+) -> Result<PathBuf, Problem> {
+    let (directory, shown, short) = (
+        directory.to_owned(),
+        git.remote.shown.clone(),
+        commit[..12].to_owned(),
+    );
+    let top = tree.to_owned();
+    blocking(move || find_directory(&top, &directory, &shown, &short)).await
 }
 
 /// Fetches what is new into the copy that the node keeps, and checks out of it; none: there is no such copy, or

@@ -45,7 +45,7 @@ use builder::{Job, Made, Recipe};
 use choose::Wish;
 pub(crate) use docker::cache::trim_now as trim_cache;
 use folder::WorkFolder;
-pub use git::Copies;
+pub use git::{Copies, Stores};
 pub(crate) use image::repository as image_repository;
 use log::{Bounded, Masks};
 use source::Source;
@@ -88,6 +88,8 @@ pub struct Env {
     pub work_dir: PathBuf,
     /// Copies of repositories, which stay between builds.
     pub copies: Copies,
+    /// What people push.
+    pub stores: Stores,
     /// Uploaded folders.
     pub uploads: Arc<dyn Uploads>,
     /// Keeps what was built for other nodes; none: it stays in this node's Docker alone.
@@ -208,7 +210,7 @@ async fn build(
             Code::Internal,
             "a release has its image already: there is nothing to build",
         )),
-        Origin::Upload { .. } | Origin::Git { .. } => {
+        Origin::Upload { .. } | Origin::Git { .. } | Origin::Pushed { .. } => {
             let work = WorkFolder::create(&env.work_dir, order.deployment).await?;
             let building = from_folder(order, env, &work, (lines, limit));
             let built = with_room(env, ("the build", Code::BuildFailed), building).await;

@@ -38,13 +38,15 @@ struct Source<'a> {
 
 /// The name of a source; none: an upload, which has no name.
 pub(super) fn key(order: &BuildOrder, spec: &ServiceSpec, commit: Option<&str>) -> Option<String> {
-    let Origin::Git {
-        repository,
-        directory,
-        ..
-    } = &order.origin
-    else {
-        return None;
+    let (repository, directory) = match &order.origin {
+        Origin::Git {
+            repository,
+            directory,
+            ..
+        } => (repository.as_str(), directory),
+        // Its commits are the service's own, as the images are that are looked among.
+        Origin::Pushed { directory, .. } => ("", directory),
+        _ => return None,
     };
     let Fetch {
         submodules, lfs, ..

@@ -1,4 +1,4 @@
-//! Getting the app's folder: an upload relayed by a server, or a commit of a git repository.
+//! Getting the app's folder: an upload relayed by a server, a commit of a git repository, or one that was pushed here.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -79,6 +79,24 @@ pub(super) async fn fetch(
                 kept: (&env.copies, order.service),
             };
             let fetched = git::fetch(&wanted, work, lines).await?;
+            Ok(Source {
+                folder: fetched.folder.clone(),
+                commit: Some(fetched.commit.clone()),
+                repository: Some(fetched),
+            })
+        }
+        Origin::Pushed {
+            branch,
+            commit,
+            directory,
+        } => {
+            let wanted = git::Commit {
+                service: order.service,
+                branch,
+                commit,
+                directory,
+            };
+            let fetched = git::from_store((&env.stores, &wanted), work, lines).await?;
             Ok(Source {
                 folder: fetched.folder.clone(),
                 commit: Some(fetched.commit.clone()),

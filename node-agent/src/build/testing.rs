@@ -46,6 +46,7 @@ pub(super) fn env(work_dir: &Path, uploads: Arc<dyn Uploads>) -> Env {
         node: NodeId::from_u128(2),
         work_dir: work_dir.to_owned(),
         copies: super::Copies::new(work_dir.join("copies")),
+        stores: super::Stores::new(work_dir.join("pushed")),
         uploads,
         images: None,
         logins: Default::default(),

@@ -122,6 +122,7 @@ async fn begin(session: &Session) -> Result<(mpsc::Sender<v1::FromAgent>, Inboun
         held: session.held.map(Into::into),
         seat: convert::optional_id_bytes(before),
         next_seat: convert::optional_id_bytes(mine),
+        pushed: session.shells.stored().await,
     };
     let hello = v1::FromAgent {
         kind: Some(Up::Hello(hello)),
@@ -259,6 +260,7 @@ async fn take(session: &Session, message: v1::ToAgent) -> Result<Option<Storing>
                 Err(error) => tracing::warn!(%error, "a shell of a kind that is not known here"),
             }
         }
+        Some(Kind::DropStores(message)) => session.shells.drop_stores(&message.services),
         Some(Kind::Probe(request)) => session.witness.open(request),
         Some(Kind::NetworkAsk(message)) => {
             let request = message.request;

@@ -11,6 +11,7 @@ mod end;
 mod exec;
 mod forward;
 mod hijack;
+mod push;
 mod volumes;
 mod wire;
 
@@ -18,10 +19,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_model::id::AllocationId;
+use skep_model::id::{AllocationId, ServiceId};
 use skep_model::problem::{Code, Problem};
 use skep_model::shell::{Frame, Opened, Wish};
-use skep_proto::convert::{self, id_bits};
+use skep_proto::convert::{self, id_bits, id_bytes};
 use skep_proto::v1;
 use skep_proto::v1::agents_client::AgentsClient;
 use tokio::sync::{Semaphore, mpsc};
@@ -30,6 +31,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::build::Stores;
 use crate::plan::Phase;
 use crate::runtime::Runtime;
 use crate::servers::Servers;
@@ -83,13 +85,14 @@ pub(crate) struct Shells {
     tasks: TaskTracker,
     shutdown: CancellationToken,
     shelf: Arc<Shelf>,
+    stores: Stores,
 }
 
 impl Shells {
-    /// In containers of `runtime` and on what is in `shelf`, for the servers; ended with `shutdown`, in
-    /// tasks of `tasks`.
+    /// In containers of `runtime`, on what is in `shelf` and into `stores`, for the servers; ended with
+    /// `shutdown`, in tasks of `tasks`.
     pub(crate) fn new(
-        (runtime, shelf): (Runtime, Arc<Shelf>),
+        (runtime, shelf, stores): (Runtime, Arc<Shelf>, Stores),
         servers: Servers,
         tasks: TaskTracker,
         shutdown: CancellationToken,
@@ -101,6 +104,30 @@ impl Shells {
             tasks,
             shutdown,
             shelf,
+            stores,
+        }
+    }
+
+    /// The services whose pushes are kept here.
+    pub(crate) async fn stored(&self) -> Vec<Vec<u8>> {
+        let stores = self.stores.clone();
+        let found = tokio::task::spawn_blocking(move || stores.services()).await;
+        let ids = found.unwrap_or_default().into_iter();
+        ids.map(|id| id_bytes(id.as_u128())).collect()
+    }
+
+    /// These services are no more: what was pushed to them goes.
+    pub(crate) fn drop_stores(&self, services: &[Vec<u8>]) {
+        for bytes in services {
+            match id_bits("services", bytes) {
+                Ok(id) => {
+                    let stores = self.stores.clone();
+                    let service = ServiceId::from_u128(id);
+                    self.tasks
+                        .spawn(async move { stores.remove(service).await });
+                }
+                Err(error) => tracing::warn!(%error, "a service that is none"),
+            }
         }
     }
 
@@ -167,6 +194,12 @@ impl Shells {
             volumes::run((&self.shelf, runtime, &self.tasks), order.clone(), wire).await?;
             return Ok(Frame::Exit(0));
         }
+        if let Wish::Push(order) = &wish {
+            let taken = push::run(&self.stores, order, (wire, inbox));
+            return self
+                .until_stopped(async { taken.await.map(|()| Frame::Exit(0)) })
+                .await;
+        }
         let place = self.place(allocation).await?;
         let done = async {
             let code = match &wish {
@@ -188,15 +221,22 @@ impl Shells {
                     0
                 }
                 // Done above: it needs no container.
-                Wish::Volumes(_) => 0,
+                Wish::Volumes(_) | Wish::Push(_) => 0,
             };
             Ok(Frame::Exit(code))
         };
+        self.until_stopped(done).await
+    }
+
+    async fn until_stopped(
+        &self,
+        done: impl Future<Output = Result<Frame, Problem>>,
+    ) -> Result<Frame, Problem> {
         tokio::select! {
             done = done => done,
             () = self.shutdown.cancelled() => {
                 let problem = Problem::new(Code::Unavailable, "the node's agent is stopping");
-                Err(problem.hint("the app runs on; open the shell again in a moment"))
+                Err(problem.hint("the app runs on; ask again in a moment"))
             }
         }
     }

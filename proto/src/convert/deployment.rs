@@ -25,6 +25,15 @@ impl From<&Origin> for v1::Origin {
                 commit: commit.clone(),
                 directory: directory.clone(),
             }),
+            Origin::Pushed {
+                branch,
+                commit,
+                directory,
+            } => Kind::Pushed(v1::origin::Pushed {
+                branch: branch.clone(),
+                commit: commit.clone(),
+                directory: directory.clone(),
+            }),
             Origin::Image { reference } => Kind::Image(reference.clone()),
             Origin::Release { number } => Kind::Release(*number),
             Origin::Promoted { from, number } => Kind::Promoted(v1::origin::Promoted {
@@ -50,6 +59,11 @@ impl TryFrom<v1::Origin> for Origin {
                 branch: git.branch,
                 commit: git.commit,
                 directory: git.directory,
+            },
+            Kind::Pushed(pushed) => Self::Pushed {
+                branch: pushed.branch,
+                commit: pushed.commit,
+                directory: pushed.directory,
             },
             Kind::Image(reference) => Self::Image { reference },
             Kind::Release(number) => Self::Release { number },

@@ -27,6 +27,7 @@ impl From<&Wish> for Asked {
                 port: u32::from(*port),
             }),
             Wish::Volumes(order) => Self::Volumes(order.into()),
+            Wish::Push(order) => Self::Push(order.into()),
         }
     }
 }
@@ -48,6 +49,7 @@ impl TryFrom<Asked> for Wish {
                 port: port("port", Some(forward.port))?.ok_or_else(|| error("port"))?,
             },
             Asked::Volumes(order) => Self::Volumes(order.try_into()?),
+            Asked::Push(order) => Self::Push(order.try_into()?),
         })
     }
 }
@@ -149,6 +151,11 @@ mod tests {
             Wish::CopyIn { path: "/b".into() },
             Wish::Forward { port: 65_535 },
             Wish::Volumes(skep_model::volume::Order::Measure),
+            Wish::Push(skep_model::pushed::Order {
+                service: skep_model::id::ServiceId::from_u128(1),
+                known: vec!["a".repeat(40)],
+                wanted: Vec::new(),
+            }),
         ] {
             assert_eq!(Wish::try_from(Asked::from(&wish)), Ok(wish));
         }

@@ -37,6 +37,10 @@ impl From<&Source> for v1::Source {
                 branch: branch.clone(),
                 directory: directory.clone(),
             }),
+            Source::Pushed { branch, directory } => v1::source::Kind::Pushed(v1::source::Pushed {
+                branch: branch.clone(),
+                directory: directory.clone(),
+            }),
             Source::Image { reference } => v1::source::Kind::Image(reference.clone()),
         };
         Self { kind: Some(kind) }
@@ -52,6 +56,10 @@ impl TryFrom<v1::Source> for Source {
                 repository: git.repository,
                 branch: git.branch,
                 directory: git.directory,
+            },
+            v1::source::Kind::Pushed(pushed) => Self::Pushed {
+                branch: pushed.branch,
+                directory: pushed.directory,
             },
             v1::source::Kind::Image(reference) => Self::Image { reference },
         })

@@ -20,6 +20,7 @@ mod flood;
 mod forges;
 mod gates;
 mod git;
+mod gitpush;
 mod guards;
 mod history;
 mod hooks;

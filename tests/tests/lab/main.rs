@@ -12,6 +12,7 @@ mod compose;
 mod connections;
 mod death;
 mod exclusive;
+mod gitpush;
 mod group;
 mod growth;
 mod history;

@@ -272,6 +272,7 @@ fn said_now(change: &ServiceChange, before: Option<&ServiceSpec>) -> ServiceSpec
 fn request(source: &Source) -> DeploymentRequest {
     match source.clone() {
         Source::Image { reference } => DeploymentRequest::Image { reference },
+        Source::Pushed { .. } => DeploymentRequest::Source,
         Source::Git {
             repository,
             branch,

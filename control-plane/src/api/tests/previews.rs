@@ -67,6 +67,7 @@ fn services(view: &State, environment: &str) -> Vec<String> {
                 repository, branch, ..
             }) => format!("{} {repository} {branch}", service.name),
             Some(Source::Image { reference }) => format!("{} {reference}", service.name),
+            Some(Source::Pushed { branch, .. }) => format!("{} pushed {branch}", service.name),
             None => service.name.clone(),
         })
         .collect()

@@ -100,6 +100,8 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::EndPreview(_) => ("end preview", LEVEL_SCHEDULING),
         Kind::ForgetPreview(_) => ("forget preview", LEVEL_SCHEDULING),
         Kind::ExtendPreview(_) => ("extend preview", LEVEL_SCHEDULING),
+        Kind::PushReferences(_) => ("push references", LEVEL_SCHEDULING),
+        Kind::ForgetHolder(_) => ("forget a holder of pushes", LEVEL_SCHEDULING),
     }
 }
 

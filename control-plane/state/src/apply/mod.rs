@@ -13,6 +13,7 @@ mod node;
 mod notify;
 mod plan;
 mod preview;
+mod pushed;
 mod quarantine;
 mod rebalance;
 mod registry;
@@ -324,6 +325,8 @@ impl Context<'_> {
             Kind::ApproveDeployment(message) => self.approve_deployment(message),
             Kind::PinService(message) => self.pin_service(message),
             Kind::HearChecks(message) => self.hear_checks(&message),
+            Kind::PushReferences(message) => self.push_references(message),
+            Kind::ForgetHolder(message) => self.forget_holder(&message),
         }
     }
 

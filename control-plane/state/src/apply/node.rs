@@ -163,6 +163,7 @@ impl Context<'_> {
             );
         }
         self.lose_allocations(node.id);
+        self.forget_holdings(node.id);
         self.state.remove_node(&node);
         self.changes.push(Change::Node(node.id));
         Ok(Reply::Done)

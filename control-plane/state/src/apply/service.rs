@@ -243,6 +243,7 @@ impl Context<'_> {
             .services
             .remove(&(service.environment, service.name.clone()));
         self.state.polled.remove(&id);
+        self.state.pushed.remove(&id);
         self.state.services.remove(&id);
         self.state.settle_claims(id, &hosts_of(&service));
         self.changes.push(Change::ServiceDropped(id));

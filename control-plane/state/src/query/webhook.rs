@@ -1,9 +1,10 @@
-//! Reading webhooks of repositories, and what was found there without one.
+//! Reading webhooks of repositories, what was found there without one, and what was pushed.
 
 use std::sync::Arc;
 
 use skep_model::id::{HookId, ServiceId, WorkspaceId};
 use skep_model::polling::Polled;
+use skep_model::pushed::Pushed;
 use skep_model::webhook::Hook;
 
 use crate::state::State;
@@ -12,6 +13,11 @@ impl State {
     /// What was found in a service's repository when it was last asked.
     pub fn polled(&self, service: ServiceId) -> Option<&Arc<Polled>> {
         self.polled.get(&service)
+    }
+
+    /// What was pushed to a service.
+    pub fn pushed(&self, service: ServiceId) -> Option<&Arc<Pushed>> {
+        self.pushed.get(&service)
     }
 
     /// Every webhook of a repository, oldest first.

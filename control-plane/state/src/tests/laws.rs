@@ -57,6 +57,7 @@ pub(super) fn busy() -> World {
         ..super::claims::sibling(60, "api", &hosts[..1])
     };
     world.ok(put_service(&fewer, 1));
+    world.ok(super::pushed::first());
     world.ok(super::claims::set_base(ENVIRONMENT, Some("apps.test")));
     for key in 0..4 {
         let since = world.state.index();

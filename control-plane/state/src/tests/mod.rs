@@ -16,6 +16,7 @@ mod names;
 mod nodes;
 mod notify;
 mod previews;
+mod pushed;
 mod quarantine;
 mod rebalance;
 mod registries;

@@ -56,10 +56,10 @@ pub(super) struct Git {
     _hold: Hold,
 }
 
-struct Output {
-    is_success: bool,
-    stdout: String,
-    stderr: String,
+pub(super) struct Output {
+    pub(super) is_success: bool,
+    pub(super) stdout: String,
+    pub(super) stderr: String,
 }
 
 impl Git {
@@ -281,6 +281,29 @@ impl Git {
         .hint("check its address in .gitmodules, and that the login of the repository may read it too"))
     }
 
+    /// A submodule that is beside its repository is nowhere, where that was pushed.
+    pub(super) async fn refuse_relative_submodules(&self, tree: &Path) -> Result<(), Problem> {
+        let mut command = self.command();
+        command
+            .args(["config", "--file"])
+            .arg(tree.join(".gitmodules"))
+            .args(["--get-regexp", r"^submodule\..*\.url$"]);
+        // Without any it fails: then there is nothing to refuse.
+        let output = self.run(command, LOCAL_LIMIT).await?;
+        let address = |line: &str| Some(line.rsplit_once(' ')?.1.to_owned());
+        let mut all = output.stdout.lines().filter_map(address);
+        let Some(found) = all.find(|it| it.starts_with('.') || it.starts_with('/')) else {
+            return Ok(());
+        };
+        let text = format!(
+            "the submodule at `{}` is beside a repository, and a pushed one is beside nothing",
+            found.escape_debug()
+        );
+        Err(Problem::new(Code::SourceFailed, text)
+            .at("source.submodules")
+            .hint("name it by its whole address (https://...) in .gitmodules"))
+    }
+
     /// Brings the files that Git LFS keeps.
     pub(super) async fn lfs(&self, tree: &Path) -> Result<(), Problem> {
         let mut command = self.command();
@@ -326,29 +349,11 @@ impl Git {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new("git");
-        for (name, _) in std::env::vars_os() {
-            // Of whoever started the agent: another repository, other prompts.
-            if name.to_string_lossy().starts_with("GIT_") {
-                command.env_remove(name);
-            }
-        }
+        let mut command = plain();
         command
             .env("GIT_CONFIG_GLOBAL", &self.config)
-            .env("GIT_TERMINAL_PROMPT", "0")
-            .envs(self.environment.iter().cloned())
-            .env_remove("SSH_ASKPASS")
-            // Its words are read.
-            .env("LC_ALL", "C");
-        for setting in SETTINGS {
-            command.args(["-c", setting]);
-        }
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true);
+            .env_remove("GIT_CONFIG_NOSYSTEM")
+            .envs(self.environment.iter().cloned());
         command
     }
 
@@ -382,7 +387,35 @@ impl Git {
     }
 }
 
-fn last_words(stderr: &str) -> String {
+/// Git as it is run here: nobody's settings but ours, no prompts, nothing of a repository is run.
+pub(super) fn plain() -> Command {
+    let mut command = Command::new("git");
+    for (name, _) in std::env::vars_os() {
+        // Of whoever started the agent: another repository, other prompts.
+        if name.to_string_lossy().starts_with("GIT_") {
+            command.env_remove(name);
+        }
+    }
+    command
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env_remove("SSH_ASKPASS")
+        // Its words are read.
+        .env("LC_ALL", "C");
+    for setting in SETTINGS {
+        command.args(["-c", setting]);
+    }
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
+    command
+}
+
+pub(super) fn last_words(stderr: &str) -> String {
     let lines = stderr
         .lines()
         .map(str::trim)
@@ -391,7 +424,7 @@ fn last_words(stderr: &str) -> String {
     lines[lines.len().saturating_sub(3)..].join("; ")
 }
 
-fn cannot_run(error: &io::Error) -> Problem {
+pub(super) fn cannot_run(error: &io::Error) -> Problem {
     let problem = Problem::new(
         Code::Runtime,
         format!("cannot run git on this node: {error}"),
@@ -403,7 +436,7 @@ fn cannot_run(error: &io::Error) -> Problem {
 }
 
 /// The beginning of a pipe; the rest is read and dropped, so that the writer ends.
-async fn read_some(pipe: Option<impl AsyncRead + Unpin>) -> io::Result<String> {
+pub(super) async fn read_some(pipe: Option<impl AsyncRead + Unpin>) -> io::Result<String> {
     let Some(mut pipe) = pipe else {
         return Ok(String::new());
     };

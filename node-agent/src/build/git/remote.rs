@@ -7,6 +7,9 @@ use skep_model::problem::{Code, Problem};
 
 const SCHEMES: [&str; 5] = ["https://", "http://", "ssh://", "git://", "file://"];
 
+/// In place of an address; no program of git's is called so.
+const PUSHED: &str = "pushed://skep/repository";
+
 /// A checked address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Remote {
@@ -46,6 +49,21 @@ impl Remote {
             shown,
             local,
         })
+    }
+
+    /// What is pushed to the cluster: it has no address that anything could be fetched from, so that nothing else of
+    /// this node is within its reach either.
+    pub(super) fn pushed() -> Self {
+        Self {
+            url: PUSHED.to_owned(),
+            shown: "the pushed repository".to_owned(),
+            local: None,
+        }
+    }
+
+    /// See [`Remote::pushed`].
+    pub(super) fn is_pushed(&self) -> bool {
+        self.url == PUSHED
     }
 
     /// The scheme and host of an address that is asked over HTTP: `https://host/`.

@@ -9,13 +9,13 @@ use super::*;
 
 mod copies;
 
-struct Repository {
+pub(super) struct Repository {
     dir: tempfile::TempDir,
 }
 
 impl Repository {
     /// A bare repository with two commits on `main` and one on `dev`.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().expect("folder");
         let this = Self { dir };
         this.git("work", &["init", "--quiet", "-b", "main", "."]);
@@ -27,7 +27,11 @@ impl Repository {
         this
     }
 
-    fn git(&self, folder: &str, arguments: &[&str]) -> String {
+    pub(super) fn path(&self, folder: &str) -> std::path::PathBuf {
+        self.dir.path().join(folder)
+    }
+
+    pub(super) fn git(&self, folder: &str, arguments: &[&str]) -> String {
         let folder = self.dir.path().join(folder);
         std::fs::create_dir_all(&folder).expect("folder");
         let output = Command::new("git")
@@ -41,7 +45,7 @@ impl Repository {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    fn commit(&self, message: &str, path: &str) {
+    pub(super) fn commit(&self, message: &str, path: &str) {
         let full = self.dir.path().join("work").join(path);
         std::fs::create_dir_all(full.parent().expect("parent")).expect("folder");
         std::fs::write(full, message).expect("file");

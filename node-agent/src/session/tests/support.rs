@@ -264,7 +264,11 @@ pub(super) fn world(held: Option<Generation>) -> World {
         Arc::default(),
     ));
     let shells = Shells::new(
-        (runtime.clone(), shelf),
+        (
+            runtime.clone(),
+            shelf,
+            crate::build::Stores::new(dir.path().join("pushed")),
+        ),
         servers.clone(),
         TaskTracker::new(),
         stop.clone(),
