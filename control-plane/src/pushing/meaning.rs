@@ -171,6 +171,7 @@ mod tests {
             removing: false,
             generation: 1,
             scaling: Default::default(),
+            pinned: None,
             created_ms: 0,
         }
     }

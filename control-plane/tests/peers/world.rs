@@ -268,7 +268,6 @@ impl World {
             secrets: self.secrets.clone(),
             samples: Default::default(),
             scaling: Default::default(),
-            pinned: None,
             relay: parts.relay.clone(),
             witnesses: Default::default(),
             means: Default::default(),

@@ -95,7 +95,6 @@ impl Server {
             secrets: secrets.clone(),
             samples: Default::default(),
             scaling: Default::default(),
-            pinned: None,
             relay: shared.relay.clone(),
             witnesses: Default::default(),
             means: Default::default(),
