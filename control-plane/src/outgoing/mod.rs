@@ -66,7 +66,20 @@ impl Outgoing {
         request: Request<Full<Bytes>>,
         ca_pem: Option<&str>,
     ) -> Result<Reply, String> {
-        match timeout(DEADLINE, self.attempt(request, ca_pem)).await {
+        self.send_and_read(request, ca_pem, MAX_BODY).await
+    }
+
+    /// The same, where the answer is what was asked for: so many bytes of it are read.
+    ///
+    /// # Errors
+    /// Why there is no answer, for a person.
+    pub(crate) async fn send_and_read(
+        &self,
+        request: Request<Full<Bytes>>,
+        ca_pem: Option<&str>,
+        most: usize,
+    ) -> Result<Reply, String> {
+        match timeout(DEADLINE, self.attempt(request, ca_pem, most)).await {
             Ok(outcome) => outcome,
             Err(_) => Err("no answer within 10 s".to_owned()),
         }
@@ -76,6 +89,7 @@ impl Outgoing {
         &self,
         mut request: Request<Full<Bytes>>,
         ca_pem: Option<&str>,
+        most: usize,
     ) -> Result<Reply, String> {
         let uri = check_url(&request.uri().to_string()).map_err(|problem| problem.message)?;
         // The resolver is not asked for these.
@@ -91,7 +105,7 @@ impl Outgoing {
         let answer = answer.map_err(|error| chain(&error))?;
         let (parts, body) = answer.into_parts();
         // It has said what it says: what follows is only what it says to a person.
-        let body = Limited::new(body, MAX_BODY).collect().await;
+        let body = Limited::new(body, most).collect().await;
         Ok(Reply {
             status: parts.status,
             retry_after_ms: retry_after_ms(&parts.headers, SystemTime::now()),

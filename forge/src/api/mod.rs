@@ -2,14 +2,19 @@
 //! it, and again, is not said here.
 
 mod answer;
+mod comments;
+mod notice;
 mod request;
+mod talk;
 
 use skep_model::deployment::{Deployment, Status};
 use skep_model::forge::shown_status;
 use skep_model::problem::Code;
 
-pub use answer::{Answered, Verdict, judge, who};
+pub use answer::{About, Answered, Verdict, judge, who};
+pub use notice::{Life, Line, Notice, digest};
 pub use request::{Request, Site};
+pub use talk::{Left, Talk};
 
 /// How a commit stands, in one form for every forge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

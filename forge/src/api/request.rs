@@ -113,7 +113,12 @@ impl Site<'_> {
         }
     }
 
-    fn request(&self, method: Method, path: &[&str], body: Option<Value>) -> Option<Request> {
+    pub(super) fn request(
+        &self,
+        method: Method,
+        path: &[&str],
+        body: Option<Value>,
+    ) -> Option<Request> {
         let mut url = Url::parse(self.api_url).ok()?;
         // Each part is encoded as one: GitLab's `group/name` too.
         url.path_segments_mut()

@@ -318,6 +318,7 @@ impl Context<'_> {
             Kind::PutForge(message) => self.put_forge(message),
             Kind::RemoveForge(message) => self.remove_forge(&message),
             Kind::SettleForge(message) => self.settle_forge(message),
+            Kind::SettleComment(message) => self.settle_comment(message),
         }
     }
 
