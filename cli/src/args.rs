@@ -96,6 +96,8 @@ pub(crate) enum Command {
     Apply(commands::project::ApplyArgs),
     /// Print the file that says what there is of a project
     Export(commands::project::ExportArgs),
+    /// Print the JSON Schema of a file, for editors
+    Schema(commands::schema::Args),
     /// Services that somebody has written down, with questions
     #[command(subcommand)]
     Template(commands::template::Command),
@@ -128,7 +130,7 @@ pub(crate) enum Command {
     /// Webhooks: what a git server calls on a push
     #[command(subcommand)]
     Webhook(commands::webhook::Command),
-    /// Show deployments at their commits, at the forge that they come from
+    /// Show deployments at their commits, and previews at their pull requests, at the forge they come from
     #[command(subcommand)]
     Forge(commands::forge::Command),
     /// Tell others how deployments end
