@@ -95,9 +95,9 @@ fn wanted(view: &State, preview: EnvironmentId) -> Option<(Arc<Connection>, Want
         digest: api::digest(&notice.text(connection.kind)),
         notice,
         id: connection.comment_id(preview.comment.as_ref()),
-        // An end that nobody was told the beginning of is told where there is a comment all the same: of a leader that
-        // could not take it down.
-        makes: preview.ended.is_none() || preview.comment.is_some(),
+        // Nobody needs to be told of the end of what they were not told of. It is looked for all the same: whoever made
+        // a comment may have died before it was taken down.
+        makes: preview.ended.is_none(),
     };
     Some((Arc::clone(connection), wanted))
 }

@@ -157,7 +157,7 @@ fn a_pull_request_is_told_how_its_preview_stands_until_it_knows() {
     apply(&mut state, end(Why::Closed));
     let (wanted, _) = told(&state).expect("news");
     assert_eq!(wanted.notice.life, Life::Ended(1_000, Why::Closed));
-    assert_eq!((wanted.id, wanted.makes), (Some(77), true));
+    assert_eq!((wanted.id, wanted.makes), (Some(77), false));
 }
 
 #[test]
