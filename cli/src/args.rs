@@ -109,6 +109,8 @@ pub(crate) enum Command {
     Export(commands::project::ExportArgs),
     /// Change a project in an editor: shown as a difference, applied as one
     Edit(commands::project::EditArgs),
+    /// Print the JSON Schema of a file, for editors
+    Schema(commands::schema::Args),
     /// Services that somebody has written down, with questions
     #[command(subcommand)]
     Template(commands::template::Command),
@@ -144,7 +146,7 @@ pub(crate) enum Command {
     /// Push with git: remotes that deploy what is pushed to them
     #[command(subcommand)]
     Git(commands::git::Command),
-    /// Show deployments at their commits, at the forge that they come from
+    /// Show deployments at their commits, and previews at their pull requests, at the forge they come from
     #[command(subcommand)]
     Forge(commands::forge::Command),
     /// Tell others how deployments end

@@ -1,4 +1,7 @@
-//! What is written back to forges: a workspace's connections to them, and what one was told of a deployment.
+//! What is written back to forges: a workspace's connections to them, and what one was told of a deployment or at a
+//! pull request.
+
+mod comment;
 
 use std::fmt;
 
@@ -11,6 +14,8 @@ use crate::name::check_host;
 use crate::notify::{Standing, check_url};
 use crate::problem::{Code, Problem};
 use crate::variable::Sealed;
+
+pub use comment::Comment;
 
 /// Most forge connections of a cluster: each may have a request of its own under way.
 pub const MAX_CONNECTIONS: usize = 64;
@@ -140,18 +145,26 @@ impl Connection {
 
     /// When a deployment that has come to tell of something is told of; none: it is not.
     pub fn due_ms(&self, deployment: &Deployment) -> Option<u64> {
-        if self.is_refused || deployment.created_ms < self.made_ms {
+        if deployment.created_ms < self.made_ms {
             return None;
         }
-        let at_ms = match &deployment.told {
-            Some(told) if told.status == shown_status(deployment) => match told.standing {
-                Standing::Pending { next_ms } if told.at_ms >= self.changed_ms => next_ms,
-                Standing::Delivered => return None,
-                Standing::GivenUp if told.at_ms >= self.changed_ms => return None,
-                // Somebody has changed the connection: it may be taken now.
-                Standing::Pending { .. } | Standing::GivenUp => 0,
-            },
-            _ => 0,
+        let told = deployment.told.as_ref();
+        let same = told.filter(|told| told.status == shown_status(deployment));
+        self.next_ms(same.map(|told| (told.standing, told.at_ms)))
+    }
+
+    /// When something is told that was told with this outcome, then; none: it is not. What was never told is at once,
+    /// and what was given up is again where somebody has changed the connection since: it may be taken now.
+    fn next_ms(&self, last: Option<(Standing, u64)>) -> Option<u64> {
+        if self.is_refused {
+            return None;
+        }
+        let at_ms = match last {
+            None => 0,
+            Some((Standing::Delivered, _)) => return None,
+            Some((_, at_ms)) if at_ms < self.changed_ms => 0,
+            Some((Standing::Pending { next_ms }, _)) => next_ms,
+            Some((Standing::GivenUp, _)) => return None,
         };
         Some(at_ms.max(self.resume_ms))
     }

@@ -39,6 +39,8 @@ pub mod routing;
 pub mod run;
 pub mod sample;
 pub mod schedule;
+#[cfg(feature = "openapi")]
+pub mod schema;
 pub mod server;
 pub mod service;
 pub mod settings;

@@ -44,6 +44,7 @@ pub const MAX_BYTES: u64 = 64 << 10;
 
 /// The content of `skep.toml`. What it does not say stays as it is on the service.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Manifest {
     /// Name of the service.
@@ -54,6 +55,7 @@ pub struct Manifest {
     #[serde(rename = "type")]
     pub kind: Option<ServiceType>,
     /// Explicit builder.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub builder: Option<Builder>,
     /// Path of the Dockerfile.
     pub dockerfile: Option<String>,
@@ -70,6 +72,7 @@ pub struct Manifest {
     #[serde(skip_serializing_if = "is_silent")]
     pub image: ImageTable,
     /// Port that the app listens on.
+    #[cfg_attr(feature = "openapi", schema(maximum = 65535))]
     pub port: Option<u16>,
     /// Replaces the image's command.
     pub command: Option<Vec<String>>,
@@ -86,6 +89,7 @@ pub struct Manifest {
     pub tcp: Option<Vec<TcpSpec>>,
     /// Time between SIGTERM and SIGKILL: `"10s"`.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub stop_grace: Option<Duration>,
     /// Needs.
     #[serde(skip_serializing_if = "is_silent")]
@@ -131,6 +135,7 @@ pub struct Manifest {
 
 /// `[image]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ImageTable {
     /// `missing`, `always` or `never`.
@@ -139,6 +144,7 @@ pub struct ImageTable {
 
 /// `[resources]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ResourcesTable {
     /// Requested CPU: `"250m"` (thousandths of a core) or `"1.5"` (cores).
@@ -155,17 +161,20 @@ pub struct ResourcesTable {
 
 /// `[update]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct UpdateTable {
     /// Allocations beyond `replicas` while updating.
     pub max_surge: Option<u32>,
     /// How long requests on an old allocation may go on.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub drain: Option<Duration>,
 }
 
 /// `[rollout]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct RolloutTable {
     /// `rolling`, `blue_green` or `canary`.
@@ -176,6 +185,7 @@ pub struct RolloutTable {
     pub promote: Option<Promote>,
     /// How long the old allocations are kept.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub keep: Option<Duration>,
     /// Steps of a canary: replaces all that were said.
     pub steps: Option<Vec<StepTable>>,
@@ -185,6 +195,7 @@ pub struct RolloutTable {
 
 /// `analysis`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct AnalysisTable {
     /// Nothing is compared.
@@ -197,12 +208,14 @@ pub struct AnalysisTable {
 
 /// One of `steps`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StepTable {
     /// Share of the allocations.
     pub percent: u32,
     /// How long they must have been healthy; none: until somebody says so.
     #[serde(with = "humantime_serde", default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub pause: Option<Duration>,
 }
 
@@ -231,6 +244,7 @@ impl RolloutTable {
 
 /// `[run]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct RunTable {
     /// `service`, `system`, `batch` or `cron`.
@@ -239,12 +253,15 @@ pub struct RunTable {
     pub retries: Option<u32>,
     /// Time for a job, all attempts together.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub deadline: Option<Duration>,
     /// Pause before the second attempt.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub backoff: Option<Duration>,
     /// Longest pause between attempts.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub max_backoff: Option<Duration>,
     /// When a cron service is due.
     pub schedule: Option<String>,
@@ -254,6 +271,7 @@ pub struct RunTable {
     pub overlap: Option<Overlap>,
     /// Oldest missed time that is made up for.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub catch_up: Option<Duration>,
 }
 

@@ -17,7 +17,7 @@ pub const MAX_CATCH_UP_MS: u64 = 7 * 86_400_000;
 
 /// The four ways in which a service runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = RunMode))]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// `replicas` allocations, kept running.

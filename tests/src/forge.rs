@@ -1,8 +1,10 @@
-//! A forge's API, as far as statuses of commits go: takes requests, and answers them as a test wants.
+//! A forge's API, as far as statuses of commits and comments of pull requests go: takes requests, and answers them as a
+//! test wants. Comments are Gitea's: of one pull request, all in one list.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
@@ -38,7 +40,28 @@ struct Shared {
     token: Mutex<Option<String>>,
     /// What it shows, by the end of the path.
     pages: Mutex<Vec<(String, Value)>>,
+    comments: Mutex<Vec<Comment>>,
+    /// Takes the next comment, and never says so.
+    is_mute: AtomicBool,
+    /// Takes no comments.
+    is_locked: AtomicBool,
+    /// How many comments there ever were.
+    made: AtomicU64,
 }
+
+/// A comment of the pull request.
+#[derive(Debug, Clone)]
+pub struct Comment {
+    /// Its number.
+    pub id: u64,
+    /// Who wrote it.
+    pub author: u64,
+    /// What it says.
+    pub text: String,
+}
+
+/// The user that tokens are.
+const BOT: u64 = 1;
 
 /// The forge; ends when dropped.
 pub struct Forge {
@@ -104,6 +127,43 @@ impl Forge {
         asked.iter().filter(is_it).count()
     }
 
+    /// Somebody writes a comment.
+    pub fn comment(&self, text: &str) {
+        put(&self.shared, BOT + 1, text.to_owned());
+    }
+
+    /// It takes the next comment that tokens make, and never says so.
+    pub fn be_mute(&self) {
+        self.shared.is_mute.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on it takes no comments, or does again.
+    pub fn lock(&self, is_locked: bool) {
+        self.shared.is_locked.store(is_locked, Ordering::SeqCst);
+    }
+
+    /// Somebody deletes a comment.
+    pub fn delete(&self, id: u64) {
+        let mut all = self.shared.comments.lock();
+        let all = all.as_mut().expect("nobody panics while adding");
+        all.retain(|it| it.id != id);
+    }
+
+    /// The comments that tokens made, in their order.
+    pub fn comments(&self) -> Vec<Comment> {
+        let all = self.shared.comments.lock();
+        let all = all.expect("nobody panics while adding").clone();
+        all.into_iter().filter(|it| it.author == BOT).collect()
+    }
+
+    /// Requests for comments, in their order.
+    pub fn talks(&self) -> Vec<Asked> {
+        let asked = self.shared.asked.lock();
+        let asked = asked.expect("nobody panics while adding").clone();
+        let talks = asked.into_iter().filter(|it| it.line.contains("/comments"));
+        talks.collect()
+    }
+
     /// The statuses that it was asked to take, in their order.
     pub fn statuses(&self) -> Vec<Asked> {
         let asked = self.shared.asked.lock();
@@ -129,10 +189,11 @@ async fn answer(
     let raw = body.collect().await.map(|body| body.to_bytes());
     let path = parts.uri.path().to_owned();
     let authorization = parts.headers.get("authorization").cloned();
+    let body: Value = serde_json::from_slice(&raw.unwrap_or_default()).unwrap_or_default();
     let asked = Asked {
         line: format!("{} {path}", parts.method),
         headers: parts.headers,
-        body: serde_json::from_slice(&raw.unwrap_or_default()).unwrap_or_default(),
+        body: body.clone(),
     };
     let all = shared.asked.lock();
     all.expect("nobody panics while adding").push(asked);
@@ -147,7 +208,10 @@ async fn answer(
         return Ok(reply(401, json!({ "message": "invalid credentials" })));
     }
     if path.ends_with("/user") {
-        return Ok(reply(200, json!({ "login": "skep-bot" })));
+        return Ok(reply(200, json!({ "id": BOT, "login": "skep-bot" })));
+    }
+    if path.contains("/comments") {
+        return Ok(talk(&shared, (&parts.method, &path), &body).await);
     }
     if parts.method == Method::GET {
         let pages = shared.pages.lock();
@@ -172,6 +236,48 @@ async fn answer(
         answer.headers_mut().insert(name, value);
     }
     Ok(answer)
+}
+
+/// The list of comments, a new one, or another text for one.
+async fn talk(
+    shared: &Shared,
+    (method, path): (&Method, &str),
+    body: &Value,
+) -> Response<Full<Bytes>> {
+    let text = body["body"].as_str().unwrap_or_default().to_owned();
+    if *method != Method::GET && shared.is_locked.load(Ordering::SeqCst) {
+        return reply(403, json!({ "message": "the conversation is locked" }));
+    }
+    if *method == Method::POST {
+        let id = put(shared, BOT, text);
+        if shared.is_mute.swap(false, Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        return reply(201, json!({ "id": id }));
+    }
+    let mut all = shared.comments.lock().expect("nobody panics while adding");
+    if *method == Method::GET {
+        let shown = all
+            .iter()
+            .map(|it| json!({ "id": it.id, "user": { "id": it.author }, "body": it.text }));
+        return reply(200, shown.collect());
+    }
+    let id = path.rsplit('/').next().and_then(|id| id.parse().ok());
+    match all.iter_mut().find(|it| Some(it.id) == id) {
+        Some(found) if found.author == BOT => {
+            found.text = text;
+            reply(200, json!({ "id": found.id }))
+        }
+        Some(_) => reply(403, json!({ "message": "not yours" })),
+        None => reply(404, json!({ "message": "no such comment" })),
+    }
+}
+
+fn put(shared: &Shared, author: u64, text: String) -> u64 {
+    let mut all = shared.comments.lock().expect("nobody panics while adding");
+    let id = shared.made.fetch_add(1, Ordering::SeqCst) + 100;
+    all.push(Comment { id, author, text });
+    id
 }
 
 fn reply(status: u16, body: Value) -> Response<Full<Bytes>> {

@@ -110,10 +110,12 @@ Skep's everywhere. Of a name that comes twice the last value counts. What the fi
 Examples:
   skep env rotate SESSION_KEY --service web --keep-old SESSION_KEY_OLD
   skep env rotate API_KEY --service web --stdin < new-key.txt
+  skep env rotate ROOT_KEY --shared --project shop --keep-old ROOT_KEY_OLD
   skep env unset SESSION_KEY_OLD --service web     once nobody has the old one
 
 The new value is drawn at random here, and never shown. The service and all that refer to the secret are deployed
-again, allocation by allocation: until then each has the value that it was started with.")]
+again, as their rollouts say: until then each has the value that it was started with. Of a shared secret these are the
+services of the environment that refer to it.")]
     Rotate {
         /// The secret
         #[arg(value_name = "NAME")]
@@ -389,6 +391,7 @@ async fn patch_shared(
     let body = PatchSharedVariables {
         set: body.set,
         unset: body.unset,
+        keep: body.keep,
         redeploy: change.redeploy,
     };
     let path = shared_path(&change.scope).await?;

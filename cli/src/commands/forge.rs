@@ -15,7 +15,7 @@ use crate::output::table::{self, facts};
 use crate::output::time;
 use crate::session::Session;
 
-/// Show deployments at their commits, at the forge that they come from
+/// Show deployments at their commits, and previews at their pull requests, at the forge they come from
 #[derive(Debug, Clone, clap::Subcommand)]
 #[command(after_help = "\
 Examples:
@@ -26,7 +26,8 @@ Examples:
   skep forge show github.com
 
 From then on each new deployment of a commit that comes from this host has a status there, named
-skep/PROJECT/ENVIRONMENT/SERVICE. `statuses = false` under [source] in an app's skep.toml keeps it out.
+skep/PROJECT/ENVIRONMENT/SERVICE, and previews of pull requests from there have one comment each.
+`statuses = false` under [source] in an app's skep.toml keeps it out of both.
 What rights the token needs is in docs/forges.md.")]
 pub(crate) enum Command {
     /// List the connections

@@ -45,6 +45,7 @@ pub(crate) mod rm;
 pub(crate) mod rollout;
 pub(crate) mod run;
 pub(crate) mod scale;
+pub(crate) mod schema;
 pub(crate) mod server;
 pub(crate) mod status;
 pub(crate) mod stop;
@@ -82,6 +83,10 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Net(args) => parts::net::run(*args),
         Command::Login(args) => login::run(&args, session),
         Command::Context(command) => context::run(&command, session),
+        Command::Schema(args) => {
+            schema::run(&args, session);
+            Ok(())
+        }
         command => wait(async {
             let result = speak(command, session).await;
             session.keep_servers().await;
@@ -172,6 +177,7 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         | Command::Agent(_)
         | Command::Net(_)
         | Command::Login(_)
+        | Command::Schema(_)
         | Command::Context(_) => unreachable!("run without a server by the caller"),
     }
 }

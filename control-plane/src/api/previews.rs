@@ -24,10 +24,11 @@ use super::extract::{Body, Path};
 use super::services::check_variables;
 use super::settings::EnvironmentKey;
 use super::types::{
-    AllPreviewRulesView, ExtendRequest, PreviewRequest, PreviewRulesRequest, PreviewRulesView,
-    PreviewServiceView, PreviewView, PreviewsView, PullRequestView, VariableView,
+    AllPreviewRulesView, CommentView, ExtendRequest, PreviewRequest, PreviewRulesRequest,
+    PreviewRulesView, PreviewServiceView, PreviewView, PreviewsView, PullRequestView, VariableView,
 };
 use super::{App, Here, find};
+use crate::forges::comment_state;
 use crate::previews::{Head, Wish, make};
 use crate::urls::urls;
 
@@ -297,8 +298,18 @@ fn shown(view: &State, preview: &Preview) -> PreviewView {
         created_ms: preview.created_ms,
         expires_ms: preview.expires_ms,
         ended: preview.ended.map(|ended| ended.why),
+        comment: comment(view, preview),
         services: services.collect(),
     }
+}
+
+fn comment(view: &State, preview: &Preview) -> Option<CommentView> {
+    let last = preview.comment.as_ref();
+    Some(CommentView {
+        state: comment_state(view, preview.environment)?,
+        problem: last.and_then(|comment| comment.problem.clone()),
+        told_ms: last.map(|comment| comment.at_ms),
+    })
 }
 
 /// Names of an environment's project and of itself.

@@ -3,7 +3,7 @@
 use axum::Json;
 use skep_model::problem::Problem;
 use skep_model::variable::reference::Place;
-use skep_model::variable::{SharedVariables, Variable};
+use skep_model::variable::{SharedVariables, Variable, VariableInput};
 use skep_proto::v1;
 use skep_proto::v1::command::Kind;
 use skep_state::State as View;
@@ -13,7 +13,7 @@ use super::extract::{Body, Path};
 use super::services::{check_variables, ensure_environment};
 use super::settings::EnvironmentKey;
 use super::types::{EffectsView, PatchSharedVariables, SharedVariablesView, VariableView};
-use super::variables::{effects, unknown};
+use super::variables::{effects, under_another_name, unknown};
 use super::{App, Here, find};
 use crate::variables::Environment;
 
@@ -60,10 +60,13 @@ pub(super) async fn patch(
     check_variables("set", &request.set)?;
     let environment = ensure_environment(&app, &key.project, &key.environment).await?;
     let mut warnings = Vec::new();
-    if !request.set.is_empty() || !request.unset.is_empty() {
+    let is_silent = request.set.is_empty() && request.unset.is_empty() && request.keep.is_empty();
+    if !is_silent {
         let make = |view: &View| {
             let shared = changed(&app, view.shared_variables(environment), &request)?;
-            let places = request.set.iter().map(|input| Place::shared(&input.name));
+            let names = request.set.iter().map(|input| &input.name);
+            let names = names.chain(request.keep.iter().map(|keep| &keep.under));
+            let places = names.map(|name| Place::shared(name));
             let after = Environment::sharing(view, &app.secrets, shared.clone());
             warnings = after.check(places)?;
             Ok(Kind::PutSharedVariables(v1::PutSharedVariables {
@@ -76,6 +79,7 @@ pub(super) async fn patch(
     let shared = view.shared_variables(environment);
     let mut answer = shown(&app, &shared)?;
     let names = request.set.iter().map(|input| &input.name);
+    let names = names.chain(request.keep.iter().map(|keep| &keep.under));
     let places = names.chain(&request.unset).map(|name| Place::shared(name));
     let around = Environment::sharing(&view, &app.secrets, shared);
     let dependents = around.dependents(&places.collect())?;
@@ -89,12 +93,19 @@ fn changed(
     mut shared: SharedVariables,
     request: &PatchSharedVariables,
 ) -> Result<SharedVariables, Problem> {
+    let kept = request.keep.iter().map(|keep| {
+        let open =
+            |known: &Variable| (app.secrets).open_shared(shared.environment, &keep.name, known);
+        under_another_name(&shared.variables, keep, open)
+    });
+    let kept: Vec<VariableInput> = kept.collect::<Result<_, _>>()?;
     for name in &request.unset {
         if shared.variables.remove(name).is_none() {
             return Err(unknown(name));
         }
     }
-    for input in &request.set {
+    // What is set wins over what is kept under the same name.
+    for input in kept.iter().chain(&request.set) {
         let sealed = app.secrets.seal_shared(shared.environment, input);
         shared.variables.insert(input.name.clone(), sealed);
     }

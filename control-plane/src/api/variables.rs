@@ -1,6 +1,6 @@
 //! Variables of a service. Secrets go in and never come out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::Json;
@@ -9,7 +9,7 @@ use skep_model::id::DeploymentId;
 use skep_model::problem::{Code, Problem};
 use skep_model::service::Service;
 use skep_model::variable::reference::Place;
-use skep_model::variable::{self, VariableInput};
+use skep_model::variable::{self, Variable, VariableInput};
 use skep_state::State as View;
 
 use super::deploy::{self, How, Wish};
@@ -38,7 +38,7 @@ pub(super) async fn list(
 
 fn shown(app: &App, service: &Service) -> Result<VariablesView, Problem> {
     let show = |(name, variable): (&String, _)| {
-        let variable: &skep_model::variable::Variable = variable;
+        let variable: &Variable = variable;
         let value = if variable.secret {
             None
         } else {
@@ -109,13 +109,25 @@ pub(super) async fn patch(
     Ok(Json(answer))
 }
 
-/// The same value under another name; a secret stays one.
 fn kept(app: &App, service: &Service, keep: &KeepVariable) -> Result<VariableInput, Problem> {
-    let known = service.variables.get(&keep.name);
+    let open = |known: &Variable| app.secrets.open_variable(service.id, &keep.name, known);
+    under_another_name(&service.variables, keep, open)
+}
+
+/// The same value under another name; a secret stays one.
+///
+/// # Errors
+/// There is no such value, or the name is none, or its own.
+pub(super) fn under_another_name(
+    variables: &BTreeMap<String, Variable>,
+    keep: &KeepVariable,
+    open: impl FnOnce(&Variable) -> Result<String, Problem>,
+) -> Result<VariableInput, Problem> {
+    let known = variables.get(&keep.name);
     let known = known.ok_or_else(|| unknown(&keep.name).at("keep"))?;
     let input = VariableInput {
         name: keep.under.clone(),
-        value: (app.secrets).open_variable(service.id, &keep.name, known)?,
+        value: open(known)?,
         secret: known.secret,
     };
     variable::check(&input).map_err(|problem| below("keep", problem))?;

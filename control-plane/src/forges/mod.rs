@@ -1,5 +1,7 @@
 //! What is still to be told to forges, and what their answers mean for it. Pure: a view in, what is wanted out. When it
-//! is sent is `reconcile::forges`'.
+//! is sent is `reconcile::forges`'. What pull requests are told of their previews is in `comments`.
+
+mod comments;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,7 +10,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
 use skep_forge::Commit;
-use skep_forge::api::{self, Report, Site, Verdict};
+use skep_forge::api::{self, About, Report, Site, Verdict};
 use skep_model::deployment::{Deployment, Origin};
 use skep_model::forge::{Connection, Told, shown_status};
 use skep_model::id::{ServiceId, WorkspaceId};
@@ -22,24 +24,53 @@ use skep_state::State;
 use crate::outgoing::Reply;
 use crate::urls::urls;
 
-/// How long one status is tried: a forge that is away over night has it in the morning.
+#[cfg(test)]
+pub(crate) use comments::tests::previewed;
+pub(crate) use comments::{Wanted, comment_news, comment_settlement, comment_state};
+
+/// How long one status, or one text, is tried: a forge that is away over night has it in the morning.
 const GIVE_UP_MS: u64 = 24 * 3_600_000;
 
 /// Names a connection.
 pub(crate) type Key = (WorkspaceId, String);
 
-/// A deployment that a forge is to be told of.
+/// Something that a forge is to be told.
 #[derive(Debug, Clone)]
 pub(crate) struct News {
     pub(crate) connection: Arc<Connection>,
-    pub(crate) deployment: Arc<Deployment>,
+    pub(crate) of: Of,
     /// When.
     pub(crate) at_ms: u64,
+}
+
+/// What it is told of.
+#[derive(Debug, Clone)]
+pub(crate) enum Of {
+    /// A deployment, at its commit.
+    Deployment(Arc<Deployment>),
+    /// A preview, at its pull request.
+    Preview(Box<Wanted>),
 }
 
 impl News {
     pub(crate) fn key(&self) -> Key {
         (self.connection.workspace, self.connection.host.clone())
+    }
+
+    /// Who comes first: a comment says what several statuses say, and waits for them.
+    pub(crate) fn order(&self) -> (u64, bool, u128) {
+        match &self.of {
+            Of::Deployment(deployment) => (self.at_ms, false, deployment.id.as_u128()),
+            Of::Preview(wanted) => (self.at_ms, true, wanted.preview.environment.as_u128()),
+        }
+    }
+
+    /// Names it in the log.
+    pub(crate) fn subject(&self) -> String {
+        match &self.of {
+            Of::Deployment(deployment) => format!("deployment {}", deployment.id),
+            Of::Preview(wanted) => format!("preview {}", wanted.preview.name),
+        }
     }
 }
 
@@ -70,7 +101,7 @@ pub(crate) fn news(view: &State, service: ServiceId) -> Vec<News> {
         if let Some(at_ms) = connection.due_ms(deployment) {
             news.push(News {
                 connection: Arc::clone(connection),
-                deployment: Arc::clone(deployment),
+                of: Of::Deployment(Arc::clone(deployment)),
                 at_ms,
             });
         }
@@ -89,9 +120,12 @@ fn place(deployment: &Deployment) -> Option<(String, &str)> {
     Some((host, commit))
 }
 
-/// How many deployments wait to be told of, by connection.
+/// How many deployments and previews a connection is still to be told of.
 pub(crate) fn waiting(view: &State, connection: &Connection) -> u64 {
-    let all = view.services().flat_map(|service| news(view, service.id));
+    let deployments = view.services().flat_map(|service| news(view, service.id));
+    let previews = view.previews();
+    let previews = previews.filter_map(|it| comment_news(view, it.environment));
+    let all = deployments.chain(previews);
     let its = all.filter(|news| {
         news.connection.workspace == connection.workspace && news.connection.host == connection.host
     });
@@ -158,14 +192,15 @@ pub(crate) fn request(asked: Option<api::Request>) -> Result<hyper::Request<Full
 /// What came of a request.
 pub(crate) fn verdict(
     connection: &Connection,
-    outcome: &Result<Reply, String>,
-    now_ms: u64,
+    about: About,
+    (outcome, now_ms): (&Result<Reply, String>, u64),
 ) -> Verdict {
     match outcome {
         Err(why) => Verdict::Again(why.clone()),
         Ok(reply) => api::judge(
             connection.kind,
             &api::Answered {
+                about,
                 status: reply.status,
                 headers: &reply.headers,
                 body: &reply.body,
@@ -176,19 +211,30 @@ pub(crate) fn verdict(
     }
 }
 
-/// What is taken down of an attempt to tell of a deployment.
-pub(crate) fn settlement(news: &News, verdict: Verdict, now_ms: u64) -> Kind {
-    let (connection, deployment) = (&news.connection, &news.deployment);
-    let status = shown_status(deployment);
-    let before = deployment.told.as_ref();
-    let same = before.filter(|told| told.status == status);
-    let attempts = same.map_or(0, |told| told.attempts).saturating_add(1);
-    let since_ms = same.map_or(now_ms, |told| told.since_ms);
-    let later = |at_ms: u64| match at_ms > since_ms.saturating_add(GIVE_UP_MS) {
+/// How often the same was tried before, and since when.
+struct Tried<'a> {
+    /// Names it.
+    id: &'a str,
+    /// With the attempt that was just made.
+    attempts: u32,
+    since_ms: u64,
+}
+
+/// What an attempt comes to.
+struct Came {
+    standing: Standing,
+    is_refused: bool,
+    resume_ms: u64,
+    problem: Option<String>,
+}
+
+/// What follows from an answer: for what was told, and for the connection.
+fn came(tried: &Tried<'_>, verdict: Verdict, now_ms: u64) -> Came {
+    let later = |at_ms: u64| match at_ms > tried.since_ms.saturating_add(GIVE_UP_MS) {
         true => Standing::GivenUp,
         false => Standing::Pending { next_ms: at_ms },
     };
-    let own_ms = now_ms.saturating_add(pause_ms(&deployment.id.to_string(), attempts));
+    let own_ms = now_ms.saturating_add(pause_ms(tried.id, tried.attempts));
     let is_refused = matches!(verdict, Verdict::Unknown(_));
     let mut resume_ms = 0;
     let (standing, problem) = match verdict {
@@ -200,11 +246,34 @@ pub(crate) fn settlement(news: &News, verdict: Verdict, now_ms: u64) -> Kind {
         }
         Verdict::Again(why) | Verdict::Unknown(why) => (later(own_ms), Some(why)),
     };
+    Came {
+        standing,
+        is_refused,
+        resume_ms,
+        problem,
+    }
+}
+
+/// What is taken down of an attempt to tell of a deployment.
+pub(crate) fn settlement(
+    connection: &Connection,
+    deployment: &Deployment,
+    (verdict, now_ms): (Verdict, u64),
+) -> Kind {
+    let status = shown_status(deployment);
+    let before = deployment.told.as_ref();
+    let same = before.filter(|told| told.status == status);
+    let tried = Tried {
+        id: &deployment.id.to_string(),
+        attempts: same.map_or(0, |told| told.attempts).saturating_add(1),
+        since_ms: same.map_or(now_ms, |told| told.since_ms),
+    };
+    let came = came(&tried, verdict, now_ms);
     let told = Told {
         status,
-        standing,
-        attempts,
-        since_ms,
+        standing: came.standing,
+        attempts: tried.attempts,
+        since_ms: tried.since_ms,
         at_ms: now_ms,
     };
     Kind::SettleForge(v1::SettleForge {
@@ -214,9 +283,9 @@ pub(crate) fn settlement(news: &News, verdict: Verdict, now_ms: u64) -> Kind {
         deployment: id_bytes(deployment.id.as_u128()),
         expected_at_ms: before.map_or(0, |told| told.at_ms),
         told: Some((&told).into()),
-        is_refused,
-        resume_ms,
-        problem,
+        is_refused: came.is_refused,
+        resume_ms: came.resume_ms,
+        problem: came.problem,
     })
 }
 
@@ -234,7 +303,7 @@ pub(crate) fn who(
         Problem::new(Code::Unavailable, text)
             .hint("`skep forge add` again, with another --api-url, --ca or token")
     };
-    match verdict(connection, outcome, now_ms) {
+    match verdict(connection, About::Token, (outcome, now_ms)) {
         Verdict::Taken => {}
         Verdict::Unknown(why)
         | Verdict::Never(why)

@@ -20,13 +20,13 @@ const WORKSPACE: WorkspaceId = WorkspaceId::from_u128(1);
 const ONE: &str = "366701fde727cb7a9e7f21eb88264f59f6f9b89c";
 const OTHER: &str = "466701fde727cb7a9e7f21eb88264f59f6f9b89c";
 
-fn apply(state: &mut State, kind: Kind) {
+pub(super) fn apply(state: &mut State, kind: Kind) {
     let applied = state.apply(state.index() + 1, &command(1_000, kind));
     applied.outcome.expect("accepted");
 }
 
 /// A service, and a connection to `git.test`.
-fn connected() -> State {
+pub(super) fn connected() -> State {
     let mut state = State::default();
     let workspace = Workspace {
         id: WORKSPACE,
@@ -130,16 +130,28 @@ fn git(host: &str, commit: Option<&str>) -> Origin {
     }
 }
 
+fn deployment_of(news: &News) -> Arc<Deployment> {
+    match &news.of {
+        Of::Deployment(deployment) => Arc::clone(deployment),
+        Of::Preview(_) => panic!("a deployment"),
+    }
+}
+
 /// Deployment, its status, and when it is told.
 fn seen(state: &State) -> Vec<(u128, Status, u64)> {
     let all = news(state, SERVICE).into_iter();
-    all.map(|it| (it.deployment.id.as_u128(), it.deployment.status, it.at_ms))
-        .collect()
+    all.map(|it| {
+        let deployment = deployment_of(&it);
+        (deployment.id.as_u128(), deployment.status, it.at_ms)
+    })
+    .collect()
 }
 
 fn settle(state: &mut State, verdict: Verdict, now_ms: u64) {
     let first = news(state, SERVICE).into_iter().next().expect("news");
-    apply(state, settlement(&first, verdict, now_ms));
+    let deployment = deployment_of(&first);
+    let settled = settlement(&first.connection, &deployment, (verdict, now_ms));
+    apply(state, settled);
 }
 
 #[test]
@@ -171,7 +183,7 @@ fn of_each_commit_only_the_newest_deployment_is_told() {
     let wanted = [(12, Status::Queued, 0), (11, Status::Superseded, 0)];
     assert_eq!(seen(&state), wanted);
     assert_eq!(waiting(&state, &news(&state, SERVICE)[0].connection), 2);
-    let told = report(&state, &news(&state, SERVICE)[0].deployment).expect("there");
+    let told = report(&state, &deployment_of(&news(&state, SERVICE)[0])).expect("there");
     assert_eq!(
         (&*told.repository, &*told.commit, &*told.context),
         ("Team/shop", ONE, "skep/shop/production/web")
@@ -233,7 +245,7 @@ fn a_token_is_in_a_header_that_is_not_shown_and_nowhere_else() {
             kind,
             ..(*first.connection).clone()
         };
-        let report = report(&state, &first.deployment).expect("there");
+        let report = report(&state, &deployment_of(&first)).expect("there");
         let sent = request(site(&connection, "s3cret-token").status(&report)).expect("made");
         let shown = format!("{sent:?}");
         assert!(!shown.contains("s3cret-token"), "{shown}");

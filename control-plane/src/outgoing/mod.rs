@@ -27,8 +27,6 @@ use guard::Guarded;
 const DEADLINE: Duration = Duration::from_secs(10);
 /// What is read of an answer's body.
 const MAX_BODY: usize = 64 << 10;
-/// What is read of one that was asked for.
-const MAX_ANSWER: usize = 4 << 20;
 
 type Client = legacy::Client<HttpsConnector<HttpConnector<Guarded>>, Full<Bytes>>;
 
@@ -68,27 +66,20 @@ impl Outgoing {
         request: Request<Full<Bytes>>,
         ca_pem: Option<&str>,
     ) -> Result<Reply, String> {
-        self.within(request, (ca_pem, MAX_BODY)).await
+        self.send_and_read(request, ca_pem, MAX_BODY).await
     }
 
-    /// Makes a request for the sake of what the answer says.
+    /// The same, where the answer is what was asked for: so many bytes of it are read.
     ///
     /// # Errors
     /// Why there is no answer, for a person.
-    pub(crate) async fn ask(
+    pub(crate) async fn send_and_read(
         &self,
         request: Request<Full<Bytes>>,
         ca_pem: Option<&str>,
+        most: usize,
     ) -> Result<Reply, String> {
-        self.within(request, (ca_pem, MAX_ANSWER)).await
-    }
-
-    async fn within(
-        &self,
-        request: Request<Full<Bytes>>,
-        how: (Option<&str>, usize),
-    ) -> Result<Reply, String> {
-        match timeout(DEADLINE, self.attempt(request, how)).await {
+        match timeout(DEADLINE, self.attempt(request, ca_pem, most)).await {
             Ok(outcome) => outcome,
             Err(_) => Err("no answer within 10 s".to_owned()),
         }
@@ -97,7 +88,8 @@ impl Outgoing {
     async fn attempt(
         &self,
         mut request: Request<Full<Bytes>>,
-        (ca_pem, most): (Option<&str>, usize),
+        ca_pem: Option<&str>,
+        most: usize,
     ) -> Result<Reply, String> {
         let uri = check_url(&request.uri().to_string()).map_err(|problem| problem.message)?;
         // The resolver is not asked for these.

@@ -139,6 +139,7 @@ fn preview(rules: &Rules, wish: &Wish) -> Preview {
         idle_ms: rules.idle_ms,
         seed: rules.seed.clone(),
         ended: None,
+        comment: None,
     }
 }
 

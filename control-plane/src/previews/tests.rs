@@ -54,6 +54,7 @@ fn state() -> State {
             command: vec!["seed".into()],
         }),
         ended: None,
+        comment: None,
     };
     let workspace_of = Workspace {
         id: workspace,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_forge::api::{Checks, Part, Verdict};
+use skep_forge::api::{About, Checks, Part, Verdict};
 use skep_model::id::DeploymentId;
 use skep_state::{Change, State};
 use tokio::sync::broadcast::error::RecvError;
@@ -21,6 +21,9 @@ use crate::store::now_ms;
 
 /// Longest sleep: what a missed change costs.
 const PERIOD: Duration = Duration::from_secs(60);
+
+/// What is read of an answer: a hundred check runs of many words each.
+const MAX_ANSWER: usize = 4 << 20;
 
 /// What is waited for.
 #[derive(Debug, Default)]
@@ -198,8 +201,9 @@ async fn ask(
     let asked =
         site(connection, token).checks(part, &wanted.repository, (&wanted.commit, &wanted.branch));
     let asked = request(asked).map_err(|why| (why, None))?;
-    let outcome = outgoing.ask(asked, connection.ca_pem.as_deref()).await;
-    match verdict(connection, &outcome, now_ms()) {
+    let ca_pem = connection.ca_pem.as_deref();
+    let outcome = outgoing.send_and_read(asked, ca_pem, MAX_ANSWER).await;
+    match verdict(connection, About::Status, (&outcome, now_ms())) {
         Verdict::Taken => Ok(outcome.ok().map(|reply| reply.body)),
         Verdict::Later { pause_ms, why } => Err((why, Some(pause_ms))),
         Verdict::Again(why) | Verdict::Unknown(why) => Err((why, None)),

@@ -1,13 +1,14 @@
-//! The leader's care for forges: tells them what they do not know of deployments, one request at a time to each, and
-//! proposes what came of it. Killed in between, the next leader tells the same again: a status under the same name is the
-//! same status. A forge that is away holds up nobody else's.
+//! The leader's care for forges: tells them what they do not know of deployments and previews, one request at a time to
+//! each, and proposes what came of it. Killed in between, the next leader tells the same again: a status under the same
+//! name is the same status, and a comment is looked for before one is made. A forge that is away holds up nobody else's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_forge::api::Verdict;
-use skep_model::id::ServiceId;
+use skep_forge::api::{About, Left, Talk, Verdict};
+use skep_model::deployment::Deployment;
+use skep_model::id::{EnvironmentId, ServiceId};
 use skep_model::problem::{Code, Problem};
 use skep_state::{Change, State};
 use tokio::sync::broadcast::error::RecvError;
@@ -16,7 +17,10 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::Parts;
-use crate::forges::{Key, News, news, report, request, settlement, site, verdict};
+use crate::forges::{
+    Key, News, Of, Wanted, comment_news, comment_settlement, news, report, request, settlement,
+    site, verdict,
+};
 use crate::outgoing::{Allowed, Outgoing, Reply};
 use crate::store::now_ms;
 
@@ -24,6 +28,25 @@ use crate::store::now_ms;
 const PERIOD: Duration = Duration::from_secs(60);
 /// Pause after an outcome that the cluster did not take: the forge would be told again at once.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// What is read of a list of comments: Gitea gives all of a pull request at once.
+const MAX_LIST: usize = 8 << 20;
+
+/// Something that there may be news of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Subject {
+    Service(ServiceId),
+    Preview(EnvironmentId),
+}
+
+impl Subject {
+    fn news(self, view: &State) -> Vec<News> {
+        match self {
+            Self::Service(service) => news(view, service),
+            Self::Preview(preview) => comment_news(view, preview).into_iter().collect(),
+        }
+    }
+}
 
 /// What is to be done now.
 #[derive(Debug, Default)]
@@ -80,42 +103,60 @@ pub(super) async fn run(parts: &Parts, token: &CancellationToken) {
     }
 }
 
-/// Every service; none where nobody is told anything.
-fn all(view: &State) -> BTreeSet<ServiceId> {
-    match view.forges().next() {
-        Some(_) => view.services().map(|service| service.id).collect(),
-        None => BTreeSet::new(),
+/// Everything; nothing where nobody is told anything.
+fn all(view: &State) -> BTreeSet<Subject> {
+    if view.forges().next().is_none() {
+        return BTreeSet::new();
     }
+    let services = view.services().map(|service| Subject::Service(service.id));
+    services.chain(previews(view)).collect()
 }
 
-/// Marks the services of which there may be something new.
-fn follow(view: &State, changes: &[Change], open: &mut BTreeSet<ServiceId>) {
+fn previews(view: &State) -> impl Iterator<Item = Subject> {
+    let previews = view.previews();
+    previews.map(|preview| Subject::Preview(preview.environment))
+}
+
+/// Marks that of which there may be something new.
+fn follow(view: &State, changes: &[Change], open: &mut BTreeSet<Subject>) {
     if view.forges().next().is_none() {
         return;
     }
     for change in changes {
-        match change {
-            Change::Deployment(id) => open.extend(view.deployment(*id).map(|it| it.service)),
+        let service = match change {
+            Change::Deployment(id) => view.deployment(*id).map(|it| it.service),
             // It may be told of from now on.
-            Change::Service(id) => {
-                open.insert(*id);
+            Change::Service(id) => Some(*id),
+            Change::Forges => {
+                *open = all(view);
+                None
             }
-            Change::Forges => *open = all(view),
-            _ => {}
+            Change::Preview(id) => {
+                open.insert(Subject::Preview(*id));
+                None
+            }
+            // Services may answer elsewhere by now.
+            Change::Settings | Change::Cluster | Change::Node(_) => {
+                open.extend(previews(view));
+                None
+            }
+            _ => None,
+        };
+        if let Some(service) = service {
+            open.insert(Subject::Service(service));
+            let service = view.service(service);
+            let preview = service.and_then(|service| view.preview_around(service));
+            open.extend(preview.map(|preview| Subject::Preview(preview.environment)));
         }
     }
 }
 
-/// The next one of each connection that no request is under way to. Services of which nothing is to be told are not
-/// looked at again until something changes.
-fn plan(
-    view: &State,
-    open: &mut BTreeSet<ServiceId>,
-    (busy, now_ms): (&BTreeSet<&Key>, u64),
-) -> Due {
+/// The next one of each connection that no request is under way to. What there is nothing to be told of is not looked at
+/// again until something changes.
+fn plan(view: &State, open: &mut BTreeSet<Subject>, (busy, now_ms): (&BTreeSet<&Key>, u64)) -> Due {
     let mut due = Due::default();
-    open.retain(|service| {
-        let all = news(view, *service);
+    open.retain(|subject| {
+        let all = subject.news(view);
         let is_open = !all.is_empty();
         for one in all {
             let key = one.key();
@@ -127,8 +168,8 @@ fn plan(
                 due.wake_ms = Some(due.wake_ms.map_or(one.at_ms, |old| old.min(one.at_ms)));
                 continue;
             }
-            let order = |news: &News| (news.at_ms, news.deployment.id);
-            let is_first = due.tell.get(&key).is_none_or(|it| order(&one) < order(it));
+            let known = due.tell.get(&key);
+            let is_first = known.is_none_or(|it| one.order() < it.order());
             if is_first {
                 due.tell.insert(key, one);
             }
@@ -140,11 +181,20 @@ fn plan(
 
 /// Tells of one and proposes what came of it.
 async fn work(parts: Parts, outgoing: Arc<Outgoing>, news: News) {
-    let outcome = ask(&parts, &outgoing, &news).await;
-    let now = now_ms();
-    let verdict = verdict(&news.connection, &outcome, now);
-    log(&news, &verdict);
-    match parts.store.propose(settlement(&news, verdict, now)).await {
+    let connection = &news.connection;
+    let settled = match &news.of {
+        Of::Deployment(deployment) => {
+            let verdict = status(&parts, &outgoing, (&news, deployment)).await;
+            log(&news, &verdict);
+            settlement(connection, deployment, (verdict, now_ms()))
+        }
+        Of::Preview(wanted) => {
+            let left = comment(&parts, &outgoing, (&news, wanted)).await;
+            log(&news, &left.verdict);
+            comment_settlement(connection, wanted, (left, now_ms()))
+        }
+    };
+    match parts.store.propose(settled).await {
         Ok(_) => {}
         Err(problem) if matches!(problem.code, Code::Conflict | Code::NotFound) => {
             tracing::debug!(%problem, "what a forge was told was settled or dropped meanwhile");
@@ -156,25 +206,59 @@ async fn work(parts: Parts, outgoing: Arc<Outgoing>, news: News) {
     }
 }
 
-async fn ask(parts: &Parts, outgoing: &Outgoing, news: &News) -> Result<Reply, String> {
-    let said = |problem: Problem| problem.to_string();
-    let token = parts.secrets.open_forge(&news.connection).map_err(said)?;
-    let report = report(&parts.store.view(), &news.deployment);
-    let report = report.ok_or("the service is gone")?;
-    let asked = request(site(&news.connection, &token).status(&report))?;
-    let ca_pem = news.connection.ca_pem.as_deref();
-    outgoing.send(asked, ca_pem).await
+/// Shows a commit how its deployment stands.
+async fn status(
+    parts: &Parts,
+    outgoing: &Outgoing,
+    (news, deployment): (&News, &Deployment),
+) -> Verdict {
+    let connection = &news.connection;
+    let ask = async {
+        let token = parts.secrets.open_forge(connection).map_err(said)?;
+        let report = report(&parts.store.view(), deployment);
+        let report = report.ok_or("the service is gone")?;
+        let asked = request(site(connection, &token).status(&report))?;
+        outgoing.send(asked, connection.ca_pem.as_deref()).await
+    };
+    let outcome = ask.await;
+    verdict(connection, About::Status, (&outcome, now_ms()))
+}
+
+/// Shows a pull request how its preview stands: one request after the other, until its one comment says so.
+async fn comment(parts: &Parts, outgoing: &Outgoing, (news, wanted): (&News, &Wanted)) -> Left {
+    let connection = &news.connection;
+    let mut talk = Talk::new(connection.kind, &wanted.notice, (wanted.id, wanted.makes));
+    loop {
+        let ask = async {
+            let token = parts.secrets.open_forge(connection).map_err(said)?;
+            let asked = request(talk.request(&site(connection, &token)))?;
+            let ca_pem = connection.ca_pem.as_deref();
+            outgoing.send_and_read(asked, ca_pem, MAX_LIST).await
+        };
+        let outcome: Result<Reply, String> = ask.await;
+        let verdict = verdict(connection, About::Comment, (&outcome, now_ms()));
+        let reply = outcome.as_ref().ok();
+        let body = reply.map_or(&[] as &[u8], |reply| &reply.body);
+        let status = reply.map(|reply| reply.status);
+        if let Some(left) = talk.heard(status, verdict, body) {
+            return left;
+        }
+    }
+}
+
+fn said(problem: Problem) -> String {
+    problem.to_string()
 }
 
 fn log(news: &News, verdict: &Verdict) {
-    let (host, deployment) = (&news.connection.host, news.deployment.id);
+    let (host, of) = (&news.connection.host, news.subject());
     match verdict {
-        Verdict::Taken => tracing::debug!(host, %deployment, "a forge was told"),
+        Verdict::Taken => tracing::debug!(host, of, "a forge was told"),
         Verdict::Again(why) | Verdict::Later { why, .. } => {
-            tracing::info!(host, %deployment, why, "a forge was not told: it is told again");
+            tracing::info!(host, of, why, "a forge was not told: it is told again");
         }
         Verdict::Never(why) => {
-            tracing::warn!(host, %deployment, why, "a forge cannot be told");
+            tracing::warn!(host, of, why, "a forge cannot be told");
         }
         Verdict::Unknown(why) => {
             tracing::warn!(
@@ -185,3 +269,6 @@ fn log(news: &News, verdict: &Verdict) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -256,6 +256,7 @@ impl Duties {
                 | Change::Routes
                 | Change::Notifications
                 | Change::Forges
+                | Change::Preview(_)
                 | Change::Names(_) => {}
             }
         }

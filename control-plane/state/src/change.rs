@@ -56,4 +56,6 @@ pub enum Change {
     Notifications,
     /// Forge connections changed.
     Forges,
+    /// A preview was made, pushed to, put off, ended, or told of.
+    Preview(EnvironmentId),
 }

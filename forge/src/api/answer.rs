@@ -9,9 +9,46 @@ use crate::event::clean;
 /// Longest that a forge may have us wait, in ms: GitHub counts by the hour.
 const LONGEST_WAIT_MS: u64 = 3_600_000;
 
+/// What was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    /// Who the token is.
+    Token,
+    /// To take a commit's status.
+    Status,
+    /// Of comments of a pull request, or to take one.
+    Comment,
+}
+
+impl About {
+    /// What the token may not do where it is forbidden.
+    const fn right(self) -> &'static str {
+        match self {
+            Self::Token => "the token may not ask who it is",
+            Self::Status => "the token may not write statuses of this repository",
+            Self::Comment => {
+                "the token may not write comments at pull requests of this repository, or this one takes none"
+            }
+        }
+    }
+
+    /// What may be missing where something is.
+    const fn missing(self) -> &'static str {
+        match self {
+            Self::Token => "this is no API of this kind of forge",
+            Self::Status => "the token does not see this repository, or the commit is not there",
+            Self::Comment => {
+                "the token does not see this repository, or the pull request is not there"
+            }
+        }
+    }
+}
+
 /// An answer, as it came.
 #[derive(Debug, Clone)]
 pub struct Answered<'a> {
+    /// To what.
+    pub about: About,
     /// The status.
     pub status: StatusCode,
     /// The headers.
@@ -72,12 +109,8 @@ pub fn judge(kind: Kind, answer: &Answered<'_>) -> Verdict {
         StatusCode::UNAUTHORIZED => Verdict::Unknown(format!(
             "{told}: make a new token, `skep forge add` takes it"
         )),
-        StatusCode::FORBIDDEN => Verdict::Never(format!(
-            "{told}: the token may not write statuses of this repository"
-        )),
-        StatusCode::NOT_FOUND => Verdict::Never(format!(
-            "{told}: the token does not see this repository, or the commit is not there"
-        )),
+        StatusCode::FORBIDDEN => Verdict::Never(format!("{told}: {}", answer.about.right())),
+        StatusCode::NOT_FOUND => Verdict::Never(format!("{told}: {}", answer.about.missing())),
         status if status.is_redirection() => Verdict::Never(format!(
             "{told}: nobody is followed elsewhere, was the repository moved?"
         )),

@@ -3,15 +3,20 @@
 
 mod answer;
 mod checks;
+mod comments;
+mod notice;
 mod request;
+mod talk;
 
 use skep_model::deployment::{Deployment, Status};
 use skep_model::forge::shown_status;
 use skep_model::problem::Code;
 
-pub use answer::{Answered, Verdict, judge, who};
+pub use answer::{About, Answered, Verdict, judge, who};
 pub use checks::{Checks, Colour, Part};
+pub use notice::{Life, Line, Notice, digest};
 pub use request::{Request, Site};
+pub use talk::{Left, Talk};
 
 /// How a commit stands, in one form for every forge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

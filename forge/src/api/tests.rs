@@ -62,6 +62,71 @@ fn requests_are_those_of_each_forge() {
 }
 
 #[test]
+fn requests_for_comments_are_those_of_each_forge() {
+    let notice = Notice {
+        mark: "01j".into(),
+        repository: "Team/shop".into(),
+        number: 12,
+        preview: "pr-12".into(),
+        project: "shop".into(),
+        base: "production".into(),
+        life: Life::Ended(0, skep_model::preview::Why::Closed),
+        services: Vec::new(),
+    };
+    let mut text = String::new();
+    for kind in Kind::ALL {
+        let site = site(kind);
+        for request in [
+            site.comments(&notice, 2),
+            site.comment(&notice),
+            site.edit(&notice, 77),
+        ] {
+            let mut request = request.expect("made");
+            // As of the other requests.
+            request.headers.clear();
+            writeln!(text, "{}", shown(&request)).expect("text");
+        }
+    }
+    assert_eq!(text, include_str!("golden/comments.txt"), "{text}");
+}
+
+#[test]
+fn comments_are_read_as_each_forge_writes_them() {
+    use super::comments::{identity, listed, made};
+    let github =
+        r#"[{"id":7,"user":{"id":1,"login":"bot"},"body":"x"},{"id":8,"user":null,"body":"y"}]"#;
+    let gitlab = r#"[{"id":7,"author":{"id":1,"username":"bot"},"body":"x","system":false},
+        {"id":8,"body":"y"}]"#;
+    let bitbucket = r#"{"values":[{"id":7,"user":{"uuid":"1"},"content":{"raw":"x"}},
+        {"id":8,"content":{"raw":"y"}},
+        {"id":9,"deleted":true,"user":{"uuid":"1"},"content":{"raw":"z"}}],"next":"https://..."}"#;
+    for (kind, body) in [
+        (Kind::GitHub, github),
+        (Kind::Gitea, github),
+        (Kind::Forgejo, github),
+        (Kind::GitLab, gitlab),
+        (Kind::Bitbucket, bitbucket),
+    ] {
+        let page = listed(kind, body.as_bytes()).expect("a list");
+        let seen = page
+            .found
+            .iter()
+            .map(|it| (it.id, it.author.as_deref(), &*it.text));
+        let seen: Vec<_> = seen.collect();
+        assert_eq!(seen, [(7, Some("1"), "x"), (8, None, "y")], "{kind}");
+        assert_eq!(page.is_last, kind != Kind::Bitbucket, "{kind}");
+        assert_eq!(listed(kind, b""), None, "{kind}: cut off");
+        let me = match kind {
+            Kind::Bitbucket => serde_json::json!({"uuid": "1"}),
+            _ => serde_json::json!({"id": 1}),
+        };
+        assert_eq!(identity(kind, &me).as_deref(), Some("1"));
+    }
+    assert_eq!(made(br#"{"id":7}"#), Some(7));
+    assert_eq!(made(b"<html>"), None);
+}
+
+#[test]
 fn each_forge_has_its_own_words() {
     let word = |kind: Kind, state: State| {
         let request = site(kind).status(&report(state)).expect("made");
@@ -223,6 +288,7 @@ fn answers_say_whether_it_is_told_again() {
         let verdict = judge(
             *kind,
             &Answered {
+                about: About::Status,
                 status: StatusCode::from_u16(*status).expect("a status"),
                 headers: &headers,
                 body: body.as_bytes(),

@@ -7,7 +7,7 @@ use crate::spec::MIN_MEMORY_BYTES;
 
 /// What happens with a recommendation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = SizingMode))]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// It is shown.

@@ -10,6 +10,7 @@ use crate::problem::Problem;
 
 /// The table: what it does not say is the default, so that the file says all there is.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct AutoscaleTable {
     /// Fewest allocations while it runs.
@@ -18,16 +19,20 @@ pub struct AutoscaleTable {
     pub max: Option<u32>,
     /// What each should have to do: `["cpu = 70%", "request_rate = 100"]`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub targets: Vec<Target>,
     /// Bounds by the time of the day.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub schedules: Vec<Window>,
     /// The last one goes when nothing was asked for so long.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub scale_to_zero: Option<Duration>,
     /// How fast it may grow: `"100% or 4/15s"`.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub up: Option<Policy>,
     /// How fast it may shrink: `"50%/min"`.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub down: Option<Policy>,
     /// How far above its target it may be, in percent.
     pub tolerance_up_percent: Option<u32>,
@@ -35,12 +40,15 @@ pub struct AutoscaleTable {
     pub tolerance_down_percent: Option<u32>,
     /// What the load is averaged over.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub stable_window: Option<Duration>,
     /// A clear rise is seen within this.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub burst_window: Option<Duration>,
     /// What was wanted within this stays.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub down_window: Option<Duration>,
     /// Recommended requests.
     pub sizing: Option<SizingTable>,
@@ -48,6 +56,7 @@ pub struct AutoscaleTable {
 
 /// `[autoscale.sizing]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct SizingTable {
     /// `advise` or `apply`.

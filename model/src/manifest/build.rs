@@ -11,6 +11,7 @@ use crate::problem::Problem;
 
 /// `[build]`. A list or table replaces all that was said of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct BuildTable {
     /// Stage of the Dockerfile.
@@ -21,6 +22,7 @@ pub struct BuildTable {
     pub secrets: Option<BTreeSet<String>>,
     /// When it is given up.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub timeout: Option<Duration>,
     /// Memory of each step.
     pub memory: Option<Size>,
@@ -47,6 +49,7 @@ impl BuildTable {
 
 /// `[nixpacks]`. A list or table replaces all that was said of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct NixpacksTable {
     /// Replaces the install command.
@@ -76,6 +79,7 @@ impl NixpacksTable {
 
 /// `[static]`. A table replaces all that was said of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct StaticTable {
     /// Replaces the install command.

@@ -11,6 +11,7 @@ use crate::hooks::{Hooks, Init, PreStop};
 
 /// `[container]`. A list or table replaces all that was said of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ContainerTable {
     /// Another user than the image's.
@@ -26,6 +27,7 @@ pub struct ContainerTable {
     /// Swap beyond the memory limit.
     pub swap: Option<Size>,
     /// Limits of each process.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<BTreeMap<String, crate::schema::Amount>>))]
     pub ulimits: Option<BTreeMap<String, Ulimit>>,
     /// Folders in memory, with their sizes.
     pub tmpfs: Option<BTreeMap<String, Size>>,
@@ -64,12 +66,14 @@ impl ContainerTable {
 
 /// `[hooks]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct HooksTable {
     /// Runs once for each new release, before it takes over.
     pub release: Option<Vec<String>>,
     /// When that is given up.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub release_timeout: Option<Duration>,
     /// Run before each container: replaces all that were said.
     pub init: Option<Vec<InitTable>>,
@@ -79,12 +83,14 @@ pub struct HooksTable {
 
 /// One of `[[hooks.init]]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct InitTable {
     /// What runs.
     pub command: Vec<String>,
     /// When it is given up.
     #[serde(with = "humantime_serde", default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub timeout: Option<Duration>,
 }
 

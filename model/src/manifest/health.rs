@@ -9,6 +9,7 @@ use crate::health::{Check, Health, Probe};
 
 /// `[health]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct HealthTable {
     /// GET this path.
@@ -16,15 +17,19 @@ pub struct HealthTable {
     /// Another kind of check.
     pub check: Option<Check>,
     /// On another port than the app's.
+    #[cfg_attr(feature = "openapi", schema(maximum = 65535))]
     pub port: Option<u16>,
     /// Pause between checks.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub interval: Option<Duration>,
     /// Longest wait for one answer.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub timeout: Option<Duration>,
     /// How long a new allocation may take to become healthy.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub deadline: Option<Duration>,
     /// Failed checks in a row that make it unhealthy.
     pub failures: Option<u32>,
@@ -36,18 +41,22 @@ pub struct HealthTable {
 
 /// `[health.startup]` or `[health.liveness]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ProbeTable {
     /// What is asked.
     pub check: Check,
     /// On another port than the app's.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(maximum = 65535))]
     pub port: Option<u16>,
     /// Pause between checks.
     #[serde(with = "humantime_serde", default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub interval: Option<Duration>,
     /// Longest wait for one answer.
     #[serde(with = "humantime_serde", default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub timeout: Option<Duration>,
     /// Failed checks in a row that count.
     #[serde(default)]

@@ -9,18 +9,22 @@ use crate::spec::Restart;
 
 /// `[restart]`: of a container that ends by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct RestartTable {
     /// Restarts within `window` after which the allocation has failed.
     pub attempts: Option<u32>,
     /// The window in which restarts are counted.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub window: Option<Duration>,
     /// Pause before the first restart; doubles with each.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub delay: Option<Duration>,
     /// Longest pause.
     #[serde(with = "humantime_serde")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub max_delay: Option<Duration>,
 }
 

@@ -9,6 +9,7 @@ use crate::routing::{
 
 /// One of `[[routes]]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct RouteTable {
     /// Exact, or `*.` and a domain; none: the generated name.

@@ -29,6 +29,16 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
+#[cfg(feature = "openapi")]
+impl utoipa::PartialSchema for Size {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        crate::schema::Amount::schema()
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::ToSchema for Size {}
+
 impl Serialize for Size {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let fits = |(bits, _): &&(u32, &str)| self.0 != 0 && self.0.trailing_zeros() >= *bits;

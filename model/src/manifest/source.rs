@@ -15,6 +15,7 @@ const NEVER: &str = "never";
 /// `[source]`. Who may read the repository is not for the app's own file to say: it is not there yet when that is
 /// needed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct SourceTable {
     /// Patterns of files that count: replaces all that were said.
@@ -22,10 +23,12 @@ pub struct SourceTable {
     /// Pattern of tags that are deployed in place of the branch; empty: the branch again.
     pub tags: Option<String>,
     /// How often the repository is asked for what no forge has sent.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub poll: Option<Poll>,
     /// Whether the forge is told of deployments at their commits.
     pub statuses: Option<bool>,
     /// Whether, and how long, a push waits for the checks of its commit at the forge.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Written>))]
     pub wait_for_ci: Option<Checks>,
     /// Submodules too.
     pub submodules: Option<bool>,
@@ -78,8 +81,9 @@ impl From<Poll> for String {
 #[serde(try_from = "Written", into = "Written")]
 pub struct Checks(Option<WaitForCi>);
 
-/// As it stands in the file.
+/// Whether checks are waited for: `true`, `false`, or how long: `30m`.
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(untagged, expecting = "true, false or a time such as \"30m\"")]
 enum Written {
     Whether(bool),

@@ -7,6 +7,7 @@ use crate::storage::{Owner, Volume};
 
 /// One of `[[volumes]]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VolumeTable {
     /// Unique within the service.
@@ -15,6 +16,7 @@ pub struct VolumeTable {
     pub path: String,
     /// Whom it belongs to when it is made: `"1000:1000"`.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub owner: Option<Owner>,
     /// Counted as requested disk: `"10GiB"`.
     #[serde(default)]

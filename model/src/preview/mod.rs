@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::forge::Comment;
 use crate::health::check_command;
 use crate::id::EnvironmentId;
 use crate::name;
@@ -234,6 +235,8 @@ pub struct Preview {
     pub seed: Option<Seed>,
     /// Its end; none: it lives.
     pub ended: Option<Ended>,
+    /// What its pull request was told of it; none: nothing.
+    pub comment: Option<Comment>,
 }
 
 impl Preview {

@@ -20,6 +20,9 @@ use crate::problem::Problem;
 use crate::spec::ServiceSpec;
 use crate::tenancy::DEFAULT_ENVIRONMENT;
 
+#[cfg(feature = "openapi")]
+pub(crate) use read::ELSEWHERE;
+
 pub use export::export;
 pub use origin::Origin;
 pub use plan::{Change, Deploy, Field, Missing, Plan, ServiceChange, SharedChange, plan};

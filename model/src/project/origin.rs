@@ -10,6 +10,7 @@ const BRANCH: &str = "main";
 
 /// An image, or a git repository. It replaces all that was said of that.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Origin {
     /// A ready image: `name[:tag][@digest]`.

@@ -19,7 +19,7 @@ const KEYS: [&str; 4] = ["project", "variables", "services", "environments"];
 /// The keys of an environment.
 const KEYS_OF_ENVIRONMENT: [&str; 2] = ["variables", "services"];
 /// Keys of `skep.toml` that this file says in another way, and how.
-const ELSEWHERE: [(&str, &str); 3] = [
+pub(crate) const ELSEWHERE: [(&str, &str); 3] = [
     ("name", "the name is the table's: [services.NAME]"),
     ("project", "`project` at the top of the file"),
     ("env", "[services.NAME.variables]"),

@@ -1,7 +1,7 @@
 //! Forge connections, and what forges were told.
 
 use skep_model::deployment::Status;
-use skep_model::forge::{Connection, Kind, Told};
+use skep_model::forge::{Comment, Connection, Kind, Told};
 use skep_model::id::WorkspaceId;
 use skep_model::notify::Standing;
 use skep_model::variable::Sealed;
@@ -9,6 +9,7 @@ use skep_model::variable::Sealed;
 use super::{Error, enum_number, enum_value, error, id, id_bytes};
 use crate::v1;
 use crate::v1::forge_told::Standing as Stands;
+use crate::v1::preview_comment::Standing as Left;
 
 impl From<&Connection> for v1::ForgeConnection {
     fn from(connection: &Connection) -> Self {
@@ -82,6 +83,46 @@ impl TryFrom<v1::ForgeTold> for Told {
             attempts: message.attempts,
             since_ms: message.since_ms,
             at_ms: message.at_ms,
+        })
+    }
+}
+
+impl From<&Comment> for v1::PreviewComment {
+    fn from(comment: &Comment) -> Self {
+        let standing = match comment.standing {
+            Standing::Pending { next_ms } => Left::NextMs(next_ms),
+            Standing::Delivered => Left::Delivered(true),
+            Standing::GivenUp => Left::GivenUp(true),
+        };
+        Self {
+            id: comment.id,
+            digest: comment.digest,
+            standing: Some(standing),
+            attempts: comment.attempts,
+            since_ms: comment.since_ms,
+            at_ms: comment.at_ms,
+            problem: comment.problem.clone(),
+        }
+    }
+}
+
+impl TryFrom<v1::PreviewComment> for Comment {
+    type Error = Error;
+
+    fn try_from(message: v1::PreviewComment) -> Result<Self, Error> {
+        let standing = match message.standing.ok_or(error("standing"))? {
+            Left::NextMs(next_ms) => Standing::Pending { next_ms },
+            Left::Delivered(_) => Standing::Delivered,
+            Left::GivenUp(_) => Standing::GivenUp,
+        };
+        Ok(Self {
+            id: message.id,
+            digest: message.digest,
+            standing,
+            attempts: message.attempts,
+            since_ms: message.since_ms,
+            at_ms: message.at_ms,
+            problem: message.problem,
         })
     }
 }

@@ -103,6 +103,7 @@ impl From<&Preview> for v1::Preview {
                 at_ms: ended.at_ms,
                 why: enum_number(&Why::ALL, &ended.why),
             }),
+            comment: preview.comment.as_ref().map(Into::into),
         }
     }
 }
@@ -130,6 +131,7 @@ impl TryFrom<v1::Preview> for Preview {
             idle_ms: message.idle_ms,
             seed: message.seed.map(Into::into),
             ended: ended.transpose()?,
+            comment: message.comment.map(TryInto::try_into).transpose()?,
         })
     }
 }

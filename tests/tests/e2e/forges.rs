@@ -13,13 +13,16 @@ use skep_tests::wait;
 /// Networks of the machine itself, where the forges are.
 const HERE: (&str, &str) = ("SKEP_NOTIFY_ALLOW", "127.0.0.0/8");
 /// An attempt, two pauses, and a loaded machine.
-const TOLD: Duration = Duration::from_secs(90);
+pub(super) const TOLD: Duration = Duration::from_secs(90);
 const COMMIT: &str = "366701fde727cb7a9e7f21eb88264f59f6f9b89c";
-const TOKEN: &str = "s3cret-of-the-test";
-const HOST: &str = "/v1/forges/127.0.0.1";
+pub(super) const TOKEN: &str = "s3cret-of-the-test";
+pub(super) const HOST: &str = "/v1/forges/127.0.0.1";
 
 /// Servers without a node.
-async fn with_servers(count: usize, test: impl AsyncFnOnce(&Servers) -> Result<()>) -> Result<()> {
+pub(super) async fn with_servers(
+    count: usize,
+    test: impl AsyncFnOnce(&Servers) -> Result<()>,
+) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let site = |place: usize| {
         Ok(Site::loopback(dir.path(), &format!("server{place}"))?.env(HERE.0, HERE.1))
@@ -34,7 +37,7 @@ async fn with_servers(count: usize, test: impl AsyncFnOnce(&Servers) -> Result<(
 }
 
 /// A connection to the forge as this kind.
-async fn connect(api: &Api, forge: &Forge, kind: &str, token: &str) -> Result<Value> {
+pub(super) async fn connect(api: &Api, forge: &Forge, kind: &str, token: &str) -> Result<Value> {
     let request = json!({
         "kind": kind,
         "api_url": format!("http://{}/api/v1", forge.address),

@@ -9,6 +9,7 @@ mod builders;
 mod builds;
 mod certificates;
 mod clock;
+mod comments;
 mod compose;
 mod confine;
 mod crash;

@@ -199,6 +199,28 @@ async fn a_secret_is_rotated_for_all_who_have_it_and_the_old_value_is_kept() {
             "the old one is a secret, too"
         );
 
+        // One of the environment: all that refer to it get the new one, and the old one has another name.
+        let shared = ["--shared", "--project", "conf"];
+        let root = format!("ROOT={SECRET}");
+        let set = ["env", "set", "--secret", &root];
+        skep.run(&[&set[..], &shared].concat()).await?.ok()?;
+        let refers = ["env", "set", "--service", "conf/friend"];
+        let both = ["ROOT=${{shared.ROOT}}", "OLD=${{shared.ROOT_OLD}}"];
+        skep.run(&[&refers[..], &both[..1]].concat()).await?.ok()?;
+        let rotate_root = ["env", "rotate", "ROOT", "--keep-old", "ROOT_OLD"];
+        let rotate_root = [&rotate_root[..], &shared].concat();
+        skep.run(&rotate_root).await?.ok()?.says(&["friend"])?;
+        wait::until_ok("who refers to the shared one", SOON, async || {
+            let its = &cluster.environment(&friend).await?["ROOT"];
+            ensure!(its.len() == 32 && its != SECRET, "{its}");
+            Ok(())
+        })
+        .await?;
+        skep.run(&[&refers[..], &both[1..]].concat()).await?.ok()?;
+        assert_eq!(cluster.environment(&friend).await?["OLD"], SECRET);
+        let missing = ["env", "rotate", "ROOTS", "--shared", "--project", "conf"];
+        skep.run(&missing).await?.code(1)?.says(&["--shared"])?;
+
         let missing = ["env", "rotate", "TOKENS", "--service", "conf/conf"];
         skep.run(&missing).await?.code(1)?.says(&["hint:"])?;
         let under_itself = [&rotate[..], &["--keep-old", "TOKEN"]].concat();

@@ -1,12 +1,14 @@
 //! `skep env rotate`: another value for a secret, in one request with keeping the old one.
 
-use skep_control_plane::api::types::{KeepVariable, PatchVariables, VariablesView};
+use skep_control_plane::api::types::{
+    KeepVariable, PatchVariables, SharedVariablesView, VariablesView,
+};
 use skep_identity::random;
 use skep_model::problem::{Code, Problem};
 use skep_model::template;
 use skep_model::variable::{self, VariableInput};
 
-use super::{Change, patch, path};
+use super::{Change, patch, path, shared_path};
 use crate::failure::Failure;
 use crate::session::Session;
 use crate::target;
@@ -60,21 +62,26 @@ pub(super) async fn run(
     input: VariableInput,
     keep_old: Option<String>,
 ) -> Result<(), Failure> {
-    if change.shared {
-        return Err(
-            Failure::usage("secrets of a service are rotated, shared ones are set")
-                .hint("skep env set --shared --secret --stdin NAME --redeploy"),
-        );
-    }
     let client = session.client()?;
-    let target = target::find(&client, change.service.as_deref(), &change.scope).await?;
-    let known: VariablesView = client.get(&path(&target)).await?;
-    let mut known = known.variables.iter();
-    if !known.any(|it| it.name == input.name && it.secret) {
-        let text = format!("{target} has no secret `{}`", input.name);
+    let (whose, known) = match change.shared {
+        true => {
+            let found: SharedVariablesView = client.get(&shared_path(&change.scope).await?).await?;
+            ("the environment".to_owned(), found.variables)
+        }
+        false => {
+            let target = target::find(&client, change.service.as_deref(), &change.scope).await?;
+            let found: VariablesView = client.get(&path(&target)).await?;
+            (target.to_string(), found.variables)
+        }
+    };
+    if !known.iter().any(|it| it.name == input.name && it.secret) {
+        let text = format!("{whose} has no secret `{}`", input.name);
+        let shared = if change.shared { " --shared" } else { "" };
         let problem = Problem::new(Code::NotFound, text).at("name");
         return Err(problem
-            .hint("`skep env list` shows them; `skep env set --secret` makes one")
+            .hint(format!(
+                "`skep env list{shared}` shows them; `skep env set{shared} --secret` makes one"
+            ))
             .into());
     }
     let keep = keep_old.map(|under| KeepVariable {

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use http::Method;
 use serde_json::json;
-use skep_control_plane::api::types::{ExtendRequest, PreviewRequest, PreviewView, PreviewsView};
+use skep_control_plane::api::types::{
+    CommentState, CommentView, ExtendRequest, PreviewRequest, PreviewView, PreviewsView,
+};
 use skep_model::problem::Problem;
 
 use crate::client::escape;
@@ -42,7 +44,7 @@ pub(crate) enum Command {
     Ls,
     /// Make one by hand
     Create(Create),
-    /// Show one: what it is for, where it answers, when it ends
+    /// Show one: what it is for, where it answers, when it ends, and what its pull request was told
     Show(Which),
     /// Put its end off
     Extend(Extend),
@@ -199,6 +201,20 @@ fn url(one: &PreviewView) -> String {
     first.cloned().unwrap_or_else(|| "-".to_owned())
 }
 
+/// How it is with the comment at the pull request, and why.
+fn comment(one: &CommentView, now_ms: u64) -> String {
+    let state = match (one.state, one.told_ms) {
+        (CommentState::Told, Some(at_ms)) => format!("told {} ago", time::age(now_ms, at_ms)),
+        (CommentState::Told, None) => "told".to_owned(),
+        (CommentState::Waiting, _) => "waits".to_owned(),
+        (CommentState::GivenUp, _) => "given up".to_owned(),
+    };
+    match &one.problem {
+        Some(problem) => format!("{state}: {problem}"),
+        None => state,
+    }
+}
+
 fn previews(all: &[PreviewView], now_ms: u64) -> String {
     let row = |one: &PreviewView| {
         vec![
@@ -234,6 +250,9 @@ fn preview(one: &PreviewView, now_ms: u64) -> String {
         rows.push(("commit", commit.clone()));
     }
     rows.push(("ends", ends(one, now_ms)));
+    if let Some(told) = &one.comment {
+        rows.push(("comment", comment(told, now_ms)));
+    }
     let services = one.services.iter().map(|service| {
         vec![
             service.service.clone(),
@@ -275,6 +294,11 @@ mod tests {
             created_ms: 1_000,
             expires_ms: 91_000,
             ended: None,
+            comment: Some(CommentView {
+                state: CommentState::GivenUp,
+                problem: Some("403 Forbidden".into()),
+                told_ms: Some(1_000),
+            }),
             services: Vec::new(),
         };
         assert_eq!(source(&one), "#12 New checkout");
@@ -284,6 +308,7 @@ mod tests {
             text.contains("forge.test/team/shop#12 (of a fork)"),
             "{text}"
         );
+        assert!(text.contains("given up: 403 Forbidden"), "{text}");
         one.ended = Some(Why::Closed);
         assert_eq!(ends(&one, 1_000), "going: closed");
         one.request = None;

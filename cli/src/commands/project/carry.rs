@@ -150,6 +150,7 @@ impl<'a> Work<'a> {
             set: inputs(&change.set),
             unset: change.unset.clone(),
             redeploy: true,
+            ..PatchSharedVariables::default()
         };
         let view: SharedVariablesView = self.client.send(Method::PATCH, &path, &body).await?;
         self.tell(done, format!("{environment} shares its variables"));

@@ -41,6 +41,46 @@ async fn shared_variables_are_set_listed_and_unset_and_secrets_never_shown() {
 }
 
 #[tokio::test]
+async fn a_shared_secret_is_rotated_in_one_request_with_keeping_the_old_one() {
+    let server = Server::start().await;
+    let secret = |value: &str| json!({"name": "KEY", "value": value, "secret": true});
+    let made = json!({"set": [secret("first")]});
+    server.call(Method::PATCH, SHARED, made).await;
+    let keep = |name: &str, under: &str| json!({"set": [secret("second")], "keep": [{"name": name, "under": under}]});
+    for (name, under, status, field) in [
+        ("OTHER", "KEY_OLD", 404, "keep"),
+        ("KEY", "KEY", 400, "keep.under"),
+        ("KEY", "SKEP_KEY", 400, "keep.name"),
+    ] {
+        let refused = server.call(Method::PATCH, SHARED, keep(name, under)).await;
+        let code = if status == 404 {
+            "not_found"
+        } else {
+            "invalid"
+        };
+        assert_problem(&refused, status, code, Some(field));
+    }
+    let done = server
+        .call(Method::PATCH, SHARED, keep("KEY", "KEY_OLD"))
+        .await;
+    assert_eq!(done.status, 200, "{}", done.body);
+    assert_eq!(done.body["generation"], 2, "in one step");
+    let view = server.context.store.view();
+    let environment = view.environments().next().expect("one").id;
+    let shared = view.shared_variables(environment);
+    for (name, value) in [("KEY", "second"), ("KEY_OLD", "first")] {
+        let variable = &shared.variables[name];
+        let open = server
+            .context
+            .secrets
+            .open_shared(environment, name, variable);
+        assert_eq!(open.expect("opens"), value);
+        assert!(variable.secret, "{name} stays one");
+    }
+    assert!(!done.body.to_string().contains("first"), "{}", done.body);
+}
+
+#[tokio::test]
 async fn what_can_never_resolve_is_refused_and_what_is_missing_is_a_warning() {
     let server = Server::start().await;
     server.put(WEB, Value::Null).await;

@@ -40,7 +40,7 @@ pub struct ForgeView {
     pub api_url: String,
     /// It has a CA of its own.
     pub own_ca: bool,
-    /// Deployments that it is still to be told of.
+    /// Deployments and previews that it is still to be told of.
     pub waiting: u64,
     /// The forge does not know the token: nothing is told until the connection is made again.
     pub refused: bool,

@@ -63,8 +63,9 @@ pub use placement::{
     WhyView,
 };
 pub use preview::{
-    AllPreviewRulesView, ExtendRequest, PreviewRequest, PreviewRulesRequest, PreviewRulesView,
-    PreviewServiceView, PreviewView, PreviewsView, PullRequestView,
+    AllPreviewRulesView, CommentState, CommentView, ExtendRequest, PreviewRequest,
+    PreviewRulesRequest, PreviewRulesView, PreviewServiceView, PreviewView, PreviewsView,
+    PullRequestView,
 };
 pub use rebalance::{BegunView, MoveView, RebalanceRequest, RebalanceView};
 pub use rollout::{

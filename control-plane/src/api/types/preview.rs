@@ -63,6 +63,32 @@ pub struct PreviewServiceView {
     pub urls: Vec<String>,
 }
 
+/// How it is with the comment at a preview's pull request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CommentState {
+    /// It does not say yet how the preview stands.
+    Waiting,
+    /// It says how the preview stands.
+    Told,
+    /// Its forge did not take it: nothing more is tried until there is something else to tell, or the forge connection is
+    /// made again.
+    GivenUp,
+}
+
+/// The comment at a preview's pull request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CommentView {
+    /// How it is with it.
+    pub state: CommentState,
+    /// What went wrong with it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// When the forge was told last, ms since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_ms: Option<u64>,
+}
+
 /// A preview.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PreviewView {
@@ -88,6 +114,9 @@ pub struct PreviewView {
     /// Why it has ended; its services are going.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Why>,
+    /// The comment at its pull request; none: there is to be none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<CommentView>,
     /// Its services.
     pub services: Vec<PreviewServiceView>,
 }

@@ -204,6 +204,8 @@ pub struct PatchSharedVariables {
     pub set: Vec<VariableInput>,
     /// Names to forget.
     pub unset: Vec<String>,
+    /// Values that go on under another name, as they are before all else.
+    pub keep: Vec<KeepVariable>,
     /// Deploy the services again that refer to them.
     pub redeploy: bool,
 }

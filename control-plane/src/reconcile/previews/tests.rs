@@ -64,6 +64,7 @@ impl World {
             idle_ms: 0,
             seed: None,
             ended: None,
+            comment: None,
         };
         world.apply(Kind::MakePreview(v1::MakePreview {
             preview: Some((&preview).into()),

@@ -1,12 +1,13 @@
 //! Forge connections, and what became of what forges were told. What is still to be told follows from the deployments
-//! themselves. Sends nothing, and never opens what is sealed.
+//! and previews themselves. Sends nothing, and never opens what is sealed.
 
 use std::sync::Arc;
 
 use skep_model::deployment::Deployment;
-use skep_model::forge::{Connection, MAX_CONNECTIONS, Told};
-use skep_model::id::{DeploymentId, WorkspaceId};
+use skep_model::forge::{Comment, Connection, MAX_CONNECTIONS, Told};
+use skep_model::id::{DeploymentId, EnvironmentId, WorkspaceId};
 use skep_model::notify::MAX_ANSWER;
+use skep_model::preview::Preview;
 use skep_model::problem::{Code, Problem};
 use skep_proto::v1;
 
@@ -51,11 +52,7 @@ impl Context<'_> {
 
     pub(super) fn settle_forge(&mut self, message: v1::SettleForge) -> Outcome {
         let workspace = WorkspaceId::from_u128(bits("workspace", &message.workspace)?);
-        let known = self.state.forge(workspace, &message.host);
-        let known = known.cloned().ok_or_else(|| no_forge(&message.host))?;
-        if known.changed_ms != message.expected_changed_ms {
-            return Err(changed_meanwhile("forge connection"));
-        }
+        let known = self.connection(workspace, &message.host, message.expected_changed_ms)?;
         let id = DeploymentId::from_u128(bits("deployment", &message.deployment)?);
         let deployment = self.state.deployment(id).cloned();
         let deployment = deployment.ok_or_else(|| not_found("deployment", id))?;
@@ -64,28 +61,78 @@ impl Context<'_> {
             return Err(changed_meanwhile("deployment"));
         }
         let told: Told = understood(message.told.ok_or_else(|| missing("told"))?)?;
-        let problem = message.problem.map(|it| cut(&it));
-        let is_seen = known.is_refused != message.is_refused
-            || known.resume_ms != message.resume_ms
-            || known.problem != problem;
-        let connection = Connection {
+        self.settle_connection(Connection {
             is_refused: message.is_refused,
             resume_ms: message.resume_ms,
-            problem,
+            problem: message.problem.map(|it| cut(&it)),
             asked_ms: told.at_ms,
             ..(*known).clone()
-        };
-        match is_seen {
-            true => self.put_connection(connection),
-            // Nobody waits for a time alone.
-            false => self.state.put_forge(connection),
-        }
+        });
         self.changes.push(Change::Deployment(id));
         self.state.put_deployment(Deployment {
             told: Some(told),
             ..(*deployment).clone()
         });
         Ok(Reply::Done)
+    }
+
+    /// The same of a preview, at its pull request.
+    pub(super) fn settle_comment(&mut self, message: v1::SettleComment) -> Outcome {
+        let workspace = WorkspaceId::from_u128(bits("workspace", &message.workspace)?);
+        let known = self.connection(workspace, &message.host, message.expected_changed_ms)?;
+        let id = EnvironmentId::from_u128(bits("environment", &message.environment)?);
+        let preview = self.state.preview_of(id).cloned();
+        let preview = preview.ok_or_else(|| not_found("preview", id))?;
+        let before_ms = preview.comment.as_ref().map_or(0, |comment| comment.at_ms);
+        if before_ms != message.expected_at_ms {
+            return Err(changed_meanwhile("preview"));
+        }
+        let comment: Comment = understood(message.comment.ok_or_else(|| missing("comment"))?)?;
+        let problem = comment.problem.as_deref().map(cut);
+        self.settle_connection(Connection {
+            is_refused: message.is_refused,
+            resume_ms: message.resume_ms,
+            problem: problem.clone(),
+            asked_ms: comment.at_ms,
+            ..(*known).clone()
+        });
+        self.changes.push(Change::Preview(id));
+        let comment = Some(Comment { problem, ..comment });
+        let preview = Preview {
+            comment,
+            ..(*preview).clone()
+        };
+        self.state.previews.insert(id, Arc::new(preview));
+        Ok(Reply::Done)
+    }
+
+    /// A connection that something was asked with; refused where a person has changed it since.
+    fn connection(
+        &self,
+        workspace: WorkspaceId,
+        host: &str,
+        changed_ms: u64,
+    ) -> Result<Arc<Connection>, Problem> {
+        let known = self.state.forge(workspace, host).cloned();
+        let known = known.ok_or_else(|| no_forge(host))?;
+        match known.changed_ms == changed_ms {
+            true => Ok(known),
+            false => Err(changed_meanwhile("forge connection")),
+        }
+    }
+
+    /// Nobody waits for a time alone.
+    fn settle_connection(&mut self, next: Connection) {
+        let known = self.state.forge(next.workspace, &next.host);
+        let is_seen = known.is_none_or(|known| {
+            known.is_refused != next.is_refused
+                || known.resume_ms != next.resume_ms
+                || known.problem != next.problem
+        });
+        match is_seen {
+            true => self.put_connection(next),
+            false => self.state.put_forge(next),
+        }
     }
 
     fn put_connection(&mut self, connection: Connection) {

@@ -91,6 +91,7 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::ApproveDeployment(_) => ("approve deployment", LEVEL_SCHEDULING),
         Kind::PinService(_) => ("pin service", LEVEL_SCHEDULING),
         Kind::HearChecks(_) => ("hear of checks", LEVEL_SCHEDULING),
+        Kind::SettleComment(_) => ("settle what a pull request was told", LEVEL_SCHEDULING),
         Kind::SettleNotification(_) => ("settle a notification", LEVEL_SCHEDULING),
         Kind::TakePolled(_) => ("take what was polled", LEVEL_SCHEDULING),
         Kind::SetPreviewRules(_) => ("set preview rules", LEVEL_SCHEDULING),

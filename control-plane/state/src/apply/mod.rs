@@ -327,6 +327,7 @@ impl Context<'_> {
             Kind::HearChecks(message) => self.hear_checks(&message),
             Kind::PushReferences(message) => self.push_references(message),
             Kind::ForgetHolder(message) => self.forget_holder(&message),
+            Kind::SettleComment(message) => self.settle_comment(message),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use skep_model::deployment::Deployment;
+use skep_model::forge::Comment;
 use skep_model::id::{DeploymentId, EnvironmentId, ProjectId};
 use skep_model::name;
 use skep_model::preview::{Ended, KEEP_ENDED_MS, Preview, Rules, Why, check_ttl};
@@ -94,6 +95,7 @@ impl Context<'_> {
         self.remember_delivery(message.delivery, first)?;
         let now_ms = self.state.time_ms;
         let environment = preview.environment;
+        let comment = self.comment_before(&preview);
         self.forget_older(&preview);
         self.state.previews.insert(
             environment,
@@ -101,10 +103,12 @@ impl Context<'_> {
                 created_ms: now_ms,
                 expires_ms: now_ms.saturating_add(preview.ttl_ms),
                 ended: None,
+                comment,
                 ..preview
             }),
         );
         self.changes.push(Change::Settings);
+        self.changes.push(Change::Preview(environment));
         Ok(Reply::Environment {
             project,
             environment,
@@ -212,6 +216,14 @@ impl Context<'_> {
         self.make_deployment(deployment, None)
     }
 
+    /// The comment that the pull request has of its preview before this one: it goes on to be the one that there is.
+    fn comment_before(&self, preview: &Preview) -> Option<Comment> {
+        let request = preview.request.as_ref()?;
+        let key = (request.repository.as_str(), request.number);
+        let before = self.state.preview_for(preview.base, key)?;
+        before.comment.clone()
+    }
+
     /// One that the same pull request had before needs not be remembered beside the new one.
     fn forget_older(&mut self, preview: &Preview) {
         let Some(request) = &preview.request else {
@@ -255,7 +267,7 @@ impl Context<'_> {
             .time_ms
             .saturating_add(next.ttl_ms)
             .max(next.expires_ms);
-        self.state.previews.insert(next.environment, Arc::new(next));
+        self.put_preview(next);
         Ok(Reply::Done)
     }
 
@@ -284,7 +296,7 @@ impl Context<'_> {
             });
         }
         self.remember_delivery(message.delivery, NO_DEPLOYMENT)?;
-        self.state.previews.insert(next.environment, Arc::new(next));
+        self.put_preview(next);
         self.changes.push(Change::Settings);
         Ok(Reply::Done)
     }
@@ -346,8 +358,14 @@ impl Context<'_> {
         let mut next = (*self.living(&message.environment)?).clone();
         check_ttl(message.ttl_ms)?;
         next.expires_ms = self.state.time_ms.saturating_add(message.ttl_ms);
-        self.state.previews.insert(next.environment, Arc::new(next));
+        self.put_preview(next);
         Ok(Reply::Done)
+    }
+
+    fn put_preview(&mut self, preview: Preview) {
+        self.changes.push(Change::Preview(preview.environment));
+        let id = preview.environment;
+        self.state.previews.insert(id, Arc::new(preview));
     }
 
     fn living(&self, id: &[u8]) -> Result<Arc<Preview>, Problem> {

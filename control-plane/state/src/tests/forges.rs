@@ -8,7 +8,7 @@ use super::*;
 
 const HOST: &str = "git.example.com";
 
-fn connection(token: u8) -> Connection {
+pub(super) fn connection(token: u8) -> Connection {
     Connection {
         workspace: WORKSPACE,
         host: HOST.into(),
@@ -25,7 +25,7 @@ fn connection(token: u8) -> Connection {
     }
 }
 
-fn put(connection: &Connection) -> Kind {
+pub(super) fn put(connection: &Connection) -> Kind {
     Kind::PutForge(v1::PutForge {
         connection: Some(connection.into()),
     })

@@ -1,5 +1,7 @@
 //! Previews: all of one or nothing, ended once, forgotten when nothing is left of them.
 
+use skep_model::forge::Comment;
+use skep_model::notify::Standing;
 use skep_model::preview::{Preview, Request, Rules, Why};
 
 use super::*;
@@ -42,6 +44,7 @@ fn preview(id: EnvironmentId, number: u64) -> Preview {
         idle_ms: 0,
         seed: None,
         ended: None,
+        comment: None,
     }
 }
 
@@ -219,6 +222,79 @@ fn an_ended_one_goes_when_its_services_are_gone_and_production_stays() {
         .state
         .preview_for(ENVIRONMENT, ("https://forge.test/shop.git", 1));
     assert_eq!(found.map(|it| it.environment), Some(next));
+}
+
+/// What came of telling a pull request with the connection of `forges`.
+fn settle(changed_ms: u64, before_ms: u64, comment: &Comment) -> Kind {
+    Kind::SettleComment(v1::SettleComment {
+        workspace: id_bytes(WORKSPACE.as_u128()),
+        host: "git.example.com".into(),
+        expected_changed_ms: changed_ms,
+        environment: bytes(PREVIEW),
+        expected_at_ms: before_ms,
+        comment: Some(comment.into()),
+        is_refused: false,
+        resume_ms: 0,
+    })
+}
+
+#[test]
+fn what_a_pull_request_was_told_is_taken_down_once_and_handed_to_its_next_preview() {
+    let mut world = world();
+    world.ok(super::forges::put(&super::forges::connection(1)));
+    let changed_ms = world.state.time_ms();
+    let before = world.state.preview_of(PREVIEW).expect("one").clone();
+    let comment = Comment {
+        id: Some(77),
+        digest: u64::MAX,
+        standing: Standing::GivenUp,
+        attempts: 2,
+        since_ms: 6_000,
+        at_ms: 7_000,
+        problem: Some("403".into()),
+    };
+    let applied = world.apply(settle(changed_ms, 0, &comment));
+    let wanted = [crate::Change::Forges, crate::Change::Preview(PREVIEW)];
+    assert_eq!(applied.changes, wanted);
+    let after = world.state.preview_of(PREVIEW).expect("one").clone();
+    assert_eq!(after.comment.as_ref(), Some(&comment));
+    let rest = Preview {
+        comment: None,
+        ..(*after).clone()
+    };
+    assert_eq!(rest, *before, "nothing else");
+    let connection = world.state.forges().next().expect("one");
+    assert_eq!(connection.problem.as_deref(), Some("403"));
+    let read = State::decode(&world.state.encode()).expect("a snapshot");
+    assert_eq!(read, world.state);
+
+    // Of a leader that was overtaken; of an older token; of nothing that is there.
+    assert_eq!(
+        world.refused(settle(changed_ms, 0, &comment)),
+        Code::Conflict
+    );
+    assert_eq!(
+        world.refused(settle(changed_ms + 1, 7_000, &comment)),
+        Code::Conflict
+    );
+    world.ok(end(Some("closed"), Some(300)));
+    world.ok(drop_copy());
+    world.ok(forget());
+    // The environment is gone, and its end can be told still.
+    let ended = Comment {
+        digest: 2,
+        at_ms: 8_000,
+        ..comment
+    };
+    world.ok(settle(changed_ms, 7_000, &ended));
+    let next = EnvironmentId::from_u128(90);
+    world.ok(Kind::MakePreview(make(next, 1, "reopened")));
+    let made = world.state.preview_of(next).expect("one");
+    assert_eq!(made.comment.as_ref(), Some(&ended));
+    assert_eq!(
+        world.refused(settle(changed_ms, 8_000, &ended)),
+        Code::NotFound
+    );
 }
 
 #[test]
