@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::forge::Told;
+use crate::forge::{Kept, Told};
 use crate::id::{DeploymentId, NodeId, ServiceId, UploadId};
 use crate::problem::Problem;
 use crate::service::Image;
@@ -250,6 +250,8 @@ pub struct Deployment {
     pub no_cache: bool,
     /// What the forge of its commit was told of it. Raises no generation: nothing else depends on it.
     pub told: Option<Told>,
+    /// What GitHub calls a deployment, of this one; none: it was not shown.
+    pub shown: Option<Kept>,
 }
 
 impl Deployment {

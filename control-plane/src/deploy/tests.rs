@@ -121,6 +121,7 @@ impl World {
             source: None,
             no_cache: false,
             told: None,
+            shown: None,
         };
         let deployment = Some((&deployment).into());
         world.apply(Kind::CreateDeployment(v1::CreateDeployment {

@@ -5,6 +5,7 @@ mod answer;
 mod comments;
 mod notice;
 mod request;
+mod shown;
 mod talk;
 
 use skep_model::deployment::{Deployment, Status};
@@ -14,6 +15,7 @@ use skep_model::problem::Code;
 pub use answer::{About, Answered, Verdict, judge, who};
 pub use notice::{Life, Line, Notice, digest};
 pub use request::{Request, Site};
+pub use shown::{Showing, Shown};
 pub use talk::{Left, Talk};
 
 /// How a commit stands, in one form for every forge.

@@ -252,6 +252,7 @@ fn create_deployment() -> Kind {
         source: None,
         no_cache: false,
         told: None,
+        shown: None,
     };
     Kind::CreateDeployment(v1::CreateDeployment {
         deployment: Some((&deployment).into()),

@@ -92,6 +92,7 @@ impl Context<'_> {
             status_ms: now,
             generation: 1,
             told: None,
+            shown: None,
             ..wanted
         };
         self.tell(&made);

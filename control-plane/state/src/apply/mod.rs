@@ -319,6 +319,7 @@ impl Context<'_> {
             Kind::RemoveForge(message) => self.remove_forge(&message),
             Kind::SettleForge(message) => self.settle_forge(message),
             Kind::SettleComment(message) => self.settle_comment(message),
+            Kind::SettleShown(message) => self.settle_shown(message),
         }
     }
 

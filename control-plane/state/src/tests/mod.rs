@@ -279,6 +279,7 @@ pub(crate) fn create_from(
         source: None,
         no_cache: false,
         told: None,
+        shown: None,
     };
     let delivery = delivery.map(str::to_owned);
     Kind::CreateDeployment(v1::CreateDeployment {
