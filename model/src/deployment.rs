@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::forge::Told;
+use crate::forge::{Kept, Told};
 use crate::gate::Held;
 use crate::id::{DeploymentId, NodeId, ServiceId, UploadId};
 use crate::problem::Problem;
@@ -268,6 +268,8 @@ pub struct Deployment {
     pub told: Option<Told>,
     /// It waits at the gates of its environment, and takes nobody's place; none: it is through, or there was none.
     pub held: Option<Held>,
+    /// What GitHub calls a deployment, of this one; none: it was not shown.
+    pub shown: Option<Kept>,
 }
 
 impl Deployment {

@@ -1,7 +1,7 @@
 //! What is written back to forges: a workspace's connections to them, and what one was told of a deployment or at a
 //! pull request.
 
-mod comment;
+mod kept;
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ use crate::notify::{Standing, check_url};
 use crate::problem::{Code, Problem};
 use crate::variable::Sealed;
 
-pub use comment::Comment;
+pub use kept::Kept;
 
 /// Most forge connections of a cluster: each may have a request of its own under way.
 pub const MAX_CONNECTIONS: usize = 64;
@@ -260,6 +260,7 @@ mod tests {
             no_cache: false,
             held: None,
             told,
+            shown: None,
         }
     }
 

@@ -1,4 +1,4 @@
-//! A forge's API, as far as statuses of commits and comments of pull requests go: takes requests, and answers them as a
+//! A forge's API, as far as statuses of commits, comments of pull requests and GitHub's deployments go: takes requests, and answers them as a
 //! test wants. Comments are Gitea's: of one pull request, all in one list.
 
 use std::collections::VecDeque;
@@ -41,7 +41,9 @@ struct Shared {
     /// What it shows, by the end of the path.
     pages: Mutex<Vec<(String, Value)>>,
     comments: Mutex<Vec<Comment>>,
-    /// Takes the next comment, and never says so.
+    /// What GitHub calls deployments.
+    deployments: Mutex<Vec<Value>>,
+    /// Takes the next comment or deployment, and never says so.
     is_mute: AtomicBool,
     /// Takes no comments.
     is_locked: AtomicBool,
@@ -132,7 +134,13 @@ impl Forge {
         put(&self.shared, BOT + 1, text.to_owned());
     }
 
-    /// It takes the next comment that tokens make, and never says so.
+    /// What GitHub calls deployments, in their order, each with the state that it was told last.
+    pub fn deployments(&self) -> Vec<Value> {
+        let all = self.shared.deployments.lock();
+        all.expect("nobody panics while adding").clone()
+    }
+
+    /// It takes the next comment, or deployment, that tokens make, and never says so.
     pub fn be_mute(&self) {
         self.shared.is_mute.store(true, Ordering::SeqCst);
     }
@@ -210,6 +218,9 @@ async fn answer(
     if path.ends_with("/user") {
         return Ok(reply(200, json!({ "id": BOT, "login": "skep-bot" })));
     }
+    if path.contains("/deployments") {
+        return Ok(show(&shared, (&parts.method, &path), body).await);
+    }
     if path.contains("/comments") {
         return Ok(talk(&shared, (&parts.method, &path), &body).await);
     }
@@ -271,6 +282,42 @@ async fn talk(
         Some(_) => reply(403, json!({ "message": "not yours" })),
         None => reply(404, json!({ "message": "no such comment" })),
     }
+}
+
+/// The list of deployments, a new one, or a status of one.
+async fn show(
+    shared: &Shared,
+    (method, path): (&Method, &str),
+    mut body: Value,
+) -> Response<Full<Bytes>> {
+    let text = path.trim_end_matches("/statuses");
+    let is_status = text.len() < path.len();
+    let id = text
+        .rsplit('/')
+        .next()
+        .and_then(|id| id.parse::<u64>().ok());
+    {
+        let mut all = shared
+            .deployments
+            .lock()
+            .expect("nobody panics while adding");
+        if *method == Method::GET {
+            return reply(200, all.clone().into());
+        }
+        if is_status {
+            let Some(found) = all.iter_mut().find(|it| it["id"].as_u64() == id) else {
+                return reply(404, json!({ "message": "no such deployment" }));
+            };
+            found["state"] = body["state"].clone();
+            return reply(201, json!({ "id": 1 }));
+        }
+        body["id"] = (all.len() as u64 + 1).into();
+        all.push(body.clone());
+    }
+    if shared.is_mute.swap(false, Ordering::SeqCst) {
+        std::future::pending::<()>().await;
+    }
+    reply(201, body)
 }
 
 fn put(shared: &Shared, author: u64, text: String) -> u64 {

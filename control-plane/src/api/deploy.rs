@@ -107,6 +107,7 @@ pub(crate) fn queued(
         no_cache: false,
         told: None,
         held: None,
+        shown: None,
     }
 }
 

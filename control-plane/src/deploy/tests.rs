@@ -127,6 +127,7 @@ impl World {
             no_cache: false,
             told: None,
             held: None,
+            shown: None,
         };
         let deployment = Some((&deployment).into());
         world.apply(Kind::CreateDeployment(v1::CreateDeployment {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use skep_forge::api::{self, Left, Life, Line, Notice};
 use skep_forge::{canonical, place};
-use skep_model::forge::{Comment, Connection};
+use skep_model::forge::{Connection, Kept};
 use skep_model::id::EnvironmentId;
 use skep_model::notify::Standing;
 use skep_model::preview::{Preview, Request};
@@ -38,7 +38,7 @@ pub(crate) struct Wanted {
 pub(crate) fn comment_news(view: &State, preview: EnvironmentId) -> Option<News> {
     let (connection, wanted) = wanted(view, preview)?;
     let before = wanted.preview.comment.as_ref();
-    let at_ms = connection.comment_due_ms(before, wanted.digest)?;
+    let at_ms = connection.kept_due_ms(before, wanted.digest)?;
     Some(News {
         connection,
         of: Of::Preview(Box::new(wanted)),
@@ -94,7 +94,7 @@ fn wanted(view: &State, preview: EnvironmentId) -> Option<(Arc<Connection>, Want
         preview: Arc::clone(preview),
         digest: api::digest(&notice.text(connection.kind)),
         notice,
-        id: connection.comment_id(preview.comment.as_ref()),
+        id: connection.kept_id(preview.comment.as_ref()),
         // Nobody needs to be told of the end of what they were not told of. It is looked for all the same: whoever made
         // a comment may have died before it was taken down.
         makes: preview.ended.is_none(),
@@ -151,7 +151,7 @@ pub(crate) fn comment_settlement(
         since_ms: same.map_or(now_ms, |it| it.since_ms),
     };
     let came = came(&tried, left.verdict, now_ms);
-    let comment = Comment {
+    let comment = Kept {
         id: left.id,
         digest: wanted.digest,
         standing: came.standing,

@@ -1,7 +1,9 @@
 //! What is still to be told to forges, and what their answers mean for it. Pure: a view in, what is wanted out. When it
-//! is sent is `reconcile::forges`'. What pull requests are told of their previews is in `comments`.
+//! is sent is `reconcile::forges`'. What pull requests are told of their previews is in `comments`, what
+//! GitHub shows as deployments in `shown`.
 
 mod comments;
+mod shown;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,6 +29,7 @@ use crate::urls::urls;
 #[cfg(test)]
 pub(crate) use comments::tests::previewed;
 pub(crate) use comments::{Wanted, comment_news, comment_settlement, comment_state};
+pub(crate) use shown::{ToShow, shown_news, shown_settlement};
 
 /// How long one status, or one text, is tried: a forge that is away over night has it in the morning.
 const GIVE_UP_MS: u64 = 24 * 3_600_000;
@@ -50,6 +53,8 @@ pub(crate) enum Of {
     Deployment(Arc<Deployment>),
     /// A preview, at its pull request.
     Preview(Box<Wanted>),
+    /// A deployment, in its environment.
+    Shown(Box<ToShow>),
 }
 
 impl News {
@@ -58,10 +63,21 @@ impl News {
     }
 
     /// Who comes first: a comment says what several statuses say, and waits for them.
-    pub(crate) fn order(&self) -> (u64, bool, u128) {
+    pub(crate) fn order(&self) -> (u64, u8, u128) {
+        let rank = match &self.of {
+            Of::Deployment(_) => 0,
+            Of::Shown(_) => 1,
+            Of::Preview(_) => 2,
+        };
+        (self.at_ms, rank, self.id())
+    }
+
+    /// Of what it tells.
+    fn id(&self) -> u128 {
         match &self.of {
-            Of::Deployment(deployment) => (self.at_ms, false, deployment.id.as_u128()),
-            Of::Preview(wanted) => (self.at_ms, true, wanted.preview.environment.as_u128()),
+            Of::Deployment(deployment) => deployment.id.as_u128(),
+            Of::Shown(to_show) => to_show.deployment.id.as_u128(),
+            Of::Preview(wanted) => wanted.preview.environment.as_u128(),
         }
     }
 
@@ -69,13 +85,31 @@ impl News {
     pub(crate) fn subject(&self) -> String {
         match &self.of {
             Of::Deployment(deployment) => format!("deployment {}", deployment.id),
+            Of::Shown(to_show) => {
+                format!("deployment {} in its environment", to_show.deployment.id)
+            }
             Of::Preview(wanted) => format!("preview {}", wanted.preview.name),
         }
     }
 }
 
-/// What is to be told of a service's deployments: of the newest of each commit, what its forge does not know.
+/// What is to be told of a service's deployments, as far as their forges do not know it.
 pub(crate) fn news(view: &State, service: ServiceId) -> Vec<News> {
+    let all = tellable(view, service).into_iter();
+    let news = all.filter_map(|(connection, deployment)| {
+        let at_ms = connection.due_ms(&deployment)?;
+        let of = Of::Deployment(deployment);
+        Some(News {
+            connection,
+            of,
+            at_ms,
+        })
+    });
+    news.collect()
+}
+
+/// The deployments of a service that there is somebody to tell of: of each commit the newest.
+fn tellable(view: &State, service: ServiceId) -> Vec<(Arc<Connection>, Arc<Deployment>)> {
     let Some(service) = view.service(service) else {
         return Vec::new();
     };
@@ -87,7 +121,7 @@ pub(crate) fn news(view: &State, service: ServiceId) -> Vec<News> {
     let mut all: Vec<_> = view.deployments_of(service.id).collect();
     all.sort_by_key(|deployment| std::cmp::Reverse(deployment.id));
     let mut seen = BTreeSet::new();
-    let mut news = Vec::new();
+    let mut found = Vec::new();
     for deployment in all {
         let Some((host, commit)) = place(deployment) else {
             continue;
@@ -95,18 +129,11 @@ pub(crate) fn news(view: &State, service: ServiceId) -> Vec<News> {
         let Some(connection) = view.forge(project.workspace, &host) else {
             continue;
         };
-        if !seen.insert(commit) {
-            continue;
-        }
-        if let Some(at_ms) = connection.due_ms(deployment) {
-            news.push(News {
-                connection: Arc::clone(connection),
-                of: Of::Deployment(Arc::clone(deployment)),
-                at_ms,
-            });
+        if seen.insert(commit) {
+            found.push((Arc::clone(connection), Arc::clone(deployment)));
         }
     }
-    news
+    found
 }
 
 /// The host of a deployment's forge, and its commit there.
@@ -122,14 +149,18 @@ fn place(deployment: &Deployment) -> Option<(String, &str)> {
 
 /// How many deployments and previews a connection is still to be told of.
 pub(crate) fn waiting(view: &State, connection: &Connection) -> u64 {
-    let deployments = view.services().flat_map(|service| news(view, service.id));
+    let services = view.services().map(|service| service.id);
+    let deployments =
+        services.flat_map(|id| news(view, id).into_iter().chain(shown_news(view, id)));
     let previews = view.previews();
     let previews = previews.filter_map(|it| comment_news(view, it.environment));
     let all = deployments.chain(previews);
     let its = all.filter(|news| {
         news.connection.workspace == connection.workspace && news.connection.host == connection.host
     });
-    its.count() as u64
+    // A deployment is one, in however many ways it is told of.
+    let its: BTreeSet<u128> = its.map(|news| news.id()).collect();
+    its.len() as u64
 }
 
 /// What is told of a deployment; none: it, or its service, is gone.

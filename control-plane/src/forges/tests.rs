@@ -17,7 +17,7 @@ use crate::api::queued;
 
 const SERVICE: ServiceId = ServiceId::from_u128(4);
 const WORKSPACE: WorkspaceId = WorkspaceId::from_u128(1);
-const ONE: &str = "366701fde727cb7a9e7f21eb88264f59f6f9b89c";
+pub(super) const ONE: &str = "366701fde727cb7a9e7f21eb88264f59f6f9b89c";
 const OTHER: &str = "466701fde727cb7a9e7f21eb88264f59f6f9b89c";
 
 pub(super) fn apply(state: &mut State, kind: Kind) {
@@ -27,6 +27,11 @@ pub(super) fn apply(state: &mut State, kind: Kind) {
 
 /// A service, and a connection to `git.test`.
 pub(super) fn connected() -> State {
+    connected_as(ForgeKind::Gitea)
+}
+
+/// The same, to a forge of this kind.
+pub(super) fn connected_as(kind: ForgeKind) -> State {
     let mut state = State::default();
     let workspace = Workspace {
         id: WORKSPACE,
@@ -62,7 +67,7 @@ pub(super) fn connected() -> State {
     let connection = Connection {
         workspace: WORKSPACE,
         host: "git.test".into(),
-        kind: ForgeKind::Gitea,
+        kind,
         api_url: "https://git.test/api/v1".into(),
         token: Sealed(vec![1]),
         ca_pem: None,
@@ -109,7 +114,7 @@ fn put_service(state: &mut State, statuses: Option<bool>) {
     );
 }
 
-fn deploy(state: &mut State, id: u128, origin: Origin) {
+pub(super) fn deploy(state: &mut State, id: u128, origin: Origin) {
     let id = DeploymentId::from_u128(id);
     let deployment = queued(id, SERVICE, (Trigger::Webhook, origin));
     apply(
@@ -121,7 +126,7 @@ fn deploy(state: &mut State, id: u128, origin: Origin) {
     );
 }
 
-fn git(host: &str, commit: Option<&str>) -> Origin {
+pub(super) fn git(host: &str, commit: Option<&str>) -> Origin {
     Origin::Git {
         repository: format!("https://{host}/Team/shop.git"),
         branch: "main".into(),
@@ -133,7 +138,7 @@ fn git(host: &str, commit: Option<&str>) -> Origin {
 fn deployment_of(news: &News) -> Arc<Deployment> {
     match &news.of {
         Of::Deployment(deployment) => Arc::clone(deployment),
-        Of::Preview(_) => panic!("a deployment"),
+        Of::Preview(_) | Of::Shown(_) => panic!("a deployment"),
     }
 }
 

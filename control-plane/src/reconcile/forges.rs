@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_forge::api::{About, Left, Talk, Verdict};
+use skep_forge::api::{About, Left, Request, Showing, Site, Talk, Verdict};
 use skep_model::deployment::Deployment;
 use skep_model::id::{EnvironmentId, ServiceId};
 use skep_model::problem::{Code, Problem};
@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Parts;
 use crate::forges::{
-    Key, News, Of, Wanted, comment_news, comment_settlement, news, report, request, settlement,
-    site, verdict,
+    Key, News, Of, ToShow, Wanted, comment_news, comment_settlement, news, report, request,
+    settlement, shown_news, shown_settlement, site, verdict,
 };
 use crate::outgoing::{Allowed, Outgoing, Reply};
 use crate::store::now_ms;
@@ -42,7 +42,11 @@ enum Subject {
 impl Subject {
     fn news(self, view: &State) -> Vec<News> {
         match self {
-            Self::Service(service) => news(view, service),
+            Self::Service(service) => {
+                let mut all = news(view, service);
+                all.extend(shown_news(view, service));
+                all
+            }
             Self::Preview(preview) => comment_news(view, preview).into_iter().collect(),
         }
     }
@@ -188,6 +192,11 @@ async fn work(parts: Parts, outgoing: Arc<Outgoing>, news: News) {
             log(&news, &verdict);
             settlement(connection, deployment, (verdict, now_ms()))
         }
+        Of::Shown(to_show) => {
+            let left = show(&parts, &outgoing, (&news, to_show)).await;
+            log(&news, &left.verdict);
+            shown_settlement(connection, to_show, (left, now_ms()))
+        }
         Of::Preview(wanted) => {
             let left = comment(&parts, &outgoing, (&news, wanted)).await;
             log(&news, &left.verdict);
@@ -229,21 +238,47 @@ async fn comment(parts: &Parts, outgoing: &Outgoing, (news, wanted): (&News, &Wa
     let connection = &news.connection;
     let mut talk = Talk::new(connection.kind, &wanted.notice, (wanted.id, wanted.makes));
     loop {
-        let ask = async {
-            let token = parts.secrets.open_forge(connection).map_err(said)?;
-            let asked = request(talk.request(&site(connection, &token)))?;
-            let ca_pem = connection.ca_pem.as_deref();
-            outgoing.send_and_read(asked, ca_pem, MAX_LIST).await
-        };
-        let outcome: Result<Reply, String> = ask.await;
-        let verdict = verdict(connection, About::Comment, (&outcome, now_ms()));
-        let reply = outcome.as_ref().ok();
-        let body = reply.map_or(&[] as &[u8], |reply| &reply.body);
-        let status = reply.map(|reply| reply.status);
+        let asked = |site: &Site<'_>| talk.request(site);
+        let (verdict, reply) = ask(parts, outgoing, (news, About::Comment), asked).await;
+        let body = reply.as_ref().map_or(&[] as &[u8], |reply| &reply.body);
+        let status = reply.as_ref().map(|reply| reply.status);
         if let Some(left) = talk.heard(status, verdict, body) {
             return left;
         }
     }
+}
+
+/// Shows in which environment a deployment is, where the forge is GitHub.
+async fn show(parts: &Parts, outgoing: &Outgoing, (news, to_show): (&News, &ToShow)) -> Left {
+    let mut showing = Showing::new(&to_show.shown, to_show.id);
+    loop {
+        let asked = |site: &Site<'_>| showing.request(site);
+        let (verdict, reply) = ask(parts, outgoing, (news, About::Deployment), asked).await;
+        let body = reply.as_ref().map_or(&[] as &[u8], |reply| &reply.body);
+        let status = reply.as_ref().map(|reply| reply.status);
+        if let Some(left) = showing.heard(status, verdict, body) {
+            return left;
+        }
+    }
+}
+
+/// Makes one request of several, and says what came of it.
+async fn ask(
+    parts: &Parts,
+    outgoing: &Outgoing,
+    (news, about): (&News, About),
+    asked: impl FnOnce(&Site<'_>) -> Option<Request>,
+) -> (Verdict, Option<Reply>) {
+    let connection = &news.connection;
+    let ask = async {
+        let token = parts.secrets.open_forge(connection).map_err(said)?;
+        let asked = request(asked(&site(connection, &token)))?;
+        let ca_pem = connection.ca_pem.as_deref();
+        outgoing.send_and_read(asked, ca_pem, MAX_LIST).await
+    };
+    let outcome: Result<Reply, String> = ask.await;
+    let verdict = verdict(connection, about, (&outcome, now_ms()));
+    (verdict, outcome.ok())
 }
 
 fn said(problem: Problem) -> String {

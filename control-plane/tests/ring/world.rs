@@ -164,6 +164,7 @@ impl Server {
             no_cache: false,
             told: None,
             held: None,
+            shown: None,
         };
         let command = v1::CreateDeployment {
             deployment: Some((&deployment).into()),

@@ -18,6 +18,8 @@ pub enum About {
     Status,
     /// Of comments of a pull request, or to take one.
     Comment,
+    /// Of what GitHub calls deployments, or to take one.
+    Deployment,
 }
 
 impl About {
@@ -26,6 +28,7 @@ impl About {
         match self {
             Self::Token => "the token may not ask who it is",
             Self::Status => "the token may not write statuses of this repository",
+            Self::Deployment => "the token may not write deployments of this repository",
             Self::Comment => {
                 "the token may not write comments at pull requests of this repository, or this one takes none"
             }
@@ -36,7 +39,9 @@ impl About {
     const fn missing(self) -> &'static str {
         match self {
             Self::Token => "this is no API of this kind of forge",
-            Self::Status => "the token does not see this repository, or the commit is not there",
+            Self::Status | Self::Deployment => {
+                "the token does not see this repository, or the commit is not there"
+            }
             Self::Comment => {
                 "the token does not see this repository, or the pull request is not there"
             }

@@ -6,6 +6,7 @@ mod checks;
 mod comments;
 mod notice;
 mod request;
+mod shown;
 mod talk;
 
 use skep_model::deployment::{Deployment, Status};
@@ -16,6 +17,7 @@ pub use answer::{About, Answered, Verdict, judge, who};
 pub use checks::{Checks, Colour, Part};
 pub use notice::{Life, Line, Notice, digest};
 pub use request::{Request, Site};
+pub use shown::{Showing, Shown};
 pub use talk::{Left, Talk};
 
 /// How a commit stands, in one form for every forge.

@@ -198,7 +198,7 @@ fn key(context: &str) -> String {
 }
 
 /// At most so many characters of one line.
-fn cut(text: &str, most: usize) -> String {
+pub(super) fn cut(text: &str, most: usize) -> String {
     let line: String = text
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::forge::Comment;
+use crate::forge::Kept;
 use crate::health::check_command;
 use crate::id::EnvironmentId;
 use crate::name;
@@ -236,7 +236,7 @@ pub struct Preview {
     /// Its end; none: it lives.
     pub ended: Option<Ended>,
     /// What its pull request was told of it; none: nothing.
-    pub comment: Option<Comment>,
+    pub comment: Option<Kept>,
 }
 
 impl Preview {

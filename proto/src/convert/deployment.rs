@@ -146,6 +146,7 @@ impl From<&Deployment> for v1::Deployment {
                 despite_freeze: held.despite_freeze,
                 heard: held.heard,
             }),
+            shown: deployment.shown.as_ref().map(Into::into),
         }
     }
 }
@@ -194,6 +195,7 @@ impl TryFrom<v1::Deployment> for Deployment {
                 despite_freeze: held.despite_freeze,
                 heard: held.heard,
             }),
+            shown: message.shown.map(TryInto::try_into).transpose()?,
         })
     }
 }

@@ -1,15 +1,15 @@
 //! Forge connections, and what forges were told.
 
 use skep_model::deployment::Status;
-use skep_model::forge::{Comment, Connection, Kind, Told};
+use skep_model::forge::{Connection, Kept, Kind, Told};
 use skep_model::id::WorkspaceId;
 use skep_model::notify::Standing;
 use skep_model::variable::Sealed;
 
 use super::{Error, enum_number, enum_value, error, id, id_bytes};
 use crate::v1;
+use crate::v1::forge_kept::Standing as Left;
 use crate::v1::forge_told::Standing as Stands;
-use crate::v1::preview_comment::Standing as Left;
 
 impl From<&Connection> for v1::ForgeConnection {
     fn from(connection: &Connection) -> Self {
@@ -87,8 +87,8 @@ impl TryFrom<v1::ForgeTold> for Told {
     }
 }
 
-impl From<&Comment> for v1::PreviewComment {
-    fn from(comment: &Comment) -> Self {
+impl From<&Kept> for v1::ForgeKept {
+    fn from(comment: &Kept) -> Self {
         let standing = match comment.standing {
             Standing::Pending { next_ms } => Left::NextMs(next_ms),
             Standing::Delivered => Left::Delivered(true),
@@ -106,10 +106,10 @@ impl From<&Comment> for v1::PreviewComment {
     }
 }
 
-impl TryFrom<v1::PreviewComment> for Comment {
+impl TryFrom<v1::ForgeKept> for Kept {
     type Error = Error;
 
-    fn try_from(message: v1::PreviewComment) -> Result<Self, Error> {
+    fn try_from(message: v1::ForgeKept) -> Result<Self, Error> {
         let standing = match message.standing.ok_or(error("standing"))? {
             Left::NextMs(next_ms) => Standing::Pending { next_ms },
             Left::Delivered(_) => Standing::Delivered,

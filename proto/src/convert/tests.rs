@@ -9,7 +9,7 @@ use skep_model::container::Container;
 use skep_model::deployment::{
     Build, BuildOutcome, Built, Deployment, Origin, Status, Step, Trigger,
 };
-use skep_model::forge::Told;
+use skep_model::forge::{Kept, Told};
 use skep_model::gate::{Held, Pin};
 use skep_model::health::{Check, Health, Probe};
 use skep_model::hooks::{Hooks, Init, PreStop};
@@ -355,6 +355,15 @@ fn a_deployment_survives_the_bytes() {
                 approved_ms: Some(4),
                 despite_freeze: true,
                 heard: 3,
+            }),
+            shown: Some(Kept {
+                id: Some(7),
+                digest: u64::MAX,
+                standing: Standing::GivenUp,
+                attempts: 2,
+                since_ms: 7,
+                at_ms: 8,
+                problem: Some("403".into()),
             }),
         };
         let after: Deployment = v1::Deployment::from(&before)

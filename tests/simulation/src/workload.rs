@@ -254,6 +254,7 @@ fn create_deployment() -> Kind {
         no_cache: false,
         told: None,
         held: None,
+        shown: None,
     };
     Kind::CreateDeployment(v1::CreateDeployment {
         deployment: Some((&deployment).into()),

@@ -198,3 +198,43 @@ async fn a_leader_that_dies_before_the_forge_answers_leaves_nothing_untold() -> 
     })
     .await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn github_shows_each_deployment_once_in_its_environment_whoever_dies() -> Result<()> {
+    with_servers(3, async |servers| {
+        servers.settled().await?;
+        let name = Name::of("shown");
+        let first = &servers.server(0).api;
+        first.put_service(&name, json!({ "replicas": 1 })).await?;
+        // It takes the deployment and does not say so: the leader dies before it can take its number down.
+        let forge = Forge::start(Vec::new()).await?;
+        forge.be_mute();
+        connect(first, &forge, "github", TOKEN).await?;
+        let deployment = deploy(first, &name).await?;
+        let made = wait::until_ok("a deployment", TOLD, async || {
+            let all = forge.deployments();
+            ensure!(all.len() == 1, "{all:?}");
+            Ok(all[0].clone())
+        })
+        .await?;
+        assert_eq!(made["environment"], "shown/production", "{made}");
+        assert_eq!(made["ref"], COMMIT);
+        assert_eq!(made["required_contexts"], json!([]));
+        let leader = servers.leader().await?;
+        servers.kill(leader).await?;
+        let others: Vec<usize> = (0..3).filter(|place| *place != leader).collect();
+        servers.leader_among(&others).await?;
+        let api = &servers.server(others[0]).api;
+        seen(api, "it to be taken down", |it| it["waiting"] == 0).await?;
+        assert_eq!(forge.deployments()[0]["state"], "queued");
+        cancel(api, &deployment).await?;
+        wait::until("its end", TOLD, async || {
+            let all = forge.deployments();
+            Ok((all[0]["state"] == "inactive").then_some(()))
+        })
+        .await?;
+        assert_eq!(forge.deployments().len(), 1);
+        Ok(())
+    })
+    .await
+}

@@ -118,7 +118,7 @@ fn told(state: &State) -> Option<(Box<Wanted>, u64)> {
     let news = comment_news(state, PREVIEW)?;
     match news.of {
         Of::Preview(wanted) => Some((wanted, news.at_ms)),
-        Of::Deployment(_) => panic!("a preview"),
+        Of::Deployment(_) | Of::Shown(_) => panic!("a preview"),
     }
 }
 

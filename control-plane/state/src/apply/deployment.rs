@@ -102,6 +102,7 @@ impl Context<'_> {
             generation: 1,
             told: None,
             held,
+            shown: None,
             ..wanted
         };
         self.tell(&made);

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use skep_model::deployment::Deployment;
-use skep_model::forge::{Comment, Connection, MAX_CONNECTIONS, Told};
+use skep_model::forge::{Connection, Kept, MAX_CONNECTIONS, Told};
 use skep_model::id::{DeploymentId, EnvironmentId, WorkspaceId};
 use skep_model::notify::MAX_ANSWER;
 use skep_model::preview::Preview;
@@ -76,6 +76,34 @@ impl Context<'_> {
         Ok(Reply::Done)
     }
 
+    /// The same of what GitHub calls a deployment.
+    pub(super) fn settle_shown(&mut self, message: v1::SettleShown) -> Outcome {
+        let workspace = WorkspaceId::from_u128(bits("workspace", &message.workspace)?);
+        let known = self.connection(workspace, &message.host, message.expected_changed_ms)?;
+        let id = DeploymentId::from_u128(bits("deployment", &message.deployment)?);
+        let deployment = self.state.deployment(id).cloned();
+        let deployment = deployment.ok_or_else(|| not_found("deployment", id))?;
+        let before_ms = deployment.shown.as_ref().map_or(0, |shown| shown.at_ms);
+        if before_ms != message.expected_at_ms {
+            return Err(changed_meanwhile("deployment"));
+        }
+        let shown: Kept = understood(message.shown.ok_or_else(|| missing("shown"))?)?;
+        let problem = shown.problem.as_deref().map(cut);
+        self.settle_connection(Connection {
+            is_refused: message.is_refused,
+            resume_ms: message.resume_ms,
+            problem: problem.clone(),
+            asked_ms: shown.at_ms,
+            ..(*known).clone()
+        });
+        self.changes.push(Change::Deployment(id));
+        self.state.put_deployment(Deployment {
+            shown: Some(Kept { problem, ..shown }),
+            ..(*deployment).clone()
+        });
+        Ok(Reply::Done)
+    }
+
     /// The same of a preview, at its pull request.
     pub(super) fn settle_comment(&mut self, message: v1::SettleComment) -> Outcome {
         let workspace = WorkspaceId::from_u128(bits("workspace", &message.workspace)?);
@@ -87,7 +115,7 @@ impl Context<'_> {
         if before_ms != message.expected_at_ms {
             return Err(changed_meanwhile("preview"));
         }
-        let comment: Comment = understood(message.comment.ok_or_else(|| missing("comment"))?)?;
+        let comment: Kept = understood(message.comment.ok_or_else(|| missing("comment"))?)?;
         let problem = comment.problem.as_deref().map(cut);
         self.settle_connection(Connection {
             is_refused: message.is_refused,
@@ -97,7 +125,7 @@ impl Context<'_> {
             ..(*known).clone()
         });
         self.changes.push(Change::Preview(id));
-        let comment = Some(Comment { problem, ..comment });
+        let comment = Some(Kept { problem, ..comment });
         let preview = Preview {
             comment,
             ..(*preview).clone()

@@ -92,6 +92,7 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::PinService(_) => ("pin service", LEVEL_SCHEDULING),
         Kind::HearChecks(_) => ("hear of checks", LEVEL_SCHEDULING),
         Kind::SettleComment(_) => ("settle what a pull request was told", LEVEL_SCHEDULING),
+        Kind::SettleShown(_) => ("settle what a forge shows", LEVEL_SCHEDULING),
         Kind::SettleNotification(_) => ("settle a notification", LEVEL_SCHEDULING),
         Kind::TakePolled(_) => ("take what was polled", LEVEL_SCHEDULING),
         Kind::SetPreviewRules(_) => ("set preview rules", LEVEL_SCHEDULING),

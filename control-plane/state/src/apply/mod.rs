@@ -328,6 +328,7 @@ impl Context<'_> {
             Kind::PushReferences(message) => self.push_references(message),
             Kind::ForgetHolder(message) => self.forget_holder(&message),
             Kind::SettleComment(message) => self.settle_comment(message),
+            Kind::SettleShown(message) => self.settle_shown(message),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use skep_model::deployment::Deployment;
-use skep_model::forge::Comment;
+use skep_model::forge::Kept;
 use skep_model::id::{DeploymentId, EnvironmentId, ProjectId};
 use skep_model::name;
 use skep_model::preview::{Ended, KEEP_ENDED_MS, Preview, Rules, Why, check_ttl};
@@ -217,7 +217,7 @@ impl Context<'_> {
     }
 
     /// The comment that the pull request has of its preview before this one: it goes on to be the one that there is.
-    fn comment_before(&self, preview: &Preview) -> Option<Comment> {
+    fn comment_before(&self, preview: &Preview) -> Option<Kept> {
         let request = preview.request.as_ref()?;
         let key = (request.repository.as_str(), request.number);
         let before = self.state.preview_for(preview.base, key)?;

@@ -1,6 +1,6 @@
 //! Forge connections: made, changed, settled, removed; and what must not be taken down.
 
-use skep_model::forge::{Connection, Kind as ForgeKind, Told};
+use skep_model::forge::{Connection, Kept, Kind as ForgeKind, Told};
 use skep_model::notify::Standing;
 use skep_model::variable::Sealed;
 
@@ -124,4 +124,45 @@ fn what_came_of_a_request_is_taken_down_once_and_changes_nothing_else() {
     gone.deployment = id_bytes(51);
     assert_eq!(world.refused(Kind::SettleForge(gone)), Code::NotFound);
     world.ok(Kind::SettleForge(settle(changed_ms, 7_000, 8_000)));
+}
+
+#[test]
+fn what_github_shows_of_a_deployment_is_taken_down_once_beside_what_was_told() {
+    let mut world = World::with_service();
+    world.ok(put(&connection(1)));
+    let changed_ms = world.state.time_ms();
+    world.ok(create(DEPLOYMENT, None));
+    let before = world.deployment(50).clone();
+    let kept = Kept {
+        id: Some(7),
+        digest: 1,
+        standing: Standing::Delivered,
+        attempts: 1,
+        since_ms: 7_000,
+        at_ms: 7_000,
+        problem: None,
+    };
+    let settle = |before_ms: u64, changed_ms: u64| {
+        Kind::SettleShown(v1::SettleShown {
+            workspace: id_bytes(WORKSPACE.as_u128()),
+            host: HOST.into(),
+            expected_changed_ms: changed_ms,
+            deployment: id_bytes(DEPLOYMENT.as_u128()),
+            expected_at_ms: before_ms,
+            shown: Some((&kept).into()),
+            is_refused: false,
+            resume_ms: 0,
+        })
+    };
+    world.ok(settle(0, changed_ms));
+    let after = world.deployment(50).clone();
+    let wanted = Deployment {
+        shown: Some(kept.clone()),
+        ..before
+    };
+    assert_eq!(after, wanted, "nothing else");
+    assert_eq!(world.refused(settle(0, changed_ms)), Code::Conflict);
+    assert_eq!(world.refused(settle(7_000, changed_ms + 1)), Code::Conflict);
+    let read = State::decode(&world.state.encode()).expect("a snapshot");
+    assert_eq!(read, world.state);
 }

@@ -283,6 +283,7 @@ pub(crate) fn create_from(
         no_cache: false,
         told: None,
         held: None,
+        shown: None,
     };
     let delivery = delivery.map(str::to_owned);
     Kind::CreateDeployment(v1::CreateDeployment {

@@ -1,6 +1,6 @@
 //! Previews: all of one or nothing, ended once, forgotten when nothing is left of them.
 
-use skep_model::forge::Comment;
+use skep_model::forge::Kept;
 use skep_model::notify::Standing;
 use skep_model::preview::{Preview, Request, Rules, Why};
 
@@ -225,7 +225,7 @@ fn an_ended_one_goes_when_its_services_are_gone_and_production_stays() {
 }
 
 /// What came of telling a pull request with the connection of `forges`.
-fn settle(changed_ms: u64, before_ms: u64, comment: &Comment) -> Kind {
+fn settle(changed_ms: u64, before_ms: u64, comment: &Kept) -> Kind {
     Kind::SettleComment(v1::SettleComment {
         workspace: id_bytes(WORKSPACE.as_u128()),
         host: "git.example.com".into(),
@@ -244,7 +244,7 @@ fn what_a_pull_request_was_told_is_taken_down_once_and_handed_to_its_next_previe
     world.ok(super::forges::put(&super::forges::connection(1)));
     let changed_ms = world.state.time_ms();
     let before = world.state.preview_of(PREVIEW).expect("one").clone();
-    let comment = Comment {
+    let comment = Kept {
         id: Some(77),
         digest: u64::MAX,
         standing: Standing::GivenUp,
@@ -281,7 +281,7 @@ fn what_a_pull_request_was_told_is_taken_down_once_and_handed_to_its_next_previe
     world.ok(drop_copy());
     world.ok(forget());
     // The environment is gone, and its end can be told still.
-    let ended = Comment {
+    let ended = Kept {
         digest: 2,
         at_ms: 8_000,
         ..comment
