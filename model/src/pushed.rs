@@ -118,8 +118,8 @@ impl Order {
         if self.wanted.len() > MAX_UPDATES || self.known.len() > MAX_REFERENCES {
             return Err(Problem::invalid("wanted", "too many commits"));
         }
-        let all = self.known.iter().chain(&self.wanted);
-        all.map(|commit| check_commit("wanted", commit)).collect()
+        let mut all = self.known.iter().chain(&self.wanted);
+        all.try_for_each(|commit| check_commit("wanted", commit))
     }
 }
 

@@ -594,7 +594,6 @@ fn a_builder_that_has_not_what_it_should_hold_is_asked_no_more() {
         builds: vec![v1::BuildObservation {
             deployment: id_bytes(DEPLOYMENT.as_u128()),
             outcome: Some((&BuildOutcome::Failed(gone)).into()),
-            ..Default::default()
         }],
         ..Default::default()
     }));

@@ -181,6 +181,8 @@ async fn feed(line: Line, mut parts: mpsc::Receiver<Part>) -> Result<(), Option<
     let broken = |why: &str| Some(broken(why));
     let Line { up, mut down } = line;
     let (mut left, mut credit, mut has_ended) = (Bytes::new(), WINDOW_BYTES as usize, false);
+    // What it says tells more than that it hears nothing any more.
+    let mut is_deaf = false;
     let settled = tokio::time::sleep(Duration::MAX);
     let mut settled = std::pin::pin!(settled);
     loop {
@@ -205,8 +207,11 @@ async fn feed(line: Line, mut parts: mpsc::Receiver<Part>) -> Result<(), Option<
                 }
                 None => return Err(None),
             },
-            place = up.reserve(), if !left.is_empty() && credit > 0 => {
-                let Ok(place) = place else { return Err(broken("it went away")) };
+            place = up.reserve(), if !left.is_empty() && credit > 0 && !is_deaf => {
+                let Ok(place) = place else {
+                    is_deaf = true;
+                    continue;
+                };
                 let bytes = left.len().min(DATA_MAX_BYTES).min(credit);
                 credit -= bytes;
                 place.send(Frame::Data(left.split_to(bytes).to_vec()));
