@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::forge::Told;
 use crate::id::{DeploymentId, NodeId, ServiceId, UploadId};
 use crate::problem::Problem;
+use crate::push::Push;
 use crate::service::Image;
 use crate::spec::Source;
 
@@ -250,6 +251,8 @@ pub struct Deployment {
     pub no_cache: bool,
     /// What the forge of its commit was told of it. Raises no generation: nothing else depends on it.
     pub told: Option<Told>,
+    /// What became of its image at the workspace's push registry; none: nothing was tried. Raises no generation.
+    pub push: Option<Push>,
 }
 
 impl Deployment {

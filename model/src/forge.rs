@@ -246,6 +246,7 @@ mod tests {
             source: None,
             no_cache: false,
             told,
+            push: None,
         }
     }
 

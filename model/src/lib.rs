@@ -27,6 +27,7 @@ pub mod preview;
 pub mod probe;
 pub mod problem;
 pub mod project;
+pub mod push;
 pub mod pushes;
 pub mod quarantine;
 pub mod rebalance;

@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::net::client::Client;
 use crate::network::{Checks, Networks};
 use crate::options::Options;
+use crate::registries::{self, Registries};
 use crate::routes::{self, Publisher};
 use crate::runtime::{self, Runtime};
 use crate::seat::{self, Seat};
@@ -296,6 +297,11 @@ impl Agent {
             outbox.clone(),
             (tasks.clone(), shutdown.clone()),
         );
+        let registries = Registries::new(
+            registries::with(images.clone(), runtime.docker().clone()),
+            outbox.clone(),
+            (tasks.clone(), shutdown.clone()),
+        );
         let watcher = Watcher::start(shutdown.clone());
         for destination in &options.ship_logs_to {
             let shipper = Shipper {
@@ -321,6 +327,7 @@ impl Agent {
             witness,
             checks,
             sources,
+            registries,
             logs: Logs::new(runtime.clone(), places_now, servers.clone(), watcher),
             held,
             metrics: metrics.clone(),

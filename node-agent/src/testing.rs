@@ -34,6 +34,7 @@ pub(crate) fn assignment(id: u128) -> Assignment {
             node: None,
             shared: false,
             bundle: false,
+            pushed: None,
         },
         port: None,
         environment: vec![("A".into(), "secret".into())],

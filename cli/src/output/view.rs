@@ -159,9 +159,7 @@ pub(crate) fn deployments(views: &[DeploymentView], now_ms: u64) -> String {
                 .map_or(NONE.to_owned(), |number| number.to_string()),
             origin(view),
             age(now_ms, view.created_ms),
-            view.problem
-                .as_ref()
-                .map_or(String::new(), |problem| cut(&problem.message)),
+            reason(view),
         ]
     };
     render(
@@ -169,6 +167,17 @@ pub(crate) fn deployments(views: &[DeploymentView], now_ms: u64) -> String {
         views.iter().map(row).collect(),
         "never deployed",
     )
+}
+
+/// Why it is not live, else why its image is not where it should be, too.
+fn reason(view: &DeploymentView) -> String {
+    let unpushed = view.push.as_ref().filter(|push| push.digest.is_none());
+    let unpushed = unpushed.and_then(|push| push.problem.as_ref());
+    match (&view.problem, unpushed) {
+        (Some(problem), _) => cut(&problem.message),
+        (None, Some(problem)) => cut(&format!("not pushed: {}", problem.message)),
+        (None, None) => String::new(),
+    }
 }
 
 /// Releases, one a line.

@@ -8,6 +8,7 @@ pub mod fleet;
 pub mod network;
 pub mod notices;
 pub mod probes;
+pub mod registries;
 pub mod relay;
 mod seat;
 pub mod service;

@@ -72,6 +72,7 @@ pub(crate) fn queued(
         source: None,
         no_cache: false,
         told: None,
+        push: None,
     }
 }
 

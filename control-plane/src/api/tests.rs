@@ -275,6 +275,7 @@ impl Server {
                 node: None,
                 shared: false,
                 bundle: false,
+                pushed: None,
             },
             kind: service.spec.kind,
             port: Some(8080),

@@ -61,12 +61,13 @@ pub(super) fn service(view: &State, service: &Service) -> ServiceView {
 
 /// Of the repository that it comes from now.
 fn source_problem(view: &State, service: &Service) -> Option<Problem> {
-    let Some(Source::Git { repository, .. }) = &service.spec.source else {
-        return None;
+    let pushes = &service.spec.pushes;
+    let (name, is_asked) = match service.spec.source.as_ref()? {
+        Source::Git { repository, .. } => (repository, pushes.poll_every_ms().is_some()),
+        Source::Image { reference } => (reference, pushes.poll_ms.is_some_and(|ms| ms > 0)),
     };
     let polled = view.polled(service.id)?;
-    let is_asked =
-        polled.repository == *repository && service.spec.pushes.poll_every_ms().is_some();
+    let is_asked = polled.repository == *name && is_asked;
     polled.problem.clone().filter(|_| is_asked)
 }
 
@@ -125,6 +126,7 @@ pub(super) fn deployment(view: &State, deployment: &Deployment) -> DeploymentVie
         steps: deployment.steps.clone(),
         created_ms: deployment.created_ms,
         status_ms: deployment.status_ms,
+        push: deployment.push.as_ref().map(Into::into),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use skep_model::allocation::{Allocation, Desired, State as Seen};
 use skep_model::build::{MAX_ATTEMPTS, MAX_TIMEOUT_MS};
-use skep_model::deployment::{Build, BuildOutcome, Deployment, Origin, Status, Trigger};
+use skep_model::deployment::{Build, BuildOutcome, Built, Deployment, Origin, Status, Trigger};
 use skep_model::id::{NodeId, ServiceId};
 use skep_model::job;
 use skep_model::node::NodeStatus;
@@ -17,6 +17,7 @@ use skep_state::State;
 use super::queue;
 use super::release::{Resolved, renew, resolve};
 use crate::placement::release_phase;
+use crate::pushing::{self, Gate};
 use crate::secrets::Secrets;
 
 /// How long a deployment waits for a node that builds.
@@ -41,6 +42,8 @@ pub enum Next {
     Note(Problem),
     /// Let this node build.
     Build(NodeId),
+    /// Its image is to be pushed first; the line of its timeline.
+    Push(String),
     /// Roll out a new release.
     Release(Box<Resolved>),
     /// Roll out a release that exists.
@@ -79,7 +82,7 @@ pub fn decide(inputs: &Inputs<'_>, deployment: &Deployment) -> Next {
     }
     match deployment.status {
         Status::Queued => begin(inputs, deployment, service),
-        Status::Building => judge_build(inputs, deployment, service),
+        Status::Building | Status::Pushing => judge_build(inputs, deployment, service),
         Status::Deploying => judge_rollout(inputs, deployment, service),
         _ => Next::Wait { until_ms: None },
     }
@@ -201,12 +204,7 @@ fn judge_build(inputs: &Inputs<'_>, deployment: &Deployment, service: &Service) 
             }
         }
         Some(BuildOutcome::Failed(problem)) => fail(problem.clone()),
-        Some(BuildOutcome::Built(built)) => {
-            match resolve(inputs.view, service, deployment, built, inputs.secrets) {
-                Ok(resolved) => Next::Release(Box::new(resolved)),
-                Err(problem) => fail(problem),
-            }
-        }
+        Some(BuildOutcome::Built(built)) => roll_out(inputs, (deployment, service), built),
         None => {
             let is_lost = inputs
                 .view
@@ -236,6 +234,27 @@ fn judge_build(inputs: &Inputs<'_>, deployment: &Deployment, service: &Service) 
                 until_ms: Some(deadline),
             }
         }
+    }
+}
+
+/// A built image, once its registry has it where that is wanted.
+fn roll_out(
+    inputs: &Inputs<'_>,
+    (deployment, service): (&Deployment, &Service),
+    built: &Built,
+) -> Next {
+    match pushing::gate(inputs.view, service, deployment, inputs.now_ms) {
+        Some(Gate::Begin(step)) => return Next::Push(step),
+        Some(Gate::Wait(until_ms)) => {
+            let until_ms = Some(until_ms);
+            return Next::Wait { until_ms };
+        }
+        Some(Gate::Fail(problem)) => return fail(problem),
+        None => {}
+    }
+    match resolve(inputs.view, service, deployment, built, inputs.secrets) {
+        Ok(resolved) => Next::Release(Box::new(resolved)),
+        Err(problem) => fail(problem),
     }
 }
 

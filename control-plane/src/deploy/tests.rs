@@ -25,6 +25,7 @@ use skep_state::{State, command};
 use super::decide::{Inputs, Next, decide};
 use crate::secrets::Secrets;
 
+mod pushing;
 mod sites;
 
 const NODE: NodeId = NodeId::from_u128(1);
@@ -121,6 +122,7 @@ impl World {
             source: None,
             no_cache: false,
             told: None,
+            push: None,
         };
         let deployment = Some((&deployment).into());
         world.apply(Kind::CreateDeployment(v1::CreateDeployment {
@@ -454,6 +456,7 @@ fn built(exposed: &[u16]) -> Built {
         node: None,
         shared: false,
         bundle: false,
+        pushed: None,
     };
     Built {
         image,

@@ -1,6 +1,8 @@
 //! What repositories are asked when, and what is done about the answers: what a forge never sent is found this way.
 //! Pure: a view and a time in, questions and effects out. Whoever asks is `reconcile::polling`.
 
+pub(crate) mod images;
+
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -86,7 +88,13 @@ impl Book {
 
     fn due_ms(&self, view: &State, question: &Question, every_ms: u64) -> u64 {
         let is_known = note(view, question).is_some();
-        let last_ms = match self.asked.get(&question.service) {
+        let of = (question.service, &*question.repository);
+        self.at_ms(of, every_ms, is_known)
+    }
+
+    /// When a service is asked for next, of what goes by this name.
+    fn at_ms(&self, (service, name): (ServiceId, &str), every_ms: u64, is_known: bool) -> u64 {
+        let last_ms = match self.asked.get(&service) {
             Some(asked_ms) => *asked_ms,
             // What nothing is known of yet is looked at at once: what is pushed from then on is found.
             None if !is_known => return 0,
@@ -94,7 +102,7 @@ impl Book {
         };
         // Of ten repositories that were asked at once not all are again.
         let mut hasher = DefaultHasher::new();
-        (&question.repository, last_ms).hash(&mut hasher);
+        (name, last_ms).hash(&mut hasher);
         let jitter_ms = hasher.finish() % (every_ms / 5).max(1);
         last_ms
             .saturating_add(every_ms - every_ms / 10)
@@ -337,9 +345,9 @@ fn event(asked: &Question, tip: &Tip) -> Option<Event> {
 
 /// The node that is asked: where the service was built last, since it has been there; else any that builds, the
 /// same one for the same repository as long as there are the same.
-pub(crate) fn node_for(view: &State, question: &Question) -> Option<NodeId> {
+pub(crate) fn node_for(view: &State, (service, name): (ServiceId, &str)) -> Option<NodeId> {
     let sites = queue::sites(view);
-    let builds = view.deployments_of(question.service);
+    let builds = view.deployments_of(service);
     let last = builds
         .filter_map(|it| Some((it.created_ms, it.build.as_ref()?.node)))
         .max_by_key(|(created_ms, _)| *created_ms)
@@ -349,7 +357,7 @@ pub(crate) fn node_for(view: &State, question: &Question) -> Option<NodeId> {
         return last;
     }
     let mut hasher = DefaultHasher::new();
-    question.repository.hash(&mut hasher);
+    name.hash(&mut hasher);
     let at = usize::try_from(hasher.finish() % sites.len() as u64).unwrap_or(0);
     sites.get(at).map(|site| site.node)
 }

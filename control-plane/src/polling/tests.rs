@@ -13,7 +13,7 @@ use skep_state::command;
 use super::*;
 use crate::api::queued;
 
-const SERVICE: ServiceId = ServiceId::from_u128(2);
+pub(super) const SERVICE: ServiceId = ServiceId::from_u128(2);
 const REPOSITORY: &str = "https://forge.test/shop.git";
 
 /// A commit of 40 digits.
@@ -22,13 +22,13 @@ fn commit(digit: &str) -> String {
 }
 
 /// A state, built by commands alone.
-struct World {
-    state: State,
-    now_ms: u64,
+pub(super) struct World {
+    pub(super) state: State,
+    pub(super) now_ms: u64,
 }
 
 impl World {
-    fn new(tags: Option<&str>, watch: &[&str]) -> Self {
+    pub(super) fn new(tags: Option<&str>, watch: &[&str]) -> Self {
         let mut world = Self {
             state: State::default(),
             now_ms: 1_000_000,
@@ -99,14 +99,14 @@ impl World {
         world
     }
 
-    fn apply(&mut self, kind: Kind) {
+    pub(super) fn apply(&mut self, kind: Kind) {
         self.now_ms += 1;
         let bytes = command(self.now_ms, kind);
         let applied = self.state.apply(self.state.index() + 1, &bytes);
         applied.outcome.expect("accepted");
     }
 
-    fn put(&mut self, service: &Service) {
+    pub(super) fn put(&mut self, service: &Service) {
         self.apply(Kind::PutService(v1::PutService {
             service: Some(service.into()),
             expected_generation: service.generation,

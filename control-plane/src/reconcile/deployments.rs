@@ -5,7 +5,7 @@ use skep_model::id::{DeploymentId, NodeId};
 use skep_model::problem::{Code, Problem};
 use skep_proto::convert::{enum_number, id_bytes};
 use skep_proto::v1::command::Kind;
-use skep_proto::v1::{AssignBuild, FinishDeployment, NoteDeployment, StartRollout};
+use skep_proto::v1::{AssignBuild, BeginPush, FinishDeployment, NoteDeployment, StartRollout};
 use skep_state::State;
 
 use super::Duties;
@@ -59,6 +59,11 @@ fn command(view: &State, deployment: &Deployment, next: Next) -> Option<Kind> {
             problem: Some((&problem).into()),
         }),
         Next::Build(node) => assign(view, deployment, node),
+        Next::Push(step) => Kind::BeginPush(BeginPush {
+            deployment: id_bytes(deployment.id.as_u128()),
+            expected_generation: deployment.generation,
+            step,
+        }),
         Next::Release(resolved) => {
             let Resolved {
                 release,

@@ -14,6 +14,7 @@ mod members;
 mod notify;
 mod polling;
 mod previews;
+mod pushing;
 mod rebalancing;
 mod records;
 mod scheduling;
@@ -98,6 +99,7 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) {
                 () = notify::run(&parts, &term) => {}
                 () = previews::run(&parts.store, &term) => {}
                 () = forges::run(&parts, &term) => {}
+                () = pushing::run(&parts, &term) => {}
                 _ = leadership.wait_for(|now| !now.is_leader) => tracing::info!("leadership lost: duties dropped"),
             }
             parts.witnesses.begin();
@@ -235,6 +237,8 @@ impl Duties {
                     .jobs
                     .extend(view.services().map(|service| service.id)),
                 Change::Build(_) => has_builds = true,
+                // Who waits for one may go on without.
+                Change::PushRegistries => self.dirty.deployments.extend(pushing::waiting(&view)),
                 Change::Server(_)
                 | Change::Quarantine(_)
                 | Change::Settings

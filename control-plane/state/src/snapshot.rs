@@ -18,6 +18,7 @@ use skep_model::node::Node;
 use skep_model::notify::{Notification, Receiver};
 use skep_model::polling::Polled;
 use skep_model::preview::{Preview, Rules};
+use skep_model::push::PushRegistry;
 use skep_model::quarantine::Quarantined;
 use skep_model::rebalance::Rebalance;
 use skep_model::registry::RegistryLogin;
@@ -145,6 +146,7 @@ mod tag {
     pub(super) const PREVIEW_RULES: u32 = 210;
     pub(super) const PREVIEWS: u32 = 211;
     pub(super) const FORGES: u32 = 220;
+    pub(super) const PUSH_REGISTRIES: u32 = 250;
 }
 
 /// Appends fields in the order of their numbers, as the whole message would be encoded.
@@ -262,6 +264,7 @@ impl State {
         to.all::<_, v1::PreviewRules>(tag::PREVIEW_RULES, self.preview_rules.values());
         to.all::<_, v1::Preview>(tag::PREVIEWS, self.previews.values());
         to.all::<_, v1::ForgeConnection>(tag::FORGES, self.forges.values());
+        to.all::<_, v1::PushRegistry>(tag::PUSH_REGISTRIES, self.push_registries.values());
         to.out
     }
 
@@ -452,6 +455,11 @@ impl State {
                 let connection: Connection = read::<v1::ForgeConnection, _>(field)?;
                 let key = (connection.workspace, connection.host.clone());
                 self.forges.insert(key, Arc::new(connection));
+            }
+            tag::PUSH_REGISTRIES => {
+                let registry: PushRegistry = read::<v1::PushRegistry, _>(field)?;
+                let key = registry.workspace;
+                self.push_registries.insert(key, Arc::new(registry));
             }
             tag::TCP_PORTS => self.tcp_ports = Some(read::<v1::TcpPorts, _>(field)?),
             tag::REBALANCE => self.rebalance = Arc::new(read::<v1::Rebalance, _>(field)?),

@@ -18,6 +18,7 @@ use skep_model::node::Node;
 use skep_model::notify::{Notification, Receiver};
 use skep_model::polling::Polled;
 use skep_model::preview::{Preview, Rules};
+use skep_model::push::PushRegistry;
 use skep_model::quarantine::Quarantined;
 use skep_model::rebalance::Rebalance;
 use skep_model::registry::RegistryLogin;
@@ -135,6 +136,7 @@ pub struct State {
     pub(crate) previews: OrdMap<EnvironmentId, Arc<Preview>>,
     /// By workspace and host.
     pub(crate) forges: OrdMap<(WorkspaceId, String), Arc<Connection>>,
+    pub(crate) push_registries: OrdMap<WorkspaceId, Arc<PushRegistry>>,
     // Indexes: derived from the maps above, rebuilt when a snapshot is read.
     pub(crate) names: Names,
     pub(crate) service_allocations: OrdSet<(ServiceId, AllocationId)>,

@@ -163,6 +163,7 @@ impl Server {
             source: None,
             no_cache: false,
             told: None,
+            push: None,
         };
         let command = v1::CreateDeployment {
             deployment: Some((&deployment).into()),

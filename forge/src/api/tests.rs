@@ -282,6 +282,7 @@ fn a_deployment_is_told_as_it_stands() {
         source: None,
         no_cache: false,
         told: None,
+        push: None,
     };
     let build = Some((Code::Invalid, "the build failed\nstep 3"));
     let nodes = Some((Code::Unavailable, "no node builds"));

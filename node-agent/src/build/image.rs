@@ -173,6 +173,7 @@ async fn describe(
             node,
             shared,
             bundle: is_bundle,
+            pushed: None,
         },
         exposed: tcp_ports(exposed.unwrap_or_default()),
         commit: None,

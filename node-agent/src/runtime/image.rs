@@ -200,6 +200,7 @@ mod tests {
                 node: None,
                 shared: false,
                 bundle: false,
+                pushed: None,
             };
             assert_eq!(by_digest(&image), expected);
         }

@@ -278,6 +278,15 @@ async fn take(session: &Session, message: v1::ToAgent) -> Result<Option<Storing>
                 }
             }
         }
+        Some(Kind::RegistryAsk(message)) => {
+            let request = message.request;
+            match message.try_into() {
+                Ok(ask) => session.registries.open(request, ask),
+                Err(error) => {
+                    tracing::warn!(%error, "a question to a registry that means nothing")
+                }
+            }
+        }
         Some(Kind::Servers(list)) => session.servers.hear(list),
         Some(Kind::LogCancel(cancel)) => session.logs.cancel(cancel.request),
         // Seen to before.

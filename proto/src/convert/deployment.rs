@@ -126,6 +126,7 @@ impl From<&Deployment> for v1::Deployment {
             source: deployment.source.as_ref().map(Into::into),
             no_cache: deployment.no_cache,
             told: deployment.told.as_ref().map(Into::into),
+            push: deployment.push.as_ref().map(Into::into),
         }
     }
 }
@@ -169,6 +170,7 @@ impl TryFrom<v1::Deployment> for Deployment {
             source: message.source.map(TryInto::try_into).transpose()?,
             no_cache: message.no_cache,
             told: message.told.map(TryInto::try_into).transpose()?,
+            push: message.push.map(TryInto::try_into).transpose()?,
         })
     }
 }

@@ -18,6 +18,7 @@ mod placement;
 mod polling;
 mod preview;
 mod probe;
+mod push;
 mod rebalance;
 mod registry;
 mod rollout;
@@ -38,6 +39,7 @@ use skep_model::problem::{Code, Problem};
 
 pub use polling::{found_in, found_out};
 pub use probe::{reaches, reaches_of};
+pub use registry::{registry_in, registry_out};
 pub use route::{rules_in, rules_out};
 pub use tcp::door_in;
 

@@ -1,10 +1,12 @@
 //! Logins at registries.
 
-use skep_model::registry::{RegistryAccess, RegistryLogin};
+use skep_model::problem::Problem;
+use skep_model::registry::{Ask, Found, RegistryAccess, RegistryLogin, Wanted};
 use skep_model::variable::Sealed;
 
-use super::Error;
+use super::{Error, error};
 use crate::v1;
+use crate::v1::registry_ask::{Push, Wanted as Wants};
 
 impl From<&RegistryLogin> for v1::RegistryLogin {
     fn from(login: &RegistryLogin) -> Self {
@@ -46,6 +48,98 @@ impl From<v1::RegistryAccess> for RegistryAccess {
             host: message.host,
             user: message.user,
             password: message.password,
+        }
+    }
+}
+
+impl From<&Ask> for v1::RegistryAsk {
+    fn from(ask: &Ask) -> Self {
+        Self {
+            request: 0,
+            host: ask.host.clone(),
+            repository: ask.repository.clone(),
+            access: ask.access.clone().map(Into::into),
+            wanted: Some(match ask.wanted.clone() {
+                Wanted::Push { digest, tag } => Wants::Push(Push { digest, tag }),
+                Wanted::Digest { tag } => Wants::DigestOf(tag),
+            }),
+        }
+    }
+}
+
+impl TryFrom<v1::RegistryAsk> for Ask {
+    type Error = Error;
+
+    fn try_from(message: v1::RegistryAsk) -> Result<Self, Error> {
+        let wanted = message.wanted.ok_or_else(|| error("wanted"))?;
+        Ok(Self {
+            host: message.host,
+            repository: message.repository,
+            access: message.access.map(Into::into),
+            wanted: match wanted {
+                Wants::Push(Push { digest, tag }) => Wanted::Push { digest, tag },
+                Wants::DigestOf(tag) => Wanted::Digest { tag },
+            },
+        })
+    }
+}
+
+/// What a node did or found at a registry, as a message without its request.
+pub fn registry_out(found: &Found) -> v1::RegistryFound {
+    match found {
+        Ok(digest) => v1::RegistryFound {
+            digest: digest.clone(),
+            ..v1::RegistryFound::default()
+        },
+        Err(problem) => v1::RegistryFound {
+            problem: Some(problem.into()),
+            ..v1::RegistryFound::default()
+        },
+    }
+}
+
+/// The other way.
+///
+/// # Errors
+/// The problem means nothing.
+pub fn registry_in(message: v1::RegistryFound) -> Result<Found, Error> {
+    match message.problem {
+        None => Ok(Ok(message.digest)),
+        Some(problem) => Ok(Err(Problem::try_from(problem)?)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_and_answers_survive_the_bytes() {
+        let access = RegistryAccess {
+            host: "r:5000".into(),
+            user: "ci".into(),
+            password: "secret".into(),
+        };
+        let (digest, tag) = ("sha256:1".to_owned(), "v1".to_owned());
+        let push = Wanted::Push {
+            digest,
+            tag: tag.clone(),
+        };
+        for (access, wanted) in [(Some(access), push), (None, Wanted::Digest { tag })] {
+            let ask = Ask {
+                host: "r:5000".into(),
+                repository: "a/b".into(),
+                access,
+                wanted,
+            };
+            assert_eq!(Ask::try_from(v1::RegistryAsk::from(&ask)), Ok(ask));
+        }
+        assert!(Ask::try_from(v1::RegistryAsk::default()).is_err());
+        for found in [
+            Ok("sha256:1".to_owned()),
+            Err(Problem::invalid("tag", "gone").hint("push it")),
+        ] {
+            assert_eq!(registry_in(registry_out(&found)), Ok(found));
         }
     }
 }

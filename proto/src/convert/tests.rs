@@ -17,6 +17,7 @@ use skep_model::node::{Admin, Facts, Node, NodeStatus};
 use skep_model::notify::Standing;
 use skep_model::placement::{CutOff, Placement, Strategy};
 use skep_model::problem::{Code, Problem};
+use skep_model::push::Push;
 use skep_model::pushes::Pushes;
 use skep_model::rollout::{self, Analysis, CanaryStep, Phase, Policy, Progress, Promote};
 use skep_model::service::{Image, Service, Target};
@@ -296,6 +297,7 @@ fn a_deployment_survives_the_bytes() {
         node: Some(NodeId::from_u128(5)),
         shared: true,
         bundle: true,
+        pushed: Some("r:5000/a/b@sha256:c".into()),
     };
     for outcome in [
         None,
@@ -342,6 +344,14 @@ fn a_deployment_survives_the_bytes() {
                 attempts: 2,
                 since_ms: 7,
                 at_ms: 8,
+            }),
+            push: Some(Push {
+                reference: "r:5000/a:c".into(),
+                digest: None,
+                problem: Some(Problem::new(Code::Busy, "y")),
+                attempts: 1,
+                at_ms: 4,
+                next_ms: 5,
             }),
         };
         let after: Deployment = v1::Deployment::from(&before)

@@ -252,6 +252,7 @@ fn create_deployment() -> Kind {
         source: None,
         no_cache: false,
         told: None,
+        push: None,
     };
     Kind::CreateDeployment(v1::CreateDeployment {
         deployment: Some((&deployment).into()),
@@ -271,6 +272,7 @@ fn start_rollout(state: &State) -> Option<Kind> {
             node: None,
             shared: false,
             bundle: false,
+            pushed: None,
         },
         kind: ServiceType::Web,
         port: Some(8080),

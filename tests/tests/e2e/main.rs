@@ -34,6 +34,7 @@ mod previews;
 mod project;
 mod promote;
 mod ready;
+mod registry;
 mod restart;
 mod rolling;
 mod rollouts;

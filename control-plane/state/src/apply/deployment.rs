@@ -92,6 +92,7 @@ impl Context<'_> {
             status_ms: now,
             generation: 1,
             told: None,
+            push: None,
             ..wanted
         };
         self.tell(&made);
@@ -392,7 +393,11 @@ impl Context<'_> {
         Ok(Reply::Done)
     }
 
-    fn expect_deployment(&self, id: &[u8], generation: u64) -> Result<Arc<Deployment>, Problem> {
+    pub(super) fn expect_deployment(
+        &self,
+        id: &[u8],
+        generation: u64,
+    ) -> Result<Arc<Deployment>, Problem> {
         let id = DeploymentId::from_u128(bits("deployment", id)?);
         let deployment = self
             .state
@@ -435,7 +440,7 @@ impl Context<'_> {
         }
     }
 
-    fn enter(&self, deployment: &mut Deployment, status: Status) {
+    pub(super) fn enter(&self, deployment: &mut Deployment, status: Status) {
         deployment.status = status;
         deployment.status_ms = self.state.time_ms;
         deployment.generation += 1;

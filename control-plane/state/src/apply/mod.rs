@@ -12,6 +12,7 @@ mod node;
 mod notify;
 mod plan;
 mod preview;
+mod push;
 mod quarantine;
 mod rebalance;
 mod registry;
@@ -318,6 +319,10 @@ impl Context<'_> {
             Kind::PutForge(message) => self.put_forge(message),
             Kind::RemoveForge(message) => self.remove_forge(&message),
             Kind::SettleForge(message) => self.settle_forge(message),
+            Kind::PutPushRegistry(message) => self.put_push_registry(message),
+            Kind::RemovePushRegistry(message) => self.remove_push_registry(&message),
+            Kind::SettlePush(message) => self.settle_push(message),
+            Kind::BeginPush(message) => self.begin_push(message),
         }
     }
 

@@ -15,6 +15,7 @@ mod names;
 mod nodes;
 mod notify;
 mod previews;
+mod pushing;
 mod quarantine;
 mod rebalance;
 mod registries;
@@ -279,6 +280,7 @@ pub(crate) fn create_from(
         source: None,
         no_cache: false,
         told: None,
+        push: None,
     };
     let delivery = delivery.map(str::to_owned);
     Kind::CreateDeployment(v1::CreateDeployment {
@@ -298,6 +300,7 @@ pub(crate) fn release(number: u64, deployment: DeploymentId) -> Release {
             node: None,
             shared: false,
             bundle: false,
+            pushed: None,
         },
         kind: ServiceType::Web,
         port: Some(8080),
