@@ -19,7 +19,7 @@ mod outgoing;
 pub mod peers;
 pub mod pki;
 pub mod placement;
-mod polling;
+pub mod polling;
 mod previews;
 mod pushing;
 pub mod rebalancing;

@@ -27,6 +27,7 @@ pub(crate) fn pull(
         tracing::error!(host, %problem, "a login at a registry cannot be used");
     });
     Some(RegistryAccess {
+        workspace: None,
         host: host.to_owned(),
         user: login.user.clone(),
         password: password.ok()?,

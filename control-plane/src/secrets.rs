@@ -188,6 +188,7 @@ impl Secrets {
     pub fn push_access(&self, registry: &PushRegistry) -> Result<RegistryAccess, Problem> {
         let context = PushUse::Push.context(registry.workspace, &registry.host);
         Ok(RegistryAccess {
+            workspace: Some(registry.workspace),
             host: registry.host.clone(),
             user: registry.user.clone(),
             password: self.open(&context, &registry.password)?,
@@ -204,6 +205,7 @@ impl Secrets {
         };
         let context = PushUse::Pull.context(registry.workspace, &registry.host);
         Ok(RegistryAccess {
+            workspace: Some(registry.workspace),
             host: registry.host.clone(),
             user: pull.user.clone(),
             password: self.open(&context, &pull.password)?,

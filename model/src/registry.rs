@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::id::WorkspaceId;
 use crate::problem::Problem;
 use crate::variable::Sealed;
 
@@ -33,6 +34,8 @@ pub struct RegistryLogin {
 /// A login as a node is given it: only over mTLS, and never written down there.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RegistryAccess {
+    /// Whose images alone are pulled with it; none: everybody's, it is the cluster's.
+    pub workspace: Option<WorkspaceId>,
     /// As in [`RegistryLogin`].
     pub host: String,
     /// As whom.

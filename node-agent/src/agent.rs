@@ -209,6 +209,7 @@ impl Agent {
             socket: runtime.socket().clone(),
             metrics: metrics.clone(),
             copies: copies.clone(),
+            logins: runtime.logins().clone(),
         };
         let images = Images::start(&options.images, around, (&tasks, &shutdown)).await?;
         let data_dir = options.data_dir.clone();

@@ -52,6 +52,7 @@ pub(crate) fn assignment(id: u128) -> Assignment {
         container: Container::default(),
         hooks: Hooks::default(),
         image_peers: Vec::new(),
+        workspace: None,
         network: None,
     }
 }

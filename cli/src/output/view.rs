@@ -96,7 +96,14 @@ pub(crate) fn service(view: &ServiceView, now_ms: u64) -> String {
         rows.push(("rolling out", format!("release {}", rollout.release)));
     }
     if let Some(problem) = &view.source_problem {
-        rows.push(("repository", problem.to_string()));
+        let what = match &spec.source {
+            Some(Source::Image { .. }) => "registry",
+            _ => "repository",
+        };
+        rows.push((what, problem.to_string()));
+    }
+    if let Some(asked_ms) = view.source_asked_ms {
+        rows.push(("asked", format!("{} ago", age(now_ms, asked_ms))));
     }
     rows.extend(view.urls.iter().map(|url| ("url", url.clone())));
     facts(&rows)

@@ -112,6 +112,7 @@ impl Server {
             scaling: Default::default(),
             witnesses: Default::default(),
             tally: Default::default(),
+            asked: Default::default(),
             resolvers: Vec::new(),
             notify_allow: Vec::new(),
             own: own(&ca, dir.path()),

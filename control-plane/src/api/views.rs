@@ -54,21 +54,29 @@ pub(super) fn service(view: &State, service: &Service) -> ServiceView {
         stopped: service.stopped,
         removing: service.removing,
         source_problem: source_problem(view, service),
+        // The leader alone knows.
+        source_asked_ms: None,
         generation: service.generation,
         created_ms: service.created_ms,
     }
 }
 
-/// Of the repository that it comes from now.
+/// Of the repository or image that it comes from now.
 fn source_problem(view: &State, service: &Service) -> Option<Problem> {
+    let name = asked_source(service)?;
+    let polled = view.polled(service.id)?;
+    let is_its = polled.repository == *name;
+    polled.problem.clone().filter(|_| is_its)
+}
+
+/// What is asked for what is new; none: nothing is.
+pub(super) fn asked_source(service: &Service) -> Option<&String> {
     let pushes = &service.spec.pushes;
     let (name, is_asked) = match service.spec.source.as_ref()? {
         Source::Git { repository, .. } => (repository, pushes.poll_every_ms().is_some()),
         Source::Image { reference } => (reference, pushes.poll_ms.is_some_and(|ms| ms > 0)),
     };
-    let polled = view.polled(service.id)?;
-    let is_asked = polled.repository == *name && is_asked;
-    polled.problem.clone().filter(|_| is_asked)
+    Some(name).filter(|_| is_asked)
 }
 
 /// Of a system service: as many as run on nodes.

@@ -300,7 +300,7 @@ fn the_newest_tag_is_deployed_and_one_that_went_is_not_undone() {
 fn each_is_asked_in_its_time() {
     let mut world = World::new(None, &[]);
     let began_ms = world.now_ms;
-    let mut book = Book::new(began_ms);
+    let mut book = Book::new(began_ms, Asked::default());
     let due = |book: &mut Book, world: &World, after_ms: u64| {
         book.due(&world.state, began_ms + after_ms).0.len()
     };
@@ -311,7 +311,7 @@ fn each_is_asked_in_its_time() {
     assert_eq!(due(&mut book, &world, 330_000), 1);
     // Another leader waits from its beginning, where something is known.
     assert_eq!(world.hears(&main("a")), "note a");
-    let mut other = Book::new(began_ms);
+    let mut other = Book::new(began_ms, Asked::default());
     assert_eq!(due(&mut other, &world, 1_000), 0);
     assert_eq!(due(&mut other, &world, 330_000), 1);
     // A service that goes elsewhere is nothing known; one that wants no questions gets none.
@@ -322,9 +322,9 @@ fn each_is_asked_in_its_time() {
         directory: String::new(),
     });
     world.put(&service);
-    assert_eq!(due(&mut Book::new(began_ms), &world, 1_000), 1);
+    assert_eq!(due(&mut Book::new(began_ms, Asked::default()), &world, 1_000), 1);
     let mut service = (**world.state.service(SERVICE).expect("there")).clone();
     service.spec.pushes.poll_ms = Some(0);
     world.put(&service);
-    assert_eq!(due(&mut Book::new(began_ms), &world, 1_000_000), 0);
+    assert_eq!(due(&mut Book::new(began_ms, Asked::default()), &world, 1_000_000), 0);
 }

@@ -36,6 +36,7 @@ use crate::agents::fleet::Fleet;
 use crate::agents::relay::Relay;
 use crate::deploy::queue;
 use crate::history::History;
+use crate::polling::Asked;
 use crate::samples::Samples;
 use crate::scaling::Scaling;
 use crate::secrets::Secrets;
@@ -72,6 +73,8 @@ pub struct Parts {
     pub means: Means,
     /// Counts orders of certificates.
     pub tally: Tally,
+    /// When repositories and registries were asked last.
+    pub asked: Asked,
     /// Networks that notifications may go to though they are off limits.
     pub notify_allow: Vec<Cidr>,
 }

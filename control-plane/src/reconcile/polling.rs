@@ -56,7 +56,7 @@ enum Answer {
 /// Runs for as long as this server leads.
 pub(super) async fn run(parts: &Parts, token: &CancellationToken) {
     let mut changes = parts.store.consensus().changes();
-    let mut book = Book::new(now_ms());
+    let mut book = Book::new(now_ms(), parts.asked.clone());
     let mut asks: JoinSet<Answer> = JoinSet::new();
     let mut wake_at = Instant::now();
     loop {

@@ -247,7 +247,7 @@ async fn take(session: &Session, message: v1::ToAgent) -> Result<Option<Storing>
             session.logs.open(request);
         }
         Some(Kind::Registries(list)) => {
-            let all = list.registries.into_iter().take(MAX_REGISTRIES);
+            let all = list.registries.into_iter().take(2 * MAX_REGISTRIES);
             session.logins.replace(all.map(Into::into));
         }
         Some(Kind::Certificates(list)) => session.certificates.hear(list),

@@ -1,10 +1,11 @@
 //! Logins at registries.
 
+use skep_model::id::WorkspaceId;
 use skep_model::problem::Problem;
 use skep_model::registry::{Ask, Found, RegistryAccess, RegistryLogin, Wanted};
 use skep_model::variable::Sealed;
 
-use super::{Error, error};
+use super::{Error, error, id_bits, id_bytes};
 use crate::v1;
 use crate::v1::registry_ask::{Push, Wanted as Wants};
 
@@ -38,6 +39,7 @@ impl From<RegistryAccess> for v1::RegistryAccess {
             host: access.host,
             user: access.user,
             password: access.password,
+            workspace: workspace_out(access.workspace),
         }
     }
 }
@@ -45,6 +47,8 @@ impl From<RegistryAccess> for v1::RegistryAccess {
 impl From<v1::RegistryAccess> for RegistryAccess {
     fn from(message: v1::RegistryAccess) -> Self {
         Self {
+            // A login of nobody who is known is used for nobody.
+            workspace: workspace_in(&message.workspace).unwrap_or(Some(WorkspaceId::from_u128(0))),
             host: message.host,
             user: message.user,
             password: message.password,
@@ -84,6 +88,19 @@ impl TryFrom<v1::RegistryAsk> for Ask {
     }
 }
 
+/// A workspace, or none.
+pub(super) fn workspace_out(workspace: Option<WorkspaceId>) -> Vec<u8> {
+    workspace.map_or_else(Vec::new, |id| id_bytes(id.as_u128()))
+}
+
+/// The other way.
+pub(super) fn workspace_in(bytes: &[u8]) -> Result<Option<WorkspaceId>, Error> {
+    match bytes.is_empty() {
+        true => Ok(None),
+        false => Ok(Some(WorkspaceId::from_u128(id_bits("workspace", bytes)?))),
+    }
+}
+
 /// What a node did or found at a registry, as a message without its request.
 pub fn registry_out(found: &Found) -> v1::RegistryFound {
     match found {
@@ -116,6 +133,7 @@ mod tests {
     #[test]
     fn questions_and_answers_survive_the_bytes() {
         let access = RegistryAccess {
+            workspace: Some(WorkspaceId::from_u128(3)),
             host: "r:5000".into(),
             user: "ci".into(),
             password: "secret".into(),

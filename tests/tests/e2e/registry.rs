@@ -186,6 +186,9 @@ async fn a_tag_that_moves_is_deployed_once() {
         })
         .await?;
 
+        let told = cluster.skep.run(&["status", "tagged/production/tagged"]);
+        told.await?.ok()?.says(&["asked", "ago"])?;
+
         // Its registry is away: said, and over when it is back; nothing is deployed for that.
         registry.kill().await?;
         let problem = async || {
@@ -209,6 +212,88 @@ async fn a_tag_that_moves_is_deployed_once() {
         let triggers: Vec<_> = all.iter().map(|it| &it["trigger"]).collect();
         ensure!(triggers == ["poll", "api"], "{triggers:?}");
         cluster.converged(&[(&name, 1)]).await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_that_no_node_has_any_more_comes_back_from_the_registry() {
+    with_cluster("registry-back", async |cluster| {
+        let registry = LocalRegistry::start(&cluster.path("registry")).await?;
+        let pull = json!({ "pull": { "user": USER, "password": PASSWORD } });
+        push_to(cluster, &registry, pull).await?;
+        let name = Name::of("back");
+        let repository = Repository::create(&cluster.path("git"), &cluster.run, "1")?;
+        repository.push("main")?;
+        cluster.api.put_service(&name, json!({})).await?;
+        let request = json!({ "type": "git", "repository": repository.url()?, "branch": "main" });
+        let live = cluster.api.live(&name, &request).await?;
+        pushed(cluster, &live.id, PUSHED).await?;
+
+        // The node's store and its Docker lose all of it, and nobody builds.
+        cluster.agent.kill().await?;
+        cluster
+            .containers
+            .clean(Some(&cluster.id), &cluster.run)
+            .await?;
+        std::fs::remove_dir_all(cluster.path("node/agent/images"))?;
+        cluster.agent.start().await?;
+        wait::until_ok("the app to be back", DEPLOYED, async || {
+            cluster.answers(&name, "1").await
+        })
+        .await?;
+        cluster.converged(&[(&name, 1)]).await?;
+        let all = cluster.api.get(&name.path("/deployments")).await?;
+        let count = all["deployments"].as_array().context("a list")?.len();
+        ensure!(count == 1, "{all}");
+        let log = cluster.agent.log();
+        ensure!(log.contains("it is asked for at its registry"), "{log}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_that_docker_has_for_others_is_not_given_to_who_may_not_pull_it() {
+    with_cluster("registry-tenants", async |cluster| {
+        let registry = LocalRegistry::start(&cluster.path("registry")).await?;
+        let image = cluster.image("1", &[]).await?;
+        // Somebody else's, which Docker on the node has under this very name.
+        let theirs = ("other/shop/web", "1");
+        let reference = registry.push(&cluster.containers, &image, theirs).await?;
+        let name = Name::of("thief");
+        cluster.api.put_service(&name, json!({})).await?;
+        let request = json!({ "type": "image", "reference": reference });
+
+        // The workspace's own login there may not: the cache of the node is no way around.
+        let wrong = json!({ "pull": { "user": "tenant", "password": "their-own" } });
+        push_to(cluster, &registry, wrong).await?;
+        let (refused, _) = cluster.api.fails(&name, &request).await?;
+        ensure!(refused.code == "image_failed", "{refused:?}");
+        ensure!(refused.told().contains("needs a login"), "{refused:?}");
+        let never = json!({ "image": { "pull": "never" } });
+        cluster.api.put_service(&name, never).await?;
+        let (refused, _) = cluster.api.fails(&name, &request).await?;
+        ensure!(refused.told().contains("never"), "{refused:?}");
+
+        // Who may pull it gets it.
+        cluster.api.put_service(&name, json!({})).await?;
+        push_to(cluster, &registry, json!({})).await?;
+        cluster.api.live(&name, &request).await?;
+        cluster.answers(&name, "1").await?;
+
+        // Nor by the name that it has in Docker where it was built.
+        let built = Name::of("built");
+        let repository = Repository::create(&cluster.path("git"), &cluster.run, "2")?;
+        repository.push("main")?;
+        cluster.api.put_service(&built, json!({})).await?;
+        let git = json!({ "type": "git", "repository": repository.url()?, "branch": "main" });
+        cluster.api.live(&built, &git).await?;
+        let image = newest_image(cluster, &built).await?;
+        let request = json!({ "type": "image", "reference": image["reference"] });
+        let (refused, _) = cluster.api.fails(&name, &request).await?;
+        ensure!(refused.told().contains("skep promote"), "{refused:?}");
+        cluster.answers(&name, "1").await
     })
     .await;
 }

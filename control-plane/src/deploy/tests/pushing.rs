@@ -1,11 +1,13 @@
 //! Images that are pushed: which, by whom, under which name; and those that must be there before anything is rolled out.
 
-use skep_model::push::{PushRegistry, REQUIRED_WAIT_MS};
-use skep_model::registry::{Ask, RegistryAccess, Wanted};
+use skep_model::push::{PullLogin, PushRegistry, REQUIRED_WAIT_MS};
+use skep_model::registry::{Ask, RegistryAccess, RegistryLogin, Wanted};
 use skep_model::variable::Sealed;
 
 use super::*;
+use crate::logins;
 use crate::pushing::{settlement, waiting, work};
+use crate::secrets::PushUse;
 
 const WORKSPACE: WorkspaceId = WorkspaceId::from_u128(7);
 const COMMIT: &str = "0123456789012345678901234567890123456789";
@@ -99,6 +101,7 @@ impl World {
 
 fn access() -> RegistryAccess {
     RegistryAccess {
+        workspace: Some(WORKSPACE),
         host: "r.example:5000".into(),
         user: "ci".into(),
         password: "secret".into(),
@@ -258,4 +261,57 @@ fn another_registry_has_what_serves_pushed_again() {
         push.problem
             .is_some_and(|it| it.message.contains("did not answer"))
     );
+}
+
+#[test]
+fn a_workspace_pulls_as_itself_or_as_the_cluster_and_never_as_another() {
+    let secrets = Secrets::new(SealingKey::generate());
+    let host = "r.example:5000";
+    let seal = |of, text: &str| secrets.seal_push(of, (WORKSPACE, host), text);
+    let mut world = World::new(git());
+    let registry = PushRegistry {
+        workspace: WORKSPACE,
+        host: host.into(),
+        prefix: String::new(),
+        user: "writer".into(),
+        password: seal(PushUse::Push, "w"),
+        pull: Some(PullLogin {
+            user: "reader".into(),
+            password: seal(PushUse::Pull, "r"),
+        }),
+        required: false,
+        made_ms: 0,
+        changed_ms: 0,
+    };
+    world.apply(Kind::PutPushRegistry(v1::PutPushRegistry {
+        registry: Some((&registry).into()),
+    }));
+    let other = WorkspaceId::from_u128(99);
+    let user = |world: &World, workspace: WorkspaceId, host: &str| {
+        let access = logins::pull(&world.state, &secrets, (Some(workspace), host));
+        access.map(|access| format!("{}:{}", access.user, access.password))
+    };
+    assert_eq!(user(&world, WORKSPACE, host).as_deref(), Some("reader:r"));
+    assert_eq!(user(&world, WORKSPACE, "other.example"), None);
+    assert_eq!(user(&world, other, host), None);
+    let push = secrets.push_access(&registry).expect("opens");
+    assert_eq!((&*push.user, &*push.password), ("writer", "w"));
+    // What is sealed for one workspace opens for no other.
+    let stolen = PushRegistry {
+        workspace: other,
+        ..registry
+    };
+    assert!(secrets.push_access(&stolen).is_err() && secrets.pull_access(&stolen).is_err());
+
+    let login = RegistryLogin {
+        password: secrets.seal_registry(host, "c"),
+        host: host.into(),
+        user: "cluster".into(),
+        changed_ms: 0,
+    };
+    world.apply(Kind::PutRegistry(v1::PutRegistry {
+        login: Some((&login).into()),
+    }));
+    assert_eq!(user(&world, other, host).as_deref(), Some("cluster:c"));
+    assert_eq!(user(&world, WORKSPACE, host).as_deref(), Some("reader:r"));
 }

@@ -11,6 +11,7 @@ use skep_proto::convert::{enum_number, id_bytes};
 use skep_proto::v1;
 use skep_proto::v1::command::Kind;
 
+use super::super::Asked;
 use super::super::tests::{SERVICE, World};
 use super::*;
 use crate::api::queued;
@@ -125,7 +126,7 @@ fn join(world: &mut World) {
 }
 
 fn asked(world: &World) -> Option<Look> {
-    let mut book = Book::new(world.now_ms);
+    let mut book = Book::new(world.now_ms, Asked::default());
     let (mut due, _) = book.due_images(&world.state, world.now_ms + 600_000);
     due.pop()
 }
@@ -178,7 +179,7 @@ fn only_tags_are_asked_and_only_where_that_is_said() {
         assert_eq!(parts, expected, "{image} {poll_ms:?}");
     }
     let world = world(IMAGE, Some(60_000), Some("sha256:1"));
-    let mut book = Book::new(world.now_ms);
+    let mut book = Book::new(world.now_ms, Asked::default());
     let (due, _) = book.due_images(&world.state, world.now_ms);
     assert_eq!(due.len(), 1, "nothing is known yet");
     book.ask(SERVICE, world.now_ms);

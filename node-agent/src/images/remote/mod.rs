@@ -3,6 +3,7 @@
 //! it compresses layers anew for each registry. What is trusted is what Docker on the node trusts.
 
 mod auth;
+mod give;
 mod http;
 mod push;
 
@@ -34,6 +35,9 @@ const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json";
 /// The digest of what an answer is about.
 const CONTENT_DIGEST: &str = "docker-content-digest";
+
+/// How often a blob may be somewhere else.
+const REDIRECTS_MAX: usize = 5;
 
 /// A registry does not do what it is asked.
 #[derive(Debug, thiserror::Error)]
@@ -246,6 +250,18 @@ impl Remote {
             Some(format!("{status}: {} {message}", first.code()))
         });
         said.unwrap_or_else(|| status.to_string()).trim().to_owned()
+    }
+}
+
+/// Where an answer leads, which may be a path there.
+fn place(asked: &str, headers: &HeaderMap) -> Result<String, Error> {
+    let to = headers.get(LOCATION).and_then(|it| it.to_str().ok());
+    let to = to.ok_or_else(|| Error::Odd("it does not say where to go".into()))?;
+    let found = url::Url::parse(asked).and_then(|asked| asked.join(to));
+    let found = found.map_err(|error| Error::Odd(format!("it leads to `{to}`: {error}")))?;
+    match found.scheme() == "https" || asked.starts_with("http://") {
+        true => Ok(found.into()),
+        false => Err(Error::Odd(format!("it leads to `{to}`, without TLS"))),
     }
 }
 

@@ -140,13 +140,8 @@ impl Remote {
         if begun.status() != StatusCode::ACCEPTED {
             return Err(self.odd(begun).await);
         }
-        let place = begun
-            .headers()
-            .get(LOCATION)
-            .and_then(|it| it.to_str().ok());
-        let place = place.ok_or_else(|| Error::Odd("it does not say where to upload".into()))?;
-        let base = url::Url::parse(&self.url(""));
-        let place = base.and_then(|base| base.join(place));
+        let place = place(&self.url("blobs/uploads/"), begun.headers())?;
+        let place = url::Url::parse(&place);
         let mut place = place.map_err(|error| Error::Odd(format!("where to upload: {error}")))?;
         place
             .query_pairs_mut()
@@ -193,14 +188,6 @@ impl Remote {
 
     /// What the registry gives under the digest is what was pushed: it will be pulled by that.
     async fn check(&self, digest: Digest) -> Result<(), Error> {
-        let answer = self.manifest(Method::GET, &digest.to_string()).await?;
-        let found = Digest::of(&self.http.read(answer).await?);
-        match found == digest {
-            true => Ok(()),
-            false => Err(Error::Digest {
-                found: found.to_string(),
-                wanted: digest,
-            }),
-        }
+        self.manifest_bytes(digest).await.map(drop)
     }
 }

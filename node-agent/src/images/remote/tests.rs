@@ -14,6 +14,8 @@ use tokio::net::TcpListener;
 
 use super::push::{Failed, push};
 use super::*;
+use crate::images::back;
+use crate::images::manifest::Part;
 use crate::images::store::Store;
 use crate::images::testing::{Image, image};
 
@@ -32,6 +34,8 @@ enum Manner {
     Lies,
     /// It takes a manifest and says another digest.
     Renames,
+    /// It hands out other bytes, as many as it took.
+    Swaps,
     /// Whoever is in front of it is at an end.
     Broken,
 }
@@ -60,6 +64,7 @@ impl Registry {
 
     async fn remote(&self, password: Option<&str>) -> Remote {
         let access = password.map(|password| RegistryAccess {
+            workspace: None,
             host: self.address.clone(),
             user: "ci".into(),
             password: password.into(),
@@ -93,6 +98,9 @@ impl Registry {
             None => missing(),
             Some(_) if self.manner == Manner::Lies && *method == Method::GET => {
                 b"something else".to_vec().into_response()
+            }
+            Some(bytes) if self.manner == Manner::Swaps && *method == Method::GET => {
+                vec![0; bytes.len()].into_response()
             }
             Some(bytes) => {
                 let digest = [(CONTENT_DIGEST, Digest::of(bytes).to_string())];
@@ -128,7 +136,7 @@ async fn serve(State(registry): State<Arc<Registry>>, request: Asked) -> Respons
             );
             Some(("Bearer t1".to_owned(), challenge))
         }
-        Manner::Fine | Manner::Lies | Manner::Renames => None,
+        Manner::Fine | Manner::Lies | Manner::Renames | Manner::Swaps => None,
     };
     if let Some((wanted, challenge)) = wanted
         && shown.as_ref() != Some(&wanted)
@@ -278,4 +286,46 @@ async fn what_is_not_in_the_store_or_at_the_registry_is_said() {
     );
     let missing = remote.digest_of("v9").await;
     assert!(matches!(missing, Err(Error::Missing(_))), "{missing:?}");
+}
+
+/// What it has of the image, as if somebody had pushed it there.
+fn keep(registry: &Registry, made: &Image) {
+    let mut kept = registry.kept.lock();
+    for blob in [&made.layer, &made.config, &made.manifest] {
+        kept.insert(Digest::of(blob).to_string(), blob.clone());
+    }
+}
+
+#[tokio::test]
+async fn a_blob_comes_back_as_it_was_or_not_at_all() {
+    for manner in [Manner::Password, Manner::Lies, Manner::Swaps] {
+        let registry = Registry::start(manner).await;
+        let made = image(&vec![7; 3 << 20]);
+        keep(&registry, &made);
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path(), u64::MAX).expect("opens");
+        let store = Arc::new(store);
+        let part = Part {
+            digest: Digest::of(&made.layer),
+            size: made.layer.len() as u64,
+        };
+        let remote = registry.remote(Some("secret")).await;
+        let came = back::blob(&store, &remote, part).await;
+        let manifest = remote.manifest_bytes(Digest::of(&made.manifest)).await;
+        match manner {
+            Manner::Password => {
+                came.expect("it is what it was");
+                assert_eq!(manifest.expect("there"), made.manifest);
+                let calls = registry.count("GET");
+                back::blob(&store, &remote, part).await.expect("it is here");
+                assert_eq!(registry.count("GET"), calls, "nobody is asked");
+            }
+            Manner::Lies => assert!(matches!(came, Err(back::Failed::Remote(_))), "{came:?}"),
+            _ => assert!(matches!(came, Err(back::Failed::Store(_))), "{came:?}"),
+        }
+        let is_here = store.size(part.digest).is_some();
+        assert_eq!(is_here, manner == Manner::Password, "{manner:?}");
+        let left = std::fs::read_dir(folder.path().join("uploads")).expect("a folder");
+        assert_eq!(left.count(), 0, "nothing of it stays");
+    }
 }
