@@ -322,9 +322,19 @@ fn each_is_asked_in_its_time() {
         directory: String::new(),
     });
     world.put(&service);
-    assert_eq!(due(&mut Book::new(began_ms, Asked::default()), &world, 1_000), 1);
+    assert_eq!(
+        due(&mut Book::new(began_ms, Asked::default()), &world, 1_000),
+        1
+    );
     let mut service = (**world.state.service(SERVICE).expect("there")).clone();
     service.spec.pushes.poll_ms = Some(0);
     world.put(&service);
-    assert_eq!(due(&mut Book::new(began_ms, Asked::default()), &world, 1_000_000), 0);
+    assert_eq!(
+        due(
+            &mut Book::new(began_ms, Asked::default()),
+            &world,
+            1_000_000
+        ),
+        0
+    );
 }
