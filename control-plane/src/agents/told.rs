@@ -22,6 +22,9 @@ use super::notices::{Concern, Touched};
 use super::service::Shared;
 use crate::secrets::Secrets;
 
+/// Logins at registries, as the state has them: the cluster's, and those of workspaces.
+type Logins = (Vec<Arc<RegistryLogin>>, Vec<Arc<PushRegistry>>);
+
 /// What one node was told last: the base of the next delta.
 pub(super) struct Told {
     node: NodeId,
@@ -43,8 +46,8 @@ pub(super) struct Told {
     environments: BTreeSet<EnvironmentId>,
     names: Vec<Names>,
     servers: Option<v1::ServerList>,
-    /// When the logins at registries were said, as the state had them: the cluster's, and those of workspaces.
-    registries: Option<(Vec<Arc<RegistryLogin>>, Vec<Arc<PushRegistry>>)>,
+    /// What the node was told of them; none: nothing yet.
+    registries: Option<Logins>,
     certified: Certified,
 }
 
