@@ -169,7 +169,7 @@ pub(crate) enum Command {
     /// What services keep on nodes
     #[command(subcommand)]
     Volume(commands::volume::Command),
-    /// Registries that ask for a login
+    /// Registries: as whom nodes pull, and where images are pushed
     #[command(subcommand)]
     Registry(commands::registry::Command),
     /// Certificates that apps are shown with under TLS

@@ -6,8 +6,10 @@ use skep_identity::ca::ClusterCa;
 use skep_identity::seal::SealingKey;
 use skep_model::forge::Connection;
 use skep_model::id::{EnvironmentId, ProjectId, ServiceId, WorkspaceId};
+use skep_model::image_push::PushRegistry;
 use skep_model::notify::Receiver;
 use skep_model::problem::{Code, Problem};
+use skep_model::registry::RegistryAccess;
 use skep_model::variable::{Sealed, Variable, VariableInput};
 use skep_model::webhook::Hook;
 use skep_state::Cluster;
@@ -169,6 +171,47 @@ impl Secrets {
         self.open(&registry_context(host), sealed)
     }
 
+    /// Seals a password at a push registry; it opens again only for the same workspace, host and use.
+    pub fn seal_push(
+        &self,
+        of: PushUse,
+        (workspace, host): (WorkspaceId, &str),
+        text: &str,
+    ) -> Sealed {
+        Sealed(self.key.seal(&of.context(workspace, host), text.as_bytes()))
+    }
+
+    /// As whom a workspace's images are pushed.
+    ///
+    /// # Errors
+    /// It was sealed under another key, or for another registry.
+    pub fn push_access(&self, registry: &PushRegistry) -> Result<RegistryAccess, Problem> {
+        let context = PushUse::Push.context(registry.workspace, &registry.host);
+        Ok(RegistryAccess {
+            workspace: Some(registry.workspace),
+            host: registry.host.clone(),
+            user: registry.user.clone(),
+            password: self.open(&context, &registry.password)?,
+        })
+    }
+
+    /// As whom they are pulled.
+    ///
+    /// # Errors
+    /// As [`Secrets::push_access`].
+    pub fn pull_access(&self, registry: &PushRegistry) -> Result<RegistryAccess, Problem> {
+        let Some(pull) = &registry.pull else {
+            return self.push_access(registry);
+        };
+        let context = PushUse::Pull.context(registry.workspace, &registry.host);
+        Ok(RegistryAccess {
+            workspace: Some(registry.workspace),
+            host: registry.host.clone(),
+            user: pull.user.clone(),
+            password: self.open(&context, &pull.password)?,
+        })
+    }
+
     /// Seals the key of a certificate; it opens again only under the same name.
     pub fn seal_certificate(&self, name: &str, key_pem: &str) -> Sealed {
         Sealed(
@@ -268,6 +311,24 @@ impl Acme {
             Self::Binding => format!("acme-binding/{directory}"),
             Self::Dns => format!("acme-dns/{directory}"),
             Self::LocalCa => "local-ca-key".to_owned(),
+        }
+    }
+}
+
+/// What a password at a push registry is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PushUse {
+    /// To push.
+    Push,
+    /// To pull.
+    Pull,
+}
+
+impl PushUse {
+    fn context(self, workspace: WorkspaceId, host: &str) -> String {
+        match self {
+            Self::Push => format!("push-registry/{workspace}/{host}"),
+            Self::Pull => format!("push-registry-pull/{workspace}/{host}"),
         }
     }
 }

@@ -10,7 +10,9 @@ use crate::container::Container;
 use crate::deployment::Origin;
 use crate::health::Health;
 use crate::hooks::Hooks;
-use crate::id::{AllocationId, ClusterId, DeploymentId, EnvironmentId, NodeId, ServiceId};
+use crate::id::{
+    AllocationId, ClusterId, DeploymentId, EnvironmentId, NodeId, ServiceId, WorkspaceId,
+};
 use crate::job::Attempt;
 use crate::service::{Image, Target};
 use crate::spec::{Pull, Resources, Restart};
@@ -89,6 +91,8 @@ pub struct Assignment {
     pub image_peers: Vec<ImagePeer>,
     /// The environment on whose private network it is; none: an older server, or cluster, which has none.
     pub network: Option<EnvironmentId>,
+    /// Whose logins at registries are for its image; none: an older server, which has none but the cluster's.
+    pub workspace: Option<WorkspaceId>,
 }
 
 /// Whose logs they are, in the words of people. Empty: an older server, which does not say.
@@ -136,6 +140,11 @@ pub struct BuildOrder {
     pub variables: Vec<BuildVariable>,
     /// Built even where there is an image of the same source.
     pub no_cache: bool,
+    /// As in [`Assignment::workspace`].
+    pub workspace: Option<WorkspaceId>,
+    /// A ready image is of a registry where workspaces keep theirs: it has to say that this one may have it, even
+    /// where the node has the image already.
+    pub ask_registry: bool,
 }
 
 /// A variable of a service as its build is told of it.

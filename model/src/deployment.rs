@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::forge::{Kept, Told};
 use crate::gate::Held;
 use crate::id::{DeploymentId, NodeId, ServiceId, UploadId};
+use crate::image_push::Push;
 use crate::problem::Problem;
 use crate::service::Image;
 use crate::spec::Source;
@@ -270,6 +271,8 @@ pub struct Deployment {
     pub held: Option<Held>,
     /// What GitHub calls a deployment, of this one; none: it was not shown.
     pub shown: Option<Kept>,
+    /// What became of its image at the workspace's push registry; none: nothing was tried. Raises no generation.
+    pub push: Option<Push>,
 }
 
 impl Deployment {

@@ -261,6 +261,7 @@ mod tests {
             held: None,
             told,
             shown: None,
+            push: None,
         }
     }
 

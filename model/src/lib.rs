@@ -14,6 +14,7 @@ pub mod gate;
 pub mod health;
 pub mod hooks;
 pub mod id;
+pub mod image_push;
 pub mod job;
 pub mod machine;
 pub mod manifest;

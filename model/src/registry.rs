@@ -2,9 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::id::WorkspaceId;
 use crate::problem::Problem;
 use crate::variable::Sealed;
 
+/// The registry of references without a host.
+pub const DOCKER_HUB: &str = "docker.io";
 /// Most logins of a cluster.
 pub const MAX_REGISTRIES: usize = 64;
 /// Longest host, in bytes.
@@ -31,6 +34,8 @@ pub struct RegistryLogin {
 /// A login as a node is given it: only over mTLS, and never written down there.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RegistryAccess {
+    /// Whose images alone are pulled with it; none: everybody's, it is the cluster's.
+    pub workspace: Option<WorkspaceId>,
     /// As in [`RegistryLogin`].
     pub host: String,
     /// As whom.
@@ -64,6 +69,47 @@ impl From<&RegistryLogin> for RegistryShown {
             user: login.user.clone(),
             changed_ms: login.changed_ms,
         }
+    }
+}
+
+/// One question to a registry, which a node asks in the cluster's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// As in [`RegistryLogin`].
+    pub host: String,
+    /// Behind the host, without a tag.
+    pub repository: String,
+    /// As whom; none: as anybody.
+    pub access: Option<RegistryAccess>,
+    /// What is to be done, or found.
+    pub wanted: Wanted,
+}
+
+/// What is wanted of a registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// It is to have this image of the node's own store.
+    Push {
+        /// Of its manifest.
+        digest: String,
+        /// The name that it gets there.
+        tag: String,
+    },
+    /// The digest that a tag stands for now.
+    Digest {
+        /// Which.
+        tag: String,
+    },
+}
+
+/// The digest that the registry has under the tag from now on.
+pub type Found = Result<String, Problem>;
+
+/// The registry of a reference: its first part where that is a host, as Docker tells one from a folder.
+pub fn host_of(reference: &str) -> &str {
+    match reference.split_once('/') {
+        Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => first,
+        _ => DOCKER_HUB,
     }
 }
 
@@ -109,6 +155,19 @@ pub fn check_access(user: &str, password: &str) -> Result<(), Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reference_is_of_the_registry_that_it_begins_with() {
+        for (reference, host) in [
+            ("nginx:1", DOCKER_HUB),
+            ("team/app", DOCKER_HUB),
+            ("ghcr.io/a/b:1", "ghcr.io"),
+            ("r:5000/a@sha256:0", "r:5000"),
+            ("localhost/a", "localhost"),
+        ] {
+            assert_eq!(host_of(reference), host, "{reference}");
+        }
+    }
 
     #[test]
     fn hosts_are_as_references_begin() {

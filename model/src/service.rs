@@ -200,6 +200,9 @@ pub struct Image {
     /// It is the files of a static site: nodes hand them out themselves, and no container is made of it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bundle: bool,
+    /// The same manifest in the workspace's push registry, `host/repository@sha256:...`; none: it is not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pushed: Option<String>,
 }
 
 impl Image {

@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::net::client::Client;
 use crate::network::{Checks, Networks};
 use crate::options::Options;
+use crate::registries::{self, Registries};
 use crate::routes::{self, Publisher};
 use crate::runtime::{self, Runtime};
 use crate::seat::{self, Seat};
@@ -209,6 +210,7 @@ impl Agent {
             socket: runtime.socket().clone(),
             metrics: metrics.clone(),
             copies: copies.clone(),
+            logins: runtime.logins().clone(),
         };
         let images = Images::start(&options.images, around, (&tasks, &shutdown)).await?;
         let data_dir = options.data_dir.clone();
@@ -299,6 +301,11 @@ impl Agent {
             outbox.clone(),
             (tasks.clone(), shutdown.clone()),
         );
+        let registries = Registries::new(
+            registries::with(images.clone(), runtime.docker().clone()),
+            outbox.clone(),
+            (tasks.clone(), shutdown.clone()),
+        );
         let watcher = Watcher::start(shutdown.clone());
         for destination in &options.ship_logs_to {
             let shipper = Shipper {
@@ -324,6 +331,7 @@ impl Agent {
             witness,
             checks,
             sources,
+            registries,
             logs: Logs::new(runtime.clone(), places_now, servers.clone(), watcher),
             held,
             metrics: metrics.clone(),

@@ -325,10 +325,11 @@ impl Executor {
         let (image, service) = (&assignment.image, assignment.service);
         let pull = async {
             if image.shared {
-                let brought = self.images.bring(image, &assignment.image_peers).await?;
+                let givers = (&assignment.image_peers[..], assignment.workspace);
+                let brought = self.images.bring(image, givers).await?;
                 return Ok((brought, None));
             }
-            let pulled = self.runtime.pull_image(image).await?;
+            let pulled = self.runtime.pull_image(image, assignment.workspace).await?;
             Ok((pulled, Some(image.reference.as_str())))
         };
         let what = format!("image `{}`", image.reference);

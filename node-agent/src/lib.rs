@@ -27,6 +27,7 @@ pub mod net;
 mod network;
 mod options;
 mod plan;
+mod registries;
 mod routes;
 mod runtime;
 mod samples;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bollard::auth::DockerCredentials;
 use parking_lot::Mutex;
+use skep_model::id::WorkspaceId;
 use skep_model::registry::RegistryAccess;
 use zeroize::Zeroizing;
 
@@ -15,33 +16,64 @@ const DOCKER_HUB_SERVER: &str = "https://index.docker.io/v1/";
 
 /// As whom, and with which secret.
 type Login = (String, Zeroizing<String>);
+/// Of a workspace, or of the cluster, at a host.
+type Key = (Option<WorkspaceId>, String);
 
 /// All logins; cheap to clone, all clones are one.
 #[derive(Clone, Default)]
-pub(crate) struct Logins(Arc<Mutex<BTreeMap<String, Login>>>);
+pub(crate) struct Logins(Arc<Mutex<BTreeMap<Key, Login>>>);
 
 impl Logins {
     /// These, and no others.
     pub(crate) fn replace(&self, all: impl Iterator<Item = RegistryAccess>) {
         let login = |access: RegistryAccess| {
             let login = (access.user, Zeroizing::new(access.password));
-            (access.host, login)
+            ((access.workspace, access.host), login)
         };
         *self.0.lock() = all.map(login).collect();
     }
 
-    /// What Docker is given to pull `reference`; none: nothing is known of its registry.
-    pub(crate) fn of(&self, reference: &str) -> Option<DockerCredentials> {
-        let host = &Reference::parse(reference)?.host;
-        let logins = self.0.lock();
-        let (user, password) = logins.get(host)?;
-        Some(credentials(host, user, password))
+    /// What Docker is given to pull `reference` for a workspace: what that one has, else what the cluster has, and
+    /// never another's. None: nothing is known of its registry.
+    pub(crate) fn of(
+        &self,
+        reference: &str,
+        workspace: Option<WorkspaceId>,
+    ) -> Option<DockerCredentials> {
+        let host = Reference::parse(reference)?.host;
+        let access = self.access(&host, workspace)?;
+        Some(credentials(&host, &access.user, &access.password))
     }
 
-    /// All of them, by the registry's name as Docker writes it: for builds.
-    pub(crate) fn all(&self) -> std::collections::HashMap<String, DockerCredentials> {
+    /// The same as it was told.
+    pub(crate) fn access(
+        &self,
+        host: &str,
+        workspace: Option<WorkspaceId>,
+    ) -> Option<RegistryAccess> {
         let logins = self.0.lock();
-        let all = logins.iter().map(|(host, (user, password))| {
+        let of = |workspace| logins.get_key_value(&(workspace, host.to_owned()));
+        let own = workspace.and_then(|it| of(Some(it)));
+        let ((workspace, host), (user, password)) = own.or_else(|| of(None))?;
+        Some(RegistryAccess {
+            workspace: *workspace,
+            host: host.clone(),
+            user: user.clone(),
+            password: password.to_string(),
+        })
+    }
+
+    /// All that a workspace may use, by the registry's name as Docker writes it: for builds.
+    pub(crate) fn all(
+        &self,
+        workspace: Option<WorkspaceId>,
+    ) -> std::collections::HashMap<String, DockerCredentials> {
+        let logins = self.0.lock();
+        let may = logins
+            .iter()
+            .filter(|((of, _), _)| of.is_none() || *of == workspace);
+        // The cluster's come first, and the workspace's in their place.
+        let all = may.map(|((_, host), (user, password))| {
             let credentials = credentials(host, user, password);
             (server(host).to_owned(), credentials)
         });
@@ -72,14 +104,15 @@ mod tests {
     #[test]
     fn a_login_is_for_the_registry_of_the_reference_alone() {
         let access = |host: &str| RegistryAccess {
+            workspace: None,
             host: host.into(),
             user: format!("user-{host}"),
             password: "secret".into(),
         };
         let logins = Logins::default();
-        assert!(logins.of("ghcr.io/a/b:1").is_none());
+        assert!(logins.of("ghcr.io/a/b:1", None).is_none());
         logins.replace([access("ghcr.io"), access("docker.io"), access("r:5000")].into_iter());
-        let user = |reference: &str| logins.of(reference).and_then(|it| it.username);
+        let user = |reference: &str| logins.of(reference, None).and_then(|it| it.username);
         let cases = [
             ("ghcr.io/a/b:1", Some("user-ghcr.io")),
             ("r:5000/a", Some("user-r:5000")),
@@ -91,9 +124,36 @@ mod tests {
         for (reference, expected) in cases {
             assert_eq!(user(reference).as_deref(), expected, "{reference}");
         }
-        let hub = logins.of("nginx").and_then(|it| it.serveraddress);
+        let hub = logins.of("nginx", None).and_then(|it| it.serveraddress);
         assert_eq!(hub.as_deref(), Some(DOCKER_HUB_SERVER));
         logins.replace(std::iter::empty());
-        assert!(logins.of("nginx").is_none() && logins.all().is_empty());
+        assert!(logins.of("nginx", None).is_none() && logins.all(None).is_empty());
+    }
+
+    #[test]
+    fn a_workspace_has_its_own_login_or_the_clusters_and_never_anothers() {
+        let (one, two, three) = (1, 2, 3);
+        let access = |workspace: Option<u128>, user: &str| RegistryAccess {
+            workspace: workspace.map(WorkspaceId::from_u128),
+            host: "r:5000".into(),
+            user: user.into(),
+            password: "secret".into(),
+        };
+        let logins = Logins::default();
+        let user = |workspace: Option<u128>| {
+            let workspace = workspace.map(WorkspaceId::from_u128);
+            let found = logins.of("r:5000/one/web:1", workspace);
+            let all = logins.all(workspace).remove("r:5000");
+            assert_eq!(found, all, "a build is given the same");
+            found.and_then(|it| it.username)
+        };
+        logins.replace([access(Some(one), "one"), access(Some(two), "two")].into_iter());
+        assert_eq!(user(Some(one)).as_deref(), Some("one"));
+        assert_eq!(user(Some(two)).as_deref(), Some("two"));
+        assert_eq!(user(Some(three)), None);
+        assert_eq!(user(None), None);
+        logins.replace([access(Some(one), "one"), access(None, "all")].into_iter());
+        assert_eq!(user(Some(one)).as_deref(), Some("one"));
+        assert_eq!(user(Some(two)).as_deref(), Some("all"));
     }
 }

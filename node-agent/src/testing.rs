@@ -34,6 +34,7 @@ pub(crate) fn assignment(id: u128) -> Assignment {
             node: None,
             shared: false,
             bundle: false,
+            pushed: None,
         },
         port: None,
         environment: vec![("A".into(), "secret".into())],
@@ -51,6 +52,7 @@ pub(crate) fn assignment(id: u128) -> Assignment {
         container: Container::default(),
         hooks: Hooks::default(),
         image_peers: Vec::new(),
+        workspace: None,
         network: None,
     }
 }

@@ -29,6 +29,7 @@ pub mod process;
 pub mod random;
 pub mod receiver;
 pub mod register;
+pub mod registry;
 pub mod room;
 pub mod servers;
 pub mod skep;

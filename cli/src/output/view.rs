@@ -111,7 +111,14 @@ pub(crate) fn service(view: &ServiceView, now_ms: u64) -> String {
         rows.push(("waits", text));
     }
     if let Some(problem) = &view.source_problem {
-        rows.push(("repository", problem.to_string()));
+        let what = match &spec.source {
+            Some(Source::Image { .. }) => "registry",
+            _ => "repository",
+        };
+        rows.push((what, problem.to_string()));
+    }
+    if let Some(asked_ms) = view.source_asked_ms {
+        rows.push(("asked", format!("{} ago", age(now_ms, asked_ms))));
     }
     rows.extend(view.urls.iter().map(|url| ("url", url.clone())));
     facts(&rows)
@@ -174,9 +181,7 @@ pub(crate) fn deployments(views: &[DeploymentView], now_ms: u64) -> String {
                 .map_or(NONE.to_owned(), |number| number.to_string()),
             origin(view),
             age(now_ms, view.created_ms),
-            view.problem
-                .as_ref()
-                .map_or(String::new(), |problem| cut(&problem.message)),
+            reason(view),
         ]
     };
     render(
@@ -204,6 +209,17 @@ pub(crate) fn waiting(views: &[DeploymentView], now_ms: u64) -> String {
         views.iter().map(row).collect(),
         "nothing waits",
     )
+}
+
+/// Why it is not live, else why its image is not where it should be, too.
+fn reason(view: &DeploymentView) -> String {
+    let unpushed = view.push.as_ref().filter(|push| push.digest.is_none());
+    let unpushed = unpushed.and_then(|push| push.problem.as_ref());
+    match (&view.problem, unpushed) {
+        (Some(problem), _) => cut(&problem.message),
+        (None, Some(problem)) => cut(&format!("not pushed: {}", problem.message)),
+        (None, None) => String::new(),
+    }
 }
 
 /// Releases, one a line.

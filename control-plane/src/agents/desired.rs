@@ -122,6 +122,7 @@ pub fn assignment(
             .private_address(service.id)
             .map(|_| service.environment),
         job: attempt,
+        workspace: view.workspace_of(service.environment),
     }))
 }
 
@@ -257,8 +258,20 @@ fn build_order(
             _ => build_variables(view, service, secrets)?,
         },
         no_cache: deployment.no_cache,
+        workspace: view.workspace_of(service.environment),
+        ask_registry: asks_registry(view, deployment),
         arguments: build_arguments(view, service, deployment),
     }))
+}
+
+/// Whether a ready image is of a registry where some workspace keeps its own: that a node has it says nothing of who
+/// may.
+fn asks_registry(view: &State, deployment: &Deployment) -> bool {
+    let Origin::Image { reference } = &deployment.origin else {
+        return false;
+    };
+    let mut all = view.push_registries();
+    all.any(|registry| registry.is_at(reference))
 }
 
 /// All of them: which ones a build declares, the app's own file says, and that is not fetched yet. The

@@ -8,6 +8,7 @@ use skep_model::network_check::{self, Found};
 use skep_model::polling;
 use skep_model::probe::{Reach, Target};
 use skep_model::problem::Problem;
+use skep_model::registry;
 use skep_proto::v1;
 use tokio::sync::mpsc;
 
@@ -49,6 +50,14 @@ pub trait Elsewhere: Send + Sync + 'static {
         node: NodeId,
         ask: polling::Ask,
     ) -> BoxFuture<'_, Option<polling::Found>>;
+
+    /// What a node that is connected to `server` does or finds at a registry; none: no answer.
+    fn ask_registry(
+        &self,
+        server: ServerId,
+        node: NodeId,
+        ask: registry::Ask,
+    ) -> BoxFuture<'_, Option<registry::Found>>;
 
     /// The chunks of `upload`, as soon as its client is at one of the other servers. An error of the
     /// code `SourceFailed` is final; any other says only that it was not found there.

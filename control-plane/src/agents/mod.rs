@@ -9,6 +9,7 @@ pub mod network;
 pub mod notices;
 pub mod probes;
 mod pushes;
+pub mod registries;
 pub mod relay;
 mod seat;
 pub mod service;

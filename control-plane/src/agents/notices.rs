@@ -209,7 +209,7 @@ impl Notices {
                     Change::Routes => for_all.routes = true,
                     Change::Names(environment) => wake_in(&slots, environment),
                     Change::Server(_) => for_all.servers = true,
-                    Change::Registries => for_all.registries = true,
+                    Change::Registries | Change::PushRegistries => for_all.registries = true,
                     Change::Certificates | Change::Challenges => for_all.certificates = true,
                     Change::Cluster => for_all = Concern::ALL,
                     _ => {}

@@ -12,6 +12,7 @@ use skep_model::network_check::Found;
 use skep_model::polling;
 use skep_model::probe::Reach;
 use skep_model::problem::{Code, Problem};
+use skep_model::registry;
 use skep_proto::convert::id_bytes;
 use skep_proto::v1;
 use tokio::sync::mpsc;
@@ -60,6 +61,8 @@ struct Inner {
     checks: answers::Waiting<Found>,
     /// Those who wait for what a node finds in a repository.
     sources: answers::Waiting<polling::Found>,
+    /// Those who wait for what a node does at a registry.
+    registries: answers::Waiting<registry::Found>,
 }
 
 /// Where log streams meet. Cheap to clone.
@@ -154,6 +157,7 @@ impl Relay {
             self.inner.probes.leave(node);
             self.inner.checks.leave(node);
             self.inner.sources.leave(node);
+            self.inner.registries.leave(node);
         }
     }
 
@@ -175,6 +179,11 @@ impl Relay {
     /// Those who wait for what nodes find in repositories.
     pub(super) fn sources(&self) -> &answers::Waiting<polling::Found> {
         &self.inner.sources
+    }
+
+    /// Those who wait for what nodes do at registries.
+    pub(super) fn registries(&self) -> &answers::Waiting<registry::Found> {
+        &self.inner.registries
     }
 
     /// A number that no other request of this server has.

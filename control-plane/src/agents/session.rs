@@ -186,6 +186,10 @@ impl Session {
                     self.shared.relay.source_found(node, found);
                     continue;
                 }
+                Up::RegistryFound(found) => {
+                    self.shared.relay.registry_found(node, found);
+                    continue;
+                }
                 Up::NetworkFound(found) => {
                     self.shared.relay.network_found(node, found);
                     continue;

@@ -8,8 +8,9 @@ use skep_identity::key_id::KeyId;
 use skep_model::allocation::Desired;
 use skep_model::assignment::{Assignment, DesiredSet, Generation};
 use skep_model::id::{AllocationId, DeploymentId, EnvironmentId, NodeId};
+use skep_model::image_push::PushRegistry;
 use skep_model::network::Names;
-use skep_model::registry::RegistryLogin;
+use skep_model::registry::{RegistryAccess, RegistryLogin};
 use skep_proto::convert::id_bytes;
 use skep_proto::v1;
 use skep_proto::v1::to_agent::Kind;
@@ -20,6 +21,9 @@ use super::desired::{assignment, build_orders, desired_set, generation};
 use super::notices::{Concern, Touched};
 use super::service::Shared;
 use crate::secrets::Secrets;
+
+/// Logins at registries, as the state has them: the cluster's, and those of workspaces.
+type Logins = (Vec<Arc<RegistryLogin>>, Vec<Arc<PushRegistry>>);
 
 /// What one node was told last: the base of the next delta.
 pub(super) struct Told {
@@ -42,8 +46,8 @@ pub(super) struct Told {
     environments: BTreeSet<EnvironmentId>,
     names: Vec<Names>,
     servers: Option<v1::ServerList>,
-    /// When the logins at registries were said, as the state had them.
-    registries: Option<Vec<Arc<RegistryLogin>>>,
+    /// What the node was told of them; none: nothing yet.
+    registries: Option<Logins>,
     certified: Certified,
 }
 
@@ -92,7 +96,7 @@ impl Told {
             return all;
         }
         // Before the work, which may need them.
-        if concern.registries {
+        if concern.registries || concern.work {
             all.extend(self.tell_registries(view, &shared.secrets));
         }
         // Before the work: an allocation is out of the routes before its container hears of it.
@@ -175,33 +179,64 @@ impl Told {
         Some(Kind::Servers(servers))
     }
 
-    /// All logins, where they are others than before. One that cannot be opened is left out: images that need
-    /// it say that a login is missing.
+    /// All logins that the node may need, where they are others than before: the cluster's, and those of workspaces
+    /// that it has something of. One that cannot be opened is left out: images that need it say that a login is
+    /// missing.
     fn tell_registries(&mut self, view: &State, secrets: &Secrets) -> Option<Kind> {
         let logins: Vec<_> = view.registries().cloned().collect();
+        let now = (logins, self.push_registries(view));
         let is_same = match &self.registries {
-            None => logins.is_empty(),
-            Some(told) => *told == logins,
+            None => now.0.is_empty() && now.1.is_empty(),
+            Some(told) => *told == now,
         };
         if is_same {
             return None;
         }
-        let opened = logins.iter().filter_map(|login| {
+        let of_cluster = now.0.iter().map(|login| {
             let password = secrets.open_registry(&login.host, &login.password);
-            let password = password.inspect_err(|problem| {
-                tracing::error!(host = %login.host, %problem, "a login cannot be sent to a node");
-            });
-            Some(v1::RegistryAccess {
+            let access = |password| RegistryAccess {
+                workspace: None,
                 host: login.host.clone(),
                 user: login.user.clone(),
-                password: password.ok()?,
-            })
+                password,
+            };
+            (&login.host, password.map(access))
         });
+        let of_workspaces = now.1.iter();
+        let of_workspaces = of_workspaces.map(|it| (&it.host, secrets.pull_access(it)));
+        let opened = of_cluster
+            .chain(of_workspaces)
+            .filter_map(|(host, access)| {
+                let access = access.inspect_err(|problem| {
+                    tracing::error!(host, %problem, "a login cannot be sent to a node");
+                });
+                access.ok().map(Into::into)
+            });
         let list = v1::RegistryList {
             registries: opened.collect(),
         };
-        self.registries = Some(logins);
+        self.registries = Some(now);
         Some(Kind::Registries(list))
+    }
+
+    /// Those of workspaces that the node has an allocation or a build of.
+    fn push_registries(&self, view: &State) -> Vec<Arc<PushRegistry>> {
+        if view.push_registries().next().is_none() {
+            return Vec::new();
+        }
+        let allocations = view.allocations_on(self.node);
+        let allocations = allocations
+            .filter(|it| it.is_assigned())
+            .map(|it| it.service);
+        let builds = view.builds_on(self.node).map(|it| it.service);
+        let workspaces: BTreeSet<_> = allocations
+            .chain(builds)
+            .filter_map(|id| view.workspace_of(view.service(id)?.environment))
+            .collect();
+        let known = workspaces.into_iter();
+        known
+            .filter_map(|id| view.push_registry(id).cloned())
+            .collect()
     }
 
     fn tell_work(

@@ -231,6 +231,8 @@ actions! {
     SetPool = "set_pool" write,
     /// Change as whom nodes pull from a registry.
     SetRegistry = "set_registry" write,
+    /// Say where the workspace's images are pushed.
+    SetPushRegistry = "set_push_registry" write,
     /// Upload, renew or remove a certificate of apps.
     SetCertificate = "set_certificate" write,
     /// Say who issues certificates for apps.

@@ -108,6 +108,7 @@ pub(crate) fn queued(
         told: None,
         held: None,
         shown: None,
+        push: None,
     }
 }
 

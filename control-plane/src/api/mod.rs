@@ -87,6 +87,7 @@ use crate::agents::fleet::Fleet;
 use crate::agents::relay::Relay;
 use crate::agents::uploads::Uploads;
 use crate::history::{Elsewhere, History};
+use crate::polling::Asked;
 use crate::samples::Samples;
 use crate::scaling::Scaling;
 use crate::secrets::Secrets;
@@ -129,6 +130,8 @@ pub struct Context {
     pub witnesses: Witnesses,
     /// How orders of certificates went.
     pub tally: Tally,
+    /// When repositories and registries were asked last.
+    pub asked: Asked,
     /// DNS servers that are asked whose domains are; none: the machine's.
     pub resolvers: Vec<SocketAddr>,
     /// Networks that notifications may go to though they are off limits.
@@ -156,6 +159,7 @@ struct App {
     scaling: Scaling,
     witnesses: Witnesses,
     tally: Tally,
+    asked: Asked,
     resolvers: Vec<SocketAddr>,
     notify_allow: Vec<Cidr>,
     own: Own,
@@ -184,6 +188,7 @@ impl From<Context> for App {
             scaling,
             witnesses,
             tally,
+            asked,
             resolvers,
             notify_allow,
             own,
@@ -202,6 +207,7 @@ impl From<Context> for App {
             scaling,
             witnesses,
             tally,
+            asked,
             resolvers,
             notify_allow,
             own,

@@ -387,7 +387,16 @@ fn settings_routes(app: &App) -> OpenApiRouter<App> {
             Action::SetRegistry,
             routes!(registries::remove),
         ))
+        .merge(push_registry_routes(app))
         .merge(certificate_routes(app))
+}
+
+fn push_registry_routes(app: &App) -> OpenApiRouter<App> {
+    let (read, set) = (Action::ReadCluster, Action::SetPushRegistry);
+    OpenApiRouter::new()
+        .routes(protected(app, read, routes!(registries::show_push)))
+        .routes(protected(app, set, routes!(registries::put_push)))
+        .routes(protected(app, set, routes!(registries::remove_push)))
 }
 
 fn certificate_routes(app: &App) -> OpenApiRouter<App> {

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, Method, StatusCode};
+use bytes::Bytes;
 use skep_identity::random;
 use skep_model::id::{EnvironmentId, ProjectId, ServiceId};
 use skep_model::name;
@@ -22,6 +23,7 @@ use super::autoscale::refuse_autoscaled;
 use super::error::Failure;
 use super::extract::{Body, Path, Query};
 use super::find::{self, ServiceFilter, ServiceKey};
+use super::leader::{self, Asked, Place};
 use super::types::{PutService, ScaleRequest, ServiceView, ServicesView};
 use super::variables::check_references;
 use super::{App, Here, proof, views};
@@ -46,15 +48,34 @@ pub(super) async fn list(
 
 /// Shows a service.
 #[utoipa::path(get, path = "/v1/projects/{project}/environments/{environment}/services/{service}",
-    tag = "services", params(ServiceKey), operation_id = "get_service",
+    tag = "services", params(ServiceKey, Place), operation_id = "get_service",
     responses((status = 200, body = ServiceView)))]
 pub(super) async fn get(
     Here(app): Here,
     Path(key): Path<ServiceKey>,
+    Query(place): Query<Place>,
+    headers: HeaderMap,
 ) -> Result<Json<ServiceView>, Failure> {
     let view = app.store.view();
     let service = find::service(&view, &key)?;
-    Ok(Json(views::service(&view, &service)))
+    let is_asked = views::asked_source(&service).is_some();
+    if !place.here && !app.samples.is_leading() && is_asked {
+        let asked = Asked {
+            what: "when its source was asked last is not known",
+            method: Method::GET,
+            path: format!("{}?here=true", leader::path(&key, "").trim_end_matches('/')),
+            body: Bytes::new(),
+            caller: leader::caller(&headers),
+        };
+        // Without a leader there is still what the state knows.
+        if let Ok(found) = leader::ask(&app, asked).await {
+            return Ok(Json(found));
+        }
+    }
+    Ok(Json(ServiceView {
+        source_asked_ms: app.asked.at_ms(service.id).filter(|_| is_asked),
+        ..views::service(&view, &service)
+    }))
 }
 
 /// Creates or changes a service. Project and environment are made where they do not exist.

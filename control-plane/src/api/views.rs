@@ -59,20 +59,31 @@ pub(super) fn service(view: &State, service: &Service) -> ServiceView {
         stopped: service.stopped,
         removing: service.removing,
         source_problem: source_problem(view, service),
+        // The leader alone knows.
+        source_asked_ms: None,
         generation: service.generation,
         created_ms: service.created_ms,
     }
 }
 
-/// Of the repository that it comes from now.
+/// Of the repository or image that it comes from now.
 fn source_problem(view: &State, service: &Service) -> Option<Problem> {
-    let Some(Source::Git { repository, .. }) = &service.spec.source else {
-        return None;
-    };
+    let name = asked_source(service)?;
     let polled = view.polled(service.id)?;
-    let is_asked =
-        polled.repository == *repository && service.spec.pushes.poll_every_ms().is_some();
-    polled.problem.clone().filter(|_| is_asked)
+    let is_its = polled.repository == *name;
+    polled.problem.clone().filter(|_| is_its)
+}
+
+/// What is asked for what is new; none: nothing is.
+pub(super) fn asked_source(service: &Service) -> Option<&String> {
+    let pushes = &service.spec.pushes;
+    let (name, is_asked) = match service.spec.source.as_ref()? {
+        Source::Git { repository, .. } => (repository, pushes.poll_every_ms().is_some()),
+        Source::Image { reference } => (reference, pushes.poll_ms.is_some_and(|ms| ms > 0)),
+        // Whoever pushes says what is new.
+        Source::Pushed { .. } => return None,
+    };
+    Some(name).filter(|_| is_asked)
 }
 
 /// Of a system service: as many as run on nodes.
@@ -131,6 +142,7 @@ pub(super) fn deployment(view: &State, deployment: &Deployment) -> DeploymentVie
         steps: deployment.steps.clone(),
         created_ms: deployment.created_ms,
         status_ms: deployment.status_ms,
+        push: deployment.push.as_ref().map(Into::into),
     }
 }
 

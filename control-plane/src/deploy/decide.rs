@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use skep_model::allocation::{Allocation, Desired, State as Observed};
 use skep_model::build::{MAX_ATTEMPTS, MAX_TIMEOUT_MS};
-use skep_model::deployment::{Build, BuildOutcome, Deployment, Origin, Status, Trigger};
+use skep_model::deployment::{Build, BuildOutcome, Built, Deployment, Origin, Status, Trigger};
 use skep_model::gate::Held;
 use skep_model::id::{DeploymentId, NodeId, ServiceId};
 use skep_model::job;
@@ -20,6 +20,7 @@ use super::gate::{self, Verdict};
 use super::queue;
 use super::release::{Resolved, renew, resolve};
 use crate::checks::Seen;
+use crate::image_push::{self, Gate};
 use crate::placement::release_phase;
 use crate::secrets::Secrets;
 
@@ -51,6 +52,8 @@ pub enum Next {
     Build(NodeId),
     /// This node does not hold what it should: it is not asked again.
     Forget(NodeId),
+    /// Its image is to be pushed first; the line of its timeline.
+    Push(String),
     /// Roll out a new release.
     Release(Box<Resolved>),
     /// Roll out a release that exists.
@@ -94,7 +97,7 @@ pub fn decide(inputs: &Inputs<'_>, deployment: &Deployment) -> Next {
             Some(held) => at_gates(inputs, (deployment, held), service),
             None => begin(inputs, deployment, service),
         },
-        Status::Building => judge_build(inputs, deployment, service),
+        Status::Building | Status::Pushing => judge_build(inputs, deployment, service),
         Status::Deploying => judge_rollout(inputs, deployment, service),
         _ => Next::Wait { until_ms: None },
     }
@@ -275,12 +278,7 @@ fn judge_build(inputs: &Inputs<'_>, deployment: &Deployment, service: &Service) 
             }
         }
         Some(BuildOutcome::Failed(problem)) => fail(problem.clone()),
-        Some(BuildOutcome::Built(built)) => {
-            match resolve(inputs.view, service, deployment, built, inputs.secrets) {
-                Ok(resolved) => Next::Release(Box::new(resolved)),
-                Err(problem) => fail(problem),
-            }
-        }
+        Some(BuildOutcome::Built(built)) => roll_out(inputs, (deployment, service), built),
         None => {
             let is_lost = inputs
                 .view
@@ -315,6 +313,27 @@ fn judge_build(inputs: &Inputs<'_>, deployment: &Deployment, service: &Service) 
 
 fn is_holder(view: &State, build: &Build, deployment: &Deployment) -> bool {
     queue::holders(view, deployment).is_some_and(|all| all.contains(&build.node))
+}
+
+/// A built image, once its registry has it where that is wanted.
+fn roll_out(
+    inputs: &Inputs<'_>,
+    (deployment, service): (&Deployment, &Service),
+    built: &Built,
+) -> Next {
+    match image_push::gate(inputs.view, service, deployment, inputs.now_ms) {
+        Some(Gate::Begin(step)) => return Next::Push(step),
+        Some(Gate::Wait(until_ms)) => {
+            let until_ms = Some(until_ms);
+            return Next::Wait { until_ms };
+        }
+        Some(Gate::Fail(problem)) => return fail(problem),
+        None => {}
+    }
+    match resolve(inputs.view, service, deployment, built, inputs.secrets) {
+        Ok(resolved) => Next::Release(Box::new(resolved)),
+        Err(problem) => fail(problem),
+    }
 }
 
 fn judge_rollout(inputs: &Inputs<'_>, deployment: &Deployment, service: &Service) -> Next {

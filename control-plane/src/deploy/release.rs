@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use skep_model::deployment::{Built, Deployment, Origin};
 use skep_model::id::DeploymentId;
+use skep_model::image_push::Push;
 use skep_model::manifest::Manifest;
 use skep_model::problem::Problem;
-use skep_model::service::{Release, Service};
+use skep_model::service::{Image, Release, Service};
 use skep_model::spec::{DEFAULT_PORT, ServiceSpec};
 use skep_model::variable::{Variable, VariableInput};
 use skep_proto::LEVEL_SCHEDULING;
@@ -68,7 +69,10 @@ pub fn resolve(
         service: service.id,
         number,
         deployment: deployment.id,
-        image: built.image.clone(),
+        image: Image {
+            pushed: deployment.push.as_ref().and_then(Push::by_digest),
+            ..built.image.clone()
+        },
         kind: spec.kind,
         port,
         command: spec.command.clone(),

@@ -27,6 +27,7 @@ use super::decide::{Inputs, Next, decide};
 use crate::secrets::Secrets;
 
 mod gates;
+mod image_push;
 mod sites;
 
 const NODE: NodeId = NodeId::from_u128(1);
@@ -128,6 +129,7 @@ impl World {
             told: None,
             held: None,
             shown: None,
+            push: None,
         };
         let deployment = Some((&deployment).into());
         world.apply(Kind::CreateDeployment(v1::CreateDeployment {
@@ -462,6 +464,7 @@ fn built(exposed: &[u16]) -> Built {
         node: None,
         shared: false,
         bundle: false,
+        pushed: None,
     };
     Built {
         image,

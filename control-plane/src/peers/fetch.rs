@@ -11,6 +11,7 @@ use skep_model::network_check::{self, Found};
 use skep_model::polling;
 use skep_model::probe::{Reach, Target};
 use skep_model::problem::{Code, Problem};
+use skep_model::registry;
 use skep_proto::convert::id_bytes;
 use skep_proto::v1;
 use tokio::sync::mpsc;
@@ -176,6 +177,15 @@ impl Elsewhere for Fetcher {
         ask: polling::Ask,
     ) -> BoxFuture<'_, Option<polling::Found>> {
         Box::pin(probes::ask_source(&self.links, server, (node, ask)))
+    }
+
+    fn ask_registry(
+        &self,
+        server: ServerId,
+        node: NodeId,
+        ask: registry::Ask,
+    ) -> BoxFuture<'_, Option<registry::Found>> {
+        Box::pin(probes::ask_registry(&self.links, server, (node, ask)))
     }
 
     fn upload(&self, upload: UploadId) -> BoxFuture<'_, Result<Chunks, Problem>> {

@@ -4,6 +4,7 @@ use skep_model::id::{NodeId, ServerId};
 use skep_model::network_check::{self, Found};
 use skep_model::polling;
 use skep_model::probe::{MAX_TARGETS, Reach, Target};
+use skep_model::registry;
 use skep_proto::convert::{self, id_bits, id_bytes, reaches, reaches_of};
 use skep_proto::v1;
 
@@ -117,5 +118,37 @@ pub(super) async fn serve_source(
     let found = relay.ask_source_here(node, ask).await;
     Ok(v1::SourceFoundThere {
         found: found.as_ref().map(convert::found_out),
+    })
+}
+
+/// What `node` does or finds at a registry; none: it, or the server, does not answer.
+pub(super) async fn ask_registry(
+    links: &Links,
+    server: ServerId,
+    (node, ask): (NodeId, registry::Ask),
+) -> Option<registry::Found> {
+    let contact = links.directory().of_server(server)?;
+    let mut client = links.shared(&contact, Lane::Calls).ok()?;
+    let message = v1::RegistryAskThere {
+        node: id_bytes(node.as_u128()),
+        ask: Some((&ask).into()),
+    };
+    let answered = client.ask_registry(message).await.ok()?.into_inner();
+    convert::registry_in(answered.found?).ok()
+}
+
+/// Serves another server.
+///
+/// # Errors
+/// The message means nothing.
+pub(super) async fn serve_registry(
+    relay: &Relay,
+    message: v1::RegistryAskThere,
+) -> Result<v1::RegistryFoundThere, convert::Error> {
+    let node = NodeId::from_u128(id_bits("node", &message.node)?);
+    let ask = message.ask.unwrap_or_default().try_into()?;
+    let found = relay.ask_registry_here(node, ask).await;
+    Ok(v1::RegistryFoundThere {
+        found: found.as_ref().map(convert::registry_out),
     })
 }

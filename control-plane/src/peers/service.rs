@@ -350,6 +350,20 @@ impl Servers for PeersService {
         Ok(Response::new(found))
     }
 
+    async fn ask_registry(
+        &self,
+        request: Request<v1::RegistryAskThere>,
+    ) -> Result<Response<v1::RegistryFoundThere>, Status> {
+        let contact = self.caller(&request)?;
+        let message = request.into_inner();
+        let asking = async {
+            let found = probes::serve_registry(&self.parts.relay, message).await;
+            found.map_err(malformed)
+        };
+        let found = Self::while_member(&self.parts, &contact, asking).await?;
+        Ok(Response::new(found))
+    }
+
     async fn fetch_history(
         &self,
         request: Request<v1::FetchHistoryRequest>,

@@ -1,9 +1,13 @@
 //! What repositories are asked when, and what is done about the answers: what a forge never sent is found this way.
 //! Pure: a view and a time in, questions and effects out. Whoever asks is `reconcile::polling`.
 
+pub(crate) mod images;
+
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use skep_forge::{Commit, Event, Push, PushedCommit, Repository, Tag};
 use skep_model::deployment::{BuildOutcome, Deployment, Origin, Trigger};
 use skep_model::id::{NodeId, ServiceId};
@@ -36,31 +40,42 @@ pub(crate) struct Step {
     pub(crate) deploy: Option<(Origin, String)>,
 }
 
+/// When the repository or registry of a service was asked last, in the memory of whoever leads. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Asked(Arc<Mutex<BTreeMap<ServiceId, u64>>>);
+
+impl Asked {
+    /// At the leader's clock, ms since the epoch; none: not by this server, as long as it leads.
+    pub fn at_ms(&self, service: ServiceId) -> Option<u64> {
+        self.0.lock().get(&service).copied()
+    }
+}
+
 /// When services were asked for last, in the memory of whoever leads.
 pub(crate) struct Book {
     /// Before that this leader knows of no question: a service that has an answer waits its time from here.
     began_ms: u64,
-    asked: BTreeMap<ServiceId, u64>,
+    asked: Asked,
 }
 
 impl Book {
     /// Nobody was asked for yet.
-    pub(crate) fn new(began_ms: u64) -> Self {
-        Self {
-            began_ms,
-            asked: BTreeMap::new(),
-        }
+    pub(crate) fn new(began_ms: u64, asked: Asked) -> Self {
+        asked.0.lock().clear();
+        Self { began_ms, asked }
     }
 
     /// It is being asked for.
     pub(crate) fn ask(&mut self, service: ServiceId, now_ms: u64) {
-        self.asked.insert(service, now_ms);
+        self.asked.0.lock().insert(service, now_ms);
     }
 
     /// The services that are due, with those of the same repositories that would be soon: one question does for all.
     /// And when the next one is due.
     pub(crate) fn due(&mut self, view: &State, now_ms: u64) -> (Vec<Question>, Option<u64>) {
         self.asked
+            .0
+            .lock()
             .retain(|service, _| view.service(*service).is_some());
         let mut due = Vec::new();
         let mut soon = Vec::new();
@@ -86,15 +101,21 @@ impl Book {
 
     fn due_ms(&self, view: &State, question: &Question, every_ms: u64) -> u64 {
         let is_known = note(view, question).is_some();
-        let last_ms = match self.asked.get(&question.service) {
-            Some(asked_ms) => *asked_ms,
+        let of = (question.service, &*question.repository);
+        self.at_ms(of, every_ms, is_known)
+    }
+
+    /// When a service is asked for next, of what goes by this name.
+    fn at_ms(&self, (service, name): (ServiceId, &str), every_ms: u64, is_known: bool) -> u64 {
+        let last_ms = match self.asked.at_ms(service) {
+            Some(asked_ms) => asked_ms,
             // What nothing is known of yet is looked at at once: what is pushed from then on is found.
             None if !is_known => return 0,
             None => self.began_ms,
         };
         // Of ten repositories that were asked at once not all are again.
         let mut hasher = DefaultHasher::new();
-        (&question.repository, last_ms).hash(&mut hasher);
+        (name, last_ms).hash(&mut hasher);
         let jitter_ms = hasher.finish() % (every_ms / 5).max(1);
         last_ms
             .saturating_add(every_ms - every_ms / 10)
@@ -337,9 +358,9 @@ fn event(asked: &Question, tip: &Tip) -> Option<Event> {
 
 /// The node that is asked: where the service was built last, since it has been there; else any that builds, the
 /// same one for the same repository as long as there are the same.
-pub(crate) fn node_for(view: &State, question: &Question) -> Option<NodeId> {
+pub(crate) fn node_for(view: &State, (service, name): (ServiceId, &str)) -> Option<NodeId> {
     let sites = queue::sites(view);
-    let builds = view.deployments_of(question.service);
+    let builds = view.deployments_of(service);
     let last = builds
         .filter_map(|it| Some((it.created_ms, it.build.as_ref()?.node)))
         .max_by_key(|(created_ms, _)| *created_ms)
@@ -349,7 +370,7 @@ pub(crate) fn node_for(view: &State, question: &Question) -> Option<NodeId> {
         return last;
     }
     let mut hasher = DefaultHasher::new();
-    question.repository.hash(&mut hasher);
+    name.hash(&mut hasher);
     let at = usize::try_from(hasher.finish() % sites.len() as u64).unwrap_or(0);
     sites.get(at).map(|site| site.node)
 }

@@ -13,7 +13,7 @@ use skep_state::command;
 use super::*;
 use crate::api::queued;
 
-const SERVICE: ServiceId = ServiceId::from_u128(2);
+pub(super) const SERVICE: ServiceId = ServiceId::from_u128(2);
 const REPOSITORY: &str = "https://forge.test/shop.git";
 
 /// A commit of 40 digits.
@@ -22,13 +22,13 @@ fn commit(digit: &str) -> String {
 }
 
 /// A state, built by commands alone.
-struct World {
-    state: State,
-    now_ms: u64,
+pub(super) struct World {
+    pub(super) state: State,
+    pub(super) now_ms: u64,
 }
 
 impl World {
-    fn new(tags: Option<&str>, watch: &[&str]) -> Self {
+    pub(super) fn new(tags: Option<&str>, watch: &[&str]) -> Self {
         let mut world = Self {
             state: State::default(),
             now_ms: 1_000_000,
@@ -100,14 +100,14 @@ impl World {
         world
     }
 
-    fn apply(&mut self, kind: Kind) {
+    pub(super) fn apply(&mut self, kind: Kind) {
         self.now_ms += 1;
         let bytes = command(self.now_ms, kind);
         let applied = self.state.apply(self.state.index() + 1, &bytes);
         applied.outcome.expect("accepted");
     }
 
-    fn put(&mut self, service: &Service) {
+    pub(super) fn put(&mut self, service: &Service) {
         self.apply(Kind::PutService(v1::PutService {
             service: Some(service.into()),
             expected_generation: service.generation,
@@ -301,7 +301,7 @@ fn the_newest_tag_is_deployed_and_one_that_went_is_not_undone() {
 fn each_is_asked_in_its_time() {
     let mut world = World::new(None, &[]);
     let began_ms = world.now_ms;
-    let mut book = Book::new(began_ms);
+    let mut book = Book::new(began_ms, Asked::default());
     let due = |book: &mut Book, world: &World, after_ms: u64| {
         book.due(&world.state, began_ms + after_ms).0.len()
     };
@@ -312,7 +312,7 @@ fn each_is_asked_in_its_time() {
     assert_eq!(due(&mut book, &world, 330_000), 1);
     // Another leader waits from its beginning, where something is known.
     assert_eq!(world.hears(&main("a")), "note a");
-    let mut other = Book::new(began_ms);
+    let mut other = Book::new(began_ms, Asked::default());
     assert_eq!(due(&mut other, &world, 1_000), 0);
     assert_eq!(due(&mut other, &world, 330_000), 1);
     // A service that goes elsewhere is nothing known; one that wants no questions gets none.
@@ -323,9 +323,19 @@ fn each_is_asked_in_its_time() {
         directory: String::new(),
     });
     world.put(&service);
-    assert_eq!(due(&mut Book::new(began_ms), &world, 1_000), 1);
+    assert_eq!(
+        due(&mut Book::new(began_ms, Asked::default()), &world, 1_000),
+        1
+    );
     let mut service = (**world.state.service(SERVICE).expect("there")).clone();
     service.spec.pushes.poll_ms = Some(0);
     world.put(&service);
-    assert_eq!(due(&mut Book::new(began_ms), &world, 1_000_000), 0);
+    assert_eq!(
+        due(
+            &mut Book::new(began_ms, Asked::default()),
+            &world,
+            1_000_000
+        ),
+        0
+    );
 }

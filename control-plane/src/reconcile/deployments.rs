@@ -6,8 +6,8 @@ use skep_model::problem::{Code, Problem};
 use skep_proto::convert::{enum_number, id_bytes};
 use skep_proto::v1::command::Kind;
 use skep_proto::v1::{
-    AssignBuild, AwaitApproval, FinishDeployment, ForgetHolder, NoteDeployment, PassGate,
-    StartRollout,
+    AssignBuild, AwaitApproval, BeginPush, FinishDeployment, ForgetHolder, NoteDeployment,
+    PassGate, StartRollout,
 };
 use skep_state::State;
 
@@ -81,6 +81,11 @@ fn command(view: &State, deployment: &Deployment, next: Next) -> Option<Kind> {
         Next::Forget(node) => Kind::ForgetHolder(ForgetHolder {
             service: id_bytes(deployment.service.as_u128()),
             node: id_bytes(node.as_u128()),
+        }),
+        Next::Push(step) => Kind::BeginPush(BeginPush {
+            deployment: id_bytes(deployment.id.as_u128()),
+            expected_generation: deployment.generation,
+            step,
         }),
         Next::Release(resolved) => {
             let Resolved {

@@ -9,6 +9,7 @@ mod checks;
 mod claims;
 mod deployments;
 mod forges;
+mod image_push;
 mod jobs;
 mod liveness;
 mod members;
@@ -37,6 +38,7 @@ use crate::agents::relay::Relay;
 use crate::checks::Board;
 use crate::deploy::queue;
 use crate::history::History;
+use crate::polling::Asked;
 use crate::samples::Samples;
 use crate::scaling::Scaling;
 use crate::secrets::Secrets;
@@ -73,6 +75,8 @@ pub struct Parts {
     pub means: Means,
     /// Counts orders of certificates.
     pub tally: Tally,
+    /// When repositories and registries were asked last.
+    pub asked: Asked,
     /// Networks that notifications may go to though they are off limits.
     pub notify_allow: Vec<Cidr>,
 }
@@ -102,6 +106,7 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) {
                 () = previews::run(&parts.store, &term) => {}
                 () = forges::run(&parts, &term) => {}
                 () = checks::run(&parts, &board, &term) => {}
+                () = image_push::run(&parts, &term) => {}
                 _ = leadership.wait_for(|now| !now.is_leader) => tracing::info!("leadership lost: duties dropped"),
             }
             parts.witnesses.begin();
@@ -247,6 +252,8 @@ impl Duties {
                     .jobs
                     .extend(view.services().map(|service| service.id)),
                 Change::Build(_) => has_builds = true,
+                // Who waits for one may go on without.
+                Change::PushRegistries => self.dirty.deployments.extend(image_push::waiting(&view)),
                 Change::Server(_)
                 | Change::Quarantine(_)
                 | Change::Settings

@@ -1,5 +1,5 @@
-//! The leader's questions to the repositories of services, by nodes that build: what no forge has told of is found
-//! and deployed. What is asked when and what an answer means is `polling`'s to say.
+//! The leader's questions to the repositories and registries of services, by nodes that build: what nobody has told of
+//! is found and deployed. What is asked when and what an answer means is `polling`'s to say.
 
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use skep_model::deployment::Trigger;
 use skep_model::id::{DeploymentId, NodeId};
 use skep_model::polling::{Ask, Found, MAX_WANTS, Want};
 use skep_model::problem::Problem;
+use skep_model::registry;
 use skep_model::service::Service;
 use skep_proto::v1;
 use skep_proto::v1::command::Kind;
@@ -22,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Parts;
 use crate::api::queued;
+use crate::logins;
+use crate::polling::images::{self, Look};
 use crate::polling::{Book, Question, Step, meaning, node_for};
 use crate::secrets::Secrets;
 use crate::store::now_ms;
@@ -42,13 +45,18 @@ struct Round {
     questions: Vec<Question>,
 }
 
-/// What came of a round.
-type Answer = (Vec<Question>, Option<Found>);
+/// What came of a question.
+enum Answer {
+    /// Of a repository.
+    Round(Vec<Question>, Option<Found>),
+    /// Of an image's registry.
+    Look(Look, Option<registry::Found>),
+}
 
 /// Runs for as long as this server leads.
 pub(super) async fn run(parts: &Parts, token: &CancellationToken) {
     let mut changes = parts.store.consensus().changes();
-    let mut book = Book::new(now_ms());
+    let mut book = Book::new(now_ms(), parts.asked.clone());
     let mut asks: JoinSet<Answer> = JoinSet::new();
     let mut wake_at = Instant::now();
     loop {
@@ -57,8 +65,11 @@ pub(super) async fn run(parts: &Parts, token: &CancellationToken) {
             Some(done) = asks.join_next() => {
                 // There is room for another one.
                 wake_at = wake_at.min(Instant::now() + GAP);
-                if let Ok((questions, Some(found))) = done {
-                    take(parts, &questions, &found).await;
+                match done {
+                    Ok(Answer::Round(questions, Some(found))) => take(parts, &questions, &found).await,
+                    Ok(Answer::Look(look, Some(found))) => take_image(parts, &look, &found).await,
+                    // It is asked again after its pause.
+                    _ => {}
                 }
             }
             batch = changes.recv() => match batch {
@@ -87,9 +98,27 @@ fn begin(parts: &Parts, book: &mut Book, asks: &mut JoinSet<Answer>) -> Instant 
         let relay = parts.relay.clone();
         asks.spawn(async move {
             let found = relay.ask_source(round.node, round.ask).await;
-            (round.questions, found)
+            Answer::Round(round.questions, found)
         });
     }
+    let (due, next_image_ms) = book.due_images(&view, now);
+    for look in due {
+        if asks.len() >= ASKS_MAX {
+            return Instant::now() + PERIOD;
+        }
+        // Nobody to ask: it is due again at the next look.
+        let Some(node) = node_for(&view, (look.service, &look.image)) else {
+            continue;
+        };
+        book.ask(look.service, now);
+        let ask = question(&view, &parts.secrets, &look);
+        let relay = parts.relay.clone();
+        asks.spawn(async move {
+            let found = relay.ask_registry(node, ask).await;
+            Answer::Look(look, found)
+        });
+    }
+    let next_ms = next_ms.into_iter().chain(next_image_ms).min();
     let pause = next_ms.map(|at_ms| Duration::from_millis(at_ms.saturating_sub(now)));
     Instant::now() + pause.unwrap_or(PERIOD).clamp(GAP, PERIOD)
 }
@@ -102,7 +131,7 @@ fn rounds(view: &State, secrets: &Secrets, due: Vec<Question>) -> Vec<Round> {
         let Some(service) = view.service(question.service) else {
             continue;
         };
-        let Some(node) = node_for(view, &question) else {
+        let Some(node) = node_for(view, (question.service, &question.repository)) else {
             continue;
         };
         let (fetch, variables) = match login(view, secrets, service) {
@@ -186,6 +215,39 @@ async fn take(parts: &Parts, questions: &[Question], found: &Found) {
         if let Err(problem) = parts.store.propose(command(step)).await {
             tracing::warn!(%service, %problem, "what was found in a repository was not taken");
         }
+    }
+}
+
+/// What a node is asked of an image, as whom the service's workspace pulls it.
+fn question(view: &State, secrets: &Secrets, look: &Look) -> registry::Ask {
+    let service = view.service(look.service);
+    let workspace = service.and_then(|it| view.workspace_of(it.environment));
+    registry::Ask {
+        host: look.host.clone(),
+        repository: look.repository.clone(),
+        access: logins::pull(view, secrets, (workspace, &look.host)),
+        wanted: registry::Wanted::Digest {
+            tag: look.tag.clone(),
+        },
+    }
+}
+
+/// The same of an image.
+async fn take_image(parts: &Parts, look: &Look, found: &registry::Found) {
+    let Some(step) = images::meaning(&parts.store.view(), look, found) else {
+        return;
+    };
+    let (service, image) = (look.service, &look.image);
+    match (&step.polled.problem, &step.deploy) {
+        (Some(problem), _) => {
+            tracing::warn!(%service, image, %problem, "a registry cannot be asked for what is new");
+        }
+        (None, Some((_, why))) => tracing::info!(%service, why, "a tag has moved"),
+        (None, None) => {}
+    }
+    // What is not taken now is found again at the next look.
+    if let Err(problem) = parts.store.propose(command(step)).await {
+        tracing::warn!(%service, %problem, "what was found at a registry was not taken");
     }
 }
 

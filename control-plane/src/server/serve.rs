@@ -33,6 +33,7 @@ use crate::peers::{
     presence, samples, service,
 };
 use crate::pki::{Authority, Terms};
+use crate::polling::Asked;
 use crate::samples::Samples;
 use crate::scaling::Scaling;
 use crate::secrets::Secrets;
@@ -308,6 +309,7 @@ async fn start(
     let scaling = Scaling::default();
     let witnesses = Witnesses::default();
     let tally = Tally::default();
+    let asked = Asked::default();
     let context = api::Context {
         store: passing.store.clone(),
         secrets: passing.secrets.clone(),
@@ -320,6 +322,7 @@ async fn start(
         scaling: scaling.clone(),
         witnesses: witnesses.clone(),
         tally: tally.clone(),
+        asked: asked.clone(),
         resolvers: options.means.resolvers.clone(),
         notify_allow: options.notify_allow.clone(),
         own: api::Own {
@@ -349,6 +352,7 @@ async fn start(
         witnesses,
         means: options.means.clone(),
         tally,
+        asked,
         notify_allow: options.notify_allow.clone(),
     };
     parts.spawn(named("duties", reconcile::run(duties, shutdown.clone())));

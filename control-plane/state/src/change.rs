@@ -44,6 +44,8 @@ pub enum Change {
     Settings,
     /// Logins at registries changed.
     Registries,
+    /// Where the images of a workspace are pushed changed.
+    PushRegistries,
     /// Who issues certificates changed, or what is shown with them.
     Certificates,
     /// What proves to an issuer whose hosts are changed.

@@ -12,6 +12,7 @@ use skep_model::claim::Claim;
 use skep_model::deployment::Deployment;
 use skep_model::forge::Connection;
 use skep_model::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
+use skep_model::image_push::PushRegistry;
 use skep_model::job::JobBook;
 use skep_model::network::Pool;
 use skep_model::node::Node;
@@ -147,6 +148,7 @@ mod tag {
     pub(super) const PREVIEWS: u32 = 211;
     pub(super) const FORGES: u32 = 220;
     pub(super) const PUSHED: u32 = 230;
+    pub(super) const PUSH_REGISTRIES: u32 = 250;
 }
 
 /// Appends fields in the order of their numbers, as the whole message would be encoded.
@@ -265,6 +267,7 @@ impl State {
         to.all::<_, v1::Preview>(tag::PREVIEWS, self.previews.values());
         to.all::<_, v1::ForgeConnection>(tag::FORGES, self.forges.values());
         to.all::<_, v1::Pushed>(tag::PUSHED, self.pushed.values());
+        to.all::<_, v1::PushRegistry>(tag::PUSH_REGISTRIES, self.push_registries.values());
         to.out
     }
 
@@ -459,6 +462,11 @@ impl State {
             tag::PUSHED => {
                 let pushed: Pushed = read::<v1::Pushed, _>(field)?;
                 self.pushed.insert(pushed.service, Arc::new(pushed));
+            }
+            tag::PUSH_REGISTRIES => {
+                let registry: PushRegistry = read::<v1::PushRegistry, _>(field)?;
+                let key = registry.workspace;
+                self.push_registries.insert(key, Arc::new(registry));
             }
             tag::TCP_PORTS => self.tcp_ports = Some(read::<v1::TcpPorts, _>(field)?),
             tag::REBALANCE => self.rebalance = Arc::new(read::<v1::Rebalance, _>(field)?),

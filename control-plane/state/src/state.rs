@@ -12,6 +12,7 @@ use skep_model::id::{
     AllocationId, ClusterId, DeploymentId, EnvironmentId, HookId, JobId, NodeId, ProjectId,
     ReceiverId, ServerId, ServiceId, TokenId, WorkspaceId,
 };
+use skep_model::image_push::PushRegistry;
 use skep_model::job::{Job, JobBook};
 use skep_model::network;
 use skep_model::node::Node;
@@ -138,6 +139,7 @@ pub struct State {
     pub(crate) previews: OrdMap<EnvironmentId, Arc<Preview>>,
     /// By workspace and host.
     pub(crate) forges: OrdMap<(WorkspaceId, String), Arc<Connection>>,
+    pub(crate) push_registries: OrdMap<WorkspaceId, Arc<PushRegistry>>,
     // Indexes: derived from the maps above, rebuilt when a snapshot is read.
     pub(crate) names: Names,
     pub(crate) service_allocations: OrdSet<(ServiceId, AllocationId)>,

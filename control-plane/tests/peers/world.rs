@@ -272,6 +272,7 @@ impl World {
             witnesses: Default::default(),
             means: Default::default(),
             tally: Default::default(),
+            asked: Default::default(),
             notify_allow: Vec::new(),
         };
         let stop = parts.shutdown.clone();

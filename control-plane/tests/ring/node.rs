@@ -181,6 +181,7 @@ impl Node {
             node: Some(self.id),
             shared: false,
             bundle: false,
+            pushed: None,
         };
         let built = Built {
             image,

@@ -99,6 +99,7 @@ impl Server {
             witnesses: Default::default(),
             means: Default::default(),
             tally: Default::default(),
+            asked: Default::default(),
             notify_allow: Vec::new(),
         };
         tokio::spawn(reconcile::run(parts, stop.clone()));
@@ -165,6 +166,7 @@ impl Server {
             told: None,
             held: None,
             shown: None,
+            push: None,
         };
         let command = v1::CreateDeployment {
             deployment: Some((&deployment).into()),

@@ -350,6 +350,7 @@ fn a_deployment_is_told_as_it_stands() {
         told: None,
         held: None,
         shown: None,
+        push: None,
     };
     let build = Some((Code::Invalid, "the build failed\nstep 3"));
     let nodes = Some((Code::Unavailable, "no node builds"));

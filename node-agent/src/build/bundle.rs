@@ -29,7 +29,7 @@ pub(super) async fn check(
         let text = "a bundle was made where no images are kept";
         Problem::new(Code::Internal, text)
     })?;
-    let taken = images.take(image, &[]).await?;
+    let taken = images.take(image, (&[], None)).await?;
     let (into, hold) = (work.path().join(FOLDER), work.hold());
     let secrets = order.variables.iter().filter(|variable| variable.secret);
     let secrets: Vec<(String, String)> = secrets

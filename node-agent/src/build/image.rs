@@ -8,6 +8,7 @@ use bollard::query_parameters::CreateImageOptions;
 use futures_util::StreamExt;
 use skep_model::assignment::BuildOrder;
 use skep_model::deployment::Built;
+use skep_model::id::WorkspaceId;
 use skep_model::problem::{Code, Problem};
 use skep_model::service::Image;
 use skep_model::spec::{Pull, check_image};
@@ -16,7 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use super::folder::chain;
 use super::progress::Progress;
-use super::{Env, say, with_room};
+use super::{Env, LABEL_CLUSTER, say, with_room};
 use crate::backoff::Backoff;
 use crate::bundles;
 use crate::images::{Unshared, full, says_full};
@@ -26,6 +27,9 @@ use crate::runtime::image::{PULLS_MAX, RETRY, is_passing};
 pub(super) const INSPECT_LIMIT: Duration = Duration::from_secs(30);
 /// How long a registry may say nothing: layers report their progress all the time.
 const PULL_PAUSE: Duration = Duration::from_secs(120);
+
+/// Names in Docker of what is built here begin so.
+const OWN_FOLDER: &str = "skep/";
 
 /// What an image that is made here is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +42,7 @@ impl Name {
     /// After the service and the deployment.
     pub(super) fn of(order: &BuildOrder) -> Self {
         Self {
-            repository: format!("skep/{}", order.service_label),
+            repository: format!("{OWN_FOLDER}{}", order.service_label),
             tag: order.deployment.short(),
         }
     }
@@ -66,7 +70,16 @@ pub(super) async fn resolve(
         ));
     }
     let here = inspect(env, reference).await?;
-    match (order.pull, here) {
+    check_own(env, reference, here.as_ref())?;
+    if order.ask_registry && order.pull == Pull::Never {
+        return Err(not_asked(reference));
+    }
+    // What is here may be here for others.
+    let policy = match order.ask_registry {
+        true => Pull::Always,
+        false => order.pull,
+    };
+    match (policy, here) {
         (Pull::Missing | Pull::Never, Some(found)) => {
             say(lines, format!("image: {reference} is on this node")).await;
             describe(env, (reference, name, order.pull), found, lines).await
@@ -74,7 +87,7 @@ pub(super) async fn resolve(
         (Pull::Never, None) => Err(not_pulled(reference)),
         (Pull::Missing | Pull::Always, here) => {
             let what = format!("image `{reference}`");
-            let pulled = pull(env, reference, lines);
+            let pulled = pull((env, order.workspace), reference, lines);
             with_room(env, (&what, Code::ImageFailed), pulled).await?;
             let found = there(env, reference).await?;
             // What was here before is whoever's it was.
@@ -86,6 +99,31 @@ pub(super) async fn resolve(
             describe(env, (reference, name, order.pull), found, lines).await
         }
     }
+}
+
+/// What was built here goes by names of this folder in Docker, for people who look at the node. They say nothing of
+/// whose it is, so nobody deploys by them.
+fn check_own(env: &Env, reference: &str, here: Option<&ImageInspect>) -> Result<(), Problem> {
+    let labels = here.and_then(|found| found.config.as_ref()?.labels.as_ref());
+    let of = labels.and_then(|labels| labels.get(LABEL_CLUSTER));
+    let is_built_here = of.is_some_and(|cluster| *cluster == env.cluster.to_string());
+    if !is_built_here || !repository(reference).starts_with(OWN_FOLDER) {
+        return Ok(());
+    }
+    let text = format!("image `{reference}` was built for a service of this cluster");
+    Err(Problem::new(Code::ImageFailed, text).at("image").hint(
+        "`skep promote` takes it to another environment, `skep registry push-to` to a registry",
+    ))
+}
+
+fn not_asked(reference: &str) -> Problem {
+    let text = format!(
+        "image `{reference}` is of a registry where workspaces keep their images: whether this one may have it \
+         the registry has to say, and `image.pull = \"never\"` forbids to ask it"
+    );
+    Problem::new(Code::ImageFailed, text)
+        .at("image.pull")
+        .hint("say `image.pull = \"missing\"`")
 }
 
 fn not_pulled(reference: &str) -> Problem {
@@ -173,6 +211,7 @@ async fn describe(
             node,
             shared,
             bundle: is_bundle,
+            pushed: None,
         },
         exposed: tcp_ports(exposed.unwrap_or_default()),
         commit: None,
@@ -247,10 +286,14 @@ fn tcp_ports(exposed: Vec<String>) -> Vec<u16> {
     ports
 }
 
-async fn pull(env: &Env, reference: &str, lines: &mpsc::Sender<String>) -> Result<(), Problem> {
+async fn pull(
+    (env, workspace): (&Env, Option<WorkspaceId>),
+    reference: &str,
+    lines: &mpsc::Sender<String>,
+) -> Result<(), Problem> {
     let mut backoff = Backoff::new(RETRY.0, RETRY.1);
     for _ in 1..PULLS_MAX {
-        match pull_once(env, reference, lines).await {
+        match pull_once((env, workspace), reference, lines).await {
             Err(problem) if is_passing(&problem.to_string()) => {
                 say(lines, format!("image: asking again: {}", problem.message)).await;
             }
@@ -258,11 +301,11 @@ async fn pull(env: &Env, reference: &str, lines: &mpsc::Sender<String>) -> Resul
         }
         sleep(backoff.next()).await;
     }
-    pull_once(env, reference, lines).await
+    pull_once((env, workspace), reference, lines).await
 }
 
 async fn pull_once(
-    env: &Env,
+    (env, workspace): (&Env, Option<WorkspaceId>),
     reference: &str,
     lines: &mpsc::Sender<String>,
 ) -> Result<(), Problem> {
@@ -274,7 +317,7 @@ async fn pull_once(
         .at("image")
         .hint("an image id can only be found where the image is: name it by name[:tag]"));
     }
-    let login = env.logins.of(reference);
+    let login = env.logins.of(reference, workspace);
     say(lines, format!("image: pulling {reference}")).await;
     let options = CreateImageOptions {
         from_image: Some(reference.to_owned()),

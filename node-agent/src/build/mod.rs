@@ -59,6 +59,9 @@ pub const LABEL_CLUSTER: &str = "sh.skep.cluster";
 /// Label on every image built here: the service.
 pub const LABEL_SERVICE: &str = "sh.skep.service";
 
+/// Label on every image built of a repository: the commit, as the OCI image specification names it.
+const LABEL_COMMIT: &str = "org.opencontainers.image.revision";
+
 /// Build argument: the commit that is built.
 const COMMIT_ARGUMENT: &str = "SKEP_GIT_COMMIT";
 /// Lines between a build and its log.
@@ -319,6 +322,8 @@ async fn make(job: &Job<'_>, key: Option<String>) -> Result<Built, Problem> {
         Made::Recipe(recipe) => {
             let mut labels = recipe.labels.clone();
             labels.extend(key.map(|key| (reuse::LABEL_SOURCE.to_owned(), key)));
+            let commit = job.commit.map(str::to_owned);
+            labels.extend(commit.map(|commit| (LABEL_COMMIT.to_owned(), commit)));
             let args = arguments(job, recipe.args);
             docker::Build {
                 job,

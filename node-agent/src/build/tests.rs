@@ -38,6 +38,8 @@ pub(super) fn order(origin: Origin) -> BuildOrder {
         fetch: Default::default(),
         variables: Vec::new(),
         no_cache: false,
+        workspace: None,
+        ask_registry: false,
     }
 }
 

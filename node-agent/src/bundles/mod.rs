@@ -115,6 +115,7 @@ impl Bundles {
         attempt: u32,
     ) -> Result<Seen, Problem> {
         let (id, image) = (assignment.allocation, &assignment.image);
+        let givers = (&assignment.image_peers[..], assignment.workspace);
         let site = site_name(&image.digest).ok_or_else(|| {
             let text = format!("`{}` is not a digest", image.digest);
             Problem::new(Code::ImageFailed, text)
@@ -125,7 +126,7 @@ impl Bundles {
             // Nobody waits for what comes over the network.
             let taken = match is_here().await {
                 true => None,
-                false => Some(images.take(image, &assignment.image_peers).await?),
+                false => Some(images.take(image, givers).await?),
             };
             let changing = self.inner.changing.lock().await;
             match (is_here().await, taken) {

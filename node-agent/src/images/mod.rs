@@ -2,6 +2,7 @@
 //! Docker, and the same blobs for the other nodes of the cluster. A release names the digest of a manifest,
 //! and any node that is told who has it gets it, with no registry anywhere.
 
+mod back;
 mod book;
 mod budget;
 mod clean;
@@ -12,6 +13,7 @@ mod peers;
 mod pull;
 mod reference;
 mod registry;
+mod remote;
 mod room;
 mod serve;
 mod share;
@@ -41,6 +43,7 @@ use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
 use crate::build::Copies;
+use crate::logins::Logins;
 use crate::metrics::Metrics;
 use crate::runtime::transport::Socket;
 use book::Book;
@@ -51,6 +54,7 @@ use fetch::{Fetcher, Peers};
 pub(crate) use peers::ALPN as PEER_ALPN;
 pub(crate) use reference::{DOCKER_HUB, Reference};
 use registry::Registry;
+pub(crate) use remote::{Error as RemoteError, Remote};
 use room::Room;
 pub(crate) use share::{Unshared, full, says_full};
 use store::Store;
@@ -145,6 +149,10 @@ struct Inner {
     /// What is known of Docker's images.
     book: Mutex<Book>,
     copies: Copies,
+    /// As whom to ask registries.
+    logins: Logins,
+    /// One image at a time comes back from a registry.
+    pulling_back: tokio::sync::Mutex<()>,
 }
 
 /// What the store is given by the rest of the agent.
@@ -165,6 +173,8 @@ pub(crate) struct Around<'a> {
     pub(crate) metrics: Metrics,
     /// What goes with the rest where the disk fills up.
     pub(crate) copies: Copies,
+    /// As whom to ask registries.
+    pub(crate) logins: Logins,
 }
 
 impl Images {
@@ -219,6 +229,8 @@ impl Images {
                 room: Room::new(options.low_water, folder),
                 book: Mutex::new(book),
                 copies: around.copies,
+                logins: around.logins,
+                pulling_back: tokio::sync::Mutex::default(),
             }),
         };
         tasks.spawn(clean::keep(images.clone(), shutdown));

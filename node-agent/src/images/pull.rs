@@ -14,6 +14,7 @@ use skep_model::service::Image;
 use tokio::time::{sleep, timeout};
 
 use super::Images;
+use super::back::Givers;
 use super::digest::Digest;
 use super::fetch::{self, Offer};
 use super::manifest::{self, Content, MANIFEST_MAX_BYTES, Manifest, Part};
@@ -57,8 +58,18 @@ impl Images {
     pub(crate) async fn bring(
         &self,
         image: &Image,
-        peers: &[ImagePeer],
+        (peers, workspace): Givers<'_>,
     ) -> Result<String, Problem> {
+        match self.bring_from(image, peers).await {
+            Err(why) => {
+                self.pull_back(image, workspace, why).await?;
+                self.bring_from(image, &[]).await
+            }
+            brought => brought,
+        }
+    }
+
+    async fn bring_from(&self, image: &Image, peers: &[ImagePeer]) -> Result<String, Problem> {
         let reference = &image.reference;
         let coming = self.expect(image, peers).await?;
         let digest = coming.digest;
@@ -303,7 +314,8 @@ pub(super) fn not_fetched(reference: &str, error: &Arc<fetch::Error>) -> Problem
     let problem = Problem::new(Code::ImageFailed, format!("image `{reference}`: {why}"));
     problem.hint(match **error {
         fetch::Error::Nobody { .. } => {
-            "the nodes that had it are gone, or have cleaned it up: deploy again to build it anew"
+            "the nodes that had it are gone, or have cleaned it up: deploy again to build it anew; \
+             `skep registry push-to` keeps what is built in a registry, too"
         }
         _ => "can this node reach the others at their image address? skep node ls; a firewall must let it through",
     })

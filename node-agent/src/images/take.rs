@@ -8,6 +8,7 @@ use skep_model::problem::{Code, Problem};
 use skep_model::service::Image;
 
 use super::Images;
+use super::back::Givers;
 use super::manifest::Part;
 use super::pull::{disk, name_of, not_fetched};
 
@@ -24,7 +25,21 @@ impl Images {
     ///
     /// # Errors
     /// Nobody has it, or the disk is full.
-    pub(crate) async fn take(&self, image: &Image, peers: &[ImagePeer]) -> Result<Taken, Problem> {
+    pub(crate) async fn take(
+        &self,
+        image: &Image,
+        (peers, workspace): Givers<'_>,
+    ) -> Result<Taken, Problem> {
+        match self.take_from(image, peers).await {
+            Err(why) => {
+                self.pull_back(image, workspace, why).await?;
+                self.take_from(image, &[]).await
+            }
+            taken => taken,
+        }
+    }
+
+    async fn take_from(&self, image: &Image, peers: &[ImagePeer]) -> Result<Taken, Problem> {
         let reference = &image.reference;
         let coming = self.expect(image, peers).await?;
         self.make_room(&coming.layers, reference).await?;

@@ -4,7 +4,7 @@ use skep_identity::seal::SealingKey;
 use skep_model::allocation::{Observed, State};
 use skep_model::build::Build;
 use skep_model::deployment::Origin;
-use skep_model::id::{ServiceId, UploadId};
+use skep_model::id::{ServiceId, UploadId, WorkspaceId};
 use skep_model::problem::{Code, Problem};
 use skep_model::spec::Pull;
 
@@ -66,6 +66,8 @@ fn order(id: u128) -> BuildOrder {
         fetch: Default::default(),
         variables: Vec::new(),
         no_cache: true,
+        workspace: Some(WorkspaceId::from_u128(9)),
+        ask_registry: true,
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bollard::query_parameters::CreateImageOptions;
 use futures_util::StreamExt;
+use skep_model::id::WorkspaceId;
 use skep_model::problem::{Code, Problem};
 use skep_model::service::Image;
 use tokio::time::{sleep, timeout};
@@ -40,7 +41,11 @@ impl Runtime {
     /// # Errors
     /// Says what is wrong with the reference, or that the registry does not answer; `retryable`
     /// problems are nobody's fault here.
-    pub(crate) async fn pull_image(&self, image: &Image) -> Result<String, Problem> {
+    pub(crate) async fn pull_image(
+        &self,
+        image: &Image,
+        workspace: Option<WorkspaceId>,
+    ) -> Result<String, Problem> {
         let reference = &image.reference;
         if image.node.is_some() {
             return Err(Problem::new(
@@ -60,7 +65,7 @@ impl Runtime {
         // The id of a local image is no name in a registry: then the tag is asked for, and its
         // content judged.
         for name in [by_digest(image), reference.clone()] {
-            match self.pull(&name).await {
+            match self.pull(&name, workspace).await {
                 Ok(()) => {}
                 Err(error) if error.status().is_some_and(|status| status < 500) => continue,
                 Err(error) if says_full(&error.message()) => return Err(full(reference)),
@@ -81,10 +86,10 @@ impl Runtime {
     }
 
     /// Docker goes on with the layers that it has.
-    async fn pull(&self, name: &str) -> Result<(), Error> {
+    async fn pull(&self, name: &str, workspace: Option<WorkspaceId>) -> Result<(), Error> {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         for _ in 1..PULLS_MAX {
-            match self.pull_once(name).await {
+            match self.pull_once(name, workspace).await {
                 Err(error) if is_passing(&error.message()) => {
                     let why = error.message();
                     tracing::info!(image = %name, %why, "a registry is asked again");
@@ -93,12 +98,12 @@ impl Runtime {
             }
             sleep(backoff.next()).await;
         }
-        self.pull_once(name).await
+        self.pull_once(name, workspace).await
     }
 
-    async fn pull_once(&self, name: &str) -> Result<(), Error> {
+    async fn pull_once(&self, name: &str, workspace: Option<WorkspaceId>) -> Result<(), Error> {
         let action = "pull an image";
-        let login = self.logins.of(name);
+        let login = self.logins.of(name, workspace);
         let options = CreateImageOptions {
             from_image: Some(name.to_owned()),
             ..Default::default()
@@ -200,6 +205,7 @@ mod tests {
                 node: None,
                 shared: false,
                 bundle: false,
+                pushed: None,
             };
             assert_eq!(by_digest(&image), expected);
         }

@@ -248,7 +248,7 @@ async fn take(session: &Session, message: v1::ToAgent) -> Result<Option<Storing>
             session.logs.open(request);
         }
         Some(Kind::Registries(list)) => {
-            let all = list.registries.into_iter().take(MAX_REGISTRIES);
+            let all = list.registries.into_iter().take(2 * MAX_REGISTRIES);
             session.logins.replace(all.map(Into::into));
         }
         Some(Kind::Certificates(list)) => session.certificates.hear(list),
@@ -277,6 +277,15 @@ async fn take(session: &Session, message: v1::ToAgent) -> Result<Option<Storing>
                 Ok(ask) => session.sources.open(request, ask),
                 Err(error) => {
                     tracing::warn!(%error, "a question about a repository that means nothing")
+                }
+            }
+        }
+        Some(Kind::RegistryAsk(message)) => {
+            let request = message.request;
+            match message.try_into() {
+                Ok(ask) => session.registries.open(request, ask),
+                Err(error) => {
+                    tracing::warn!(%error, "a question to a registry that means nothing")
                 }
             }
         }

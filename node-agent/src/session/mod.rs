@@ -30,6 +30,7 @@ use crate::logins::Logins;
 use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::network::Checks;
+use crate::registries::Registries;
 use crate::routes::Certificates;
 use crate::seat::Seat;
 use crate::servers::Servers;
@@ -133,6 +134,8 @@ pub(crate) struct Session {
     pub(crate) checks: Checks,
     /// Asks repositories.
     pub(crate) sources: Sources,
+    /// Asks registries.
+    pub(crate) registries: Registries,
     /// Generation of the desired set on disk.
     pub(crate) held: Option<Generation>,
     /// Whether it is connected.

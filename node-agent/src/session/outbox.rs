@@ -32,6 +32,8 @@ struct State {
     checked: Vec<v1::NetworkFound>,
     /// And for these.
     sources: Vec<v1::SourceFound>,
+    /// And for these.
+    registries: Vec<v1::RegistryFound>,
 }
 
 /// The way up.
@@ -171,6 +173,11 @@ impl Outbox {
         self.change(|state| state.sources.push(found));
     }
 
+    /// What was done or found at a registry; as few at a time.
+    pub(crate) fn registry_found(&self, found: v1::RegistryFound) {
+        self.change(|state| state.registries.push(found));
+    }
+
     /// The session is over.
     pub(super) fn end(&self) {
         let state = &mut *self.state.lock();
@@ -178,6 +185,7 @@ impl Outbox {
         state.probed.clear();
         state.checked.clear();
         state.sources.clear();
+        state.registries.clear();
     }
 
     /// A new session: the facts to greet with, and everything is due. None: not known yet.
@@ -214,6 +222,9 @@ impl Outbox {
         }
         if let Some(found) = state.sources.pop() {
             return Some(Kind::SourceFound(found));
+        }
+        if let Some(found) = state.registries.pop() {
+            return Some(Kind::RegistryFound(found));
         }
         if std::mem::take(&mut state.routes_unsent) {
             return Some(Kind::Routes(state.routes));

@@ -206,6 +206,7 @@ async fn a_server_that_is_gone_is_left_for_the_next_one() {
         witness: witness(&chosen, &outbox, &stop),
         checks: checks(&world.runtime, &outbox, &stop),
         sources: sources(&outbox, &stop),
+        registries: registries(&outbox, &stop),
         held: None,
         metrics: Metrics::default(),
         seat: Arc::new(

@@ -147,6 +147,7 @@ impl From<&Deployment> for v1::Deployment {
                 heard: held.heard,
             }),
             shown: deployment.shown.as_ref().map(Into::into),
+            push: deployment.push.as_ref().map(Into::into),
         }
     }
 }
@@ -196,6 +197,7 @@ impl TryFrom<v1::Deployment> for Deployment {
                 heard: held.heard,
             }),
             shown: message.shown.map(TryInto::try_into).transpose()?,
+            push: message.push.map(TryInto::try_into).transpose()?,
         })
     }
 }

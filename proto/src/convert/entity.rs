@@ -204,6 +204,7 @@ impl From<&Image> for v1::Image {
                 .unwrap_or_default(),
             shared: image.shared,
             bundle: image.bundle,
+            pushed: image.pushed.clone(),
         }
     }
 }
@@ -220,6 +221,7 @@ impl TryFrom<v1::Image> for Image {
             node: node.transpose()?,
             shared: message.shared,
             bundle: message.bundle,
+            pushed: message.pushed,
         })
     }
 }

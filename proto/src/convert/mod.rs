@@ -8,6 +8,7 @@ mod container;
 mod deployment;
 mod entity;
 mod forge;
+mod image_push;
 mod job;
 mod machine;
 mod network;
@@ -40,6 +41,7 @@ use skep_model::problem::{Code, Problem};
 pub use polling::{found_in, found_out};
 pub use probe::{reaches, reaches_of};
 pub use pushed::holders_in;
+pub use registry::{registry_in, registry_out};
 pub use route::{rules_in, rules_out};
 pub use tcp::door_in;
 

@@ -14,6 +14,7 @@ use skep_model::gate::{Held, Pin};
 use skep_model::health::{Check, Health, Probe};
 use skep_model::hooks::{Hooks, Init, PreStop};
 use skep_model::id::{AllocationId, DeploymentId, EnvironmentId, NodeId, ServiceId};
+use skep_model::image_push::Push;
 use skep_model::node::{Admin, Facts, Node, NodeStatus};
 use skep_model::notify::Standing;
 use skep_model::placement::{CutOff, Placement, Strategy};
@@ -304,6 +305,7 @@ fn a_deployment_survives_the_bytes() {
         node: Some(NodeId::from_u128(5)),
         shared: true,
         bundle: true,
+        pushed: Some("r:5000/a/b@sha256:c".into()),
     };
     for outcome in [
         None,
@@ -364,6 +366,14 @@ fn a_deployment_survives_the_bytes() {
                 since_ms: 7,
                 at_ms: 8,
                 problem: Some("403".into()),
+            }),
+            push: Some(Push {
+                reference: "r:5000/a:c".into(),
+                digest: None,
+                problem: Some(Problem::new(Code::Busy, "y")),
+                attempts: 1,
+                at_ms: 4,
+                next_ms: 5,
             }),
         };
         let after: Deployment = v1::Deployment::from(&before)

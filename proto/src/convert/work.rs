@@ -9,6 +9,7 @@ use skep_model::assignment::{
 use skep_model::id::{AllocationId, ClusterId, DeploymentId, EnvironmentId, NodeId, ServiceId};
 use skep_model::route::{Backend, Route, RoutePeer, RouteTable, TcpRoute};
 
+use super::registry::{workspace_in, workspace_out};
 use super::route::{rules_in, rules_out};
 use super::spec::{pull, pull_number};
 use super::{
@@ -220,6 +221,7 @@ impl From<&Assignment> for v1::Assignment {
             network: assignment
                 .network
                 .map_or_else(Vec::new, |id| id_bytes(id.as_u128())),
+            workspace: workspace_out(assignment.workspace),
         }
     }
 }
@@ -264,6 +266,7 @@ impl TryFrom<v1::Assignment> for Assignment {
                 true => None,
                 false => Some(id!(EnvironmentId, message.network)),
             },
+            workspace: workspace_in(&message.workspace)?,
         })
     }
 }
@@ -288,6 +291,8 @@ impl From<&BuildOrder> for v1::BuildOrder {
             builder_program,
             variables: order.variables.iter().map(build::variable_out).collect(),
             no_cache: order.no_cache,
+            workspace: workspace_out(order.workspace),
+            ask_registry: order.ask_registry,
         }
     }
 }
@@ -316,6 +321,8 @@ impl TryFrom<v1::BuildOrder> for BuildOrder {
                 .map(build::variable_in)
                 .collect(),
             no_cache: message.no_cache,
+            workspace: workspace_in(&message.workspace)?,
+            ask_registry: message.ask_registry,
         })
     }
 }

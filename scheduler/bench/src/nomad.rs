@@ -261,6 +261,7 @@ impl Job {
                 node: None,
                 shared: false,
                 bundle: false,
+                pushed: None,
             },
             kind: ServiceType::Worker,
             port: None,

@@ -103,6 +103,7 @@ pub(crate) fn release(service: &Service, number: u64, resources: Resources) -> R
             node: None,
             shared: false,
             bundle: false,
+            pushed: None,
         },
         kind: service.spec.kind,
         port: (service.spec.kind == ServiceType::Web).then_some(8080),

@@ -255,6 +255,7 @@ fn create_deployment() -> Kind {
         told: None,
         held: None,
         shown: None,
+        push: None,
     };
     Kind::CreateDeployment(v1::CreateDeployment {
         deployment: Some((&deployment).into()),
@@ -274,6 +275,7 @@ fn start_rollout(state: &State) -> Option<Kind> {
             node: None,
             shared: false,
             bundle: false,
+            pushed: None,
         },
         kind: ServiceType::Web,
         port: Some(8080),

@@ -37,6 +37,7 @@ mod previews;
 mod project;
 mod promote;
 mod ready;
+mod registry;
 mod restart;
 mod rolling;
 mod rollouts;

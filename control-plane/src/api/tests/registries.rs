@@ -44,3 +44,40 @@ async fn a_login_is_sealed_shown_without_its_secret_and_taken_away() {
     let gone = server.call(Method::DELETE, path, Value::Null).await;
     assert_problem(&gone, 404, "not_found", Some("host"));
 }
+
+#[tokio::test]
+async fn where_images_are_pushed_is_said_shown_without_secrets_and_taken_back() {
+    let server = Server::start().await;
+    let path = "/v1/push-registry";
+    let none = server.get(path).await;
+    assert_eq!(none.status, 200);
+    assert_eq!(none.body["registry"], Value::Null);
+    let wanted = json!({"host": "r.example:5000", "prefix": "team", "user": "ci", "password": "very-secret",
+        "pull": {"user": "reader", "password": "less-secret"}, "required": true});
+    let set = server.put(path, wanted.clone()).await;
+    assert_eq!(set.status, 200, "{}", set.body);
+    let shown = &server.get(path).await.body["registry"];
+    assert_eq!(
+        (&shown["host"], &shown["pull_user"], &shown["required"]),
+        (&json!("r.example:5000"), &json!("reader"), &json!(true))
+    );
+    for said in [&set.body, shown] {
+        assert!(!said.to_string().contains("secret"), "{said}");
+    }
+    for (field, value) in [
+        ("host", json!("https://r")),
+        ("prefix", json!("Team")),
+        ("password", json!("")),
+        ("user", json!("a:b")),
+    ] {
+        let mut odd = wanted.clone();
+        odd[field] = value;
+        assert_problem(&server.put(path, odd).await, 400, "invalid", Some(field));
+    }
+    let mut odd = wanted;
+    odd["pull"]["password"] = json!("");
+    assert_problem(&server.put(path, odd).await, 400, "invalid", Some("pull"));
+    let remove = || server.call(Method::DELETE, path, Value::Null);
+    assert_eq!(remove().await.status, 204);
+    assert_eq!(remove().await.status, 404);
+}

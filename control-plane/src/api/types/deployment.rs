@@ -9,6 +9,8 @@ use skep_model::service::Image;
 use skep_model::spec::{Resources, ServiceType};
 use utoipa::ToSchema;
 
+use super::ImagePushView;
+
 /// What to deploy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case", tag = "type", deny_unknown_fields)]
@@ -96,6 +98,9 @@ pub struct DeploymentView {
     pub created_ms: u64,
     /// When it entered its status.
     pub status_ms: u64,
+    /// What became of its image at the workspace's push registry; none: nothing was tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub push: Option<ImagePushView>,
 }
 
 /// Deployments.

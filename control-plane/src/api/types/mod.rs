@@ -84,7 +84,10 @@ pub use service::{
     VariablesView,
 };
 
-pub use registry::{RegistriesView, RegistryRequest};
+pub use registry::{
+    ImagePushView, PushRegistryRequest, PushRegistryView, RegistriesView, RegistryRequest,
+    WaitingPushView,
+};
 pub use settings::{PoolRequest, PoolsView, QuotaView, QuotasView, RelaxedRequest, UsedView};
 pub use tcp::{TcpPortView, TcpPortsRequest, TcpPortsView};
 pub use volume::{CloneRequest, SnapshotRequest, VolumeState, VolumeView, VolumesView};

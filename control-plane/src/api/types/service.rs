@@ -92,9 +92,13 @@ pub struct ServiceView {
     pub stopped: bool,
     /// On its way out.
     pub removing: bool,
-    /// Why its repository cannot be asked for what is new, as it was said first.
+    /// Why its repository or registry cannot be asked for what is new, as it was said first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_problem: Option<Problem>,
+    /// When its repository, or the registry of its image, was asked for what is new, ms since the epoch; none: it is
+    /// not known, or not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_asked_ms: Option<u64>,
     /// Raised by every change.
     pub generation: u64,
     /// When it was made, ms since the epoch.

@@ -103,6 +103,7 @@ impl Context<'_> {
             told: None,
             held,
             shown: None,
+            push: None,
             ..wanted
         };
         self.tell(&made);

@@ -7,6 +7,7 @@ mod delivery;
 mod deployment;
 mod forge;
 mod gate;
+mod image_push;
 mod job;
 mod level;
 mod node;
@@ -329,6 +330,10 @@ impl Context<'_> {
             Kind::ForgetHolder(message) => self.forget_holder(&message),
             Kind::SettleComment(message) => self.settle_comment(message),
             Kind::SettleShown(message) => self.settle_shown(message),
+            Kind::PutPushRegistry(message) => self.put_push_registry(message),
+            Kind::RemovePushRegistry(message) => self.remove_push_registry(&message),
+            Kind::SettlePush(message) => self.settle_push(message),
+            Kind::BeginPush(message) => self.begin_push(message),
         }
     }
 

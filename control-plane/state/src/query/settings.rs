@@ -133,7 +133,8 @@ impl State {
         }
     }
 
-    fn workspace_of(&self, environment: EnvironmentId) -> Option<WorkspaceId> {
+    /// The workspace of an environment.
+    pub fn workspace_of(&self, environment: EnvironmentId) -> Option<WorkspaceId> {
         let project = self.environment(environment)?.project;
         Some(self.project(project)?.workspace)
     }

@@ -109,7 +109,6 @@ fn what_came_of_a_request_is_taken_down_once_and_changes_nothing_else() {
     assert_eq!(
         Deployment {
             told: None,
-            held: None,
             ..after
         },
         before

@@ -8,6 +8,7 @@ mod deliveries;
 mod deployments;
 mod forges;
 mod gates;
+mod image_push;
 mod jobs;
 mod keys;
 mod laws;
@@ -284,6 +285,7 @@ pub(crate) fn create_from(
         told: None,
         held: None,
         shown: None,
+        push: None,
     };
     let delivery = delivery.map(str::to_owned);
     Kind::CreateDeployment(v1::CreateDeployment {
@@ -303,6 +305,7 @@ pub(crate) fn release(number: u64, deployment: DeploymentId) -> Release {
             node: None,
             shared: false,
             bundle: false,
+            pushed: None,
         },
         kind: ServiceType::Web,
         port: Some(8080),

@@ -42,8 +42,11 @@ pub(super) async fn build(
         .map_err(|error| image::unreachable(&error))?
         .with_timeout(ANSWER_LIMIT);
     let body = bollard::body_try_stream(ReceiverStream::new(context));
-    let mut answers =
-        std::pin::pin!(docker.build_image(options, Some(build.job.env.logins.all()), Some(body)));
+    let mut answers = std::pin::pin!(docker.build_image(
+        options,
+        Some(build.job.env.logins.all(build.job.order.workspace)),
+        Some(body)
+    ));
     let mut progress = Progress::default();
     let mut id = None;
     let mut failed = None;
