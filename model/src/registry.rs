@@ -95,7 +95,7 @@ pub enum Wanted {
         /// The name that it gets there.
         tag: String,
     },
-    /// The digest that a tag stands for now.
+    /// The digest that a tag stands for at this moment.
     Digest {
         /// Which.
         tag: String,
