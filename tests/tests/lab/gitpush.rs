@@ -21,7 +21,7 @@ use crate::pipeline::{SEEN, others, serves};
 /// A node that is lost, a build that is given to another, and its step.
 const MOVED: Duration = Duration::from_secs(120);
 /// A history that takes a while to get through.
-const LARGE: usize = 24 << 20;
+const LARGE: usize = 64 << 20;
 
 /// A repository, and a git that trusts the cluster.
 struct Work {
@@ -160,8 +160,11 @@ async fn leader_dies(cluster: &LabCluster, nodes: &[Node], work: &Work) -> Resul
     let before = work.newest(api).await?;
     let killed = async {
         let coming = async || {
-            let store = std::fs::read_dir(nodes[0].path("agent/pushed"))?;
-            let inside = store
+            let stores = nodes
+                .iter()
+                .filter_map(|it| std::fs::read_dir(it.path("agent/pushed")).ok());
+            let inside = stores
+                .flatten()
                 .flatten()
                 .flat_map(|it| std::fs::read_dir(it.path()).into_iter().flatten());
             let is_coming = |name: String| name.starts_with("incoming-");
@@ -175,9 +178,9 @@ async fn leader_dies(cluster: &LabCluster, nodes: &[Node], work: &Work) -> Resul
         cluster.servers.kill(leader).await
     };
     let (pushed, killed) = tokio::join!(work.push(cluster, other), killed);
-    killed?;
     let pushed = pushed?;
     println!("with the leader killed: {pushed}");
+    killed?;
     cluster.servers.start(leader).await?;
     cluster.servers.settled().await?;
     ready(api).await?;
