@@ -315,9 +315,15 @@ fn refused_by(app: &App, plan: &Plan, refused: Refused) -> Problem {
             }
         });
     }
+    let hint = match problem.code {
+        // What is said to people with shells is about their commands.
+        Code::Unavailable => Some("push again: nothing of it was taken".to_owned()),
+        _ => problem.hint,
+    };
     Problem {
         message: format!("node {name}: {}", problem.message),
         field: None,
+        hint,
         ..problem
     }
 }

@@ -61,18 +61,23 @@ where
     E: std::fmt::Display,
 {
     let opened = nodes.iter().map(|node| open(relay, *node, order.clone()));
-    let lines = try_join_all(opened).await?;
     let mut pack = std::pin::pin!(pack);
-    let carried = tee(lines, &mut pack).await;
+    let carried = match try_join_all(opened).await {
+        Ok(lines) => {
+            let carried = tee(lines, &mut pack).await;
+            carried.map_err(|(at, problem)| Refused {
+                node: at.and_then(|at| nodes.get(at).copied()),
+                problem,
+            })
+        }
+        Err(refused) => Err(refused),
+    };
     if carried.is_err() {
         // A client that is still sending hears the answer only then.
         let drained = async { while let Some(Ok(_)) = pack.next().await {} };
         let _ = timeout(STALL_DEADLINE, drained).await;
     }
-    carried.map_err(|(at, problem)| Refused {
-        node: at.and_then(|at| nodes.get(at).copied()),
-        problem,
-    })
+    carried
 }
 
 async fn open(relay: &Relay, node: NodeId, order: Order) -> Result<Line, Refused> {
