@@ -4,6 +4,7 @@ use skep_identity::grpc;
 use skep_identity::keypair::KeyAndRequest;
 use skep_identity::name::Role;
 use skep_identity::tls::{ALPN_GRPC, Expected, Reloadable, client_config, pinned_client_config};
+use skep_model::deployment::Trigger;
 use skep_model::id::NodeId;
 use skep_model::node::NodeStatus;
 use skep_proto::convert::id_bytes;
@@ -134,4 +135,43 @@ async fn a_node_that_heard_no_answer_joins_once() {
     Node::connect(&server, id, &credentials).await.unwrap();
     let stranger = join(&server, "n1").await.unwrap_err();
     assert_eq!(stranger.code(), tonic::Code::AlreadyExists);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_of_a_build_that_went_elsewhere_are_taken_and_the_session_goes_on() {
+    let server = Server::start().await;
+    put_service(&server).await;
+    let mut nodes = [
+        Node::join(&server, "one").await,
+        Node::join(&server, "two").await,
+    ];
+    for node in &mut nodes {
+        assert!(node.desired().await.full);
+    }
+    let deployment = server.deploy(Trigger::Api, image()).await;
+    let builder_of = |view: &skep_state::State| {
+        let build = view.deployment(deployment)?.build.as_ref()?;
+        Some(build.node)
+    };
+    server
+        .until("a builder", |view| builder_of(view).is_some())
+        .await;
+    let builder = builder_of(&server.store.view());
+    let other = nodes.iter_mut().find(|node| Some(node.id) != builder);
+    let other = other.expect("two nodes, one builder");
+    for first in 0..2 {
+        let log = v1::BuildLog {
+            deployment: id_bytes(deployment.as_u128()),
+            first,
+            lines: vec!["what it had still to say".into()],
+            run: Vec::new(),
+        };
+        other.say(v1::from_agent::Kind::BuildLog(log)).await;
+        let next = loop {
+            if let v1::to_agent::Kind::BuildLogAck(ack) = other.next().await {
+                break ack.next;
+            }
+        };
+        assert_eq!(next, first + 1, "it is not said again");
+    }
 }

@@ -28,7 +28,7 @@ pub struct SourceTable {
     /// Whether the forge is told of deployments at their commits.
     pub statuses: Option<bool>,
     /// Whether, and how long, a push waits for the checks of its commit at the forge.
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<Written>))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<CiWait>))]
     pub wait_for_ci: Option<Checks>,
     /// Submodules too.
     pub submodules: Option<bool>,
@@ -78,14 +78,14 @@ impl From<Poll> for String {
 
 /// Whether checks are waited for, and how long, in ms: `true`, `false` or `30m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Written", into = "Written")]
+#[serde(try_from = "CiWait", into = "CiWait")]
 pub struct Checks(Option<WaitForCi>);
 
 /// Whether checks are waited for: `true`, `false`, or how long: `30m`.
 #[derive(Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(untagged, expecting = "true, false or a time such as \"30m\"")]
-enum Written {
+enum CiWait {
     Whether(bool),
     For(String),
 }
@@ -96,13 +96,13 @@ impl Checks {
     }
 }
 
-impl TryFrom<Written> for Checks {
+impl TryFrom<CiWait> for Checks {
     type Error = String;
 
-    fn try_from(written: Written) -> Result<Self, String> {
+    fn try_from(written: CiWait) -> Result<Self, String> {
         let text = match written {
-            Written::Whether(waits) => return Ok(Self(waits.then(WaitForCi::default))),
-            Written::For(text) => text,
+            CiWait::Whether(waits) => return Ok(Self(waits.then(WaitForCi::default))),
+            CiWait::For(text) => text,
         };
         let time = humantime::parse_duration(&text).map_err(|error| {
             format!(
@@ -115,7 +115,7 @@ impl TryFrom<Written> for Checks {
     }
 }
 
-impl From<Checks> for Written {
+impl From<Checks> for CiWait {
     fn from(Checks(wait): Checks) -> Self {
         match wait {
             None => Self::Whether(false),
