@@ -53,6 +53,15 @@ async fn everything_but_the_public_list_asks_for_a_token() {
                 let answer = stranger.call(verb, &filled(path), Some(&json!({}))).await?;
                 if answer.status != 401 || path.contains("/hooks/") {
                     open.insert(format!("{method} {path}"));
+                } else if path.starts_with("/git/") {
+                    // Git shows text, and asks for a password when it is told how.
+                    let asked = answer.headers.get("www-authenticate");
+                    let asked = asked.and_then(|it| it.to_str().ok());
+                    assert!(
+                        asked.is_some_and(|it| it.starts_with("Basic"))
+                            && !answer.text().is_empty(),
+                        "{method} {path}: {answer:?}"
+                    );
                 } else {
                     assert_eq!(
                         answer.json::<Value>()?["code"],

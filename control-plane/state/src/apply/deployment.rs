@@ -1,5 +1,7 @@
 //! Deployments: made, given to a builder, rolled out, ended.
 
+mod prune;
+
 use std::sync::Arc;
 
 use skep_model::deployment::{Build, Deployment, MAX_STEPS, Origin, Status, Step, Trigger};
@@ -15,10 +17,6 @@ use super::service::{bounded, hosts_of};
 use super::{Context, Outcome, Reply, bits, changed_meanwhile, missing, not_found, understood};
 use crate::change::Change;
 
-/// Releases kept for rollback, per service.
-const KEEP_RELEASES: usize = 20;
-/// Ended deployments kept per service; older ones are in the history only.
-const KEEP_DEPLOYMENTS: usize = 30;
 impl Context<'_> {
     pub(super) fn create_deployment(&mut self, message: v1::CreateDeployment) -> Outcome {
         let wanted: Deployment =
@@ -464,61 +462,5 @@ impl Context<'_> {
         deployment.status = status;
         deployment.status_ms = self.state.time_ms;
         deployment.generation += 1;
-    }
-
-    fn prune_releases(&mut self, service: ServiceId) {
-        let Some(owner) = self.state.service(service).cloned() else {
-            return;
-        };
-        let mut used: Vec<u64> = self
-            .state
-            .allocations_of(service)
-            .map(|a| a.target.release)
-            .collect();
-        let jobs = self.state.jobs_of(service);
-        used.extend(
-            jobs.filter(|job| job.status.is_active())
-                .map(|job| job.target.release),
-        );
-        used.extend(owner.live.map(|target| target.release));
-        used.extend(owner.rollout.map(|target| target.release));
-        used.extend(
-            self.state
-                .deployments_of(service)
-                .filter(|d| d.status.is_active())
-                .filter_map(|d| match d.origin {
-                    Origin::Release { number } => Some(number),
-                    _ => None,
-                }),
-        );
-        let numbers: Vec<u64> = self
-            .state
-            .releases_of(service)
-            .map(|release| release.number)
-            .collect();
-        let surplus = numbers.len().saturating_sub(KEEP_RELEASES);
-        for number in numbers
-            .into_iter()
-            .take(surplus)
-            .filter(|number| !used.contains(number))
-        {
-            self.state.releases.remove(&(service, number));
-        }
-    }
-
-    fn prune_deployments(&mut self, service: ServiceId) {
-        let ended: Vec<DeploymentId> = self
-            .state
-            .deployments_of(service)
-            .filter(|deployment| {
-                !deployment.status.is_active() && deployment.status != Status::Live
-            })
-            .map(|deployment| deployment.id)
-            .collect();
-        let surplus = ended.len().saturating_sub(KEEP_DEPLOYMENTS);
-        ended
-            .into_iter()
-            .take(surplus)
-            .for_each(|id| self.state.remove_deployment(id));
     }
 }
