@@ -87,12 +87,7 @@ impl Context<'_> {
         for release in message.releases {
             self.put_first_release(&preview, understood(release)?)?;
         }
-        let mut first = NO_DEPLOYMENT;
-        for deployment in message.deployments {
-            let id = self.deploy_copy(&preview, understood(deployment)?)?;
-            first = if first == NO_DEPLOYMENT { id } else { first };
-        }
-        self.remember_delivery(message.delivery, first)?;
+        // Before its deployments: the gates of its workspace are not its own.
         let now_ms = self.state.time_ms;
         let environment = preview.environment;
         let comment = self.comment_before(&preview);
@@ -104,9 +99,15 @@ impl Context<'_> {
                 expires_ms: now_ms.saturating_add(preview.ttl_ms),
                 ended: None,
                 comment,
-                ..preview
+                ..preview.clone()
             }),
         );
+        let mut first = NO_DEPLOYMENT;
+        for deployment in message.deployments {
+            let id = self.deploy_copy(&preview, understood(deployment)?)?;
+            first = if first == NO_DEPLOYMENT { id } else { first };
+        }
+        self.remember_delivery(message.delivery, first)?;
         self.changes.push(Change::Settings);
         self.changes.push(Change::Preview(environment));
         Ok(Reply::Environment {

@@ -196,6 +196,17 @@ fn a_workspace_holds_every_environment_but_previews() {
     world.ok(freeze("a", 100));
     let gates = world.state.gates_of(ENVIRONMENT);
     assert!(gates.approval && gates.freezes.len() == 1);
+    world.ok(previews::rules(3));
+    world.ok(Kind::MakePreview(previews::make(
+        previews::PREVIEW,
+        7,
+        "delivery",
+    )));
+    assert!(world.state.gates_of(previews::PREVIEW).is_empty());
+    let made = world.state.deployments();
+    let of_preview = |it: &&std::sync::Arc<Deployment>| it.service != SERVICE;
+    let made: Vec<_> = made.filter(of_preview).collect();
+    assert!(!made.is_empty() && made.iter().all(|it| it.held.is_none()));
 }
 
 #[test]

@@ -6,14 +6,14 @@ use skep_model::preview::{Preview, Request, Rules, Why};
 
 use super::*;
 
-const PREVIEW: EnvironmentId = EnvironmentId::from_u128(70);
+pub(super) const PREVIEW: EnvironmentId = EnvironmentId::from_u128(70);
 const COPY: ServiceId = ServiceId::from_u128(71);
 
 fn bytes(id: EnvironmentId) -> Vec<u8> {
     id_bytes(id.as_u128())
 }
 
-fn rules(max: u32) -> Kind {
+pub(super) fn rules(max: u32) -> Kind {
     let rules = Rules {
         max,
         ..Rules::new(ENVIRONMENT)
@@ -66,7 +66,7 @@ fn deployment(id: u128, service: ServiceId, commit: &str) -> v1::Deployment {
 }
 
 /// One with a service and its deployment, delivered as `key`.
-fn make(id: EnvironmentId, number: u64, key: &str) -> v1::MakePreview {
+pub(super) fn make(id: EnvironmentId, number: u64, key: &str) -> v1::MakePreview {
     let copy = ServiceId::from_u128(id.as_u128() + 1);
     let service = Service {
         id: copy,
