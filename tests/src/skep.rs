@@ -100,6 +100,8 @@ impl Skep {
         command
             .args(arguments)
             .env("SKEP_CONFIG_DIR", &self.config)
+            // What it keeps for people goes with the test.
+            .env("TMPDIR", &self.config)
             .env("NO_COLOR", "1")
             .env_remove("SKEP_TOKEN")
             .current_dir(&self.config)
