@@ -20,6 +20,8 @@ pub enum Seen {
     Red(String),
     /// Not all have ended, or the forge did not say; in words.
     Pending(String),
+    /// This leader has not asked for long enough to say that time is over; what it saw so far, in words.
+    Unknown(String),
 }
 
 type All = Arc<BTreeMap<DeploymentId, Seen>>;

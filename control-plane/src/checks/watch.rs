@@ -13,6 +13,8 @@ use crate::deploy::gate::waits_for_checks;
 /// Pause between two questions, in ms: at first, and at last.
 const FIRST_MS: u64 = 15_000;
 const LAST_MS: u64 = 60_000;
+/// So long a leader asks before it says that time is over, in ms: what was green waits in a freeze, too.
+const GRACE_MS: u64 = 2 * LAST_MS;
 
 /// Whose checks are wanted.
 #[derive(Debug, Clone)]
@@ -41,6 +43,8 @@ pub(crate) struct Watched {
     pub(crate) seen: Seen,
     /// When it is asked for, ms since the epoch.
     pub(crate) next_ms: u64,
+    /// Since when, ms since the epoch.
+    since_ms: u64,
     asked: u32,
     /// All was green at the last look, and the branch asks for no check by its name.
     was_green: bool,
@@ -54,9 +58,20 @@ impl Watched {
         Self {
             seen: Seen::Pending("the forge is asked".to_owned()),
             next_ms: now_ms,
+            since_ms: now_ms,
             asked: 0,
             was_green: false,
             heard,
+        }
+    }
+
+    /// What the gate is told at this moment.
+    pub(crate) fn told(&self, now_ms: u64) -> Seen {
+        match &self.seen {
+            Seen::Pending(why) if now_ms < self.since_ms.saturating_add(GRACE_MS) => {
+                Seen::Unknown(why.clone())
+            }
+            seen => seen.clone(),
         }
     }
 
@@ -182,6 +197,16 @@ mod tests {
         let mut watched = Watched::new(0, 0);
         watched.learn(&told("\"build\"", GREEN), 0);
         assert_eq!(watched.seen, Seen::Green, "the branch asks for it by name");
+    }
+
+    #[test]
+    fn a_new_leader_does_not_say_at_once_that_time_is_over() {
+        let mut watched = Watched::new(1_000, 0);
+        watched.learn(&told("", RUNS), 1_000);
+        assert!(matches!(watched.told(120_999), Seen::Unknown(_)));
+        assert!(matches!(watched.told(121_000), Seen::Pending(_)));
+        watched.learn(&told("\"build\"", GREEN), 2_000);
+        assert_eq!(watched.told(2_000), Seen::Green);
     }
 
     #[test]

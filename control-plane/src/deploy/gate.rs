@@ -97,11 +97,13 @@ fn judge_checks(
                 "push what mends them; `skep deploy --commit` does not wait for checks",
             )));
         }
-        Some(Seen::Pending(why)) => why.as_str(),
+        Some(Seen::Pending(why) | Seen::Unknown(why)) => why.as_str(),
         None => "the forge is asked",
     };
     let text = format!("waits for the checks of its commit: {why}");
-    if now_ms >= until_ms {
+    // A new leader knows nothing of what was green: it asks before it says that time is over.
+    let is_known = matches!(checks, Some(Seen::Pending(_)));
+    if now_ms >= until_ms && is_known {
         let text = format!("gave up: {text}");
         return Some(Verdict::Shut(Problem::new(Code::Timeout, text).hint(
             "`wait_for_ci` under [source] says how long; `skep deploy --commit` does not wait",
@@ -109,7 +111,7 @@ fn judge_checks(
     }
     Some(Verdict::Closed {
         why: Problem::new(Code::Conflict, text).hint("it begins by itself when they are green"),
-        until_ms: Some(until_ms),
+        until_ms: Some(until_ms).filter(|_| is_known),
     })
 }
 

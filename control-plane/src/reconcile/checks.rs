@@ -45,7 +45,7 @@ pub(super) async fn run(parts: &Parts, board: &Board, token: &CancellationToken)
     let mut busy: BTreeMap<Id, Key> = BTreeMap::new();
     waiting.follow(&parts.store.view(), now_ms());
     loop {
-        board.put(waiting.seen());
+        board.put(waiting.seen(now_ms()));
         let taken = busy.values().collect();
         for (id, wanted) in waiting.due(&taken, now_ms()) {
             allowed.learn(&parts.store.view());
@@ -121,11 +121,11 @@ impl Waiting {
             .retain(|id, _| wanted.contains_key(id) || without.contains_key(id));
     }
 
-    fn seen(&self) -> BTreeMap<DeploymentId, Seen> {
+    fn seen(&self, now_ms: u64) -> BTreeMap<DeploymentId, Seen> {
         let all = self.watched.iter();
         all.map(|(id, watched)| match self.without.get(id) {
             Some(why) => (*id, Seen::Pending(why.clone())),
-            None => (*id, watched.seen.clone()),
+            None => (*id, watched.told(now_ms)),
         })
         .collect()
     }

@@ -221,6 +221,15 @@ fn time_opens_a_freeze_and_ends_the_wait_for_checks() {
         world.says(),
         "fail gave up: waits for the checks of its commit: no check has reported"
     );
+    // A leader that has just begun to ask does not know what was green before.
+    for seen in [None, Some(Checked::Unknown("no check has reported".into()))] {
+        world = world.see(seen);
+        assert!(
+            world.says().starts_with("note waits for the checks"),
+            "{}",
+            world.says()
+        );
+    }
 }
 
 #[test]
