@@ -186,12 +186,13 @@ impl Keeper {
 
     fn index(&self, order: &Order, pack: Vec<u8>) -> Frame {
         self.packs.lock().expect("sound").push(pack.len());
-        let file = self.store.join("came");
-        std::fs::write(&file, pack).expect("written");
+        // Two may come at once: each has its own.
+        let file = tempfile::NamedTempFile::new().expect("file");
+        std::fs::write(file.path(), pack).expect("written");
         let done = Command::new("git")
             .current_dir(&self.store)
             .args(["index-pack", "--stdin", "--fix-thin"])
-            .stdin(std::fs::File::open(&file).expect("there"))
+            .stdin(file.reopen().expect("there"))
             .output()
             .expect("git is installed");
         let is_whole = order.wanted.iter().all(|commit| has(&self.store, commit));
