@@ -10,6 +10,8 @@ use crate::problem::Problem;
 pub const MAX_UPDATES: usize = 64;
 /// Most references of a service.
 pub const MAX_REFERENCES: usize = 256;
+/// Most commits that a store is told to keep: where references are, and what was deployed last.
+pub const MAX_NEEDED: usize = 2 * MAX_REFERENCES;
 /// Longest name of a reference, in bytes.
 const MAX_NAME_BYTES: usize = 255;
 /// Nodes that hold a push before it is acknowledged, where there are so many.
@@ -63,6 +65,9 @@ pub struct Order {
     pub known: Vec<String>,
     /// Commits that it is to hold as wholly afterwards.
     pub wanted: Vec<String>,
+    /// What else something leads to, whether the node holds it or not: a store may drop everything that neither these
+    /// nor the wanted ones need. Empty: nothing is known, and nothing may go.
+    pub needed: Vec<String>,
 }
 
 impl Pushed {
@@ -95,6 +100,16 @@ impl Pushed {
         }
     }
 
+    /// What a store must not drop: where references are, and these. Empty where that is more than a node is told.
+    pub fn needed<'a>(&'a self, deployed: impl Iterator<Item = &'a str>) -> Vec<String> {
+        let references = self.references.values().map(|of| of.commit.as_str());
+        let all: BTreeSet<&str> = references.chain(deployed).collect();
+        match all.len() > MAX_NEEDED {
+            true => Vec::new(),
+            false => all.into_iter().map(str::to_owned).collect(),
+        }
+    }
+
     /// Which of the nodes that are there take a push: those that hold the most already, so that the least has to be
     /// sent; no more than [`COPIES`]. The same of the same, so that what was told is what is meant.
     pub fn choose(&self, ready: impl IntoIterator<Item = NodeId>) -> Vec<NodeId> {
@@ -115,10 +130,13 @@ impl Order {
     /// # Errors
     /// Names the field.
     pub fn check(&self) -> Result<(), Problem> {
-        if self.wanted.len() > MAX_UPDATES || self.known.len() > MAX_REFERENCES {
+        if self.wanted.len() > MAX_UPDATES
+            || self.known.len() > MAX_REFERENCES
+            || self.needed.len() > MAX_NEEDED
+        {
             return Err(Problem::invalid("wanted", "too many commits"));
         }
-        let mut all = self.known.iter().chain(&self.wanted);
+        let mut all = self.known.iter().chain(&self.wanted).chain(&self.needed);
         all.try_for_each(|commit| check_commit("wanted", commit))
     }
 }

@@ -11,11 +11,11 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _};
 use serde::Deserialize;
 use skep_identity::random;
-use skep_model::deployment::{Deployment, Trigger};
+use skep_model::deployment::{Deployment, Origin, Trigger};
 use skep_model::id::{DeploymentId, NodeId};
 use skep_model::node::NodeStatus;
 use skep_model::problem::{Code, Problem};
-use skep_model::pushed::{COPIES, NOT_HELD, Order, Pushed, Update};
+use skep_model::pushed::{COPIES, MAX_REFERENCES, NOT_HELD, Order, Pushed, Update};
 use skep_model::service::Service;
 use skep_model::spec::Source;
 use skep_proto::convert::id_bytes;
@@ -226,6 +226,17 @@ fn ready(view: &State) -> impl Iterator<Item = NodeId> {
     view.nodes().filter(ready).map(|node| node.id)
 }
 
+/// What the service's stores must not drop: what its last deployments are of can be deployed again.
+fn needed(view: &State, pushed: &Pushed) -> Vec<String> {
+    let mut deployments: Vec<_> = view.deployments_of(pushed.service).collect();
+    deployments.sort_by_key(|of| std::cmp::Reverse(of.id));
+    let commits = deployments.iter().filter_map(|of| match &of.origin {
+        Origin::Pushed { commit, .. } => Some(commit.as_str()),
+        _ => None,
+    });
+    pushed.needed(commits.take(MAX_REFERENCES))
+}
+
 /// What is to be done for a push, as the state is before it.
 struct Plan {
     service: std::sync::Arc<Service>,
@@ -255,6 +266,7 @@ fn plan(view: &State, key: &ServiceKey, commands: &Commands) -> Result<Plan, Pro
         service: service.id,
         known: distinct(told.into_values().collect()),
         wanted: distinct(wanted.collect()),
+        needed: needed(view, &pushed),
     };
     Ok(Plan {
         service,

@@ -78,6 +78,7 @@ impl From<&Order> for v1::PushOrder {
             service: id_bytes(order.service.as_u128()),
             known: order.known.clone(),
             wanted: order.wanted.clone(),
+            needed: order.needed.clone(),
         }
     }
 }
@@ -90,6 +91,7 @@ impl TryFrom<v1::PushOrder> for Order {
             service: ServiceId::from_u128(id_bits("service", &message.service)?),
             known: message.known,
             wanted: message.wanted,
+            needed: message.needed,
         })
     }
 }
@@ -113,6 +115,7 @@ mod tests {
             service: ServiceId::from_u128(7),
             known: vec!["b".repeat(40)],
             wanted: vec!["a".repeat(40)],
+            needed: vec!["c".repeat(40)],
         };
         assert_eq!(Order::try_from(v1::PushOrder::from(&order)), Ok(order));
         let odd = v1::Pushed {

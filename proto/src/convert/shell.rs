@@ -155,6 +155,7 @@ mod tests {
                 service: skep_model::id::ServiceId::from_u128(1),
                 known: vec!["a".repeat(40)],
                 wanted: Vec::new(),
+                needed: vec!["b".repeat(40)],
             }),
         ] {
             assert_eq!(Wish::try_from(Asked::from(&wish)), Ok(wish));

@@ -31,6 +31,8 @@ struct Keeper {
     store: PathBuf,
     /// Sizes of the packs that came.
     packs: Arc<Mutex<Vec<usize>>>,
+    /// What it was told last that it must not drop.
+    needed: Arc<Mutex<Vec<String>>>,
 }
 
 impl World {
@@ -127,6 +129,7 @@ impl World {
             node: self.server.join(name).await,
             store: self.dir.path().with_extension(name),
             packs: Arc::default(),
+            needed: Arc::default(),
         };
         let made = Command::new("git")
             .args(["init", "--quiet", "--bare"])
@@ -160,6 +163,7 @@ impl Keeper {
             let _ = line.up.send(Frame::Problem(problem)).await;
             return;
         }
+        self.needed.lock().expect("sound").clone_from(&order.needed);
         let opened = Opened {
             allocation: skep_model::id::AllocationId::from_u128(0),
             node: String::new(),
@@ -263,7 +267,7 @@ async fn a_push_is_kept_by_two_nodes_and_deployed_and_the_next_sends_what_is_new
 #[tokio::test(flavor = "multi_thread")]
 async fn other_branches_forced_pushes_tags_and_removals() {
     let world = World::start().await;
-    world.keeper("a").await;
+    let keeper = world.keeper("a").await;
     assert!(world.push(&["main"]).await.is_success);
     let main = world.head().await;
     let done = world.push(&["main:dev", "main:refs/tags/v1"]).await;
@@ -299,6 +303,12 @@ async fn other_branches_forced_pushes_tags_and_removals() {
     );
     assert_eq!(world.at("refs/heads/main"), None);
     assert_eq!(world.deployed().len(), 2);
+    // No reference leads to the second any more; it was deployed, and can be again.
+    let deployed = world.head().await;
+    assert!(world.push(&["main:refs/heads/later"]).await.is_success);
+    let mut needed = [main, deployed];
+    needed.sort();
+    assert_eq!(*keeper.needed.lock().expect("sound"), needed);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,8 @@
 //! references are is in the replicated state, and what builds is a commit. Nothing of a push is visible before all
 //! of it is here, whole and on the disk; what broke off leaves nothing.
 
+mod prune;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -35,6 +37,8 @@ const STORE_MAX_BYTES: u64 = 8 << 30;
 const PACKS_MAX: usize = 40;
 /// What an unfinished push is in.
 const INCOMING: &str = "incoming-";
+/// What git calls packs that it has not written to the end.
+const HALF_WRITTEN: [&str; 2] = ["tmp_", ".tmp-"];
 /// End of the name of a store.
 const GIT: &str = ".git";
 
@@ -62,6 +66,8 @@ pub(crate) struct Receiving {
     incoming: Incoming,
     wanted: Vec<String>,
     known: Vec<String>,
+    /// What stays when the store is looked through; empty: everything.
+    needed: Vec<String>,
     child: Child,
     pack: Option<ChildStdin>,
     said: [JoinHandle<std::io::Result<String>>; 2],
@@ -101,6 +107,15 @@ impl Stores {
         for entry in inside.flatten() {
             if entry.file_name().to_string_lossy().starts_with(INCOMING) {
                 folder::remove(&entry.path());
+            }
+        }
+        for store in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            for file in files_of(&store.path().join("objects/pack")) {
+                let name = file.file_name();
+                let name = name.to_string_lossy();
+                if HALF_WRITTEN.iter().any(|it| name.starts_with(it)) {
+                    folder::remove(&file.path());
+                }
             }
         }
     }
@@ -145,6 +160,8 @@ impl Stores {
         })?;
         let turn = self.turn(order.service).await;
         let store = self.path(order.service);
+        ensure_store(&store).await?;
+        ensure_room(&store, &order.needed).await?;
         let incoming = prepare(&store).await?;
         check_known(&store, &order.known).await?;
         let mut command = inside(&store, &incoming.0);
@@ -168,6 +185,7 @@ impl Stores {
             incoming,
             wanted: order.wanted.clone(),
             known: order.known.clone(),
+            needed: order.needed.clone(),
             pack: child.stdin.take(),
             _group: Group::of(&child),
             child,
@@ -230,8 +248,12 @@ impl Receiving {
         };
         timeout_at(until, work).await.map_err(|_| too_slow())??;
         let (store, turn) = (self.store.clone(), self.turn);
+        let mut needed = self.needed;
+        if !needed.is_empty() {
+            needed.append(&mut self.wanted);
+        }
         tokio::spawn(async move {
-            put_together(&store).await;
+            tidy(&store, &needed).await;
             drop(turn);
         });
         Ok(())
@@ -269,19 +291,66 @@ fn disk(what: &str, error: &dyn std::error::Error) -> Problem {
     )
 }
 
-/// The store, made where it is not there, and a place in it for what comes.
+/// The store, made where it is not there.
+async fn ensure_store(store: &Path) -> Result<(), Problem> {
+    let path = store.to_owned();
+    blocking(move || {
+        secret_file::ensure_private_dir(&path)
+            .map_err(|error| disk("make a folder for pushes", &error))
+    })
+    .await?;
+    if store.join("HEAD").exists() {
+        return Ok(());
+    }
+    let mut command = plain();
+    command
+        .args([
+            "init",
+            "--quiet",
+            "--bare",
+            "--template=",
+            "--object-format=sha1",
+            "--",
+        ])
+        .arg(store);
+    let made = ask(command, String::new()).await?;
+    match made.is_success {
+        true => Ok(()),
+        false => {
+            let text = format!("git cannot make a repository: {}", last_words(&made.stderr));
+            Err(Problem::new(Code::Runtime, text))
+        }
+    }
+}
+
+/// A store that is full is looked through before a push is refused.
+async fn ensure_room(store: &Path, needed: &[String]) -> Result<(), Problem> {
+    if held_bytes(store).await <= STORE_MAX_BYTES {
+        return Ok(());
+    }
+    if !needed.is_empty() {
+        prune::prune(store, needed).await?;
+    }
+    let held = held_bytes(store).await;
+    if held <= STORE_MAX_BYTES {
+        return Ok(());
+    }
+    let text = format!("what was pushed takes {held} bytes, and {STORE_MAX_BYTES} are the most");
+    Err(Problem::new(Code::TooLarge, text).hint(
+        "remove branches and tags that nobody needs (`git push skep --delete NAME`), keep large files elsewhere",
+    ))
+}
+
+async fn held_bytes(store: &Path) -> u64 {
+    let packs = store.join("objects/pack");
+    let counted = tokio::task::spawn_blocking(move || bytes_of(&packs));
+    counted.await.unwrap_or_default()
+}
+
+/// A place in a store for what comes.
 async fn prepare(store: &Path) -> Result<Incoming, Problem> {
     let path = store.to_owned();
-    let incoming = blocking(move || {
-        secret_file::ensure_private_dir(&path)
-            .map_err(|error| disk("make a folder for pushes", &error))?;
-        let held = bytes_of(&path.join("objects/pack"));
-        if held > STORE_MAX_BYTES {
-            let text =
-                format!("what was pushed takes {held} bytes, and {STORE_MAX_BYTES} are the most");
-            return Err(Problem::new(Code::TooLarge, text)
-                .hint("keep large files elsewhere, and push to a service that is new"));
-        }
+    blocking(move || {
         let incoming = Incoming(path.join(format!("{INCOMING}{:032x}", random::new_id())));
         let info = incoming.0.join("info");
         let lent = format!("{}\n", path.join("objects").display());
@@ -291,26 +360,7 @@ async fn prepare(store: &Path) -> Result<Incoming, Problem> {
         made.map_err(|error| disk("make a folder for a push", &error))?;
         Ok(incoming)
     })
-    .await?;
-    if !store.join("HEAD").exists() {
-        let mut command = plain();
-        command
-            .args([
-                "init",
-                "--quiet",
-                "--bare",
-                "--template=",
-                "--object-format=sha1",
-                "--",
-            ])
-            .arg(store);
-        let made = ask(command, String::new()).await?;
-        if !made.is_success {
-            let text = format!("git cannot make a repository: {}", last_words(&made.stderr));
-            return Err(Problem::new(Code::Runtime, text));
-        }
-    }
-    Ok(incoming)
+    .await
 }
 
 /// Without them the client would have to send everything.
@@ -355,14 +405,18 @@ pub(super) fn not_held(commit: &str) -> Problem {
 
 /// Git in a store, writing beside its objects.
 fn inside(store: &Path, incoming: &Path) -> Command {
+    let mut command = settled(store);
+    command.env("GIT_OBJECT_DIRECTORY", incoming);
+    command
+}
+
+/// Git in a store, with [`SETTINGS`].
+fn settled(store: &Path) -> Command {
     let mut command = plain();
     for setting in SETTINGS {
         command.args(["-c", setting]);
     }
-    command
-        .arg("--git-dir")
-        .arg(store)
-        .env("GIT_OBJECT_DIRECTORY", incoming);
+    command.arg("--git-dir").arg(store);
     command
 }
 
@@ -430,6 +484,18 @@ fn bytes_of(packs: &Path) -> u64 {
     files_of(packs).map(size).sum()
 }
 
+/// After a push: a store stays as small as what it holds allows, and its packs few.
+async fn tidy(store: &Path, needed: &[String]) {
+    let path = store.to_owned();
+    let is_due = tokio::task::spawn_blocking(move || prune::is_due(&path));
+    if needed.is_empty() || !is_due.await.unwrap_or_default() {
+        return put_together(store).await;
+    }
+    if let Err(problem) = prune::prune(store, needed).await {
+        tracing::warn!(%problem, "a store keeps what nothing needs");
+    }
+}
+
 /// Packs of about the same size become one: all objects stay, whether anything leads to them or not.
 async fn put_together(store: &Path) {
     let packs = store.join("objects/pack");
@@ -440,14 +506,8 @@ async fn put_together(store: &Path) {
     if counted.await.unwrap_or_default() <= PACKS_MAX {
         return;
     }
-    let mut command = plain();
-    for setting in SETTINGS {
-        command.args(["-c", setting]);
-    }
-    command
-        .arg("--git-dir")
-        .arg(store)
-        .args(["repack", "--geometric=2", "-d", "-q"]);
+    let mut command = settled(store);
+    command.args(["repack", "--geometric=2", "-d", "-q"]);
     match ask(command, String::new()).await {
         Ok(output) if output.is_success => {}
         Ok(output) => tracing::warn!(why = last_words(&output.stderr), "packs stay many"),

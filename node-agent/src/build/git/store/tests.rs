@@ -57,6 +57,7 @@ impl World {
             service: SERVICE,
             known: all(known),
             wanted: all(wanted),
+            needed: Vec::new(),
         };
         let mut receiving = self.stores.begin(&order).await?;
         for part in pack.chunks(1_000) {
@@ -179,6 +180,7 @@ async fn a_push_on_what_is_not_here_is_refused_before_anything_is_sent() {
         service: SERVICE,
         known: vec![main.clone()],
         wanted: vec![main],
+        needed: Vec::new(),
     };
     let problem = world.stores.begin(&order).await.err().expect("refused");
     assert_eq!(problem.field.as_deref(), Some(NOT_HELD));
@@ -226,6 +228,48 @@ async fn many_packs_are_put_together_and_all_of_them_stays() {
     for commit in [&all[0], &all[20], &all[PACKS_MAX + 1]] {
         world.built(commit, "").await.expect("all objects stay");
     }
+}
+
+#[tokio::test]
+async fn what_was_pushed_over_goes_and_what_is_needed_stays() {
+    let world = World::new();
+    let first = world.repository.git("work", &["rev-parse", "main"]);
+    let whole = world.pack(&[&first], &[]);
+    world.take(&[&first], &[], &whole).await.expect("taken");
+    let mut tips = Vec::new();
+    for branch in ["left", "right"] {
+        let made = ["checkout", "--quiet", "-b", branch, "main"];
+        world.repository.git("work", &made);
+        world.repository.commit(branch, branch);
+        let tip = world.repository.git("work", &["rev-parse", branch]);
+        let pack = world.pack(&[&tip], &[&first]);
+        world.take(&[&tip], &[&first], &pack).await.expect("taken");
+        tips.push(tip);
+    }
+    let store = world.stores.path(SERVICE);
+    let absent = "0123456789".repeat(4);
+    // Twice, of which the second knows what the first did not.
+    for needed in [&tips, &tips[..1].to_vec()] {
+        let needed = [needed.as_slice(), std::slice::from_ref(&absent)].concat();
+        prune::prune(&store, &needed).await.expect("pruned");
+        assert_eq!(world.left().1, 1, "one pack");
+        for tip in &tips {
+            let built = world.built(tip, "").await;
+            assert_eq!(built.is_ok(), needed.contains(tip), "{tip} {built:?}");
+        }
+    }
+    // What is left is a store as before: pushes build on it.
+    world
+        .repository
+        .git("work", &["checkout", "--quiet", "left"]);
+    world.repository.commit("more", "left");
+    let next = world.repository.git("work", &["rev-parse", "left"]);
+    let pack = world.pack(&[&next], &[&tips[0]]);
+    world
+        .take(&[&next], &[&tips[0]], &pack)
+        .await
+        .expect("taken");
+    world.built(&next, "").await.expect("built");
 }
 
 #[tokio::test]
