@@ -7,6 +7,7 @@ use crate::repository::Manifest;
 const WALLS: [(&str, &[&str]); 17] = [
     ("skep-model", &[]),
     ("skep-forge", &["skep-model"]),
+    ("skep-proxmox", &[]),
     ("skep-compose", &["skep-model"]),
     ("skep-identity", &["skep-model"]),
     ("skep-proto", &["skep-model"]),
