@@ -112,6 +112,8 @@ ids! {
     TokenId,
     /// A webhook of a repository.
     HookId,
+    /// A guest of a pool.
+    GuestId,
     /// A receiver of notifications.
     ReceiverId,
     /// A person or program with a certificate of the role operator.

@@ -25,6 +25,7 @@ pub mod node;
 pub mod notify;
 pub mod placement;
 pub mod polling;
+pub mod pool;
 pub mod preview;
 pub mod probe;
 pub mod problem;

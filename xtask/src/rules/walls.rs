@@ -4,10 +4,15 @@ use crate::finding::Finding;
 use crate::repository::Manifest;
 
 /// Crate and what it may import of ours; ground floor first. The table of ARCHITECTURE.md.
-const WALLS: [(&str, &[&str]); 18] = [
+const WALLS: [(&str, &[&str]); 20] = [
     ("skep-model", &[]),
     ("skep-forge", &["skep-model"]),
     ("skep-proxmox", &[]),
+    ("skep-pools", &["skep-model", "skep-proxmox"]),
+    (
+        "skep-proxmox-simulation",
+        &["skep-pools", "skep-proxmox", "skep-model"],
+    ),
     ("skep-compose", &["skep-model"]),
     ("skep-identity", &["skep-model"]),
     ("skep-proto", &["skep-model"]),

@@ -1,0 +1,202 @@
+//! One guest of a pool, and how far it has come.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::GuestId;
+
+/// What proves that a guest is the one that was made: numbers are used again, and names can be given twice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The address of its first interface, in capitals. Proxmox makes it up when it clones.
+    pub mac: String,
+    /// The id in its SMBIOS, in small letters; a container has none.
+    pub smbios: Option<String>,
+}
+
+/// How far a guest has come. It only goes forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// It is to be made, and nothing was asked for.
+    Planned,
+    /// Host and number are chosen: from now on it may exist.
+    Cloning,
+    /// It exists, and it is known by what it is recognised.
+    Configuring,
+    /// It has started at least once.
+    Starting,
+    /// Its agent has joined, from the guest that was made.
+    Ready,
+    /// It is to go: its node is drained, then it is shut down and removed.
+    Leaving,
+    /// It is not there, and never comes back.
+    Gone,
+}
+
+/// A guest of a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guest {
+    /// Which.
+    pub id: GuestId,
+    /// How far it has come.
+    pub phase: Phase,
+    /// The Proxmox host that it was made on. Where it is now, the hosts know.
+    pub host: Option<String>,
+    /// Its number.
+    pub vmid: Option<u32>,
+    /// When it was asked for under that number, ms since 1970: an answer that was lost may still be on its way.
+    pub asked_ms: Option<u64>,
+    /// What proves that it is it.
+    pub identity: Option<Identity>,
+    /// Its address.
+    pub address: Option<IpAddr>,
+    /// What keeps it from going on.
+    pub problem: Option<String>,
+}
+
+/// What is written down about a guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Note {
+    /// Where it is to be made, under which number, and when that was decided. Before it may exist, and again when the number
+    /// turned out to be somebody's.
+    Chosen {
+        /// The host.
+        host: String,
+        /// The number.
+        vmid: u32,
+        /// Now, ms since 1970.
+        now_ms: u64,
+    },
+    /// It exists, and this proves it.
+    Identified(Identity),
+    /// It was started.
+    Started,
+    /// It is at this address.
+    Found(IpAddr),
+    /// Its node has joined.
+    Joined,
+    /// It is to go.
+    Leave,
+    /// It is not there.
+    Gone,
+    /// It cannot go on, as this says; none: it can.
+    Stuck(Option<String>),
+}
+
+/// The name of a guest: nobody else's, as it has all of its id in it.
+pub fn name_of(id: GuestId) -> String {
+    format!("skep-{id}")
+}
+
+impl Guest {
+    /// One that is to be made.
+    pub fn planned(id: GuestId) -> Self {
+        Self {
+            id,
+            phase: Phase::Planned,
+            host: None,
+            vmid: None,
+            asked_ms: None,
+            identity: None,
+            address: None,
+            problem: None,
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> String {
+        name_of(self.id)
+    }
+
+    /// Writes down what happened. What makes no sense any more changes nothing: a note may come late.
+    pub fn take(&mut self, note: Note) {
+        if self.phase == Phase::Gone {
+            return;
+        }
+        match note {
+            Note::Chosen { host, vmid, now_ms } => {
+                // What is recognised has its number for good.
+                if self.identity.is_some() || self.phase > Phase::Cloning {
+                    return;
+                }
+                self.phase = Phase::Cloning;
+                self.host = Some(host);
+                self.vmid = Some(vmid);
+                self.asked_ms = Some(now_ms);
+                self.problem = None;
+            }
+            Note::Identified(identity) => {
+                self.identity.get_or_insert(identity);
+                self.reach(Phase::Configuring);
+            }
+            Note::Started => self.reach(Phase::Starting),
+            Note::Found(address) => self.address = Some(address),
+            Note::Joined => self.reach(Phase::Ready),
+            Note::Leave => self.reach(Phase::Leaving),
+            Note::Gone => self.reach(Phase::Gone),
+            Note::Stuck(why) => self.problem = why,
+        }
+    }
+
+    fn reach(&mut self, phase: Phase) {
+        if phase > self.phase {
+            self.phase = phase;
+            self.problem = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(vmid: u32) -> Note {
+        Note::Chosen {
+            host: "pve1".to_owned(),
+            vmid,
+            now_ms: 5,
+        }
+    }
+
+    fn identity(mac: &str) -> Note {
+        Note::Identified(Identity {
+            mac: mac.to_owned(),
+            smbios: None,
+        })
+    }
+
+    #[test]
+    fn it_goes_forward_only_and_what_proves_it_never_changes() {
+        let mut guest = Guest::planned(GuestId::from_u128(7));
+        guest.take(chosen(5000));
+        guest.take(chosen(5001));
+        assert_eq!((guest.vmid, guest.phase), (Some(5001), Phase::Cloning));
+        guest.take(identity("A"));
+        guest.take(identity("B"));
+        guest.take(chosen(5002));
+        assert_eq!(guest.vmid, Some(5001));
+        assert_eq!(guest.identity.as_ref().expect("known").mac, "A");
+        guest.take(Note::Stuck(Some("no room".to_owned())));
+        guest.take(Note::Leave);
+        assert_eq!(
+            (guest.phase, guest.problem.as_deref()),
+            (Phase::Leaving, None)
+        );
+        guest.take(Note::Joined);
+        assert_eq!(guest.phase, Phase::Leaving);
+        guest.take(Note::Gone);
+        guest.take(chosen(5003));
+        assert_eq!((guest.phase, guest.vmid), (Phase::Gone, Some(5001)));
+    }
+
+    #[test]
+    fn a_name_is_one_that_proxmox_takes() {
+        let name = name_of(GuestId::from_u128(u128::MAX));
+        assert!(name.len() <= 63, "{name}");
+        let is_label =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        assert!(name.bytes().all(is_label), "{name}");
+    }
+}

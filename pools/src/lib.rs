@@ -1,0 +1,21 @@
+//! How guests of a pool come and go on Proxmox. What is to be done follows from what is written down about a guest and what
+//! the hosts show of it: [`next()`] decides and does nothing, [`Driver`] looks and does one thing at a time. Whoever
+//! calls writes each note down before the next turn; killed anywhere, the next turn goes on from what there is.
+//!
+//! What holds at every moment: a guest is asked for under a number that is written down; nothing is changed or removed that
+//! is not proven to be the guest that was made; what carries our name and is written down nowhere is told, and left alone.
+
+mod driver;
+mod next;
+mod place;
+mod seen;
+mod sweep;
+
+pub use driver::{Driver, Turn};
+pub use next::{Ask, Step, next};
+pub use place::{Choice, choose};
+pub use seen::{Facts, Presence, Seen};
+pub use sweep::{Orphan, orphans};
+
+/// The tag of every guest that a pool has made.
+pub const TAG: &str = "skep";

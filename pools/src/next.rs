@@ -1,0 +1,160 @@
+//! The decision: what is done next with one guest. Pure; the same record and the same look give the same step.
+
+use skep_model::pool::{Guest, Note, Phase, Recipe};
+
+use crate::TAG;
+use crate::seen::{Facts, Presence, Seen};
+
+/// How long a clone whose answer was lost may still come about: their own limit for a request is 30 s, and a task that waits
+/// for a lock gives up after some minutes.
+const LOST_ANSWER_MS: u64 = 10 * 60 * 1_000;
+
+/// What is asked of Proxmox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// Clone the template of the guest's host under its number.
+    Clone,
+    /// Make its configuration what the recipe says.
+    Configure,
+    /// Make its disk as large as the recipe says.
+    Resize,
+    /// Start it.
+    Start,
+    /// Ask it for its address.
+    FindAddress,
+    /// End what runs in it, then it.
+    ShutDown,
+    /// Remove it with its disks.
+    Remove,
+}
+
+/// What is done next.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Host and number are chosen, and written down before they are used.
+    Choose,
+    /// This is written down.
+    Record(Note),
+    /// This is asked of Proxmox, on the host where the guest is.
+    Ask(Ask),
+    /// Nothing: this has to change first.
+    Wait(String),
+    /// Nothing is left to do.
+    Done,
+}
+
+/// Decides.
+pub fn next(recipe: &Recipe, guest: &Guest, seen: &Seen, now_ms: u64) -> Step {
+    match guest.phase {
+        Phase::Gone => Step::Done,
+        Phase::Planned => Step::Choose,
+        Phase::Leaving => leave(recipe, guest, seen, now_ms),
+        Phase::Cloning | Phase::Configuring | Phase::Starting | Phase::Ready => {
+            come(recipe, guest, seen)
+        }
+    }
+}
+
+/// Towards a guest that its node runs in.
+fn come(recipe: &Recipe, guest: &Guest, seen: &Seen) -> Step {
+    let facts = match &seen.presence {
+        Presence::Unknown(why) => return Step::Wait(why.clone()),
+        Presence::Absent | Presence::Foreign if guest.identity.is_some() => {
+            // Somebody has removed it; its number may be another's by now.
+            return Step::Record(Note::Gone);
+        }
+        Presence::Absent if seen.is_busy => return Step::Wait("it is being made".to_owned()),
+        Presence::Absent => return Step::Ask(Ask::Clone),
+        Presence::Foreign => return Step::Choose,
+        Presence::Ours(facts) => facts,
+    };
+    if let Some(why) = held(facts, seen) {
+        return Step::Wait(why);
+    }
+    if guest.identity.is_none() {
+        return match facts.identity() {
+            Some(identity) => Step::Record(Note::Identified(identity)),
+            None => Step::Wait("it has no interface yet".to_owned()),
+        };
+    }
+    match guest.phase {
+        Phase::Cloning | Phase::Configuring if facts.is_running => Step::Record(Note::Started),
+        Phase::Cloning | Phase::Configuring => prepare(recipe, facts),
+        Phase::Starting if !facts.is_running => Step::Ask(Ask::Start),
+        Phase::Starting if guest.address.is_none() => Step::Ask(Ask::FindAddress),
+        Phase::Starting => Step::Wait("its agent has not joined yet".to_owned()),
+        // What is not there is its node's matter from now on.
+        _ => Step::Done,
+    }
+}
+
+fn prepare(recipe: &Recipe, facts: &Facts) -> Step {
+    if differs(recipe, facts) {
+        return Step::Ask(Ask::Configure);
+    }
+    match facts.disk_gib(&recipe.disk) {
+        None => Step::Wait(format!("its template has no disk `{}`", recipe.disk)),
+        Some(gib) if gib < recipe.disk_gib => Step::Ask(Ask::Resize),
+        Some(_) => Step::Ask(Ask::Start),
+    }
+}
+
+/// Whether the configuration is not what the recipe says.
+fn differs(recipe: &Recipe, facts: &Facts) -> bool {
+    let is = |name: &str, value: u32| facts.config.get(name) == Some(value.to_string().as_str());
+    let nic = facts.config.nic(0).unwrap_or_default();
+    let vlan = recipe.vlan.map(|vlan| vlan.to_string());
+    !is("cores", recipe.cores)
+        || !is("memory", recipe.memory_mib)
+        || !facts.config.tags().contains(&TAG)
+        || nic.bridge() != Some(recipe.bridge.as_str())
+        || nic.options.get("tag") != vlan.as_ref()
+}
+
+/// Towards nothing.
+fn leave(recipe: &Recipe, guest: &Guest, seen: &Seen, now_ms: u64) -> Step {
+    let facts = match &seen.presence {
+        Presence::Unknown(why) => return Step::Wait(why.clone()),
+        Presence::Absent | Presence::Foreign => return absent(guest, seen, now_ms),
+        Presence::Ours(facts) => facts,
+    };
+    if let Some(why) = held(facts, seen) {
+        return Step::Wait(why);
+    }
+    if facts.resource_pool.as_deref() != Some(recipe.resource_pool.as_str()) {
+        return Step::Wait(format!(
+            "it is not in the Proxmox pool `{}`: whoever moved it removes it",
+            recipe.resource_pool
+        ));
+    }
+    if facts.config.is_protected() {
+        return Step::Wait("it is marked as protected in Proxmox".to_owned());
+    }
+    match facts.is_running {
+        true => Step::Ask(Ask::ShutDown),
+        false => Step::Ask(Ask::Remove),
+    }
+}
+
+/// It is not there. Where it was never seen, a clone that nobody has heard the answer of may still come about.
+fn absent(guest: &Guest, seen: &Seen, now_ms: u64) -> Step {
+    let was_seen = guest.identity.is_some();
+    let is_late = guest
+        .asked_ms
+        .is_none_or(|asked| now_ms.saturating_sub(asked) >= LOST_ANSWER_MS);
+    match was_seen || (is_late && !seen.is_busy) {
+        true => Step::Record(Note::Gone),
+        false => Step::Wait("it may still be made: a call's answer was not heard".to_owned()),
+    }
+}
+
+fn held(facts: &Facts, seen: &Seen) -> Option<String> {
+    match &facts.lock {
+        Some(lock) => Some(format!("it is locked ({lock})")),
+        None if seen.is_busy => Some("a task about it runs".to_owned()),
+        None => None,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,220 @@
+//! A guest's way as a table: what is written down, what is seen, what is done.
+
+use skep_model::id::GuestId;
+use skep_model::pool::{Identity, Kind, VmidRange};
+use skep_proxmox::Config;
+
+use super::*;
+
+const MAC: &str = "BC:24:11:00:00:01";
+const UUID: &str = "0f1e2d3c-0000-4000-8000-000000000001";
+const NOW: u64 = 1_000_000_000;
+
+pub(crate) fn recipe() -> Recipe {
+    Recipe {
+        kind: Kind::Vm,
+        templates: [("pve1".to_owned(), 9000), ("pve2".to_owned(), 9001)].into(),
+        full_clone: false,
+        storage: None,
+        cores: 4,
+        memory_mib: 8192,
+        disk_gib: 32,
+        disk: "scsi0".to_owned(),
+        bridge: "vmbr0".to_owned(),
+        vlan: Some(10),
+        user: Some("skep".to_owned()),
+        ssh_keys: vec!["ssh-ed25519 AAA a@b".to_owned()],
+        vmids: VmidRange {
+            first: 5000,
+            last: 5003,
+        },
+        resource_pool: "skep".to_owned(),
+        max_per_host: None,
+    }
+}
+
+fn identity() -> Identity {
+    Identity {
+        mac: MAC.to_owned(),
+        smbios: Some(UUID.to_owned()),
+    }
+}
+
+fn guest(phase: Phase) -> Guest {
+    let mut guest = Guest::planned(GuestId::from_u128(7));
+    let chosen = Note::Chosen {
+        host: "pve1".to_owned(),
+        vmid: 5000,
+        now_ms: NOW,
+    };
+    if phase >= Phase::Cloning {
+        guest.take(chosen);
+    }
+    if phase >= Phase::Configuring {
+        guest.take(Note::Identified(identity()));
+    }
+    guest.phase = phase;
+    guest
+}
+
+/// What a template gives a clone, and what the recipe makes of it.
+fn facts(changes: &[(&str, &str)]) -> Facts {
+    let mut entries: std::collections::BTreeMap<String, String> = [
+        ("name", guest(Phase::Cloning).name().as_str()),
+        ("cores", "4"),
+        ("memory", "8192"),
+        ("tags", "skep"),
+        ("scsi0", "local:vm-5000-disk-0,size=32G"),
+        ("net0", &format!("virtio={MAC},bridge=vmbr0,tag=10")),
+        ("smbios1", &format!("uuid={UUID}")),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into();
+    for (name, value) in changes {
+        entries.insert((*name).to_owned(), (*value).to_owned());
+    }
+    Facts {
+        host: "pve1".to_owned(),
+        is_running: false,
+        lock: None,
+        resource_pool: Some("skep".to_owned()),
+        config: Config { entries },
+    }
+}
+
+fn step(guest: &Guest, presence: Presence, is_busy: bool) -> Step {
+    let seen = Seen { presence, is_busy };
+    next(&recipe(), guest, &seen, NOW)
+}
+
+fn ours(changes: &[(&str, &str)]) -> Presence {
+    Presence::Ours(facts(changes))
+}
+
+fn running() -> Presence {
+    Presence::Ours(Facts {
+        is_running: true,
+        ..facts(&[])
+    })
+}
+
+fn waits(step: &Step) -> bool {
+    matches!(step, Step::Wait(_))
+}
+
+#[test]
+fn from_nothing_to_a_guest_that_runs() {
+    let planned = guest(Phase::Planned);
+    assert_eq!(step(&planned, Presence::Absent, false), Step::Choose);
+    let cloning = guest(Phase::Cloning);
+    assert_eq!(
+        step(&cloning, Presence::Absent, false),
+        Step::Ask(Ask::Clone)
+    );
+    assert!(waits(&step(&cloning, Presence::Absent, true)));
+    assert!(waits(&step(&cloning, ours(&[("tags", "")]), true)));
+    let found = step(&cloning, ours(&[("tags", "")]), false);
+    assert_eq!(found, Step::Record(Note::Identified(identity())));
+
+    let known = guest(Phase::Configuring);
+    for change in [
+        ("tags", "other"),
+        ("cores", "2"),
+        ("memory", "2048"),
+        ("net0", "virtio=BC:24:11:00:00:01,bridge=vmbr0"),
+        ("net0", "virtio=BC:24:11:00:00:01,bridge=vmbr1,tag=10"),
+    ] {
+        let asked = step(&known, ours(&[change]), false);
+        assert_eq!(asked, Step::Ask(Ask::Configure), "{change:?}");
+    }
+    let small = ours(&[("scsi0", "local:vm-5000-disk-0,size=3584M")]);
+    assert_eq!(step(&known, small, false), Step::Ask(Ask::Resize));
+    assert!(waits(&step(&known, ours(&[("scsi0", "none")]), false)));
+    assert_eq!(step(&known, ours(&[]), false), Step::Ask(Ask::Start));
+    assert_eq!(step(&known, running(), false), Step::Record(Note::Started));
+
+    let mut starting = guest(Phase::Starting);
+    assert_eq!(
+        step(&starting, running(), false),
+        Step::Ask(Ask::FindAddress)
+    );
+    assert_eq!(step(&starting, ours(&[]), false), Step::Ask(Ask::Start));
+    starting.address = Some("10.0.0.5".parse().expect("one"));
+    assert!(waits(&step(&starting, running(), false)));
+    assert_eq!(step(&guest(Phase::Ready), running(), false), Step::Done);
+}
+
+#[test]
+fn a_number_that_is_somebodys_is_left_and_what_was_ours_is_gone() {
+    assert_eq!(
+        step(&guest(Phase::Cloning), Presence::Foreign, false),
+        Step::Choose
+    );
+    for phase in [Phase::Configuring, Phase::Starting, Phase::Ready] {
+        for presence in [Presence::Foreign, Presence::Absent] {
+            let asked = step(&guest(phase), presence, false);
+            assert_eq!(asked, Step::Record(Note::Gone), "{phase:?}");
+        }
+        let unknown = Presence::Unknown("it moves".to_owned());
+        assert!(waits(&step(&guest(phase), unknown, false)));
+    }
+}
+
+#[test]
+fn it_is_removed_only_where_all_of_the_proof_is_there() {
+    let leaving = guest(Phase::Leaving);
+    assert_eq!(step(&leaving, running(), false), Step::Ask(Ask::ShutDown));
+    assert_eq!(step(&leaving, ours(&[]), false), Step::Ask(Ask::Remove));
+    for held in [
+        step(&leaving, ours(&[]), true),
+        step(&leaving, ours(&[("protection", "1")]), false),
+        step(
+            &leaving,
+            Presence::Ours(Facts {
+                lock: Some("backup".to_owned()),
+                ..facts(&[])
+            }),
+            false,
+        ),
+        step(
+            &leaving,
+            Presence::Ours(Facts {
+                resource_pool: None,
+                ..facts(&[])
+            }),
+            false,
+        ),
+        step(&leaving, Presence::Unknown("it moves".to_owned()), false),
+    ] {
+        assert!(waits(&held), "{held:?}");
+    }
+    for presence in [Presence::Absent, Presence::Foreign] {
+        let gone = step(&leaving, presence, false);
+        assert_eq!(gone, Step::Record(Note::Gone));
+    }
+    assert_eq!(step(&guest(Phase::Gone), ours(&[]), false), Step::Done);
+}
+
+#[test]
+fn what_was_asked_for_and_never_seen_is_waited_for() {
+    let mut guest = guest(Phase::Cloning);
+    guest.take(Note::Leave);
+    let seen = |is_busy| Seen {
+        presence: Presence::Absent,
+        is_busy,
+    };
+    assert!(waits(&next(
+        &recipe(),
+        &guest,
+        &seen(false),
+        NOW + LOST_ANSWER_MS - 1
+    )));
+    assert!(waits(&next(
+        &recipe(),
+        &guest,
+        &seen(true),
+        NOW + LOST_ANSWER_MS
+    )));
+    let late = next(&recipe(), &guest, &seen(false), NOW + LOST_ANSWER_MS);
+    assert_eq!(late, Step::Record(Note::Gone));
+}

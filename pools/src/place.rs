@@ -1,0 +1,127 @@
+//! Where a guest is made, and under which number.
+
+use std::collections::BTreeSet;
+
+use skep_model::pool::{Guest, Phase, Recipe};
+use skep_proxmox::calls::cluster;
+
+/// A host and a number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// The host.
+    pub host: String,
+    /// The number.
+    pub vmid: u32,
+}
+
+/// Chooses for one guest of a pool: the host with the fewest of its guests, of those that have room for its memory, then the
+/// one with the most room. A guest that had a number that turned out to be somebody's gets one behind it.
+///
+/// # Errors
+/// No host can have it, or no number is free: what is against each.
+pub fn choose(
+    recipe: &Recipe,
+    guest: &Guest,
+    others: &[Guest],
+    (hosts, rows): (&[cluster::Host], &[cluster::Guest]),
+) -> Result<Choice, String> {
+    let vmid = number(recipe, guest, others, rows)?;
+    let mut refused = Vec::new();
+    let mut best = None;
+    for name in recipe.hosts() {
+        let host = hosts.iter().find(|host| host.node == name);
+        let own = |other: &&Guest| {
+            other.id != guest.id
+                && other.phase < Phase::Gone
+                && host_of(other, rows).as_deref() == Some(name)
+        };
+        let count = others.iter().filter(own).count();
+        match room(recipe, (name, host), count, rows) {
+            Ok(free_bytes) => {
+                let rank = (count, std::cmp::Reverse(free_bytes), name);
+                if best.as_ref().is_none_or(|it| rank < *it) {
+                    best = Some(rank);
+                }
+            }
+            Err(why) => refused.push(format!("{name} {why}")),
+        }
+    }
+    match best {
+        Some((_, _, host)) => Ok(Choice {
+            host: host.to_owned(),
+            vmid,
+        }),
+        None => Err(format!("no host can have it: {}", refused.join("; "))),
+    }
+}
+
+/// Where a guest is now; where it is not seen, where it is to be.
+fn host_of(guest: &Guest, rows: &[cluster::Guest]) -> Option<String> {
+    let row = rows
+        .iter()
+        .find(|row| row.vmid().map(skep_proxmox::Vmid::get) == guest.vmid && guest.vmid.is_some());
+    row.and_then(|row| row.node.clone())
+        .or_else(|| guest.host.clone())
+}
+
+/// Memory that no guest of a host was promised, bytes.
+fn room(
+    recipe: &Recipe,
+    (name, host): (&str, Option<&cluster::Host>),
+    own: usize,
+    rows: &[cluster::Guest],
+) -> Result<u64, String> {
+    let host = host.ok_or("is no host of this cluster")?;
+    if !host.is_online() {
+        return Err("is away".to_owned());
+    }
+    if host.ha_state.as_deref() == Some("maintenance") {
+        return Err("is in maintenance".to_owned());
+    }
+    if let Some(most) = recipe.max_per_host
+        && own >= most as usize
+    {
+        return Err(format!("has {own} of at most {most}"));
+    }
+    let promised: u64 = rows
+        .iter()
+        .filter(|row| row.node.as_deref() == Some(name) && !row.is_template())
+        .filter_map(|row| row.maxmem)
+        .sum();
+    let free = host.maxmem.unwrap_or(0).saturating_sub(promised);
+    let needed = u64::from(recipe.memory_mib) << 20;
+    match free >= needed {
+        true => Ok(free),
+        false => Err(format!(
+            "has {} MiB of memory that no guest was promised",
+            free >> 20
+        )),
+    }
+}
+
+fn number(
+    recipe: &Recipe,
+    guest: &Guest,
+    others: &[Guest],
+    rows: &[cluster::Guest],
+) -> Result<u32, String> {
+    let seen = rows.iter().filter_map(|row| Some(row.vmid()?.get()));
+    let written = others.iter().filter(|other| {
+        // What is gone may yet come about, as long as its answer may be on its way.
+        other.id != guest.id && other.phase < Phase::Gone
+    });
+    let mut taken: BTreeSet<u32> = seen.collect();
+    taken.extend(written.filter_map(|other| other.vmid));
+    taken.extend(guest.vmid);
+    let range = recipe.vmids;
+    let behind = guest.vmid.filter(|vmid| range.contains(*vmid));
+    let (before, after): (Vec<u32>, Vec<u32>) = range
+        .iter()
+        .filter(|vmid| !taken.contains(vmid))
+        .partition(|vmid| behind.is_some_and(|behind| *vmid < behind));
+    let free = after.into_iter().chain(before).next();
+    free.ok_or_else(|| format!("no number from {} to {} is free", range.first, range.last))
+}
+
+#[cfg(test)]
+mod tests;

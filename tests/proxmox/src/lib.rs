@@ -1,0 +1,56 @@
+//! A Proxmox cluster without machines, that behaves as a real one does where that hurts: numbers that come as text, guests
+//! without a name while they are made, locks, tasks that take long or fail, lines that break before or after a change took
+//! effect, hosts that go away, guests that move, people who make, remove and take numbers in between. Time is tokio's own,
+//! paused: an hour takes a moment.
+
+mod answer;
+mod guest;
+mod people;
+mod requests;
+mod world;
+
+pub use guest::{Guest, Owner};
+pub use world::{Faults, World};
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use skep_proxmox::{Failure, Reply, Transport};
+
+/// The way to a world, as many as are wanted.
+#[derive(Debug, Clone)]
+pub struct Line {
+    world: Arc<Mutex<World>>,
+}
+
+impl Line {
+    /// To a world.
+    pub fn new(world: World) -> Self {
+        Self {
+            world: Arc::new(Mutex::new(world)),
+        }
+    }
+
+    /// Looks at the world, or changes it.
+    pub fn with<T>(&self, does: impl FnOnce(&mut World) -> T) -> T {
+        let mut world = self.world.lock().expect("nothing panics while it is held");
+        world.catch_up();
+        does(&mut world)
+    }
+}
+
+impl Transport for Line {
+    async fn send(&self, request: http::Request<Bytes>) -> Result<Reply, Failure> {
+        let fate = self.with(|world| world.fate(&request));
+        tokio::time::sleep(fate.before).await;
+        if fate.is_lost_before {
+            return Err(Failure::Unknown("the line broke".to_owned()));
+        }
+        let reply = self.with(|world| world.answer(&request));
+        tokio::time::sleep(fate.after).await;
+        match fate.is_lost_after {
+            true => Err(Failure::Unknown("the line broke".to_owned())),
+            false => Ok(reply),
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What others do meanwhile.
+
+use crate::guest::{Guest, Owner};
+use crate::world::World;
+
+impl World {
+    /// Somebody does something: makes a guest under a number that is next, removes one, takes the number of one that is
+    /// gone, moves one, or a host goes or comes.
+    pub(crate) fn somebody_acts(&mut self) {
+        match self.random.u32(..10) {
+            0..=2 => {
+                let vmid = 5000 + self.random.u32(..16);
+                self.make_foreign(vmid);
+            }
+            3 => self.remove_and_take_its_number(),
+            4..=7 => self.move_one(),
+            _ => self.turn_a_host(),
+        }
+    }
+
+    fn make_foreign(&mut self, vmid: u32) {
+        if self.guests.contains_key(&vmid) {
+            return;
+        }
+        let host = self.some_host();
+        let name = format!("theirs-{vmid}");
+        let config = self.fresh_config(&name);
+        let mut guest = self.guest(&host, Owner::Foreign, config);
+        guest.is_running = self.random.bool();
+        self.guests.insert(vmid, guest);
+    }
+
+    /// A person removes a guest of ours; every other time its number is another's at once.
+    fn remove_and_take_its_number(&mut self) {
+        let Some(vmid) = self.some_guest(|guest| guest.owner != Owner::Foreign) else {
+            return;
+        };
+        self.guests.remove(&vmid);
+        if self.random.bool() {
+            self.make_foreign(vmid);
+        }
+    }
+
+    fn move_one(&mut self) {
+        let to = self.some_host();
+        if let Some(vmid) = self.some_guest(|guest| !guest.is_template())
+            && let Some(guest) = self.guests.get_mut(&vmid)
+            && self.hosts.get(&to) == Some(&true)
+        {
+            guest.host = to;
+        }
+    }
+
+    fn turn_a_host(&mut self) {
+        let host = self.some_host();
+        let away = self.hosts.values().filter(|is| !**is).count();
+        if let Some(is_online) = self.hosts.get_mut(&host) {
+            *is_online = !*is_online || away > 0;
+        }
+    }
+
+    fn some_host(&mut self) -> String {
+        let number = self.random.usize(..self.hosts.len());
+        let name = self.hosts.keys().nth(number);
+        name.cloned().unwrap_or_default()
+    }
+
+    /// One that nothing has locked.
+    fn some_guest(&mut self, is_meant: impl Fn(&Guest) -> bool) -> Option<u32> {
+        let all: Vec<u32> = self
+            .guests
+            .iter()
+            .filter(|(_, guest)| is_meant(guest) && guest.lock().is_none() && !guest.is_template())
+            .map(|(vmid, _)| *vmid)
+            .collect();
+        (!all.is_empty()).then(|| all[self.random.usize(..all.len())])
+    }
+}

@@ -1,0 +1,296 @@
+//! What there is, and what happens to it with time.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use skep_proxmox::Reply;
+use tokio::time::Instant;
+
+use crate::answer::refused;
+use crate::guest::{Guest, Owner};
+use crate::requests;
+
+/// How much goes wrong: chances of one in a thousand, for each request or each second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Faults {
+    /// A request whose line breaks before, and the same after it took effect.
+    pub broken_line: u32,
+    /// An answer of 596, of which half had their effect.
+    pub unknown: u32,
+    /// A lock that is not to be had.
+    pub lock_timeout: u32,
+    /// A task that fails.
+    pub failed_task: u32,
+    /// A second in which somebody does something to a guest or a host.
+    pub people: u32,
+}
+
+/// A task.
+#[derive(Debug, Clone)]
+pub(crate) struct Task {
+    pub(crate) upid: String,
+    pub(crate) host: String,
+    pub(crate) about: u32,
+    pub(crate) ends_ms: u64,
+    pub(crate) effect: Effect,
+    pub(crate) exit: Option<String>,
+}
+
+/// What a task does when it ends.
+#[derive(Debug, Clone)]
+pub(crate) enum Effect {
+    Cloned {
+        vmid: u32,
+        config: BTreeMap<String, String>,
+        pool: Option<String>,
+    },
+    Started(u32),
+    Stopped(u32),
+    Removed(u32),
+    Nothing,
+}
+
+/// What becomes of one request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fate {
+    pub(crate) before: Duration,
+    pub(crate) after: Duration,
+    pub(crate) is_lost_before: bool,
+    pub(crate) is_lost_after: bool,
+}
+
+/// A Proxmox cluster.
+#[derive(Debug)]
+pub struct World {
+    pub(crate) random: fastrand::Rng,
+    began: Instant,
+    last_ms: u64,
+    /// How much goes wrong.
+    pub faults: Faults,
+    /// Hosts, and whether each is there.
+    pub hosts: BTreeMap<String, bool>,
+    /// Guests by number.
+    pub guests: BTreeMap<u32, Guest>,
+    pub(crate) tasks: Vec<Task>,
+    /// What was done to guests that are not whose they were taken for. Must stay empty.
+    pub violations: Vec<String>,
+    /// How often each call was made.
+    pub calls: BTreeMap<String, u64>,
+    pub(crate) made: u32,
+}
+
+impl World {
+    /// Three hosts, each with a template from 9000 on.
+    pub fn new(seed: u64) -> Self {
+        let mut world = Self {
+            random: fastrand::Rng::with_seed(seed),
+            began: Instant::now(),
+            last_ms: 0,
+            faults: Faults::default(),
+            hosts: BTreeMap::new(),
+            guests: BTreeMap::new(),
+            tasks: Vec::new(),
+            violations: Vec::new(),
+            calls: BTreeMap::new(),
+            made: 0,
+        };
+        for (number, host) in (9000..).zip(["pve1", "pve2", "pve3"]) {
+            world.hosts.insert(host.to_owned(), true);
+            let mut config = world.fresh_config("template");
+            config.insert("template".to_owned(), "1".to_owned());
+            let template = world.guest(host, Owner::Foreign, config);
+            world.guests.insert(number, template);
+        }
+        world
+    }
+
+    pub(crate) fn guest(
+        &self,
+        host: &str,
+        owner: Owner,
+        config: BTreeMap<String, String>,
+    ) -> Guest {
+        Guest {
+            owner,
+            host: host.to_owned(),
+            config,
+            pool: None,
+            is_running: false,
+            made_ms: self.now_ms(),
+        }
+    }
+
+    /// What a guest that is just made is written down as: its address and id are its own.
+    pub(crate) fn fresh_config(&mut self, name: &str) -> BTreeMap<String, String> {
+        self.made += 1;
+        let number = self.made;
+        [
+            ("name", name.to_owned()),
+            ("cores", "1".to_owned()),
+            ("memory", "1024".to_owned()),
+            ("scsi0", "local:vm-disk-0,size=3584M".to_owned()),
+            (
+                "net0",
+                format!(
+                    "virtio=BC:24:11:00:{:02X}:{:02X},bridge=vmbr0",
+                    number >> 8,
+                    number & 255
+                ),
+            ),
+            (
+                "smbios1",
+                format!("uuid=00000000-0000-4000-8000-{number:012x}"),
+            ),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+    }
+
+    /// Since the world began, ms.
+    pub fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub(crate) fn chance(&mut self, of_thousand: u32) -> bool {
+        self.random.u32(..1_000) < of_thousand
+    }
+
+    /// What has happened since somebody looked last.
+    pub(crate) fn catch_up(&mut self) {
+        let now = self.now_ms();
+        while self.last_ms + 1_000 <= now {
+            self.last_ms += 1_000;
+            self.end_tasks(self.last_ms);
+            if self.chance(self.faults.people) {
+                self.somebody_acts();
+            }
+        }
+        self.end_tasks(now);
+    }
+
+    fn end_tasks(&mut self, now: u64) {
+        for number in 0..self.tasks.len() {
+            let task = &self.tasks[number];
+            if task.exit.is_some() || task.ends_ms > now {
+                continue;
+            }
+            let (effect, host) = (task.effect.clone(), task.host.clone());
+            let is_failed = self.chance(self.faults.failed_task);
+            let exit = self.end(effect, &host, is_failed);
+            self.tasks[number].exit = Some(exit);
+        }
+    }
+
+    fn end(&mut self, effect: Effect, host: &str, is_failed: bool) -> String {
+        let failed = "command 'x' failed: exit code 1".to_owned();
+        match effect {
+            Effect::Cloned { vmid, config, pool } => {
+                let is_ours = self
+                    .guests
+                    .get(&vmid)
+                    .is_some_and(|it| it.lock() == Some("clone"));
+                if !is_ours {
+                    return failed;
+                }
+                if is_failed {
+                    self.guests.remove(&vmid);
+                    return failed;
+                }
+                if let Some(guest) = self.guests.get_mut(&vmid) {
+                    guest.config = config;
+                    guest.pool = pool;
+                }
+                "OK".to_owned()
+            }
+            _ if is_failed => failed,
+            Effect::Nothing => "OK".to_owned(),
+            Effect::Started(vmid) => match self.on(vmid, host) {
+                Some(guest) => {
+                    guest.is_running = true;
+                    "OK".to_owned()
+                }
+                None => gone(vmid),
+            },
+            Effect::Stopped(vmid) => match self.on(vmid, host) {
+                Some(guest) => {
+                    guest.is_running = false;
+                    "OK".to_owned()
+                }
+                None => gone(vmid),
+            },
+            Effect::Removed(vmid) => match self.on(vmid, host).map(|it| it.is_running) {
+                Some(true) => format!("VM {vmid} is running - destroy failed"),
+                Some(false) => {
+                    self.guests.remove(&vmid);
+                    "OK".to_owned()
+                }
+                None => gone(vmid),
+            },
+        }
+    }
+
+    fn on(&mut self, vmid: u32, host: &str) -> Option<&mut Guest> {
+        self.guests
+            .get_mut(&vmid)
+            .filter(|guest| guest.host == host)
+    }
+
+    pub(crate) fn fate(&mut self, request: &http::Request<Bytes>) -> Fate {
+        let _ = request;
+        let is_lost = self.chance(self.faults.broken_line);
+        let is_lost_before = is_lost && self.random.bool();
+        Fate {
+            before: Duration::from_millis(self.random.u64(1..40)),
+            after: Duration::from_millis(self.random.u64(1..40)),
+            is_lost_before,
+            is_lost_after: is_lost && !is_lost_before,
+        }
+    }
+
+    pub(crate) fn answer(&mut self, request: &http::Request<Bytes>) -> Reply {
+        let is_change = request.method() != http::Method::GET;
+        let is_old = self.random.bool();
+        if is_change && self.chance(self.faults.lock_timeout) {
+            let text = "can't lock file '/var/lock/qemu-server/lock-1.conf' - got timeout";
+            return refused(500, text, is_old);
+        }
+        let is_unknown = self.chance(self.faults.unknown);
+        if is_unknown && self.random.bool() {
+            return refused(596, "Connection timed out", is_old);
+        }
+        let reply = requests::answer(self, request);
+        match is_unknown {
+            true => refused(596, "Connection timed out", is_old),
+            false => reply,
+        }
+    }
+
+    pub(crate) fn begin(
+        &mut self,
+        (host, kind, about): (&str, &str, u32),
+        effect: Effect,
+        takes_ms: u64,
+    ) -> String {
+        let now = self.now_ms();
+        let number = self.tasks.len() as u32;
+        let upid = format!(
+            "UPID:{host}:{number:08X}:{:08X}:{:08X}:{kind}:{about}:skep@pve!a:",
+            number + 1,
+            now / 1_000
+        );
+        self.tasks.push(Task {
+            upid: upid.clone(),
+            host: host.to_owned(),
+            about,
+            ends_ms: now + takes_ms,
+            effect,
+            exit: None,
+        });
+        upid
+    }
+}
+
+fn gone(vmid: u32) -> String {
+    format!("Configuration file 'nodes/pve/qemu-server/{vmid}.conf' does not exist")
+}

@@ -1,0 +1,341 @@
+//! Guests of a pool come and go while everything goes wrong: whoever drives them is killed at any moment, and somebody else
+//! goes on from what is written down. `SKEP_CHAOS=full` runs all seeds; a seed that fails names itself, and `SKEP_SEED=n`
+//! runs it alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use skep_model::id::GuestId;
+use skep_model::pool::{Guest, Kind, Note, Phase, Recipe, VmidRange};
+use skep_pools::{Driver, Turn, orphans};
+use skep_proxmox::calls::cluster;
+use skep_proxmox::{Client, Credentials};
+use skep_proxmox_simulation::{Faults, Line, Owner, World};
+
+/// Of `make check`, and of `make chaos`.
+const SEEDS: [u64; 2] = [30, 1_000];
+/// How long things go wrong, and how long nothing does afterwards; virtual.
+const TROUBLE: Duration = Duration::from_secs(20 * 60);
+const CALM: Duration = Duration::from_secs(90 * 60);
+/// Between two looks at all guests.
+const PAUSE_S: std::ops::Range<u64> = 3..20;
+
+fn recipe() -> Recipe {
+    let templates = [("pve1", 9000), ("pve2", 9001), ("pve3", 9002)];
+    Recipe {
+        kind: Kind::Vm,
+        templates: templates.map(|(host, vmid)| (host.to_owned(), vmid)).into(),
+        full_clone: false,
+        storage: None,
+        cores: 4,
+        memory_mib: 8192,
+        disk_gib: 32,
+        disk: "scsi0".to_owned(),
+        bridge: "vmbr0".to_owned(),
+        vlan: Some(10),
+        user: Some("skep".to_owned()),
+        ssh_keys: vec!["ssh-ed25519 AAA a@b".to_owned()],
+        vmids: VmidRange {
+            first: 5000,
+            last: 5015,
+        },
+        resource_pool: "skep".to_owned(),
+        max_per_host: None,
+    }
+}
+
+/// What is written down, as the replicated state would keep it.
+struct Book {
+    guests: BTreeMap<GuestId, Guest>,
+    next: u128,
+}
+
+impl Book {
+    fn all(&self) -> Vec<Guest> {
+        self.guests.values().cloned().collect()
+    }
+
+    fn add(&mut self) {
+        self.next += 1;
+        let guest = Guest::planned(GuestId::from_u128(self.next << 64));
+        self.guests.insert(guest.id, guest);
+    }
+
+    fn note(&mut self, id: GuestId, note: Note) {
+        self.guests.get_mut(&id).expect("known").take(note);
+    }
+
+    fn staying(&self) -> usize {
+        let all = self.guests.values();
+        all.filter(|guest| guest.phase < Phase::Leaving).count()
+    }
+}
+
+struct Run {
+    seed: u64,
+    line: Line,
+    book: Book,
+    random: fastrand::Rng,
+    client: Client<Line>,
+    kills: u64,
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        let line = Line::new(World::new(seed));
+        let token = Credentials::token("skep@pve!a=b").expect("one");
+        Self {
+            seed,
+            client: Client::new(line.clone(), token),
+            line,
+            book: Book {
+                guests: BTreeMap::new(),
+                next: 0,
+            },
+            random: fastrand::Rng::with_seed(seed ^ 0x5eed),
+            kills: 0,
+        }
+    }
+
+    /// A turn of a guest. Killed: what it was doing stops wherever it is, and what it has found out is lost.
+    async fn turn(&mut self, id: GuestId, may_kill: bool) {
+        let (recipe, all, now_ms) = (recipe(), self.book.all(), self.line.with(|it| it.now_ms()));
+        let guest = self.book.guests[&id].clone();
+        let driver = Driver {
+            client: &self.client,
+            recipe: &recipe,
+        };
+        let limit = match may_kill && self.random.u32(..4) == 0 {
+            true => Duration::from_millis(self.random.u64(1..20_000)),
+            false => Duration::from_secs(3_600),
+        };
+        let outcome = tokio::time::timeout(limit, driver.turn(&guest, &all, now_ms)).await;
+        match outcome {
+            Ok(Ok(Turn::Note(note))) => self.book.note(id, note),
+            Ok(Ok(Turn::Did(_) | Turn::Done | Turn::Wait(_)) | Err(_)) => {}
+            Err(_) => self.kills += 1,
+        }
+        self.check();
+    }
+
+    /// What holds at every moment.
+    fn check(&self) {
+        let mut numbers = BTreeSet::new();
+        for guest in self
+            .book
+            .guests
+            .values()
+            .filter(|it| it.phase < Phase::Gone)
+        {
+            let Some(vmid) = guest.vmid else { continue };
+            assert!(
+                numbers.insert(vmid),
+                "seed {}: {vmid} is two guests'",
+                self.seed
+            );
+        }
+        self.line.with(|world| {
+            assert!(
+                world.violations.is_empty(),
+                "seed {}: {:?}",
+                self.seed,
+                world.violations
+            );
+        });
+    }
+
+    /// Whoever runs the pool changes their mind; the nodes of guests that run join.
+    fn wish(&mut self) {
+        if self.book.staying() < 5 && self.random.u32(..3) == 0 {
+            self.book.add();
+        }
+        let staying: Vec<GuestId> = self
+            .book
+            .guests
+            .values()
+            .filter(|guest| guest.phase < Phase::Leaving)
+            .map(|guest| guest.id)
+            .collect();
+        if !staying.is_empty() && self.random.u32(..10) == 0 {
+            let id = staying[self.random.usize(..staying.len())];
+            self.book.note(id, Note::Leave);
+        }
+        self.join();
+    }
+
+    fn join(&mut self) {
+        let ready: Vec<GuestId> = self
+            .book
+            .guests
+            .values()
+            .filter(|guest| guest.phase == Phase::Starting && guest.address.is_some())
+            .map(|guest| guest.id)
+            .collect();
+        for id in ready {
+            self.book.note(id, Note::Joined);
+        }
+    }
+
+    async fn trouble(&mut self) {
+        let until = tokio::time::Instant::now() + TROUBLE;
+        while tokio::time::Instant::now() < until {
+            self.wish();
+            self.turn_all(true).await;
+        }
+    }
+
+    /// Nothing goes wrong any more: all of it comes to an end by itself.
+    async fn calm(&mut self) {
+        let until = tokio::time::Instant::now() + CALM;
+        while !self.is_settled() && tokio::time::Instant::now() < until {
+            self.join();
+            self.turn_all(false).await;
+        }
+        // What has come to an end stays as it is.
+        self.turn_all(false).await;
+    }
+
+    async fn turn_all(&mut self, may_kill: bool) {
+        for id in self.book.guests.keys().copied().collect::<Vec<_>>() {
+            if self.book.guests[&id].phase != Phase::Gone {
+                self.turn(id, may_kill).await;
+            }
+        }
+        let pause = self.random.u64(PAUSE_S);
+        tokio::time::sleep(Duration::from_secs(pause)).await;
+    }
+
+    fn is_settled(&self) -> bool {
+        let mut all = self.book.guests.values();
+        all.all(|guest| matches!(guest.phase, Phase::Ready | Phase::Gone))
+    }
+
+    /// Everything is as it is written down, and what is not is told.
+    async fn settle(&self) {
+        let rows = self
+            .client
+            .send(&cluster::guests())
+            .await
+            .expect("calm")
+            .rows;
+        let told: BTreeSet<u32> = orphans(&self.book.all(), &rows)
+            .iter()
+            .map(|it| it.vmid)
+            .collect();
+        for guest in self.book.guests.values() {
+            let is_right = matches!(guest.phase, Phase::Ready | Phase::Gone);
+            assert!(
+                is_right,
+                "seed {}: it does not converge: {guest:?}",
+                self.seed
+            );
+        }
+        self.line.with(|world| {
+            let mut names = BTreeSet::new();
+            for (vmid, there) in &world.guests {
+                let Owner::Ours(name) = &there.owner else {
+                    assert!(
+                        !told.contains(vmid),
+                        "seed {}: {vmid} is a stranger",
+                        self.seed
+                    );
+                    continue;
+                };
+                let known = self
+                    .book
+                    .guests
+                    .values()
+                    .find(|guest| guest.name() == *name);
+                let is_known = known
+                    .is_some_and(|guest| guest.vmid == Some(*vmid) && guest.phase == Phase::Ready);
+                assert!(
+                    is_known != told.contains(vmid),
+                    "seed {}: {vmid} ({name}) is known: {is_known}, told: {told:?}",
+                    self.seed
+                );
+                assert!(
+                    !is_known || names.insert(name.clone()),
+                    "seed {}: {name} twice",
+                    self.seed
+                );
+                assert!(
+                    !is_known || there.is_running,
+                    "seed {}: {vmid} is stopped",
+                    self.seed
+                );
+            }
+            for guest in self
+                .book
+                .guests
+                .values()
+                .filter(|it| it.phase == Phase::Ready)
+            {
+                let there = guest.vmid.and_then(|vmid| world.guests.get(&vmid));
+                let owner = there.map(|there| &there.owner);
+                assert_eq!(
+                    owner,
+                    Some(&Owner::Ours(guest.name())),
+                    "seed {}",
+                    self.seed
+                );
+            }
+        });
+    }
+}
+
+/// What a run has seen, to know that it has seen something.
+async fn run(seed: u64) -> (u64, u64, usize) {
+    let mut run = Run::new(seed);
+    run.line.with(|world| {
+        world.faults = Faults {
+            broken_line: 40,
+            unknown: 30,
+            lock_timeout: 40,
+            failed_task: 60,
+            people: 15,
+        };
+    });
+    run.trouble().await;
+    run.line.with(|world| {
+        world.faults = Faults::default();
+        for is_online in world.hosts.values_mut() {
+            *is_online = true;
+        }
+    });
+    run.calm().await;
+    run.settle().await;
+    let clones = run
+        .line
+        .with(|world| world.calls.get("POST clone").copied().unwrap_or(0));
+    (run.kills, clones, run.book.guests.len())
+}
+
+#[test]
+fn nothing_is_lost_doubled_or_anybody_elses() {
+    let seeds: Vec<u64> = match std::env::var("SKEP_SEED") {
+        Ok(seed) => vec![seed.parse().expect("a number")],
+        Err(_) => {
+            let is_full = std::env::var("SKEP_CHAOS").is_ok_and(|it| it == "full");
+            (0..SEEDS[usize::from(is_full)]).collect()
+        }
+    };
+    let (mut kills, mut clones, mut guests) = (0, 0, 0);
+    for seed in &seeds {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime");
+        let seen = runtime.block_on(run(*seed));
+        kills += seen.0;
+        clones += seen.1;
+        guests += seen.2;
+    }
+    println!(
+        "{} seeds: {guests} guests, {clones} clones, {kills} kills, 0 violations",
+        seeds.len()
+    );
+    if seeds.len() > 1 {
+        assert!(kills > 0 && clones > 0 && guests > 0);
+    }
+}
