@@ -3,6 +3,9 @@
 use crate::guest::{Guest, Owner};
 use crate::world::World;
 
+/// Of younger guests there are no copies yet.
+const OLD_MS: u64 = 5 * 60 * 1_000;
+
 impl World {
     /// Somebody does something: makes a guest under a number that is next, removes one, takes the number of one that is
     /// gone, moves one, or a host goes or comes.
@@ -30,14 +33,26 @@ impl World {
         self.guests.insert(vmid, guest);
     }
 
-    /// A person removes a guest of ours; every other time its number is another's at once.
+    /// A person removes a guest of ours; every other time its number is another's at once, which may even have its name:
+    /// somebody has put an old copy in its place.
     fn remove_and_take_its_number(&mut self) {
         let Some(vmid) = self.some_guest(|guest| guest.owner != Owner::Foreign) else {
             return;
         };
-        self.guests.remove(&vmid);
+        let removed = self.guests.remove(&vmid);
         if self.random.bool() {
             self.make_foreign(vmid);
+        }
+        // An old copy is of one that was there for a while.
+        let since = self.now_ms().saturating_sub(OLD_MS);
+        let name = removed
+            .filter(|it| it.made_ms < since)
+            .and_then(|it| it.name().map(str::to_owned));
+        if let (Some(guest), Some(name), true) =
+            (self.guests.get_mut(&vmid), name, self.random.bool())
+        {
+            guest.config.insert("name".to_owned(), name);
+            guest.pool = Some("skep".to_owned());
         }
     }
 

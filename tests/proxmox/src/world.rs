@@ -73,6 +73,8 @@ pub struct World {
     /// Guests by number.
     pub guests: BTreeMap<u32, Guest>,
     pub(crate) tasks: Vec<Task>,
+    /// Requests that were answered as lost, and take effect at their time.
+    late: Vec<(u64, http::Request<Bytes>)>,
     /// What was done to guests that are not whose they were taken for. Must stay empty.
     pub violations: Vec<String>,
     /// How often each call was made.
@@ -91,6 +93,7 @@ impl World {
             hosts: BTreeMap::new(),
             guests: BTreeMap::new(),
             tasks: Vec::new(),
+            late: Vec::new(),
             violations: Vec::new(),
             calls: BTreeMap::new(),
             made: 0,
@@ -162,11 +165,24 @@ impl World {
         while self.last_ms + 1_000 <= now {
             self.last_ms += 1_000;
             self.end_tasks(self.last_ms);
+            self.do_late(self.last_ms);
             if self.chance(self.faults.people) {
                 self.somebody_acts();
             }
         }
         self.end_tasks(now);
+    }
+
+    /// A clone whose answer was lost comes about after all.
+    fn do_late(&mut self, now: u64) {
+        let (due, later) = std::mem::take(&mut self.late)
+            .into_iter()
+            .partition(|(at, _)| *at <= now);
+        self.late = later;
+        let due: Vec<(u64, http::Request<Bytes>)> = due;
+        for (_, request) in due {
+            requests::answer(self, &request);
+        }
     }
 
     fn end_tasks(&mut self, now: u64) {
@@ -257,6 +273,16 @@ impl World {
         }
         let is_unknown = self.chance(self.faults.unknown);
         if is_unknown && self.random.bool() {
+            if request.uri().path().ends_with("/clone") {
+                // Mostly soon; one in eight so late that nobody waits for it any more.
+                let longest = if self.random.u32(..8) == 0 {
+                    1_200
+                } else {
+                    300
+                };
+                let due = self.now_ms() + 1_000 * self.random.u64(1..longest);
+                self.late.push((due, request.clone()));
+            }
             return refused(596, "Connection timed out", is_old);
         }
         let reply = requests::answer(self, request);
