@@ -46,7 +46,7 @@ test: setup-tests $(NIXPACKS) check skep-next skep test-app ## check, then end-t
 	$(MAKE) run ONCE=1
 
 chaos: setup-tests $(NIXPACKS) skep-next skep-release test-app-release ## simulation and end-to-end tests with the full number of seeds and faults, on a release build
-	SKEP_CHAOS=full $(CARGO) test $(LOCKED) -p skep-simulation -- --nocapture
+	SKEP_CHAOS=full $(CARGO) test $(LOCKED) -p skep-simulation -p skep-proxmox-simulation -- --nocapture
 	SKEP_CHAOS=full $(E2E_RELEASE) $(CARGO) test $(WORKSPACE) $(SUITES)
 
 bench: bench-ring bench-consensus bench-server bench-fleet bench-agent bench-images bench-hooks bench-logs bench-traffic bench-pipeline bench-scheduler bench-autoscale bench-packing ## every benchmark; results in target/bench/
