@@ -264,6 +264,7 @@ impl Duties {
                 | Change::Notifications
                 | Change::Forges
                 | Change::Preview(_)
+                | Change::Stack(_)
                 | Change::Names(_) => {}
             }
         }
