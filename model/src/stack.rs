@@ -23,9 +23,11 @@ pub const MAX_SERVICES: usize = 100;
 /// Most profiles that are asked for.
 pub const MAX_PROFILES: usize = 32;
 /// Most keys that are told of one by one: the rest is a number. With [`MAX_TEXT`] a reading fits one command.
-pub const MAX_REPORTS: usize = 120;
+pub const MAX_REPORTS: usize = 100;
 /// Longest text of a report, in bytes.
-pub const MAX_TEXT: usize = 300;
+pub const MAX_TEXT: usize = 250;
+/// Longest name of a field that changes, in bytes.
+pub const MAX_FIELD: usize = 80;
 /// Most fields that are named of one change.
 pub const MAX_FIELDS: usize = 12;
 

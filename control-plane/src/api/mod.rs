@@ -57,6 +57,7 @@ mod volumes;
 mod tests;
 
 pub(crate) use deploy::queued;
+pub(crate) use services::new_service;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};

@@ -22,6 +22,7 @@ const WALLS: [(&str, &[&str]); 17] = [
             "skep-raft-core",
             "skep-scheduler",
             "skep-forge",
+            "skep-compose",
             "skep-proto",
             "skep-identity",
             "skep-model",

@@ -1,0 +1,1 @@
+//! Stacks: what a file means, and what is next.
