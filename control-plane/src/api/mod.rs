@@ -44,6 +44,7 @@ mod services;
 mod settings;
 mod shared_variables;
 mod shells;
+mod stacks;
 mod stream;
 mod tcp_ports;
 mod tokens;

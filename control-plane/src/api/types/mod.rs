@@ -22,6 +22,7 @@ mod server;
 mod service;
 mod settings;
 pub mod shell;
+mod stack;
 mod tcp;
 mod volume;
 
@@ -66,6 +67,9 @@ pub use preview::{
     AllPreviewRulesView, CommentState, CommentView, ExtendRequest, PreviewRequest,
     PreviewRulesRequest, PreviewRulesView, PreviewServiceView, PreviewView, PreviewsView,
     PullRequestView,
+};
+pub use stack::{
+    StackGoneView, StackReadingView, StackRemovals, StackServiceView, StackState, StackView, StacksView,
 };
 pub use rebalance::{BegunView, MoveView, RebalanceRequest, RebalanceView};
 pub use rollout::{
