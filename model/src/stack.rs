@@ -311,7 +311,10 @@ mod tests {
     #[test]
     fn a_file_is_named_or_looked_for() {
         for (path, wanted) in [
-            ("", "compose.yaml compose.yml docker-compose.yaml docker-compose.yml"),
+            (
+                "",
+                "compose.yaml compose.yml docker-compose.yaml docker-compose.yml",
+            ),
             ("deploy/app.yml", "deploy/app.yml"),
             (
                 "deploy/",

@@ -78,7 +78,9 @@ pub(crate) fn course<'a>(
         }
         known.insert(&wanted.name, next);
     }
-    let is_open = known.values().any(|it| matches!(it, Next::Do(_) | Next::Wait));
+    let is_open = known
+        .values()
+        .any(|it| matches!(it, Next::Do(_) | Next::Wait));
     if !is_open {
         let failed: Vec<String> = known
             .iter()

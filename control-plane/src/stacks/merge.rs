@@ -74,7 +74,10 @@ impl Merge<'_> {
                     path => format!("{path}.{name}"),
                 };
                 let three = (has.get(name), want.get(name), usual.get(name));
-                out.extend(self.at(&below, three, was_said).map(|it| (name.clone(), it)));
+                out.extend(
+                    self.at(&below, three, was_said)
+                        .map(|it| (name.clone(), it)),
+                );
             }
             return Some(Value::Object(out));
         }

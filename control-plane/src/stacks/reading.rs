@@ -20,8 +20,7 @@ pub(crate) fn reading<'a>(
             There::Service(current) => Some(current),
             There::Nothing | There::Going => None,
         };
-        let is_taken =
-            current.is_some_and(|it| it.member.is_none()) && !stack.settings.adopt;
+        let is_taken = current.is_some_and(|it| it.member.is_none()) && !stack.settings.adopt;
         let turn = turn(wanted, current, next);
         let (change, fields) = match (is_taken, current) {
             (true, _) => (Change::Taken, Vec::new()),
@@ -55,7 +54,10 @@ fn few(mut fields: Vec<String>) -> Vec<String> {
     if more > 0 {
         fields.push(format!("{more} more"));
     }
-    fields.iter().map(|it| it[..it.floor_char_boundary(MAX_FIELD)].to_owned()).collect()
+    fields
+        .iter()
+        .map(|it| it[..it.floor_char_boundary(MAX_FIELD)].to_owned())
+        .collect()
 }
 
 fn kept(report: &Report) -> stack::Report {

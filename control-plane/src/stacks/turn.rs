@@ -76,9 +76,8 @@ pub(crate) fn turn(wanted: &Wanted, current: Option<Current<'_>>, reading: u64) 
         .filter(differs)
         .map(|(_, input)| input.clone())
         .collect();
-    let is_left = |name: &&String| {
-        !wanted.variables.contains_key(*name) && before.contains(&path_of(name))
-    };
+    let is_left =
+        |name: &&String| !wanted.variables.contains_key(*name) && before.contains(&path_of(name));
     let unset: Vec<String> = has
         .map(|has| has.keys().filter(is_left).cloned().collect())
         .unwrap_or_default();

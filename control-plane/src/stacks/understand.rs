@@ -114,7 +114,11 @@ struct Desk<'a> {
 impl Desk<'_> {
     /// The file's services and reports. What a secret of the environment reaches is found by reading the file with
     /// another value in its place: a variable that is otherwise then is a secret, and nothing else may be.
-    fn read(&self, text: &str, shared: &BTreeMap<String, VariableInput>) -> Result<Import, Problem> {
+    fn read(
+        &self,
+        text: &str,
+        shared: &BTreeMap<String, VariableInput>,
+    ) -> Result<Import, Problem> {
         let plain = shared.values().filter(|it| is_plain(&it.value));
         let values = |hide: bool| {
             let value = |it: &VariableInput| match hide && it.secret {
@@ -122,7 +126,8 @@ impl Desk<'_> {
                 false => it.value.clone(),
             };
             let all = plain.clone();
-            all.map(|it| (it.name.clone(), value(it))).collect::<BTreeMap<_, _>>()
+            all.map(|it| (it.name.clone(), value(it)))
+                .collect::<BTreeMap<_, _>>()
         };
         let has_secrets = plain.clone().any(|it| it.secret);
         if !has_secrets {
@@ -144,11 +149,7 @@ impl Desk<'_> {
         })
     }
 
-    fn import(
-        &self,
-        text: &str,
-        variables: &BTreeMap<String, String>,
-    ) -> Result<Import, Problem> {
+    fn import(&self, text: &str, variables: &BTreeMap<String, String>) -> Result<Import, Problem> {
         import(&Input {
             text,
             variables,
@@ -182,7 +183,8 @@ impl Desk<'_> {
             Origin::Image(reference) => spec.source = Some(Source::Image { reference }),
             Origin::Folder(path) => {
                 let field = format!("services.{}.build", service.name);
-                let place = join(self.folder, &path).map_err(|why| Problem::invalid(&field, why))?;
+                let place =
+                    join(self.folder, &path).map_err(|why| Problem::invalid(&field, why))?;
                 tree = match self.seen.get(&place) {
                     Some(Seen::Folder(id)) => Some(id.clone()),
                     None => {
@@ -200,7 +202,10 @@ impl Desk<'_> {
                     directory: place,
                 });
                 spec.fetch.clone_from(&self.settings.fetch);
-                for name in [&spec.fetch.ssh_key, &spec.fetch.token].into_iter().flatten() {
+                for name in [&spec.fetch.ssh_key, &spec.fetch.token]
+                    .into_iter()
+                    .flatten()
+                {
                     let login = VariableInput {
                         name: name.clone(),
                         value: format!("${{{{shared.{name}}}}}"),

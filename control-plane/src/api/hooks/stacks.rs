@@ -22,7 +22,9 @@ pub(super) async fn hear(
     for stack in view.stacks() {
         let is_ours = view.workspace_of(stack.environment) == Some(workspace)
             && canonical(&stack.settings.repository).as_deref() == Some(repository);
-        let event = events.iter().find(|event| is_ours && concerns(stack, event));
+        let event = events
+            .iter()
+            .find(|event| is_ours && concerns(stack, event));
         let Some(event) = event else { continue };
         app.store.propose(asked(stack.environment)).await?;
         told.push(HookEvent {

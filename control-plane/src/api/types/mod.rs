@@ -68,9 +68,6 @@ pub use preview::{
     PreviewRulesRequest, PreviewRulesView, PreviewServiceView, PreviewView, PreviewsView,
     PullRequestView,
 };
-pub use stack::{
-    StackGoneView, StackReadingView, StackRemovals, StackServiceView, StackState, StackView, StacksView,
-};
 pub use rebalance::{BegunView, MoveView, RebalanceRequest, RebalanceView};
 pub use rollout::{
     ComparedCounts, ComparedView, ReleaseCounts, RolloutProgressView, RolloutRequest, RolloutView,
@@ -86,6 +83,10 @@ pub use service::{
     AllocationCounts, EffectsView, KeepVariable, PatchSharedVariables, PatchVariables, PutService,
     ScaleRequest, ServiceState, ServiceView, ServicesView, SharedVariablesView, VariableView,
     VariablesView,
+};
+pub use stack::{
+    StackGoneView, StackReadingView, StackRemovals, StackServiceView, StackState, StackView,
+    StacksView,
 };
 
 pub use registry::{

@@ -133,9 +133,13 @@ async fn read(
             commit: its, files, ..
         } = tip;
         if files.len() != paths.len() {
-            let text = "the agent of the node that was asked is too old to read a file of a repository";
+            let text =
+                "the agent of the node that was asked is too old to read a file of a repository";
             let problem = Problem::new(Code::SourceFailed, text);
-            return trouble(None, problem.hint("install the cluster's version of Skep there"));
+            return trouble(
+                None,
+                problem.hint("install the cluster's version of Skep there"),
+            );
         }
         seen = paths.into_iter().zip(files).collect();
         commit = its;

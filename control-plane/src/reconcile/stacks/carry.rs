@@ -57,12 +57,7 @@ impl People<'_> {
 }
 
 /// What there is of a file's services.
-pub(super) fn people<'a>(
-    parts: &Parts,
-    view: &State,
-    stack: &'a Stack,
-    file: &File,
-) -> People<'a> {
+pub(super) fn people<'a>(parts: &Parts, view: &State, stack: &'a Stack, file: &File) -> People<'a> {
     let person = |wanted: &Wanted| {
         let service = view.service_named(stack.environment, &wanted.name)?.clone();
         let newest = view

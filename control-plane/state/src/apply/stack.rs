@@ -145,7 +145,9 @@ impl Context<'_> {
         for bytes in &settle.remove {
             let name = gone(stack, bytes)?;
             let member = next.members.remove(&name);
-            let service = member.and_then(|it| self.state.service(it.service)).cloned();
+            let service = member
+                .and_then(|it| self.state.service(it.service))
+                .cloned();
             if let Some(service) = service.filter(|it| !it.removing) {
                 self.put_changed_service(Service {
                     removing: true,

@@ -106,10 +106,7 @@ async fn bytes(git: &Git, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>, P
         Ok(Ok((_, said, false))) => Err(git.remote.explain(&said)),
         Ok(Err(error)) => Err(cannot_run(&error)),
         Err(_) => {
-            let text = format!(
-                "files of {} could not be read in time",
-                git.remote.shown
-            );
+            let text = format!("files of {} could not be read in time", git.remote.shown);
             Err(Problem::new(Code::Timeout, text).hint("can this node reach it?"))
         }
     }
