@@ -26,6 +26,7 @@ use super::types::{
     StacksView,
 };
 use super::{App, Here, find};
+use crate::deploy::queue;
 
 /// Longest wait for a stack to settle: callers ask again.
 const MAX_WAIT_MS: u64 = 20_000;
@@ -229,14 +230,18 @@ fn shown(view: &State, stack: &Stack) -> StackView {
     let project = environment.and_then(|it| view.project(it.project));
     let ended = stack.reading.as_ref().and_then(|it| it.end.as_ref());
     let trouble = stack.trouble.as_ref().map(|it| it.problem.clone());
+    let state = state_of(stack);
     let is_there = |service| view.service(service).is_some_and(|it| !it.removing);
     let gone = stack.gone().filter(|(_, member)| is_there(member.service));
     StackView {
         project: project.map_or_else(String::new, |it| it.name.clone()),
         environment: environment.map_or_else(String::new, |it| it.name.clone()),
         settings: stack.settings.clone(),
-        state: state_of(stack),
-        problem: trouble.or_else(|| ended?.problem.clone()),
+        state,
+        problem: match state {
+            StackState::Reading => unheard(view),
+            _ => trouble.or_else(|| ended?.problem.clone()),
+        },
         seen: stack.seen.clone(),
         reading: stack
             .reading
@@ -249,6 +254,15 @@ fn shown(view: &State, stack: &Stack) -> StackView {
             })
             .collect(),
     }
+}
+
+/// Why nobody reads a file.
+fn unheard(view: &State) -> Option<Problem> {
+    let problem = || {
+        Problem::new(Code::Unavailable, "no node that builds is ready")
+            .hint("`skep node ls` shows the nodes")
+    };
+    queue::sites(view).is_empty().then(problem)
 }
 
 fn shown_reading(view: &State, stack: &Stack, reading: &Reading) -> StackReadingView {

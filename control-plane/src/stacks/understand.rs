@@ -96,8 +96,8 @@ fn chosen<'a>(
 /// The same, with the file's name in front.
 fn of_file(path: &str, mut problem: Problem) -> Problem {
     problem.message = match problem.field.take() {
-        Some(field) => format!("{path}: {field}: {}", problem.message),
-        None => format!("{path}: {}", problem.message),
+        Some(field) if field != "file" => format!("{path}: {field}: {}", problem.message),
+        _ => format!("{path}: {}", problem.message),
     };
     problem
 }

@@ -14,7 +14,7 @@ use skep_model::stack::{Prune, Settings};
 use skep_model::tenancy::DEFAULT_ENVIRONMENT;
 
 use crate::client::{Client, escape};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::output::{confirm, time};
 use crate::session::Session;
 
@@ -265,9 +265,9 @@ async fn follow(
 ) -> Result<(), Failure> {
     let mut last = None;
     while !no_wait && !view.state.is_settled() {
-        let now = (view.state, view.reading.as_ref().map(|it| it.number));
-        if last != Some(now) {
-            session.out.progress(&show::progress(&view));
+        let now = show::progress(&view);
+        if last.as_ref() != Some(&now) {
+            session.out.progress(&now);
             last = Some(now);
         }
         view = client.get(&format!("{path}?wait_ms={PATIENCE_MS}")).await?;
@@ -278,7 +278,8 @@ async fn follow(
         StackState::InForce | StackState::Reading | StackState::Deploying
     );
     match (is_well, view.problem) {
-        (false, Some(problem)) => Err(problem.into()),
+        // Of whatever class: nothing that was typed here is wrong.
+        (false, Some(problem)) => Err(Failure::with(Exit::Failed, problem)),
         _ => Ok(()),
     }
 }

@@ -34,10 +34,13 @@ pub(super) fn progress(view: &StackView) -> String {
             let (file, commit) = (&reading.file, short(&reading.commit));
             format!("{file} at {commit}: {}", changes.join(", "))
         }
-        _ => format!(
-            "reading {} (branch {})",
-            view.settings.repository, view.settings.branch
-        ),
+        _ => {
+            let (repository, branch) = (&view.settings.repository, &view.settings.branch);
+            match &view.problem {
+                Some(problem) => format!("waits to read {repository}: {problem}"),
+                None => format!("reading {repository} (branch {branch})"),
+            }
+        }
     }
 }
 
