@@ -141,7 +141,7 @@ fn a_file_that_cannot_be_carried_out_says_what_is_wrong() {
                 "compose.yaml",
                 "services: {a: {image: x, depends_on: [b]}, b: {image: x, depends_on: [a]}}\n",
             )],
-            "circle",
+            "a, b wait for each other",
         ),
     ] {
         let (_, found) = read(&settings(""), &BTreeMap::new(), &repository(files));
@@ -154,7 +154,7 @@ fn a_file_that_cannot_be_carried_out_says_what_is_wrong() {
 fn what_leads_out_of_the_repository_is_read_nowhere() {
     let text = "\
 services:
-  web: {image: x, env_file: [../../etc/passwd, /etc/shadow]}
+  web: {image: x, mem_limit: 64m, env_file: [../../etc/passwd, /etc/shadow]}
 ";
     let all = repository(&[("app/compose.yaml", text)]);
     let (_, found) = read(&settings("app/compose.yaml"), &BTreeMap::new(), &all);
