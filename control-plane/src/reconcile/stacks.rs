@@ -33,6 +33,9 @@ const PERIOD: Duration = Duration::from_secs(30);
 /// Least time from one look at all stacks to the next.
 const GAP: Duration = Duration::from_millis(200);
 
+/// Pause before what the cluster refused is tried again, in ms.
+const TRY_AGAIN_MS: u64 = 1_000;
+
 /// What is known of one stack for as long as this server leads.
 #[derive(Debug, Default)]
 struct Entry {
@@ -107,13 +110,16 @@ impl Desk {
                     match ask::begin(parts, &view, (stack, entry.memory), asks) {
                         true => entry.memory.is_asking = true,
                         // Nobody is there to be asked; a node that comes wakes us.
-                        false => entry.memory.was_unheard = true,
+                        false => entry.memory.unheard += 1,
                     }
                 }
                 Some(at_ms) => next_ms = Some(next_ms.map_or(at_ms, |it| it.min(at_ms))),
                 None => {}
             }
-            carry::go_on(parts, stack.environment, entry).await;
+            if carry::go_on(parts, stack.environment, entry).await {
+                let again_ms = now_ms() + TRY_AGAIN_MS;
+                next_ms = Some(next_ms.map_or(again_ms, |it| it.min(again_ms)));
+            }
         }
         let pause = next_ms.map(|at_ms| Duration::from_millis(at_ms.saturating_sub(now_ms())));
         pause.unwrap_or(PERIOD).clamp(GAP, PERIOD)
@@ -126,7 +132,10 @@ impl Desk {
             return;
         };
         entry.memory.is_asking = false;
-        entry.memory.was_unheard = matches!(asked.heard, Heard::Nothing);
+        entry.memory.unheard = match asked.heard {
+            Heard::Nothing => entry.memory.unheard + 1,
+            _ => 0,
+        };
         let Some(stack) = view.stack(asked.environment) else {
             return;
         };
@@ -158,8 +167,9 @@ impl Entry {
     /// What was read by other settings, or is not the newest any more, is not carried out.
     fn forget_older(&mut self, stack: &Stack) {
         let number = stack.reading.as_ref().map(|it| it.number);
+        let is_over = stack.reading.as_ref().is_some_and(|it| it.end.is_some());
         let is_current = |(generation, kept, _): &(u64, u64, File)| {
-            *generation == stack.generation && Some(*kept) == number
+            *generation == stack.generation && Some(*kept) == number && !is_over
         };
         if !self.file.as_ref().is_some_and(is_current) {
             self.file = None;

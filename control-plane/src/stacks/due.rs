@@ -21,8 +21,8 @@ pub(crate) struct Memory {
     pub(crate) asked_ms: Option<u64>,
     /// A question is under way.
     pub(crate) is_asking: bool,
-    /// The last question had no answer.
-    pub(crate) was_unheard: bool,
+    /// Questions without an answer since the last one that had one.
+    pub(crate) unheard: usize,
     /// It has the file of the reading that is carried out.
     pub(crate) has_file: bool,
 }
@@ -32,7 +32,7 @@ pub(crate) fn at_ms(stack: &Stack, memory: Memory, began_ms: u64) -> Option<u64>
     if memory.is_asking {
         return None;
     }
-    if memory.was_unheard {
+    if memory.unheard > 0 {
         return Some(memory.asked_ms.unwrap_or(0) + RETRY_MS);
     }
     let again = |pause_ms| memory.asked_ms.map_or(0, |it| it + pause_ms);
@@ -57,14 +57,15 @@ fn goes_on(stack: &Stack, memory: Memory) -> bool {
     reading.is_some_and(|it| it.end.is_none()) && !memory.has_file
 }
 
-/// The node that is asked: the same one for the same repository as long as there are the same.
-pub(crate) fn node_for(view: &State, stack: &Stack) -> Option<NodeId> {
+/// The node that is asked: the same one for the same repository as long as there are the same and it answers.
+pub(crate) fn node_for(view: &State, stack: &Stack, memory: Memory) -> Option<NodeId> {
     let sites = queue::sites(view);
     if sites.is_empty() {
         return None;
     }
     let mut hasher = DefaultHasher::new();
     stack.settings.repository.hash(&mut hasher);
-    let at = usize::try_from(hasher.finish() % sites.len() as u64).unwrap_or(0);
+    let first = usize::try_from(hasher.finish() % sites.len() as u64).unwrap_or(0);
+    let at = first.wrapping_add(memory.unheard) % sites.len();
     sites.get(at).map(|site| site.node)
 }

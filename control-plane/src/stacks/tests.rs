@@ -558,7 +558,7 @@ fn a_stack_is_asked_when_somebody_wants_it_and_by_the_clock() {
     assert_eq!(due::at_ms(&stack, asked, 0), Some(301_000));
     assert!(due::is_poll(&stack, asked));
     let unheard = Memory {
-        was_unheard: true,
+        unheard: 1,
         ..asked
     };
     assert_eq!(due::at_ms(&stack, unheard, 0), Some(11_000));

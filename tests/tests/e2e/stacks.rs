@@ -297,3 +297,69 @@ async fn what_cannot_be_read_changes_nothing() {
     })
     .await;
 }
+
+/// Has the file read and does not wait.
+async fn asked(cluster: &Cluster) -> Result<()> {
+    stack(cluster, &["sync", "--no-wait"], 0).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_in_the_middle_it_goes_on_and_nothing_is_made_twice() {
+    with_cluster("stacks-killed", async |cluster| {
+        let shop = shop(cluster).await?;
+        connected(cluster, &shop).await?;
+        let services = ["web", "api", "cache"];
+        let first = all(cluster, &services).await?;
+        let api = App::create(shop.repository.app.dir().join("api"), &cluster.run, "2")?;
+        api.set("2", &[])?;
+        shop.web.set("2", &[])?;
+        let commit = shop.repository.push("main")?;
+        asked(cluster).await?;
+        // One of two is under way, the other waits for it.
+        wait::until("the first of two", DEPLOYED, async || {
+            let is_begun = deployments(cluster, "api").await?.len() == 2;
+            Ok(is_begun.then_some(()))
+        })
+        .await?;
+        cluster.server.kill().await?;
+        cluster.agent.kill().await?;
+        cluster.agent.start().await?;
+        cluster.server.start().await?;
+        cluster.server_answers().await?;
+        wait::until_ok("both", DEPLOYED, async || {
+            cluster.answers(&of("api"), "2").await?;
+            cluster.answers(&of("web"), "2").await
+        })
+        .await?;
+        let shown = stack(cluster, &["status", "--json"], 0).await?.json()?;
+        assert_eq!(shown["reading"]["commit"], commit.as_str());
+        let last = all(cluster, &services).await?;
+        let counts = services.map(|name| last[name].len());
+        assert_eq!(counts, [2, 2, 1], "{last:?}");
+        assert_eq!(last["cache"], first["cache"]);
+
+        // What fails is told, with who depends on it, and what ran goes on.
+        api.set("3", &[("EXIT_AT_ONCE", "3")])?;
+        shop.web.set("3", &[])?;
+        shop.repository.push("main")?;
+        let failed = stack(cluster, &["sync"], 1).await?;
+        failed.says(&[
+            "api:",
+            "web: it depends on `api`, which is not live",
+            "sync",
+        ])?;
+        cluster.answers(&of("api"), "2").await?;
+        cluster.answers(&of("web"), "2").await?;
+        api.set("4", &[])?;
+        shop.repository.push("main")?;
+        stack(cluster, &["sync"], 0).await?.says(&["in force"])?;
+        cluster.answers(&of("api"), "4").await?;
+        cluster.answers(&of("web"), "3").await?;
+        let last = all(cluster, &services).await?;
+        assert_eq!(last["cache"], first["cache"]);
+        cluster
+            .converged(&[(&of("web"), 1), (&of("api"), 1), (&of("cache"), 1)])
+            .await
+    })
+    .await;
+}

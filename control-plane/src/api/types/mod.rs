@@ -81,8 +81,8 @@ pub use server::{
 };
 pub use service::{
     AllocationCounts, EffectsView, KeepVariable, PatchSharedVariables, PatchVariables, PutService,
-    ScaleRequest, ServiceState, ServiceView, ServicesView, SharedVariablesView, VariableView,
-    VariablesView,
+    ScaleRequest, ServiceState, ServiceView, ServicesView, SharedVariablesView, StackedView,
+    VariableView, VariablesView,
 };
 pub use stack::{
     StackGoneView, StackReadingView, StackRemovals, StackServiceView, StackState, StackView,

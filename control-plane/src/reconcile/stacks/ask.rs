@@ -52,7 +52,7 @@ pub(super) fn begin(
     (stack, memory): (&Stack, Memory),
     asks: &mut JoinSet<Asked>,
 ) -> bool {
-    let Some(node) = due::node_for(view, stack) else {
+    let Some(node) = due::node_for(view, stack, memory) else {
         return false;
     };
     let shared = opened(view, &parts.secrets, stack.environment);

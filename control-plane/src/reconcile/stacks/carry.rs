@@ -90,18 +90,20 @@ fn opened(secrets: &Secrets, service: &Service) -> BTreeMap<String, VariableInpu
     service.variables.iter().filter_map(open).collect()
 }
 
-/// Does what can be done now of the file that a stack carries out.
-pub(super) async fn go_on(parts: &Parts, environment: EnvironmentId, entry: &mut Entry) {
+/// Does what can be done now of the file that a stack carries out; answers whether something of it was refused, and
+/// is to be tried again.
+pub(super) async fn go_on(parts: &Parts, environment: EnvironmentId, entry: &mut Entry) -> bool {
     let view = parts.store.view();
     let (Some(stack), Some((generation, number, file))) = (view.stack(environment), &entry.file)
     else {
-        return;
+        return false;
     };
     let reading = stack.reading.as_ref();
     let is_current = reading.is_some_and(|it| it.number == *number && it.end.is_none());
     if !is_current || stack.generation != *generation {
-        return;
+        return false;
     }
+    let mut is_refused = false;
     let refused = entry.refused.iter();
     let refused = refused.filter(|(_, (tries, _))| *tries >= TRIES);
     let refused: BTreeMap<String, Problem> = refused
@@ -125,13 +127,16 @@ pub(super) async fn go_on(parts: &Parts, environment: EnvironmentId, entry: &mut
                 _ => TRIES,
             };
             entry.refused.insert(name.clone(), (tries, problem));
+            is_refused = true;
         }
     }
     if let Some(kind) = ending(stack, &next)
         && let Err(problem) = parts.store.propose(kind).await
     {
         tracing::warn!(%problem, "how a stack's file was carried out was not taken down");
+        is_refused = true;
     }
+    is_refused
 }
 
 /// One service, made what the file says.
@@ -209,7 +214,7 @@ fn refuse_unproved(view: &State, stack: &Stack, service: &Service) -> Result<(),
             "domains",
             format!("nobody has proved yet that `{host}` is this project's"),
         )
-        .hint("add it by hand once: docs/domains.md has how")),
+        .hint("`skep domains proof` shows the record that proves it; then `skep up` or `skep apply` once with that host")),
     }
 }
 

@@ -87,6 +87,10 @@ impl Context<'_> {
             }),
             ..(*stack).clone()
         };
+        // Those that somebody removed by hand, and that the file has not brought back.
+        let state = &self.state;
+        next.members
+            .retain(|_, member| state.service(member.service).is_some());
         if let Some(reading) = message.reading {
             let reading: Reading = understood(reading)?;
             let last = stack.reading.as_ref().map_or(0, |it| it.number);
