@@ -14,8 +14,8 @@ use skep_model::variable::reference::is_plain;
 
 use super::{File, Wanted};
 
-/// Stands for what nobody may see.
-const MASK: &str = "(secret)";
+/// Stands for what nobody may see: a word that an image, a command and a path may have in them.
+const MASK: &str = "hidden-by-skep";
 
 /// What is known of a file by now.
 #[derive(Debug, Clone, PartialEq, Eq)]
