@@ -12,7 +12,7 @@ fn bytes() -> Vec<u8> {
     id_bytes(ENVIRONMENT.as_u128())
 }
 
-fn put(branch: &str, expected_generation: u64) -> Kind {
+pub(super) fn put(branch: &str, expected_generation: u64) -> Kind {
     let stack = Stack {
         environment: ENVIRONMENT,
         settings: Settings {
@@ -64,7 +64,7 @@ fn reading(services: &[&str]) -> v1::StackReading {
     (&reading).into()
 }
 
-fn take(generation: u64, asked: u64, what: Result<&[&str], Problem>) -> Kind {
+pub(super) fn take(generation: u64, asked: u64, what: Result<&[&str], Problem>) -> Kind {
     let (reading, trouble) = match what {
         Ok(services) => (Some(reading(services)), None),
         Err(problem) => (None, Some((&problem).into())),
