@@ -62,6 +62,9 @@ pub(crate) enum Command {
     Deploy(commands::deploy::Args),
     /// Make services of a Compose file
     Import(commands::import::Args),
+    /// Compose files in repositories that environments follow
+    #[command(subcommand)]
+    Stack(commands::stack::Command),
     /// Deploy the live release's image again, with today's configuration
     Redeploy(commands::again::Redeploy),
     /// Run the live release in new containers

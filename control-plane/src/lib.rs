@@ -30,6 +30,7 @@ pub mod samples;
 pub mod scaling;
 pub mod secrets;
 pub mod server;
+mod stacks;
 pub mod store;
 mod urls;
 mod variables;

@@ -48,6 +48,7 @@ pub mod service;
 pub mod settings;
 pub mod shell;
 pub mod spec;
+pub mod stack;
 pub mod storage;
 pub mod tcp;
 pub mod template;

@@ -18,6 +18,12 @@ pub const MAX_WANTS: usize = 200;
 pub const MAX_COMMITS: usize = 500;
 /// Files that are listed of them.
 pub const MAX_FILES: usize = 3_000;
+/// Places of a repository that are read at once.
+pub const MAX_READS: usize = 1_000;
+/// Largest file that is read, in bytes.
+pub const MAX_READ: usize = 1 << 20;
+/// Most that is read at once, in bytes: an answer is one message of a session.
+pub const MAX_READ_TOTAL: usize = 2 << 20;
 /// What is kept of a commit's message, in bytes: markers are in it.
 pub const MAX_MESSAGE: usize = 1_000;
 
@@ -32,6 +38,30 @@ pub struct Ask {
     pub variables: Vec<BuildVariable>,
     /// What of it.
     pub wants: Vec<Want>,
+    /// What is to be read at the tip of the first of them, too.
+    pub read: Option<Read>,
+}
+
+/// Places in a repository that somebody wants to know of.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Read {
+    /// Relative to its top, none of them climbs out.
+    pub paths: Vec<String>,
+    /// Nothing is read where the tip is this commit.
+    pub unless: Option<String>,
+}
+
+/// What is at a place in a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// Nothing.
+    Nothing,
+    /// A file with this text.
+    File(String),
+    /// A folder, by git's name for all that is in it.
+    Folder(String),
+    /// Something that is not read, and why.
+    Refused(String),
 }
 
 /// A reference that somebody deploys.
@@ -81,6 +111,8 @@ pub struct Tip {
     pub has_known: bool,
     /// What came since the known commit.
     pub history: History,
+    /// What is at the places that were asked for, in their order; empty: none was, or the commit was known.
+    pub files: Vec<Seen>,
 }
 
 /// The commits between two looks.

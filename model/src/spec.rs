@@ -22,7 +22,7 @@ use crate::run::{Mode, Run};
 use crate::storage::{self, Storage};
 use crate::tcp::{self, TcpSpec, TlsMode};
 pub(crate) use check::between;
-use check::check_git;
+pub(crate) use check::check_git;
 pub use check::{check_image, inside};
 
 pub use crate::build::Builder;

@@ -47,6 +47,7 @@ pub(crate) mod run;
 pub(crate) mod scale;
 pub(crate) mod schema;
 pub(crate) mod server;
+pub(crate) mod stack;
 pub(crate) mod status;
 pub(crate) mod stop;
 pub(crate) mod tcp_ports;
@@ -151,6 +152,7 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Webhook(command) => webhook::run(command, session).await,
         Command::Notify(command) => notify::run(command, session).await,
         Command::Preview(command) => preview::run(command, session).await,
+        Command::Stack(command) => stack::run(command, session).await,
         Command::Rebalance(args) => rebalance::run(args, session).await,
         Command::Audit(args) => audit::run(args, session).await,
         Command::Pool(command) => pool::run(command, session).await,

@@ -40,6 +40,11 @@ pub(crate) async fn run(args: Args, session: &Session) -> Result<(), Failure> {
     let view: ServiceView = client
         .send(Method::POST, &path, &ScaleRequest { replicas })
         .await?;
+    let stack = view.stack.as_ref();
+    if stack.is_some_and(|it| it.says.iter().any(|path| path == "replicas")) {
+        let text = "the Compose file of its stack says how many: that is in force again at the next push of it";
+        session.out.warning(text);
+    }
     session.out.result(&view, || {
         format!(
             "{target} shall have {replicas}; {} are healthy (`skep ps`)",

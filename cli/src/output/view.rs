@@ -95,6 +95,12 @@ pub(crate) fn service(view: &ServiceView, now_ms: u64) -> String {
     if let Some(rollout) = view.rollout {
         rows.push(("rolling out", format!("release {}", rollout.release)));
     }
+    if let Some(stack) = &view.stack {
+        let file = stack.file.as_deref().unwrap_or("a Compose file");
+        let of = &stack.repository;
+        let text = format!("{file} of {of}: what it says is in force again at its next push");
+        rows.push(("stack", text));
+    }
     if let Some(pin) = &view.pinned {
         let since = age(now_ms, pin.since_ms);
         let reason = match pin.reason.is_empty() {

@@ -44,6 +44,7 @@ mod services;
 mod settings;
 mod shared_variables;
 mod shells;
+mod stacks;
 mod stream;
 mod tcp_ports;
 mod tokens;
@@ -57,6 +58,7 @@ mod volumes;
 mod tests;
 
 pub(crate) use deploy::queued;
+pub(crate) use services::new_service;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};

@@ -12,7 +12,7 @@ use super::{
     allocations, app_logs, autoscale, backup, ca, certificates, deployment_logs, deployments,
     domains, forges, gates, git, health, hooks, jobs, local_ca, metrics, network, nodes, notify,
     placement, previews, proof, rebalance, registries, rollouts, samples, servers, services,
-    settings, shared_variables, shells, tcp_ports, tokens, uploads, variables, volumes,
+    settings, shared_variables, shells, stacks, tcp_ports, tokens, uploads, variables, volumes,
 };
 
 /// Every route with what it asks of the caller: a route is registered by `protected` with its action
@@ -40,6 +40,7 @@ pub(super) fn assemble(app: &App) -> OpenApiRouter<App> {
         .merge(repository_hook_routes(app))
         .merge(receiver_routes(app))
         .merge(preview_routes(app))
+        .merge(stack_routes(app))
         .merge(forge_routes(app))
         .merge(git_routes(app))
 }
@@ -63,6 +64,17 @@ fn preview_routes(app: &App) -> OpenApiRouter<App> {
         .routes(protected(app, read, routes!(previews::list_rules)))
         .routes(protected(app, rules, routes!(previews::put_rules)))
         .routes(protected(app, rules, routes!(previews::remove_rules)))
+}
+
+fn stack_routes(app: &App) -> OpenApiRouter<App> {
+    let (read, set) = (Action::ReadStacks, Action::SetStack);
+    OpenApiRouter::new()
+        .routes(protected(app, read, routes!(stacks::list)))
+        .routes(protected(app, read, routes!(stacks::get)))
+        .routes(protected(app, set, routes!(stacks::put)))
+        .routes(protected(app, set, routes!(stacks::sync)))
+        .routes(protected(app, set, routes!(stacks::removals)))
+        .routes(protected(app, set, routes!(stacks::remove)))
 }
 
 fn repository_hook_routes(app: &App) -> OpenApiRouter<App> {

@@ -183,7 +183,8 @@ fn changed_service(
     Ok(put_command(&service))
 }
 
-fn new_service(id: ServiceId, environment: EnvironmentId, name: &str) -> Service {
+/// A service of which nothing is said yet.
+pub(crate) fn new_service(id: ServiceId, environment: EnvironmentId, name: &str) -> Service {
     Service {
         id,
         environment,

@@ -24,6 +24,7 @@ mod samples;
 mod servers;
 mod services;
 mod settings;
+mod stacks;
 mod tcp_ports;
 mod variables;
 mod volumes;

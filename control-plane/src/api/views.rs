@@ -13,7 +13,7 @@ use skep_state::State;
 
 use super::types::{
     AllocationCounts, AllocationView, DeploymentView, NodeView, QuarantinedView, ReleaseView,
-    ServiceState, ServiceView,
+    ServiceState, ServiceView, StackedView,
 };
 pub(super) use crate::urls::{ingress_port, urls};
 
@@ -58,12 +58,24 @@ pub(super) fn service(view: &State, service: &Service) -> ServiceView {
         allocations,
         stopped: service.stopped,
         removing: service.removing,
+        stack: stacked(view, service),
         source_problem: source_problem(view, service),
         // The leader alone knows.
         source_asked_ms: None,
         generation: service.generation,
         created_ms: service.created_ms,
     }
+}
+
+/// What its stack's file says of it.
+fn stacked(view: &State, service: &Service) -> Option<StackedView> {
+    let stack = view.stack_around(service)?;
+    let member = stack.members.values().find(|it| it.service == service.id)?;
+    Some(StackedView {
+        file: stack.reading.as_ref().map(|it| it.file.clone()),
+        repository: stack.settings.repository.clone(),
+        says: member.said.iter().cloned().collect(),
+    })
 }
 
 /// Of the repository or image that it comes from now.

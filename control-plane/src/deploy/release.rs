@@ -41,9 +41,10 @@ pub fn resolve(
     built: &Built,
     secrets: &Secrets,
 ) -> Result<Resolved, Problem> {
-    let manifest = built
-        .manifest
-        .as_deref()
+    // Of a stack's services its file says everything.
+    let own_file = built.manifest.as_deref();
+    let manifest = own_file
+        .filter(|_| view.stack_around(service).is_none())
         .map(Manifest::parse)
         .transpose()?
         .unwrap_or_default();

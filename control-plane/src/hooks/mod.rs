@@ -63,6 +63,11 @@ pub(crate) fn effects(view: &State, service: &Service, event: &Event) -> Effect 
         (Event::Other(_), _) => Effect::Nothing(format!("nothing is done about {}", event.shown())),
         // Whoever waits for them is looked at: `waiting_for`.
         (Event::Checks(_), _) => Effect::Nothing("no deployment waits for it".to_owned()),
+        (Event::Push(_) | Event::Tag(_) | Event::Asked(_), _)
+            if view.stack_around(service).is_some() =>
+        {
+            Effect::Nothing("its stack decides: the Compose file is read again".to_owned())
+        }
         (Event::Asked(asked), git) => of_request(service, git, asked),
         (_, None) => Effect::Nothing("the service has no git source".to_owned()),
         (Event::Push(push), Some(git)) => {

@@ -132,7 +132,8 @@ fn question(view: &State, service: &Service) -> Option<(Question, u64)> {
     else {
         return None;
     };
-    if service.removing {
+    // A stack's repository is asked for all of its services at once.
+    if service.removing || view.stack_around(service).is_some() {
         return None;
     }
     let of = match &service.spec.pushes.tags {

@@ -191,6 +191,7 @@ fn tip(name: &str, of: &str, came: &[(&str, &str)]) -> Found {
             lists_all: true,
             is_forced: false,
         },
+        files: Vec::new(),
     })])
 }
 

@@ -19,6 +19,7 @@ mod previews;
 mod rebalancing;
 mod records;
 mod scheduling;
+mod stacks;
 mod witnessing;
 
 use std::collections::BTreeSet;
@@ -104,6 +105,7 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) {
                 () = polling::run(&parts, &term) => {}
                 () = notify::run(&parts, &term) => {}
                 () = previews::run(&parts.store, &term) => {}
+                () = stacks::run(&parts, &term) => {}
                 () = forges::run(&parts, &term) => {}
                 () = checks::run(&parts, &board, &term) => {}
                 () = image_push::run(&parts, &term) => {}
@@ -264,6 +266,7 @@ impl Duties {
                 | Change::Notifications
                 | Change::Forges
                 | Change::Preview(_)
+                | Change::Stack(_)
                 | Change::Names(_) => {}
             }
         }

@@ -161,6 +161,7 @@ fn rounds(view: &State, secrets: &Secrets, due: Vec<Question>) -> Vec<Round> {
                     fetch,
                     variables,
                     wants: vec![want],
+                    read: None,
                 },
                 questions: vec![question],
             }),

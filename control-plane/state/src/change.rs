@@ -60,4 +60,6 @@ pub enum Change {
     Forges,
     /// A preview was made, pushed to, put off, ended, or told of.
     Preview(EnvironmentId),
+    /// A stack was connected, asked for, read, carried out, or forgotten.
+    Stack(EnvironmentId),
 }

@@ -4,6 +4,7 @@ mod cluster;
 mod jobs;
 mod preview;
 mod settings;
+mod stack;
 mod webhook;
 
 use std::sync::Arc;

@@ -26,6 +26,7 @@ use skep_model::registry::RegistryLogin;
 use skep_model::server::JoinToken;
 use skep_model::service::{Release, Service};
 use skep_model::settings::{Scope, ScopeSettings};
+use skep_model::stack::Stack;
 use skep_model::variable::{Sealed, SharedVariables};
 use skep_model::webhook::Hook;
 use skep_proto::convert::{self, id_bits, id_bytes};
@@ -149,6 +150,7 @@ mod tag {
     pub(super) const FORGES: u32 = 220;
     pub(super) const PUSHED: u32 = 230;
     pub(super) const PUSH_REGISTRIES: u32 = 250;
+    pub(super) const STACKS: u32 = 270;
 }
 
 /// Appends fields in the order of their numbers, as the whole message would be encoded.
@@ -268,6 +270,7 @@ impl State {
         to.all::<_, v1::ForgeConnection>(tag::FORGES, self.forges.values());
         to.all::<_, v1::Pushed>(tag::PUSHED, self.pushed.values());
         to.all::<_, v1::PushRegistry>(tag::PUSH_REGISTRIES, self.push_registries.values());
+        to.all::<_, v1::Stack>(tag::STACKS, self.stacks.values());
         to.out
     }
 
@@ -453,6 +456,10 @@ impl State {
             tag::PREVIEWS => {
                 let preview: Preview = read::<v1::Preview, _>(field)?;
                 self.previews.insert(preview.environment, Arc::new(preview));
+            }
+            tag::STACKS => {
+                let stack: Stack = read::<v1::Stack, _>(field)?;
+                self.stacks.insert(stack.environment, Arc::new(stack));
             }
             tag::FORGES => {
                 let connection: Connection = read::<v1::ForgeConnection, _>(field)?;

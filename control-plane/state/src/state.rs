@@ -26,6 +26,7 @@ use skep_model::registry::RegistryLogin;
 use skep_model::server::{JoinToken, Server};
 use skep_model::service::{Release, Service};
 use skep_model::settings::{Pool, Scope, ScopeSettings};
+use skep_model::stack::Stack;
 use skep_model::tcp::Ports;
 use skep_model::tenancy::{Environment, Project, Workspace};
 use skep_model::variable::Sealed;
@@ -140,6 +141,7 @@ pub struct State {
     /// By workspace and host.
     pub(crate) forges: OrdMap<(WorkspaceId, String), Arc<Connection>>,
     pub(crate) push_registries: OrdMap<WorkspaceId, Arc<PushRegistry>>,
+    pub(crate) stacks: OrdMap<EnvironmentId, Arc<Stack>>,
     // Indexes: derived from the maps above, rebuilt when a snapshot is read.
     pub(crate) names: Names,
     pub(crate) service_allocations: OrdSet<(ServiceId, AllocationId)>,

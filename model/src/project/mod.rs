@@ -25,7 +25,9 @@ pub(crate) use read::ELSEWHERE;
 
 pub use export::export;
 pub use origin::Origin;
-pub use plan::{Change, Deploy, Field, Missing, Plan, ServiceChange, SharedChange, plan};
+pub use plan::{
+    Change, Deploy, Field, Missing, Plan, ServiceChange, SharedChange, built, plan, released,
+};
 
 /// The file's name.
 pub const FILE: &str = "skep.project.toml";

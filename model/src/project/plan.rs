@@ -311,7 +311,7 @@ fn bringing(found: &Found, spec: &ServiceSpec, variables_change: bool) -> Deploy
 }
 
 /// What an image is made of: the rest of a specification as usual.
-fn built(spec: &ServiceSpec) -> ServiceSpec {
+pub fn built(spec: &ServiceSpec) -> ServiceSpec {
     let mut part = ServiceSpec {
         source: spec.source.clone(),
         builder: spec.builder.clone(),
@@ -327,7 +327,7 @@ fn built(spec: &ServiceSpec) -> ServiceSpec {
 }
 
 /// What a release holds: the rest of a specification as usual.
-fn released(spec: &ServiceSpec) -> ServiceSpec {
+pub fn released(spec: &ServiceSpec) -> ServiceSpec {
     ServiceSpec {
         kind: spec.kind,
         port: spec.port,

@@ -29,7 +29,7 @@ pub fn inside(field: &str, path: &str) -> Result<(), Problem> {
 }
 
 /// A repository or branch that git will not take for an option.
-pub(super) fn check_git(field: &str, text: &str) -> Result<(), Problem> {
+pub(crate) fn check_git(field: &str, text: &str) -> Result<(), Problem> {
     let odd = text.is_empty()
         || text.starts_with('-')
         || text.chars().any(|c| c.is_control() || c == ' ');

@@ -6,6 +6,7 @@ mod command;
 mod kept;
 mod login;
 mod look;
+mod read;
 mod remote;
 mod store;
 

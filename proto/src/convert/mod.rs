@@ -29,6 +29,7 @@ mod server;
 mod settings;
 mod shell;
 mod spec;
+mod stack;
 mod storage;
 mod tcp;
 mod volume;

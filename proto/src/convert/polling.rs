@@ -2,8 +2,8 @@
 
 use skep_model::id::ServiceId;
 use skep_model::polling::{
-    Ask, Came, Found, History, MAX_COMMITS, MAX_FILES, MAX_MESSAGE, MAX_WANTS, Polled, Tip, Want,
-    Wanted,
+    Ask, Came, Found, History, MAX_COMMITS, MAX_FILES, MAX_MESSAGE, MAX_READ, MAX_READS, MAX_WANTS,
+    Polled, Read, Seen, Tip, Want, Wanted,
 };
 use skep_model::problem::Problem;
 
@@ -25,6 +25,10 @@ impl From<&Ask> for v1::SourceAsk {
             fetch: fetch_out(&ask.fetch),
             variables: ask.variables.iter().map(variable_out).collect(),
             wants: ask.wants.iter().map(want_out).collect(),
+            read: ask.read.as_ref().map(|read| v1::SourceRead {
+                paths: read.paths.clone(),
+                unless: read.unless.clone(),
+            }),
         }
     }
 }
@@ -39,6 +43,10 @@ impl TryFrom<v1::SourceAsk> for Ask {
             fetch: fetch_in(message.fetch),
             variables: message.variables.into_iter().map(variable_in).collect(),
             wants: wants.collect::<Result<_, Error>>()?,
+            read: message.read.map(|read| Read {
+                paths: read.paths.into_iter().take(MAX_READS).collect(),
+                unless: read.unless,
+            }),
         })
     }
 }
@@ -127,7 +135,32 @@ fn tip_out(tip: &Tip) -> v1::SourceTip {
         commits: tip.history.commits.iter().map(commit).collect(),
         lists_all: tip.history.lists_all,
         is_forced: tip.history.is_forced,
+        files: tip.files.iter().map(seen_out).collect(),
     }
+}
+
+fn seen_out(seen: &Seen) -> v1::SourceFile {
+    let (kind, id, text) = match seen {
+        Seen::Nothing => (1, "", ""),
+        Seen::File(text) => (2, "", &**text),
+        Seen::Folder(id) => (3, &**id, ""),
+        Seen::Refused(why) => (4, "", &**why),
+    };
+    v1::SourceFile {
+        kind,
+        id: id.to_owned(),
+        text: text.to_owned(),
+    }
+}
+
+fn seen_in(message: v1::SourceFile) -> Result<Seen, Error> {
+    Ok(match message.kind {
+        1 => Seen::Nothing,
+        2 if message.text.len() <= MAX_READ => Seen::File(message.text),
+        3 if message.id.len() <= 64 => Seen::Folder(message.id),
+        4 => Seen::Refused(cut(message.text, MAX_MESSAGE)),
+        _ => return Err(error("files")),
+    })
 }
 
 fn tip_in(message: v1::SourceTip) -> Result<Option<Tip>, Error> {
@@ -164,6 +197,12 @@ fn tip_in(message: v1::SourceTip) -> Result<Option<Tip>, Error> {
             lists_all,
             is_forced: message.is_forced,
         },
+        files: message
+            .files
+            .into_iter()
+            .take(MAX_READS)
+            .map(seen_in)
+            .collect::<Result<_, Error>>()?,
     }))
 }
 
@@ -215,6 +254,12 @@ mod tests {
                 lists_all: true,
                 is_forced: false,
             },
+            files: vec![
+                Seen::File("services:".into()),
+                Seen::Folder("c".repeat(40)),
+                Seen::Nothing,
+                Seen::Refused("too large".into()),
+            ],
         }
     }
 
@@ -245,6 +290,10 @@ mod tests {
                 secret: true,
             }],
             wants,
+            read: Some(Read {
+                paths: vec!["compose.yaml".into()],
+                unless: Some("b".repeat(40)),
+            }),
         };
         assert_eq!(Ask::try_from(v1::SourceAsk::from(&ask)), Ok(ask));
         for found in [

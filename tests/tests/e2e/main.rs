@@ -47,6 +47,7 @@ mod shells;
 mod sites;
 mod sockets;
 mod split;
+mod stacks;
 mod steps;
 mod surface;
 mod tcp;

@@ -28,6 +28,7 @@ const WALLS: [(&str, &[&str]); 20] = [
             "skep-raft-core",
             "skep-scheduler",
             "skep-forge",
+            "skep-compose",
             "skep-proto",
             "skep-identity",
             "skep-model",

@@ -141,6 +141,10 @@ actions! {
     SetPreview = "set_preview" write,
     /// Say what an environment's previews are like.
     SetPreviewRules = "set_preview_rules" write,
+    /// See which environments follow a Compose file, and what came of it.
+    ReadStacks = "read_stacks" read,
+    /// Let an environment follow a Compose file, change and end that, approve what it removes.
+    SetStack = "set_stack" write,
     /// See nodes.
     ReadCluster = "read_cluster" read,
     /// See how the servers do, with or without a leader.

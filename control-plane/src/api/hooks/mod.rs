@@ -5,6 +5,7 @@
 mod changes;
 mod delivery;
 mod repository;
+mod stacks;
 
 use axum::Json;
 use axum::body::Body;

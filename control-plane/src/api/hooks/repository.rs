@@ -21,7 +21,7 @@ use skep_state::State;
 use utoipa::IntoParams;
 
 use super::delivery::{Meant, answer, believed, is_forced, name_of};
-use super::{HookQuery, SECRET_BYTES};
+use super::{HookQuery, SECRET_BYTES, stacks};
 use crate::api::error::Failure;
 use crate::api::extract::{Body as JsonBody, Path, Query};
 use crate::api::types::{
@@ -75,6 +75,15 @@ pub(in crate::api) async fn receive_repository(
         };
         return Ok((StatusCode::OK, Json(reply)));
     }
+    let heard = (&*hook.repository, &*delivery.events);
+    let told = stacks::hear(&app, hook.workspace, heard).await?;
+    if services.is_empty() && !told.is_empty() {
+        let reply = HookReply {
+            events: told,
+            ..HookReply::default()
+        };
+        return Ok((StatusCode::OK, Json(reply)));
+    }
     let why = match (delivery.events.is_empty(), services.is_empty()) {
         (true, _) => foreign,
         (false, true) => Some(format!("no service comes from {}", hook.repository)),
@@ -92,7 +101,12 @@ pub(in crate::api) async fn receive_repository(
         is_shared: true,
         is_forced,
     };
-    Ok(answer(&app, &resource, meant, &delivery).await?)
+    let (status, Json(mut reply)) = answer(&app, &resource, meant, &delivery).await?;
+    if !told.is_empty() {
+        reply.ignored = None;
+        reply.events.extend(told);
+    }
+    Ok((status, Json(reply)))
 }
 
 /// Events of another repository are nobody's here: a webhook of a whole organisation sends them, too.

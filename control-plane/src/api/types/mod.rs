@@ -22,6 +22,7 @@ mod server;
 mod service;
 mod settings;
 pub mod shell;
+mod stack;
 mod tcp;
 mod volume;
 
@@ -80,8 +81,12 @@ pub use server::{
 };
 pub use service::{
     AllocationCounts, EffectsView, KeepVariable, PatchSharedVariables, PatchVariables, PutService,
-    ScaleRequest, ServiceState, ServiceView, ServicesView, SharedVariablesView, VariableView,
-    VariablesView,
+    ScaleRequest, ServiceState, ServiceView, ServicesView, SharedVariablesView, StackedView,
+    VariableView, VariablesView,
+};
+pub use stack::{
+    StackGoneView, StackReadingView, StackRemovals, StackServiceView, StackState, StackView,
+    StacksView,
 };
 
 pub use registry::{

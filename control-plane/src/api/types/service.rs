@@ -92,6 +92,9 @@ pub struct ServiceView {
     pub stopped: bool,
     /// On its way out.
     pub removing: bool,
+    /// The Compose file that says what it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stack: Option<StackedView>,
     /// Why its repository or registry cannot be asked for what is new, as it was said first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_problem: Option<Problem>,
@@ -103,6 +106,18 @@ pub struct ServiceView {
     pub generation: u64,
     /// When it was made, ms since the epoch.
     pub created_ms: u64,
+}
+
+/// What a Compose file in a repository says of a service: that is in force again at its next push.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StackedView {
+    /// The file's path in the repository; none: no file was understood yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// The repository.
+    pub repository: String,
+    /// What it says, as paths of the specification, and `variables.NAME`.
+    pub says: Vec<String>,
 }
 
 /// Services.

@@ -107,6 +107,11 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::ForgetPreview(_) => ("forget preview", LEVEL_SCHEDULING),
         Kind::ExtendPreview(_) => ("extend preview", LEVEL_SCHEDULING),
         Kind::PushReferences(_) => ("push references", LEVEL_SCHEDULING),
+        Kind::PutStack(_) => ("put stack", LEVEL_SCHEDULING),
+        Kind::DropStack(_) => ("drop stack", LEVEL_SCHEDULING),
+        Kind::AskStack(_) => ("ask for a stack's file", LEVEL_SCHEDULING),
+        Kind::TakeReading(_) => ("take a reading", LEVEL_SCHEDULING),
+        Kind::StepStack(_) => ("carry a stack out", LEVEL_SCHEDULING),
         Kind::ForgetHolder(_) => ("forget a holder of pushes", LEVEL_SCHEDULING),
     }
 }

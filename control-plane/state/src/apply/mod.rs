@@ -22,6 +22,7 @@ mod rollout;
 mod server;
 mod service;
 mod settings;
+mod stack;
 mod token;
 mod variables;
 mod webhook;
@@ -334,6 +335,11 @@ impl Context<'_> {
             Kind::RemovePushRegistry(message) => self.remove_push_registry(&message),
             Kind::SettlePush(message) => self.settle_push(message),
             Kind::BeginPush(message) => self.begin_push(message),
+            Kind::PutStack(message) => self.put_stack(message),
+            Kind::DropStack(message) => self.drop_stack(&message),
+            Kind::AskStack(message) => self.ask_stack(&message),
+            Kind::TakeReading(message) => self.take_reading(message),
+            Kind::StepStack(message) => self.step_stack(message),
         }
     }
 

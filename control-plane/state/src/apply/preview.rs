@@ -329,6 +329,7 @@ impl Context<'_> {
             self.state.names.environments.remove(&key);
         }
         self.state.shared_variables.remove(&id);
+        self.state.stacks.remove(&id);
         self.state.scopes.remove(&scope);
         self.forget_old_previews();
         self.changes.push(Change::Settings);

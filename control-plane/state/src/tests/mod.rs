@@ -26,6 +26,7 @@ mod scale;
 mod servers;
 mod settings;
 mod split;
+mod stacks;
 mod tcp;
 mod variables;
 mod webhooks;

@@ -21,7 +21,7 @@ const FETCH_LIMIT: Duration = Duration::from_secs(15 * 60);
 /// One question to the other side.
 const LIST_LIMIT: Duration = Duration::from_secs(60);
 /// What happens on this disk alone.
-const LOCAL_LIMIT: Duration = Duration::from_secs(5 * 60);
+pub(super) const LOCAL_LIMIT: Duration = Duration::from_secs(5 * 60);
 /// What is kept of git's output: names of branches at most.
 const MAX_OUTPUT_BYTES: u64 = 1 << 20;
 /// The name that the configuration file gives to the repository.
@@ -342,7 +342,7 @@ impl Git {
         ))
     }
 
-    fn command_in_copy(&self) -> Command {
+    pub(super) fn command_in_copy(&self) -> Command {
         let mut command = self.command();
         command.arg("--git-dir").arg(&self.copy);
         command

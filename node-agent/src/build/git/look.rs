@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use skep_model::polling::{
-    Ask, Came, Found, History, MAX_COMMITS, MAX_FILES, MAX_MESSAGE, Tip, Wanted,
+    Ask, Came, Found, History, MAX_COMMITS, MAX_FILES, MAX_MESSAGE, Seen, Tip, Wanted,
 };
 use skep_model::problem::Problem;
 use skep_model::pushes::Pushes;
@@ -12,6 +12,7 @@ use skep_model::pushes::Pushes;
 use super::super::folder::WorkFolder;
 use super::command::Git;
 use super::login::Login;
+use super::read::read;
 use super::remote::Remote;
 use super::{WANTED_REF, check_branch, check_commit};
 
@@ -40,7 +41,20 @@ pub(in crate::build) async fn look(ask: &Ask, work: &WorkFolder) -> Found {
         }
         tips.push(tip);
     }
+    if let (Some(read), Some(Some(tip))) = (&ask.read, tips.first_mut())
+        && read.unless.as_ref() != Some(&tip.commit)
+    {
+        tip.files = files(&git, &tip.commit, &read.paths).await?;
+    }
     Ok(tips)
+}
+
+/// What is at these paths of a commit. Only files that are read are fetched, where the other side can do that.
+async fn files(git: &Git, commit: &str, paths: &[String]) -> Result<Vec<Seen>, Problem> {
+    let refspec = format!("+{commit}:{WANTED_REF}");
+    let how = ["--depth=1", "--filter=blob:none"];
+    git.fetch(&refspec, &how).await??;
+    read(git, paths).await
 }
 
 /// What came from one commit to another, where both can still be had: else all that is known is that one is not
@@ -144,6 +158,7 @@ impl References {
             commit: commit.to_owned(),
             has_known,
             history: History::default(),
+            files: Vec::new(),
         };
         match wanted {
             Wanted::Branch(name) => Some(tip(name, self.branches.get(name)?, true)),

@@ -384,6 +384,7 @@ async fn what_came_since_is_listed_with_its_files() {
             want(Wanted::Branch("gone".into()), None),
             want(tags, None),
         ],
+        read: None,
     };
     let dir = tempfile::tempdir().expect("folder");
     let found = crate::build::look(&ask, dir.path()).await.expect("asked");
@@ -415,4 +416,85 @@ async fn what_came_since_is_listed_with_its_files() {
         problem.message.contains("not a git repository"),
         "{problem}"
     );
+}
+
+#[tokio::test]
+async fn places_of_a_commit_are_read_and_nothing_outside_of_it() {
+    use std::os::unix::fs::symlink;
+
+    use skep_model::polling::{Ask, MAX_READ, Read, Seen, Want, Wanted};
+    let repository = Repository::new();
+    let work = repository.path("work");
+    repository.git("work", &["checkout", "--quiet", "main"]);
+    for (link, target) in [
+        ("inside", "second"),
+        ("outside", "../../../etc/passwd"),
+        ("etc", "/etc"),
+        ("folder", "web"),
+        ("broken", "nowhere"),
+    ] {
+        symlink(target, work.join(link)).expect("linked");
+    }
+    std::fs::write(work.join("large"), "x".repeat(MAX_READ + 1)).expect("written");
+    std::fs::write(work.join("binary"), [0xff, 0xfe]).expect("written");
+    repository.commit("four", "a b/c.env");
+    repository.git("work", &["push", "--quiet", "../bare.git", "main"]);
+    let tree = |path: &str| repository.git("work", &["rev-parse", &format!("main:{path}")]);
+    let file = |text: &str| Seen::File(text.to_owned());
+    let refused = |why: &str| Seen::Refused(why.to_owned());
+    let out = "it leads out of the repository";
+    let wanted = [
+        ("second", file("two")),
+        ("a b/c.env", file("four")),
+        ("inside", file("two")),
+        ("web", Seen::Folder(tree("web"))),
+        ("folder", Seen::Folder(tree("web"))),
+        ("", Seen::Folder(tree(""))),
+        ("third", Seen::Nothing),
+        ("second/deeper", Seen::Nothing),
+        ("broken", Seen::Nothing),
+        ("outside", refused("the link leads out of the repository")),
+        (
+            "etc/passwd",
+            refused("the link leads out of the repository"),
+        ),
+        ("../secret", refused(out)),
+        ("/etc/passwd", refused(out)),
+        ("web/../../x", refused(out)),
+        ("a\nb", refused(out)),
+        ("large", refused("it is larger than 1048576 bytes")),
+        ("binary", refused("it is not text")),
+    ];
+    let mut ask = Ask {
+        repository: repository.address(),
+        fetch: Default::default(),
+        variables: Vec::new(),
+        wants: vec![Want {
+            of: Wanted::Branch("main".into()),
+            since: None,
+        }],
+        read: Some(Read {
+            paths: wanted.iter().map(|(path, _)| (*path).to_owned()).collect(),
+            unless: Some("a".repeat(40)),
+        }),
+    };
+    // A server that leaves files out until they are asked for, and one that cannot.
+    for filters in ["true", "false"] {
+        let filter = ["config", "uploadpack.allowFilter", filters];
+        repository.git("bare.git", &filter);
+        let dir = tempfile::tempdir().expect("folder");
+        let found = crate::build::look(&ask, dir.path()).await.expect("asked");
+        let tip = found[0].as_ref().expect("a tip");
+        assert_eq!(tip.files.len(), wanted.len());
+        for ((path, wanted), found) in wanted.iter().zip(&tip.files) {
+            assert_eq!(found, wanted, "{path:?}, filters: {filters}");
+        }
+    }
+    // What is known is not read again.
+    if let Some(read) = &mut ask.read {
+        read.unless = Some(repository.head("main"));
+    }
+    let dir = tempfile::tempdir().expect("folder");
+    let found = crate::build::look(&ask, dir.path()).await.expect("asked");
+    assert_eq!(found[0].as_ref().expect("a tip").files, []);
 }
