@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use skep_identity::ca::ClusterCa;
 use skep_identity::seal::SealingKey;
-use skep_model::forge::Connection;
-use skep_model::id::{EnvironmentId, ProjectId, ServiceId, WorkspaceId};
+use skep_model::forge::{Access, Connection, ForgeApp};
+use skep_model::id::{EnvironmentId, ForgeAppId, ProjectId, ServiceId, WorkspaceId};
 use skep_model::image_push::PushRegistry;
 use skep_model::notify::Receiver;
 use skep_model::problem::{Code, Problem};
@@ -13,6 +13,7 @@ use skep_model::registry::RegistryAccess;
 use skep_model::variable::{Sealed, Variable, VariableInput};
 use skep_model::webhook::Hook;
 use skep_state::Cluster;
+use zeroize::Zeroizing;
 
 /// What the CA's key is sealed for.
 const CA_KEY_CONTEXT: &str = "ca-key";
@@ -152,10 +153,44 @@ impl Secrets {
     /// The token of a forge connection.
     ///
     /// # Errors
-    /// It was sealed under another key, or for another connection.
+    /// It was sealed under another key, or for another connection; or the connection is by a GitHub App.
     pub fn open_forge(&self, connection: &Connection) -> Result<String, Problem> {
+        let Access::Token(token) = &connection.access else {
+            return Err(Problem::new(Code::Internal, "the connection has no token"));
+        };
         let context = forge_context(connection.workspace, &connection.host);
-        self.open(&context, &connection.token)
+        self.open(&context, token)
+    }
+
+    /// Seals a secret of a GitHub App; it opens again only for the same App and use.
+    pub fn seal_app(&self, of: AppUse, app: ForgeAppId, text: &str) -> Sealed {
+        Sealed(self.key.seal(&of.context(app), text.as_bytes()))
+    }
+
+    /// The key that a GitHub App proves itself with, PEM.
+    ///
+    /// # Errors
+    /// It was sealed under another key, or for another App.
+    pub fn open_app_key(&self, app: &ForgeApp) -> Result<Zeroizing<String>, Problem> {
+        let context = AppUse::Key.context(app.id);
+        self.open(&context, &app.secrets.private_key).map(Into::into)
+    }
+
+    /// What deliveries to a GitHub App are signed with.
+    ///
+    /// # Errors
+    /// As [`Secrets::open_app_key`].
+    pub fn open_app_webhook(&self, app: &ForgeApp) -> Result<String, Problem> {
+        self.open(&AppUse::Webhook.context(app.id), &app.secrets.webhook)
+    }
+
+    /// What turns the code of a person who signed in to a GitHub App into a token.
+    ///
+    /// # Errors
+    /// As [`Secrets::open_app_key`].
+    pub fn open_app_client(&self, app: &ForgeApp) -> Result<Zeroizing<String>, Problem> {
+        let context = AppUse::Client.context(app.id);
+        self.open(&context, &app.secrets.client).map(Into::into)
     }
 
     /// Seals the password of a login at a registry; it opens again only for the same host.
@@ -311,6 +346,27 @@ impl Acme {
             Self::Binding => format!("acme-binding/{directory}"),
             Self::Dns => format!("acme-dns/{directory}"),
             Self::LocalCa => "local-ca-key".to_owned(),
+        }
+    }
+}
+
+/// What a secret of a GitHub App is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AppUse {
+    /// It proves the App.
+    Key,
+    /// It proves deliveries.
+    Webhook,
+    /// It goes with the codes of people.
+    Client,
+}
+
+impl AppUse {
+    fn context(self, app: ForgeAppId) -> String {
+        match self {
+            Self::Key => format!("forge-app-key/{app}"),
+            Self::Webhook => format!("forge-app-webhook/{app}"),
+            Self::Client => format!("forge-app-client/{app}"),
         }
     }
 }

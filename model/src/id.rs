@@ -114,6 +114,8 @@ ids! {
     HookId,
     /// A receiver of notifications.
     ReceiverId,
+    /// A GitHub App.
+    ForgeAppId,
     /// A person or program with a certificate of the role operator.
     OperatorId,
     /// A folder on its way from a client to the building node.

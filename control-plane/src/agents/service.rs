@@ -46,6 +46,8 @@ pub struct Shared {
     pub store: Store,
     /// Opens variables for assignments.
     pub secrets: Secrets,
+    /// As whom nodes fetch what is of a GitHub App.
+    pub tokens: Tokens,
     /// Keeps build logs.
     pub history: History,
     /// Who is connected.

@@ -86,6 +86,7 @@ use crate::acme::Tally;
 use crate::agents::fleet::Fleet;
 use crate::agents::relay::Relay;
 use crate::agents::uploads::Uploads;
+use crate::forges::Tokens;
 use crate::history::{Elsewhere, History};
 use crate::polling::Asked;
 use crate::samples::Samples;
@@ -112,6 +113,8 @@ pub struct Context {
     pub store: Store,
     /// Seals variables and webhook secrets.
     pub secrets: Secrets,
+    /// As whom forges are asked.
+    pub tokens: Tokens,
     /// Timelines, build logs, audit.
     pub history: History,
     /// Build logs at the other servers.
@@ -150,6 +153,7 @@ struct App {
     /// Never with a key.
     unkeyed: Store,
     secrets: Secrets,
+    tokens: Tokens,
     history: History,
     elsewhere: Arc<dyn Elsewhere>,
     uploads: Uploads,
@@ -179,6 +183,7 @@ impl From<Context> for App {
         let Context {
             store,
             secrets,
+            tokens,
             history,
             elsewhere,
             uploads,
@@ -198,6 +203,7 @@ impl From<Context> for App {
             unkeyed: store.clone(),
             store,
             secrets,
+            tokens,
             history,
             elsewhere,
             uploads,

@@ -6,6 +6,7 @@ mod cluster;
 mod delivery;
 mod deployment;
 mod forge;
+mod forge_app;
 mod gate;
 mod image_push;
 mod job;
@@ -334,6 +335,11 @@ impl Context<'_> {
             Kind::RemovePushRegistry(message) => self.remove_push_registry(&message),
             Kind::SettlePush(message) => self.settle_push(message),
             Kind::BeginPush(message) => self.begin_push(message),
+            Kind::BeginForgeSetup(message) => self.begin_forge_setup(message),
+            Kind::TakeForgeSetup(message) => self.take_forge_setup(&message),
+            Kind::PutForgeApp(message) => self.put_forge_app(message),
+            Kind::RemoveForgeApp(message) => self.remove_forge_app(&message),
+            Kind::SetForgeInstallation(message) => self.set_forge_installation(message),
         }
     }
 
