@@ -3,6 +3,7 @@
 mod answers;
 mod certified;
 pub mod desired;
+mod fetching;
 pub mod elsewhere;
 pub mod fleet;
 pub mod network;

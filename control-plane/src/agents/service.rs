@@ -28,6 +28,7 @@ use super::relay::Relay;
 use super::session::{Session, is_member, status};
 use super::shells;
 use super::uploads::Uploads;
+use crate::forges::Tokens;
 use crate::history::History;
 use crate::pki::Authority;
 use crate::samples::Samples;

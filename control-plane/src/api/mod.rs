@@ -18,6 +18,7 @@ mod find;
 mod forges;
 mod gates;
 mod git;
+mod github;
 mod health;
 mod hooks;
 mod jobs;

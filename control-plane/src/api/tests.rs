@@ -101,9 +101,11 @@ impl Server {
             .await
             .expect("opens");
         tokio::spawn(writer);
+        let secrets = Secrets::new(SealingKey::generate());
         let context = Context {
+            tokens: crate::forges::Tokens::new(secrets.clone(), &[]),
             store: Store::new(consensus),
-            secrets: Secrets::new(SealingKey::generate()),
+            secrets,
             history,
             elsewhere,
             uploads: Uploads::default(),

@@ -4,6 +4,7 @@
 
 mod comments;
 mod shown;
+mod login;
 mod tokens;
 
 use std::collections::BTreeSet;
@@ -31,6 +32,7 @@ use crate::urls::urls;
 pub(crate) use comments::tests::previewed;
 pub(crate) use comments::{Wanted, comment_news, comment_settlement, comment_state};
 pub(crate) use shown::{ToShow, shown_news, shown_settlement};
+pub(crate) use login::{AppLogin, app_login};
 pub use tokens::Tokens;
 pub(crate) use tokens::{As, check_key};
 

@@ -139,19 +139,6 @@ impl Tokens {
         }
     }
 
-    /// The token that is known of an App for this, if it lasts for a while.
-    pub(crate) fn known(
-        &self,
-        (app, at): (&ForgeApp, &Installation),
-        scope: &Scope,
-    ) -> Option<Zeroizing<String>> {
-        let slot = self.slot(app, at, scope, now_ms());
-        // Who holds it is just asking: then nothing is known yet.
-        let kept = slot.try_lock().ok()?;
-        let kept = kept.as_ref().filter(|it| it.is_good(app, now_ms()))?;
-        Some(kept.token.clone())
-    }
-
     /// A token that lasts for a while.
     ///
     /// # Errors

@@ -23,6 +23,7 @@ use skep_control_plane::peers::{
 };
 use skep_control_plane::pki::{Authority, Terms};
 use skep_control_plane::samples::Samples;
+use skep_control_plane::forges::Tokens;
 use skep_control_plane::secrets::Secrets;
 use skep_control_plane::store::Store;
 use skep_control_plane::{consensus, reconcile};
@@ -253,6 +254,7 @@ impl World {
             notices,
             store: parts.store.clone(),
             secrets: self.secrets.clone(),
+            tokens: Tokens::new(self.secrets.clone(), &[]),
             history: history.clone(),
             fleet: parts.fleet.clone(),
             samples: parts.samples.clone(),
@@ -266,6 +268,7 @@ impl World {
             fleet: parts.fleet.clone(),
             history,
             secrets: self.secrets.clone(),
+            tokens: Tokens::new(self.secrets.clone(), &[]),
             samples: Default::default(),
             scaling: Default::default(),
             relay: parts.relay.clone(),

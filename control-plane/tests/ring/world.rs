@@ -13,6 +13,7 @@ use skep_control_plane::agents::uploads::Uploads;
 use skep_control_plane::history::History;
 use skep_control_plane::machine::Machine;
 use skep_control_plane::pki::{Authority, Terms};
+use skep_control_plane::forges::Tokens;
 use skep_control_plane::secrets::Secrets;
 use skep_control_plane::store::Store;
 use skep_control_plane::{consensus, reconcile};
@@ -81,6 +82,7 @@ impl Server {
             samples: skep_control_plane::samples::Samples::default(),
             store: store.clone(),
             secrets: secrets.clone(),
+            tokens: Tokens::new(secrets.clone(), &[]),
             history: history.clone(),
             fleet: Fleet::default(),
             relay: Relay::default(),
@@ -93,6 +95,7 @@ impl Server {
             fleet: shared.fleet.clone(),
             history,
             secrets: secrets.clone(),
+            tokens: Tokens::new(secrets.clone(), &[]),
             samples: Default::default(),
             scaling: Default::default(),
             relay: shared.relay.clone(),

@@ -7,6 +7,7 @@ mod cluster;
 mod deployment;
 mod domain;
 mod forge;
+mod forge_app;
 mod gate;
 mod job;
 mod log;
@@ -42,6 +43,10 @@ pub use deployment::{
 pub use domain::{
     BaseDomainRequest, BaseDomainView, DomainProofRequest, DomainProofView, DomainRoute,
     DomainView, DomainsView,
+};
+pub use forge_app::{
+    BrowserStepView, ForgeAppRequest, ForgeAppView, ForgeAppsView, InstallationView,
+    RotateAppRequest,
 };
 pub use forge::{ForgeRequest, ForgeTestView, ForgeView, ForgesView};
 pub use gate::{ApproveRequest, FrozenView, GatesRequest, GatesView, PinRequest};
