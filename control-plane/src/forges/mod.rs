@@ -34,7 +34,7 @@ pub(crate) use comments::{Wanted, comment_news, comment_settlement, comment_stat
 pub(crate) use shown::{ToShow, shown_news, shown_settlement};
 pub(crate) use login::{AppLogin, app_login};
 pub use tokens::Tokens;
-pub(crate) use tokens::{As, check_key};
+pub(crate) use tokens::check_key;
 
 /// How long one status, or one text, is tried: a forge that is away over night has it in the morning.
 const GIVE_UP_MS: u64 = 24 * 3_600_000;

@@ -61,23 +61,26 @@ pub(in crate::api) async fn make(Here(app): Here, Query(query): Query<StepQuery>
 #[utoipa::path(get, path = "/v1/github/made", tag = "forges", operation_id = "github_made",
     params(StepQuery), responses((status = 200, description = "A page", content_type = "text/html")))]
 pub(in crate::api) async fn made(Here(app): Here, Query(query): Query<StepQuery>) -> Response {
-    apart(app, "make_forge_app", async |app| take_made(app, &query).await).await
+    let own = app.clone();
+    apart(&app, "make_forge_app", async move { take_made(&own, &query).await }).await
 }
 
 /// The App is installed somewhere: that is bound to the workspace, if whoever comes administers it.
 #[utoipa::path(get, path = "/v1/github/installed", tag = "forges", operation_id = "github_installed",
     params(StepQuery), responses((status = 200, description = "A page", content_type = "text/html")))]
 pub(in crate::api) async fn installed(Here(app): Here, Query(query): Query<StepQuery>) -> Response {
-    apart(app, "bind_installation", async |app| take_installed(app, &query).await).await
+    let own = app.clone();
+    apart(&app, "bind_installation", async move { take_installed(&own, &query).await }).await
 }
 
-/// Does what changes something and notes it.
+/// Does what changes something, though the browser goes away, and notes it.
 async fn apart(
-    app: App,
+    app: &App,
     action: &str,
-    work: impl AsyncFnOnce(&App) -> Result<Page, Problem>,
+    work: impl Future<Output = Result<Page, Problem>> + Send + 'static,
 ) -> Response {
-    let outcome = work(&app).await;
+    let gone = |_| Problem::new(Code::Internal, "the step could not be finished");
+    let outcome = tokio::spawn(work).await.unwrap_or_else(|error| Err(gone(error)));
     app.history.audit(AuditEntry {
         at_ms: now_ms(),
         principal: "browser".to_owned(),
