@@ -173,7 +173,8 @@ impl Secrets {
     /// It was sealed under another key, or for another App.
     pub fn open_app_key(&self, app: &ForgeApp) -> Result<Zeroizing<String>, Problem> {
         let context = AppUse::Key.context(app.id);
-        self.open(&context, &app.secrets.private_key).map(Into::into)
+        self.open(&context, &app.secrets.private_key)
+            .map(Into::into)
     }
 
     /// What deliveries to a GitHub App are signed with.

@@ -106,7 +106,8 @@ impl GitHub {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let shared = Arc::clone(&answering);
-                let service = service_fn(move |request| answers::answer(Arc::clone(&shared), request));
+                let service =
+                    service_fn(move |request| answers::answer(Arc::clone(&shared), request));
                 let connection = hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service);
                 connections.spawn(async move {
@@ -155,7 +156,10 @@ impl GitHub {
     /// Every token that it gave has ended.
     pub fn end_tokens(&self) {
         let mut known = self.shared.known();
-        known.given.iter_mut().for_each(|it| it.ends = SystemTime::UNIX_EPOCH);
+        known
+            .given
+            .iter_mut()
+            .for_each(|it| it.ends = SystemTime::UNIX_EPOCH);
     }
 
     /// Statuses that it took: the path of each, and what it says.

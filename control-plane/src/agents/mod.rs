@@ -3,8 +3,8 @@
 mod answers;
 mod certified;
 pub mod desired;
-mod fetching;
 pub mod elsewhere;
+mod fetching;
 pub mod fleet;
 pub mod network;
 pub mod notices;

@@ -91,7 +91,9 @@ impl Told {
             return Vec::new();
         }
         let orders = build_orders(view, self.node, secrets);
-        let open = orders.iter().filter(|it| !self.builds.contains(&it.deployment));
+        let open = orders
+            .iter()
+            .filter(|it| !self.builds.contains(&it.deployment));
         self.logins.wanting(view, open)
     }
 

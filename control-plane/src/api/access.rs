@@ -145,8 +145,8 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
         }),
         Some(Err(_)) => None,
     };
-    let (_, token) = token
-        .ok_or_else(|| refused_token("the Authorization header holds no bearer token"))?;
+    let (_, token) =
+        token.ok_or_else(|| refused_token("the Authorization header holds no bearer token"))?;
     Ok(token.trim())
 }
 

@@ -6,7 +6,9 @@ use axum::Json;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use skep_forge::api::app::Scope;
-use skep_model::forge::{Access, Connection, Installation, Kind, check_api_url, check_forge_host, check_token};
+use skep_model::forge::{
+    Access, Connection, Installation, Kind, check_api_url, check_forge_host, check_token,
+};
 use skep_model::id::WorkspaceId;
 use skep_model::notify::address_of;
 use skep_model::problem::{Code, Problem};
@@ -19,7 +21,7 @@ use utoipa::IntoParams;
 use super::error::Failure;
 use super::extract::{Body, Path};
 use super::hooks::services_of;
-use super::types::{InstallationView, ForgeRequest, ForgeTestView, ForgeView, ForgesView};
+use super::types::{ForgeRequest, ForgeTestView, ForgeView, ForgesView, InstallationView};
 use super::{App, Here, find};
 use crate::forges;
 use crate::outgoing::{Allowed, Outgoing, roots};
@@ -146,16 +148,22 @@ pub(super) async fn test(
 async fn as_apps(app: &App, view: &State, connection: &Connection) -> Result<String, Problem> {
     app.tokens.learn(view);
     let failed = |why: String| {
-        Problem::new(Code::Unavailable, why).hint("`skep forge show` and `skep forge app ls` say more")
+        Problem::new(Code::Unavailable, why)
+            .hint("`skep forge show` and `skep forge app ls` say more")
     };
     let all = connection.installations();
     if all.is_empty() {
-        return Err(failed("no GitHub App is installed: `skep forge app install`".to_owned()));
+        return Err(failed(
+            "no GitHub App is installed: `skep forge app install`".to_owned(),
+        ));
     }
     let mut names = Vec::new();
     for at in all {
         let repository = format!("{}/", at.account);
-        let who = app.tokens.who(view, connection, &repository).map_err(failed)?;
+        let who = app
+            .tokens
+            .who(view, connection, &repository)
+            .map_err(failed)?;
         app.tokens.token(&who, &Scope::All).await.map_err(failed)?;
         let slug = view.forge_app(at.app).map_or("", |it| it.slug.as_str());
         names.push(format!("{slug}[bot] at {}", at.account));
@@ -238,6 +246,8 @@ pub(super) fn shown_installation(
         organization: at.is_organization,
         suspended: at.is_suspended,
         missing: at.missing.clone(),
-        renamed: renamed.map(|it| format!("{} is {}", it.from, it.to)).collect(),
+        renamed: renamed
+            .map(|it| format!("{} is {}", it.from, it.to))
+            .collect(),
     }
 }

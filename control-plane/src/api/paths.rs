@@ -10,9 +10,9 @@ use super::access::{Action, protected, public};
 use super::{App, Document, Here};
 use super::{
     allocations, app_logs, autoscale, backup, ca, certificates, deployment_logs, deployments,
-    domains, forges, gates, git, github, health, hooks, jobs, local_ca, metrics, network, nodes, notify,
-    placement, previews, proof, rebalance, registries, rollouts, samples, servers, services,
-    settings, shared_variables, shells, tcp_ports, tokens, uploads, variables, volumes,
+    domains, forges, gates, git, github, health, hooks, jobs, local_ca, metrics, network, nodes,
+    notify, placement, previews, proof, rebalance, registries, rollouts, samples, servers,
+    services, settings, shared_variables, shells, tcp_ports, tokens, uploads, variables, volumes,
 };
 
 /// Every route with what it asks of the caller: a route is registered by `protected` with its action

@@ -3,8 +3,8 @@
 //! GitHub shows as deployments in `shown`.
 
 mod comments;
-mod shown;
 mod login;
+mod shown;
 mod tokens;
 
 use std::collections::BTreeSet;
@@ -31,8 +31,8 @@ use crate::urls::urls;
 #[cfg(test)]
 pub(crate) use comments::tests::previewed;
 pub(crate) use comments::{Wanted, comment_news, comment_settlement, comment_state};
-pub(crate) use shown::{ToShow, shown_news, shown_settlement};
 pub(crate) use login::{AppLogin, app_login};
+pub(crate) use shown::{ToShow, shown_news, shown_settlement};
 pub use tokens::Tokens;
 pub(crate) use tokens::check_key;
 

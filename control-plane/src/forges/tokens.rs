@@ -143,11 +143,7 @@ impl Tokens {
     ///
     /// # Errors
     /// The forge gives none; for a person.
-    pub(crate) async fn token(
-        &self,
-        who: &As,
-        scope: &Scope,
-    ) -> Result<Zeroizing<String>, String> {
+    pub(crate) async fn token(&self, who: &As, scope: &Scope) -> Result<Zeroizing<String>, String> {
         let (app, at) = match who {
             As::Token(token) => return Ok(token.clone()),
             As::App(app, at) => (app, at),
@@ -274,7 +270,9 @@ fn chosen<'a>(
     };
     let found = found.ok_or_else(|| {
         let of = repository.split('/').next().unwrap_or_default();
-        format!("no GitHub App is installed at the account `{of}` of {host}: `skep forge app install`")
+        format!(
+            "no GitHub App is installed at the account `{of}` of {host}: `skep forge app install`"
+        )
     })?;
     match found.is_suspended {
         true => Err(format!(
@@ -288,7 +286,8 @@ fn chosen<'a>(
 fn refusal(app: &ForgeApp, at: &Installation, (status, scope): (StatusCode, &Scope)) -> String {
     let why = match (status, scope) {
         (StatusCode::UNAUTHORIZED, _) => {
-            "it does not know the App, or not this key: `skep forge app rotate --key-stdin`".to_owned()
+            "it does not know the App, or not this key: `skep forge app rotate --key-stdin`"
+                .to_owned()
         }
         (StatusCode::NOT_FOUND, _) => {
             "the App is not installed there any more: `skep forge app install`".to_owned()

@@ -106,7 +106,11 @@ fn begin(parts: &Parts, book: &mut Book, asks: &mut JoinSet<Answer>) -> Instant 
                 match login.token(&tokens).await {
                     Ok(token) => AppLogin::put(&token, &mut ask.fetch, &mut ask.variables),
                     // It may be anybody's to read.
-                    Err(why) => tracing::warn!(repository = ask.repository, why, "a repository is asked as nobody"),
+                    Err(why) => tracing::warn!(
+                        repository = ask.repository,
+                        why,
+                        "a repository is asked as nobody"
+                    ),
                 }
             }
             let found = relay.ask_source(round.node, ask).await;

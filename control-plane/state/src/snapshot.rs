@@ -478,7 +478,8 @@ impl State {
             }
             tag::FORGE_SETUPS => {
                 let setup: Setup = read::<v1::ForgeSetup, _>(field)?;
-                self.forge_setups.insert(setup.digest.clone(), Arc::new(setup));
+                self.forge_setups
+                    .insert(setup.digest.clone(), Arc::new(setup));
             }
             tag::TCP_PORTS => self.tcp_ports = Some(read::<v1::TcpPorts, _>(field)?),
             tag::REBALANCE => self.rebalance = Arc::new(read::<v1::Rebalance, _>(field)?),

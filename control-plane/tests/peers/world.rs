@@ -12,6 +12,7 @@ use skep_control_plane::agents::notices::Notices;
 use skep_control_plane::agents::relay::Relay;
 use skep_control_plane::agents::service::{AgentsService, Shared};
 use skep_control_plane::agents::uploads::Uploads;
+use skep_control_plane::forges::Tokens;
 use skep_control_plane::history::History;
 use skep_control_plane::machine::Machine;
 use skep_control_plane::peers::directory::Standing;
@@ -23,7 +24,6 @@ use skep_control_plane::peers::{
 };
 use skep_control_plane::pki::{Authority, Terms};
 use skep_control_plane::samples::Samples;
-use skep_control_plane::forges::Tokens;
 use skep_control_plane::secrets::Secrets;
 use skep_control_plane::store::Store;
 use skep_control_plane::{consensus, reconcile};

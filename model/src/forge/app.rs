@@ -111,7 +111,10 @@ impl Installation {
         let renamed = self.renamed.iter().flat_map(|it| [&it.from, &it.to]);
         let is_long = |text: &String| text.len() > MAX_WORD;
         if self.number == 0 || self.account.is_empty() {
-            return Err(Problem::invalid("installation", "it has no number or no account"));
+            return Err(Problem::invalid(
+                "installation",
+                "it has no number or no account",
+            ));
         }
         if words.chain(renamed).any(is_long) || self.renamed.len() > MAX_RENAMED {
             return Err(Problem::invalid("installation", "more than is kept of one"));

@@ -4,17 +4,20 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
-use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{APP, CLIENT, CLIENT_SECRET, Given, INSTALLATION, Known, OTHERS, SLUG, Shared, backend};
+use super::{
+    APP, CLIENT, CLIENT_SECRET, Given, INSTALLATION, Known, OTHERS, SLUG, Shared, backend,
+};
 use crate::place;
 
 type Answer = Response<Full<Bytes>>;
@@ -45,7 +48,9 @@ pub(super) async fn answer(
     let mut known = shared.known();
     if answer.status().is_client_error() {
         let said = String::from_utf8_lossy(answer.body_bytes()).into_owned();
-        known.refused.push(format!("{line}: {} {said}", answer.status()));
+        known
+            .refused
+            .push(format!("{line}: {} {said}", answer.status()));
     }
     Ok(answer.into_response())
 }
@@ -118,37 +123,11 @@ fn no(status: u16, why: &str) -> Said {
 
 /// A field of a query or form.
 fn field(text: &str, name: &str) -> String {
-    let url = format!("http://x/?{text}");
-    let uri = url::form(&url);
-    uri.into_iter().find(|(key, _)| key == name).map(|(_, value)| value).unwrap_or_default()
-}
-
-mod url {
-    /// Fields of a query.
-    pub(super) fn form(url: &str) -> Vec<(String, String)> {
-        let query = url.split_once('?').map_or("", |(_, query)| query);
-        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        pairs.map(|(key, value)| (decoded(key), decoded(value))).collect()
-    }
-
-    fn decoded(text: &str) -> String {
-        let bytes = text.as_bytes();
-        let (mut out, mut at) = (Vec::new(), 0);
-        while at < bytes.len() {
-            let hex = bytes.get(at + 1..at + 3).and_then(|it| std::str::from_utf8(it).ok());
-            let byte = hex.and_then(|it| u8::from_str_radix(it, 16).ok());
-            match (bytes[at], byte) {
-                (b'%', Some(byte)) => {
-                    out.push(byte);
-                    at += 2;
-                }
-                (b'+', _) => out.push(b' '),
-                (other, _) => out.push(other),
-            }
-            at += 1;
-        }
-        String::from_utf8_lossy(&out).into_owned()
-    }
+    let mut pairs = form_urlencoded::parse(text.as_bytes());
+    let found = pairs.find(|(key, _)| key == name);
+    found
+        .map(|(_, value)| value.into_owned())
+        .unwrap_or_default()
 }
 
 /// What people see.
@@ -161,7 +140,10 @@ fn web(shared: &Shared, path: &str, asked: &Asked<'_>) -> Said {
             let Ok(manifest) = serde_json::from_str::<Value>(&field(&form, "manifest")) else {
                 return no(422, "no manifest");
             };
-            let back = manifest["redirect_url"].as_str().unwrap_or_default().to_owned();
+            let back = manifest["redirect_url"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
             known.manifest = Some(manifest);
             let code = known.code("app");
             to(format!("{back}?code={code}&state={state}"))
@@ -185,7 +167,10 @@ fn web(shared: &Shared, path: &str, asked: &Asked<'_>) -> Said {
             known.counted += 1;
             let token = format!("ghu_{}", known.counted);
             known.people.insert(token.clone(), "ada".to_owned());
-            said(200, json!({ "access_token": token, "token_type": "bearer" }))
+            said(
+                200,
+                json!({ "access_token": token, "token_type": "bearer" }),
+            )
         }
         _ => no(404, "Not Found"),
     }
@@ -251,28 +236,28 @@ fn converted(shared: &Shared, known: &mut Known, code: &str) -> Said {
 
 /// Whether this was signed by the App a moment ago, for some minutes.
 fn proved(proof: &str) -> Result<(), String> {
-    let pem = std::fs::read(place::fixture("github-app/public.pem")).map_err(|it| it.to_string())?;
-    let der = Pkcs1::from_pem_slice(&pem).map_err(|it| format!("{it:?}"))?;
-    let key = DecodingKey::from_rsa_der(&der.0);
+    let pem = std::fs::read_to_string(place::fixture("github-app/public.pem"));
+    let pem = pem.map_err(|it| it.to_string())?;
+    let lines: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    let der = STANDARD.decode(lines).map_err(|it| it.to_string())?;
+    let key = DecodingKey::from_rsa_der(&der);
     let mut wanted = Validation::new(Algorithm::RS256);
     wanted.leeway = 0;
     wanted.set_issuer(&[APP.to_string()]);
     let read = jsonwebtoken::decode::<Value>(proof, &key, &wanted);
-    let claims = read.map_err(|it| format!("the proof is none: {it}"))?.claims;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    let claims = read
+        .map_err(|it| format!("the proof is none: {it}"))?
+        .claims;
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970")
+        .as_secs();
     let (from, until) = (claims["iat"].as_u64(), claims["exp"].as_u64());
     match (from, until) {
         (Some(from), Some(until)) if from <= now && until <= now + 600 => Ok(()),
-        _ => Err(format!("the proof is for {from:?} to {until:?}, and it is {now}")),
-    }
-}
-
-/// `RSA PUBLIC KEY`, which rustls has no name for.
-struct Pkcs1(Vec<u8>);
-
-impl rustls::pki_types::pem::PemObject for Pkcs1 {
-    fn from_pem(_: rustls::pki_types::pem::SectionKind, der: Vec<u8>) -> Option<Self> {
-        Some(Self(der))
+        _ => Err(format!(
+            "the proof is for {from:?} to {until:?}, and it is {now}"
+        )),
     }
 }
 
@@ -280,23 +265,35 @@ fn as_app(known: &mut Known, rest: &[&str], asked: &Asked<'_>) -> Said {
     match rest {
         [] => said(200, json!({ "id": APP, "slug": SLUG })),
         ["hook", "config"] => {
-            let secret = asked.json()["secret"].as_str().unwrap_or_default().to_owned();
+            let secret = asked.json()["secret"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
             known.hook_secret = secret;
             said(200, json!({ "content_type": "json" }))
         }
         ["installations", number, "access_tokens"] if *number == INSTALLATION.to_string() => {
             let body = asked.json();
-            let contents_of = body["repositories"][0].as_str().map(|name| format!("acme/{name}"));
+            let contents_of = body["repositories"][0]
+                .as_str()
+                .map(|name| format!("acme/{name}"));
             if contents_of.is_some() && body["permissions"] != json!({ "contents": "read" }) {
                 return no(422, "more than is needed");
             }
             known.counted += 1;
             let token = format!("ghs_{}", known.counted);
             let ends = SystemTime::now() + known.lasts;
-            let given = Given { token: token.clone(), contents_of, ends };
+            let given = Given {
+                token: token.clone(),
+                contents_of,
+                ends,
+            };
             known.given.push(given);
             let ends = OffsetDateTime::from(ends).format(&Rfc3339).expect("a time");
-            said(201, json!({ "token": token, "expires_at": ends, "permissions": {} }))
+            said(
+                201,
+                json!({ "token": token, "expires_at": ends, "permissions": {} }),
+            )
         }
         _ => no(404, "Not Found"),
     }

@@ -34,8 +34,12 @@ pub(super) async fn answer(shared: &Shared, parts: &Parts, body: Bytes) -> Answe
 fn may_read(shared: &Shared, parts: &Parts, repository: &str) -> bool {
     let header = parts.headers.get("authorization");
     let text = header.and_then(|it| it.to_str().ok()).unwrap_or_default();
-    let pair = text.strip_prefix("Basic ").and_then(|it| STANDARD.decode(it).ok());
-    let pair = pair.and_then(|it| String::from_utf8(it).ok()).unwrap_or_default();
+    let pair = text
+        .strip_prefix("Basic ")
+        .and_then(|it| STANDARD.decode(it).ok());
+    let pair = pair
+        .and_then(|it| String::from_utf8(it).ok())
+        .unwrap_or_default();
     let Some(token) = pair.strip_prefix("x-access-token:") else {
         return false;
     };
@@ -87,7 +91,9 @@ async fn run(shared: &Shared, parts: &Parts, body: Bytes) -> Option<Answer> {
             }
             false => {
                 let name: http::HeaderName = name.parse().ok()?;
-                answer.headers_mut().insert(name, value.trim().parse().ok()?);
+                answer
+                    .headers_mut()
+                    .insert(name, value.trim().parse().ok()?);
             }
         }
     }

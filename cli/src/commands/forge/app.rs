@@ -120,7 +120,9 @@ pub(super) async fn run(command: Command, session: &Session) -> Result<(), Failu
         Command::Install(which) => {
             let path = format!("{}/install", path_of(&client, which).await?);
             let step: BrowserStepView = client.send(Method::POST, &path, &json!({})).await?;
-            session.out.result(&step, || opened("install the App", &step));
+            session
+                .out
+                .result(&step, || opened("install the App", &step));
         }
         Command::Show(which) => {
             let path = path_of(&client, which).await?;
@@ -142,7 +144,10 @@ pub(super) async fn run(command: Command, session: &Session) -> Result<(), Failu
             let view: ForgeAppView = client.get(&path).await?;
             let _: Value = client.send(Method::DELETE, &path, &json!({})).await?;
             session.out.result(&json!({ "removed": view.slug }), || {
-                format!("{} is gone from here; its owner deletes it at {}", view.slug, view.url)
+                format!(
+                    "{} is gone from here; its owner deletes it at {}",
+                    view.slug, view.url
+                )
             });
         }
     }
@@ -275,7 +280,10 @@ mod tests {
         assert_eq!(state(std::slice::from_ref(&at)), Some("renamed"));
         at.missing = vec!["statuses: write".into()];
         assert_eq!(state(std::slice::from_ref(&at)), Some("lacks rights"));
-        assert_eq!(places(std::slice::from_ref(&at)), "acme (lacks statuses: write)");
+        assert_eq!(
+            places(std::slice::from_ref(&at)),
+            "acme (lacks statuses: write)"
+        );
         at.suspended = true;
         assert_eq!(state(std::slice::from_ref(&at)), Some("suspended"));
     }

@@ -62,7 +62,10 @@ pub(in crate::api) async fn make(Here(app): Here, Query(query): Query<StepQuery>
     params(StepQuery), responses((status = 200, description = "A page", content_type = "text/html")))]
 pub(in crate::api) async fn made(Here(app): Here, Query(query): Query<StepQuery>) -> Response {
     let own = app.clone();
-    apart(&app, "make_forge_app", async move { take_made(&own, &query).await }).await
+    apart(&app, "make_forge_app", async move {
+        take_made(&own, &query).await
+    })
+    .await
 }
 
 /// The App is installed somewhere: that is bound to the workspace, if whoever comes administers it.
@@ -70,7 +73,10 @@ pub(in crate::api) async fn made(Here(app): Here, Query(query): Query<StepQuery>
     params(StepQuery), responses((status = 200, description = "A page", content_type = "text/html")))]
 pub(in crate::api) async fn installed(Here(app): Here, Query(query): Query<StepQuery>) -> Response {
     let own = app.clone();
-    apart(&app, "bind_installation", async move { take_installed(&own, &query).await }).await
+    apart(&app, "bind_installation", async move {
+        take_installed(&own, &query).await
+    })
+    .await
 }
 
 /// Does what changes something, though the browser goes away, and notes it.
@@ -80,7 +86,9 @@ async fn apart(
     work: impl Future<Output = Result<Page, Problem>> + Send + 'static,
 ) -> Response {
     let gone = |_| Problem::new(Code::Internal, "the step could not be finished");
-    let outcome = tokio::spawn(work).await.unwrap_or_else(|error| Err(gone(error)));
+    let outcome = tokio::spawn(work)
+        .await
+        .unwrap_or_else(|error| Err(gone(error)));
     app.history.audit(AuditEntry {
         at_ms: now_ms(),
         principal: "browser".to_owned(),
@@ -188,12 +196,17 @@ async fn take_installed(app: &App, query: &StepQuery) -> Result<Page, Problem> {
         return Err(elsewhere());
     };
     let view = app.store.view();
-    let known = view.forge_app(*id).filter(|it| it.workspace == setup.workspace);
+    let known = view
+        .forge_app(*id)
+        .filter(|it| it.workspace == setup.workspace);
     let known = known.cloned().ok_or_else(elsewhere)?;
     let code = code_of(query)?;
     let number = query.installation_id.ok_or_else(|| {
-        Problem::invalid("installation_id", "GitHub does not say which installation it is")
-            .hint("choose an account and `Install` at GitHub: `skep forge app install` begins anew")
+        Problem::invalid(
+            "installation_id",
+            "GitHub does not say which installation it is",
+        )
+        .hint("choose an account and `Install` at GitHub: `skep forge app install` begins anew")
     })?;
     take(app, &setup).await?;
     app.tokens.learn(&view);
@@ -203,14 +216,19 @@ async fn take_installed(app: &App, query: &StepQuery) -> Result<Page, Problem> {
         binds: true,
         removes: false,
     };
-    app.store.propose(Kind::SetForgeInstallation(command)).await?;
+    app.store
+        .propose(Kind::SetForgeInstallation(command))
+        .await?;
     let page = Page::new("It is done").text(&format!(
         "The App {} is installed at {}. Services that come from there need no token and no webhook of their own.",
         known.slug, installation.account
     ));
     Ok(match installation.missing.is_empty() {
         true => page.text("You can close this page."),
-        false => page.text(&format!("It was not given: {}.", installation.missing.join(", "))),
+        false => page.text(&format!(
+            "It was not given: {}.",
+            installation.missing.join(", ")
+        )),
     })
 }
 
@@ -249,7 +267,9 @@ async fn of_person(
     let tokens = &app.tokens;
     let mut seen: Vec<Found> = Vec::new();
     for page in 1..=MAX_PAGES {
-        let reply = tokens.ask_with(site, token, |it| it.installations(page)).await;
+        let reply = tokens
+            .ask_with(site, token, |it| it.installations(page))
+            .await;
         let reply = taken(reply, host)?;
         let (found, has_more) = app::found(&reply.body)
             .ok_or_else(|| refused("GitHub's answer has no installations in it"))?;
@@ -260,7 +280,9 @@ async fn of_person(
     }
     let reply = taken(tokens.ask_with(site, token, |it| it.who()).await, host)?;
     let me = app::login(&reply.body).unwrap_or_default();
-    let at = seen.iter().find(|it| it.number == number && it.is_organization);
+    let at = seen
+        .iter()
+        .find(|it| it.number == number && it.is_organization);
     let of = match at {
         None => Membership::Other,
         Some(found) => {
@@ -315,7 +337,9 @@ fn code_of(query: &StepQuery) -> Result<&str, Problem> {
     let code = query.code.as_str();
     let is_sound = !code.is_empty()
         && code.len() <= MAX_CODE
-        && code.bytes().all(|it| it.is_ascii_alphanumeric() || b"-_".contains(&it));
+        && code
+            .bytes()
+            .all(|it| it.is_ascii_alphanumeric() || b"-_".contains(&it));
     match is_sound {
         true => Ok(code),
         false => Err(Problem::invalid("code", "GitHub gave no code")),

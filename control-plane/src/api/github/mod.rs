@@ -75,7 +75,11 @@ pub(super) async fn create(
     let workspace = find::workspace(&app.store.view())?;
     let step = SetupStep::Create(Box::new(draft));
     let secret = begin(&app, (workspace, token_digest(&headers)?), step).await?;
-    Ok(Json(step_view(&app, &secret, format!("{base}?state={secret}"))))
+    Ok(Json(step_view(
+        &app,
+        &secret,
+        format!("{base}?state={secret}"),
+    )))
 }
 
 fn drafted(app: &App, request: ForgeAppRequest) -> Result<Draft, Problem> {
@@ -83,12 +87,16 @@ fn drafted(app: &App, request: ForgeAppRequest) -> Result<Draft, Problem> {
     check_forge_host(&host)?;
     let url = |field: &str, text: String| {
         let text = text.trim_end_matches('/').to_owned();
-        check_api_url(&text).map_err(|problem| problem.at(field)).map(|_| text)
+        check_api_url(&text)
+            .map_err(|problem| problem.at(field))
+            .map(|_| text)
     };
     let site = AppSite {
         api_url: url(
             "api_url",
-            request.api_url.unwrap_or_else(|| ForgeKind::GitHub.api_url(&host)),
+            request
+                .api_url
+                .unwrap_or_else(|| ForgeKind::GitHub.api_url(&host)),
         )?,
         web_url: url(
             "web_url",
@@ -101,7 +109,9 @@ fn drafted(app: &App, request: ForgeAppRequest) -> Result<Draft, Problem> {
     for (field, text) in [("api_url", &site.api_url), ("web_url", &site.web_url)] {
         let uri = check_api_url(text)?;
         if let Some(address) = address_of(&uri) {
-            allowed.check(address).map_err(|problem| problem.at(field))?;
+            allowed
+                .check(address)
+                .map_err(|problem| problem.at(field))?;
         }
     }
     if let Some(pem) = &site.ca_pem {
@@ -111,14 +121,21 @@ fn drafted(app: &App, request: ForgeAppRequest) -> Result<Draft, Problem> {
         })?;
     }
     let is_word = |text: &str, most: usize| {
-        !text.is_empty() && text.len() <= most && !text.chars().any(|it| it.is_control() || it == '/')
+        !text.is_empty()
+            && text.len() <= most
+            && !text.chars().any(|it| it.is_control() || it == '/')
     };
     let organization = request.organization;
-    if organization.as_ref().is_some_and(|it| !is_word(it, MAX_ORGANIZATION)) {
+    if organization
+        .as_ref()
+        .is_some_and(|it| !is_word(it, MAX_ORGANIZATION))
+    {
         return Err(Problem::invalid("organization", "this is no organization")
             .hint("as GitHub's URLs have it: `acme`"));
     }
-    let name = request.name.unwrap_or_else(|| format!("skep-{}", random::hex(4)));
+    let name = request
+        .name
+        .unwrap_or_else(|| format!("skep-{}", random::hex(4)));
     if !is_word(&name, skep_forge::api::app::MAX_APP_NAME) {
         return Err(Problem::invalid("name", "this is no name of an App")
             .hint("up to 34 characters, and nobody else's at GitHub"));
@@ -234,9 +251,14 @@ fn known(view: &State, name: &str) -> Result<Arc<ForgeApp>, Problem> {
         [one] => Ok(Arc::clone(one)),
         [] => Err(Problem::new(Code::NotFound, "there is no such GitHub App")
             .at("app")
-            .hint("`skep forge app ls` lists those that there are, `skep forge app create` makes one")),
-        _ => Err(Problem::invalid("app", "several GitHub Apps have this name, at several hosts")
-            .hint("say its id: `skep forge app ls` shows it")),
+            .hint(
+                "`skep forge app ls` lists those that there are, `skep forge app create` makes one",
+            )),
+        _ => Err(Problem::invalid(
+            "app",
+            "several GitHub Apps have this name, at several hosts",
+        )
+        .hint("say its id: `skep forge app ls` shows it")),
     }
 }
 
@@ -297,7 +319,9 @@ fn shown(view: &State, app: &ForgeApp) -> ForgeAppView {
         number: app.number,
         url: format!("{}/{apps}/{}", app.site.web_url, app.slug),
         hook: format!("/v1/hooks/github/{}", app.id),
-        installations: its.map(|it| shown_installation(view, app.workspace, it)).collect(),
+        installations: its
+            .map(|it| shown_installation(view, app.workspace, it))
+            .collect(),
         made_ms: app.made_ms,
         changed_ms: app.changed_ms,
     }

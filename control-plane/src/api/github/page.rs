@@ -50,7 +50,12 @@ impl Page {
     }
 
     /// One button that posts one field, to what `action` begins with and nowhere else.
-    pub(super) fn button(mut self, (action, origin): (&str, &str), field: (&str, &str), text: &str) -> Self {
+    pub(super) fn button(
+        mut self,
+        (action, origin): (&str, &str),
+        field: (&str, &str),
+        text: &str,
+    ) -> Self {
         let (name, value) = (escaped(field.0), escaped(field.1));
         self.add(format_args!(
             "<form method=\"post\" action=\"{}\">\n<input type=\"hidden\" name=\"{name}\" value=\"{value}\">\n\
@@ -127,18 +132,26 @@ mod tests {
     #[test]
     fn nothing_that_is_shown_is_markup() {
         let nasty = "\"><script>alert('x')</script>&";
-        let page = Page::new(nasty)
-            .text(nasty)
-            .link(nasty, nasty)
-            .button((nasty, "https://github.com"), ("manifest", nasty), nasty);
+        let page = Page::new(nasty).text(nasty).link(nasty, nasty).button(
+            (nasty, "https://github.com"),
+            ("manifest", nasty),
+            nasty,
+        );
         let body = format!("{}{}", escaped(&page.title), page.body);
-        assert!(!body.contains("<script") && !body.contains("alert('x')"), "{body}");
+        assert!(
+            !body.contains("<script") && !body.contains("alert('x')"),
+            "{body}"
+        );
         assert_eq!(body.matches("&lt;script&gt;").count(), 7, "{body}");
     }
 
     #[test]
     fn a_page_posts_where_it_says_and_nowhere_else() {
-        let page = Page::new("x").button(("https://github.com/a", "https://github.com"), ("m", "v"), "Go");
+        let page = Page::new("x").button(
+            ("https://github.com/a", "https://github.com"),
+            ("m", "v"),
+            "Go",
+        );
         let policy = page.into_response().headers()["content-security-policy"].clone();
         assert_eq!(
             policy,

@@ -87,7 +87,9 @@ pub(in crate::api) async fn receive_app(
     let foreign = take_out_foreign(&mut delivery.events, &repository);
     let services = services_of(&view, known.workspace, &repository);
     if delivery.events.is_empty() {
-        return Ok(ignored(&foreign.unwrap_or_else(|| "it says nothing".to_owned())));
+        return Ok(ignored(
+            &foreign.unwrap_or_else(|| "it says nothing".to_owned()),
+        ));
     }
     if services.is_empty() {
         return Ok(ignored(&format!("no service comes from {repository}")));
@@ -130,7 +132,9 @@ async fn follow(app: &App, bound: &Installation, what: &What) -> Result<String, 
             binds: false,
             removes,
         };
-        app.store.propose(Kind::SetForgeInstallation(command)).await?;
+        app.store
+            .propose(Kind::SetForgeInstallation(command))
+            .await?;
     }
     Ok(format!("{said}, at {}", bound.account))
 }

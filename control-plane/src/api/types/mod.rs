@@ -44,11 +44,11 @@ pub use domain::{
     BaseDomainRequest, BaseDomainView, DomainProofRequest, DomainProofView, DomainRoute,
     DomainView, DomainsView,
 };
+pub use forge::{ForgeRequest, ForgeTestView, ForgeView, ForgesView};
 pub use forge_app::{
     BrowserStepView, ForgeAppRequest, ForgeAppView, ForgeAppsView, InstallationView,
     RotateAppRequest,
 };
-pub use forge::{ForgeRequest, ForgeTestView, ForgeView, ForgesView};
 pub use gate::{ApproveRequest, FrozenView, GatesRequest, GatesView, PinRequest};
 pub use job::{CauseView, JobView, JobsView, RunRequest, ScheduleRequest, ScheduleView};
 pub use log::{

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use skep_model::forge::{
-    Access, Connection, ForgeApp, Installation, Kind, MAX_APPS, MAX_CONNECTIONS,
-    MAX_INSTALLATIONS, MAX_SETUPS, SETUP_MS, Setup, SetupStep, check_api_url, check_forge_host,
+    Access, Connection, ForgeApp, Installation, Kind, MAX_APPS, MAX_CONNECTIONS, MAX_INSTALLATIONS,
+    MAX_SETUPS, SETUP_MS, Setup, SetupStep, check_api_url, check_forge_host,
 };
 use skep_model::id::{ForgeAppId, WorkspaceId};
 use skep_model::problem::{Code, Problem};
@@ -96,8 +96,7 @@ impl Context<'_> {
         }
         if known.is_none() && self.state.forge_apps.len() >= MAX_APPS {
             let text = format!("there are {MAX_APPS} GitHub Apps already");
-            return Err(Problem::new(Code::TooLarge, text)
-                .hint("`skep forge app rm` removes one"));
+            return Err(Problem::new(Code::TooLarge, text).hint("`skep forge app rm` removes one"));
         }
         let now_ms = self.state.time_ms;
         app.made_ms = known.map_or(now_ms, |known| known.made_ms);
@@ -140,7 +139,9 @@ impl Context<'_> {
     }
 
     pub(super) fn set_forge_installation(&mut self, message: v1::SetForgeInstallation) -> Outcome {
-        let its = message.installation.ok_or_else(|| missing("installation"))?;
+        let its = message
+            .installation
+            .ok_or_else(|| missing("installation"))?;
         let installation: Installation = understood(its)?;
         installation.check()?;
         let app = self.state.forge_app(installation.app).cloned();
@@ -149,9 +150,8 @@ impl Context<'_> {
         let is_it = |it: &Installation| (it.app, it.number) == (app.id, installation.number);
         let bound = known.as_ref().map(|it| it.installations());
         if !message.binds && !bound.is_some_and(|all| all.iter().any(is_it)) {
-            return Err(not_found("installation", installation.number).hint(
-                "nobody has proved that it is theirs: `skep forge app install` does",
-            ));
+            return Err(not_found("installation", installation.number)
+                .hint("nobody has proved that it is theirs: `skep forge app install` does"));
         }
         if message.binds {
             self.is_free(&app, installation.number)?;
@@ -179,7 +179,10 @@ impl Context<'_> {
         let others = self.state.forges().filter(|it| it.host == app.site.host);
         let has = |connection: &&Arc<Connection>| {
             connection.workspace != app.workspace
-                && connection.installations().iter().any(|it| it.number == number)
+                && connection
+                    .installations()
+                    .iter()
+                    .any(|it| it.number == number)
         };
         let Some(other) = others.into_iter().find(has) else {
             return Ok(());

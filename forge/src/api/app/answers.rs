@@ -63,7 +63,9 @@ pub fn user_token(body: &[u8]) -> Result<String, String> {
     let said: Value = serde_json::from_slice(body).unwrap_or_default();
     let token = said["access_token"].as_str().filter(|it| !it.is_empty());
     token.map(str::to_owned).ok_or_else(|| {
-        let why = said["error_description"].as_str().or(said["error"].as_str());
+        let why = said["error_description"]
+            .as_str()
+            .or(said["error"].as_str());
         clean(why.unwrap_or("the answer has no token"))
     })
 }
@@ -118,7 +120,10 @@ pub fn found(body: &[u8]) -> Option<(Vec<Found>, bool)> {
     }
     let page: Page = serde_json::from_slice(body).ok()?;
     let has_more = page.installations.len() >= PAGE;
-    Some((page.installations.into_iter().map(Found::from).collect(), has_more))
+    Some((
+        page.installations.into_iter().map(Found::from).collect(),
+        has_more,
+    ))
 }
 
 /// One installation, as deliveries have it.
@@ -185,6 +190,10 @@ fn lacking(given: &Map<String, Value>) -> Vec<String> {
         Some(other) => other == access,
         None => false,
     };
-    let missing = WANTED.iter().filter(|(name, access)| !is_given(name, access));
-    missing.map(|(name, access)| format!("{name}: {access}")).collect()
+    let missing = WANTED
+        .iter()
+        .filter(|(name, access)| !is_given(name, access));
+    missing
+        .map(|(name, access)| format!("{name}: {access}"))
+        .collect()
 }
