@@ -409,7 +409,7 @@ async fn nobody_binds_what_they_do_not_administer() {
         ];
         let (ended, _) = cluster.skep.feed(&add, b"s3cret").await?;
         ensure!(
-            ended.code != 0 && ended.stderr.contains("needs no token"),
+            ended.code != Some(0) && ended.stderr.contains("needs no token"),
             "{ended:?}"
         );
         Ok(())
