@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use skep_forge::api::app::Scope;
 use skep_model::assignment::BuildVariable;
-use skep_model::build::Fetch;
+use skep_model::build::{APP_TOKEN, Fetch};
 use skep_model::forge::{ForgeApp, Installation};
 use skep_model::id::WorkspaceId;
 use skep_state::State;
@@ -15,8 +15,6 @@ use super::tokens::{As, Tokens};
 
 /// GitHub's name for whoever has a token of an installation.
 const USER: &str = "x-access-token";
-/// The variable that the token is in. No variable of a service can be named so, and no build can ask for it.
-const VARIABLE: &str = "token of the GitHub App";
 
 /// An App that sees a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,9 +67,9 @@ impl AppLogin {
     /// Has a token used where a repository is fetched.
     pub(crate) fn put(token: &str, fetch: &mut Fetch, variables: &mut Vec<BuildVariable>) {
         fetch.user = Some(USER.to_owned());
-        fetch.token = Some(VARIABLE.to_owned());
+        fetch.token = Some(APP_TOKEN.to_owned());
         variables.push(BuildVariable {
-            name: VARIABLE.to_owned(),
+            name: APP_TOKEN.to_owned(),
             value: token.to_owned(),
             secret: true,
         });
@@ -100,6 +98,14 @@ mod tests {
 
     #[test]
     fn no_variable_of_a_service_is_named_as_the_token_is() {
-        assert!(skep_model::variable::check_name(VARIABLE).is_err());
+        assert!(skep_model::variable::check_name(APP_TOKEN).is_err());
+        let (mut fetch, mut variables) = (Fetch::default(), Vec::new());
+        AppLogin::put("ghs_1", &mut fetch, &mut variables);
+        assert_eq!(fetch.check(), Ok(()), "a node takes it");
+        let asked = skep_model::build::Build {
+            secrets: [APP_TOKEN.to_owned()].into(),
+            ..Default::default()
+        };
+        assert!(asked.check().is_err(), "no build gets it");
     }
 }

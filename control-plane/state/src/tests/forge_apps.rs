@@ -106,7 +106,11 @@ fn round_trip(world: &World) {
 fn a_step_is_taken_once_and_not_after_an_hour() {
     let mut world = World::with_service();
     world.ok(setup(1, create()));
-    let known = world.state.forge_setup(&[1; 32]).expect("waited for").clone();
+    let known = world
+        .state
+        .forge_setup(&[1; 32])
+        .expect("waited for")
+        .clone();
     assert_eq!(known.expires_ms, world.state.time_ms() + SETUP_MS);
     round_trip(&world);
     world.ok(take(1));
@@ -114,11 +118,18 @@ fn a_step_is_taken_once_and_not_after_an_hour() {
     assert_eq!(world.refused(take(2)), Code::NotFound);
 
     world.ok(setup(3, create()));
-    let end_ms = world.state.forge_setup(&[3; 32]).expect("waited for").expires_ms;
+    let end_ms = world
+        .state
+        .forge_setup(&[3; 32])
+        .expect("waited for")
+        .expires_ms;
     let late = world.raw(command(end_ms + 1, take(3)));
     assert_eq!(late.outcome.expect_err("too late").code, Code::NotFound);
     // An App that there is not is installed by nobody.
-    assert_eq!(world.refused(setup(4, SetupStep::Install(APP))), Code::NotFound);
+    assert_eq!(
+        world.refused(setup(4, SetupStep::Install(APP))),
+        Code::NotFound
+    );
 }
 
 #[test]
@@ -151,15 +162,28 @@ fn an_installation_is_of_one_workspace() {
         id: other,
         name: "other".into(),
     };
-    world.state.workspaces.insert(other, std::sync::Arc::new(workspace));
+    world
+        .state
+        .workspaces
+        .insert(other, std::sync::Arc::new(workspace));
     let theirs = ForgeAppId::from_u128(71);
     world.ok(put(&app(theirs, other), 0));
-    assert_eq!(world.refused(set(&installation(theirs, 7, "acme"), true, false)), Code::Conflict);
+    assert_eq!(
+        world.refused(set(&installation(theirs, 7, "acme"), true, false)),
+        Code::Conflict
+    );
     world.ok(set(&installation(theirs, 8, "acme"), true, false));
 
     // It is free again when it is gone.
     world.ok(set(&at, false, true));
-    assert_eq!(world.state.forge(WORKSPACE, HOST).expect("there").installations(), []);
+    assert_eq!(
+        world
+            .state
+            .forge(WORKSPACE, HOST)
+            .expect("there")
+            .installations(),
+        []
+    );
     world.ok(set(&installation(theirs, 7, "acme"), true, false));
     assert_eq!(world.refused(set(&at, true, false)), Code::Conflict);
 }
@@ -177,7 +201,10 @@ fn an_app_takes_the_place_of_a_token_and_no_token_that_of_an_app() {
     assert!(connection.is_app() && connection.made_ms == made_ms);
     assert_eq!(world.refused(super::forges::put(&token)), Code::Conflict);
     // Nobody puts installations in that nobody has proved.
-    assert_eq!(world.refused(super::forges::put(&connection)), Code::Internal);
+    assert_eq!(
+        world.refused(super::forges::put(&connection)),
+        Code::Internal
+    );
 
     let remove = Kind::RemoveForgeApp(v1::RemoveForgeApp {
         id: id_bytes(APP.as_u128()),

@@ -64,7 +64,10 @@ fn shown(request: Option<Request>) -> String {
 #[test]
 fn the_manifest_and_the_requests_are_github_s() {
     let mut text = format!("{:#}\n\n", manifest(&draft("github.com", None)));
-    for draft in [draft("github.com", None), draft("ghe.example.com", Some("acme"))] {
+    for draft in [
+        draft("github.com", None),
+        draft("ghe.example.com", Some("acme")),
+    ] {
         let (url, install) = (
             manifest_url(&draft, "s3cret").expect("a URL"),
             install_url(&draft.site, "skep-4f2a", "s3cret").expect("a URL"),
@@ -114,7 +117,15 @@ fn a_made_app_is_whole_or_none() {
     let read = |body: &Value| converted(body.to_string().as_bytes());
     let made = read(&whole).expect("whole");
     assert_eq!((made.number, made.owner()), (42, "acme"));
-    for field in ["id", "slug", "owner", "client_id", "client_secret", "webhook_secret", "pem"] {
+    for field in [
+        "id",
+        "slug",
+        "owner",
+        "client_id",
+        "client_secret",
+        "webhook_secret",
+        "pem",
+    ] {
         let mut odd = whole.clone();
         odd[field] = Value::Null;
         assert!(read(&odd).is_none(), "{field}");
@@ -139,12 +150,16 @@ fn a_token_without_an_end_is_none() {
     }
     let why = user_token(br#"{"error":"bad_verification_code"}"#);
     assert_eq!(why, Err("bad_verification_code".to_owned()));
-    assert_eq!(user_token(br#"{"access_token":"ghu_1"}"#), Ok("ghu_1".to_owned()));
+    assert_eq!(
+        user_token(br#"{"access_token":"ghu_1"}"#),
+        Ok("ghu_1".to_owned())
+    );
 }
 
 #[test]
 fn more_than_is_wanted_is_enough_and_less_is_told() {
-    let lacks = |permissions: Value| granted(json!({ "permissions": permissions }).to_string().as_bytes());
+    let lacks =
+        |permissions: Value| granted(json!({ "permissions": permissions }).to_string().as_bytes());
     let mut all = json!({
         "checks": "write", "contents": "read", "deployments": "write", "members": "read",
         "metadata": "read", "pull_requests": "write", "statuses": "write",
@@ -171,15 +186,25 @@ fn deliveries_say_what_became_of_an_installation() {
     };
     assert_eq!(told("installation", "deleted"), Some(What::Gone));
     assert_eq!(told("installation", "suspend"), Some(What::Suspended(true)));
-    assert_eq!(told("installation", "unsuspend"), Some(What::Suspended(false)));
+    assert_eq!(
+        told("installation", "unsuspend"),
+        Some(What::Suspended(false))
+    );
     assert_eq!(told("installation", "created"), Some(What::Made));
-    assert_eq!(told("installation_repositories", "removed"), Some(What::Repositories));
+    assert_eq!(
+        told("installation_repositories", "removed"),
+        Some(What::Repositories)
+    );
     let renamed = Renamed {
         from: "acme/shop".into(),
         to: "acme/store".into(),
     };
     assert_eq!(told("repository", "renamed"), Some(What::Renamed(renamed)));
-    for (event, action) in [("push", ""), ("pull_request", "deleted"), ("repository", "edited")] {
+    for (event, action) in [
+        ("push", ""),
+        ("pull_request", "deleted"),
+        ("repository", "edited"),
+    ] {
         assert_eq!(told(event, action), None, "{event}");
     }
     let nothing = heard("installation", b"[1");
@@ -188,14 +213,16 @@ fn deliveries_say_what_became_of_an_installation() {
 
 fn entry() -> impl Strategy<Value = Found> {
     let account = prop::sample::select(vec!["acme", "Ada", "ada", "others"]);
-    (1..4_u64, 41..44_u64, account, any::<bool>()).prop_map(|(number, app, account, is_organization)| Found {
-        number,
-        app,
-        account: account.to_owned(),
-        is_organization,
-        is_suspended: false,
-        missing: Vec::new(),
-    })
+    (1..4_u64, 41..44_u64, account, any::<bool>()).prop_map(
+        |(number, app, account, is_organization)| Found {
+            number,
+            app,
+            account: account.to_owned(),
+            is_organization,
+            is_suspended: false,
+            missing: Vec::new(),
+        },
+    )
 }
 
 proptest! {
@@ -233,7 +260,11 @@ fn a_member_is_no_owner_and_an_owner_of_another_is_neither() {
         ("admin", "pending", "acme"),
         ("admin", "active", "others"),
     ] {
-        assert_eq!(said(role, state, of), Membership::Other, "{role} {state} {of}");
+        assert_eq!(
+            said(role, state, of),
+            Membership::Other,
+            "{role} {state} {of}"
+        );
     }
     assert_eq!(membership(b"", "acme"), Membership::Other);
 }
