@@ -10,6 +10,7 @@ mod domains;
 mod elsewhere;
 mod forges;
 mod git;
+mod github;
 mod hooks;
 mod jobs;
 mod logs;
