@@ -8,7 +8,7 @@ pub mod backup;
 pub mod checks;
 pub mod consensus;
 pub mod deploy;
-mod forges;
+pub mod forges;
 pub mod history;
 mod hooks;
 mod image_push;

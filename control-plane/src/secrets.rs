@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use skep_identity::ca::ClusterCa;
 use skep_identity::seal::SealingKey;
-use skep_model::forge::Connection;
-use skep_model::id::{EnvironmentId, ProjectId, ServiceId, WorkspaceId};
+use skep_model::forge::{Access, Connection, ForgeApp};
+use skep_model::id::{EnvironmentId, ForgeAppId, ProjectId, ServiceId, WorkspaceId};
 use skep_model::image_push::PushRegistry;
-use skep_model::notify::Receiver;
+use skep_model::notify::{Own, Receiver};
 use skep_model::problem::{Code, Problem};
 use skep_model::registry::RegistryAccess;
 use skep_model::variable::{Sealed, Variable, VariableInput};
 use skep_model::webhook::Hook;
 use skep_state::Cluster;
+use zeroize::Zeroizing;
 
 /// What the CA's key is sealed for.
 const CA_KEY_CONTEXT: &str = "ca-key";
@@ -143,6 +144,33 @@ impl Secrets {
         self.open(&context, &receiver.secret)
     }
 
+    /// Seals headers and body of a receiver's own, as [`Self::seal_receiver`] its secret.
+    pub fn seal_own(&self, project: ProjectId, name: &str, own: &Own) -> Sealed {
+        let context = own_context(project, name);
+        let text = serde_json::to_vec(own).expect("text and names of fields are JSON");
+        Sealed(self.key.seal(&context, &text))
+    }
+
+    /// Headers and body of a receiver's own.
+    ///
+    /// # Errors
+    /// They were sealed under another key, or for another receiver.
+    pub fn open_own(&self, receiver: &Receiver) -> Result<Option<Own>, Problem> {
+        let Some(sealed) = &receiver.own else {
+            return Ok(None);
+        };
+        let context = own_context(receiver.project, &receiver.name);
+        let text = self.open(&context, sealed)?;
+        let own = serde_json::from_str(&text);
+        own.map(Some).map_err(|_| {
+            Problem::new(
+                Code::Internal,
+                "what was sealed of the receiver cannot be read",
+            )
+            .hint("`skep notify set NAME --body ...` sets it anew")
+        })
+    }
+
     /// Seals the token of a forge connection; it opens again only for the same workspace and host.
     pub fn seal_forge(&self, workspace: WorkspaceId, host: &str, token: &str) -> Sealed {
         let context = forge_context(workspace, host);
@@ -152,10 +180,45 @@ impl Secrets {
     /// The token of a forge connection.
     ///
     /// # Errors
-    /// It was sealed under another key, or for another connection.
+    /// It was sealed under another key, or for another connection; or the connection is by a GitHub App.
     pub fn open_forge(&self, connection: &Connection) -> Result<String, Problem> {
+        let Access::Token(token) = &connection.access else {
+            return Err(Problem::new(Code::Internal, "the connection has no token"));
+        };
         let context = forge_context(connection.workspace, &connection.host);
-        self.open(&context, &connection.token)
+        self.open(&context, token)
+    }
+
+    /// Seals a secret of a GitHub App; it opens again only for the same App and use.
+    pub fn seal_app(&self, of: AppUse, app: ForgeAppId, text: &str) -> Sealed {
+        Sealed(self.key.seal(&of.context(app), text.as_bytes()))
+    }
+
+    /// The key that a GitHub App proves itself with, PEM.
+    ///
+    /// # Errors
+    /// It was sealed under another key, or for another App.
+    pub fn open_app_key(&self, app: &ForgeApp) -> Result<Zeroizing<String>, Problem> {
+        let context = AppUse::Key.context(app.id);
+        self.open(&context, &app.secrets.private_key)
+            .map(Into::into)
+    }
+
+    /// What deliveries to a GitHub App are signed with.
+    ///
+    /// # Errors
+    /// As [`Secrets::open_app_key`].
+    pub fn open_app_webhook(&self, app: &ForgeApp) -> Result<String, Problem> {
+        self.open(&AppUse::Webhook.context(app.id), &app.secrets.webhook)
+    }
+
+    /// What turns the code of a person who signed in to a GitHub App into a token.
+    ///
+    /// # Errors
+    /// As [`Secrets::open_app_key`].
+    pub fn open_app_client(&self, app: &ForgeApp) -> Result<Zeroizing<String>, Problem> {
+        let context = AppUse::Client.context(app.id);
+        self.open(&context, &app.secrets.client).map(Into::into)
     }
 
     /// Seals the password of a login at a registry; it opens again only for the same host.
@@ -315,6 +378,27 @@ impl Acme {
     }
 }
 
+/// What a secret of a GitHub App is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AppUse {
+    /// It proves the App.
+    Key,
+    /// It proves deliveries.
+    Webhook,
+    /// It goes with the codes of people.
+    Client,
+}
+
+impl AppUse {
+    fn context(self, app: ForgeAppId) -> String {
+        match self {
+            Self::Key => format!("forge-app-key/{app}"),
+            Self::Webhook => format!("forge-app-webhook/{app}"),
+            Self::Client => format!("forge-app-client/{app}"),
+        }
+    }
+}
+
 /// What a password at a push registry is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PushUse {
@@ -359,6 +443,10 @@ fn hook_context(workspace: WorkspaceId, repository: &str) -> String {
 
 fn receiver_context(project: ProjectId, name: &str) -> String {
     format!("receiver/{project}/{name}")
+}
+
+fn own_context(project: ProjectId, name: &str) -> String {
+    format!("receiver-own/{project}/{name}")
 }
 
 fn forge_context(workspace: WorkspaceId, host: &str) -> String {

@@ -326,6 +326,10 @@ impl StaticSite {
     }
 }
 
+/// The variable that a token of a GitHub App is in, where a build's server puts one. Reserved: no service has it, and no
+/// build can ask for it.
+pub const APP_TOKEN: &str = "SKEP_APP_TOKEN";
+
 /// How a repository is fetched.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -360,7 +364,8 @@ impl Fetch {
             ("fetch.ssh_key", &self.ssh_key),
             ("fetch.token", &self.token),
         ] {
-            let said = variable.as_deref();
+            // What the server puts there itself: no service has a variable of this name.
+            let said = variable.as_deref().filter(|it| *it != APP_TOKEN);
             said.map_or(Ok(()), |it| check_variable(field, it, ""))?;
         }
         if let Some(user) = &self.user {

@@ -1,6 +1,7 @@
 //! What is written back to forges: a workspace's connections to them, and what one was told of a deployment or at a
 //! pull request.
 
+mod app;
 mod kept;
 
 use std::fmt;
@@ -15,6 +16,10 @@ use crate::notify::{Standing, check_url};
 use crate::problem::{Code, Problem};
 use crate::variable::Sealed;
 
+pub use app::{
+    AppSecrets, AppSite, Draft, ForgeApp, Installation, MAX_APPS, MAX_INSTALLATIONS, MAX_RENAMED,
+    MAX_SETUPS, MAX_WORD, Renamed, SETUP_MS, Setup, SetupStep,
+};
 pub use kept::Kept;
 
 /// Most forge connections of a cluster: each may have a request of its own under way.
@@ -99,6 +104,15 @@ impl fmt::Display for Kind {
     }
 }
 
+/// As whom a forge is asked and told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Access {
+    /// Of a person's token, sealed.
+    Token(Sealed),
+    /// As GitHub Apps, where they are installed. None: it is not any more.
+    App(Vec<Installation>),
+}
+
 /// What a workspace has at a forge: with it, deployments are told of at their commits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connection {
@@ -110,8 +124,8 @@ pub struct Connection {
     pub kind: Kind,
     /// Where its API is.
     pub api_url: String,
-    /// As whom it is told, sealed.
-    pub token: Sealed,
+    /// As whom it is told.
+    pub access: Access,
     /// The CA that signs its certificate, PEM; none: one that the servers' machines trust.
     pub ca_pem: Option<String>,
     /// Cluster time when it was made: older deployments are not told of. Ms since the epoch.
@@ -129,6 +143,19 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// The installations of Apps that it is by; none: it is by a token.
+    pub fn installations(&self) -> &[Installation] {
+        match &self.access {
+            Access::Token(_) => &[],
+            Access::App(all) => all,
+        }
+    }
+
+    /// Whether it is by an App.
+    pub fn is_app(&self) -> bool {
+        matches!(self.access, Access::App(_))
+    }
+
     /// What every server agrees on.
     ///
     /// # Errors
@@ -271,7 +298,7 @@ mod tests {
             host: "git.example.com".into(),
             kind: Kind::Gitea,
             api_url: "https://git.example.com/api/v1".into(),
-            token: Sealed(vec![1]),
+            access: Access::Token(Sealed(vec![1])),
             ca_pem: None,
             made_ms: 500,
             changed_ms: 500,

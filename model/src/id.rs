@@ -116,6 +116,8 @@ ids! {
     GuestId,
     /// A receiver of notifications.
     ReceiverId,
+    /// A GitHub App.
+    ForgeAppId,
     /// A person or program with a certificate of the role operator.
     OperatorId,
     /// A folder on its way from a client to the building node.

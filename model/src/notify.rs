@@ -1,5 +1,9 @@
 //! What a project tells others of its deployments: the receivers that it has, and the notifications on their way to them.
 
+mod own;
+
+pub use own::{Own, PLACES};
+
 use std::net::IpAddr;
 
 use http::Uri;
@@ -8,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::certificate::hash;
 use crate::deployment::{Status, Trigger};
 use crate::id::{DeploymentId, ProjectId, ReceiverId, ServiceId};
-use crate::name::check_host;
+use crate::name::{check, check_host};
 use crate::problem::Problem;
 use crate::variable::Sealed;
 
@@ -16,6 +20,8 @@ use crate::variable::Sealed;
 pub const MAX_RECEIVERS: usize = 200;
 /// Most receivers of a project.
 pub const MAX_OF_PROJECT: usize = 20;
+/// Most services that a receiver names.
+pub const MAX_SERVICES: usize = 50;
 /// Most notifications that wait for one receiver: a newer one takes the oldest one's place.
 pub const MAX_PENDING: usize = 1_000;
 /// Notifications of a receiver that are kept to be looked at, after they have ended.
@@ -136,8 +142,12 @@ pub struct Receiver {
     pub url: String,
     /// What it is told of.
     pub events: Vec<Event>,
+    /// The services whose deployments it is told of, by name in every environment; none: all of the project.
+    pub services: Vec<String>,
     /// What notifications are signed with.
     pub secret: Sealed,
+    /// Headers and body of its own ([`Own`] as JSON); none: Skep's.
+    pub own: Option<Sealed>,
     /// Nothing new is told, and what waits goes on waiting.
     pub is_off: bool,
     /// Why it is off, where it was not a person who wanted that.
@@ -151,9 +161,10 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Whether it is told of this event of a deployment of its project.
-    pub fn wants(&self, event: Event) -> bool {
-        !self.is_off && self.events.contains(&event)
+    /// Whether it is told of this event of a deployment of a service of its project.
+    pub fn wants(&self, event: Event, service: &str) -> bool {
+        let is_of_it = self.services.is_empty() || self.services.iter().any(|it| it == service);
+        !self.is_off && is_of_it && self.events.contains(&event)
     }
 }
 
@@ -309,6 +320,21 @@ pub fn check_events(mut events: Vec<Event>) -> Result<Vec<Event>, Problem> {
     events.sort_unstable();
     events.dedup();
     Ok(events)
+}
+
+/// Checks which services a receiver is told of.
+///
+/// # Errors
+/// One is no name of a service, or they are too many.
+pub fn check_services(services: &[String]) -> Result<(), Problem> {
+    if services.len() > MAX_SERVICES {
+        let text = format!("{} services are too many", services.len());
+        return Err(Problem::invalid("services", text).hint(format!(
+            "{MAX_SERVICES} at most; none at all means every service"
+        )));
+    }
+    let mut all = services.iter();
+    all.try_for_each(|service| check("services", service))
 }
 
 #[cfg(test)]

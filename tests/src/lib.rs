@@ -17,6 +17,7 @@ pub mod fire;
 pub mod flood;
 pub mod forge;
 pub mod git;
+pub mod github;
 pub mod http;
 pub mod lab;
 pub mod listener;

@@ -1,7 +1,9 @@
 //! `skep forge`: connections to forges, which are told of deployments at their commits.
 
+mod app;
+
 use std::io::{IsTerminal as _, Read as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use http::Method;
@@ -24,6 +26,7 @@ Examples:
   skep forge add git.lan --kind gitea --api-url http://10.0.0.7:3000/api/v1 --token-stdin < token.txt
   skep forge test github.com
   skep forge show github.com
+  skep forge app create --organization acme
 
 From then on each new deployment of a commit that comes from this host has a status there, named
 skep/PROJECT/ENVIRONMENT/SERVICE, and previews of pull requests from there have one comment each.
@@ -42,6 +45,9 @@ pub(crate) enum Command {
     /// Remove a connection: nothing is told there any more
     #[command(visible_alias = "remove")]
     Rm(Which),
+    /// GitHub Apps: no token of a person, no webhook of a repository
+    #[command(subcommand)]
+    App(app::Command),
 }
 
 /// A connection.
@@ -91,6 +97,7 @@ impl Which {
 pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failure> {
     let client = session.client()?;
     match command {
+        Command::App(command) => return app::run(command, session).await,
         Command::Ls => {
             let view: ForgesView = client.get("/v1/forges").await?;
             session.out.result(&view, || list(&view.forges));
@@ -125,36 +132,52 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
 }
 
 async fn make(client: &Client, add: Add) -> Result<ForgeView, Failure> {
-    let ca_pem = match &add.ca {
-        None => None,
-        Some(file) => Some(std::fs::read_to_string(file).map_err(|error| {
-            Failure::usage(format!("{} cannot be read: {error}", file.display()))
-        })?),
-    };
     let request = ForgeRequest {
         kind: add.kind,
         api_url: add.api_url,
-        token: token()?,
-        ca_pem,
+        token: from_stdin(&TOKEN)?,
+        ca_pem: read_ca(add.ca.as_deref())?,
     };
     Ok(client
         .send(Method::PUT, &add.which.path(), &request)
         .await?)
 }
 
-/// One line from stdin, which must be no terminal: there it would be seen.
-fn token() -> Result<String, Failure> {
-    let stdin = std::io::stdin();
+/// The CA certificate of a forge, if one is said.
+fn read_ca(file: Option<&Path>) -> Result<Option<String>, Failure> {
+    file.map(|file| {
+        std::fs::read_to_string(file)
+            .map_err(|error| Failure::usage(format!("{} cannot be read: {error}", file.display())))
+    })
+    .transpose()
+}
+
+/// A secret that is read from stdin.
+struct Stdin {
+    what: &'static str,
+    example: &'static str,
+    /// In bytes.
+    most: usize,
+}
+
+const TOKEN: Stdin = Stdin {
+    what: "token",
+    example: "pass show forge | skep forge add HOST --token-stdin",
+    most: MAX_TOKEN,
+};
+
+/// What stdin has, which must be no terminal: there it would be seen.
+fn from_stdin(wanted: &Stdin) -> Result<String, Failure> {
+    let (stdin, what) = (std::io::stdin(), wanted.what);
     if stdin.is_terminal() {
-        return Err(Failure::usage("the token is read from stdin")
-            .hint("pass show forge | skep forge add HOST --token-stdin"));
+        return Err(Failure::usage(format!("the {what} is read from stdin")).hint(wanted.example));
     }
     let mut text = String::new();
-    let limit = MAX_TOKEN as u64 + 2;
+    let limit = wanted.most as u64 + 2;
     stdin
         .take(limit)
         .read_to_string(&mut text)
-        .map_err(|error| Failure::usage(format!("the token cannot be read: {error}")))?;
+        .map_err(|error| Failure::usage(format!("the {what} cannot be read: {error}")))?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
@@ -165,8 +188,21 @@ fn state(one: &ForgeView, now_ms: u64) -> String {
             format!("waits {}", time::age(at_ms, now_ms))
         }
         (false, _, Some(_)) => "trouble".to_owned(),
-        (false, _, None) => "ok".to_owned(),
+        (false, _, None) => {
+            let odd = app::state(&one.installations).filter(|_| one.app);
+            odd.unwrap_or("ok").to_owned()
+        }
     }
+}
+
+/// As whom it is told.
+fn account(one: &ForgeView) -> String {
+    if !one.app {
+        return "token".to_owned();
+    }
+    let all = one.installations.iter();
+    let names: Vec<&str> = all.map(|it| it.account.as_str()).collect();
+    format!("app at {}", names.join(", "))
 }
 
 fn list(all: &[ForgeView]) -> String {
@@ -177,11 +213,12 @@ fn list(all: &[ForgeView]) -> String {
             one.kind.as_str().to_owned(),
             state(one, now_ms),
             one.waiting.to_string(),
+            account(one),
             one.api_url.clone(),
         ]
     };
-    let columns = ["HOST", "KIND", "STATE", "WAITING", "API"];
-    let empty = "no forge is told: `skep forge add HOST --token-stdin` makes a connection";
+    let columns = ["HOST", "KIND", "STATE", "WAITING", "AS", "API"];
+    let empty = "no forge is told: `skep forge add HOST --token-stdin` makes a connection, `skep forge app create` a GitHub App";
     table::render(&columns, all.iter().map(row).collect(), empty)
 }
 
@@ -199,6 +236,9 @@ fn shown(one: &ForgeView, now_ms: u64) -> String {
         ("state", state(one, now_ms)),
         ("waiting", one.waiting.to_string()),
     ];
+    if one.app {
+        rows.extend(app::installed(&one.installations));
+    }
     if let Some(at_ms) = one.asked_ms {
         rows.push(("last told", format!("{} ago", time::age(now_ms, at_ms))));
     }
@@ -225,6 +265,8 @@ mod tests {
             problem: None,
             asked_ms: None,
             changed_ms: 1,
+            app: false,
+            installations: Vec::new(),
         };
         assert_eq!(state(&one, 1_000), "ok");
         one.problem = Some("429 Too Many Requests".into());

@@ -1,14 +1,15 @@
 //! `skep notify`: whom a project tells of its deployments, and what became of that.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser as _;
 use http::Method;
 use serde_json::{Value, json};
 use skep_control_plane::api::types::{
-    NotificationState, NotificationView, NotificationsView, ReceiverRequest, ReceiverView,
-    ReceiversView, RetryRequest,
+    NotificationState, NotificationView, NotificationsView, OwnRequest, ReceiverRequest,
+    ReceiverView, ReceiversView, RetryRequest,
 };
 use skep_model::notify::Event;
 use skep_model::problem::{Code, Problem};
@@ -29,12 +30,16 @@ const PATH: &str = "/v1/receivers";
 Examples:
   skep notify add ci https://ci.example.com/hooks/skep --project shop
   skep notify add pager https://pager.example.com/in --event deployment.failed --project shop
+  skep notify add cdn https://api.cloudflare.com/client/v4/zones/ZONE/purge_cache --project shop \
+    --service www --event deployment.live --body '{"purge_everything":true}' \
+    --headers-file headers.txt
   skep notify test ci --project shop
   skep notify show ci --project shop
 
 A receiver gets a POST of JSON for each event of its project's deployments, signed with the secret
 that `add` prints as standardwebhooks.com says. What is not answered by 2xx within 10 s is sent
-again for a day, under the same `webhook-id`. In a folder with a skep.toml the project may be left
+again for a day, under the same `webhook-id`. With --body it gets that in place of Skep's own JSON:
+{{PLACES}} are filled in. In a folder with a skep.toml the project may be left
 out.")]
 pub(crate) enum Command {
     /// List the receivers of all projects
@@ -77,6 +82,22 @@ pub(crate) struct Add {
     /// What it is told of; repeatable [default: every end of a deployment]
     #[arg(long = "event", value_name = "EVENT", value_parser = event())]
     events: Vec<Event>,
+    /// Tell it of this service alone; repeatable [default: all of the project]
+    #[arg(long = "service", value_name = "NAME")]
+    services: Vec<String>,
+    #[command(flatten)]
+    own: Posted,
+}
+
+/// What is posted in place of Skep's own JSON.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Posted {
+    /// Post this in place of Skep's own JSON; {{service}}, {{environment}}, {{host}} and others are filled in
+    #[arg(long, value_name = "TEXT")]
+    body: Option<String>,
+    /// Headers for it from a file, or `-` for stdin: a line each, `Authorization: Bearer ...`
+    #[arg(long, value_name = "FILE", requires = "body")]
+    headers_file: Option<PathBuf>,
 }
 
 /// What is changed.
@@ -90,6 +111,17 @@ pub(crate) struct Set {
     /// What it is told of from now on; repeatable
     #[arg(long = "event", value_name = "EVENT", value_parser = event())]
     events: Vec<Event>,
+    /// Tell it of this service alone from now on; repeatable
+    #[arg(long = "service", value_name = "NAME")]
+    services: Vec<String>,
+    /// Tell it of all services of the project
+    #[arg(long, conflicts_with = "services")]
+    all_services: bool,
+    #[command(flatten)]
+    own: Posted,
+    /// Post Skep's own JSON again
+    #[arg(long, conflicts_with = "body")]
+    no_body: bool,
     /// Switch it on
     #[arg(long, conflicts_with = "off")]
     on: bool,
@@ -116,6 +148,52 @@ fn event() -> impl clap::builder::TypedValueParser<Value = Event> {
         let found = Event::CHOICES.into_iter().find(|it| it.as_str() == text);
         found.expect("one of those that are possible")
     })
+}
+
+impl Posted {
+    /// None: nothing is said of it.
+    async fn request(&self) -> Result<Option<OwnRequest>, Failure> {
+        let Some(body) = &self.body else {
+            return Ok(None);
+        };
+        let text = match &self.headers_file {
+            None => String::new(),
+            Some(path) => read(path).await?,
+        };
+        Ok(Some(OwnRequest {
+            headers: headers(&text)?,
+            body: Some(body.clone()),
+        }))
+    }
+}
+
+async fn read(path: &Path) -> Result<String, Failure> {
+    let text = match path == Path::new("-") {
+        true => tokio::task::spawn_blocking(|| std::io::read_to_string(std::io::stdin()))
+            .await
+            .unwrap_or_else(|error| Err(error.into())),
+        false => tokio::fs::read_to_string(path).await,
+    };
+    text.map_err(|error| {
+        let text = format!("{} cannot be read: {error}", path.display());
+        Failure::of(Problem::invalid("headers-file", text))
+    })
+}
+
+/// Headers, one a line. Values are secrets: an error shows none.
+fn headers(text: &str) -> Result<BTreeMap<String, String>, Failure> {
+    let lines = text.lines().enumerate();
+    let lines = lines.filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(number, line)| match line.split_once(':') {
+            Some((name, value)) => Ok((name.trim().to_owned(), value.trim().to_owned())),
+            None => {
+                let text = format!("line {} is no header", number + 1);
+                let problem = Problem::invalid("headers-file", text);
+                Err(Failure::of(problem.hint("`Name: value`, one a line")))
+            }
+        })
+        .collect()
 }
 
 impl Which {
@@ -206,6 +284,8 @@ async fn make(client: &Client, add: &Add) -> Result<ReceiverView, Failure> {
         events: add.events.clone(),
         off: false,
         new_secret: false,
+        services: add.services.clone(),
+        own: add.own.request().await?,
     };
     Ok(client.send(Method::PUT, &path, &request).await?)
 }
@@ -221,6 +301,18 @@ async fn change(client: &Client, set: Set) -> Result<ReceiverView, Failure> {
         },
         off: set.off || (known.off && !set.on),
         new_secret: set.new_secret,
+        services: match (set.all_services, set.services.is_empty()) {
+            (true, _) => Vec::new(),
+            (false, true) => known.services,
+            (false, false) => set.services,
+        },
+        own: match set.no_body {
+            true => Some(OwnRequest {
+                headers: BTreeMap::new(),
+                body: None,
+            }),
+            false => set.own.request().await?,
+        },
     };
     Ok(client.send(Method::PUT, &path, &request).await?)
 }
@@ -278,8 +370,18 @@ fn receiver(one: &ReceiverView) -> String {
         ("receiver", format!("{}/{}", one.project, one.name)),
         ("url", one.url.clone()),
         ("events", events(&one.events)),
+        (
+            "services",
+            match one.services.is_empty() {
+                true => "all".to_owned(),
+                false => one.services.join(", "),
+            },
+        ),
         ("state", state(one)),
     ];
+    if one.own {
+        rows.push(("posts", "a body and headers of its own".to_owned()));
+    }
     if let Some(secret) = &one.secret {
         rows.push(("secret", format!("{secret}   (shown this once)")));
     }
@@ -338,6 +440,17 @@ mod tests {
     use skep_control_plane::api::types::AttemptView;
 
     use super::*;
+
+    #[test]
+    fn headers_are_lines_and_no_value_is_shown() {
+        let read = headers("Authorization: Bearer a:b\n\nX-Zone:1\n").expect("two");
+        assert_eq!(read["Authorization"], "Bearer a:b");
+        assert_eq!(read["X-Zone"], "1");
+        let Err(failure) = headers("hunter2") else {
+            panic!("no header");
+        };
+        assert!(!format!("{failure:?}").contains("hunter2"), "{failure:?}");
+    }
 
     #[test]
     fn what_became_of_a_notification_is_told() {

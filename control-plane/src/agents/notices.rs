@@ -191,6 +191,11 @@ impl Notices {
         table
     }
 
+    /// A node's work is looked at again, though nothing of it changed in the state.
+    pub(super) fn look(&self, node: NodeId) {
+        wake(&self.inner.slots.lock(), node, None);
+    }
+
     fn pass_on(&self, batch: &Batch<Change>) {
         if batch.is_reset {
             return self.wake_all(Concern::ALL);

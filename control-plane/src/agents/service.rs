@@ -28,6 +28,7 @@ use super::relay::Relay;
 use super::session::{Session, is_member, status};
 use super::shells;
 use super::uploads::Uploads;
+use crate::forges::Tokens;
 use crate::history::History;
 use crate::pki::Authority;
 use crate::samples::Samples;
@@ -46,6 +47,8 @@ pub struct Shared {
     pub store: Store,
     /// Opens variables for assignments.
     pub secrets: Secrets,
+    /// As whom nodes fetch what is of a GitHub App.
+    pub tokens: Tokens,
     /// Keeps build logs.
     pub history: History,
     /// Who is connected.

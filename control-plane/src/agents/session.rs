@@ -311,10 +311,32 @@ impl Session {
                 "this node was removed from the cluster",
             ));
         }
+        if concern.work {
+            self.log_in(told, &view).await;
+        }
         for kind in told.tell(&view, &concern, &self.shared) {
             self.send(kind).await?;
         }
         Ok(())
+    }
+
+    /// Has tokens asked for that builds wait for. What else the node is told of does not wait for them, but for the first
+    /// time: a build that the first set does not have is one that has ended.
+    async fn log_in(&self, told: &mut Told, view: &State) {
+        let wanting = told.wanting(view, &self.shared.secrets);
+        if !told.has_begun() {
+            let all = wanting.into_iter().map(|one| one.settle(&self.shared));
+            futures_util::future::join_all(all).await;
+            return;
+        }
+        for one in wanting {
+            let (shared, node) = (self.shared.clone(), self.node);
+            tokio::spawn(async move {
+                let settling = one.settle(&shared);
+                shared.shutdown.run_until_cancelled(settling).await;
+                shared.notices.look(node);
+            });
+        }
     }
 
     async fn send(&self, kind: v1::to_agent::Kind) -> Result<(), Status> {

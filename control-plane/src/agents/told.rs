@@ -18,6 +18,7 @@ use skep_state::{Cluster, State};
 
 use super::certified::Certified;
 use super::desired::{assignment, build_orders, desired_set, generation};
+use super::fetching::{BuildLogins, Wanting};
 use super::notices::{Concern, Touched};
 use super::service::Shared;
 use crate::secrets::Secrets;
@@ -49,6 +50,8 @@ pub(super) struct Told {
     /// What the node was told of them; none: nothing yet.
     registries: Option<Logins>,
     certified: Certified,
+    /// As whom builds are fetched.
+    logins: BuildLogins,
 }
 
 impl Told {
@@ -71,6 +74,7 @@ impl Told {
             servers: None,
             registries: None,
             certified: Certified::default(),
+            logins: BuildLogins::default(),
         }
     }
 
@@ -78,6 +82,24 @@ impl Told {
     /// told it. Until then nothing here is news.
     pub(super) fn is_waiting(&self) -> bool {
         self.is_waiting
+    }
+
+    /// Tokens that builds wait for which the node has not been told of, and nobody has asked for. To be asked for before
+    /// the node is told of its work, as what is left out of the first set has ended.
+    pub(super) fn wanting(&mut self, view: &State, secrets: &Secrets) -> Vec<Wanting> {
+        if view.forge_apps().next().is_none() {
+            return Vec::new();
+        }
+        let orders = build_orders(view, self.node, secrets);
+        let open = orders
+            .iter()
+            .filter(|it| !self.builds.contains(&it.deployment));
+        self.logins.wanting(view, open)
+    }
+
+    /// Whether the node was told of its work at all.
+    pub(super) fn has_begun(&self) -> bool {
+        self.generation.is_some()
     }
 
     /// What to say now; afterwards it counts as told.
@@ -262,7 +284,8 @@ impl Told {
     }
 
     fn whole(&mut self, view: &State, cluster: &Cluster, secrets: &Secrets) -> v1::Desired {
-        let set = desired_set(view, cluster, self.node, secrets);
+        let mut set = desired_set(view, cluster, self.node, secrets);
+        set.builds.retain_mut(|build| self.logins.complete(build));
         let assignments = set.assignments.iter();
         self.allocations = assignments.map(|a| (a.allocation, a.desired)).collect();
         self.builds = set.builds.iter().map(|build| build.deployment).collect();
@@ -302,6 +325,10 @@ impl Told {
             }
         }
         let mut builds = build_orders(view, self.node, secrets);
+        // What waits for its login is not told of yet, and is looked at again when that is known.
+        builds.retain_mut(|build| {
+            self.builds.contains(&build.deployment) || self.logins.complete(build)
+        });
         let now: BTreeSet<_> = builds.iter().map(|build| build.deployment).collect();
         let ended = self.builds.difference(&now);
         let removed_builds: Vec<_> = ended.map(|id| id_bytes(id.as_u128())).collect();

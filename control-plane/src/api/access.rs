@@ -29,14 +29,19 @@ use crate::history::AuditEntry;
 use crate::store::now_ms;
 
 /// Methods and paths that answer without a token: health checks, the document, webhooks (which are
-/// signed) and metrics (which ask for a token beyond loopback by themselves).
-pub const PUBLIC: [(&str, &str); 8] = [
+/// signed), the steps of a browser (whose URLs have a secret, good once) and metrics (which ask for a token beyond
+/// loopback by themselves).
+pub const PUBLIC: [(&str, &str); 12] = [
     ("get", "/health"),
     ("get", "/healthz"),
     ("get", "/metrics"),
     ("get", "/openapi.json"),
     ("get", "/readyz"),
+    ("get", "/v1/github/installed"),
+    ("get", "/v1/github/made"),
+    ("get", "/v1/github/make"),
     ("get", "/v1/health"),
+    ("post", "/v1/hooks/github/{app}"),
     ("post", "/v1/hooks/r/{hook}"),
     ("post", "/v1/hooks/{service}"),
 ];
@@ -109,31 +114,46 @@ fn authenticate_git(view: &View, headers: &HeaderMap) -> Result<Principal, Probl
 /// # Errors
 /// `Unauthenticated`: no token, or not one of this cluster.
 pub(super) fn authenticate(view: &View, headers: &HeaderMap) -> Result<Principal, Problem> {
-    let refused = |text: &str| {
-        Problem::new(Code::Unauthenticated, text)
-            .hint("send `Authorization: Bearer <token>` with the administrator's token")
-    };
+    let token = bearer(headers)?;
+    let cluster = view.cluster().ok_or_else(|| {
+        Problem::new(Code::Unavailable, "the cluster is not initialised yet").hint("try again")
+    })?;
+    let sum = digest::sha256(token.as_bytes());
+    if digest::constant_time_eq(&sum, &cluster.admin_token_hash) {
+        return Ok(Principal::Admin);
+    }
+    Err(refused_token("the token is not one of this cluster"))
+}
+
+fn refused_token(text: &str) -> Problem {
+    Problem::new(Code::Unauthenticated, text)
+        .hint("send `Authorization: Bearer <token>` with the administrator's token")
+}
+
+/// The token in these headers, whoever's it is.
+///
+/// # Errors
+/// `Unauthenticated`: there is none.
+pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
     let given = headers
         .get(header::AUTHORIZATION)
         .map(|value| value.to_str());
     let token = match given {
-        None => return Err(refused("a token is needed")),
+        None => return Err(refused_token("a token is needed")),
         Some(Ok(text)) => text.split_once(' ').filter(|(scheme, token)| {
             scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty()
         }),
         Some(Err(_)) => None,
     };
-    let Some((_, token)) = token else {
-        return Err(refused("the Authorization header holds no bearer token"));
-    };
-    let cluster = view.cluster().ok_or_else(|| {
-        Problem::new(Code::Unavailable, "the cluster is not initialised yet").hint("try again")
-    })?;
-    let sum = digest::sha256(token.trim().as_bytes());
-    if digest::constant_time_eq(&sum, &cluster.admin_token_hash) {
-        return Ok(Principal::Admin);
-    }
-    Err(refused("the token is not one of this cluster"))
+    let (_, token) =
+        token.ok_or_else(|| refused_token("the Authorization header holds no bearer token"))?;
+    Ok(token.trim())
+}
+
+/// Whether the token of this digest still opens the cluster.
+pub(super) fn is_token(view: &View, sum: &[u8]) -> bool {
+    let known = view.cluster().map(|cluster| &cluster.admin_token_hash);
+    known.is_some_and(|known| digest::constant_time_eq(sum, known))
 }
 
 /// Routes that anybody may call. Each must be in [`PUBLIC`]: a test compares.

@@ -5,7 +5,11 @@ use std::sync::Arc;
 use axum::Json;
 use axum::http::StatusCode;
 use serde::Deserialize;
-use skep_model::forge::{Connection, Kind, check_api_url, check_forge_host, check_token};
+use skep_forge::api::app::Scope;
+use skep_model::forge::{
+    Access, Connection, Installation, Kind, check_api_url, check_forge_host, check_token,
+};
+use skep_model::id::WorkspaceId;
 use skep_model::notify::address_of;
 use skep_model::problem::{Code, Problem};
 use skep_proto::convert::id_bytes;
@@ -16,7 +20,8 @@ use utoipa::IntoParams;
 
 use super::error::Failure;
 use super::extract::{Body, Path};
-use super::types::{ForgeRequest, ForgeTestView, ForgeView, ForgesView};
+use super::hooks::services_of;
+use super::types::{ForgeRequest, ForgeTestView, ForgeView, ForgesView, InstallationView};
 use super::{App, Here, find};
 use crate::forges;
 use crate::outgoing::{Allowed, Outgoing, roots};
@@ -83,7 +88,7 @@ fn wanted(app: &App, host: &str, request: ForgeRequest) -> Result<Connection, Pr
     let workspace = find::workspace(&view)?;
     let connection = Connection {
         workspace,
-        token: app.secrets.seal_forge(workspace, host, &request.token),
+        access: Access::Token(app.secrets.seal_forge(workspace, host, &request.token)),
         host: host.to_owned(),
         kind,
         api_url,
@@ -121,17 +126,49 @@ pub(super) async fn test(
 ) -> Result<Json<ForgeTestView>, Failure> {
     let view = app.store.view();
     let connection = connection_of(&view, &key.host)?;
-    let token = app.secrets.open_forge(&connection)?;
-    let outgoing = Outgoing::new(allowed(&app, &view));
-    let outcome = match forges::request(forges::site(&connection, &token).who()) {
-        Ok(asked) => outgoing.send(asked, connection.ca_pem.as_deref()).await,
-        Err(why) => Err(why),
+    let user = match connection.is_app() {
+        true => as_apps(&app, &view, &connection).await?,
+        false => {
+            let outgoing = Outgoing::new(allowed(&app, &view));
+            let token = app.secrets.open_forge(&connection)?;
+            let outcome = match forges::request(forges::site(&connection, &token).who()) {
+                Ok(asked) => outgoing.send(asked, connection.ca_pem.as_deref()).await,
+                Err(why) => Err(why),
+            };
+            forges::who(&connection, &outcome, now_ms())?
+        }
     };
-    let user = forges::who(&connection, &outcome, now_ms())?;
     Ok(Json(ForgeTestView {
         host: key.host,
         user,
     }))
+}
+
+/// Asks for a token of each installation, and says as what it came.
+async fn as_apps(app: &App, view: &State, connection: &Connection) -> Result<String, Problem> {
+    app.tokens.learn(view);
+    let failed = |why: String| {
+        Problem::new(Code::Unavailable, why)
+            .hint("`skep forge show` and `skep forge app ls` say more")
+    };
+    let all = connection.installations();
+    if all.is_empty() {
+        return Err(failed(
+            "no GitHub App is installed: `skep forge app install`".to_owned(),
+        ));
+    }
+    let mut names = Vec::new();
+    for at in all {
+        let repository = format!("{}/", at.account);
+        let who = app
+            .tokens
+            .who(view, connection, &repository)
+            .map_err(failed)?;
+        app.tokens.token(&who, &Scope::All).await.map_err(failed)?;
+        let slug = view.forge_app(at.app).map_or("", |it| it.slug.as_str());
+        names.push(format!("{slug}[bot] at {}", at.account));
+    }
+    Ok(names.join(", "))
 }
 
 /// Removes a forge connection: nothing is told there any more.
@@ -150,7 +187,7 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn allowed(app: &App, view: &State) -> Allowed {
+pub(super) fn allowed(app: &App, view: &State) -> Allowed {
     let allowed = Allowed::new(&app.notify_allow);
     allowed.learn(view);
     allowed
@@ -181,5 +218,36 @@ fn shown(view: &State, connection: &Connection) -> ForgeView {
         problem: connection.problem.clone(),
         asked_ms: some(connection.asked_ms),
         changed_ms: connection.changed_ms,
+        app: connection.is_app(),
+        installations: connection
+            .installations()
+            .iter()
+            .map(|it| shown_installation(view, connection.workspace, it))
+            .collect(),
+    }
+}
+
+pub(super) fn shown_installation(
+    view: &State,
+    workspace: WorkspaceId,
+    at: &Installation,
+) -> InstallationView {
+    let app = view.forge_app(at.app);
+    let host = app.map_or("", |it| it.site.host.as_str());
+    let is_said = |from: &str| {
+        let name = format!("{host}/{from}").to_lowercase();
+        !services_of(view, workspace, &name).is_empty()
+    };
+    let renamed = at.renamed.iter().filter(|it| is_said(&it.from));
+    InstallationView {
+        app: app.map_or_else(|| at.app.to_string(), |it| it.slug.clone()),
+        number: at.number,
+        account: at.account.clone(),
+        organization: at.is_organization,
+        suspended: at.is_suspended,
+        missing: at.missing.clone(),
+        renamed: renamed
+            .map(|it| format!("{} is {}", it.from, it.to))
+            .collect(),
     }
 }

@@ -18,6 +18,7 @@ mod find;
 mod forges;
 mod gates;
 mod git;
+mod github;
 mod health;
 mod hooks;
 mod jobs;
@@ -88,6 +89,7 @@ use crate::acme::Tally;
 use crate::agents::fleet::Fleet;
 use crate::agents::relay::Relay;
 use crate::agents::uploads::Uploads;
+use crate::forges::Tokens;
 use crate::history::{Elsewhere, History};
 use crate::polling::Asked;
 use crate::samples::Samples;
@@ -114,6 +116,8 @@ pub struct Context {
     pub store: Store,
     /// Seals variables and webhook secrets.
     pub secrets: Secrets,
+    /// As whom forges are asked.
+    pub tokens: Tokens,
     /// Timelines, build logs, audit.
     pub history: History,
     /// Build logs at the other servers.
@@ -152,6 +156,7 @@ struct App {
     /// Never with a key.
     unkeyed: Store,
     secrets: Secrets,
+    tokens: Tokens,
     history: History,
     elsewhere: Arc<dyn Elsewhere>,
     uploads: Uploads,
@@ -181,6 +186,7 @@ impl From<Context> for App {
         let Context {
             store,
             secrets,
+            tokens,
             history,
             elsewhere,
             uploads,
@@ -200,6 +206,7 @@ impl From<Context> for App {
             unkeyed: store.clone(),
             store,
             secrets,
+            tokens,
             history,
             elsewhere,
             uploads,

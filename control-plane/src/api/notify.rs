@@ -10,7 +10,8 @@ use skep_identity::random;
 use skep_model::id::{ProjectId, ReceiverId, UploadId};
 use skep_model::name;
 use skep_model::notify::{
-    Attempt, Event, Notification, Receiver, Standing, address_of, check_events, check_url,
+    Attempt, Event, Notification, Own, Receiver, Standing, address_of, check_events,
+    check_services, check_url,
 };
 use skep_model::problem::{Code, Problem};
 use skep_model::variable::Sealed;
@@ -25,8 +26,8 @@ use utoipa::IntoParams;
 use super::error::Failure;
 use super::extract::{Body, Path};
 use super::types::{
-    AttemptView, NotificationState, NotificationView, NotificationsView, ReceiverRequest,
-    ReceiverView, ReceiversView, RetryRequest,
+    AttemptView, NotificationState, NotificationView, NotificationsView, OwnRequest,
+    ReceiverRequest, ReceiverView, ReceiversView, RetryRequest,
 };
 use super::{App, Here, find};
 use crate::notify::new_secret;
@@ -68,6 +69,9 @@ pub(super) async fn put(
     name::check("receiver", &key.receiver)?;
     let uri = check_url(&request.url)?;
     let events = check_events(request.events)?;
+    check_services(&request.services)?;
+    let keeps_own = request.own.is_none();
+    let own = own_of(request.own)?;
     let view = app.store.view();
     if let Some(address) = address_of(&uri) {
         let allowed = Allowed::new(&app.notify_allow);
@@ -86,6 +90,8 @@ pub(super) async fn put(
         url: request.url,
         events,
         secret: sealed.unwrap_or(Sealed(Vec::new())),
+        own: own.map(|own| app.secrets.seal_own(project, &key.receiver, &own)),
+        services: request.services,
         is_off: request.off,
         // Set where it is obeyed.
         problem: None,
@@ -95,6 +101,7 @@ pub(super) async fn put(
     };
     let command = v1::PutReceiver {
         receiver: Some((&receiver).into()),
+        keeps_own,
     };
     let written = app.store.write(Kind::PutReceiver(command)).await?;
     let view = app.store.view();
@@ -217,6 +224,33 @@ pub(super) async fn retry(
     Ok(Json(shown(&view, &receiver, None)))
 }
 
+/// What is posted in place of Skep's own.
+fn own_of(request: Option<OwnRequest>) -> Result<Option<Own>, Problem> {
+    let Some(OwnRequest { headers, body }) = request else {
+        return Ok(None);
+    };
+    let Some(body) = body else {
+        return match headers.is_empty() {
+            true => Ok(None),
+            false => Err(Problem::invalid(
+                "body",
+                "headers of its own go with a body of its own",
+            )),
+        };
+    };
+    let own = Own::new(headers, body)?;
+    // With something in each place: where a number is to stand, a number may come.
+    let sample = own.filled(|_| Some("1".to_owned()));
+    if own.is_json()
+        && let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(&sample)
+    {
+        let text = format!("the body is no JSON: {error}");
+        return Err(Problem::invalid("body", text)
+            .hint("another kind of body takes a header: `Content-Type: text/plain`"));
+    }
+    Ok(Some(own))
+}
+
 async fn ask(app: &App, receiver: &Receiver, what: What) -> Result<(), Problem> {
     let command = v1::AskNotification {
         receiver: id_bytes(receiver.id.as_u128()),
@@ -258,6 +292,8 @@ fn shown(view: &State, receiver: &Receiver, secret: Option<String>) -> ReceiverV
         problem: receiver.problem.clone(),
         pending: view.pending_of(receiver.id) as u64,
         dropped: receiver.dropped,
+        services: receiver.services.clone(),
+        own: receiver.own.is_some(),
         secret,
     }
 }

@@ -10,9 +10,10 @@ use super::access::{Action, protected, public};
 use super::{App, Document, Here};
 use super::{
     allocations, app_logs, autoscale, backup, ca, certificates, deployment_logs, deployments,
-    domains, forges, gates, git, health, hooks, jobs, local_ca, metrics, network, nodes, notify,
-    placement, previews, proof, rebalance, registries, rollouts, samples, servers, services,
-    settings, shared_variables, shells, stacks, tcp_ports, tokens, uploads, variables, volumes,
+    domains, forges, gates, git, github, health, hooks, jobs, local_ca, metrics, network, nodes,
+    notify, placement, previews, proof, rebalance, registries, rollouts, samples, servers,
+    services, settings, shared_variables, shells, stacks, tcp_ports, tokens, uploads, variables,
+    volumes,
 };
 
 /// Every route with what it asks of the caller: a route is registered by `protected` with its action
@@ -37,6 +38,10 @@ pub(super) fn assemble(app: &App) -> OpenApiRouter<App> {
         .routes(public(routes!(metrics::metrics)))
         .routes(public(routes!(hooks::receive)))
         .routes(public(routes!(hooks::receive_repository)))
+        .routes(public(routes!(hooks::receive_app)))
+        .routes(public(routes!(github::make)))
+        .routes(public(routes!(github::made)))
+        .routes(public(routes!(github::installed)))
         .merge(repository_hook_routes(app))
         .merge(receiver_routes(app))
         .merge(preview_routes(app))
@@ -109,6 +114,12 @@ fn forge_routes(app: &App) -> OpenApiRouter<App> {
         .routes(protected(app, set, routes!(forges::put)))
         .routes(protected(app, set, routes!(forges::remove)))
         .routes(protected(app, set, routes!(forges::test)))
+        .routes(protected(app, read, routes!(github::list)))
+        .routes(protected(app, read, routes!(github::show)))
+        .routes(protected(app, set, routes!(github::create)))
+        .routes(protected(app, set, routes!(github::install)))
+        .routes(protected(app, set, routes!(github::rotate)))
+        .routes(protected(app, set, routes!(github::remove)))
 }
 
 fn service_routes(app: &App) -> OpenApiRouter<App> {

@@ -10,6 +10,7 @@ mod domains;
 mod elsewhere;
 mod forges;
 mod git;
+mod github;
 mod hooks;
 mod jobs;
 mod logs;
@@ -102,9 +103,11 @@ impl Server {
             .await
             .expect("opens");
         tokio::spawn(writer);
+        let secrets = Secrets::new(SealingKey::generate());
         let context = Context {
+            tokens: crate::forges::Tokens::new(secrets.clone(), &[]),
             store: Store::new(consensus),
-            secrets: Secrets::new(SealingKey::generate()),
+            secrets,
             history,
             elsewhere,
             uploads: Uploads::default(),

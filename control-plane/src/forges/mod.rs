@@ -3,7 +3,9 @@
 //! GitHub shows as deployments in `shown`.
 
 mod comments;
+mod login;
 mod shown;
+mod tokens;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,7 +31,10 @@ use crate::urls::urls;
 #[cfg(test)]
 pub(crate) use comments::tests::previewed;
 pub(crate) use comments::{Wanted, comment_news, comment_settlement, comment_state};
+pub(crate) use login::{AppLogin, app_login};
 pub(crate) use shown::{ToShow, shown_news, shown_settlement};
+pub use tokens::Tokens;
+pub(crate) use tokens::check_key;
 
 /// How long one status, or one text, is tried: a forge that is away over night has it in the morning.
 const GIVE_UP_MS: u64 = 24 * 3_600_000;

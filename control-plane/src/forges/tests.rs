@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use skep_model::deployment::{Status, Trigger};
-use skep_model::forge::Kind as ForgeKind;
+use skep_model::forge::{Access, Kind as ForgeKind};
 use skep_model::id::{ClusterId, DeploymentId, EnvironmentId, ProjectId};
 use skep_model::rollout::Progress;
 use skep_model::service::Service;
@@ -69,7 +69,7 @@ pub(super) fn connected_as(kind: ForgeKind) -> State {
         host: "git.test".into(),
         kind,
         api_url: "https://git.test/api/v1".into(),
-        token: Sealed(vec![1]),
+        access: Access::Token(Sealed(vec![1])),
         ca_pem: None,
         made_ms: 0,
         changed_ms: 0,

@@ -6,7 +6,7 @@ mod send;
 
 use skep_model::notify::{Notification, pause_ms};
 
-pub(crate) use payload::{new_secret, payload, signature};
+pub(crate) use payload::{filled, new_secret, payload, signature};
 pub(crate) use send::{Answer, Letter, Sender};
 
 /// How long one notification is tried: a receiver that is away over night has it in the morning.

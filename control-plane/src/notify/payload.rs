@@ -7,7 +7,7 @@ use serde::Serialize;
 use skep_identity::{digest, random};
 use skep_model::deployment::{Status, Trigger};
 use skep_model::id::DeploymentId;
-use skep_model::notify::{Event, Notification, Subject};
+use skep_model::notify::{Event, Notification, Own, Subject};
 use skep_model::problem::{Code, Problem};
 use skep_state::State;
 use time::OffsetDateTime;
@@ -86,6 +86,45 @@ fn of<'a>(view: &State, subject: &'a Subject) -> Of<'a> {
     }
 }
 
+/// The body of a receiver's own, with what is known in its places.
+pub(crate) fn filled(view: &State, notification: &Notification, own: &Own) -> Vec<u8> {
+    let subject = notification.subject.as_ref();
+    let of = subject.map(|it| of(view, it));
+    let value = |place: &str| {
+        let of = of.as_ref();
+        let text = match place {
+            "event" => notification.event.as_str().to_owned(),
+            "workspace" => notification.workspace.clone(),
+            "project" => notification.project.clone(),
+            "environment" => of?.environment.to_owned(),
+            "service" => of?.service.to_owned(),
+            "deployment" => of?.deployment.to_string(),
+            "status" => of?.status.to_string(),
+            "commit" => of?.commit?.to_owned(),
+            "release" => of?.release?.to_string(),
+            "url" => of?.url.clone()?,
+            "host" => host_of(of?.url.as_deref()?)?,
+            _ => return None,
+        };
+        Some(match own.is_json() {
+            true => within_quotes(&text),
+            false => text,
+        })
+    };
+    own.filled(value).into_bytes()
+}
+
+fn host_of(url: &str) -> Option<String> {
+    let uri: axum::http::Uri = url.parse().ok()?;
+    uri.host().map(str::to_owned)
+}
+
+/// As it stands within a text of JSON.
+fn within_quotes(text: &str) -> String {
+    let quoted = serde_json::to_string(text).expect("text is JSON");
+    quoted[1..quoted.len() - 1].to_owned()
+}
+
 /// A new secret, as receivers' libraries take it.
 pub(crate) fn new_secret() -> String {
     let bytes = random::bytes::<SECRET_BYTES>();
@@ -136,6 +175,27 @@ mod tests {
         assert_eq!(value["type"], "test");
         let names: Vec<_> = value["data"].as_object().expect("fields").keys().collect();
         assert_eq!(names, ["project", "workspace"]);
+    }
+
+    #[test]
+    fn a_body_of_its_own_has_what_is_known_in_its_places() {
+        let own = |headers: &[(&str, &str)], body: &str| {
+            let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+            Own::new(headers.iter().map(pair).collect(), body.to_owned()).expect("fine")
+        };
+        let mut odd = failed();
+        odd.project = "a\"b".into();
+        let text = r#"{"tags":["{{service}}-{{environment}}"],"p":"{{project}}","e":"{{event}} {{status}}",
+            "r":"{{release}}{{url}}{{host}}"}"#;
+        let body = filled(&State::default(), &odd, &own(&[], text));
+        let value: Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(value["tags"][0], "web-production");
+        assert_eq!(value["p"], "a\"b");
+        assert_eq!(value["e"], "deployment.failed failed");
+        assert_eq!(value["r"], "7", "nothing is nothing");
+        let plain = own(&[("content-type", "text/plain")], "{{project}} {{commit}}");
+        let body = filled(&State::default(), &odd, &plain);
+        assert_eq!(body, b"a\"b 366701fde727cb7a9e7f21eb88264f59f6f9b89c");
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! One attempt at a receiver: a signed POST.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Request, StatusCode};
 use skep_model::notify::{Event, MAX_ANSWER};
 
@@ -17,13 +19,23 @@ pub(crate) struct Letter {
     /// When it is sent, s since the epoch.
     pub(crate) at_s: u64,
     pub(crate) signature: String,
+    /// The receiver's own.
+    pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: Vec<u8>,
 }
 
 impl Letter {
     fn request(self) -> Result<Request<Full<Bytes>>, String> {
-        let request = Request::post(self.url)
-            .header(CONTENT_TYPE, "application/json")
+        let mut request = Request::post(self.url);
+        if !self.headers.contains_key(CONTENT_TYPE.as_str()) {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        for (name, value) in &self.headers {
+            let mut value = HeaderValue::from_str(value).map_err(|error| error.to_string())?;
+            value.set_sensitive(true);
+            request = request.header(name, value);
+        }
+        let request = request
             .header("webhook-id", &self.id)
             .header("webhook-timestamp", self.at_s)
             .header("webhook-signature", &self.signature)

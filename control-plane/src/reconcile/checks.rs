@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_forge::api::{About, Checks, Part, Verdict};
+use skep_forge::api::{About, Checks, Part, Site, Verdict};
 use skep_model::id::DeploymentId;
 use skep_state::{Change, State};
 use tokio::sync::broadcast::error::RecvError;
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Parts;
 use crate::checks::{Answer, Board, Seen, Wanted, Watched, wanted};
-use crate::forges::{Key, request, site, verdict};
+use crate::forges::{Key, verdict};
 use crate::outgoing::{Allowed, Outgoing};
 use crate::store::now_ms;
 
@@ -171,14 +171,10 @@ impl Waiting {
 
 /// Asks for all parts of a commit's checks.
 async fn ask_all(parts: Parts, outgoing: Arc<Outgoing>, wanted: Wanted) -> Answer {
-    let token = match parts.secrets.open_forge(&wanted.connection) {
-        Ok(token) => token,
-        Err(problem) => return Answer::Nothing(problem.to_string(), None),
-    };
     let kind = wanted.connection.kind;
     let mut checks = Checks::default();
     for part in Part::of(kind) {
-        match ask(&outgoing, (&wanted, &token), *part).await {
+        match ask(&parts, &outgoing, &wanted, *part).await {
             Ok(Some(body)) if checks.add(kind, *part, &body).is_some() => {}
             Ok(Some(_)) => {
                 let text = "the forge's answer is not what its manual says";
@@ -193,16 +189,18 @@ async fn ask_all(parts: Parts, outgoing: Arc<Outgoing>, wanted: Wanted) -> Answe
 
 /// None: the forge has nothing of that kind.
 async fn ask(
+    parts: &Parts,
     outgoing: &Outgoing,
-    (wanted, token): (&Wanted, &str),
+    wanted: &Wanted,
     part: Part,
 ) -> Result<Option<bytes::Bytes>, (String, Option<u64>)> {
     let connection = &wanted.connection;
-    let asked =
-        site(connection, token).checks(part, &wanted.repository, (&wanted.commit, &wanted.branch));
-    let asked = request(asked).map_err(|why| (why, None))?;
-    let ca_pem = connection.ca_pem.as_deref();
-    let outcome = outgoing.send_and_read(asked, ca_pem, MAX_ANSWER).await;
+    let (repository, at) = (&wanted.repository, (&*wanted.commit, &*wanted.branch));
+    let asked = |site: &Site<'_>| site.checks(part, repository, at);
+    let of = (repository.as_str(), MAX_ANSWER);
+    let view = parts.store.view();
+    let tokens = &parts.tokens;
+    let outcome = tokens.ask(outgoing, (&view, connection), of, asked).await;
     match verdict(connection, About::Status, (&outcome, now_ms())) {
         Verdict::Taken => Ok(outcome.ok().map(|reply| reply.body)),
         Verdict::Later { pause_ms, why } => Err((why, Some(pause_ms))),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use skep_forge::api::{About, Left, Request, Showing, Site, Talk, Verdict};
 use skep_model::deployment::Deployment;
 use skep_model::id::{EnvironmentId, ServiceId};
-use skep_model::problem::{Code, Problem};
+use skep_model::problem::Code;
 use skep_state::{Change, State};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::{Id, JoinSet};
@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Parts;
 use crate::forges::{
-    Key, News, Of, ToShow, Wanted, comment_news, comment_settlement, news, report, request,
-    settlement, shown_news, shown_settlement, site, verdict,
+    Key, News, Of, ToShow, Wanted, comment_news, comment_settlement, news, report, settlement,
+    shown_news, shown_settlement, verdict,
 };
 use crate::outgoing::{Allowed, Outgoing, Reply};
 use crate::store::now_ms;
@@ -223,11 +223,12 @@ async fn status(
 ) -> Verdict {
     let connection = &news.connection;
     let ask = async {
-        let token = parts.secrets.open_forge(connection).map_err(said)?;
-        let report = report(&parts.store.view(), deployment);
-        let report = report.ok_or("the service is gone")?;
-        let asked = request(site(connection, &token).status(&report))?;
-        outgoing.send(asked, connection.ca_pem.as_deref()).await
+        let view = parts.store.view();
+        let report = report(&view, deployment).ok_or("the service is gone")?;
+        let of = (report.repository.as_str(), MAX_LIST);
+        let asked = |site: &Site<'_>| site.status(&report);
+        let tokens = &parts.tokens;
+        tokens.ask(outgoing, (&view, connection), of, asked).await
     };
     let outcome = ask.await;
     verdict(connection, About::Status, (&outcome, now_ms()))
@@ -239,7 +240,8 @@ async fn comment(parts: &Parts, outgoing: &Outgoing, (news, wanted): (&News, &Wa
     let mut talk = Talk::new(connection.kind, &wanted.notice, (wanted.id, wanted.makes));
     loop {
         let asked = |site: &Site<'_>| talk.request(site);
-        let (verdict, reply) = ask(parts, outgoing, (news, About::Comment), asked).await;
+        let of = wanted.notice.repository.as_str();
+        let (verdict, reply) = ask(parts, outgoing, (news, About::Comment, of), asked).await;
         let body = reply.as_ref().map_or(&[] as &[u8], |reply| &reply.body);
         let status = reply.as_ref().map(|reply| reply.status);
         if let Some(left) = talk.heard(status, verdict, body) {
@@ -253,7 +255,8 @@ async fn show(parts: &Parts, outgoing: &Outgoing, (news, to_show): (&News, &ToSh
     let mut showing = Showing::new(&to_show.shown, to_show.id);
     loop {
         let asked = |site: &Site<'_>| showing.request(site);
-        let (verdict, reply) = ask(parts, outgoing, (news, About::Deployment), asked).await;
+        let of = to_show.shown.repository.as_str();
+        let (verdict, reply) = ask(parts, outgoing, (news, About::Deployment, of), asked).await;
         let body = reply.as_ref().map_or(&[] as &[u8], |reply| &reply.body);
         let status = reply.as_ref().map(|reply| reply.status);
         if let Some(left) = showing.heard(status, verdict, body) {
@@ -266,23 +269,16 @@ async fn show(parts: &Parts, outgoing: &Outgoing, (news, to_show): (&News, &ToSh
 async fn ask(
     parts: &Parts,
     outgoing: &Outgoing,
-    (news, about): (&News, About),
-    asked: impl FnOnce(&Site<'_>) -> Option<Request>,
+    (news, about, repository): (&News, About, &str),
+    asked: impl Fn(&Site<'_>) -> Option<Request>,
 ) -> (Verdict, Option<Reply>) {
     let connection = &news.connection;
-    let ask = async {
-        let token = parts.secrets.open_forge(connection).map_err(said)?;
-        let asked = request(asked(&site(connection, &token)))?;
-        let ca_pem = connection.ca_pem.as_deref();
-        outgoing.send_and_read(asked, ca_pem, MAX_LIST).await
-    };
-    let outcome: Result<Reply, String> = ask.await;
+    let view = parts.store.view();
+    let of = (repository, MAX_LIST);
+    let tokens = &parts.tokens;
+    let outcome = tokens.ask(outgoing, (&view, connection), of, asked).await;
     let verdict = verdict(connection, about, (&outcome, now_ms()));
     (verdict, outcome.ok())
-}
-
-fn said(problem: Problem) -> String {
-    problem.to_string()
 }
 
 fn log(news: &News, verdict: &Verdict) {

@@ -38,6 +38,7 @@ use crate::agents::fleet::Fleet;
 use crate::agents::relay::Relay;
 use crate::checks::Board;
 use crate::deploy::queue;
+use crate::forges::Tokens;
 use crate::history::History;
 use crate::polling::Asked;
 use crate::samples::Samples;
@@ -64,6 +65,8 @@ pub struct Parts {
     pub history: History,
     /// Seals variables of an app's own file.
     pub secrets: Secrets,
+    /// As whom forges are asked.
+    pub tokens: Tokens,
     /// What nodes measure.
     pub samples: Samples,
     /// What autoscaling thinks.

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Parts;
 use crate::consensus::Batch;
-use crate::notify::{Answer, Letter, Sender, Then, after, payload, signature};
+use crate::notify::{Answer, Letter, Sender, Then, after, filled, payload, signature};
 use crate::outgoing::Allowed;
 use crate::store::now_ms;
 
@@ -147,7 +147,11 @@ fn letter(
         return Ok(None);
     };
     let secret = parts.secrets.open_receiver(receiver)?;
-    let body = payload(view, notification);
+    let own = parts.secrets.open_own(receiver)?;
+    let (headers, body) = match own {
+        None => (BTreeMap::new(), payload(view, notification)),
+        Some(own) => (own.headers.clone(), filled(view, notification, &own)),
+    };
     let at_s = now_ms() / 1_000;
     Ok(Some(Letter {
         url: receiver.url.clone(),
@@ -155,6 +159,7 @@ fn letter(
         event: notification.event,
         at_s,
         signature: signature(&secret, (&notification.id, at_s), &body)?,
+        headers,
         body,
     }))
 }
@@ -260,6 +265,8 @@ mod tests {
                 told: 0,
                 dropped: 0,
                 changed_ms: 0,
+                services: Vec::new(),
+                own: None,
             };
             apply(
                 &mut state,

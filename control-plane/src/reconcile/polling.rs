@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Parts;
 use crate::api::queued;
+use crate::forges::{AppLogin, app_login};
 use crate::logins;
 use crate::polling::images::{self, Look};
 use crate::polling::{Book, Question, Step, meaning, node_for};
@@ -43,6 +44,8 @@ struct Round {
     ask: Ask,
     /// Whose each of the question's wants is.
     questions: Vec<Question>,
+    /// As whom, where a GitHub App of the workspace sees the repository.
+    login: Option<AppLogin>,
 }
 
 /// What came of a question.
@@ -87,6 +90,7 @@ fn begin(parts: &Parts, book: &mut Book, asks: &mut JoinSet<Answer>) -> Instant 
     let view = parts.store.view();
     let now = now_ms();
     let (due, next_ms) = book.due(&view, now);
+    parts.tokens.learn(&view);
     for round in rounds(&view, &parts.secrets, due) {
         if asks.len() >= ASKS_MAX {
             // The end of one wakes it.
@@ -95,9 +99,21 @@ fn begin(parts: &Parts, book: &mut Book, asks: &mut JoinSet<Answer>) -> Instant 
         for question in &round.questions {
             book.ask(question.service, now);
         }
-        let relay = parts.relay.clone();
+        let (relay, tokens) = (parts.relay.clone(), parts.tokens.clone());
         asks.spawn(async move {
-            let found = relay.ask_source(round.node, round.ask).await;
+            let mut ask = round.ask;
+            if let Some(login) = round.login {
+                match login.token(&tokens).await {
+                    Ok(token) => AppLogin::put(&token, &mut ask.fetch, &mut ask.variables),
+                    // It may be anybody's to read.
+                    Err(why) => tracing::warn!(
+                        repository = ask.repository,
+                        why,
+                        "a repository is asked as nobody"
+                    ),
+                }
+            }
+            let found = relay.ask_source(round.node, ask).await;
             Answer::Round(round.questions, found)
         });
     }
@@ -142,9 +158,13 @@ fn rounds(view: &State, secrets: &Secrets, due: Vec<Question>) -> Vec<Round> {
             }
         };
         let want: Want = question.want.clone();
+        let workspace = view.workspace_of(service.environment);
+        let repository = question.repository.as_str();
+        let login = workspace.and_then(|it| app_login(view, (it, repository), &fetch));
         let same = rounds.iter_mut().find(|it| {
             let ask = &it.ask;
             it.node == node
+                && it.login == login
                 && ask.wants.len() < MAX_WANTS
                 && (&ask.repository, &ask.fetch, &ask.variables)
                     == (&question.repository, &fetch, &variables)
@@ -164,6 +184,7 @@ fn rounds(view: &State, secrets: &Secrets, due: Vec<Question>) -> Vec<Round> {
                     read: None,
                 },
                 questions: vec![question],
+                login,
             }),
         }
     }

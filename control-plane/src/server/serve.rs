@@ -27,6 +27,7 @@ use crate::agents::relay::Relay;
 use crate::agents::service::{AgentsService, Shared};
 use crate::agents::uploads::Uploads;
 use crate::api::neighbours::Neighbours;
+use crate::forges::Tokens;
 use crate::history::History;
 use crate::peers::{
     Contact, ControlService, Directory, Fetcher, Forwarder, Links, Outbox, PeersService, copying,
@@ -286,8 +287,10 @@ async fn start(
     let notices = Notices::default();
     let noticing = notices.follow(&passing.store, shutdown.clone());
     parts.spawn(named("notices", noticing));
+    let tokens = Tokens::new(passing.secrets.clone(), &options.notify_allow);
     let shared = Shared {
         notices,
+        tokens: tokens.clone(),
         store: passing.store.clone(),
         secrets: passing.secrets.clone(),
         history: history.clone(),
@@ -311,6 +314,7 @@ async fn start(
     let tally = Tally::default();
     let asked = Asked::default();
     let context = api::Context {
+        tokens: tokens.clone(),
         store: passing.store.clone(),
         secrets: passing.secrets.clone(),
         history: history.clone(),
@@ -342,6 +346,7 @@ async fn start(
     );
     serve_cluster(parts, shared, &passing, listeners.cluster);
     let duties = reconcile::Parts {
+        tokens,
         store: passing.store.clone(),
         fleet: passing.fleet.clone(),
         history,

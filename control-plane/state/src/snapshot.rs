@@ -10,7 +10,7 @@ use skep_model::allocation::Allocation;
 use skep_model::certificate::{Certificate, Challenge, DnsRecord};
 use skep_model::claim::Claim;
 use skep_model::deployment::Deployment;
-use skep_model::forge::Connection;
+use skep_model::forge::{Connection, ForgeApp, Setup};
 use skep_model::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
 use skep_model::image_push::PushRegistry;
 use skep_model::job::JobBook;
@@ -151,6 +151,8 @@ mod tag {
     pub(super) const PUSHED: u32 = 230;
     pub(super) const PUSH_REGISTRIES: u32 = 250;
     pub(super) const STACKS: u32 = 270;
+    pub(super) const FORGE_APPS: u32 = 275;
+    pub(super) const FORGE_SETUPS: u32 = 276;
 }
 
 /// Appends fields in the order of their numbers, as the whole message would be encoded.
@@ -271,6 +273,8 @@ impl State {
         to.all::<_, v1::Pushed>(tag::PUSHED, self.pushed.values());
         to.all::<_, v1::PushRegistry>(tag::PUSH_REGISTRIES, self.push_registries.values());
         to.all::<_, v1::Stack>(tag::STACKS, self.stacks.values());
+        to.all::<_, v1::ForgeApp>(tag::FORGE_APPS, self.forge_apps.values());
+        to.all::<_, v1::ForgeSetup>(tag::FORGE_SETUPS, self.forge_setups.values());
         to.out
     }
 
@@ -474,6 +478,15 @@ impl State {
                 let registry: PushRegistry = read::<v1::PushRegistry, _>(field)?;
                 let key = registry.workspace;
                 self.push_registries.insert(key, Arc::new(registry));
+            }
+            tag::FORGE_APPS => {
+                let app: ForgeApp = read::<v1::ForgeApp, _>(field)?;
+                self.forge_apps.insert(app.id, Arc::new(app));
+            }
+            tag::FORGE_SETUPS => {
+                let setup: Setup = read::<v1::ForgeSetup, _>(field)?;
+                self.forge_setups
+                    .insert(setup.digest.clone(), Arc::new(setup));
             }
             tag::TCP_PORTS => self.tcp_ports = Some(read::<v1::TcpPorts, _>(field)?),
             tag::REBALANCE => self.rebalance = Arc::new(read::<v1::Rebalance, _>(field)?),

@@ -7,10 +7,10 @@ use skep_model::allocation::Allocation;
 use skep_model::certificate::{Certificate, Challenge, DnsRecord, Issuer, LocalCa};
 use skep_model::claim::Claim;
 use skep_model::deployment::Deployment;
-use skep_model::forge::Connection;
+use skep_model::forge::{Connection, ForgeApp, Setup};
 use skep_model::id::{
-    AllocationId, ClusterId, DeploymentId, EnvironmentId, HookId, JobId, NodeId, ProjectId,
-    ReceiverId, ServerId, ServiceId, TokenId, WorkspaceId,
+    AllocationId, ClusterId, DeploymentId, EnvironmentId, ForgeAppId, HookId, JobId, NodeId,
+    ProjectId, ReceiverId, ServerId, ServiceId, TokenId, WorkspaceId,
 };
 use skep_model::image_push::PushRegistry;
 use skep_model::job::{Job, JobBook};
@@ -142,6 +142,9 @@ pub struct State {
     pub(crate) forges: OrdMap<(WorkspaceId, String), Arc<Connection>>,
     pub(crate) push_registries: OrdMap<WorkspaceId, Arc<PushRegistry>>,
     pub(crate) stacks: OrdMap<EnvironmentId, Arc<Stack>>,
+    pub(crate) forge_apps: OrdMap<ForgeAppId, Arc<ForgeApp>>,
+    /// By the digests of their secrets.
+    pub(crate) forge_setups: OrdMap<Vec<u8>, Arc<Setup>>,
     // Indexes: derived from the maps above, rebuilt when a snapshot is read.
     pub(crate) names: Names,
     pub(crate) service_allocations: OrdSet<(ServiceId, AllocationId)>,

@@ -12,6 +12,7 @@ use skep_control_plane::agents::notices::Notices;
 use skep_control_plane::agents::relay::Relay;
 use skep_control_plane::agents::service::{AgentsService, Shared};
 use skep_control_plane::agents::uploads::Uploads;
+use skep_control_plane::forges::Tokens;
 use skep_control_plane::history::History;
 use skep_control_plane::machine::Machine;
 use skep_control_plane::peers::directory::Standing;
@@ -253,6 +254,7 @@ impl World {
             notices,
             store: parts.store.clone(),
             secrets: self.secrets.clone(),
+            tokens: Tokens::new(self.secrets.clone(), &[]),
             history: history.clone(),
             fleet: parts.fleet.clone(),
             samples: parts.samples.clone(),
@@ -266,6 +268,7 @@ impl World {
             fleet: parts.fleet.clone(),
             history,
             secrets: self.secrets.clone(),
+            tokens: Tokens::new(self.secrets.clone(), &[]),
             samples: Default::default(),
             scaling: Default::default(),
             relay: parts.relay.clone(),

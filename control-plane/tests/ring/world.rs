@@ -10,6 +10,7 @@ use skep_control_plane::agents::notices::Notices;
 use skep_control_plane::agents::relay::Relay;
 use skep_control_plane::agents::service::{AgentsService, Shared};
 use skep_control_plane::agents::uploads::Uploads;
+use skep_control_plane::forges::Tokens;
 use skep_control_plane::history::History;
 use skep_control_plane::machine::Machine;
 use skep_control_plane::pki::{Authority, Terms};
@@ -81,6 +82,7 @@ impl Server {
             samples: skep_control_plane::samples::Samples::default(),
             store: store.clone(),
             secrets: secrets.clone(),
+            tokens: Tokens::new(secrets.clone(), &[]),
             history: history.clone(),
             fleet: Fleet::default(),
             relay: Relay::default(),
@@ -93,6 +95,7 @@ impl Server {
             fleet: shared.fleet.clone(),
             history,
             secrets: secrets.clone(),
+            tokens: Tokens::new(secrets.clone(), &[]),
             samples: Default::default(),
             scaling: Default::default(),
             relay: shared.relay.clone(),

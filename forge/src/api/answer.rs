@@ -114,7 +114,16 @@ pub fn judge(kind: Kind, answer: &Answered<'_>) -> Verdict {
         StatusCode::UNAUTHORIZED => Verdict::Unknown(format!(
             "{told}: make a new token, `skep forge add` takes it"
         )),
-        StatusCode::FORBIDDEN => Verdict::Never(format!("{told}: {}", answer.about.right())),
+        StatusCode::FORBIDDEN => {
+            let right = answer.about.right();
+            // GitHub says which rights would have done.
+            let would = answer.headers.get("x-accepted-github-permissions");
+            let would = would.and_then(|it| it.to_str().ok()).map(long);
+            Verdict::Never(match would.filter(|it| !it.is_empty()) {
+                Some(would) => format!("{told}: {right}; it takes {would}"),
+                None => format!("{told}: {right}"),
+            })
+        }
         StatusCode::NOT_FOUND => Verdict::Never(format!("{told}: {}", answer.about.missing())),
         status if status.is_redirection() => Verdict::Never(format!(
             "{told}: nobody is followed elsewhere, was the repository moved?"

@@ -2,6 +2,7 @@
 //! it, and again, is not said here.
 
 mod answer;
+pub mod app;
 mod checks;
 mod comments;
 mod notice;

@@ -20,7 +20,7 @@ const KEY_DIGITS: usize = 12;
 /// GitLab's name for its header.
 const PRIVATE_TOKEN: HeaderName = HeaderName::from_static("private-token");
 /// GitHub's name for the version of its API.
-const GITHUB_VERSION: HeaderName = HeaderName::from_static("x-github-api-version");
+pub(super) const GITHUB_VERSION: HeaderName = HeaderName::from_static("x-github-api-version");
 
 /// Where a forge's API is, and as whom it is asked.
 #[derive(Clone, Copy)]

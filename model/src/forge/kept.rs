@@ -52,7 +52,7 @@ mod tests {
             host: "git.example.com".into(),
             kind: Kind::Gitea,
             api_url: "https://git.example.com/api/v1".into(),
-            token: Sealed(vec![1]),
+            access: Access::Token(Sealed(vec![1])),
             ca_pem: None,
             made_ms: 500,
             changed_ms: 500,

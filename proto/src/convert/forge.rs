@@ -1,7 +1,7 @@
 //! Forge connections, and what forges were told.
 
 use skep_model::deployment::Status;
-use skep_model::forge::{Connection, Kept, Kind, Told};
+use skep_model::forge::{Access, Connection, Installation, Kept, Kind, Told};
 use skep_model::id::WorkspaceId;
 use skep_model::notify::Standing;
 use skep_model::variable::Sealed;
@@ -18,7 +18,10 @@ impl From<&Connection> for v1::ForgeConnection {
             host: connection.host.clone(),
             kind: enum_number(&Kind::ALL, &connection.kind),
             api_url: connection.api_url.clone(),
-            sealed_token: connection.token.0.clone(),
+            sealed_token: match &connection.access {
+                Access::Token(token) => token.0.clone(),
+                Access::App(_) => Vec::new(),
+            },
             ca_pem: connection.ca_pem.clone(),
             made_ms: connection.made_ms,
             changed_ms: connection.changed_ms,
@@ -26,6 +29,8 @@ impl From<&Connection> for v1::ForgeConnection {
             resume_ms: connection.resume_ms,
             problem: connection.problem.clone(),
             asked_ms: connection.asked_ms,
+            installations: connection.installations().iter().map(Into::into).collect(),
+            is_app: connection.is_app(),
         }
     }
 }
@@ -39,7 +44,13 @@ impl TryFrom<v1::ForgeConnection> for Connection {
             kind: enum_value("kind", &Kind::ALL, message.kind)?,
             host: message.host,
             api_url: message.api_url,
-            token: Sealed(message.sealed_token),
+            access: match message.is_app {
+                true => {
+                    let all = message.installations.into_iter();
+                    Access::App(all.map(Installation::try_from).collect::<Result<_, _>>()?)
+                }
+                false => Access::Token(Sealed(message.sealed_token)),
+            },
             ca_pem: message.ca_pem,
             made_ms: message.made_ms,
             changed_ms: message.changed_ms,

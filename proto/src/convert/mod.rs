@@ -8,6 +8,7 @@ mod container;
 mod deployment;
 mod entity;
 mod forge;
+mod forge_app;
 mod image_push;
 mod job;
 mod machine;

@@ -24,6 +24,8 @@ impl From<&Receiver> for v1::Receiver {
             told: receiver.told,
             dropped: receiver.dropped,
             changed_ms: receiver.changed_ms,
+            services: receiver.services.clone(),
+            sealed_own: receiver.own.as_ref().map(|own| own.0.clone()),
         }
     }
 }
@@ -46,6 +48,8 @@ impl TryFrom<v1::Receiver> for Receiver {
             told: message.told,
             dropped: message.dropped,
             changed_ms: message.changed_ms,
+            services: message.services,
+            own: message.sealed_own.map(Sealed),
         })
     }
 }

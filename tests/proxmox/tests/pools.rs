@@ -17,8 +17,8 @@ const SEEDS: [u64; 2] = [30, 1_000];
 /// How long things go wrong, and how long nothing does afterwards; virtual.
 const TROUBLE: Duration = Duration::from_secs(20 * 60);
 const CALM: Duration = Duration::from_secs(90 * 60);
-/// The latest that a lost clone comes about.
-const LATEST: Duration = Duration::from_secs(20 * 60);
+/// The latest that a lost clone comes about, and has a name.
+const LATEST: Duration = Duration::from_secs(25 * 60);
 /// Between two looks at all guests.
 const PAUSE_S: std::ops::Range<u64> = 3..20;
 

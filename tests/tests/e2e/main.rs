@@ -21,6 +21,7 @@ mod flood;
 mod forges;
 mod gates;
 mod git;
+mod github_app;
 mod gitpush;
 mod guards;
 mod history;

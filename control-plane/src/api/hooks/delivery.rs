@@ -44,6 +44,8 @@ pub(super) struct Believed {
     /// Names it; none: it is taken however often it comes.
     id: Option<String>,
     pub(super) events: Vec<Event>,
+    /// As it came.
+    pub(super) body: Bytes,
 }
 
 pub(super) fn refused(text: impl Into<String>) -> Problem {
@@ -100,7 +102,12 @@ fn judged(
         true => delivery_id(forge, headers, body)?,
         false => None,
     };
-    Ok(Believed { forge, id, events })
+    Ok(Believed {
+        forge,
+        id,
+        events,
+        body: body.clone(),
+    })
 }
 
 fn missing(header: &str) -> Problem {

@@ -4,6 +4,7 @@
 
 mod changes;
 mod delivery;
+mod github;
 mod repository;
 mod stacks;
 
@@ -28,6 +29,7 @@ use delivery::{Meant, answer, believed, is_forced, refused};
 
 pub use delivery::MAX_HOOK_BYTES;
 // By their own names: what documents them is beside them.
+pub(super) use github::*;
 pub(super) use repository::*;
 
 /// Bytes of a webhook secret.

@@ -110,14 +110,18 @@ pub(in crate::api) async fn receive_repository(
 }
 
 /// Events of another repository are nobody's here: a webhook of a whole organisation sends them, too.
-fn take_out_foreign(events: &mut Vec<Event>, repository: &str) -> Option<String> {
+pub(super) fn take_out_foreign(events: &mut Vec<Event>, repository: &str) -> Option<String> {
     let before = events.len();
     events.retain(|event| is_of(event, repository) != Some(false));
     (events.len() < before).then(|| format!("the webhook is for {repository}, the delivery is not"))
 }
 
 /// The services of a workspace that come from this repository, in the order of their ids.
-fn services_of(view: &State, workspace: WorkspaceId, repository: &str) -> Vec<Arc<Service>> {
+pub(in crate::api) fn services_of(
+    view: &State,
+    workspace: WorkspaceId,
+    repository: &str,
+) -> Vec<Arc<Service>> {
     let is_in = |service: &Service| {
         let environment = view.environment(service.environment);
         let project = environment.and_then(|it| view.project(it.project));

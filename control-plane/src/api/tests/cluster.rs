@@ -60,6 +60,7 @@ async fn a_silent_node_is_lost_in_time_whatever_else_changes() {
         fleet: context.fleet.clone(),
         history: context.history.clone(),
         secrets: context.secrets.clone(),
+        tokens: context.tokens.clone(),
         samples: context.samples.clone(),
         scaling: context.scaling.clone(),
         relay: context.relay.clone(),

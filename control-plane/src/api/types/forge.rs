@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use skep_model::forge::Kind;
 use utoipa::ToSchema;
 
+use super::forge_app::InstallationView;
+
 /// A forge connection, as a whole.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -52,6 +54,10 @@ pub struct ForgeView {
     pub asked_ms: Option<u64>,
     /// When the connection was made or changed, ms since the epoch.
     pub changed_ms: u64,
+    /// It is by GitHub Apps, and has no token of a person.
+    pub app: bool,
+    /// Where they are installed.
+    pub installations: Vec<InstallationView>,
 }
 
 /// Forge connections.

@@ -7,6 +7,7 @@ mod cluster;
 mod deployment;
 mod domain;
 mod forge;
+mod forge_app;
 mod gate;
 mod job;
 mod log;
@@ -45,6 +46,10 @@ pub use domain::{
     DomainView, DomainsView,
 };
 pub use forge::{ForgeRequest, ForgeTestView, ForgeView, ForgesView};
+pub use forge_app::{
+    BrowserStepView, ForgeAppRequest, ForgeAppView, ForgeAppsView, InstallationView,
+    RotateAppRequest,
+};
 pub use gate::{ApproveRequest, FrozenView, GatesRequest, GatesView, PinRequest};
 pub use job::{CauseView, JobView, JobsView, RunRequest, ScheduleRequest, ScheduleView};
 pub use log::{
@@ -56,8 +61,8 @@ pub use network::{
     OverlapView, PrivateEnvironmentView, PrivatePoolRequest, PrivatePoolView, PrivateServiceView,
 };
 pub use notify::{
-    AttemptView, NotificationState, NotificationView, NotificationsView, ReceiverRequest,
-    ReceiverView, ReceiversView, RetryRequest,
+    AttemptView, NotificationState, NotificationView, NotificationsView, OwnRequest,
+    ReceiverRequest, ReceiverView, ReceiversView, RetryRequest,
 };
 pub use placement::{
     AllocationReason, NodeAnswer, PlanRequest, PlanView, PlannedEnd, PlannedStart, PlannedStep,

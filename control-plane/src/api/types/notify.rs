@@ -1,5 +1,7 @@
 //! Receivers and notifications as clients see them.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use skep_model::id::DeploymentId;
 use skep_model::notify::Event;
@@ -20,6 +22,24 @@ pub struct ReceiverRequest {
     /// Replace its secret; the old one signs nothing any more.
     #[serde(default)]
     pub new_secret: bool,
+    /// Names of the services whose deployments it is told of; none: all of the project.
+    #[serde(default)]
+    pub services: Vec<String>,
+    /// Headers and body in place of Skep's own JSON. Absent: they stay as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own: Option<OwnRequest>,
+}
+
+/// What is posted to a receiver in place of Skep's own JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OwnRequest {
+    /// Headers, by name: `Authorization`. Never shown again.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// The body, in which `{{service}}` and the like are filled in. None: Skep's own JSON and headers, from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
 }
 
 /// A receiver.
@@ -42,6 +62,12 @@ pub struct ReceiverView {
     pub pending: u64,
     /// How many were dropped because too many waited.
     pub dropped: u64,
+    /// Names of the services whose deployments it is told of; none: all of the project.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<String>,
+    /// It gets headers and a body of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own: bool,
     /// What notifications are signed with; shown where it was made just now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,

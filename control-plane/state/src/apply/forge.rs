@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use skep_model::deployment::Deployment;
-use skep_model::forge::{Connection, Kept, MAX_CONNECTIONS, Told};
+use skep_model::forge::{Access, Connection, Kept, MAX_CONNECTIONS, Told};
 use skep_model::id::{DeploymentId, EnvironmentId, WorkspaceId};
 use skep_model::notify::MAX_ANSWER;
 use skep_model::preview::Preview;
@@ -29,8 +29,15 @@ impl Context<'_> {
             let text = format!("there are {MAX_CONNECTIONS} forge connections already");
             return Err(Problem::new(Code::TooLarge, text).hint("`skep forge rm` removes one"));
         }
-        if connection.token.0.is_empty() {
-            return Err(missing("token"));
+        match &connection.access {
+            Access::Token(token) if !token.0.is_empty() => {}
+            // Installations are bound one by one, each with a proof.
+            Access::Token(_) | Access::App(_) => return Err(missing("token")),
+        }
+        if known.is_some_and(|known| known.is_app()) {
+            let text = "this host is connected by a GitHub App, which needs no token";
+            return Err(Problem::new(Code::Conflict, text)
+                .hint("`skep forge rm HOST` removes the connection first"));
         }
         // What came of the one before says nothing of this one.
         connection.changed_ms = self.state.time_ms;
@@ -163,7 +170,7 @@ impl Context<'_> {
         }
     }
 
-    fn put_connection(&mut self, connection: Connection) {
+    pub(super) fn put_connection(&mut self, connection: Connection) {
         self.changes.push(Change::Forges);
         self.state.put_forge(connection);
     }

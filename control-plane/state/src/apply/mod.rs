@@ -6,6 +6,7 @@ mod cluster;
 mod delivery;
 mod deployment;
 mod forge;
+mod forge_app;
 mod gate;
 mod image_push;
 mod job;
@@ -340,6 +341,11 @@ impl Context<'_> {
             Kind::AskStack(message) => self.ask_stack(&message),
             Kind::TakeReading(message) => self.take_reading(message),
             Kind::StepStack(message) => self.step_stack(message),
+            Kind::BeginForgeSetup(message) => self.begin_forge_setup(message),
+            Kind::TakeForgeSetup(message) => self.take_forge_setup(&message),
+            Kind::PutForgeApp(message) => self.put_forge_app(message),
+            Kind::RemoveForgeApp(message) => self.remove_forge_app(&message),
+            Kind::SetForgeInstallation(message) => self.set_forge_installation(message),
         }
     }
 

@@ -8,7 +8,7 @@ use skep_model::id::ReceiverId;
 use skep_model::name;
 use skep_model::notify::{
     Attempt, Event, KEEP_ENDED, MAX_OF_PROJECT, MAX_PENDING, MAX_REASON, MAX_RECEIVERS,
-    Notification, Receiver, Standing, Subject, check_events, check_url,
+    Notification, Receiver, Standing, Subject, check_events, check_services, check_url,
 };
 use skep_model::problem::{Code, Problem};
 use skep_proto::v1;
@@ -29,6 +29,7 @@ impl Context<'_> {
         name::check("receiver", &receiver.name)?;
         check_url(&receiver.url)?;
         receiver.events = check_events(receiver.events)?;
+        check_services(&receiver.services)?;
         if self.state.project(receiver.project).is_none() {
             return Err(not_found("project", receiver.project));
         }
@@ -39,6 +40,9 @@ impl Context<'_> {
                 (receiver.told, receiver.dropped) = (known.told, known.dropped);
                 if receiver.secret.0.is_empty() {
                     receiver.secret = known.secret.clone();
+                }
+                if message.keeps_own {
+                    receiver.own = known.own.clone();
                 }
             }
             None if receiver.secret.0.is_empty() => return Err(missing("secret")),
@@ -105,7 +109,7 @@ impl Context<'_> {
         };
         let receivers = state.receivers.values();
         let wanting: Vec<Arc<Receiver>> = receivers
-            .filter(|one| one.project == environment.project && one.wants(event))
+            .filter(|one| one.project == environment.project && one.wants(event, &service.name))
             .cloned()
             .collect();
         let subject = Subject {

@@ -1,6 +1,6 @@
 //! Forge connections: made, changed, settled, removed; and what must not be taken down.
 
-use skep_model::forge::{Connection, Kept, Kind as ForgeKind, Told};
+use skep_model::forge::{Access, Connection, Kept, Kind as ForgeKind, Told};
 use skep_model::notify::Standing;
 use skep_model::variable::Sealed;
 
@@ -14,7 +14,7 @@ pub(super) fn connection(token: u8) -> Connection {
         host: HOST.into(),
         kind: ForgeKind::Gitea,
         api_url: "https://git.example.com/api/v1".into(),
-        token: Sealed(vec![token]),
+        access: Access::Token(Sealed(vec![token])),
         ca_pem: None,
         made_ms: 0,
         changed_ms: 0,
@@ -76,13 +76,13 @@ fn a_connection_is_made_changed_and_removed_with_what_is_kept_of_it() {
     world.ok(put(&connection(2)));
     let changed = world.state.forge(WORKSPACE, HOST).expect("there").clone();
     assert_eq!(
-        (changed.token.clone(), changed.made_ms),
-        (Sealed(vec![2]), first.made_ms)
+        (changed.access.clone(), changed.made_ms),
+        (Access::Token(Sealed(vec![2])), first.made_ms)
     );
     assert!(!changed.is_refused && changed.problem.is_none());
 
     let mut odd = connection(1);
-    odd.token = Sealed(Vec::new());
+    odd.access = Access::Token(Sealed(Vec::new()));
     assert_eq!(world.refused(put(&odd)), Code::Internal);
     odd = connection(1);
     odd.host = "Git.example.com".into();

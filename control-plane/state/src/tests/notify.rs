@@ -27,6 +27,8 @@ fn receiver(id: u128, name: &str) -> Receiver {
         told: 0,
         dropped: 0,
         changed_ms: 0,
+        services: Vec::new(),
+        own: None,
     }
 }
 
