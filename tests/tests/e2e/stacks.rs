@@ -311,7 +311,8 @@ async fn killed_in_the_middle_it_goes_on_and_nothing_is_made_twice() {
         let services = ["web", "api", "cache"];
         let first = all(cluster, &services).await?;
         let api = App::create(shop.repository.app.dir().join("api"), &cluster.run, "2")?;
-        api.set("2", &[])?;
+        // Long enough on its way for whoever depends on it not to have begun.
+        api.set("2", &[("START_DELAY_MS", "6000")])?;
         shop.web.set("2", &[])?;
         let commit = shop.repository.push("main")?;
         asked(cluster).await?;
@@ -321,6 +322,8 @@ async fn killed_in_the_middle_it_goes_on_and_nothing_is_made_twice() {
             Ok(is_begun.then_some(()))
         })
         .await?;
+        let begun = all(cluster, &services).await?;
+        assert_eq!(begun["web"].len(), 1, "it waits: {begun:?}");
         cluster.server.kill().await?;
         cluster.agent.kill().await?;
         cluster.agent.start().await?;
