@@ -84,7 +84,7 @@ impl Wanting {
     /// Asks, and says so in the build's log where there is no answer.
     pub(super) async fn settle(self, shared: &Shared) {
         shared.tokens.learn(&shared.store.view());
-        let outcome = self.login.token(&shared.tokens).await;
+        let outcome = self.login.fresh(&shared.tokens).await;
         if let Err(why) = &outcome {
             tracing::warn!(deployment = %self.deployment, why, "a build has no token of its GitHub App");
             let line = format!("{why}; the repository is fetched as anybody can");

@@ -64,6 +64,15 @@ impl AppLogin {
         tokens.token(&who, &scope).await
     }
 
+    /// The same with all of its time before it: for what may have to wait.
+    ///
+    /// # Errors
+    /// As of `token`.
+    pub(crate) async fn fresh(&self, tokens: &Tokens) -> Result<Zeroizing<String>, String> {
+        let scope = Scope::Contents(self.repository.to_lowercase());
+        tokens.fresh((&self.app, &self.at), &scope).await
+    }
+
     /// Has a token used where a repository is fetched.
     pub(crate) fn put(token: &str, fetch: &mut Fetch, variables: &mut Vec<BuildVariable>) {
         fetch.user = Some(USER.to_owned());

@@ -153,6 +153,29 @@ impl Tokens {
         if let Some(known) = kept.as_ref().filter(|it| it.is_good(app, now_ms())) {
             return Ok(known.token.clone());
         }
+        self.anew((app, at), scope, &mut kept).await
+    }
+
+    /// A token of an App that lasts as long as any: whoever gets it may have to wait before it is used.
+    ///
+    /// # Errors
+    /// As of `token`.
+    pub(crate) async fn fresh(
+        &self,
+        (app, at): (&ForgeApp, &Installation),
+        scope: &Scope,
+    ) -> Result<Zeroizing<String>, String> {
+        let slot = self.slot(app, at, scope, now_ms());
+        let mut kept = slot.lock().await;
+        self.anew((app, at), scope, &mut kept).await
+    }
+
+    async fn anew(
+        &self,
+        (app, at): (&ForgeApp, &Installation),
+        scope: &Scope,
+        kept: &mut Option<Kept>,
+    ) -> Result<Zeroizing<String>, String> {
         let minted = self.mint(app, at, scope).await?;
         let token = Zeroizing::new(minted.token);
         *kept = Some(Kept {

@@ -41,6 +41,7 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::forge::Access;
     use crate::forge::Kind;
     use crate::id::WorkspaceId;
     use crate::variable::Sealed;
