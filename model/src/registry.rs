@@ -229,7 +229,13 @@ mod tests {
             ("ab", "auto", true, "s3.example.com", Some("bucket.name")),
             ("-ab", "auto", true, "s3.example.com", Some("bucket.name")),
             ("sites", "", true, "s3.example.com", Some("bucket.region")),
-            ("sites", "eu/1", true, "s3.example.com", Some("bucket.region")),
+            (
+                "sites",
+                "eu/1",
+                true,
+                "s3.example.com",
+                Some("bucket.region"),
+            ),
             ("sites", "auto", true, "minio", Some("host")),
         ] {
             let found = bucket(name, region, path_style).check(host);

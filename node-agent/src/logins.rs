@@ -73,11 +73,9 @@ impl Logins {
         workspace: Option<WorkspaceId>,
     ) -> std::collections::HashMap<String, DockerCredentials> {
         let logins = self.0.lock();
-        let may = logins
-            .iter()
-            .filter(|((of, _), (.., bucket))| {
-                bucket.is_none() && (of.is_none() || *of == workspace)
-            });
+        let may = logins.iter().filter(|((of, _), (.., bucket))| {
+            bucket.is_none() && (of.is_none() || *of == workspace)
+        });
         // The cluster's come first, and the workspace's in their place.
         let all = may.map(|((_, host), (user, password, _))| {
             let credentials = credentials(host, user, password);

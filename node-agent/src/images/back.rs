@@ -62,7 +62,10 @@ impl Images {
         let place = (host, repository.trim_start_matches('/'));
         let remote = Remote::new(place, access, &self.inner.docker).await;
         let (fetched, remote) = match remote {
-            Ok(remote) => (fetch((self, &remote), reference, digest).await, Some(remote)),
+            Ok(remote) => (
+                fetch((self, &remote), reference, digest).await,
+                Some(remote),
+            ),
             Err(error) => (Err(error.into()), None),
         };
         fetched.map_err(|failed| match failed {
