@@ -3,16 +3,20 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use std::{fs, io};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail, ensure};
 use tokio::net::TcpStream;
+use tokio::task::spawn_blocking;
 
 use crate::place::free_address;
-use crate::process::Process;
+use crate::process::{Process, signal};
 use crate::wait;
 
 const START: Duration = Duration::from_secs(30);
+/// A build and the begin of a put.
+const PUT: Duration = Duration::from_secs(120);
 
 /// The id of the key that it knows.
 pub const KEY: &str = "lab-key";
@@ -35,7 +39,7 @@ impl LocalObjects {
     /// It does not start; tells what it said.
     pub async fn start(dir: &Path) -> Result<Self> {
         let root = dir.join("data");
-        std::fs::create_dir_all(root.join(BUCKET))?;
+        fs::create_dir_all(root.join(BUCKET))?;
         let address = free_address()?;
         let program = std::env::var_os("SKEP_S3").unwrap_or_else(|| "s3s-fs".into());
         let process = Process::new("objects", Path::new(&program), dir.join("log")).args([
@@ -79,6 +83,34 @@ impl LocalObjects {
         self.process.kill().await
     }
 
+    /// Ends it at once while it takes an object that is longer than this. Gives how much of it it had.
+    ///
+    /// # Errors
+    /// No such object comes.
+    pub async fn kill_within(&self, object_bytes: u64) -> Result<u64> {
+        let pid = self.process.pid().await.context("it runs")?;
+        let root = self.root.clone();
+        // What is on its way lies beside the buckets. Looked at without a pause: it may be there for a moment only.
+        let look = spawn_blocking(move || {
+            let begun = Instant::now();
+            while begun.elapsed() < PUT {
+                let longest = fs::read_dir(&root)?.flatten().filter_map(|it| {
+                    let about = it.metadata().ok()?;
+                    about.is_file().then_some(about.len())
+                });
+                if let Some(bytes) = longest.max().filter(|bytes| *bytes > 1 << 20) {
+                    return Ok(bytes);
+                }
+            }
+            bail!("no object was begun")
+        });
+        let had = look.await??;
+        signal(pid, "STOP").await?;
+        self.process.kill().await?;
+        ensure!(had < object_bytes, "it had all {had} bytes");
+        Ok(had)
+    }
+
     /// Host and port.
     pub fn host(&self) -> String {
         self.address.to_string()
@@ -90,9 +122,9 @@ impl LocalObjects {
     /// There are none.
     pub fn objects(&self, folder: &str) -> Result<Vec<PathBuf>> {
         let folder = self.root.join(BUCKET).join(folder);
-        let entries = std::fs::read_dir(&folder);
+        let entries = fs::read_dir(&folder);
         let entries = entries.with_context(|| format!("nothing in {}", folder.display()))?;
-        let all: std::io::Result<Vec<_>> = entries.map(|it| Ok(it?.path())).collect();
+        let all: io::Result<Vec<_>> = entries.map(|it| Ok(it?.path())).collect();
         Ok(all?)
     }
 }

@@ -28,10 +28,10 @@ pub(crate) enum Command {
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Examples:
-  pass show s3 | skep bucket set --endpoint https://s3.eu-central-1.amazonaws.com --region eu-central-1 \\
-    --bucket acme-sites --prefix skep --access-key-id AKIA... --secret-stdin
-  skep bucket set --endpoint https://minio.lan:9000 --path-style --bucket sites --access-key-id skep \\
-    --secret-stdin --required < secret.txt
+  pass show s3 | skep bucket set --endpoint https://s3.eu-central-1.amazonaws.com \\
+    --region eu-central-1 --bucket acme-sites --access-key-id AKIA... --secret-stdin
+  skep bucket set --endpoint https://minio.lan:9000 --path-style --bucket sites \\
+    --access-key-id skep --secret-stdin --required < secret.txt
 
 From the next deployment on a node that has what was built puts it there, by digest: what is there already is
 not sent again. A bucket that is away keeps nothing from going live, unless --required says so. Where no node
@@ -48,7 +48,12 @@ pub(crate) struct Set {
     #[arg(long, value_name = "REGION", default_value = "us-east-1")]
     region: String,
     /// Folders in the bucket before everything that is put there
-    #[arg(long, value_name = "FOLDERS", default_value = "")]
+    #[arg(
+        long,
+        value_name = "FOLDERS",
+        default_value = "",
+        hide_default_value = true
+    )]
     prefix: String,
     /// The id of the access key
     #[arg(long, value_name = "ID")]

@@ -15,6 +15,8 @@ use skep_tests::{Cluster, wait, with_cluster};
 const PUT: Duration = Duration::from_secs(120);
 /// A node that comes back from nothing.
 const BACK: Duration = Duration::from_secs(90);
+/// A file that takes a while to be put.
+const FILM_BYTES: usize = 64 << 20;
 /// Where the objects of the service lie in the bucket.
 const OBJECTS: &str = "skep/default/site/site";
 
@@ -141,8 +143,8 @@ async fn a_site_that_no_node_has_any_more_comes_back_from_the_bucket() {
         cluster.start_all().await?;
         is_back(cluster, &name, "2").await?;
         // What no node ever had since then is gone back to without a build.
-        let service = ["rollback", "site/production/site", "--to", "1"];
-        cluster.skep.run(&service).await?.ok()?;
+        let back = ["rollback", "site/production/site", "1"];
+        cluster.skep.run(&back).await?.ok()?;
         is_back(cluster, &name, "1").await?;
         ensure!(builds(cluster, &name).await? == 2, "somebody built");
         let log = cluster.agent.log();
@@ -187,6 +189,39 @@ async fn what_was_changed_in_the_bucket_is_never_handed_out() {
             fs::write(path, bytes)?;
         }
         is_back(cluster, &name, "1").await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_put_that_broke_off_leaves_nothing_that_counts() {
+    with_cluster("bucket-broken", async |cluster| {
+        let store = LocalObjects::start(&cluster.path("objects")).await?;
+        let name = Name::of("site");
+        set(cluster, &store, SECRET).await?;
+        // Bytes that no compression makes fewer.
+        let app = site(cluster, "1")?;
+        let mut film = vec![0; FILM_BYTES];
+        std::io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut film)?;
+        fs::write(app.dir().join("www/film.bin"), film)?;
+        let arguments = ["up", app.path()?, "--project", "site", "--service", "site"];
+        let went = async { cluster.skep.run(&arguments).await?.ok() };
+        let (went, broken) = tokio::join!(went, store.kill_within(FILM_BYTES as u64));
+        went?;
+        broken?;
+        let manifests = store.objects(&format!("{OBJECTS}/manifests/sha256"));
+        ensure!(
+            manifests.is_err(),
+            "what is not whole is named: {manifests:?}"
+        );
+        store.start_again().await?;
+        put(cluster, &name).await?;
+        lose(cluster).await?;
+        cluster.start_all().await?;
+        is_back(cluster, &name, "1").await?;
+        let film = cluster.get(&name, "/film.bin").await?;
+        ensure!(film.body.len() == FILM_BYTES, "{} bytes", film.body.len());
+        Ok(())
     })
     .await;
 }
