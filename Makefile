@@ -26,9 +26,13 @@ NIXPACKS_VERSION := 1.41.0
 NIXPACKS_ROOT := $(TARGET)/tools/nixpacks-$(NIXPACKS_VERSION)
 NIXPACKS := $(or $(shell PATH="$(PATH)" command -v nixpacks),$(NIXPACKS_ROOT)/bin/nixpacks)
 
+S3S_VERSION := 0.14.1
+S3S_ROOT := $(TARGET)/tools/s3s-fs-$(S3S_VERSION)
+S3S := $(or $(shell PATH="$(PATH)" command -v s3s-fs),$(S3S_ROOT)/bin/s3s-fs)
+
 # The end-to-end tests and benches run these from outside.
-E2E := SKEP_AGENT_NIXPACKS=$(NIXPACKS) SKEP_BIN=$(TARGET)/debug/skep SKEP_NEXT_BIN=$(TARGET)/next/skep SKEP_TEST_APP=$(TARGET)/test-app/skep-test-app
-E2E_RELEASE := SKEP_AGENT_NIXPACKS=$(NIXPACKS) SKEP_BIN=$(TARGET)/release/skep SKEP_NEXT_BIN=$(TARGET)/next/skep SKEP_TEST_APP=$(TARGET)/test-app-release/skep-test-app
+E2E := SKEP_S3=$(S3S) SKEP_AGENT_NIXPACKS=$(NIXPACKS) SKEP_BIN=$(TARGET)/debug/skep SKEP_NEXT_BIN=$(TARGET)/next/skep SKEP_TEST_APP=$(TARGET)/test-app/skep-test-app
+E2E_RELEASE := SKEP_S3=$(S3S) SKEP_AGENT_NIXPACKS=$(NIXPACKS) SKEP_BIN=$(TARGET)/release/skep SKEP_NEXT_BIN=$(TARGET)/next/skep SKEP_TEST_APP=$(TARGET)/test-app-release/skep-test-app
 
 HELLO := --manifest-path examples/hello/Cargo.toml
 HELLO_TARGET := --target-dir $(TARGET)/hello
@@ -41,11 +45,11 @@ run: setup-docker skep ## deploy the example with skep dev, stay until Ctrl-C (O
 
 check: setup-check fmt-check clippy deny tidy unit ## read-only: format, lints, licences, house style, unit and simulation tests
 
-test: setup-tests $(NIXPACKS) check skep-next skep test-app ## check, then end-to-end on real Docker with a fixed sample of each fault
+test: setup-tests $(NIXPACKS) $(S3S) check skep-next skep test-app ## check, then end-to-end on real Docker with a fixed sample of each fault
 	$(E2E) scripts/suites.sh $(CARGO) test $(WORKSPACE)
 	$(MAKE) run ONCE=1
 
-chaos: setup-tests $(NIXPACKS) skep-next skep-release test-app-release ## simulation and end-to-end tests with the full number of seeds and faults, on a release build
+chaos: setup-tests $(NIXPACKS) $(S3S) skep-next skep-release test-app-release ## simulation and end-to-end tests with the full number of seeds and faults, on a release build
 	SKEP_CHAOS=full $(CARGO) test $(LOCKED) -p skep-simulation -p skep-proxmox-simulation -- --nocapture
 	SKEP_CHAOS=full $(E2E_RELEASE) $(CARGO) test $(WORKSPACE) $(SUITES)
 
@@ -141,6 +145,13 @@ $(NIXPACKS_ROOT)/bin/nixpacks:
 	CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0 $(CARGO) install nixpacks --version $(NIXPACKS_VERSION) --locked --debug --quiet \
 		--root $(NIXPACKS_ROOT) --target-dir $(TARGET)/tools/build-nixpacks
 	@rm -rf $(TARGET)/tools/build-nixpacks
+
+# An object store for tests that looks at signatures.
+$(S3S_ROOT)/bin/s3s-fs:
+	@echo "installing s3s-fs $(S3S_VERSION) into $(S3S_ROOT)"
+	CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0 $(CARGO) install s3s-fs --version $(S3S_VERSION) --features binary --locked --debug --quiet \
+		--root $(S3S_ROOT) --target-dir $(TARGET)/tools/build-s3s-fs
+	@rm -rf $(TARGET)/tools/build-s3s-fs
 
 # Built by others where that can be had, else here, which takes minutes.
 $(DENY_ROOT)/bin/cargo-deny:

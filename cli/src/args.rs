@@ -175,6 +175,9 @@ pub(crate) enum Command {
     /// Registries: as whom nodes pull, and where images are pushed
     #[command(subcommand)]
     Registry(commands::registry::Command),
+    /// The bucket that keeps what is built, so that sites and images come back where no node has them
+    #[command(subcommand)]
+    Bucket(commands::bucket::Command),
     /// Certificates that apps are shown with under TLS
     #[command(subcommand, visible_alias = "certs")]
     Certificates(commands::certificates::Command),

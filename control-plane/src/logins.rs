@@ -14,7 +14,9 @@ pub(crate) fn pull(
     (workspace, host): (Option<WorkspaceId>, &str),
 ) -> Option<RegistryAccess> {
     let own = workspace.and_then(|it| view.push_registry(it));
-    if let Some(registry) = own.filter(|registry| registry.host == host) {
+    // Nobody pulls by tag from a bucket.
+    let own = own.filter(|registry| registry.host == host && registry.bucket.is_none());
+    if let Some(registry) = own {
         let access = secrets.pull_access(registry);
         let access = access.inspect_err(|problem| {
             tracing::error!(host, %problem, "a workspace's login at its push registry cannot be used");
@@ -31,5 +33,6 @@ pub(crate) fn pull(
         host: host.to_owned(),
         user: login.user.clone(),
         password: password.ok()?,
+        bucket: None,
     })
 }

@@ -255,6 +255,7 @@ impl Secrets {
             host: registry.host.clone(),
             user: registry.user.clone(),
             password: self.open(&context, &registry.password)?,
+            bucket: registry.bucket.clone(),
         })
     }
 
@@ -272,6 +273,7 @@ impl Secrets {
             host: registry.host.clone(),
             user: pull.user.clone(),
             password: self.open(&context, &pull.password)?,
+            bucket: registry.bucket.clone(),
         })
     }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::deployment::{BuildOutcome, Deployment, Status};
 use crate::id::WorkspaceId;
 use crate::problem::{Code, Problem};
-use crate::registry::{check_host, host_of};
+use crate::registry::{Bucket, check_host, host_of};
 use crate::service::Image;
 use crate::variable::Sealed;
 
@@ -15,7 +15,7 @@ pub const MAX_PREFIX: usize = 120;
 /// How long a deployment that must be pushed first waits for its registry, in ms. Then it has failed.
 pub const REQUIRED_WAIT_MS: u64 = 30 * 60_000;
 
-/// The registry that a workspace's images are pushed to. Written by operators.
+/// The registry or bucket that a workspace's images are pushed to. Written by operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PushRegistry {
     /// Whose.
@@ -30,6 +30,8 @@ pub struct PushRegistry {
     pub password: Sealed,
     /// As whom they are pulled; none: as whoever pushes.
     pub pull: Option<PullLogin>,
+    /// The host has this bucket, and no registry.
+    pub bucket: Option<Bucket>,
     /// Nothing goes live that is not there.
     pub required: bool,
     /// Cluster time when it was first set: older deployments are not pushed. Ms since the epoch.
@@ -76,6 +78,9 @@ pub struct PushRegistryShown {
     pub user: String,
     /// As whom they are pulled.
     pub pull_user: String,
+    /// Absent: it is a registry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<Bucket>,
     /// Nothing goes live that is not there.
     pub required: bool,
     /// When it was set, ms since the epoch.
@@ -90,6 +95,7 @@ impl From<&PushRegistry> for PushRegistryShown {
             prefix: registry.prefix.clone(),
             user: registry.user.clone(),
             pull_user: pull.map_or(&registry.user, |pull| &pull.user).clone(),
+            bucket: registry.bucket.clone(),
             required: registry.required,
             changed_ms: registry.changed_ms,
         }
@@ -103,16 +109,18 @@ impl PushRegistry {
     /// Names the field.
     pub fn check(&self) -> Result<(), Problem> {
         check_host(&self.host)?;
+        if let Some(bucket) = &self.bucket {
+            bucket.check(&self.host)?;
+        }
         check_prefix(&self.prefix)
     }
 
-    /// Where the images of a service are, without host and tag.
+    /// Where the images of a service are, without host and tag; a bucket is the first folder.
     pub fn repository(&self, workspace: &str, project: &str, service: &str) -> String {
-        let own = format!("{workspace}/{project}/{service}");
-        match self.prefix.as_str() {
-            "" => own,
-            prefix => format!("{prefix}/{own}"),
-        }
+        let bucket = self.bucket.as_ref().map_or("", |bucket| &bucket.name);
+        let folders = [bucket, &self.prefix, workspace, project, service];
+        let said: Vec<&str> = folders.into_iter().filter(|it| !it.is_empty()).collect();
+        said.join("/")
     }
 
     /// Whether a reference leads to this registry.
@@ -205,6 +213,7 @@ mod tests {
             user: "ci".into(),
             password: Sealed(vec![1]),
             pull: None,
+            bucket: None,
             required: false,
             made_ms: 500,
             changed_ms: 500,
@@ -287,6 +296,12 @@ mod tests {
         assert_eq!(one.repository("acme", "shop", "web"), "team/acme/shop/web");
         one.prefix = String::new();
         assert_eq!(one.repository("acme", "shop", "web"), "acme/shop/web");
+        one.bucket = Some(Bucket {
+            name: "sites".into(),
+            region: "auto".into(),
+            path_style: false,
+        });
+        assert_eq!(one.repository("acme", "shop", "web"), "sites/acme/shop/web");
         assert!(one.is_at("r.example:5000/x:1") && !one.is_at("r.example/x:1"));
         for good in ["", "a", "a/b", "a.b", "a_b", "a__b", "a---b", "0/9"] {
             assert_eq!(check_prefix(good), Ok(()), "{good}");

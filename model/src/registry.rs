@@ -31,6 +31,21 @@ pub struct RegistryLogin {
     pub changed_ms: u64,
 }
 
+/// What a place is where images are pushed to, and it is no registry but a bucket of an object store that speaks S3. Its
+/// user is the id of an access key, its password the secret of that key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Bucket {
+    /// Its name.
+    pub name: String,
+    /// Where it is, in the words of whoever runs it: `eu-central-1`. Requests are signed for it.
+    pub region: String,
+    /// It is named in the path of URLs, and not before the host.
+    #[serde(default)]
+    pub path_style: bool,
+}
+
 /// A login as a node is given it: only over mTLS, and never written down there.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RegistryAccess {
@@ -42,6 +57,8 @@ pub struct RegistryAccess {
     pub user: String,
     /// In plain text.
     pub password: String,
+    /// The host has this bucket, and no registry.
+    pub bucket: Option<Bucket>,
 }
 
 impl std::fmt::Debug for RegistryAccess {
@@ -135,6 +152,45 @@ pub fn check_host(host: &str) -> Result<(), Problem> {
     ))
 }
 
+impl Bucket {
+    /// What every object store agrees on.
+    ///
+    /// # Errors
+    /// Names the field, and says what is accepted.
+    pub fn check(&self, host: &str) -> Result<(), Problem> {
+        let is_name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-".contains(&b);
+        let is_end = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+        let name = self.name.as_bytes();
+        let is_sound = (3..=63).contains(&name.len())
+            && name.iter().all(|b| is_name(*b))
+            && is_end(name.first())
+            && is_end(name.last())
+            && !self.name.contains("..");
+        if !is_sound {
+            let text = "a bucket's name is 3 to 63 of a-z, 0-9, . and -";
+            return Err(Problem::invalid("bucket.name", text));
+        }
+        if self.name.contains('.') && !self.path_style {
+            let text = "a name with dots before the host is of no certificate";
+            return Err(Problem::invalid("bucket.name", text)
+                .hint("`--path-style` (`path_style`) names the bucket in the path"));
+        }
+        let is_region = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+        if !(1..=64).contains(&self.region.len()) || !self.region.bytes().all(is_region) {
+            let text = "a region is 1 to 64 letters, digits, - and _";
+            return Err(Problem::invalid("bucket.region", text)
+                .hint("eu-central-1; stores that know none take us-east-1 or auto"));
+        }
+        // References begin with it, and are told from folders by these.
+        if !host.contains(['.', ':']) && host != "localhost" {
+            let text = format!("`{host}` is no endpoint");
+            return Err(Problem::invalid("host", text)
+                .hint("a name with a dot or a port: s3.example.com, minio:9000"));
+        }
+        Ok(())
+    }
+}
+
 /// Checks user and password.
 ///
 /// # Errors
@@ -155,6 +211,38 @@ pub fn check_access(user: &str, password: &str) -> Result<(), Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn buckets_are_what_object_stores_and_certificates_take() {
+        let bucket = |name: &str, region: &str, path_style| Bucket {
+            name: name.into(),
+            region: region.into(),
+            path_style,
+        };
+        for (name, region, path_style, host, wrong) in [
+            ("sites", "eu-central-1", false, "s3.example.com", None),
+            ("a.b", "auto", true, "minio:9000", None),
+            ("a.b", "auto", false, "s3.example.com", Some("bucket.name")),
+            ("Sites", "auto", true, "s3.example.com", Some("bucket.name")),
+            ("a/b", "auto", true, "s3.example.com", Some("bucket.name")),
+            ("a..b", "auto", true, "s3.example.com", Some("bucket.name")),
+            ("ab", "auto", true, "s3.example.com", Some("bucket.name")),
+            ("-ab", "auto", true, "s3.example.com", Some("bucket.name")),
+            ("sites", "", true, "s3.example.com", Some("bucket.region")),
+            (
+                "sites",
+                "eu/1",
+                true,
+                "s3.example.com",
+                Some("bucket.region"),
+            ),
+            ("sites", "auto", true, "minio", Some("host")),
+        ] {
+            let found = bucket(name, region, path_style).check(host);
+            let field = found.err().and_then(|problem| problem.field);
+            assert_eq!(field.as_deref(), wrong, "{name} {region} {host}");
+        }
+    }
 
     #[test]
     fn a_reference_is_of_the_registry_that_it_begins_with() {

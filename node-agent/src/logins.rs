@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bollard::auth::DockerCredentials;
 use parking_lot::Mutex;
 use skep_model::id::WorkspaceId;
-use skep_model::registry::RegistryAccess;
+use skep_model::registry::{Bucket, RegistryAccess};
 use zeroize::Zeroizing;
 
 use crate::images::{DOCKER_HUB, Reference};
@@ -14,8 +14,8 @@ use crate::images::{DOCKER_HUB, Reference};
 /// As it is written in credentials.
 const DOCKER_HUB_SERVER: &str = "https://index.docker.io/v1/";
 
-/// As whom, and with which secret.
-type Login = (String, Zeroizing<String>);
+/// As whom, with which secret, and of which bucket where it is none of a registry.
+type Login = (String, Zeroizing<String>, Option<Bucket>);
 /// Of a workspace, or of the cluster, at a host.
 type Key = (Option<WorkspaceId>, String);
 
@@ -27,7 +27,8 @@ impl Logins {
     /// These, and no others.
     pub(crate) fn replace(&self, all: impl Iterator<Item = RegistryAccess>) {
         let login = |access: RegistryAccess| {
-            let login = (access.user, Zeroizing::new(access.password));
+            let secret = Zeroizing::new(access.password);
+            let login = (access.user, secret, access.bucket);
             ((access.workspace, access.host), login)
         };
         *self.0.lock() = all.map(login).collect();
@@ -42,6 +43,8 @@ impl Logins {
     ) -> Option<DockerCredentials> {
         let host = Reference::parse(reference)?.host;
         let access = self.access(&host, workspace)?;
+        // The key of a bucket is nothing to show a registry.
+        let access = Some(access).filter(|access| access.bucket.is_none())?;
         Some(credentials(&host, &access.user, &access.password))
     }
 
@@ -54,12 +57,13 @@ impl Logins {
         let logins = self.0.lock();
         let of = |workspace| logins.get_key_value(&(workspace, host.to_owned()));
         let own = workspace.and_then(|it| of(Some(it)));
-        let ((workspace, host), (user, password)) = own.or_else(|| of(None))?;
+        let ((workspace, host), (user, password, bucket)) = own.or_else(|| of(None))?;
         Some(RegistryAccess {
             workspace: *workspace,
             host: host.clone(),
             user: user.clone(),
             password: password.to_string(),
+            bucket: bucket.clone(),
         })
     }
 
@@ -69,11 +73,11 @@ impl Logins {
         workspace: Option<WorkspaceId>,
     ) -> std::collections::HashMap<String, DockerCredentials> {
         let logins = self.0.lock();
-        let may = logins
-            .iter()
-            .filter(|((of, _), _)| of.is_none() || *of == workspace);
+        let may = logins.iter().filter(|((of, _), (.., bucket))| {
+            bucket.is_none() && (of.is_none() || *of == workspace)
+        });
         // The cluster's come first, and the workspace's in their place.
-        let all = may.map(|((_, host), (user, password))| {
+        let all = may.map(|((_, host), (user, password, _))| {
             let credentials = credentials(host, user, password);
             (server(host).to_owned(), credentials)
         });
@@ -108,6 +112,7 @@ mod tests {
             host: host.into(),
             user: format!("user-{host}"),
             password: "secret".into(),
+            bucket: None,
         };
         let logins = Logins::default();
         assert!(logins.of("ghcr.io/a/b:1", None).is_none());
@@ -138,6 +143,7 @@ mod tests {
             host: "r:5000".into(),
             user: user.into(),
             password: "secret".into(),
+            bucket: None,
         };
         let logins = Logins::default();
         let user = |workspace: Option<u128>| {
@@ -152,6 +158,18 @@ mod tests {
         assert_eq!(user(Some(two)).as_deref(), Some("two"));
         assert_eq!(user(Some(three)), None);
         assert_eq!(user(None), None);
+        // The key of a bucket is for the bucket: Docker and builds never see it.
+        let bucket = Bucket {
+            name: "sites".into(),
+            region: "auto".into(),
+            path_style: true,
+        };
+        let mut key = access(Some(one), "key");
+        key.bucket = Some(bucket.clone());
+        logins.replace([key].into_iter());
+        assert_eq!(user(Some(one)), None);
+        let found = logins.access("r:5000", Some(WorkspaceId::from_u128(one)));
+        assert_eq!(found.and_then(|it| it.bucket), Some(bucket));
         logins.replace([access(Some(one), "one"), access(None, "all")].into_iter());
         assert_eq!(user(Some(one)).as_deref(), Some("one"));
         assert_eq!(user(Some(two)).as_deref(), Some("all"));

@@ -22,6 +22,7 @@ pub mod http;
 pub mod lab;
 pub mod listener;
 pub mod load;
+pub mod objects;
 pub mod pebble;
 pub mod pki;
 pub mod place;

@@ -7,6 +7,7 @@ pub(crate) mod attach;
 pub(crate) mod audit;
 pub(crate) mod autoscale;
 pub(crate) mod backup;
+pub(crate) mod bucket;
 pub(crate) mod ca;
 pub(crate) mod certificates;
 pub(crate) mod context;
@@ -160,6 +161,7 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Forge(command) => forge::run(command, session).await,
         Command::Git(command) => git::run(command, session).await,
         Command::Registry(command) => registry::run(command, session).await,
+        Command::Bucket(command) => bucket::run(command, session).await,
         Command::Volume(command) => volume::run(command, session).await,
         Command::Domains(args) => domains::run(args, session).await,
         Command::TcpPorts(args) => tcp_ports::run(args, session).await,

@@ -86,7 +86,7 @@ pub(crate) struct PushTo {
 }
 
 /// Where the API has it.
-const PUSH_PATH: &str = "/v1/push-registry";
+pub(super) const PUSH_PATH: &str = "/v1/push-registry";
 
 impl PushTo {
     fn request(self) -> Result<PushRegistryRequest, Failure> {
@@ -107,6 +107,7 @@ impl PushTo {
             user: self.user,
             password: password("skep registry push-to HOST --user USER --password-stdin")?,
             pull,
+            bucket: None,
             required: self.required,
         })
     }
@@ -161,11 +162,11 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
 }
 
 /// One line from stdin, which must be no terminal: there it would be seen.
-fn password(command: &str) -> Result<String, Failure> {
+pub(super) fn password(command: &str) -> Result<String, Failure> {
     let stdin = std::io::stdin();
     if stdin.is_terminal() {
         return Err(Failure::usage("the password is read from stdin")
-            .hint(format!("pass show registry | {command}")));
+            .hint(format!("pass show NAME | {command}")));
     }
     let mut text = String::new();
     let limit = MAX_PASSWORD as u64 + 2;
@@ -189,7 +190,7 @@ fn password_in(file: &Path) -> Result<String, Failure> {
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-fn push_text(view: &PushRegistryView) -> String {
+pub(super) fn push_text(view: &PushRegistryView) -> String {
     let Some(registry) = &view.registry else {
         return "images are pushed nowhere: `skep registry push-to HOST --user USER --password-stdin` says where to"
             .to_owned();
@@ -216,13 +217,23 @@ fn push_rows(registry: &PushRegistryShown, waiting: usize) -> Vec<(&'static str,
         true => "yes: nothing that is built goes live before it is there",
         false => "no",
     };
-    vec![
-        ("pushed to", to),
-        ("as", registry.user.clone()),
-        ("pulled as", registry.pull_user.clone()),
-        ("required", required.to_owned()),
-        ("waiting", waiting.to_string()),
-    ]
+    let mut rows = match &registry.bucket {
+        None => vec![
+            ("pushed to", to),
+            ("as", registry.user.clone()),
+            ("pulled as", registry.pull_user.clone()),
+        ],
+        Some(bucket) => vec![
+            ("bucket", bucket.name.clone()),
+            ("endpoint", registry.host.clone()),
+            ("region", bucket.region.clone()),
+            ("prefix", registry.prefix.clone()),
+            ("access key", registry.user.clone()),
+        ],
+    };
+    rows.push(("required", required.to_owned()));
+    rows.push(("waiting", waiting.to_string()));
+    rows
 }
 
 fn waiting_row(one: &WaitingPushView) -> Vec<String> {
@@ -252,6 +263,7 @@ mod tests {
             host: "r.example:5000".into(),
             prefix: "team".into(),
             user: "ci".into(),
+            bucket: None,
             pull_user: "reader".into(),
             required: false,
             changed_ms: 1,

@@ -221,6 +221,7 @@ impl Told {
                 host: login.host.clone(),
                 user: login.user.clone(),
                 password,
+                bucket: None,
             };
             (&login.host, password.map(access))
         });

@@ -122,6 +122,7 @@ fn push_registry(app: &App, request: PushRegistryRequest) -> Result<PushRegistry
         prefix: request.prefix,
         user: request.user,
         pull,
+        bucket: request.bucket,
         required: request.required,
         // Set where it is obeyed.
         made_ms: 0,

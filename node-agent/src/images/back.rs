@@ -61,9 +61,12 @@ impl Images {
         let repository = name.strip_prefix(host).unwrap_or(name);
         let place = (host, repository.trim_start_matches('/'));
         let remote = Remote::new(place, access, &self.inner.docker).await;
-        let fetched = match remote {
-            Ok(remote) => fetch((self, &remote), reference, digest).await,
-            Err(error) => Err(error.into()),
+        let (fetched, remote) = match remote {
+            Ok(remote) => (
+                fetch((self, &remote), reference, digest).await,
+                Some(remote),
+            ),
+            Err(error) => (Err(error.into()), None),
         };
         fetched.map_err(|failed| match failed {
             Failed::Other(problem) => problem,
@@ -71,10 +74,13 @@ impl Images {
             Failed::Store(error) => {
                 let text = format!("image `{reference}`: {host} gave something else: {error}");
                 Problem::new(Code::ImageFailed, text)
-                    .hint("the registry, or something before it, changes images")
+                    .hint("what is there, or something before it, was changed: it is not used")
             }
             Failed::Remote(error) => {
-                let said = error.explain(host);
+                let said = match &remote {
+                    Some(remote) => remote.explain(&error, host),
+                    None => error.explain(host),
+                };
                 let text = format!("{}; and {}", why.message, said.message);
                 let problem = Problem::new(Code::ImageFailed, text);
                 problem.hint(said.hint.unwrap_or_default())

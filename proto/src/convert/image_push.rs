@@ -23,6 +23,7 @@ impl From<&PushRegistry> for v1::PushRegistry {
             required: registry.required,
             made_ms: registry.made_ms,
             changed_ms: registry.changed_ms,
+            bucket: registry.bucket.clone().map(Into::into),
         }
     }
 }
@@ -42,6 +43,7 @@ impl TryFrom<v1::PushRegistry> for PushRegistry {
             user: message.user,
             password: Sealed(message.sealed_password),
             pull,
+            bucket: message.bucket.map(Into::into),
             required: message.required,
             made_ms: message.made_ms,
             changed_ms: message.changed_ms,
@@ -81,6 +83,7 @@ impl TryFrom<v1::ImagePush> for Push {
 mod tests {
     use super::*;
     use skep_model::problem::Problem;
+    use skep_model::registry::Bucket;
 
     #[test]
     fn a_push_registry_survives_the_bytes() {
@@ -96,6 +99,11 @@ mod tests {
                 user: "ci".into(),
                 password: Sealed(vec![1]),
                 pull,
+                bucket: Some(Bucket {
+                    name: "sites".into(),
+                    region: "auto".into(),
+                    path_style: true,
+                }),
                 required: true,
                 made_ms: 1,
                 changed_ms: 2,

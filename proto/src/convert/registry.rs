@@ -2,7 +2,7 @@
 
 use skep_model::id::WorkspaceId;
 use skep_model::problem::Problem;
-use skep_model::registry::{Ask, Found, RegistryAccess, RegistryLogin, Wanted};
+use skep_model::registry::{Ask, Bucket, Found, RegistryAccess, RegistryLogin, Wanted};
 use skep_model::variable::Sealed;
 
 use super::{Error, error, id_bits, id_bytes};
@@ -40,6 +40,27 @@ impl From<RegistryAccess> for v1::RegistryAccess {
             user: access.user,
             password: access.password,
             workspace: workspace_out(access.workspace),
+            bucket: access.bucket.map(Into::into),
+        }
+    }
+}
+
+impl From<Bucket> for v1::Bucket {
+    fn from(bucket: Bucket) -> Self {
+        Self {
+            name: bucket.name,
+            region: bucket.region,
+            path_style: bucket.path_style,
+        }
+    }
+}
+
+impl From<v1::Bucket> for Bucket {
+    fn from(message: v1::Bucket) -> Self {
+        Self {
+            name: message.name,
+            region: message.region,
+            path_style: message.path_style,
         }
     }
 }
@@ -52,6 +73,7 @@ impl From<v1::RegistryAccess> for RegistryAccess {
             host: message.host,
             user: message.user,
             password: message.password,
+            bucket: message.bucket.map(Into::into),
         }
     }
 }
@@ -137,6 +159,11 @@ mod tests {
             host: "r:5000".into(),
             user: "ci".into(),
             password: "secret".into(),
+            bucket: Some(Bucket {
+                name: "sites".into(),
+                region: "auto".into(),
+                path_style: true,
+            }),
         };
         let (digest, tag) = ("sha256:1".to_owned(), "v1".to_owned());
         let push = Wanted::Push {

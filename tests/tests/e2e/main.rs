@@ -5,6 +5,7 @@
 mod around;
 mod autoscale;
 mod backup;
+mod buckets;
 mod builders;
 mod builds;
 mod certificates;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use skep_model::id::DeploymentId;
 use skep_model::image_push::{Push, PushRegistryShown};
 use skep_model::problem::Problem;
-use skep_model::registry::RegistryShown;
+use skep_model::registry::{Bucket, RegistryShown};
 use utoipa::ToSchema;
 
 /// A login at a registry.
@@ -48,6 +48,10 @@ pub struct PushRegistryRequest {
     /// As whom they are pulled; none: as whoever pushes.
     #[serde(default)]
     pub pull: Option<RegistryRequest>,
+    /// The host has this bucket of an object store that speaks S3, `user` is the id of an access key and `password` its
+    /// secret; none: it is a registry.
+    #[serde(default)]
+    pub bucket: Option<Bucket>,
     /// Nothing that is built goes live before it is there.
     #[serde(default)]
     pub required: bool,

@@ -1,7 +1,7 @@
 //! Images that are pushed: which, by whom, under which name; and those that must be there before anything is rolled out.
 
 use skep_model::image_push::{PullLogin, PushRegistry, REQUIRED_WAIT_MS};
-use skep_model::registry::{Ask, RegistryAccess, RegistryLogin, Wanted};
+use skep_model::registry::{Ask, Bucket, RegistryAccess, RegistryLogin, Wanted};
 use skep_model::variable::Sealed;
 
 use super::*;
@@ -49,6 +49,7 @@ impl World {
             user: "ci".into(),
             password: Sealed(vec![1]),
             pull: None,
+            bucket: None,
             required,
             made_ms: 0,
             changed_ms: 0,
@@ -105,6 +106,7 @@ fn access() -> RegistryAccess {
         host: "r.example:5000".into(),
         user: "ci".into(),
         password: "secret".into(),
+        bucket: None,
     }
 }
 
@@ -279,6 +281,7 @@ fn a_workspace_pulls_as_itself_or_as_the_cluster_and_never_as_another() {
             user: "reader".into(),
             password: seal(PushUse::Pull, "r"),
         }),
+        bucket: None,
         required: false,
         made_ms: 0,
         changed_ms: 0,
@@ -296,6 +299,24 @@ fn a_workspace_pulls_as_itself_or_as_the_cluster_and_never_as_another() {
     assert_eq!(user(&world, other, host), None);
     let push = secrets.push_access(&registry).expect("opens");
     assert_eq!((&*push.user, &*push.password), ("writer", "w"));
+    // The key of a bucket at the same host is no login for Docker; nodes that get objects have it with its place.
+    let bucket = Bucket {
+        name: "sites".into(),
+        region: "auto".into(),
+        path_style: false,
+    };
+    let mut of_bucket = registry.clone();
+    of_bucket.bucket = Some(bucket.clone());
+    let access = secrets.pull_access(&of_bucket).expect("opens");
+    assert_eq!(access.bucket, Some(bucket));
+    let put = |registry: &PushRegistry| {
+        Kind::PutPushRegistry(v1::PutPushRegistry {
+            registry: Some(registry.into()),
+        })
+    };
+    world.apply(put(&of_bucket));
+    assert_eq!(user(&world, WORKSPACE, host), None);
+    world.apply(put(&registry));
     // What is sealed for one workspace opens for no other.
     let stolen = PushRegistry {
         workspace: other,

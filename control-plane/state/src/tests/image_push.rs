@@ -21,6 +21,7 @@ fn registry(host: &str) -> PushRegistry {
             user: "reader".into(),
             password: Sealed(vec![2]),
         }),
+        bucket: None,
         required: false,
         made_ms: 0,
         changed_ms: 0,

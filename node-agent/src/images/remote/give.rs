@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
+use super::bucket::Object;
 use super::*;
 use crate::images::back::Failed;
 use crate::images::manifest::Part;
@@ -16,7 +17,10 @@ impl Remote {
     /// # Errors
     /// It is not there, or another one is.
     pub(crate) async fn manifest_bytes(&self, digest: Digest) -> Result<Bytes, Error> {
-        let answer = self.manifest(Method::GET, &digest.to_string()).await?;
+        let answer = match &self.objects {
+            Some(objects) => objects.get(&self.http, Object::Manifest(digest)).await?,
+            None => self.manifest(Method::GET, &digest.to_string()).await?,
+        };
         let bytes = self.http.read(answer).await?;
         let found = Digest::of(&bytes);
         match found == digest {
@@ -65,6 +69,9 @@ impl Remote {
 
     /// A blob, from where the registry sends whoever asks for it.
     async fn blob(&self, digest: Digest) -> Result<Response<Incoming>, Error> {
+        if let Some(objects) = &self.objects {
+            return objects.get(&self.http, Object::Blob(digest)).await;
+        }
         let mut url = self.url(&format!("blobs/{digest}"));
         for _ in 0..REDIRECTS_MAX {
             let answer = self

@@ -53,7 +53,7 @@ pub(super) enum Payload {
 }
 
 impl Payload {
-    fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         match self {
             Self::None => 0,
             Self::Bytes(bytes) => bytes.len() as u64,

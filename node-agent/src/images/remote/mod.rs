@@ -1,8 +1,9 @@
-//! A registry out there, by the OCI distribution API: images of the node's store are pushed to it as they are, blob by
+//! A registry out there, by the OCI distribution API, or a bucket by that of S3 (`bucket`): images of the node's store are pushed to it as they are, blob by
 //! blob, and what a tag stands for is asked. Docker pulls with a client of its own; it could not push by digest, since
 //! it compresses layers anew for each registry. What is trusted is what Docker on the node trusts.
 
 mod auth;
+mod bucket;
 mod give;
 mod http;
 mod push;
@@ -20,6 +21,7 @@ use skep_model::problem::{Code, Problem};
 use skep_model::registry::{DOCKER_HUB, RegistryAccess};
 
 use super::digest::Digest;
+use bucket::Objects;
 use http::{DOCKER_CERTS, Http, Payload};
 
 /// How long a registry may say nothing, and take nothing.
@@ -65,6 +67,9 @@ pub(crate) enum Error {
     /// This node cannot trust it.
     #[error("its certificate cannot be checked: {0}")]
     Trust(String),
+    /// An object store says no, in its own words.
+    #[error("{0}")]
+    Store(bucket::Refusal),
     /// It answers what means nothing here.
     #[error("{0}")]
     Odd(String),
@@ -94,7 +99,7 @@ impl Error {
                 Code::Invalid,
                 "the files under /etc/docker/certs.d of this node are PEM certificates",
             ),
-            Self::Odd(_) => (
+            Self::Store(_) | Self::Odd(_) => (
                 Code::Unavailable,
                 "does it speak the registry API, version 2?",
             ),
@@ -109,6 +114,8 @@ pub(crate) struct Remote {
     authority: String,
     repository: String,
     access: Option<RegistryAccess>,
+    /// It is no registry: where objects are.
+    objects: Option<Objects>,
     /// What was asked for last: good until it is refused.
     header: Mutex<Option<HeaderValue>>,
 }
@@ -142,8 +149,14 @@ impl Remote {
         around: (&Path, Duration),
     ) -> Result<Self, Error> {
         let is_official = host == DOCKER_HUB && !repository.contains('/');
+        let http = Http::new(host, docker, around).await?;
+        let objects = match &access {
+            Some(access) => Objects::of(access, (http.scheme, repository))?,
+            None => None,
+        };
         Ok(Self {
-            http: Http::new(host, docker, around).await?,
+            http,
+            objects,
             authority: match host {
                 DOCKER_HUB => DOCKER_HUB_API.to_owned(),
                 other => other.to_owned(),
@@ -155,6 +168,14 @@ impl Remote {
             access,
             header: Mutex::default(),
         })
+    }
+
+    /// For a person, of this place at `host`.
+    pub(crate) fn explain(&self, error: &Error, host: &str) -> Problem {
+        match &self.objects {
+            Some(objects) => objects.explain(error, host),
+            None => error.explain(host),
+        }
     }
 
     /// The digest that a tag stands for.

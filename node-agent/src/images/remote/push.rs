@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use skep_model::problem::{Code, Problem};
 
+use super::bucket::Object;
 use super::*;
 use crate::images::Images;
 use crate::images::manifest::{Content, Manifest, Part};
@@ -35,7 +36,7 @@ impl Images {
                 let text = format!("this node's image store cannot be read: {error}");
                 Problem::new(Code::Runtime, text).hint("look at the node's disk")
             }
-            Failed::Remote(error) => error.explain(host),
+            Failed::Remote(error) => remote.explain(&error, host),
         })?;
         Ok(digest.to_string())
     }
@@ -63,7 +64,12 @@ pub(super) async fn push(
     remote: &Remote,
     (digest, tag): (Digest, &str),
 ) -> Result<(), Failed> {
-    match remote.digest_of(tag).await {
+    let there = match &remote.objects {
+        // Nothing has a name there. The manifest is the last of all that it names.
+        Some(_) => remote.manifest_bytes(digest).await.map(|_| digest),
+        None => remote.digest_of(tag).await,
+    };
+    match there {
         Ok(there) if there == digest => {}
         // Another image of the same commit, or none: it is this one from now on.
         Ok(_) | Err(Error::Missing(_)) => put(store, remote, (digest, Some(tag))).await?,
@@ -102,7 +108,7 @@ fn put<'a>(
 }
 
 async fn put_blob(store: &Store, remote: &Remote, part: Part) -> Result<(), Failed> {
-    if remote.has_blob(part.digest).await? {
+    if remote.has_blob(part).await? {
         return Ok(());
     }
     let opened = store.read(part.digest).await.map_err(Failed::Disk)?;
@@ -112,7 +118,12 @@ async fn put_blob(store: &Store, remote: &Remote, part: Part) -> Result<(), Fail
 }
 
 impl Remote {
-    async fn has_blob(&self, digest: Digest) -> Result<bool, Error> {
+    async fn has_blob(&self, part: Part) -> Result<bool, Error> {
+        if let Some(objects) = &self.objects {
+            let object = Object::Blob(part.digest);
+            return objects.has(&self.http, (object, part.size)).await;
+        }
+        let digest = part.digest;
         let answer = self
             .call(Call {
                 method: Method::HEAD,
@@ -129,6 +140,10 @@ impl Remote {
     }
 
     async fn put_blob(&self, digest: Digest, payload: Payload) -> Result<(), Error> {
+        if let Some(objects) = &self.objects {
+            let object = Object::Blob(digest);
+            return objects.put(&self.http, (object, payload)).await;
+        }
         let begun = self
             .call(Call {
                 method: Method::POST,
@@ -166,6 +181,11 @@ impl Remote {
         media_type: &str,
         bytes: Vec<u8>,
     ) -> Result<(), Error> {
+        if let Some(objects) = &self.objects {
+            let payload = Payload::Bytes(bytes.into());
+            let object = Object::Manifest(digest);
+            return objects.put(&self.http, (object, payload)).await;
+        }
         let done = self
             .call(Call {
                 method: Method::PUT,

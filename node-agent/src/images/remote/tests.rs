@@ -68,6 +68,7 @@ impl Registry {
             host: self.address.clone(),
             user: "ci".into(),
             password: password.into(),
+            bucket: None,
         });
         remote(&self.address, access).await
     }
