@@ -30,16 +30,16 @@ const PATH: &str = "/v1/receivers";
 Examples:
   skep notify add ci https://ci.example.com/hooks/skep --project shop
   skep notify add pager https://pager.example.com/in --event deployment.failed --project shop
-  skep notify add cdn https://api.cloudflare.com/client/v4/zones/ZONE/purge_cache --project shop \
-    --service www --event deployment.live --body '{"purge_everything":true}' \
-    --headers-file headers.txt
+  skep notify add cdn https://api.fastly.com/service/ID/purge_all --project shop --service www \\
+    --event deployment.live --headers-file headers.txt --body '{}'
   skep notify test ci --project shop
   skep notify show ci --project shop
 
 A receiver gets a POST of JSON for each event of its project's deployments, signed with the secret
 that `add` prints as standardwebhooks.com says. What is not answered by 2xx within 10 s is sent
 again for a day, under the same `webhook-id`. With --body it gets that in place of Skep's own JSON:
-{{PLACES}} are filled in. In a folder with a skep.toml the project may be left
+{{event}}, {{status}}, {{project}}, {{environment}}, {{service}}, {{deployment}}, {{release}},
+{{commit}}, {{url}} and {{host}} are filled in. In a folder with a skep.toml the project may be left
 out.")]
 pub(crate) enum Command {
     /// List the receivers of all projects

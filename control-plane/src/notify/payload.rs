@@ -99,7 +99,7 @@ pub(crate) fn filled(view: &State, notification: &Notification, own: &Own) -> Ve
             "environment" => of?.environment.to_owned(),
             "service" => of?.service.to_owned(),
             "deployment" => of?.deployment.to_string(),
-            "status" => of?.status.to_string(),
+            "status" => of?.status.as_str().to_owned(),
             "commit" => of?.commit?.to_owned(),
             "release" => of?.release?.to_string(),
             "url" => of?.url.clone()?,

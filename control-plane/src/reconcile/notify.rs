@@ -272,6 +272,7 @@ mod tests {
                 &mut state,
                 Kind::PutReceiver(v1::PutReceiver {
                     receiver: Some((&one).into()),
+                    keeps_own: false,
                 }),
             );
             for test in ["a", "b"] {

@@ -35,6 +35,7 @@ fn receiver(id: u128, name: &str) -> Receiver {
 fn put(receiver: &Receiver) -> Kind {
     Kind::PutReceiver(v1::PutReceiver {
         receiver: Some(receiver.into()),
+        keeps_own: false,
     })
 }
 
