@@ -31,7 +31,11 @@ pub struct Heard {
 }
 
 impl Heard {
-    fn header(&self, name: &str) -> Result<&str> {
+    /// A header as it came.
+    ///
+    /// # Errors
+    /// There is none, or it is no text.
+    pub fn header(&self, name: &str) -> Result<&str> {
         let value = self.headers.get(name);
         let value = value.with_context(|| format!("no {name}: {:?}", self.headers))?;
         Ok(value.to_str()?)

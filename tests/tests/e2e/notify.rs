@@ -242,3 +242,109 @@ async fn people_add_try_see_and_remove_receivers() {
     })
     .await;
 }
+
+/// What a CDN wants: its own token, its own words, of one site, once its new release serves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cdn_is_told_in_its_own_words_when_a_release_serves() {
+    let here = [(HERE.0, HERE.1.to_owned())];
+    with_cluster_set("cdn", &here, async |cluster| {
+        // It is away at first.
+        let cdn = Listener::start(&[503]).await?;
+        let dir = tempfile::tempdir()?;
+        let headers = dir.path().join("headers.txt");
+        std::fs::write(
+            &headers,
+            "Authorization: Bearer hunter2\nFastly-Soft-Purge: 1\n",
+        )?;
+        let site = Name::of("site");
+        cluster
+            .api
+            .put_service(&site, json!({ "replicas": 1 }))
+            .await?;
+        let headers = headers.to_string_lossy().into_owned();
+        let add = async |body: &str| {
+            let url = cdn.url();
+            let line = [
+                "notify",
+                "add",
+                "cdn",
+                &url,
+                "--project",
+                "site",
+                "--service",
+                "site",
+                "--event",
+                "deployment.live",
+                "--body",
+                body,
+                "--headers-file",
+                &headers,
+            ];
+            cluster.skep.run(&line).await
+        };
+        add(r#"{"hosts":[{{host}}]"#)
+            .await?
+            .code(2)?
+            .says(&["no JSON"])?;
+        add(r#"{"hosts":["{{secret}}"]}"#)
+            .await?
+            .code(2)?
+            .says(&["{{secret}}", "service"])?;
+        let made = add(r#"{"hosts":["{{host}}"],"tag":"{{service}}-{{release}}"}"#)
+            .await?
+            .ok()?;
+        let made = made.says(&["a body and headers of its own"])?;
+        assert!(!made.stdout.contains("hunter2"), "{}", made.stdout);
+
+        let image = cluster.image("1", &[]).await?;
+        let request = json!({ "type": "image", "reference": image });
+        let live = cluster.api.live(&site, &request).await?;
+        // Another service of the project is not its business.
+        let other = Name {
+            service: "api".to_owned(),
+            ..site.clone()
+        };
+        cluster
+            .api
+            .put_service(&other, json!({ "replicas": 1 }))
+            .await?;
+        cluster.api.live(&other, &request).await?;
+        let id = format!("{}.deployment.live", live.id);
+        has_arrived(&cluster.api, &site, "cdn", &id).await?;
+        let heard = cdn.heard();
+        assert_eq!(
+            heard.len(),
+            2,
+            "refused once, and of one service: {heard:?}"
+        );
+        for one in &heard {
+            assert_eq!(one.id, id);
+            assert_eq!(one.header("authorization")?, "Bearer hunter2");
+            assert_eq!(one.header("fastly-soft-purge")?, "1");
+            assert_eq!(one.body["hosts"][0], cluster.host(&site), "{}", one.body);
+            assert_eq!(one.body["tag"], "site-1");
+        }
+
+        // Its own again, and the other service, too.
+        let line = [
+            "notify",
+            "set",
+            "cdn",
+            "--project",
+            "site",
+            "--no-body",
+            "--all-services",
+        ];
+        cluster.skep.run(&line).await?.ok()?;
+        let next = cluster.image("2", &[]).await?;
+        let request = json!({ "type": "image", "reference": next });
+        let live = cluster.api.live(&other, &request).await?;
+        let id = format!("{}.deployment.live", live.id);
+        has_arrived(&cluster.api, &site, "cdn", &id).await?;
+        let last = cdn.heard().pop().context("one more")?;
+        assert_eq!(last.body["data"]["service"], "api", "{}", last.body);
+        assert!(last.header("authorization").is_err());
+        Ok(())
+    })
+    .await;
+}

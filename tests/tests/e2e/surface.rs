@@ -9,14 +9,18 @@ use skep_tests::api::Api;
 use skep_tests::{Cluster, http as client, place, with_cluster};
 
 /// What answers without a token, and nothing else: health, metrics (loopback), the document, and
-/// webhooks, which are signed.
-const PUBLIC: [&str; 8] = [
+/// webhooks, which are signed; and the steps of GitHub Apps in a browser, which a secret of one use leads to.
+const PUBLIC: [&str; 12] = [
     "get /health",
     "get /healthz",
     "get /metrics",
     "get /openapi.json",
     "get /readyz",
+    "get /v1/github/installed",
+    "get /v1/github/made",
+    "get /v1/github/make",
     "get /v1/health",
+    "post /v1/hooks/github/{app}",
     "post /v1/hooks/r/{hook}",
     "post /v1/hooks/{service}",
 ];
