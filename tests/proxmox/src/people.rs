@@ -43,10 +43,11 @@ impl World {
         if self.random.bool() {
             self.make_foreign(vmid);
         }
-        // An old copy is of one that was there for a while.
+        // An old copy is of one that was there for a while, and runs: nothing was written down yet that would tell a copy
+        // of another from it.
         let since = self.now_ms().saturating_sub(OLD_MS);
         let name = removed
-            .filter(|it| it.made_ms < since)
+            .filter(|it| it.made_ms < since && it.is_running)
             .and_then(|it| it.name().map(str::to_owned));
         if let (Some(guest), Some(name), true) =
             (self.guests.get_mut(&vmid), name, self.random.bool())

@@ -194,8 +194,10 @@ impl Run {
             self.turn_all(false).await;
         }
         // What has come to an end stays as it is, whatever else comes about.
-        tokio::time::sleep(LATEST).await;
-        self.turn_all(false).await;
+        let until = tokio::time::Instant::now() + LATEST;
+        while tokio::time::Instant::now() < until {
+            self.turn_all(false).await;
+        }
     }
 
     async fn turn_all(&mut self, may_kill: bool) {
@@ -252,7 +254,8 @@ impl Run {
                         let is_known = known.get(vmid) == Some(name);
                         assert!(
                             is_known != is_told,
-                            "seed {seed}: {vmid} {name} told: {is_told}"
+                            "seed {seed}: {vmid} {name} told: {is_told}: {there:?}, written down: {:?}",
+                            self.book.guests.values().find(|it| it.name() == *name)
                         );
                         assert!(
                             !is_known || there.is_running,

@@ -297,6 +297,48 @@ fn a_receiver_that_is_gone_is_switched_off_until_somebody_changes_it() {
 }
 
 #[test]
+fn what_it_is_sent_of_its_own_stays_until_somebody_says_otherwise() {
+    let mut world = told();
+    let put = |own: Option<Vec<u8>>, keeps_own| {
+        let receiver = Receiver {
+            own: own.map(Sealed),
+            ..receiver(99, "ci")
+        };
+        Kind::PutReceiver(v1::PutReceiver {
+            receiver: Some((&receiver).into()),
+            keeps_own,
+        })
+    };
+    for (own, keeps, is) in [
+        (Some(vec![7]), false, Some(vec![7])),
+        (None, true, Some(vec![7])),
+        (Some(vec![8]), true, Some(vec![7])),
+        (None, false, None),
+    ] {
+        world.ok(put(own, keeps));
+        let known = world.state.receiver(RECEIVER).expect("there");
+        assert_eq!(known.own.clone().map(|own| own.0), is);
+    }
+}
+
+#[test]
+fn only_services_that_it_names_are_told_of() {
+    let all = receiver(1, "all");
+    let one = Receiver {
+        services: vec!["web".to_owned()],
+        ..receiver(2, "one")
+    };
+    for (receiver, service, is) in [
+        (&all, "web", true),
+        (&all, "api", true),
+        (&one, "web", true),
+        (&one, "api", false),
+    ] {
+        assert_eq!(receiver.wants(Event::Live, service), is, "{service}");
+    }
+}
+
+#[test]
 fn receivers_are_checked_and_bounded() {
     let mut world = told();
     let other = || receiver(90, "other");
@@ -335,6 +377,13 @@ fn receivers_are_checked_and_bounded() {
                 ..other()
             },
             Code::NotFound,
+        ),
+        (
+            Receiver {
+                services: vec!["no name".to_owned()],
+                ..other()
+            },
+            Code::Invalid,
         ),
         (receiver(80, "other"), Code::Conflict),
     ] {
