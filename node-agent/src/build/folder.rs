@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use skep_identity::random;
 use skep_model::id::DeploymentId;
 use skep_model::problem::{Code, Problem};
 
@@ -50,11 +51,11 @@ impl Drop for Inner {
 }
 
 impl WorkFolder {
-    /// Makes the folder of a build, without what an earlier try may have left.
+    /// Makes the folder of a build. Each try has its own: threads of a canceled try may still be
+    /// removing theirs.
     pub(super) async fn create(work_dir: &Path, build: DeploymentId) -> Result<Self, Problem> {
-        let path = work_dir.join(format!("{PREFIX}{build}"));
+        let path = work_dir.join(format!("{PREFIX}{build}-{:032x}", random::new_id()));
         blocking(move || {
-            remove(&path);
             skep_identity::secret_file::ensure_private_dir(&path).map_err(|error| {
                 Problem::new(Code::Internal, "the node has no folder to build in")
                     .hint(chain(&error))
@@ -196,13 +197,13 @@ mod tests {
         let hold = work.hold();
         work.remove().await;
         assert!(path.exists(), "a thread still holds it");
-        drop(hold);
-        assert!(!path.exists());
-
-        fs::create_dir(&path).expect("as left by a killed agent");
-        fs::write(path.join("x"), "left over").expect("write");
         let again = WorkFolder::create(dir.path(), id).await.expect("made");
         assert_eq!(fs::read_dir(again.path()).expect("list").count(), 0);
+        drop(hold);
+        assert!(!path.exists() && again.path().exists());
+
+        let path = again.path().to_owned();
+        fs::write(path.join("x"), "as left by a killed agent").expect("write");
         std::mem::forget(again);
         clean(dir.path());
         assert!(!path.exists() && dir.path().join("other").exists());

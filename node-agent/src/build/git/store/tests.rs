@@ -85,8 +85,6 @@ impl World {
             .map(|it| it.file_name().to_string_lossy().into_owned())
             .collect();
         names.sort();
-        // The next one has the same folder.
-        work.remove().await;
         Ok(names)
     }
 
