@@ -18,6 +18,9 @@ pub const MAX_META_KEY: usize = 63;
 /// Longest value, in bytes.
 pub const MAX_META_VALUE: usize = 256;
 
+/// The key of metadata that says on which physical host a node runs.
+pub const HOST: &str = "host";
+
 /// Most nodes that are asked for one that seems to be gone.
 pub const MAX_WITNESSES: usize = 3;
 

@@ -28,6 +28,11 @@ pub enum Kind {
     Lxc,
 }
 
+impl Kind {
+    /// Every kind, in the order of the stored format: append only.
+    pub const ALL: [Self; 2] = [Self::Vm, Self::Lxc];
+}
+
 /// Numbers of guests that are a pool's own, both ends among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmidRange {

@@ -270,6 +270,7 @@ impl Duties {
                 | Change::Forges
                 | Change::Preview(_)
                 | Change::Stack(_)
+                | Change::Guests
                 | Change::Names(_) => {}
             }
         }

@@ -58,6 +58,8 @@ pub enum Change {
     Notifications,
     /// Forge connections changed.
     Forges,
+    /// Providers, pools that make nodes, or guests changed.
+    Guests,
     /// A preview was made, pushed to, put off, ended, or told of.
     Preview(EnvironmentId),
     /// A stack was connected, asked for, read, carried out, or forgotten.

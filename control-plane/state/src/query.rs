@@ -1,6 +1,7 @@
 //! Reading a state: look-ups by name and by owner.
 
 mod cluster;
+mod guest;
 mod jobs;
 mod preview;
 mod settings;

@@ -11,6 +11,7 @@ use skep_model::certificate::{Certificate, Challenge, DnsRecord};
 use skep_model::claim::Claim;
 use skep_model::deployment::Deployment;
 use skep_model::forge::{Connection, ForgeApp, Setup};
+use skep_model::guest_pool::{GuestPool, PoolGuest};
 use skep_model::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
 use skep_model::image_push::PushRegistry;
 use skep_model::job::JobBook;
@@ -19,6 +20,7 @@ use skep_model::node::Node;
 use skep_model::notify::{Notification, Receiver};
 use skep_model::polling::Polled;
 use skep_model::preview::{Preview, Rules};
+use skep_model::provider::Provider;
 use skep_model::pushed::Pushed;
 use skep_model::quarantine::Quarantined;
 use skep_model::rebalance::Rebalance;
@@ -153,6 +155,9 @@ mod tag {
     pub(super) const STACKS: u32 = 270;
     pub(super) const FORGE_APPS: u32 = 275;
     pub(super) const FORGE_SETUPS: u32 = 276;
+    pub(super) const PROVIDERS: u32 = 280;
+    pub(super) const GUEST_POOLS: u32 = 281;
+    pub(super) const GUESTS: u32 = 282;
 }
 
 /// Appends fields in the order of their numbers, as the whole message would be encoded.
@@ -275,6 +280,9 @@ impl State {
         to.all::<_, v1::Stack>(tag::STACKS, self.stacks.values());
         to.all::<_, v1::ForgeApp>(tag::FORGE_APPS, self.forge_apps.values());
         to.all::<_, v1::ForgeSetup>(tag::FORGE_SETUPS, self.forge_setups.values());
+        to.all::<_, v1::Provider>(tag::PROVIDERS, self.providers.values());
+        to.all::<_, v1::GuestPool>(tag::GUEST_POOLS, self.guest_pools.values());
+        to.all::<_, v1::PoolGuest>(tag::GUESTS, self.guests.values());
         to.out
     }
 
@@ -487,6 +495,20 @@ impl State {
                 let setup: Setup = read::<v1::ForgeSetup, _>(field)?;
                 self.forge_setups
                     .insert(setup.digest.clone(), Arc::new(setup));
+            }
+            tag::PROVIDERS => {
+                let provider: Provider = read::<v1::Provider, _>(field)?;
+                self.providers
+                    .insert(provider.name.clone(), Arc::new(provider));
+            }
+            tag::GUEST_POOLS => {
+                let pool: GuestPool = read::<v1::GuestPool, _>(field)?;
+                self.guest_pools.insert(pool.name.clone(), Arc::new(pool));
+            }
+            tag::GUESTS => {
+                let one: PoolGuest = read::<v1::PoolGuest, _>(field)?;
+                let key = one.guest.id;
+                self.guests.insert(key, shared(old.guests.get(&key), one));
             }
             tag::TCP_PORTS => self.tcp_ports = Some(read::<v1::TcpPorts, _>(field)?),
             tag::REBALANCE => self.rebalance = Arc::new(read::<v1::Rebalance, _>(field)?),

@@ -8,9 +8,10 @@ use skep_model::certificate::{Certificate, Challenge, DnsRecord, Issuer, LocalCa
 use skep_model::claim::Claim;
 use skep_model::deployment::Deployment;
 use skep_model::forge::{Connection, ForgeApp, Setup};
+use skep_model::guest_pool::{GuestPool, PoolGuest};
 use skep_model::id::{
-    AllocationId, ClusterId, DeploymentId, EnvironmentId, ForgeAppId, HookId, JobId, NodeId,
-    ProjectId, ReceiverId, ServerId, ServiceId, TokenId, WorkspaceId,
+    AllocationId, ClusterId, DeploymentId, EnvironmentId, ForgeAppId, GuestId, HookId, JobId,
+    NodeId, ProjectId, ReceiverId, ServerId, ServiceId, TokenId, WorkspaceId,
 };
 use skep_model::image_push::PushRegistry;
 use skep_model::job::{Job, JobBook};
@@ -19,6 +20,7 @@ use skep_model::node::Node;
 use skep_model::notify::{Notification, Receiver};
 use skep_model::polling::Polled;
 use skep_model::preview::{Preview, Rules};
+use skep_model::provider::Provider;
 use skep_model::pushed::Pushed;
 use skep_model::quarantine::Quarantined;
 use skep_model::rebalance::Rebalance;
@@ -145,6 +147,10 @@ pub struct State {
     pub(crate) forge_apps: OrdMap<ForgeAppId, Arc<ForgeApp>>,
     /// By the digests of their secrets.
     pub(crate) forge_setups: OrdMap<Vec<u8>, Arc<Setup>>,
+    pub(crate) providers: OrdMap<String, Arc<Provider>>,
+    pub(crate) guest_pools: OrdMap<String, Arc<GuestPool>>,
+    /// Of all pools.
+    pub(crate) guests: OrdMap<GuestId, Arc<PoolGuest>>,
     // Indexes: derived from the maps above, rebuilt when a snapshot is read.
     pub(crate) names: Names,
     pub(crate) service_allocations: OrdSet<(ServiceId, AllocationId)>,

@@ -35,6 +35,19 @@ pub enum Phase {
     Gone,
 }
 
+impl Phase {
+    /// Every phase, in the order of the stored format: append only. How far one is says its place in the type, not here.
+    pub const ALL: [Self; 7] = [
+        Self::Planned,
+        Self::Cloning,
+        Self::Configuring,
+        Self::Starting,
+        Self::Ready,
+        Self::Leaving,
+        Self::Gone,
+    ];
+}
+
 /// A guest of a pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Guest {

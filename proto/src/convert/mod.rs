@@ -9,6 +9,7 @@ mod deployment;
 mod entity;
 mod forge;
 mod forge_app;
+mod guest;
 mod image_push;
 mod job;
 mod machine;
@@ -40,6 +41,7 @@ mod work;
 use skep_model::id::NodeId;
 use skep_model::problem::{Code, Problem};
 
+pub use guest::note_out;
 pub use polling::{found_in, found_out};
 pub use probe::{reaches, reaches_of};
 pub use pushed::holders_in;

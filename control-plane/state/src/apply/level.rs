@@ -117,6 +117,16 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::AskStack(_) => ("ask for a stack's file", LEVEL_SCHEDULING),
         Kind::TakeReading(_) => ("take a reading", LEVEL_SCHEDULING),
         Kind::StepStack(_) => ("carry a stack out", LEVEL_SCHEDULING),
+        Kind::PutProvider(_) => ("put provider", LEVEL_SCHEDULING),
+        Kind::RemoveProvider(_) => ("remove provider", LEVEL_SCHEDULING),
+        Kind::PutGuestPool(_) => ("put pool of guests", LEVEL_SCHEDULING),
+        Kind::RemoveGuestPool(_) => ("remove pool of guests", LEVEL_SCHEDULING),
+        Kind::ScaleGuestPool(_) => ("scale pool", LEVEL_SCHEDULING),
+        Kind::PlanGuest(_) => ("plan guest", LEVEL_SCHEDULING),
+        Kind::NoteGuest(_) => ("note guest", LEVEL_SCHEDULING),
+        Kind::RetireGuest(_) => ("retire guest", LEVEL_SCHEDULING),
+        Kind::IntroduceGuest(_) => ("introduce guest", LEVEL_SCHEDULING),
+        Kind::ForgetGuest(_) => ("forget guest", LEVEL_SCHEDULING),
         Kind::ForgetHolder(_) => ("forget a holder of pushes", LEVEL_SCHEDULING),
     }
 }

@@ -8,6 +8,7 @@ mod deployment;
 mod forge;
 mod forge_app;
 mod gate;
+mod guest;
 mod image_push;
 mod job;
 mod level;
@@ -346,6 +347,16 @@ impl Context<'_> {
             Kind::PutForgeApp(message) => self.put_forge_app(message),
             Kind::RemoveForgeApp(message) => self.remove_forge_app(&message),
             Kind::SetForgeInstallation(message) => self.set_forge_installation(message),
+            Kind::PutProvider(message) => self.put_provider(message),
+            Kind::RemoveProvider(message) => self.remove_provider(&message),
+            Kind::PutGuestPool(message) => self.put_guest_pool(message),
+            Kind::RemoveGuestPool(message) => self.remove_guest_pool(&message),
+            Kind::ScaleGuestPool(message) => self.scale_guest_pool(&message),
+            Kind::PlanGuest(message) => self.plan_guest(&message),
+            Kind::NoteGuest(message) => self.note_guest(message),
+            Kind::RetireGuest(message) => self.retire_guest(&message),
+            Kind::IntroduceGuest(message) => self.introduce_guest(message),
+            Kind::ForgetGuest(message) => self.forget_guest(&message),
         }
     }
 

@@ -24,10 +24,11 @@ impl Context<'_> {
                 .at("name")
                 .hint("choose another with `skep agent --name`, or remove the old one with `skep node rm`"));
         }
+        let guest = self.guest_of_token(&token, &node)?;
         self.spend(&token);
         let now = self.state.time_ms;
         let joined = node.id;
-        self.state.put_node(Node {
+        let mut node = Node {
             status: NodeStatus::Lost,
             status_ms: now,
             generation: 1,
@@ -38,7 +39,11 @@ impl Context<'_> {
             seat: 0,
             witnesses: Vec::new(),
             ..node
-        });
+        };
+        if let Some(guest) = guest {
+            self.guest_joined(&guest, &mut node);
+        }
+        self.state.put_node(node);
         self.changes.push(Change::Node(joined));
         Ok(Reply::Node(joined))
     }
@@ -138,6 +143,7 @@ impl Context<'_> {
 
     pub(super) fn set_node_admin(&mut self, message: &v1::SetNodeAdmin) -> Outcome {
         let node = self.node(&message.node)?;
+        self.check_stays(node.id)?;
         let admin = match message.drain_deadline_ms {
             Some(deadline_ms) => Admin::Draining { deadline_ms },
             None if message.cordoned => Admin::Cordoned,

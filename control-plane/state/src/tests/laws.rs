@@ -60,6 +60,7 @@ pub(super) fn busy() -> World {
     world.ok(super::pushed::first());
     world.ok(super::stacks::put("main", 0));
     world.ok(super::stacks::take(1, 1, Ok(&["db"])));
+    super::guests::some(&mut world);
     world.ok(super::claims::set_base(ENVIRONMENT, Some("apps.test")));
     for key in 0..4 {
         let since = world.state.index();

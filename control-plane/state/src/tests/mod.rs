@@ -9,6 +9,7 @@ mod deployments;
 mod forge_apps;
 mod forges;
 mod gates;
+mod guests;
 mod image_push;
 mod jobs;
 mod keys;

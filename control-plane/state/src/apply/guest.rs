@@ -1,0 +1,407 @@
+//! Providers, pools that make their nodes, and how far their guests have come. What may exist at a provider is
+//! written down here first, by whoever asks for it.
+
+use std::sync::Arc;
+
+use skep_model::guest_pool::{GuestPool, MAX_GUEST_POOLS, PoolGuest};
+use skep_model::id::{GuestId, NodeId};
+use skep_model::node::{Admin, HOST, Node};
+use skep_model::pool::{Guest, MAX_GUESTS, Note, Phase};
+use skep_model::problem::{Code, Problem};
+use skep_model::provider::{MAX_PROVIDERS, Provider, Way};
+use skep_model::server::{JoinToken, Role};
+use skep_proto::v1;
+
+use super::{Context, Outcome, Reply, bits, changed_meanwhile, missing, not_found, understood};
+use crate::change::Change;
+
+/// The key of metadata that says in which pool a node is.
+const POOL: &str = "pool";
+
+impl Context<'_> {
+    pub(super) fn put_provider(&mut self, message: v1::PutProvider) -> Outcome {
+        let provider = message.provider.ok_or_else(|| missing("provider"))?;
+        let mut provider: Provider = understood(provider)?;
+        provider.check()?;
+        let Way::Proxmox(proxmox) = &provider.way;
+        if proxmox.secret.0.is_empty() {
+            return Err(missing("secret"));
+        }
+        let known = self.state.providers.get(&provider.name);
+        if known.is_none() && self.state.providers.len() >= MAX_PROVIDERS {
+            let text = format!("there are {MAX_PROVIDERS} providers already");
+            return Err(Problem::new(Code::TooLarge, text).hint("`skep provider rm` removes one"));
+        }
+        provider.changed_ms = self.state.time_ms;
+        provider.made_ms = known.map_or(self.state.time_ms, |known| known.made_ms);
+        let name = provider.name.clone();
+        self.state.providers.insert(name, Arc::new(provider));
+        self.changes.push(Change::Guests);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn remove_provider(&mut self, message: &v1::RemoveProvider) -> Outcome {
+        let name = &message.name;
+        if let Some(pool) = self.state.guest_pools().find(|it| it.provider == *name) {
+            let text = format!("the pool `{}` is made by `{name}`", pool.name);
+            return Err(Problem::new(Code::Conflict, text)
+                .hint("`skep pool rm` removes the pool, once it has no nodes"));
+        }
+        if self.state.providers.remove(name).is_none() {
+            return Err(no_provider(name));
+        }
+        self.changes.push(Change::Guests);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn put_guest_pool(&mut self, message: v1::PutGuestPool) -> Outcome {
+        let wanted: GuestPool = understood(message.pool.ok_or_else(|| missing("pool"))?)?;
+        wanted.check()?;
+        if self.state.provider(&wanted.provider).is_none() {
+            return Err(no_provider(&wanted.provider).at("provider"));
+        }
+        self.check_numbers(&wanted)?;
+        let known = self.state.guest_pool(&wanted.name).cloned();
+        if known.as_ref().map_or(0, |it| it.generation) != message.expected_generation {
+            return Err(changed_meanwhile("pool"));
+        }
+        let Some(known) = known else {
+            if self.state.guest_pools.len() >= MAX_GUEST_POOLS {
+                let text = format!("there are {MAX_GUEST_POOLS} pools that make nodes already");
+                return Err(Problem::new(Code::TooLarge, text));
+            }
+            self.put_pool_back(GuestPool {
+                edition: 1,
+                generation: 1,
+                made_ms: self.state.time_ms,
+                grown_ms: 0,
+                ..wanted
+            });
+            return Ok(Reply::Done);
+        };
+        if self.state.guests_of(&known.name).next().is_some() {
+            known.check_change(&wanted)?;
+        }
+        self.put_pool_back(GuestPool {
+            edition: known.edition + u64::from(known.recipe != wanted.recipe),
+            generation: known.generation + 1,
+            made_ms: known.made_ms,
+            grown_ms: known.grown_ms,
+            ..wanted
+        });
+        Ok(Reply::Done)
+    }
+
+    /// Two pools that gave the same numbers at one provider would take them from each other.
+    fn check_numbers(&self, wanted: &GuestPool) -> Result<(), Problem> {
+        let (mine, provider) = (wanted.recipe.vmids, &wanted.provider);
+        let mut others = self.state.guest_pools();
+        let other = others.find(|it| {
+            let theirs = it.recipe.vmids;
+            it.name != wanted.name
+                && it.provider == *provider
+                && mine.first <= theirs.last
+                && theirs.first <= mine.last
+        });
+        let Some(other) = other else { return Ok(()) };
+        let theirs = other.recipe.vmids;
+        let text = format!(
+            "the pool `{}` has the numbers {} to {}",
+            other.name, theirs.first, theirs.last
+        );
+        Err(Problem::new(Code::Conflict, text)
+            .at("vmids")
+            .hint("numbers of two pools of one provider do not overlap"))
+    }
+
+    pub(super) fn remove_guest_pool(&mut self, message: &v1::RemoveGuestPool) -> Outcome {
+        let pool = self.pool(&message.name)?;
+        let left = self.state.guests_of(&pool.name).count();
+        if left > 0 {
+            let text = format!("the pool `{}` has {left} guests", pool.name);
+            return Err(Problem::new(Code::Conflict, text).hint(format!(
+                "`skep pool scale {} 0` removes them first",
+                pool.name
+            )));
+        }
+        self.state.guest_pools.remove(&pool.name);
+        self.changes.push(Change::Guests);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn scale_guest_pool(&mut self, message: &v1::ScaleGuestPool) -> Outcome {
+        let mut pool = (*self.pool(&message.name)?).clone();
+        let expected = message.expected_generation;
+        if expected != 0 && expected != pool.generation {
+            return Err(changed_meanwhile("pool"));
+        }
+        if message.wanted > pool.size.wanted {
+            pool.grown_ms = self.state.time_ms;
+        }
+        pool.size.wanted = message.wanted;
+        pool.size.check()?;
+        pool.generation += 1;
+        self.put_pool_back(pool);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn plan_guest(&mut self, message: &v1::PlanGuest) -> Outcome {
+        let pool = self.pool(&message.pool)?;
+        let id = GuestId::from_u128(bits("id", &message.id)?);
+        if self.state.guests.contains_key(&id) {
+            return Err(Problem::new(Code::Conflict, "there is that guest already").at("id"));
+        }
+        let (mut all, mut counted) = (0, 0);
+        for one in self.state.guests_of(&pool.name) {
+            all += 1;
+            counted += u32::from(one.counts());
+        }
+        if counted >= pool.size.wanted || all >= MAX_GUESTS {
+            let text = format!("the pool `{}` has as many guests as it wants", pool.name);
+            return Err(Problem::new(Code::Conflict, text));
+        }
+        self.put_guest(PoolGuest {
+            pool: pool.name.clone(),
+            guest: Guest::planned(id),
+            edition: pool.edition,
+            token: None,
+            node: None,
+            is_retiring: false,
+            planned_ms: self.state.time_ms,
+            drain_deadline_ms: None,
+        });
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn note_guest(&mut self, message: v1::NoteGuest) -> Outcome {
+        let known = self.guest(&message.id)?;
+        let note: Note = understood(message.note.ok_or_else(|| missing("note"))?)?;
+        if let Note::Chosen { vmid, .. } = &note {
+            self.check_free(&known, *vmid)?;
+        }
+        let mut next = (*known).clone();
+        next.guest.take(note);
+        if next != *known {
+            self.put_guest(next);
+        }
+        Ok(Reply::Done)
+    }
+
+    /// A number is one guest's: what may exist under it is removed by whoever has it.
+    fn check_free(&self, guest: &PoolGuest, vmid: u32) -> Result<(), Problem> {
+        let provider = |pool: &str| self.state.guest_pool(pool).map(|it| it.provider.clone());
+        let mine = provider(&guest.pool);
+        let mut others = self.state.guests();
+        let is_taken = others.any(|other| {
+            other.guest.id != guest.guest.id
+                && other.guest.phase < Phase::Gone
+                && other.guest.vmid == Some(vmid)
+                && provider(&other.pool) == mine
+        });
+        match is_taken {
+            false => Ok(()),
+            true => Err(Problem::new(
+                Code::Conflict,
+                format!("{vmid} is another guest's"),
+            )),
+        }
+    }
+
+    pub(super) fn retire_guest(&mut self, message: &v1::RetireGuest) -> Outcome {
+        let known = self.guest(&message.id)?;
+        if known.guest.phase >= Phase::Leaving {
+            return Ok(Reply::Done);
+        }
+        let mut next = (*known).clone();
+        if !message.leave {
+            next.is_retiring = true;
+            self.put_guest(next);
+            return Ok(Reply::Done);
+        }
+        // One that is being replaced is counted no more.
+        if !message.replace && known.counts() {
+            self.want_fewer(&known.pool)?;
+        }
+        next.is_retiring |= message.replace;
+        next.drain_deadline_ms = Some(message.drain_deadline_ms);
+        next.guest.take(Note::Leave);
+        if let Some(node) = known.node.and_then(|id| self.state.node(id)).cloned() {
+            self.changes.push(Change::Node(node.id));
+            self.state.put_node(Node {
+                admin: Admin::Draining {
+                    deadline_ms: message.drain_deadline_ms,
+                },
+                generation: node.generation + 1,
+                ..(*node).clone()
+            });
+        }
+        self.put_guest(next);
+        Ok(Reply::Done)
+    }
+
+    /// Unless more come or are there than are wanted anyway.
+    fn want_fewer(&mut self, pool: &str) -> Result<(), Problem> {
+        let mut pool = (*self.pool(pool)?).clone();
+        let counted = self.state.guests_of(&pool.name).filter(|it| it.counts());
+        if counted.count() > pool.size.wanted as usize {
+            return Ok(());
+        }
+        if pool.size.wanted <= pool.size.min {
+            let text = format!(
+                "the pool `{}` has at least {} nodes",
+                pool.name, pool.size.min
+            );
+            return Err(Problem::new(Code::Conflict, text).hint(format!(
+                "`skep node replace` puts another in its place; `skep pool change {} --min` allows fewer",
+                pool.name
+            )));
+        }
+        pool.size.wanted -= 1;
+        pool.generation += 1;
+        self.put_pool_back(pool);
+        Ok(())
+    }
+
+    pub(super) fn introduce_guest(&mut self, message: v1::IntroduceGuest) -> Outcome {
+        let known = self.guest(&message.id)?;
+        let token = message.token.clone().ok_or_else(|| missing("token"))?;
+        let parsed: JoinToken = understood(token)?;
+        if parsed.role != Role::Node || parsed.uses_left != 1 {
+            return Err(missing("token"));
+        }
+        if known.guest.identity.is_none() || known.guest.phase >= Phase::Ready {
+            return Err(changed_meanwhile("guest"));
+        }
+        if let Some(old) = known.token {
+            self.state.tokens.remove(&old);
+        }
+        self.put_token(v1::PutToken {
+            token: message.token,
+        })?;
+        self.put_guest(PoolGuest {
+            token: Some(parsed.id),
+            ..(*known).clone()
+        });
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn forget_guest(&mut self, message: &v1::ForgetGuest) -> Outcome {
+        let known = self.guest(&message.id)?;
+        if known.guest.phase != Phase::Gone {
+            let text = format!("the guest {} is not gone", known.guest.name());
+            return Err(Problem::new(Code::Conflict, text));
+        }
+        if let Some(node) = known.node.filter(|node| self.state.node(*node).is_some()) {
+            self.remove_node(&v1::RemoveNode {
+                node: skep_proto::convert::id_bytes(node.as_u128()),
+                ..v1::RemoveNode::default()
+            })?;
+        }
+        if let Some(token) = known.token {
+            self.state.tokens.remove(&token);
+        }
+        self.state.guests.remove(&known.guest.id);
+        self.changes.push(Change::Guests);
+        Ok(Reply::Done)
+    }
+
+    /// The guest whose token this is, once it has proven that it is that very machine.
+    pub(super) fn guest_of_token(
+        &self,
+        token: &JoinToken,
+        node: &Node,
+    ) -> Result<Option<Arc<PoolGuest>>, Problem> {
+        let mut guests = self.state.guests();
+        let Some(one) = guests.find(|it| it.token == Some(token.id)).cloned() else {
+            return Ok(None);
+        };
+        let refused = |text: &str| {
+            let text = format!(
+                "the join token is of the guest {}: {text}",
+                one.guest.name()
+            );
+            Problem::new(Code::Forbidden, text)
+                .hint("each guest of a pool gets a token of its own: `skep token create` makes one for any machine")
+        };
+        let Some(identity) = &one.guest.identity else {
+            return Err(refused("it is not known yet"));
+        };
+        if one.guest.phase >= Phase::Leaving {
+            return Err(refused("it is to go"));
+        }
+        if node.name != one.guest.name() {
+            return Err(refused("this node has another name"));
+        }
+        let machine = &node.facts.machine;
+        let mac = identity.mac.to_ascii_lowercase();
+        if !machine.macs.contains(&mac) {
+            return Err(refused("this machine has no network card of its address"));
+        }
+        // A container sees its host's.
+        if identity.smbios.is_some() && machine.uuid != identity.smbios {
+            return Err(refused("this machine has another SMBIOS id"));
+        }
+        Ok(Some(one))
+    }
+
+    /// Its node has joined. What is said of the node by then is its pool's.
+    pub(super) fn guest_joined(&mut self, one: &PoolGuest, node: &mut Node) {
+        let pool = self.state.guest_pool(&one.pool);
+        node.meta = pool.map(|pool| pool.meta.clone()).unwrap_or_default();
+        node.meta.insert(POOL.to_owned(), one.pool.clone());
+        if let Some(host) = &one.guest.host {
+            node.meta.insert(HOST.to_owned(), host.clone());
+        }
+        let mut next = one.clone();
+        next.token = None;
+        next.node = Some(node.id);
+        next.guest.take(Note::Joined);
+        self.put_guest(next);
+    }
+
+    /// Whether what is asked of a node by hand is what its guest's way decides.
+    pub(super) fn check_stays(&self, node: NodeId) -> Result<(), Problem> {
+        let guest = self.state.guest_of(node);
+        match guest.is_some_and(|it| it.guest.phase == Phase::Leaving) {
+            false => Ok(()),
+            true => Err(
+                Problem::new(Code::Conflict, "the node leaves together with its guest")
+                    .hint("`skep pool scale` makes another one"),
+            ),
+        }
+    }
+
+    fn pool(&self, name: &str) -> Result<Arc<GuestPool>, Problem> {
+        self.state.guest_pool(name).cloned().ok_or_else(|| {
+            let text = format!("no pool `{}` makes nodes", name.escape_debug());
+            Problem::new(Code::NotFound, text)
+                .at("pool")
+                .hint("`skep pool ls` lists the pools, `skep pool create` makes one")
+        })
+    }
+
+    fn guest(&self, id: &[u8]) -> Result<Arc<PoolGuest>, Problem> {
+        let id = GuestId::from_u128(bits("id", id)?);
+        let found = self.state.guests.get(&id).cloned();
+        found.ok_or_else(|| not_found("guest", id))
+    }
+
+    fn put_pool_back(&mut self, pool: GuestPool) {
+        let name = pool.name.clone();
+        self.state.guest_pools.insert(name, Arc::new(pool));
+        self.changes.push(Change::Guests);
+    }
+
+    fn put_guest(&mut self, one: PoolGuest) {
+        self.state.guests.insert(one.guest.id, Arc::new(one));
+        if !self.changes.contains(&Change::Guests) {
+            self.changes.push(Change::Guests);
+        }
+    }
+}
+
+fn no_provider(name: &str) -> Problem {
+    let text = format!("there is no provider `{}`", name.escape_debug());
+    Problem::new(Code::NotFound, text)
+        .hint("`skep provider ls` lists them, `skep provider set` makes one")
+}

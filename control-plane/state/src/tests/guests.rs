@@ -1,0 +1,381 @@
+//! Pools that make their nodes: counted, numbered once, joined by proof alone, and gone before they are forgotten.
+
+use skep_model::guest_pool::{GuestPool, PoolGuest, Size};
+use skep_model::id::GuestId;
+use skep_model::node::Admin;
+use skep_model::pool::{Identity, Kind as GuestKind, Note, Phase, Recipe, VmidRange, name_of};
+use skep_model::provider::{Provider, Proxmox, Trust, Way};
+use skep_model::server::Role;
+use skep_model::variable::Sealed;
+use skep_proto::convert::note_out;
+
+use super::*;
+
+const FIRST: u128 = 900;
+
+fn provider() -> Kind {
+    let provider = Provider {
+        name: "home".into(),
+        way: Way::Proxmox(Proxmox {
+            endpoints: vec!["https://pve1:8006".into()],
+            trust: Trust::Pins(vec!["AA".into()]),
+            token_id: "skep@pve!skep".into(),
+            secret: Sealed(vec![1]),
+        }),
+        made_ms: 70,
+        changed_ms: 70,
+    };
+    Kind::PutProvider(v1::PutProvider {
+        provider: Some((&provider).into()),
+    })
+}
+
+fn pool(name: &str, first_vmid: u32, wanted: u32) -> GuestPool {
+    GuestPool {
+        name: name.into(),
+        provider: "home".into(),
+        recipe: Recipe {
+            kind: GuestKind::Vm,
+            templates: [("pve1".to_owned(), 9000)].into(),
+            full_clone: false,
+            storage: None,
+            cores: 2,
+            memory_mib: 2048,
+            disk_gib: 20,
+            disk: "scsi0".into(),
+            bridge: "vmbr0".into(),
+            vlan: Some(7),
+            user: None,
+            ssh_keys: Vec::new(),
+            vmids: VmidRange {
+                first: first_vmid,
+                last: first_vmid + 99,
+            },
+            resource_pool: "skep".into(),
+            max_per_host: None,
+        },
+        meta: [("tier".to_owned(), "web".to_owned())].into(),
+        size: Size {
+            min: 0,
+            max: 5,
+            wanted,
+            auto: false,
+            spare: 0,
+        },
+        cost: 1,
+        // What the cluster counts, nobody else says.
+        edition: 70,
+        generation: 70,
+        made_ms: 70,
+        grown_ms: 70,
+    }
+}
+
+fn put(pool: &GuestPool, expected_generation: u64) -> Kind {
+    Kind::PutGuestPool(v1::PutGuestPool {
+        pool: Some(pool.into()),
+        expected_generation,
+    })
+}
+
+fn id(number: u128) -> Vec<u8> {
+    id_bytes(FIRST + number)
+}
+
+fn plan(number: u128) -> Kind {
+    Kind::PlanGuest(v1::PlanGuest {
+        id: id(number),
+        pool: "web".into(),
+    })
+}
+
+fn note(number: u128, note: &Note) -> Kind {
+    Kind::NoteGuest(v1::NoteGuest {
+        id: id(number),
+        note: note_out(note),
+    })
+}
+
+fn chosen(number: u128, vmid: u32) -> Kind {
+    let chosen = Note::Chosen {
+        host: "pve1".into(),
+        vmid,
+        now_ms: 1,
+    };
+    note(number, &chosen)
+}
+
+fn retire(number: u128, replace: bool, leave: bool) -> Kind {
+    Kind::RetireGuest(v1::RetireGuest {
+        id: id(number),
+        replace,
+        leave,
+        drain_deadline_ms: 99,
+    })
+}
+
+fn forget(number: u128) -> Kind {
+    Kind::ForgetGuest(v1::ForgetGuest { id: id(number) })
+}
+
+fn identity() -> Identity {
+    Identity {
+        mac: "BC:24:11:00:00:01".into(),
+        smbios: Some("00000000-0000-4000-8000-000000000001".into()),
+    }
+}
+
+fn introduce(number: u128, token: u128) -> Kind {
+    let token = JoinToken {
+        id: TokenId::from_u128(token),
+        secret_hash: vec![7],
+        expires_ms: u64::MAX,
+        uses_left: 1,
+        role: Role::Node,
+        note: String::new(),
+        created_ms: 0,
+    };
+    Kind::IntroduceGuest(v1::IntroduceGuest {
+        id: id(number),
+        token: Some((&token).into()),
+    })
+}
+
+/// A node that joins with a token, as a machine.
+fn join(token: u128, name: &str, machine: (&str, Option<&str>)) -> Kind {
+    let mut facts = Facts::default();
+    facts.machine.macs = vec![machine.0.to_owned()];
+    facts.machine.uuid = machine.1.map(str::to_owned);
+    let node = Node {
+        id: NodeId::from_u128(55),
+        name: name.to_owned(),
+        facts,
+        status: NodeStatus::Lost,
+        status_ms: 0,
+        generation: 0,
+        joined_ms: 0,
+        // Operators say what is in it, not the node.
+        meta: [("tier".to_owned(), "mine".to_owned())].into(),
+        admin: Admin::Eligible,
+        seat: 0,
+        witnesses: Vec::new(),
+    };
+    Kind::JoinNode(v1::JoinNode {
+        token: id_bytes(token),
+        secret_hash: vec![7],
+        node: Some((&node).into()),
+    })
+}
+
+/// A bit of everything.
+pub(super) fn some(world: &mut World) {
+    world.ok(provider());
+    world.ok(put(&pool("web", 5000, 3), 0));
+    world.ok(plan(0));
+    world.ok(chosen(0, 5000));
+    world.ok(note(0, &Note::Identified(identity())));
+    world.ok(introduce(0, 700));
+    world.ok(plan(1));
+    world.ok(retire(1, true, true));
+}
+
+fn world(wanted: u32) -> World {
+    let mut world = World::with_service();
+    world.ok(provider());
+    world.ok(put(&pool("web", 5000, wanted), 0));
+    world
+}
+
+/// One whose guest runs, and is known.
+fn started(wanted: u32) -> World {
+    let mut world = world(wanted);
+    world.ok(plan(0));
+    world.ok(chosen(0, 5000));
+    world.ok(note(0, &Note::Identified(identity())));
+    world.ok(note(0, &Note::Started));
+    world
+}
+
+/// One whose guest's node has joined.
+fn joined(wanted: u32) -> World {
+    let mut world = started(wanted);
+    world.ok(introduce(0, 700));
+    let identity = identity();
+    let mac = identity.mac.to_lowercase();
+    world.ok(join(
+        700,
+        &name_of(GuestId::from_u128(FIRST)),
+        (&mac, identity.smbios.as_deref()),
+    ));
+    world
+}
+
+impl World {
+    fn one(&self, number: u128) -> PoolGuest {
+        let id = GuestId::from_u128(FIRST + number);
+        (**self.state.guest(id).expect("there")).clone()
+    }
+
+    fn wanted(&self) -> u32 {
+        self.state.guest_pool("web").expect("there").size.wanted
+    }
+
+    fn denied(&mut self, kind: Kind) -> (Code, Option<String>) {
+        let before = self.state.clone();
+        let problem = self.apply(kind).outcome.expect_err("refused");
+        assert!(before.guests == self.state.guests && before.nodes == self.state.nodes);
+        (problem.code, problem.field)
+    }
+}
+
+#[test]
+fn as_many_are_planned_as_are_wanted() {
+    let mut world = world(2);
+    world.ok(plan(0));
+    world.ok(plan(1));
+    assert_eq!(world.denied(plan(1)).0, Code::Conflict);
+    assert_eq!(world.denied(plan(2)).0, Code::Conflict);
+    // One that is replaced is counted no more: another comes beside it.
+    world.ok(retire(0, true, false));
+    world.ok(plan(2));
+    assert_eq!(world.denied(plan(3)).0, Code::Conflict);
+    assert_eq!(world.wanted(), 2);
+}
+
+#[test]
+fn a_number_is_one_guests_and_one_pools() {
+    let mut world = world(3);
+    world.ok(plan(0));
+    world.ok(plan(1));
+    world.ok(chosen(0, 5000));
+    assert_eq!(world.denied(chosen(1, 5000)).0, Code::Conflict);
+    world.ok(chosen(1, 5001));
+    // Of what is gone for good, it may be had again.
+    world.ok(note(0, &Note::Gone));
+    world.ok(plan(2));
+    world.ok(chosen(2, 5000));
+    let overlaps = world.denied(put(&pool("db", 5050, 0), 0));
+    assert_eq!(overlaps, (Code::Conflict, Some("vmids".into())));
+    world.ok(put(&pool("db", 5100, 0), 0));
+}
+
+#[test]
+fn a_pool_keeps_what_its_guests_are_made_of() {
+    let mut world = world(1);
+    let mut other = pool("web", 5000, 1);
+    other.recipe.cores = 4;
+    world.ok(put(&other, 1));
+    let now = world.state.guest_pool("web").expect("there").clone();
+    assert_eq!((now.edition, now.generation), (2, 2));
+    assert_eq!(world.denied(put(&other, 1)).0, Code::Conflict);
+    world.ok(plan(0));
+    assert_eq!(world.one(0).edition, 2);
+    other.recipe.resource_pool = "other".into();
+    let denied = world.denied(put(&other, 2));
+    assert_eq!(denied.1.as_deref(), Some("resource_pool"));
+    let remove = Kind::RemoveGuestPool(v1::RemoveGuestPool { name: "web".into() });
+    assert_eq!(world.denied(remove.clone()).0, Code::Conflict);
+    let provider = Kind::RemoveProvider(v1::RemoveProvider {
+        name: "home".into(),
+    });
+    assert_eq!(world.denied(provider.clone()).0, Code::Conflict);
+    world.ok(note(0, &Note::Gone));
+    world.ok(forget(0));
+    world.ok(remove);
+    world.ok(provider);
+}
+
+#[test]
+fn a_token_of_a_guest_lets_that_very_machine_in() {
+    let mut world = started(1);
+    let name = name_of(GuestId::from_u128(FIRST));
+    let (mac, uuid) = ("bc:24:11:00:00:01", identity().smbios);
+    let uuid = uuid.as_deref();
+    world.ok(introduce(0, 700));
+    // Another one makes the first good for nothing.
+    world.ok(introduce(0, 701));
+    let unknown = world.denied(join(700, &name, (mac, uuid))).0;
+    assert_eq!(unknown, Code::Unauthenticated);
+    for machine in [
+        ("bc:24:11:00:00:02", uuid),
+        (mac, Some("00000000-0000-4000-8000-000000000002")),
+        (mac, None),
+    ] {
+        assert_eq!(world.denied(join(701, &name, machine)).0, Code::Forbidden);
+    }
+    assert_eq!(
+        world.denied(join(701, "web-1", (mac, uuid))).0,
+        Code::Forbidden
+    );
+    world.ok(join(701, &name, (mac, uuid)));
+    let one = world.one(0);
+    let node = world.state.node(NodeId::from_u128(55)).expect("joined");
+    assert_eq!((one.guest.phase, one.node), (Phase::Ready, Some(node.id)));
+    let said: Vec<(&str, &str)> = node.meta.iter().map(|(k, v)| (&**k, &**v)).collect();
+    assert_eq!(said, [("host", "pve1"), ("pool", "web"), ("tier", "web")]);
+    assert!(world.state.guest_of(node.id).is_some());
+}
+
+#[test]
+fn nobody_is_introduced_before_it_is_known_or_once_it_is_there() {
+    let mut world = world(1);
+    world.ok(plan(0));
+    world.ok(chosen(0, 5000));
+    assert_eq!(world.denied(introduce(0, 700)).0, Code::Conflict);
+    let mut world = joined(1);
+    assert_eq!(world.denied(introduce(0, 702)).0, Code::Conflict);
+}
+
+#[test]
+fn whoever_leaves_is_drained_counted_once_and_forgotten_with_its_node() {
+    let mut world = joined(1);
+    world.ok(retire(0, false, true));
+    assert_eq!(
+        (world.wanted(), world.one(0).guest.phase),
+        (0, Phase::Leaving)
+    );
+    // Said twice: counted once.
+    world.ok(retire(0, false, true));
+    assert_eq!(world.wanted(), 0);
+    let node = NodeId::from_u128(55);
+    let admin = world.state.node(node).expect("there").admin;
+    assert_eq!(admin, Admin::Draining { deadline_ms: 99 });
+    let uncordon = Kind::SetNodeAdmin(v1::SetNodeAdmin {
+        node: id_bytes(55),
+        ..Default::default()
+    });
+    assert_eq!(world.denied(uncordon).0, Code::Conflict);
+    assert_eq!(world.denied(forget(0)).0, Code::Conflict);
+    world.ok(note(0, &Note::Gone));
+    world.ok(forget(0));
+    assert!(world.state.node(node).is_none());
+    assert_eq!(world.state.guests().count(), 0);
+}
+
+#[test]
+fn a_pool_keeps_its_fewest_and_what_more_it_has_goes_without_counting() {
+    let mut world = world(3);
+    let mut fewest = pool("web", 5000, 3);
+    fewest.size.min = 2;
+    world.ok(put(&fewest, 1));
+    for number in 0..3 {
+        world.ok(plan(number));
+    }
+    let scale = |wanted| {
+        Kind::ScaleGuestPool(v1::ScaleGuestPool {
+            name: "web".into(),
+            wanted,
+            expected_generation: 0,
+        })
+    };
+    let too_few = world.denied(scale(1));
+    assert_eq!(too_few.1.as_deref(), Some("wanted"));
+    world.ok(scale(2));
+    world.ok(retire(0, false, true));
+    assert_eq!(world.wanted(), 2);
+    assert_eq!(world.denied(retire(1, false, true)).0, Code::Conflict);
+    // In its place comes another.
+    world.ok(retire(1, true, true));
+    world.ok(plan(3));
+    assert_eq!(world.wanted(), 2);
+}

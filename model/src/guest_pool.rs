@@ -1,0 +1,206 @@
+//! Pools that make their nodes: how many there should be, of what, and the guests that there are.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{NodeId, TokenId};
+use crate::name;
+use crate::node::check_meta;
+use crate::pool::{Guest, MAX_GUESTS, Phase, Recipe};
+use crate::problem::Problem;
+use crate::settings::MAX_POOL_META;
+
+/// Most pools that make nodes.
+pub const MAX_GUEST_POOLS: usize = 100;
+/// How long a node that is to go may take to become empty, where nobody says otherwise, ms.
+pub const DRAIN_MS: u64 = 60 * 60 * 1_000;
+
+/// How many nodes a pool has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Size {
+    /// Fewest.
+    pub min: u32,
+    /// Most, those that are being replaced not counted.
+    pub max: u32,
+    /// How many there should be now.
+    pub wanted: u32,
+    /// Whether the cluster changes that by itself: more where work has no place, fewer where nodes are not needed.
+    pub auto: bool,
+    /// Nodes' worth of room that is kept free beside what runs.
+    #[serde(default)]
+    pub spare: u32,
+}
+
+/// A pool whose nodes a provider makes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestPool {
+    /// Its name: also what its nodes say as metadata `pool`.
+    pub name: String,
+    /// The name of the provider.
+    pub provider: String,
+    /// What each guest is made of.
+    pub recipe: Recipe,
+    /// Metadata of its nodes, which they cannot change.
+    pub meta: BTreeMap<String, String>,
+    /// How many.
+    pub size: Size,
+    /// What one node costs, in any unit that all pools share: of two that would do the cheaper one grows.
+    pub cost: u64,
+    /// Raised by each change of the recipe: guests know by which they were made.
+    pub edition: u64,
+    /// Raised by each change.
+    pub generation: u64,
+    /// When it was made, ms since the epoch.
+    pub made_ms: u64,
+    /// When it last was to become larger by itself or by somebody; 0: never.
+    pub grown_ms: u64,
+}
+
+/// A guest, and what its pool has to do with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolGuest {
+    /// The name of the pool.
+    pub pool: String,
+    /// What it is, and how far it has come.
+    pub guest: Guest,
+    /// The edition of the recipe that it was planned by.
+    pub edition: u64,
+    /// The join token that was made for it, which lets nobody else in.
+    pub token: Option<TokenId>,
+    /// The node that runs in it, once that has joined.
+    pub node: Option<NodeId>,
+    /// Another one comes in its place, then it goes.
+    pub is_retiring: bool,
+    /// When it was planned, ms since the epoch.
+    pub planned_ms: u64,
+    /// When its node is to be empty at the latest, ms since the epoch: set as it leaves.
+    pub drain_deadline_ms: Option<u64>,
+}
+
+impl Size {
+    /// Checks that the numbers go together.
+    ///
+    /// # Errors
+    /// Names the field.
+    pub fn check(&self) -> Result<(), Problem> {
+        if self.max > MAX_GUESTS {
+            let text = format!("{} nodes are too many", self.max);
+            return Err(Problem::invalid("max", text).hint(format!("at most {MAX_GUESTS}")));
+        }
+        if self.min > self.max {
+            let text = format!("at least {} and at most {} cannot be", self.min, self.max);
+            return Err(Problem::invalid("min", text).hint("min is no larger than max"));
+        }
+        if !(self.min..=self.max).contains(&self.wanted) {
+            let text = format!("{} nodes are not wanted", self.wanted);
+            let hint = format!(
+                "{} to {}; `skep pool change` moves these bounds",
+                self.min, self.max
+            );
+            return Err(Problem::invalid("wanted", text).hint(hint));
+        }
+        if self.spare > self.max {
+            let text = format!("{} nodes cannot be kept free of {}", self.spare, self.max);
+            return Err(Problem::invalid("spare", text));
+        }
+        Ok(())
+    }
+}
+
+impl GuestPool {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// The first that is not accepted, and what would be.
+    pub fn check(&self) -> Result<(), Problem> {
+        name::check("name", &self.name)?;
+        name::check("provider", &self.provider)?;
+        self.recipe.check()?;
+        self.size.check()?;
+        if self.meta.len() > MAX_POOL_META {
+            let text = format!("{} keys are too many", self.meta.len());
+            return Err(Problem::invalid("meta", text).hint(format!("at most {MAX_POOL_META}")));
+        }
+        for (key, value) in &self.meta {
+            check_meta(key, value)?;
+            // Both are the cluster's to say.
+            if key == "pool" || key == crate::node::HOST {
+                let text = format!("`{key}` of a guest is what the cluster knows of it");
+                return Err(Problem::invalid(format!("meta.{key}"), text));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether guests that there are can go on under another one of this name.
+    ///
+    /// # Errors
+    /// Names what cannot change while there are guests.
+    pub fn check_change(&self, next: &Self) -> Result<(), Problem> {
+        let fixed = [
+            ("provider", self.provider == next.provider),
+            ("kind", self.recipe.kind == next.recipe.kind),
+            (
+                "resource_pool",
+                self.recipe.resource_pool == next.recipe.resource_pool,
+            ),
+        ];
+        match fixed.into_iter().find(|(_, is_same)| !is_same) {
+            None => Ok(()),
+            Some((field, _)) => {
+                let text = format!("`{field}` cannot change while the pool has guests");
+                Err(Problem::invalid(field, text)
+                    .hint("make another pool, and scale this one to 0"))
+            }
+        }
+    }
+}
+
+impl PoolGuest {
+    /// Whether it is one of those that are wanted: it comes or is there, and is not to go.
+    pub fn counts(&self) -> bool {
+        self.guest.phase < Phase::Leaving && !self.is_retiring
+    }
+
+    /// Whether a node runs in it.
+    pub fn is_ready(&self) -> bool {
+        self.guest.phase == Phase::Ready
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_nodes_go_together() {
+        let size = Size {
+            min: 1,
+            max: 5,
+            wanted: 3,
+            auto: true,
+            spare: 1,
+        };
+        size.check().expect("fine");
+        let cases = [
+            (
+                "max",
+                Size {
+                    max: MAX_GUESTS + 1,
+                    ..size
+                },
+            ),
+            ("min", Size { min: 6, ..size }),
+            ("wanted", Size { wanted: 0, ..size }),
+            ("wanted", Size { wanted: 6, ..size }),
+            ("spare", Size { spare: 6, ..size }),
+        ];
+        for (field, size) in cases {
+            let problem = size.check().expect_err(field);
+            assert_eq!(problem.field.as_deref(), Some(field));
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Providers, pools that make their nodes, and guests.
+
+use skep_model::guest_pool::{GuestPool, PoolGuest, Size};
+use skep_model::id::{GuestId, NodeId, TokenId};
+use skep_model::pool::{Guest, Identity, Kind, Note, Phase, Recipe, VmidRange};
+use skep_model::provider::{Provider, Proxmox, Trust, Way};
+use skep_model::variable::Sealed;
+
+use super::{
+    Error, enum_number, enum_value, error, id, id_bytes, need, optional_id_bits, optional_id_bytes,
+};
+use crate::v1;
+use crate::v1::guest_note::Note as NoteMessage;
+use crate::v1::provider::Way as WayMessage;
+
+impl From<&Provider> for v1::Provider {
+    fn from(provider: &Provider) -> Self {
+        let Way::Proxmox(proxmox) = &provider.way;
+        let (ca_pem, pins) = match &proxmox.trust {
+            Trust::Ca(pem) => (pem.clone(), Vec::new()),
+            Trust::Pins(pins) => (String::new(), pins.clone()),
+        };
+        Self {
+            name: provider.name.clone(),
+            made_ms: provider.made_ms,
+            changed_ms: provider.changed_ms,
+            way: Some(WayMessage::Proxmox(v1::ProxmoxProvider {
+                endpoints: proxmox.endpoints.clone(),
+                ca_pem,
+                pins,
+                token_id: proxmox.token_id.clone(),
+                sealed_secret: proxmox.secret.0.clone(),
+            })),
+        }
+    }
+}
+
+impl TryFrom<v1::Provider> for Provider {
+    type Error = Error;
+
+    fn try_from(message: v1::Provider) -> Result<Self, Error> {
+        let WayMessage::Proxmox(proxmox) = message.way.ok_or(error("way"))?;
+        let trust = match proxmox.pins.is_empty() {
+            true => Trust::Ca(proxmox.ca_pem),
+            false => Trust::Pins(proxmox.pins),
+        };
+        Ok(Self {
+            name: message.name,
+            way: Way::Proxmox(Proxmox {
+                endpoints: proxmox.endpoints,
+                trust,
+                token_id: proxmox.token_id,
+                secret: Sealed(proxmox.sealed_secret),
+            }),
+            made_ms: message.made_ms,
+            changed_ms: message.changed_ms,
+        })
+    }
+}
+
+impl From<&Recipe> for v1::GuestRecipe {
+    fn from(recipe: &Recipe) -> Self {
+        Self {
+            kind: enum_number(&Kind::ALL, &recipe.kind),
+            templates: recipe.templates.clone(),
+            full_clone: recipe.full_clone,
+            storage: recipe.storage.clone(),
+            cores: recipe.cores,
+            memory_mib: recipe.memory_mib,
+            disk_gib: recipe.disk_gib,
+            disk: recipe.disk.clone(),
+            bridge: recipe.bridge.clone(),
+            vlan: recipe.vlan.map(u32::from),
+            user: recipe.user.clone(),
+            ssh_keys: recipe.ssh_keys.clone(),
+            first_vmid: recipe.vmids.first,
+            last_vmid: recipe.vmids.last,
+            resource_pool: recipe.resource_pool.clone(),
+            max_per_host: recipe.max_per_host,
+        }
+    }
+}
+
+impl TryFrom<v1::GuestRecipe> for Recipe {
+    type Error = Error;
+
+    fn try_from(message: v1::GuestRecipe) -> Result<Self, Error> {
+        let vlan = message.vlan.map(u16::try_from).transpose();
+        Ok(Self {
+            kind: enum_value("kind", &Kind::ALL, message.kind)?,
+            templates: message.templates,
+            full_clone: message.full_clone,
+            storage: message.storage,
+            cores: message.cores,
+            memory_mib: message.memory_mib,
+            disk_gib: message.disk_gib,
+            disk: message.disk,
+            bridge: message.bridge,
+            vlan: vlan.map_err(|_| error("vlan"))?,
+            user: message.user,
+            ssh_keys: message.ssh_keys,
+            vmids: VmidRange {
+                first: message.first_vmid,
+                last: message.last_vmid,
+            },
+            resource_pool: message.resource_pool,
+            max_per_host: message.max_per_host,
+        })
+    }
+}
+
+impl From<&GuestPool> for v1::GuestPool {
+    fn from(pool: &GuestPool) -> Self {
+        Self {
+            name: pool.name.clone(),
+            provider: pool.provider.clone(),
+            recipe: Some((&pool.recipe).into()),
+            meta: pool.meta.clone(),
+            min: pool.size.min,
+            max: pool.size.max,
+            wanted: pool.size.wanted,
+            auto: pool.size.auto,
+            spare: pool.size.spare,
+            cost: pool.cost,
+            edition: pool.edition,
+            generation: pool.generation,
+            made_ms: pool.made_ms,
+            grown_ms: pool.grown_ms,
+        }
+    }
+}
+
+impl TryFrom<v1::GuestPool> for GuestPool {
+    type Error = Error;
+
+    fn try_from(message: v1::GuestPool) -> Result<Self, Error> {
+        Ok(Self {
+            name: message.name,
+            provider: message.provider,
+            recipe: need!(message.recipe),
+            meta: message.meta,
+            size: Size {
+                min: message.min,
+                max: message.max,
+                wanted: message.wanted,
+                auto: message.auto,
+                spare: message.spare,
+            },
+            cost: message.cost,
+            edition: message.edition,
+            generation: message.generation,
+            made_ms: message.made_ms,
+            grown_ms: message.grown_ms,
+        })
+    }
+}
+
+impl From<&Identity> for v1::GuestIdentity {
+    fn from(identity: &Identity) -> Self {
+        Self {
+            mac: identity.mac.clone(),
+            smbios: identity.smbios.clone(),
+        }
+    }
+}
+
+impl From<v1::GuestIdentity> for Identity {
+    fn from(message: v1::GuestIdentity) -> Self {
+        Self {
+            mac: message.mac,
+            smbios: message.smbios,
+        }
+    }
+}
+
+impl From<&PoolGuest> for v1::PoolGuest {
+    fn from(one: &PoolGuest) -> Self {
+        let guest = &one.guest;
+        Self {
+            id: id_bytes(guest.id.as_u128()),
+            pool: one.pool.clone(),
+            phase: enum_number(&Phase::ALL, &guest.phase),
+            host: guest.host.clone(),
+            vmid: guest.vmid,
+            asked_ms: guest.asked_ms,
+            identity: guest.identity.as_ref().map(Into::into),
+            address: guest.address.map(|it| it.to_string()),
+            problem: guest.problem.clone(),
+            edition: one.edition,
+            node: optional_id_bytes(one.node.map_or(0, NodeId::as_u128)),
+            retiring: one.is_retiring,
+            planned_ms: one.planned_ms,
+            drain_deadline_ms: one.drain_deadline_ms,
+            token: optional_id_bytes(one.token.map_or(0, TokenId::as_u128)),
+        }
+    }
+}
+
+impl TryFrom<v1::PoolGuest> for PoolGuest {
+    type Error = Error;
+
+    fn try_from(message: v1::PoolGuest) -> Result<Self, Error> {
+        let address = message.address.map(|it| it.parse()).transpose();
+        let optional = |field, bytes: &[u8]| {
+            let bits = optional_id_bits(field, bytes)?;
+            Ok((bits != 0).then_some(bits))
+        };
+        Ok(Self {
+            pool: message.pool,
+            guest: Guest {
+                id: id!(GuestId, message.id),
+                phase: enum_value("phase", &Phase::ALL, message.phase)?,
+                host: message.host,
+                vmid: message.vmid,
+                asked_ms: message.asked_ms,
+                identity: message.identity.map(Into::into),
+                address: address.map_err(|_| error("address"))?,
+                problem: message.problem,
+            },
+            edition: message.edition,
+            token: optional("token", &message.token)?.map(TokenId::from_u128),
+            node: optional("node", &message.node)?.map(NodeId::from_u128),
+            is_retiring: message.retiring,
+            planned_ms: message.planned_ms,
+            drain_deadline_ms: message.drain_deadline_ms,
+        })
+    }
+}
+
+/// What is written down about a guest by whoever drives it. None: what only the cluster says, by commands of its own.
+pub fn note_out(note: &Note) -> Option<v1::GuestNote> {
+    let note = match note {
+        Note::Chosen { host, vmid, now_ms } => NoteMessage::Chosen(v1::guest_note::Chosen {
+            host: host.clone(),
+            vmid: *vmid,
+            now_ms: *now_ms,
+        }),
+        Note::Identified(identity) => NoteMessage::Identified(identity.into()),
+        Note::Started => NoteMessage::Started(v1::guest_note::Started {}),
+        Note::Found(address) => NoteMessage::Found(address.to_string()),
+        Note::Gone => NoteMessage::Gone(v1::guest_note::Gone {}),
+        Note::Stuck(why) => NoteMessage::Stuck(v1::guest_note::Stuck { why: why.clone() }),
+        Note::Joined | Note::Leave => return None,
+    };
+    Some(v1::GuestNote { note: Some(note) })
+}
+
+impl TryFrom<v1::GuestNote> for Note {
+    type Error = Error;
+
+    fn try_from(message: v1::GuestNote) -> Result<Self, Error> {
+        Ok(match message.note.ok_or(error("note"))? {
+            NoteMessage::Chosen(chosen) => Self::Chosen {
+                host: chosen.host,
+                vmid: chosen.vmid,
+                now_ms: chosen.now_ms,
+            },
+            NoteMessage::Identified(identity) => Self::Identified(identity.into()),
+            NoteMessage::Started(_) => Self::Started,
+            NoteMessage::Found(address) => {
+                Self::Found(address.parse().map_err(|_| error("found"))?)
+            }
+            NoteMessage::Gone(_) => Self::Gone,
+            NoteMessage::Stuck(stuck) => Self::Stuck(stuck.why),
+        })
+    }
+}
