@@ -1,8 +1,10 @@
 //! Pools of guests that are made and removed together: what each is made of, and how far each has come. A guest's record is
 //! written before the step that it allows is taken, so that whoever goes on after a crash knows what may have been done.
 
+mod addresses;
 mod guest;
 
+pub use addresses::Addresses;
 pub use guest::{Guest, Identity, Note, Phase, name_of};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -75,6 +77,9 @@ pub struct Recipe {
     pub resource_pool: String,
     /// Most guests of this pool on one host.
     pub max_per_host: Option<u32>,
+    /// Addresses that guests get; none: a DHCP server gives them.
+    #[serde(default)]
+    pub addresses: Option<Addresses>,
 }
 
 impl VmidRange {
@@ -127,7 +132,7 @@ impl Recipe {
                 return Err(Problem::invalid(field, "more than nothing is needed"));
             }
         }
-        Ok(())
+        self.addresses.as_ref().map_or(Ok(()), Addresses::check)
     }
 
     /// The hosts that guests may be on.
@@ -160,6 +165,7 @@ mod tests {
             },
             resource_pool: "skep".to_owned(),
             max_per_host: None,
+            addresses: None,
         }
     }
 

@@ -1,12 +1,14 @@
 //! Looks at the hosts, and does the next thing with one guest: at most one call that changes anything in a turn.
 
+mod configure;
+mod introduction;
+
 use std::time::Duration;
 
 use skep_model::pool::{Guest, Note, Recipe};
 use skep_proxmox::calls::{agent, cluster, guests, lxc, qemu, tasks};
 use skep_proxmox::{At, Call, Client, Error, GuestKind, Kind, Patience, Transport, Upid, Vmid};
 
-use crate::TAG;
 use crate::next::{Ask, Step, next};
 use crate::place::{Choice, choose};
 use crate::seen::{self, Facts, Presence, Seen};
@@ -21,6 +23,9 @@ const TASK: Duration = Duration::from_secs(30 * 60);
 pub enum Turn {
     /// To be written down before the next turn.
     Note(Note),
+    /// The guest is ready to be told how to join. Whoever calls makes a token, writes [`Note::Introduced`] down, and only
+    /// then has it told ([`Driver::introduce`]): killed in between, the guest is told later, with another token.
+    Introduce,
     /// Something was done: look again.
     Did(Ask),
     /// Nothing can be done now, and why.
@@ -53,6 +58,7 @@ impl<T: Transport> Driver<'_, T> {
             Step::Wait(why) => Ok(Turn::Wait(why)),
             Step::Done => Ok(Turn::Done),
             Step::Choose => self.choose(guest, others, (&rows, now_ms)).await,
+            Step::Introduce => self.is_ready(guest, &seen.presence).await,
             Step::Ask(ask) => self.carry_out(ask, guest, (&seen, (others, now_ms))).await,
         }
     }
@@ -65,7 +71,16 @@ impl<T: Transport> Driver<'_, T> {
     ) -> Result<Turn, Error> {
         let hosts = self.client.send(&cluster::hosts()).await?.rows;
         Ok(match choose(self.recipe, guest, others, (&hosts, rows)) {
-            Ok(Choice { host, vmid }) => Turn::Note(Note::Chosen { host, vmid, now_ms }),
+            Ok(Choice {
+                host,
+                vmid,
+                address,
+            }) => Turn::Note(Note::Chosen {
+                host,
+                vmid,
+                address,
+                now_ms,
+            }),
             Err(why) => Turn::Wait(why),
         })
     }
@@ -127,6 +142,8 @@ impl<T: Transport> Driver<'_, T> {
             },
             (_, Presence::Ours(facts)) => match ask {
                 Ask::FindAddress => return self.find_address(facts, vmid).await,
+                Ask::Configure => self.configure(guest, facts, vmid).await,
+                Ask::Forget => self.forget(facts, vmid).await,
                 _ => self.change(&ask, facts, vmid).await,
             },
             (_, Presence::Absent | Presence::Foreign | Presence::Unknown(_)) => {
@@ -198,7 +215,6 @@ impl<T: Transport> Driver<'_, T> {
     async fn change(&self, ask: &Ask, facts: &Facts, vmid: Vmid) -> Result<(), Error> {
         let at = self.at(&facts.host, vmid);
         let call = match ask {
-            Ask::Configure => return self.configure(facts, vmid).await,
             Ask::Resize => {
                 let call = guests::resize(at, &self.recipe.disk, self.recipe.disk_gib);
                 return self.finish(self.client.send(&call).await?).await;
@@ -211,64 +227,10 @@ impl<T: Transport> Driver<'_, T> {
                 };
                 guests::remove(at, what)
             }
-            Ask::Start | Ask::Clone | Ask::FindAddress => guests::start(at),
+            // The others are done elsewhere.
+            _ => guests::start(at),
         };
         self.client.run(&call, Patience::of(TASK)).await.map(drop)
-    }
-
-    async fn configure(&self, facts: &Facts, vmid: Vmid) -> Result<(), Error> {
-        let recipe = self.recipe;
-        let nic = facts.config.nic(0).unwrap_or_default();
-        let mut tags = facts.config.tags();
-        if !tags.contains(&TAG) {
-            tags.push(TAG);
-        }
-        let vlan = recipe.vlan.map(|vlan| format!(",tag={vlan}"));
-        let vlan = vlan.unwrap_or_default();
-        // The address stays: it is what proves the guest.
-        let mac = nic.mac.unwrap_or_default();
-        let description = "Made by a pool of Skep, and removed by it.";
-        match self.kind() {
-            GuestKind::Qemu => {
-                let model = nic.model.unwrap_or_else(|| "virtio".to_owned());
-                let net0 = format!("{model}={mac},bridge={}{vlan}", recipe.bridge);
-                let keys: Vec<&str> = recipe.ssh_keys.iter().map(String::as_str).collect();
-                let what = qemu::Change {
-                    cores: Some(recipe.cores),
-                    memory_mib: Some(recipe.memory_mib),
-                    net0: Some(&net0),
-                    tags: Some(&tags),
-                    description: Some(description),
-                    agent: Some(true),
-                    start_with_host: Some(true),
-                    user: recipe.user.as_deref(),
-                    ssh_keys: &keys,
-                    digest: facts.config.digest(),
-                    ..qemu::Change::default()
-                };
-                let call = qemu::change(&facts.host, vmid, &what)?;
-                self.finish(self.client.send(&call).await?).await
-            }
-            GuestKind::Lxc => {
-                let name = nic.options.get("name").map_or("eth0", String::as_str);
-                let ip = nic.options.get("ip").map_or("dhcp", String::as_str);
-                let bridge = &recipe.bridge;
-                let net0 = format!("name={name},bridge={bridge},hwaddr={mac},ip={ip}{vlan}");
-                let what = lxc::Change {
-                    cores: Some(recipe.cores),
-                    memory_mib: Some(recipe.memory_mib),
-                    net0: Some(&net0),
-                    tags: Some(&tags),
-                    description: Some(description),
-                    start_with_host: Some(true),
-                    digest: facts.config.digest(),
-                    ..lxc::Change::default()
-                };
-                self.client
-                    .send(&lxc::change(&facts.host, vmid, &what))
-                    .await
-            }
-        }
     }
 
     async fn finish(&self, upid: Option<Upid>) -> Result<(), Error> {

@@ -6,13 +6,16 @@
 //! is not proven to be the guest that was made; what carries our name and is written down nowhere is told, and left alone.
 
 mod driver;
+mod introduce;
 mod next;
 mod place;
 mod seen;
 mod sweep;
+mod wanted;
 
 pub use driver::{Driver, Turn};
-pub use next::{Ask, Step, next};
+pub use introduce::ENV_FILE;
+pub use next::{Ask, INTRODUCED_MS, Step, next};
 pub use place::{Choice, choose};
 pub use seen::{Facts, Presence, Seen};
 pub use sweep::{Orphan, orphans};

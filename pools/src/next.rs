@@ -2,12 +2,16 @@
 
 use skep_model::pool::{Guest, Note, Phase, Recipe};
 
-use crate::TAG;
+use crate::introduce;
 use crate::seen::{Facts, Presence, Seen};
+use crate::wanted;
 
 /// How long a clone whose answer was lost may still come about: their own limit for a request is 30 s, and a task that waits
 /// for a lock gives up after some minutes.
 const LOST_ANSWER_MS: u64 = 10 * 60 * 1_000;
+/// How long a guest that was introduced is waited for, before it is introduced anew: its system starts the agent, which
+/// examines the machine and joins.
+pub const INTRODUCED_MS: u64 = 2 * 60 * 1_000;
 
 /// What is asked of Proxmox.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +24,10 @@ pub enum Ask {
     Resize,
     /// Start it.
     Start,
+    /// Tell it how to join ([`crate::Driver::introduce`]).
+    Introduce,
+    /// Take what it was told out of its configuration: the token in it has served.
+    Forget,
     /// Ask it for its address.
     FindAddress,
     /// End what runs in it, then it.
@@ -37,6 +45,8 @@ pub enum Step {
     Record(Note),
     /// This is asked of Proxmox, on the host where the guest is.
     Ask(Ask),
+    /// The guest runs: it is told how to join, once that is written down.
+    Introduce,
     /// Nothing: this has to change first.
     Wait(String),
     /// Nothing is left to do.
@@ -50,13 +60,13 @@ pub fn next(recipe: &Recipe, guest: &Guest, seen: &Seen, now_ms: u64) -> Step {
         Phase::Planned => Step::Choose,
         Phase::Leaving => leave(recipe, guest, seen, now_ms),
         Phase::Cloning | Phase::Configuring | Phase::Starting | Phase::Ready => {
-            come(recipe, guest, seen)
+            come(recipe, guest, seen, now_ms)
         }
     }
 }
 
 /// Towards a guest that its node runs in.
-fn come(recipe: &Recipe, guest: &Guest, seen: &Seen) -> Step {
+fn come(recipe: &Recipe, guest: &Guest, seen: &Seen, now_ms: u64) -> Step {
     let facts = match &seen.presence {
         Presence::Unknown(why) => return Step::Wait(why.clone()),
         Presence::Absent | Presence::Foreign if guest.identity.is_some() => {
@@ -79,17 +89,25 @@ fn come(recipe: &Recipe, guest: &Guest, seen: &Seen) -> Step {
     }
     match guest.phase {
         Phase::Cloning | Phase::Configuring if facts.is_running => Step::Record(Note::Started),
-        Phase::Cloning | Phase::Configuring => prepare(recipe, facts),
+        Phase::Cloning | Phase::Configuring => prepare(recipe, guest, facts),
         Phase::Starting if !facts.is_running => Step::Ask(Ask::Start),
+        Phase::Starting if is_to_be_introduced(guest, now_ms) => Step::Introduce,
         Phase::Starting if guest.address.is_none() => Step::Ask(Ask::FindAddress),
         Phase::Starting => Step::Wait("its agent has not joined yet".to_owned()),
+        _ if introduce::is_remembered(facts) => Step::Ask(Ask::Forget),
         // What is not there is its node's matter from now on.
         _ => Step::Done,
     }
 }
 
-fn prepare(recipe: &Recipe, facts: &Facts) -> Step {
-    if differs(recipe, facts) {
+/// Nobody has told it how to join, or that was not heard, or came to nothing.
+fn is_to_be_introduced(guest: &Guest, now_ms: u64) -> bool {
+    let since = guest.introduced_ms;
+    since.is_none_or(|since| now_ms.saturating_sub(since) >= INTRODUCED_MS)
+}
+
+fn prepare(recipe: &Recipe, guest: &Guest, facts: &Facts) -> Step {
+    if wanted::differs(recipe, guest, facts) {
         return Step::Ask(Ask::Configure);
     }
     match facts.disk_gib(&recipe.disk) {
@@ -97,18 +115,6 @@ fn prepare(recipe: &Recipe, facts: &Facts) -> Step {
         Some(gib) if gib < recipe.disk_gib => Step::Ask(Ask::Resize),
         Some(_) => Step::Ask(Ask::Start),
     }
-}
-
-/// Whether the configuration is not what the recipe says.
-fn differs(recipe: &Recipe, facts: &Facts) -> bool {
-    let is = |name: &str, value: u32| facts.config.get(name) == Some(value.to_string().as_str());
-    let nic = facts.config.nic(0).unwrap_or_default();
-    let vlan = recipe.vlan.map(|vlan| vlan.to_string());
-    !is("cores", recipe.cores)
-        || !is("memory", recipe.memory_mib)
-        || !facts.config.tags().contains(&TAG)
-        || nic.bridge() != Some(recipe.bridge.as_str())
-        || nic.options.get("tag") != vlan.as_ref()
 }
 
 /// Towards nothing.

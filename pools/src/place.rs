@@ -1,6 +1,7 @@
 //! Where a guest is made, and under which number.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use skep_model::pool::{Guest, Phase, Recipe};
 use skep_proxmox::calls::cluster;
@@ -12,13 +13,16 @@ pub struct Choice {
     pub host: String,
     /// The number.
     pub vmid: u32,
+    /// An address, where the recipe has a range.
+    pub address: Option<IpAddr>,
 }
 
 /// Chooses for one guest of a pool: the host with the fewest of its guests, of those that have room for its memory, then the
-/// one with the most room. A guest that had a number that turned out to be somebody's gets one behind it.
+/// one with the most room. A guest that had a number that turned out to be somebody's gets one behind it. Of addresses the
+/// lowest that no guest has that may exist.
 ///
 /// # Errors
-/// No host can have it, or no number is free: what is against each.
+/// No host can have it, or no number or address is free: what is against each.
 pub fn choose(
     recipe: &Recipe,
     guest: &Guest,
@@ -26,6 +30,7 @@ pub fn choose(
     (hosts, rows): (&[cluster::Host], &[cluster::Guest]),
 ) -> Result<Choice, String> {
     let vmid = number(recipe, guest, others, rows)?;
+    let address = address(recipe, guest, others)?;
     let mut refused = Vec::new();
     let mut best = None;
     for name in recipe.hosts() {
@@ -50,6 +55,7 @@ pub fn choose(
         Some((_, _, host)) => Ok(Choice {
             host: host.to_owned(),
             vmid,
+            address,
         }),
         None => Err(format!("no host can have it: {}", refused.join("; "))),
     }
@@ -121,6 +127,20 @@ fn number(
         .partition(|vmid| behind.is_some_and(|behind| *vmid < behind));
     let free = after.into_iter().chain(before).next();
     free.ok_or_else(|| format!("no number from {} to {} is free", range.first, range.last))
+}
+
+fn address(recipe: &Recipe, guest: &Guest, others: &[Guest]) -> Result<Option<IpAddr>, String> {
+    let Some(range) = &recipe.addresses else {
+        return Ok(None);
+    };
+    let taken: BTreeSet<IpAddr> = others
+        .iter()
+        .filter(|other| other.id != guest.id && other.phase < Phase::Gone)
+        .flat_map(|other| other.given.into_iter().chain(other.address))
+        .collect();
+    let free = range.iter().find(|address| !taken.contains(address));
+    let none = || format!("no address from {} to {} is free", range.first, range.last);
+    free.map(Some).ok_or_else(none)
 }
 
 #[cfg(test)]

@@ -7,10 +7,23 @@ use serde_json::Value;
 use crate::nic::Nic;
 
 /// What Proxmox has written down about a guest.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct Config {
     /// All of it; numbers as text, as they come as either.
     pub entries: BTreeMap<String, String>,
+}
+
+/// Entries whose values nobody prints.
+const HIDDEN: [&str; 2] = ["env", "cipassword"];
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown = self.entries.iter().map(|(name, value)| {
+            let is_hidden = HIDDEN.contains(&name.as_str());
+            (name, if is_hidden { "..." } else { value })
+        });
+        f.debug_map().entries(shown).finish()
+    }
 }
 
 impl Config {
@@ -110,6 +123,12 @@ mod tests {
         assert_eq!(config.nic(0).expect("one").bridge(), Some("vmbr0"));
         assert!(config.is_protected() && !config.is_template());
         assert_eq!(config.get("lock"), None);
+        let told = Config::read(json!({"env": "A=hush", "name": "a"})).expect("one");
+        let printed = format!("{told:?}");
+        assert!(
+            printed.contains("name") && !printed.contains("hush"),
+            "{printed}"
+        );
         Config::read(json!([])).expect_err("none");
     }
 }

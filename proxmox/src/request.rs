@@ -55,8 +55,11 @@ pub struct File {
     pub content: Bytes,
 }
 
+/// Parameters whose values nobody prints: what is written into a guest, variables of its first process, passwords.
+const HIDDEN: [&str; 4] = ["content", "env", "password", "cipassword"];
+
 /// One request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Request {
     /// How.
     pub method: Method,
@@ -94,6 +97,21 @@ impl Method {
 
     const fn has_body(self) -> bool {
         matches!(self, Self::Post | Self::Put)
+    }
+}
+
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown = self.parameters.iter().map(|(name, value)| {
+            let is_hidden = HIDDEN.contains(&name.as_str());
+            (name, if is_hidden { "..." } else { value })
+        });
+        f.debug_struct("Request")
+            .field("method", &self.method)
+            .field("path", &self.path)
+            .field("parameters", &shown.collect::<Vec<_>>())
+            .field("file", &self.file.as_ref().map(|file| &file.name))
+            .finish()
     }
 }
 
@@ -280,6 +298,19 @@ mod tests {
         let large = Request::new(Method::Post, &["x"]).with("a", "x".repeat(FORM_MAX_BYTES));
         let error = large.encode().expect_err("too large");
         assert!(error.to_string().contains("hosts take"), "{error}");
+    }
+
+    #[test]
+    fn what_is_secret_is_sent_and_not_printed() {
+        let request = Request::new(Method::Post, &["x"]).with("file", "/a");
+        let request = request.with("content", "hush").with("env", "A=hush");
+        let printed = format!("{request:?}");
+        assert!(
+            printed.contains("/a") && !printed.contains("hush"),
+            "{printed}"
+        );
+        let sent = request.encode().expect("small");
+        assert_eq!(sent.body(), "file=%2Fa&content=hush&env=A%3Dhush");
     }
 
     #[test]

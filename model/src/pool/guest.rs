@@ -63,8 +63,15 @@ pub struct Guest {
     pub asked_ms: Option<u64>,
     /// What proves that it is it.
     pub identity: Option<Identity>,
-    /// Its address.
+    /// The address that it was given together with its number; none: a DHCP server gives one.
+    #[serde(default)]
+    pub given: Option<IpAddr>,
+    /// Its address, as it was seen.
     pub address: Option<IpAddr>,
+    /// When it was told last how to join, ms since 1970. Written down before it is told: the token of an introduction is
+    /// for that one alone, and one that nobody has heard of is made again.
+    #[serde(default)]
+    pub introduced_ms: Option<u64>,
     /// What keeps it from going on.
     pub problem: Option<String>,
 }
@@ -79,6 +86,8 @@ pub enum Note {
         host: String,
         /// The number.
         vmid: u32,
+        /// The address, where the recipe has a range of them.
+        address: Option<IpAddr>,
         /// Now, ms since 1970.
         now_ms: u64,
     },
@@ -86,6 +95,11 @@ pub enum Note {
     Identified(Identity),
     /// It was started.
     Started,
+    /// It is about to be told how to join.
+    Introduced {
+        /// Now, ms since 1970.
+        now_ms: u64,
+    },
     /// It is at this address.
     Found(IpAddr),
     /// Its node has joined.
@@ -113,7 +127,9 @@ impl Guest {
             vmid: None,
             asked_ms: None,
             identity: None,
+            given: None,
             address: None,
+            introduced_ms: None,
             problem: None,
         }
     }
@@ -129,7 +145,12 @@ impl Guest {
             return;
         }
         match note {
-            Note::Chosen { host, vmid, now_ms } => {
+            Note::Chosen {
+                host,
+                vmid,
+                address,
+                now_ms,
+            } => {
                 // What is recognised has its number for good.
                 if self.identity.is_some() || self.phase > Phase::Cloning {
                     return;
@@ -137,6 +158,7 @@ impl Guest {
                 self.phase = Phase::Cloning;
                 self.host = Some(host);
                 self.vmid = Some(vmid);
+                self.given = address;
                 self.asked_ms = Some(now_ms);
                 self.problem = None;
             }
@@ -145,6 +167,7 @@ impl Guest {
                 self.reach(Phase::Configuring);
             }
             Note::Started => self.reach(Phase::Starting),
+            Note::Introduced { now_ms } => self.introduced_ms = Some(now_ms),
             Note::Found(address) => self.address = Some(address),
             Note::Joined => self.reach(Phase::Ready),
             Note::Leave => self.reach(Phase::Leaving),
@@ -169,6 +192,7 @@ mod tests {
         Note::Chosen {
             host: "pve1".to_owned(),
             vmid,
+            address: None,
             now_ms: 5,
         }
     }

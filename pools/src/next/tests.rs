@@ -1,7 +1,7 @@
 //! A guest's way as a table: what is written down, what is seen, what is done.
 
 use skep_model::id::GuestId;
-use skep_model::pool::{Identity, Kind, VmidRange};
+use skep_model::pool::{Addresses, Identity, Kind, VmidRange};
 use skep_proxmox::Config;
 
 use super::*;
@@ -30,6 +30,19 @@ pub(crate) fn recipe() -> Recipe {
         },
         resource_pool: "skep".to_owned(),
         max_per_host: None,
+        addresses: None,
+    }
+}
+
+/// Four addresses.
+pub(crate) fn range() -> Addresses {
+    let parse = |text: &str| text.parse().expect("an address");
+    Addresses {
+        first: parse("10.0.0.100"),
+        last: parse("10.0.0.103"),
+        prefix: 24,
+        gateway: parse("10.0.0.1"),
+        dns: vec![parse("10.0.0.53")],
     }
 }
 
@@ -45,6 +58,7 @@ fn guest(phase: Phase) -> Guest {
     let chosen = Note::Chosen {
         host: "pve1".to_owned(),
         vmid: 5000,
+        address: None,
         now_ms: NOW,
     };
     if phase >= Phase::Cloning {
@@ -134,6 +148,8 @@ fn from_nothing_to_a_guest_that_runs() {
     assert_eq!(step(&known, running(), false), Step::Record(Note::Started));
 
     let mut starting = guest(Phase::Starting);
+    assert_eq!(step(&starting, running(), false), Step::Introduce);
+    starting.take(Note::Introduced { now_ms: NOW });
     assert_eq!(
         step(&starting, running(), false),
         Step::Ask(Ask::FindAddress)
@@ -142,6 +158,61 @@ fn from_nothing_to_a_guest_that_runs() {
     starting.address = Some("10.0.0.5".parse().expect("one"));
     assert!(waits(&step(&starting, running(), false)));
     assert_eq!(step(&guest(Phase::Ready), running(), false), Step::Done);
+}
+
+#[test]
+fn it_is_introduced_where_it_runs_and_again_where_nothing_came_of_it() {
+    let mut starting = guest(Phase::Starting);
+    let at = |guest: &Guest, presence: Presence, now_ms| {
+        let is_busy = false;
+        next(&recipe(), guest, &Seen { presence, is_busy }, now_ms)
+    };
+    assert_eq!(at(&starting, ours(&[]), NOW), Step::Ask(Ask::Start));
+    assert!(waits(&step(&starting, running(), true)));
+    starting.address = Some("10.0.0.5".parse().expect("one"));
+    assert_eq!(at(&starting, running(), NOW), Step::Introduce);
+    starting.take(Note::Introduced { now_ms: NOW });
+    for (now_ms, is_again) in [
+        // The clock of another leader is behind.
+        (NOW - 60_000, false),
+        (NOW, false),
+        (NOW + INTRODUCED_MS - 1, false),
+        (NOW + INTRODUCED_MS, true),
+    ] {
+        let is = at(&starting, running(), now_ms) == Step::Introduce;
+        assert_eq!(is, is_again, "{now_ms}");
+    }
+    starting.take(Note::Joined);
+    assert_eq!(at(&starting, running(), NOW + INTRODUCED_MS), Step::Done);
+    // What is in its configuration has served.
+    let told = |env: &str| {
+        let facts = facts(&[("env", env)]);
+        Presence::Ours(Facts {
+            is_running: true,
+            ..facts
+        })
+    };
+    let asked = at(&starting, told("TZ=UTC\0SKEP_JOIN_TOKEN=a"), NOW);
+    assert_eq!(asked, Step::Ask(Ask::Forget));
+    assert_eq!(at(&starting, told("TZ=UTC"), NOW), Step::Done);
+}
+
+#[test]
+fn an_address_that_it_was_given_is_in_its_configuration() {
+    let mut known = guest(Phase::Configuring);
+    known.given = Some("10.0.0.100".parse().expect("one"));
+    let mut recipe = recipe();
+    recipe.addresses = Some(range());
+    for (ipconfig0, is_right) in [
+        ("ip=10.0.0.100/24,gw=10.0.0.1", true),
+        ("ip=dhcp", false),
+        ("ip=10.0.0.101/24,gw=10.0.0.1", false),
+    ] {
+        let (presence, is_busy) = (ours(&[("ipconfig0", ipconfig0)]), false);
+        let asked = next(&recipe, &known, &Seen { presence, is_busy }, NOW);
+        let expected = if is_right { Ask::Start } else { Ask::Configure };
+        assert_eq!(asked, Step::Ask(expected), "{ipconfig0}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use skep_model::id::GuestId;
 use skep_model::pool::Note;
 
 use super::*;
-use crate::next::tests::recipe;
+use crate::next::tests::{range, recipe};
 
 fn hosts(rows: Value) -> Vec<cluster::Host> {
     serde_json::from_value(rows).expect("hosts")
@@ -27,7 +27,12 @@ fn two_hosts() -> Vec<cluster::Host> {
 fn made(id: u128, host: &str, vmid: u32) -> Guest {
     let mut guest = Guest::planned(GuestId::from_u128(id));
     let (host, now_ms) = (host.to_owned(), 0);
-    guest.take(Note::Chosen { host, vmid, now_ms });
+    guest.take(Note::Chosen {
+        host,
+        vmid,
+        address: None,
+        now_ms,
+    });
     guest
 }
 
@@ -95,4 +100,92 @@ fn a_number_is_free_where_nobody_has_it_or_was_given_it() {
         .collect();
     let refused = number(&planned(), &all, &[]).expect_err("none");
     assert_eq!(refused, "no number from 5000 to 5003 is free");
+}
+
+/// Guests come and go in an order that is made up: whoever may exist keeps its address to itself, and as long as fewer are
+/// there than addresses, each gets one.
+#[test]
+fn no_address_is_given_twice_while_its_guest_may_exist() {
+    let mut recipe = recipe();
+    recipe.addresses = Some(range());
+    recipe.vmids.last = 5099;
+    let room: Vec<cluster::Host> = hosts(json!([
+        {"node": "pve1", "status": "online", "maxmem": 4096 * GIB},
+    ]));
+    let all: Vec<IpAddr> = range().iter().collect();
+    let (mut guests, mut refused): (Vec<Guest>, usize) = (Vec::new(), 0);
+    let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+    for round in 0..300u128 {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let pick = usize::try_from(seed >> 40).expect("few");
+        match pick % 5 {
+            0 | 1 => guests.push(Guest::planned(GuestId::from_u128(round + 1))),
+            2 if !guests.is_empty() => {
+                let at = pick % guests.len();
+                guests[at].take(Note::Leave);
+            }
+            3 if !guests.is_empty() => {
+                let at = pick % guests.len();
+                guests[at].take(Note::Gone);
+            }
+            _ => {}
+        }
+        for at in 0..guests.len() {
+            if guests[at].phase != Phase::Planned {
+                continue;
+            }
+            match choose(&recipe, &guests[at], &guests, (&room, &[])) {
+                Ok(Choice {
+                    host,
+                    vmid,
+                    address,
+                }) => guests[at].take(Note::Chosen {
+                    host,
+                    vmid,
+                    address,
+                    now_ms: 0,
+                }),
+                Err(why) => {
+                    assert_eq!(why, "no address from 10.0.0.100 to 10.0.0.103 is free");
+                    refused += 1;
+                }
+            }
+        }
+        let there = guests.iter().filter(|it| it.phase < Phase::Gone);
+        let given: Vec<IpAddr> = there.filter_map(|it| it.given).collect();
+        let distinct: BTreeSet<&IpAddr> = given.iter().collect();
+        assert_eq!(distinct.len(), given.len(), "round {round}: {given:?}");
+        assert!(given.iter().all(|it| all.contains(it)), "{given:?}");
+        let waiting = guests.iter().any(|it| it.phase == Phase::Planned);
+        assert!(
+            !waiting || given.len() == all.len(),
+            "round {round}: {given:?}"
+        );
+        guests.retain(|it| it.phase != Phase::Gone);
+    }
+    assert!(refused > 0, "the range was never full");
+}
+
+#[test]
+fn an_address_that_was_seen_is_taken_too() {
+    let mut recipe = recipe();
+    recipe.addresses = Some(range());
+    let address = |guest: &Guest, others: &[Guest]| {
+        let choice = choose(&recipe, guest, others, (&two_hosts(), &[]));
+        choice.expect("room").address.map(|it| it.to_string())
+    };
+    assert_eq!(address(&planned(), &[]).as_deref(), Some("10.0.0.100"));
+    let mut seen = made(2, "pve1", 5001);
+    seen.take(Note::Found("10.0.0.100".parse().expect("one")));
+    assert_eq!(address(&planned(), &[seen]).as_deref(), Some("10.0.0.101"));
+    // Its own is not in its way when it needs another number.
+    let mut own = planned();
+    own.take(Note::Chosen {
+        host: "pve1".to_owned(),
+        vmid: 5000,
+        address: Some("10.0.0.100".parse().expect("one")),
+        now_ms: 0,
+    });
+    let others = [own.clone()];
+    assert_eq!(address(&own, &others).as_deref(), Some("10.0.0.100"));
 }

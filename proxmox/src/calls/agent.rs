@@ -87,8 +87,9 @@ pub fn exec_status(host: &str, vmid: Vmid, pid: u64) -> Call<Ended> {
     Call::new(of(Method::Get, (host, vmid), &["exec-status"]).with("pid", pid))
 }
 
-/// `POST .../agent/file-write`: writes a file of up to 60 KiB in the guest. `VM.GuestAgent.FileWrite`; before 9
-/// `VM.Monitor`.
+/// `POST .../agent/file-write`: writes a file of up to 60 KiB in the guest, over one that is there. It is plain ASCII:
+/// Proxmox encodes it for the guest's agent, and fails at anything else. A new file can be read by everybody whom its folder
+/// lets in. `VM.GuestAgent.FileWrite`; before 9 `VM.Monitor`.
 pub fn write_file(host: &str, vmid: Vmid, path: &str, content: &str) -> Call<()> {
     let request = of(Method::Post, (host, vmid), &["file-write"])
         .with("file", path)

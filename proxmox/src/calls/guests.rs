@@ -135,6 +135,13 @@ pub fn stop(at: At<'_>) -> Call<Upid> {
     Call::new(request)
 }
 
+/// `POST .../status/reboot`: ends its system, and starts it with what its configuration says by then. `VM.PowerMgmt`.
+pub fn reboot(at: At<'_>, timeout: Duration) -> Call<Upid> {
+    let request = Request::of_guest(Method::Post, at, &["status", "reboot"])
+        .with("timeout", timeout.as_secs());
+    Call::new(request)
+}
+
 /// `DELETE .../{vmid}`: removes it with its disks. It must be stopped, and the task that stopped it over. `VM.Allocate`.
 pub fn remove(at: At<'_>, what: Remove) -> Call<Upid> {
     let request = Request::of_guest(Method::Delete, at, &[])

@@ -81,6 +81,12 @@ pub struct Change<'a> {
     pub start_with_host: Option<bool>,
     /// Whether nobody may remove it. `VM.Config.Options`.
     pub protection: Option<bool>,
+    /// Servers for names. `VM.Config.Network`.
+    pub nameservers: &'a [&'a str],
+    /// Variables that its first process is started with, `NAME=value` with NULs between them. `VM.Config.Options`. Since 9.1.
+    pub env: Option<&'a str>,
+    /// Entries that go: `env`.
+    pub delete: &'a [&'a str],
     /// Refuses where the configuration is another one by now.
     pub digest: Option<&'a str>,
 }
@@ -129,7 +135,8 @@ pub fn change(host: &str, vmid: Vmid, what: &Change<'_>) -> Call<()> {
         vmid,
     };
     let flag = |is: Option<bool>| is.map(u8::from);
-    let (tags, delete) = tags_and_deleted(what.tags, &[]);
+    let (tags, delete) = tags_and_deleted(what.tags, what.delete);
+    let nameservers = (!what.nameservers.is_empty()).then(|| what.nameservers.join(" "));
     let request = Request::of_guest(Method::Put, at, &["config"])
         .with_some("cores", what.cores)
         .with_some("memory", what.memory_mib)
@@ -139,6 +146,8 @@ pub fn change(host: &str, vmid: Vmid, what: &Change<'_>) -> Call<()> {
         .with_some("description", what.description)
         .with_some("onboot", flag(what.start_with_host))
         .with_some("protection", flag(what.protection))
+        .with_some("nameserver", nameservers)
+        .with_some("env", what.env)
         .with_some("delete", delete)
         .with_some("digest", what.digest);
     Call::reading(request, |_| Ok(()))
