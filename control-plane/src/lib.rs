@@ -9,6 +9,7 @@ pub mod checks;
 pub mod consensus;
 pub mod deploy;
 pub mod forges;
+mod guests;
 pub mod history;
 mod hooks;
 mod image_push;

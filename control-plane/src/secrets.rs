@@ -9,6 +9,7 @@ use skep_model::id::{EnvironmentId, ForgeAppId, ProjectId, ServiceId, WorkspaceI
 use skep_model::image_push::PushRegistry;
 use skep_model::notify::{Own, Receiver};
 use skep_model::problem::{Code, Problem};
+use skep_model::provider::{Provider, Way};
 use skep_model::registry::RegistryAccess;
 use skep_model::variable::{Sealed, Variable, VariableInput};
 use skep_model::webhook::Hook;
@@ -234,6 +235,20 @@ impl Secrets {
         self.open(&registry_context(host), sealed)
     }
 
+    /// Seals the secret of a provider; it opens again only under the same name.
+    pub fn seal_provider(&self, name: &str, secret: &str) -> Sealed {
+        Sealed(self.key.seal(&provider_context(name), secret.as_bytes()))
+    }
+
+    /// The secret of a provider.
+    ///
+    /// # Errors
+    /// It was sealed under another key, or for another provider.
+    pub fn open_provider(&self, provider: &Provider) -> Result<String, Problem> {
+        let Way::Proxmox(proxmox) = &provider.way;
+        self.open(&provider_context(&provider.name), &proxmox.secret)
+    }
+
     /// Seals a password at a push registry; it opens again only for the same workspace, host and use.
     pub fn seal_push(
         &self,
@@ -453,6 +468,10 @@ fn own_context(project: ProjectId, name: &str) -> String {
 
 fn forge_context(workspace: WorkspaceId, host: &str) -> String {
     format!("forge/{workspace}/{host}")
+}
+
+fn provider_context(name: &str) -> String {
+    format!("provider/{name}")
 }
 
 fn registry_context(host: &str) -> String {

@@ -15,9 +15,10 @@ use skep_state::Cluster;
 
 use super::error::Failure;
 use super::extract::Body;
-use super::tokens::{cluster, fingerprint_of};
+use super::tokens::cluster;
 use super::types::{CaPhase, CaStep, CaView, RotateCaRequest, TrustedCa, WaitingFor};
 use super::{App, Here};
+use crate::pki::fingerprint_of;
 use crate::pki::{self, Phase};
 
 /// Names in one answer; more are counted.

@@ -14,12 +14,14 @@ use utoipa::IntoParams;
 
 use super::error::Failure;
 use super::extract::{Body, Path, Query};
-use super::tokens::{ca_fingerprint, cluster};
+use super::tokens::cluster;
 use super::types::{
     AdminRequest, AdminState, AuditView, CertificateCounts, HistoryView, MetaRequest, MetaView,
     NodeCounts, NodeView, NodesView, StatusView,
 };
 use super::{App, Here, views};
+use crate::guests::keeps_volumes;
+use crate::pki::ca_fingerprint;
 use crate::store::now_ms;
 
 /// Audit entries shown where the caller does not say.
@@ -98,22 +100,6 @@ pub(super) async fn remove(
     };
     app.store.change(make).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// Nothing that a service needs is on a node alone.
-fn keeps_volumes(view: &View, node: &Node) -> Result<(), Problem> {
-    let held = node.facts.volumes.iter().filter_map(|held| {
-        let service = view.service(held.service)?;
-        Some(format!("`{}` of `{}`", held.name, view.label_of(service)))
-    });
-    let held: Vec<String> = held.collect();
-    if held.is_empty() {
-        return Ok(());
-    }
-    let text = format!("node `{}` has volumes: {}", node.name, held.join(", "));
-    Err(Problem::new(Code::Conflict, text)
-        .at("node")
-        .hint("move them to another node first, or give them up with `--lose-volumes` (`lose_volumes=true`)"))
 }
 
 /// Sets and removes keys of a node's metadata: what placement can ask for.

@@ -7,7 +7,6 @@ use axum::Json;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use skep_identity::ca::Grant;
-use skep_identity::fingerprint::Fingerprint;
 use skep_identity::name::Identity;
 use skep_identity::random;
 use skep_identity::token::JoinToken as TokenText;
@@ -18,8 +17,6 @@ use skep_proto::convert::id_bytes;
 use skep_proto::v1;
 use skep_proto::v1::command::Kind;
 use skep_state::{Cluster, State as View};
-use tokio_rustls::rustls::pki_types::CertificateDer;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use utoipa::IntoParams;
 
 use super::Here;
@@ -28,6 +25,7 @@ use super::extract::{Body, Path};
 use super::types::{
     GivenToken, OperatorRequest, OperatorView, TokenRequest, TokenView, TokensView,
 };
+use crate::pki::ca_fingerprint;
 use crate::store::now_ms;
 
 /// Shortest and longest life of a join token, in seconds.
@@ -51,22 +49,6 @@ pub(super) struct TokenKey {
 pub(super) fn cluster(view: &View) -> Result<Arc<Cluster>, Problem> {
     view.cluster().cloned().ok_or_else(|| {
         Problem::new(Code::Unavailable, "the cluster is not initialised yet").hint("try again")
-    })
-}
-
-/// The fingerprint of the CA that signs.
-pub(super) fn ca_fingerprint(cluster: &Cluster) -> Result<Fingerprint, Problem> {
-    fingerprint_of(&cluster.ca_cert_pem)
-}
-
-/// The fingerprint of a CA of the cluster.
-pub(super) fn fingerprint_of(ca_pem: &str) -> Result<Fingerprint, Problem> {
-    let der = CertificateDer::from_pem_slice(ca_pem.as_bytes());
-    der.map(|der| Fingerprint::of_der(&der)).map_err(|_| {
-        Problem::new(
-            Code::Internal,
-            "the cluster's CA certificate cannot be read",
-        )
     })
 }
 

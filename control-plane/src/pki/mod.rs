@@ -9,11 +9,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use skep_identity::ca::{self, ClusterCa, Grant};
+use skep_identity::fingerprint::Fingerprint;
 use skep_identity::name::Identity;
 use skep_identity::renewal::{self, Lapsed, Proof};
 use skep_model::id::NodeId;
 use skep_model::problem::{Code, Problem};
 use skep_state::Cluster;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 
 pub use rotation::{Behind, Phase, behind};
 
@@ -28,6 +31,22 @@ pub const RENEWABLE_AFTER_END: Duration = Duration::from_secs(90 * 24 * 3_600);
 /// A certificate begins a little before it is made; beyond that somebody's clock is wrong.
 const FUTURE_TOLERANCE: Duration = Duration::from_secs(300);
 const DAY_S: u64 = 24 * 3_600;
+
+/// The fingerprint of the CA that signs.
+pub(crate) fn ca_fingerprint(cluster: &Cluster) -> Result<Fingerprint, Problem> {
+    fingerprint_of(&cluster.ca_cert_pem)
+}
+
+/// The fingerprint of a CA of the cluster.
+pub(crate) fn fingerprint_of(ca_pem: &str) -> Result<Fingerprint, Problem> {
+    let der = CertificateDer::from_pem_slice(ca_pem.as_bytes());
+    der.map(|der| Fingerprint::of_der(&der)).map_err(|_| {
+        Problem::new(
+            Code::Internal,
+            "the cluster's CA certificate cannot be read",
+        )
+    })
+}
 
 /// How long certificates are good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,6 +9,7 @@ mod checks;
 mod claims;
 mod deployments;
 mod forges;
+mod guests;
 mod image_push;
 mod jobs;
 mod liveness;
@@ -112,6 +113,7 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) {
                 () = forges::run(&parts, &term) => {}
                 () = checks::run(&parts, &board, &term) => {}
                 () = image_push::run(&parts, &term) => {}
+                () = guests::run(&parts, &term) => {}
                 _ = leadership.wait_for(|now| !now.is_leader) => tracing::info!("leadership lost: duties dropped"),
             }
             parts.witnesses.begin();

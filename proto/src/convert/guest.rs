@@ -1,8 +1,10 @@
 //! Providers, pools that make their nodes, and guests.
 
+use std::net::IpAddr;
+
 use skep_model::guest_pool::{GuestPool, PoolGuest, Size};
 use skep_model::id::{GuestId, NodeId, TokenId};
-use skep_model::pool::{Guest, Identity, Kind, Note, Phase, Recipe, VmidRange};
+use skep_model::pool::{Addresses, Guest, Identity, Kind, Note, Phase, Recipe, VmidRange};
 use skep_model::provider::{Provider, Proxmox, Trust, Way};
 use skep_model::variable::Sealed;
 
@@ -77,6 +79,7 @@ impl From<&Recipe> for v1::GuestRecipe {
             last_vmid: recipe.vmids.last,
             resource_pool: recipe.resource_pool.clone(),
             max_per_host: recipe.max_per_host,
+            addresses: recipe.addresses.as_ref().map(Into::into),
         }
     }
 }
@@ -105,8 +108,44 @@ impl TryFrom<v1::GuestRecipe> for Recipe {
             },
             resource_pool: message.resource_pool,
             max_per_host: message.max_per_host,
+            addresses: message.addresses.map(Addresses::try_from).transpose()?,
         })
     }
+}
+
+impl From<&Addresses> for v1::GuestAddresses {
+    fn from(range: &Addresses) -> Self {
+        Self {
+            first: range.first.to_string(),
+            last: range.last.to_string(),
+            prefix: u32::from(range.prefix),
+            gateway: range.gateway.to_string(),
+            dns: range.dns.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::GuestAddresses> for Addresses {
+    type Error = Error;
+
+    fn try_from(message: v1::GuestAddresses) -> Result<Self, Error> {
+        let dns = message.dns.iter().map(|it| address("dns", it));
+        Ok(Self {
+            first: address("first", &message.first)?,
+            last: address("last", &message.last)?,
+            prefix: u8::try_from(message.prefix).map_err(|_| error("prefix"))?,
+            gateway: address("gateway", &message.gateway)?,
+            dns: dns.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+fn address(field: &'static str, text: &str) -> Result<IpAddr, Error> {
+    text.parse().map_err(|_| error(field))
+}
+
+fn maybe_address(field: &'static str, text: Option<&String>) -> Result<Option<IpAddr>, Error> {
+    text.map(|text| address(field, text)).transpose()
 }
 
 impl From<&GuestPool> for v1::GuestPool {
@@ -184,7 +223,9 @@ impl From<&PoolGuest> for v1::PoolGuest {
             vmid: guest.vmid,
             asked_ms: guest.asked_ms,
             identity: guest.identity.as_ref().map(Into::into),
+            given: guest.given.map(|it| it.to_string()),
             address: guest.address.map(|it| it.to_string()),
+            introduced_ms: guest.introduced_ms,
             problem: guest.problem.clone(),
             edition: one.edition,
             node: optional_id_bytes(one.node.map_or(0, NodeId::as_u128)),
@@ -200,7 +241,6 @@ impl TryFrom<v1::PoolGuest> for PoolGuest {
     type Error = Error;
 
     fn try_from(message: v1::PoolGuest) -> Result<Self, Error> {
-        let address = message.address.map(|it| it.parse()).transpose();
         let optional = |field, bytes: &[u8]| {
             let bits = optional_id_bits(field, bytes)?;
             Ok((bits != 0).then_some(bits))
@@ -214,7 +254,9 @@ impl TryFrom<v1::PoolGuest> for PoolGuest {
                 vmid: message.vmid,
                 asked_ms: message.asked_ms,
                 identity: message.identity.map(Into::into),
-                address: address.map_err(|_| error("address"))?,
+                given: maybe_address("given", message.given.as_ref())?,
+                address: maybe_address("address", message.address.as_ref())?,
+                introduced_ms: message.introduced_ms,
                 problem: message.problem,
             },
             edition: message.edition,
@@ -230,17 +272,23 @@ impl TryFrom<v1::PoolGuest> for PoolGuest {
 /// What is written down about a guest by whoever drives it. None: what only the cluster says, by commands of its own.
 pub fn note_out(note: &Note) -> Option<v1::GuestNote> {
     let note = match note {
-        Note::Chosen { host, vmid, now_ms } => NoteMessage::Chosen(v1::guest_note::Chosen {
+        Note::Chosen {
+            host,
+            vmid,
+            address,
+            now_ms,
+        } => NoteMessage::Chosen(v1::guest_note::Chosen {
             host: host.clone(),
             vmid: *vmid,
             now_ms: *now_ms,
+            address: address.map(|it| it.to_string()),
         }),
         Note::Identified(identity) => NoteMessage::Identified(identity.into()),
         Note::Started => NoteMessage::Started(v1::guest_note::Started {}),
         Note::Found(address) => NoteMessage::Found(address.to_string()),
         Note::Gone => NoteMessage::Gone(v1::guest_note::Gone {}),
         Note::Stuck(why) => NoteMessage::Stuck(v1::guest_note::Stuck { why: why.clone() }),
-        Note::Joined | Note::Leave => return None,
+        Note::Introduced { .. } | Note::Joined | Note::Leave => return None,
     };
     Some(v1::GuestNote { note: Some(note) })
 }
@@ -253,13 +301,12 @@ impl TryFrom<v1::GuestNote> for Note {
             NoteMessage::Chosen(chosen) => Self::Chosen {
                 host: chosen.host,
                 vmid: chosen.vmid,
+                address: maybe_address("address", chosen.address.as_ref())?,
                 now_ms: chosen.now_ms,
             },
             NoteMessage::Identified(identity) => Self::Identified(identity.into()),
             NoteMessage::Started(_) => Self::Started,
-            NoteMessage::Found(address) => {
-                Self::Found(address.parse().map_err(|_| error("found"))?)
-            }
+            NoteMessage::Found(text) => Self::Found(address("found", &text)?),
             NoteMessage::Gone(_) => Self::Gone,
             NoteMessage::Stuck(stuck) => Self::Stuck(stuck.why),
         })

@@ -1,6 +1,7 @@
 //! Providers, pools that make their nodes, and how far their guests have come. What may exist at a provider is
 //! written down here first, by whoever asks for it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use skep_model::guest_pool::{GuestPool, MAX_GUEST_POOLS, PoolGuest};
@@ -176,8 +177,8 @@ impl Context<'_> {
     pub(super) fn note_guest(&mut self, message: v1::NoteGuest) -> Outcome {
         let known = self.guest(&message.id)?;
         let note: Note = understood(message.note.ok_or_else(|| missing("note"))?)?;
-        if let Note::Chosen { vmid, .. } = &note {
-            self.check_free(&known, *vmid)?;
+        if let Note::Chosen { vmid, address, .. } = &note {
+            self.check_free(&known, (*vmid, *address))?;
         }
         let mut next = (*known).clone();
         next.guest.take(note);
@@ -187,23 +188,29 @@ impl Context<'_> {
         Ok(Reply::Done)
     }
 
-    /// A number is one guest's: what may exist under it is removed by whoever has it.
-    fn check_free(&self, guest: &PoolGuest, vmid: u32) -> Result<(), Problem> {
+    /// A number is one guest's: what may exist under it is removed by whoever has it. So is an address.
+    fn check_free(
+        &self,
+        guest: &PoolGuest,
+        (vmid, address): (u32, Option<IpAddr>),
+    ) -> Result<(), Problem> {
         let provider = |pool: &str| self.state.guest_pool(pool).map(|it| it.provider.clone());
         let mine = provider(&guest.pool);
         let mut others = self.state.guests();
         let is_taken = others.any(|other| {
             other.guest.id != guest.guest.id
                 && other.guest.phase < Phase::Gone
-                && other.guest.vmid == Some(vmid)
                 && provider(&other.pool) == mine
+                && (other.guest.vmid == Some(vmid)
+                    || (address.is_some() && other.guest.given == address))
         });
         match is_taken {
             false => Ok(()),
-            true => Err(Problem::new(
-                Code::Conflict,
-                format!("{vmid} is another guest's"),
-            )),
+            true => {
+                let address = address.map_or_else(String::new, |it| format!(", or {it},"));
+                let text = format!("{vmid}{address} is another guest's");
+                Err(Problem::new(Code::Conflict, text))
+            }
         }
     }
 
@@ -278,10 +285,12 @@ impl Context<'_> {
         self.put_token(v1::PutToken {
             token: message.token,
         })?;
-        self.put_guest(PoolGuest {
-            token: Some(parsed.id),
-            ..(*known).clone()
+        let mut next = (*known).clone();
+        next.token = Some(parsed.id);
+        next.guest.take(Note::Introduced {
+            now_ms: self.state.time_ms,
         });
+        self.put_guest(next);
         Ok(Reply::Done)
     }
 

@@ -1,5 +1,7 @@
 //! Pools that make their nodes: counted, numbered once, joined by proof alone, and gone before they are forgotten.
 
+use std::net::Ipv4Addr;
+
 use skep_model::guest_pool::{GuestPool, PoolGuest, Size};
 use skep_model::id::GuestId;
 use skep_model::node::Admin;
@@ -53,6 +55,7 @@ fn pool(name: &str, first_vmid: u32, wanted: u32) -> GuestPool {
             },
             resource_pool: "skep".into(),
             max_per_host: None,
+            addresses: None,
         },
         meta: [("tier".to_owned(), "web".to_owned())].into(),
         size: Size {
@@ -100,6 +103,7 @@ fn chosen(number: u128, vmid: u32) -> Kind {
     let chosen = Note::Chosen {
         host: "pve1".into(),
         vmid,
+        address: Some(Ipv4Addr::from(vmid).into()),
         now_ms: 1,
     };
     note(number, &chosen)
