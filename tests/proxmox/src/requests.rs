@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
-use skep_proxmox::Reply;
+use skep_proxmox::{GuestKind, Nic, Reply};
 
 use crate::answer::{data, drifting, refused};
 use crate::guest::{Guest, Owner};
@@ -51,10 +51,16 @@ pub(crate) fn answer(world: &mut World, request: &http::Request<Bytes>) -> Reply
         }
     }
     match (asked.method.as_str(), parts.as_slice()) {
+        ("GET", ["version"]) => {
+            let release: Vec<&str> = world.version.split('.').take(2).collect();
+            data(&json!({"version": world.version, "release": release.join("."), "repoid": "sim"}))
+        }
+        ("GET", ["cluster", "status"]) => cluster_status(world),
+        ("GET", ["cluster", "ha", "resources"]) => ha_resources(world),
         ("GET", ["cluster", "resources"]) => resources(world, asked.parameters["type"].as_str()),
         ("GET", ["nodes", host, "tasks"]) => tasks(world, host, &asked.parameters["vmid"]),
         ("GET", ["nodes", _, "tasks", upid, "status"]) => task(world, upid),
-        (_, ["nodes", host, "qemu", vmid, rest @ ..]) => {
+        (_, ["nodes", host, kind, vmid, rest @ ..]) if *kind == world.kind.as_str() => {
             let Ok(vmid) = vmid.parse() else {
                 return no(world, 400, "Parameter verification failed.");
             };
@@ -83,8 +89,9 @@ fn resources(world: &mut World, kind: &str) -> Reply {
     }
     let now = world.now_ms();
     let as_text = world.random.bool();
+    let kind = world.kind.as_str();
     let rows = world.guests.iter().map(|(vmid, guest)| {
-        let mut row = json!({"id": format!("qemu/{vmid}"), "type": "qemu", "node": guest.host,
+        let mut row = json!({"id": format!("{kind}/{vmid}"), "type": kind, "node": guest.host,
             "vmid": drifting(u64::from(*vmid), as_text), "status": "unknown"});
         if now.saturating_sub(guest.made_ms) >= LAG_MS && world.hosts[&guest.host] {
             let memory = guest
@@ -152,6 +159,12 @@ fn of_guest(
     if method == "GET" {
         return read(world, &guest, rest);
     }
+    if rest == ["agent", "ping"] {
+        return match guest.is_running {
+            true => data(&Value::Null),
+            false => no(world, 500, "QEMU guest agent is not running"),
+        };
+    }
     let name = format!("{method} {}", rest.join("/"));
     *world.calls.entry(name.clone()).or_insert(0) += 1;
     if rest == ["clone"] {
@@ -181,18 +194,23 @@ fn read(world: &mut World, guest: &Guest, rest: &[&str]) -> Reply {
             data(&Value::Object(guest.config.iter().map(entry).collect()))
         }
         ["agent", "network-get-interfaces"] if guest.is_running => {
-            let net0 = guest.config.get("net0").cloned().unwrap_or_default();
-            let mac = net0
-                .split([',', '='])
-                .nth(1)
-                .unwrap_or_default()
-                .to_lowercase();
+            let mac = guest.mac().unwrap_or_default().to_lowercase();
             data(&json!({"result": [
                 {"name": "docker0", "hardware-address": "02:42:00:00:00:01",
                     "ip-addresses": [{"ip-address": "172.17.0.1", "ip-address-type": "ipv4"}]},
                 {"name": "eth0", "hardware-address": mac,
-                    "ip-addresses": [{"ip-address": "10.0.0.9", "ip-address-type": "ipv4"}]},
+                    "ip-addresses": [{"ip-address": address_of(guest), "ip-address-type": "ipv4"}]},
             ]}))
+        }
+        ["interfaces"] => {
+            let mac = guest.mac().unwrap_or_default().to_lowercase();
+            let rows = json!([{"name": "eth0", "hardware-address": mac, "ip-addresses": [
+                {"ip-address": address_of(guest), "ip-address-type": "inet"}]}]);
+            data(if guest.is_running {
+                &rows
+            } else {
+                &Value::Null
+            })
         }
         ["agent", "network-get-interfaces"] => no(world, 500, "QEMU guest agent is not running"),
         _ => no(world, 501, "Method not implemented"),
@@ -212,7 +230,7 @@ fn clone(
         world.violations.push(text);
     }
     let (Some(name), Some(Ok(vmid))) = (
-        parameters.get("name"),
+        parameters.get("name").or(parameters.get("hostname")),
         parameters.get("newid").map(|it| it.parse::<u32>()),
     ) else {
         return no(world, 400, "Parameter verification failed.");
@@ -238,6 +256,46 @@ fn clone(
     data(&json!(upid))
 }
 
+/// What a DHCP server would have given, where no address was written down.
+fn address_of(guest: &Guest) -> String {
+    let nic = guest.config.get("net0").map(|it| Nic::parse(it));
+    let of_nic = nic.and_then(|nic| nic.options.get("ip").cloned());
+    let of_vm = guest.config.get("ipconfig0").and_then(|it| {
+        let mut parts = it.split(',');
+        parts
+            .find_map(|part| part.strip_prefix("ip="))
+            .map(str::to_owned)
+    });
+    let written = of_vm.or(of_nic).unwrap_or_default();
+    match written.split_once('/') {
+        Some((address, _)) => address.to_owned(),
+        None => "10.0.0.9".to_owned(),
+    }
+}
+
+fn cluster_status(world: &World) -> Reply {
+    let online = world.hosts.values().filter(|is| **is).count();
+    let mut rows = vec![
+        json!({"type": "cluster", "name": "sim", "nodes": world.hosts.len(),
+        "quorate": u8::from(2 * online > world.hosts.len()), "version": 3}),
+    ];
+    rows.extend(world.hosts.iter().map(|(name, is_online)| {
+        json!({"type": "node", "name": name, "online": u8::from(*is_online), "ip": "127.0.0.1"})
+    }));
+    data(&Value::Array(rows))
+}
+
+fn ha_resources(world: &World) -> Reply {
+    let short = match world.kind {
+        GuestKind::Qemu => "vm",
+        GuestKind::Lxc => "ct",
+    };
+    let managed = world.guests.iter().filter(|(_, guest)| guest.is_ha);
+    let rows =
+        managed.map(|(vmid, _)| json!({"sid": format!("{short}:{vmid}"), "state": "started"}));
+    data(&Value::Array(rows.collect()))
+}
+
 fn change(
     world: &mut World,
     asked: &Asked<'_>,
@@ -250,6 +308,25 @@ fn change(
             configure(world, vmid, &asked.parameters);
             ("qmconfig", Effect::Nothing)
         }
+        // Of a container it is done when it is answered.
+        ("PUT", ["config"]) if world.kind == GuestKind::Lxc => {
+            configure(world, vmid, &asked.parameters);
+            return data(&Value::Null);
+        }
+        ("POST", ["agent", "file-write"]) if !guest.is_running => {
+            return no(world, 500, "QEMU guest agent is not running");
+        }
+        ("POST", ["agent", "file-write"]) => {
+            let content = asked.parameters["content"].clone();
+            if let Some(guest) = world.guests.get_mut(&vmid) {
+                guest.told = Some(content);
+            }
+            return data(&Value::Null);
+        }
+        ("POST", ["status", "reboot"]) if !guest.is_running => {
+            return no(world, 500, &format!("CT {vmid} not running"));
+        }
+        ("POST", ["status", "reboot"]) => ("vzreboot", Effect::Rebooted(vmid)),
         ("PUT", ["resize"]) => {
             let size = asked.parameters["size"].clone();
             if let Some(guest) = world.guests.get_mut(&vmid) {
@@ -284,7 +361,11 @@ fn configure(world: &mut World, vmid: u32, parameters: &BTreeMap<String, String>
         return;
     };
     for (name, value) in parameters {
-        if !["delete", "digest"].contains(&name.as_str()) {
+        if name == "delete" {
+            for entry in value.split(',') {
+                guest.config.remove(entry);
+            }
+        } else if name != "digest" {
             guest.config.insert(name.clone(), value.clone());
         }
     }

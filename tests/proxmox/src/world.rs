@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use skep_proxmox::Reply;
+use skep_proxmox::{GuestKind, Reply};
 use tokio::time::Instant;
 
 use crate::answer::refused;
@@ -47,6 +47,8 @@ pub(crate) enum Effect {
     },
     Started(u32),
     Stopped(u32),
+    /// Stopped, and started with its configuration as it is by then.
+    Rebooted(u32),
     Removed(u32),
     Nothing,
 }
@@ -66,6 +68,12 @@ pub struct World {
     pub(crate) random: fastrand::Rng,
     began: Instant,
     last_ms: u64,
+    /// How much faster than outside time passes.
+    pub(crate) speed: u32,
+    /// `qemu` or `lxc`: what its templates, and so all guests, are.
+    pub(crate) kind: GuestKind,
+    /// The version that it says it is.
+    pub version: String,
     /// How much goes wrong.
     pub faults: Faults,
     /// Hosts, and whether each is there.
@@ -83,12 +91,20 @@ pub struct World {
 }
 
 impl World {
-    /// Three hosts, each with a template from 9000 on.
+    /// Three hosts, each with a template of a VM from 9000 on.
     pub fn new(seed: u64) -> Self {
+        Self::of(seed, GuestKind::Qemu)
+    }
+
+    /// The same with guests of a kind.
+    pub fn of(seed: u64, kind: GuestKind) -> Self {
         let mut world = Self {
             random: fastrand::Rng::with_seed(seed),
             began: Instant::now(),
             last_ms: 0,
+            speed: 1,
+            kind,
+            version: "9.2.4".to_owned(),
             faults: Faults::default(),
             hosts: BTreeMap::new(),
             guests: BTreeMap::new(),
@@ -120,6 +136,8 @@ impl World {
             config,
             pool: None,
             is_running: false,
+            is_ha: false,
+            told: None,
             made_ms: self.now_ms(),
         }
     }
@@ -128,31 +146,41 @@ impl World {
     pub(crate) fn fresh_config(&mut self, name: &str) -> BTreeMap<String, String> {
         self.made += 1;
         let number = self.made;
-        [
-            ("name", name.to_owned()),
-            ("cores", "1".to_owned()),
-            ("memory", "1024".to_owned()),
-            ("scsi0", "local:vm-disk-0,size=3584M".to_owned()),
-            (
-                "net0",
-                format!(
-                    "virtio=BC:24:11:00:{:02X}:{:02X},bridge=vmbr0",
-                    number >> 8,
-                    number & 255
+        let mac = format!("BC:24:11:00:{:02X}:{:02X}", number >> 8, number & 255);
+        let common = [("cores", "1".to_owned()), ("memory", "1024".to_owned())];
+        let own = match self.kind {
+            GuestKind::Qemu => [
+                ("name", name.to_owned()),
+                ("scsi0", "local:vm-disk-0,size=3584M".to_owned()),
+                ("net0", format!("virtio={mac},bridge=vmbr0")),
+                (
+                    "smbios1",
+                    format!("uuid=00000000-0000-4000-8000-{number:012x}"),
                 ),
-            ),
-            (
-                "smbios1",
-                format!("uuid=00000000-0000-4000-8000-{number:012x}"),
-            ),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into()
+            ],
+            GuestKind::Lxc => [
+                ("hostname", name.to_owned()),
+                ("rootfs", "local:vm-disk-0,size=3584M".to_owned()),
+                (
+                    "net0",
+                    format!("name=eth0,bridge=vmbr0,hwaddr={mac},ip=dhcp,type=veth"),
+                ),
+                ("env", "TZ=UTC".to_owned()),
+            ],
+        };
+        let all = common.into_iter().chain(own);
+        all.map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     /// Since the world began, ms.
     pub fn now_ms(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+        let outside = u64::try_from(self.began.elapsed().as_millis());
+        outside.map_or(u64::MAX, |ms| ms.saturating_mul(u64::from(self.speed)))
+    }
+
+    /// Time passes so many times as fast as outside from now on.
+    pub fn hurry(&mut self, speed: u32) {
+        self.speed = speed.max(1);
     }
 
     pub(crate) fn chance(&mut self, of_thousand: u32) -> bool {
@@ -223,9 +251,17 @@ impl World {
             Effect::Nothing => "OK".to_owned(),
             Effect::Started(vmid) => match self.on(vmid, host) {
                 Some(guest) => {
-                    guest.is_running = true;
+                    guest.start();
                     "OK".to_owned()
                 }
+                None => gone(vmid),
+            },
+            Effect::Rebooted(vmid) => match self.on(vmid, host) {
+                Some(guest) if guest.is_running => {
+                    guest.start();
+                    "OK".to_owned()
+                }
+                Some(_) => format!("CT {vmid} not running"),
                 None => gone(vmid),
             },
             Effect::Stopped(vmid) => match self.on(vmid, host) {
@@ -257,8 +293,8 @@ impl World {
         let is_lost = self.chance(self.faults.broken_line);
         let is_lost_before = is_lost && self.random.bool();
         Fate {
-            before: Duration::from_millis(self.random.u64(1..40)),
-            after: Duration::from_millis(self.random.u64(1..40)),
+            before: Duration::from_millis(self.random.u64(1..40)) / self.speed,
+            after: Duration::from_millis(self.random.u64(1..40)) / self.speed,
             is_lost_before,
             is_lost_after: is_lost && !is_lost_before,
         }
