@@ -11,6 +11,9 @@ use crate::answer::refused;
 use crate::guest::{Guest, Owner};
 use crate::requests;
 
+/// A host that has lost the others reboots after 60 s; its guests are taken over another minute later.
+const HA_RECOVERS_MS: u64 = 120_000;
+
 /// How much goes wrong: chances of one in a thousand, for each request or each second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Faults {
@@ -78,6 +81,8 @@ pub struct World {
     pub faults: Faults,
     /// Hosts, and whether each is there.
     pub hosts: BTreeMap<String, bool>,
+    /// Since when hosts are away, ms.
+    away_since: BTreeMap<String, u64>,
     /// Guests by number.
     pub guests: BTreeMap<u32, Guest>,
     pub(crate) tasks: Vec<Task>,
@@ -107,6 +112,7 @@ impl World {
             version: "9.2.4".to_owned(),
             faults: Faults::default(),
             hosts: BTreeMap::new(),
+            away_since: BTreeMap::new(),
             guests: BTreeMap::new(),
             tasks: Vec::new(),
             late: Vec::new(),
@@ -194,6 +200,7 @@ impl World {
             self.last_ms += 1_000;
             self.end_tasks(self.last_ms);
             self.do_late(self.last_ms);
+            self.recover(self.last_ms);
             if self.chance(self.faults.people) {
                 self.somebody_acts();
             }
@@ -210,6 +217,46 @@ impl World {
         let due: Vec<(u64, http::Request<Bytes>)> = due;
         for (_, request) in due {
             requests::answer(self, &request);
+        }
+    }
+
+    /// A host loses its power, and what runs there its memory; or it comes back, with nothing running.
+    pub fn power(&mut self, host: &str, is_on: bool) -> bool {
+        let now = self.now_ms();
+        let Some(is_online) = self.hosts.get_mut(host) else {
+            return false;
+        };
+        *is_online = is_on;
+        self.away_since.remove(host);
+        if !is_on {
+            self.away_since.insert(host.to_owned(), now);
+            for guest in self.guests.values_mut().filter(|it| it.host == host) {
+                guest.is_running = false;
+            }
+        }
+        true
+    }
+
+    /// High availability starts elsewhere what was on a host that has fenced itself by now, where hosts have a majority.
+    fn recover(&mut self, now: u64) {
+        let online: Vec<String> = self
+            .hosts
+            .iter()
+            .filter(|(_, is_online)| **is_online)
+            .map(|(name, _)| name.clone())
+            .collect();
+        if 2 * online.len() <= self.hosts.len() {
+            return;
+        }
+        for (host, since) in &self.away_since {
+            if now.saturating_sub(*since) < HA_RECOVERS_MS {
+                continue;
+            }
+            let its = self.guests.values_mut();
+            for guest in its.filter(|it| it.host == *host && it.is_ha) {
+                guest.host.clone_from(&online[0]);
+                guest.start();
+            }
         }
     }
 
