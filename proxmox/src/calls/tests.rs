@@ -113,6 +113,16 @@ fn all() -> Vec<Request> {
         tags: Some(&[]),
         ..lxc::Change::default()
     };
+    let ct_told = lxc::Change {
+        nameservers: &["10.0.0.1", "10.0.0.2"],
+        env: Some("TZ=UTC\0SKEP_SERVER=10.0.0.1:7072"),
+        digest: Some("ab12"),
+        ..lxc::Change::default()
+    };
+    let ct_forgets = lxc::Change {
+        delete: &["env"],
+        ..lxc::Change::default()
+    };
     let purge = guests::Remove {
         purge: true,
         unreferenced_disks: true,
@@ -150,6 +160,7 @@ fn all() -> Vec<Request> {
         guests::start(vm).request,
         guests::shut_down(ct, minute, true).request,
         guests::stop(vm).request,
+        guests::reboot(ct, minute).request,
         guests::remove(vm, purge).request,
         qemu::clone(vm, &vm_clone).request,
         qemu::change("pve", vmid(5001), &vm_change)
@@ -158,6 +169,8 @@ fn all() -> Vec<Request> {
         lxc::clone(ct, &ct_clone).request,
         lxc::create("pve", &ct_create).request,
         lxc::change("pve", vmid(5002), &ct_change).request,
+        lxc::change("pve", vmid(5002), &ct_told).request,
+        lxc::change("pve", vmid(5002), &ct_forgets).request,
         lxc::interfaces("pve", vmid(5002)).request,
         agent::ping("pve", vmid(5001)).request,
         agent::interfaces("pve", vmid(5001)).request,

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use skep_proxmox::Nic;
+
 /// Who made a guest: what no API says, and what is judged by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owner {
@@ -24,6 +26,10 @@ pub struct Guest {
     pub pool: Option<String>,
     /// Whether it runs.
     pub is_running: bool,
+    /// Whether high availability has it.
+    pub is_ha: bool,
+    /// What it was told of how to join: a VM has it as a file, a container since it was started with it.
+    pub told: Option<String>,
     /// When it was made, ms: lists show little of what is new.
     pub made_ms: u64,
 }
@@ -31,7 +37,26 @@ pub struct Guest {
 impl Guest {
     /// Its name, once it has one.
     pub fn name(&self) -> Option<&str> {
-        self.config.get("name").map(String::as_str)
+        let name = self.config.get("name").or(self.config.get("hostname"));
+        name.map(String::as_str)
+    }
+
+    /// The address of its first interface, as its configuration has it.
+    pub fn mac(&self) -> Option<String> {
+        Nic::parse(self.config.get("net0")?).mac
+    }
+
+    /// The id in its SMBIOS; a container has none.
+    pub fn smbios(&self) -> Option<&str> {
+        self.config.get("smbios1")?.strip_prefix("uuid=")
+    }
+
+    /// It starts, with what its configuration says by now.
+    pub(crate) fn start(&mut self) {
+        self.is_running = true;
+        if let Some(env) = self.config.get("env") {
+            self.told = Some(env.replace('\0', "\n"));
+        }
     }
 
     pub(crate) fn lock(&self) -> Option<&str> {

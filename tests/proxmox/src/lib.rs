@@ -1,12 +1,14 @@
 //! A Proxmox cluster without machines, that behaves as a real one does where that hurts: numbers that come as text, guests
 //! without a name while they are made, locks, tasks that take long or fail, lines that break before or after a change took
-//! effect, hosts that go away, guests that move, people who make, remove and take numbers in between. Time is tokio's own,
-//! paused: an hour takes a moment.
+//! effect, hosts that go away, guests that move, people who make, remove and take numbers in between. Time is tokio's own:
+//! paused, an hour takes a moment; as it is, [`server`] serves the world over TLS, to the client as it is used.
 
 mod answer;
 mod guest;
 mod people;
+mod reads;
 mod requests;
+pub mod server;
 mod world;
 
 pub use guest::{Guest, Owner};

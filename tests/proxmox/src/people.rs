@@ -22,12 +22,16 @@ impl World {
     }
 
     fn make_foreign(&mut self, vmid: u32) {
+        self.make_named(vmid, &format!("theirs-{vmid}"));
+    }
+
+    /// Somebody makes a guest, where its number is nobody's.
+    pub(crate) fn make_named(&mut self, vmid: u32, name: &str) {
         if self.guests.contains_key(&vmid) {
             return;
         }
         let host = self.some_host();
-        let name = format!("theirs-{vmid}");
-        let config = self.fresh_config(&name);
+        let config = self.fresh_config(name);
         let mut guest = self.guest(&host, Owner::Foreign, config);
         guest.is_running = self.random.bool();
         self.guests.insert(vmid, guest);

@@ -5,14 +5,12 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
-use skep_proxmox::Reply;
+use skep_proxmox::{GuestKind, Reply};
 
-use crate::answer::{data, drifting, refused};
+use crate::answer::{data, refused};
 use crate::guest::{Guest, Owner};
+use crate::reads;
 use crate::world::{Effect, World};
-
-/// Lists show nothing but where a guest is for so long after it was made.
-const LAG_MS: u64 = 10_000;
 
 /// A request, taken apart.
 struct Asked<'a> {
@@ -51,10 +49,19 @@ pub(crate) fn answer(world: &mut World, request: &http::Request<Bytes>) -> Reply
         }
     }
     match (asked.method.as_str(), parts.as_slice()) {
-        ("GET", ["cluster", "resources"]) => resources(world, asked.parameters["type"].as_str()),
-        ("GET", ["nodes", host, "tasks"]) => tasks(world, host, &asked.parameters["vmid"]),
-        ("GET", ["nodes", _, "tasks", upid, "status"]) => task(world, upid),
-        (_, ["nodes", host, "qemu", vmid, rest @ ..]) => {
+        ("GET", ["version"]) => reads::version(world),
+        ("GET", ["access", "permissions"]) => reads::permissions(),
+        ("GET", ["nodes", _, "status"]) => reads::host(world),
+        ("GET", ["nodes", host, "storage"]) => reads::storage(host),
+        ("GET", ["pools"]) => reads::pool(world, asked.parameters.get("poolid")),
+        ("GET", ["cluster", "status"]) => reads::cluster_status(world),
+        ("GET", ["cluster", "ha", "resources"]) => reads::ha_resources(world),
+        ("GET", ["cluster", "resources"]) => {
+            reads::resources(world, asked.parameters["type"].as_str())
+        }
+        ("GET", ["nodes", host, "tasks"]) => reads::tasks(world, host, &asked.parameters["vmid"]),
+        ("GET", ["nodes", _, "tasks", upid, "status"]) => reads::task(world, upid),
+        (_, ["nodes", host, kind, vmid, rest @ ..]) if *kind == world.kind.as_str() => {
             let Ok(vmid) = vmid.parse() else {
                 return no(world, 400, "Parameter verification failed.");
             };
@@ -64,72 +71,8 @@ pub(crate) fn answer(world: &mut World, request: &http::Request<Bytes>) -> Reply
     }
 }
 
-fn no(world: &mut World, status: u16, text: &str) -> Reply {
+pub(crate) fn no(world: &mut World, status: u16, text: &str) -> Reply {
     refused(status, text, world.random.bool())
-}
-
-fn resources(world: &mut World, kind: &str) -> Reply {
-    if kind == "node" {
-        let rows: Vec<Value> = world
-            .hosts
-            .iter()
-            .map(|(name, is_online)| {
-                let status = if *is_online { "online" } else { "offline" };
-                json!({"node": name, "status": status, "type": "node", "id": format!("node/{name}"),
-                    "maxmem": 256u64 << 30, "maxcpu": 32})
-            })
-            .collect();
-        return data(&Value::Array(rows));
-    }
-    let now = world.now_ms();
-    let as_text = world.random.bool();
-    let rows = world.guests.iter().map(|(vmid, guest)| {
-        let mut row = json!({"id": format!("qemu/{vmid}"), "type": "qemu", "node": guest.host,
-            "vmid": drifting(u64::from(*vmid), as_text), "status": "unknown"});
-        if now.saturating_sub(guest.made_ms) >= LAG_MS && world.hosts[&guest.host] {
-            let memory = guest
-                .config
-                .get("memory")
-                .and_then(|it| it.parse::<u64>().ok());
-            row["status"] = json!(if guest.is_running {
-                "running"
-            } else {
-                "stopped"
-            });
-            row["name"] = json!(guest.name());
-            row["tags"] = json!(guest.config.get("tags"));
-            row["template"] = json!(if guest.is_template() { "1" } else { "" });
-            row["maxmem"] = drifting(memory.unwrap_or(0) << 20, as_text);
-            row["lock"] = json!(guest.lock());
-        }
-        // Membership is the cluster's own knowledge, and never late.
-        row["pool"] = json!(guest.pool);
-        row
-    });
-    data(&Value::Array(rows.collect()))
-}
-
-fn tasks(world: &World, host: &str, vmid: &str) -> Reply {
-    let its = world
-        .tasks
-        .iter()
-        .filter(|task| task.host == host && task.about.to_string() == vmid);
-    let rows = its.map(|task| match &task.exit {
-        Some(exit) => json!({"upid": task.upid, "status": exit, "endtime": task.ends_ms / 1_000}),
-        None => json!({"upid": task.upid}),
-    });
-    data(&Value::Array(rows.collect()))
-}
-
-fn task(world: &mut World, upid: &str) -> Reply {
-    let found = world.tasks.iter().find(|task| task.upid == upid).cloned();
-    match found {
-        None => no(world, 500, "no such task"),
-        Some(task) => data(&match task.exit {
-            Some(exit) => json!({"status": "stopped", "exitstatus": exit, "upid": upid}),
-            None => json!({"status": "running", "upid": upid}),
-        }),
-    }
 }
 
 fn of_guest(
@@ -150,7 +93,13 @@ fn of_guest(
     };
     let method = asked.method.as_str();
     if method == "GET" {
-        return read(world, &guest, rest);
+        return reads::of_guest(world, &guest, rest);
+    }
+    if rest == ["agent", "ping"] {
+        return match guest.is_running {
+            true => data(&Value::Null),
+            false => no(world, 500, "QEMU guest agent is not running"),
+        };
     }
     let name = format!("{method} {}", rest.join("/"));
     *world.calls.entry(name.clone()).or_insert(0) += 1;
@@ -167,38 +116,6 @@ fn of_guest(
     change(world, asked, (host, vmid), (&guest, rest))
 }
 
-fn read(world: &mut World, guest: &Guest, rest: &[&str]) -> Reply {
-    match rest {
-        ["config"] => {
-            let as_text = world.random.bool();
-            let entry = |(name, value): (&String, &String)| {
-                let value = match value.parse::<u64>() {
-                    Ok(number) => drifting(number, as_text),
-                    Err(_) => json!(value),
-                };
-                (name.clone(), value)
-            };
-            data(&Value::Object(guest.config.iter().map(entry).collect()))
-        }
-        ["agent", "network-get-interfaces"] if guest.is_running => {
-            let net0 = guest.config.get("net0").cloned().unwrap_or_default();
-            let mac = net0
-                .split([',', '='])
-                .nth(1)
-                .unwrap_or_default()
-                .to_lowercase();
-            data(&json!({"result": [
-                {"name": "docker0", "hardware-address": "02:42:00:00:00:01",
-                    "ip-addresses": [{"ip-address": "172.17.0.1", "ip-address-type": "ipv4"}]},
-                {"name": "eth0", "hardware-address": mac,
-                    "ip-addresses": [{"ip-address": "10.0.0.9", "ip-address-type": "ipv4"}]},
-            ]}))
-        }
-        ["agent", "network-get-interfaces"] => no(world, 500, "QEMU guest agent is not running"),
-        _ => no(world, 501, "Method not implemented"),
-    }
-}
-
 /// A number is taken, and nameless, from the first moment; name, pool and disks come with the end of the task. The task is
 /// about the template.
 fn clone(
@@ -212,7 +129,7 @@ fn clone(
         world.violations.push(text);
     }
     let (Some(name), Some(Ok(vmid))) = (
-        parameters.get("name"),
+        parameters.get("name").or(parameters.get("hostname")),
         parameters.get("newid").map(|it| it.parse::<u32>()),
     ) else {
         return no(world, 400, "Parameter verification failed.");
@@ -250,6 +167,25 @@ fn change(
             configure(world, vmid, &asked.parameters);
             ("qmconfig", Effect::Nothing)
         }
+        // Of a container it is done when it is answered.
+        ("PUT", ["config"]) if world.kind == GuestKind::Lxc => {
+            configure(world, vmid, &asked.parameters);
+            return data(&Value::Null);
+        }
+        ("POST", ["agent", "file-write"]) if !guest.is_running => {
+            return no(world, 500, "QEMU guest agent is not running");
+        }
+        ("POST", ["agent", "file-write"]) => {
+            let content = asked.parameters["content"].clone();
+            if let Some(guest) = world.guests.get_mut(&vmid) {
+                guest.told = Some(content);
+            }
+            return data(&Value::Null);
+        }
+        ("POST", ["status", "reboot"]) if !guest.is_running => {
+            return no(world, 500, &format!("CT {vmid} not running"));
+        }
+        ("POST", ["status", "reboot"]) => ("vzreboot", Effect::Rebooted(vmid)),
         ("PUT", ["resize"]) => {
             let size = asked.parameters["size"].clone();
             if let Some(guest) = world.guests.get_mut(&vmid) {
@@ -284,7 +220,11 @@ fn configure(world: &mut World, vmid: u32, parameters: &BTreeMap<String, String>
         return;
     };
     for (name, value) in parameters {
-        if !["delete", "digest"].contains(&name.as_str()) {
+        if name == "delete" {
+            for entry in value.split(',') {
+                guest.config.remove(entry);
+            }
+        } else if name != "digest" {
             guest.config.insert(name.clone(), value.clone());
         }
     }

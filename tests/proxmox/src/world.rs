@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use skep_proxmox::Reply;
+use skep_proxmox::{GuestKind, Reply};
 use tokio::time::Instant;
 
 use crate::answer::refused;
 use crate::guest::{Guest, Owner};
 use crate::requests;
+
+/// A host that has lost the others reboots after 60 s; its guests are taken over another minute later.
+const HA_RECOVERS_MS: u64 = 120_000;
 
 /// How much goes wrong: chances of one in a thousand, for each request or each second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,6 +50,8 @@ pub(crate) enum Effect {
     },
     Started(u32),
     Stopped(u32),
+    /// Stopped, and started with its configuration as it is by then.
+    Rebooted(u32),
     Removed(u32),
     Nothing,
 }
@@ -66,10 +71,18 @@ pub struct World {
     pub(crate) random: fastrand::Rng,
     began: Instant,
     last_ms: u64,
+    /// How much faster than outside time passes.
+    pub(crate) speed: u32,
+    /// `qemu` or `lxc`: what its templates, and so all guests, are.
+    pub(crate) kind: GuestKind,
+    /// The version that it says it is.
+    pub version: String,
     /// How much goes wrong.
     pub faults: Faults,
     /// Hosts, and whether each is there.
     pub hosts: BTreeMap<String, bool>,
+    /// Since when hosts are away, ms.
+    away_since: BTreeMap<String, u64>,
     /// Guests by number.
     pub guests: BTreeMap<u32, Guest>,
     pub(crate) tasks: Vec<Task>,
@@ -83,14 +96,23 @@ pub struct World {
 }
 
 impl World {
-    /// Three hosts, each with a template from 9000 on.
+    /// Three hosts, each with a template of a VM from 9000 on.
     pub fn new(seed: u64) -> Self {
+        Self::of(seed, GuestKind::Qemu)
+    }
+
+    /// The same with guests of a kind.
+    pub fn of(seed: u64, kind: GuestKind) -> Self {
         let mut world = Self {
             random: fastrand::Rng::with_seed(seed),
             began: Instant::now(),
             last_ms: 0,
+            speed: 1,
+            kind,
+            version: "9.2.4".to_owned(),
             faults: Faults::default(),
             hosts: BTreeMap::new(),
+            away_since: BTreeMap::new(),
             guests: BTreeMap::new(),
             tasks: Vec::new(),
             late: Vec::new(),
@@ -120,6 +142,8 @@ impl World {
             config,
             pool: None,
             is_running: false,
+            is_ha: false,
+            told: None,
             made_ms: self.now_ms(),
         }
     }
@@ -128,31 +152,41 @@ impl World {
     pub(crate) fn fresh_config(&mut self, name: &str) -> BTreeMap<String, String> {
         self.made += 1;
         let number = self.made;
-        [
-            ("name", name.to_owned()),
-            ("cores", "1".to_owned()),
-            ("memory", "1024".to_owned()),
-            ("scsi0", "local:vm-disk-0,size=3584M".to_owned()),
-            (
-                "net0",
-                format!(
-                    "virtio=BC:24:11:00:{:02X}:{:02X},bridge=vmbr0",
-                    number >> 8,
-                    number & 255
+        let mac = format!("BC:24:11:00:{:02X}:{:02X}", number >> 8, number & 255);
+        let common = [("cores", "1".to_owned()), ("memory", "1024".to_owned())];
+        let own = match self.kind {
+            GuestKind::Qemu => [
+                ("name", name.to_owned()),
+                ("scsi0", "local:vm-disk-0,size=3584M".to_owned()),
+                ("net0", format!("virtio={mac},bridge=vmbr0")),
+                (
+                    "smbios1",
+                    format!("uuid=00000000-0000-4000-8000-{number:012x}"),
                 ),
-            ),
-            (
-                "smbios1",
-                format!("uuid=00000000-0000-4000-8000-{number:012x}"),
-            ),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into()
+            ],
+            GuestKind::Lxc => [
+                ("hostname", name.to_owned()),
+                ("rootfs", "local:vm-disk-0,size=3584M".to_owned()),
+                (
+                    "net0",
+                    format!("name=eth0,bridge=vmbr0,hwaddr={mac},ip=dhcp,type=veth"),
+                ),
+                ("env", "TZ=UTC".to_owned()),
+            ],
+        };
+        let all = common.into_iter().chain(own);
+        all.map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     /// Since the world began, ms.
     pub fn now_ms(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+        let outside = u64::try_from(self.began.elapsed().as_millis());
+        outside.map_or(u64::MAX, |ms| ms.saturating_mul(u64::from(self.speed)))
+    }
+
+    /// Time passes so many times as fast as outside from now on.
+    pub fn hurry(&mut self, speed: u32) {
+        self.speed = speed.max(1);
     }
 
     pub(crate) fn chance(&mut self, of_thousand: u32) -> bool {
@@ -166,6 +200,7 @@ impl World {
             self.last_ms += 1_000;
             self.end_tasks(self.last_ms);
             self.do_late(self.last_ms);
+            self.recover(self.last_ms);
             if self.chance(self.faults.people) {
                 self.somebody_acts();
             }
@@ -182,6 +217,46 @@ impl World {
         let due: Vec<(u64, http::Request<Bytes>)> = due;
         for (_, request) in due {
             requests::answer(self, &request);
+        }
+    }
+
+    /// A host loses its power, and what runs there its memory; or it comes back, with nothing running.
+    pub fn power(&mut self, host: &str, is_on: bool) -> bool {
+        let now = self.now_ms();
+        let Some(is_online) = self.hosts.get_mut(host) else {
+            return false;
+        };
+        *is_online = is_on;
+        self.away_since.remove(host);
+        if !is_on {
+            self.away_since.insert(host.to_owned(), now);
+            for guest in self.guests.values_mut().filter(|it| it.host == host) {
+                guest.is_running = false;
+            }
+        }
+        true
+    }
+
+    /// High availability starts elsewhere what was on a host that has fenced itself by now, where hosts have a majority.
+    fn recover(&mut self, now: u64) {
+        let online: Vec<String> = self
+            .hosts
+            .iter()
+            .filter(|(_, is_online)| **is_online)
+            .map(|(name, _)| name.clone())
+            .collect();
+        if 2 * online.len() <= self.hosts.len() {
+            return;
+        }
+        for (host, since) in &self.away_since {
+            if now.saturating_sub(*since) < HA_RECOVERS_MS {
+                continue;
+            }
+            let its = self.guests.values_mut();
+            for guest in its.filter(|it| it.host == *host && it.is_ha) {
+                guest.host.clone_from(&online[0]);
+                guest.start();
+            }
         }
     }
 
@@ -223,9 +298,17 @@ impl World {
             Effect::Nothing => "OK".to_owned(),
             Effect::Started(vmid) => match self.on(vmid, host) {
                 Some(guest) => {
-                    guest.is_running = true;
+                    guest.start();
                     "OK".to_owned()
                 }
+                None => gone(vmid),
+            },
+            Effect::Rebooted(vmid) => match self.on(vmid, host) {
+                Some(guest) if guest.is_running => {
+                    guest.start();
+                    "OK".to_owned()
+                }
+                Some(_) => format!("CT {vmid} not running"),
                 None => gone(vmid),
             },
             Effect::Stopped(vmid) => match self.on(vmid, host) {
@@ -257,8 +340,8 @@ impl World {
         let is_lost = self.chance(self.faults.broken_line);
         let is_lost_before = is_lost && self.random.bool();
         Fate {
-            before: Duration::from_millis(self.random.u64(1..40)),
-            after: Duration::from_millis(self.random.u64(1..40)),
+            before: Duration::from_millis(self.random.u64(1..40)) / self.speed,
+            after: Duration::from_millis(self.random.u64(1..40)) / self.speed,
             is_lost_before,
             is_lost_after: is_lost && !is_lost_before,
         }

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use skep_model::id::GuestId;
-use skep_model::pool::{Guest, Kind, Note, Phase, Recipe, VmidRange};
+use skep_model::pool::{Addresses, Guest, Kind, Note, Phase, Recipe, VmidRange};
 use skep_pools::{Driver, Turn, orphans};
 use skep_proxmox::calls::cluster;
-use skep_proxmox::{Client, Credentials};
+use skep_proxmox::{Client, Credentials, GuestKind};
 use skep_proxmox_simulation::{Faults, Line, Owner, World};
 
 /// Of `make check`, and of `make chaos`.
@@ -22,17 +22,27 @@ const LATEST: Duration = Duration::from_secs(25 * 60);
 /// Between two looks at all guests.
 const PAUSE_S: std::ops::Range<u64> = 3..20;
 
-fn recipe() -> Recipe {
+/// Every other seed is of containers, and every other pair has a range of addresses.
+fn recipe(seed: u64) -> Recipe {
+    let kind = kind(seed);
+    let parse = |text: &str| text.parse().expect("an address");
+    let addresses = Addresses {
+        first: parse("10.0.0.100"),
+        last: parse("10.0.0.109"),
+        prefix: 24,
+        gateway: parse("10.0.0.1"),
+        dns: Vec::new(),
+    };
     let templates = [("pve1", 9000), ("pve2", 9001), ("pve3", 9002)];
     Recipe {
-        kind: Kind::Vm,
+        kind,
         templates: templates.map(|(host, vmid)| (host.to_owned(), vmid)).into(),
         full_clone: false,
         storage: None,
         cores: 4,
         memory_mib: 8192,
         disk_gib: 32,
-        disk: "scsi0".to_owned(),
+        disk: if kind == Kind::Vm { "scsi0" } else { "rootfs" }.to_owned(),
         bridge: "vmbr0".to_owned(),
         vlan: Some(10),
         user: Some("skep".to_owned()),
@@ -43,6 +53,14 @@ fn recipe() -> Recipe {
         },
         resource_pool: "skep".to_owned(),
         max_per_host: None,
+        addresses: (seed % 4 >= 2).then_some(addresses),
+    }
+}
+
+const fn kind(seed: u64) -> Kind {
+    match seed % 2 {
+        0 => Kind::Vm,
+        _ => Kind::Lxc,
     }
 }
 
@@ -80,11 +98,17 @@ struct Run {
     random: fastrand::Rng,
     client: Client<Line>,
     kills: usize,
+    /// How often one was told how to join; each time with a token of its own.
+    told: usize,
 }
 
 impl Run {
     fn new(seed: u64) -> Self {
-        let line = Line::new(World::new(seed));
+        let kind = match kind(seed) {
+            Kind::Vm => GuestKind::Qemu,
+            Kind::Lxc => GuestKind::Lxc,
+        };
+        let line = Line::new(World::of(seed, kind));
         let token = Credentials::token("skep@pve!a=b").expect("one");
         Self {
             seed,
@@ -96,33 +120,63 @@ impl Run {
             },
             random: fastrand::Rng::with_seed(seed ^ 0x5eed),
             kills: 0,
+            told: 0,
         }
     }
 
     /// A turn of a guest. Killed: what it was doing stops wherever it is, and what it has found out is lost.
     async fn turn(&mut self, id: GuestId, may_kill: bool) {
-        let (recipe, all, now_ms) = (recipe(), self.book.all(), self.line.with(|it| it.now_ms()));
+        let (recipe, all, now_ms) = (
+            recipe(self.seed),
+            self.book.all(),
+            self.line.with(|it| it.now_ms()),
+        );
         let guest = self.book.guests[&id].clone();
+        let (limit, introduction_limit) = (self.limit(may_kill), self.limit(may_kill));
         let driver = Driver {
             client: &self.client,
             recipe: &recipe,
         };
-        let limit = match may_kill && self.random.u32(..4) == 0 {
-            true => Duration::from_millis(self.random.u64(1..20_000)),
-            false => Duration::from_secs(3_600),
-        };
         let outcome = tokio::time::timeout(limit, driver.turn(&guest, &all, now_ms)).await;
         match outcome {
             Ok(Ok(Turn::Note(note))) => self.book.note(id, note),
+            Ok(Ok(Turn::Introduce)) => {
+                let now_ms = self.line.with(|it| it.now_ms());
+                self.book.note(id, Note::Introduced { now_ms });
+                self.told += 1;
+                let text = told(id, self.told);
+                let introduced = driver.introduce(&guest, &text);
+                match tokio::time::timeout(introduction_limit, introduced).await {
+                    Ok(Ok(turn)) => assert!(
+                        matches!(turn, Turn::Did(_) | Turn::Wait(_)),
+                        "seed {}: {turn:?}",
+                        self.seed
+                    ),
+                    Ok(Err(error)) => assert!(
+                        !format!("{error:?}").contains(SECRET),
+                        "seed {}: {error:?}",
+                        self.seed
+                    ),
+                    Err(_) => self.kills += 1,
+                }
+            }
             Ok(Ok(Turn::Did(_) | Turn::Done | Turn::Wait(_)) | Err(_)) => {}
             Err(_) => self.kills += 1,
         }
         self.check();
     }
 
+    /// How long one does something before it is killed.
+    fn limit(&mut self, may_kill: bool) -> Duration {
+        match may_kill && self.random.u32(..4) == 0 {
+            true => Duration::from_millis(self.random.u64(1..20_000)),
+            false => Duration::from_secs(3_600),
+        }
+    }
+
     /// What holds at every moment.
     fn check(&self) {
-        let mut numbers = BTreeSet::new();
+        let (mut numbers, mut addresses) = (BTreeSet::new(), BTreeSet::new());
         for guest in self
             .book
             .guests
@@ -130,6 +184,13 @@ impl Run {
             .filter(|it| it.phase < Phase::Gone)
         {
             let Some(vmid) = guest.vmid else { continue };
+            if let Some(given) = guest.given {
+                assert!(
+                    addresses.insert(given),
+                    "seed {}: {given} is two guests'",
+                    self.seed
+                );
+            }
             assert!(
                 numbers.insert(vmid),
                 "seed {}: {vmid} is two guests'",
@@ -143,6 +204,17 @@ impl Run {
                 self.seed,
                 world.violations
             );
+            for there in world.guests.values() {
+                let Some(told) = &there.told else { continue };
+                let name = there.name().unwrap_or_default();
+                let is_its_own = told.contains(&format!("SKEP_NODE_NAME={name}\n"));
+                let is_lost = !told.contains("SKEP_");
+                assert!(
+                    is_its_own || is_lost,
+                    "seed {}: {name} was told another's token",
+                    self.seed
+                );
+            }
         });
     }
 
@@ -165,12 +237,25 @@ impl Run {
         self.join();
     }
 
+    /// Guests that run and know how join: by what they were told, and in no other way.
     fn join(&mut self) {
+        let knows = |guest: &Guest| {
+            let vmid = guest.vmid.unwrap_or_default();
+            self.line.with(|world| {
+                let there = world.guests.get(&vmid);
+                there.is_some_and(|it| {
+                    let told = it.told.as_deref().unwrap_or_default();
+                    it.is_running
+                        && it.name() == Some(guest.name().as_str())
+                        && told.contains(SECRET)
+                })
+            })
+        };
         let ready: Vec<GuestId> = self
             .book
             .guests
             .values()
-            .filter(|guest| guest.phase == Phase::Starting && guest.address.is_some())
+            .filter(|guest| guest.phase == Phase::Starting && knows(guest))
             .map(|guest| guest.id)
             .collect();
         for id in ready {
@@ -274,16 +359,30 @@ impl Run {
                 }
             }
             for (vmid, name) in &known {
-                let owner = world.guests.get(vmid).map(|there| &there.owner);
+                let there = world.guests.get(vmid);
+                let owner = there.map(|there| &there.owner);
                 assert_eq!(owner, Some(&Owner::Ours(name.clone())), "seed {seed}");
+                // What it was told is in its configuration no more; what its template has there is.
+                let env = there.and_then(|it| it.config.get("env"));
+                let expected = (kind(seed) == Kind::Lxc).then_some("TZ=UTC");
+                assert_eq!(env.map(String::as_str), expected, "seed {seed}: {name}");
             }
         });
         told.len()
     }
 }
 
+/// What is told, and nobody prints.
+const SECRET: &str = "hush-";
+
+/// The environment of a guest's agent, with a token that is this introduction's alone.
+fn told(id: GuestId, number: usize) -> String {
+    let name = skep_model::pool::name_of(id);
+    format!("SKEP_NODE_NAME={name}\nSKEP_JOIN_TOKEN={SECRET}{number}\n")
+}
+
 /// What a run has seen, to know that it has seen something.
-async fn run(seed: u64) -> [usize; 4] {
+async fn run(seed: u64) -> [usize; 5] {
     let mut run = Run::new(seed);
     run.line.with(|world| {
         world.faults = Faults {
@@ -307,7 +406,7 @@ async fn run(seed: u64) -> [usize; 4] {
         .line
         .with(|world| world.calls.get("POST clone").copied().unwrap_or(0));
     let clones = usize::try_from(clones).expect("few");
-    [run.book.guests.len(), clones, run.kills, told]
+    [run.book.guests.len(), clones, run.kills, run.told, told]
 }
 
 #[test]
@@ -319,7 +418,7 @@ fn nothing_is_lost_doubled_or_anybody_elses() {
             (0..SEEDS[usize::from(is_full)]).collect()
         }
     };
-    let mut seen = [0; 4];
+    let mut seen = [0; 5];
     for seed in &seeds {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -329,9 +428,9 @@ fn nothing_is_lost_doubled_or_anybody_elses() {
         let one = runtime.block_on(run(*seed));
         seen = std::array::from_fn(|number| seen[number] + one[number]);
     }
-    let [guests, clones, kills, told] = seen;
+    let [guests, clones, kills, introduced, told] = seen;
     println!(
-        "{} seeds: {guests} guests, {clones} clones, {kills} kills, {told} orphans told, 0 violations",
+        "{} seeds: {guests} guests, {clones} clones, {kills} kills, {introduced} introductions, {told} orphans told, 0 violations",
         seeds.len()
     );
     if seeds.len() > 1 {
