@@ -167,6 +167,14 @@ pub(crate) fn of_guest(world: &mut World, guest: &Guest, rest: &[&str]) -> Reply
                     "ip-addresses": [{"ip-address": address_of(guest), "ip-address-type": "ipv4"}]},
             ]}))
         }
+        ["status", "current"] => {
+            let status = if guest.is_running {
+                "running"
+            } else {
+                "stopped"
+            };
+            data(&json!({"status": status, "name": guest.name(), "lock": guest.lock()}))
+        }
         ["interfaces"] => {
             let mac = guest.mac().unwrap_or_default().to_lowercase();
             let rows = json!([{"name": "eth0", "hardware-address": mac, "ip-addresses": [
