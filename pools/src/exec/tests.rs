@@ -362,7 +362,8 @@ async fn guests_come_and_go_while_the_program_hangs_lies_and_dies() {
             }
             life.turn(id, false).await;
         }
-        for _ in 0..12 {
+        // Long enough for what was asked for and never seen.
+        for _ in 0..40 {
             for id in life.guests.keys().copied().collect::<Vec<_>>() {
                 // What is over asks nobody.
                 if !matches!(life.guests[&id].phase, Phase::Ready | Phase::Gone) {
