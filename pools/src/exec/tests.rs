@@ -283,7 +283,9 @@ impl Life {
         }
     }
 
-    fn doom(&mut self, is_calm: bool) {
+    /// A lie about a machine that was never seen before is believed, and then nothing of it is touched any more: what proves
+    /// it is what was said first. That is not what is looked at here.
+    fn doom(&mut self, is_calm: bool, is_known: bool) {
         let fates = [
             "later",
             "refuses",
@@ -298,12 +300,18 @@ impl Life {
             true => "fine",
             false => fates[self.random.usize(..fates.len())],
         };
+        let fate = if fate == "lies" && !is_known {
+            "fine"
+        } else {
+            fate
+        };
         *self.seen.entry(fate).or_insert(0) += 1;
         std::fs::write(self.folder.path().join("fate"), fate).expect("written");
     }
 
     async fn turn(&mut self, id: GuestId, is_calm: bool) {
-        self.doom(is_calm);
+        let is_known = self.guests[&id].identity.is_some();
+        self.doom(is_calm, is_known);
         self.now_ms += 30_000;
         let guest = self.guests[&id].clone();
         let exec = Exec {
