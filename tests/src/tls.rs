@@ -188,9 +188,10 @@ impl ServerCertVerifier for OfCa {
     ) -> Result<ServerCertVerified, Error> {
         let certificate = ParsedCertificate::try_from(end_entity)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
+        let roots = self.trust.roots(intermediates)?;
         verify_server_cert_signed_by_trust_anchor(
             &certificate,
-            &self.trust.roots(intermediates)?,
+            roots.as_ref(),
             intermediates,
             now,
             algorithms,
