@@ -56,8 +56,7 @@ pub(crate) fn host(world: &World) -> Reply {
     )
 }
 
-pub(crate) fn storage(host: &str) -> Reply {
-    let _ = host;
+pub(crate) fn storage() -> Reply {
     data(
         &json!([{"storage": "local", "type": "dir", "content": "images,rootdir,iso", "shared": 0, "active": 1,
         "total": 1_000u64 << 30, "used": 100u64 << 30, "avail": 900u64 << 30}]),
