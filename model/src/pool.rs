@@ -3,9 +3,11 @@
 
 mod addresses;
 mod guest;
+mod machines;
 
 pub use addresses::Addresses;
 pub use guest::{Guest, Identity, Note, Phase, name_of};
+pub use machines::{Machine, Program};
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,6 +1,7 @@
 //! Looks at the hosts, and does the next thing with one guest: at most one call that changes anything in a turn.
 
 mod configure;
+mod fencing;
 mod introduction;
 
 use std::time::Duration;

@@ -6,19 +6,28 @@
 //! is not proven to be the guest that was made; what carries our name and is written down nowhere is told, and left alone.
 
 mod driver;
+pub mod exec;
+mod fence;
+mod fixed;
 mod introduce;
 mod next;
 mod place;
+mod provider;
 mod seen;
 mod sweep;
 mod wanted;
+mod whereabouts;
 
 pub use driver::{Driver, Turn};
+pub use fence::{Around, Verdict, WATCHDOG_MS, confirmed_dead};
+pub use fixed::Fixed;
 pub use introduce::ENV_FILE;
 pub use next::{Ask, INTRODUCED_MS, Step, next};
 pub use place::{Choice, choose};
+pub use provider::{Provider, Trouble};
 pub use seen::{Facts, Presence, Seen};
 pub use sweep::{Orphan, orphans};
+pub use whereabouts::{Overcommit, overcommitted, whereabouts};
 
 /// The tag of every guest that a pool has made.
 pub const TAG: &str = "skep";

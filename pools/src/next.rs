@@ -8,7 +8,7 @@ use crate::wanted;
 
 /// How long a clone whose answer was lost may still come about: their own limit for a request is 30 s, and a task that waits
 /// for a lock gives up after some minutes.
-const LOST_ANSWER_MS: u64 = 10 * 60 * 1_000;
+pub(crate) const LOST_ANSWER_MS: u64 = 10 * 60 * 1_000;
 /// How long a guest that was introduced is waited for, before it is introduced anew: its system starts the agent, which
 /// examines the machine and joins.
 pub const INTRODUCED_MS: u64 = 2 * 60 * 1_000;

@@ -2,6 +2,7 @@
 //! reaches servers by whatever address. Names in certificates are not looked at: several clusters
 //! of a test have the same addresses one after the other, and each has a CA of its own.
 
+use std::borrow::Cow;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -9,9 +10,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use hyper_util::rt::TokioIo;
+use ring::digest::{SHA256, digest};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{
+    CryptoProvider, ring as tls_ring, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
@@ -44,9 +48,9 @@ pub fn client(ca_pem: &str, shown: Option<Shown<'_>>, alpn: &[u8]) -> Result<Arc
     for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
         roots.add(certificate?)?;
     }
-    let provider = Arc::new(ring::default_provider());
+    let provider = Arc::new(tls_ring::default_provider());
     let verifier = Arc::new(OfCa {
-        roots,
+        trust: Trust::Roots(roots),
         provider: provider.clone(),
     });
     let builder = ClientConfig::builder_with_provider(provider)
@@ -61,6 +65,27 @@ pub fn client(ca_pem: &str, shown: Option<Shown<'_>>, alpn: &[u8]) -> Result<Arc
         }
         None => builder.with_no_client_auth(),
     };
+    config.alpn_protocols = vec![alpn.to_vec()];
+    config.enable_sni = false;
+    Ok(Arc::new(config))
+}
+
+/// Trusts the CA with this fingerprint (SHA-256 of all of it, in hex), as a join token names it; servers show it with their
+/// chain.
+///
+/// # Errors
+/// No version of TLS is to be had.
+pub fn client_of_pinned_ca(fingerprint: &str, alpn: &[u8]) -> Result<Arc<ClientConfig>> {
+    let provider = Arc::new(tls_ring::default_provider());
+    let verifier = Arc::new(OfCa {
+        trust: Trust::Pin(fingerprint.to_owned()),
+        provider: provider.clone(),
+    });
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
     config.alpn_protocols = vec![alpn.to_vec()];
     config.enable_sni = false;
     Ok(Arc::new(config))
@@ -121,10 +146,34 @@ pub async fn channel(address: SocketAddr, config: Arc<ClientConfig>) -> Result<C
     channel.with_context(|| format!("no gRPC connection with {address}"))
 }
 
-/// Wants a chain that ends at a root, whatever its names.
+/// Where a chain ends.
+#[derive(Debug)]
+enum Trust {
+    /// At one of these.
+    Roots(RootCertStore),
+    /// At the certificate of the chain that has this fingerprint.
+    Pin(String),
+}
+
+impl Trust {
+    fn roots(&self, chain: &[CertificateDer<'_>]) -> Result<Cow<'_, RootCertStore>, Error> {
+        let fingerprint = match self {
+            Self::Roots(roots) => return Ok(Cow::Borrowed(roots)),
+            Self::Pin(fingerprint) => fingerprint,
+        };
+        let mut roots = RootCertStore::empty();
+        let of = |der: &[u8]| hex::encode(digest(&SHA256, der));
+        for pinned in chain.iter().filter(|it| of(it) == *fingerprint) {
+            roots.add(pinned.clone().into_owned())?;
+        }
+        Ok(Cow::Owned(roots))
+    }
+}
+
+/// Wants a chain that ends where it should, whatever its names.
 #[derive(Debug)]
 struct OfCa {
-    roots: RootCertStore,
+    trust: Trust,
     provider: Arc<CryptoProvider>,
 }
 
@@ -139,9 +188,10 @@ impl ServerCertVerifier for OfCa {
     ) -> Result<ServerCertVerified, Error> {
         let certificate = ParsedCertificate::try_from(end_entity)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
+        let roots = self.trust.roots(intermediates)?;
         verify_server_cert_signed_by_trust_anchor(
             &certificate,
-            &self.roots,
+            roots.as_ref(),
             intermediates,
             now,
             algorithms,

@@ -91,6 +91,15 @@ pub enum Note {
         /// Now, ms since 1970.
         now_ms: u64,
     },
+    /// The same where machines go by names and no numbers: whoever gives them is about to be asked for one.
+    Asked {
+        /// Which machine, where that is known before.
+        machine: Option<String>,
+        /// Its address, where that is.
+        address: Option<IpAddr>,
+        /// Now, ms since 1970.
+        now_ms: u64,
+    },
     /// It exists, and this proves it.
     Identified(Identity),
     /// It was started.
@@ -151,16 +160,19 @@ impl Guest {
                 address,
                 now_ms,
             } => {
-                // What is recognised has its number for good.
-                if self.identity.is_some() || self.phase > Phase::Cloning {
-                    return;
+                if self.is_asked_for(address, now_ms) {
+                    self.host = Some(host);
+                    self.vmid = Some(vmid);
                 }
-                self.phase = Phase::Cloning;
-                self.host = Some(host);
-                self.vmid = Some(vmid);
-                self.given = address;
-                self.asked_ms = Some(now_ms);
-                self.problem = None;
+            }
+            Note::Asked {
+                machine,
+                address,
+                now_ms,
+            } => {
+                if self.is_asked_for(address, now_ms) {
+                    self.host = machine;
+                }
             }
             Note::Identified(identity) => {
                 self.identity.get_or_insert(identity);
@@ -174,6 +186,18 @@ impl Guest {
             Note::Gone => self.reach(Phase::Gone),
             Note::Stuck(why) => self.problem = why,
         }
+    }
+
+    /// Whether it still can be: what is recognised is what it is for good.
+    fn is_asked_for(&mut self, address: Option<IpAddr>, now_ms: u64) -> bool {
+        let can_be = self.identity.is_none() && self.phase <= Phase::Cloning;
+        if can_be {
+            self.phase = Phase::Cloning;
+            self.given = address;
+            self.asked_ms = Some(now_ms);
+            self.problem = None;
+        }
+        can_be
     }
 
     fn reach(&mut self, phase: Phase) {

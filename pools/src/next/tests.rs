@@ -72,7 +72,7 @@ fn guest(phase: Phase) -> Guest {
 }
 
 /// What a template gives a clone, and what the recipe makes of it.
-fn facts(changes: &[(&str, &str)]) -> Facts {
+pub(crate) fn facts(changes: &[(&str, &str)]) -> Facts {
     let mut entries: std::collections::BTreeMap<String, String> = [
         ("name", guest(Phase::Cloning).name().as_str()),
         ("cores", "4"),

@@ -26,6 +26,8 @@ pub struct Guest {
     pub pool: Option<String>,
     /// Whether it runs.
     pub is_running: bool,
+    /// How often it was started.
+    pub boots: u32,
     /// Whether high availability has it.
     pub is_ha: bool,
     /// What it was told of how to join: a VM has it as a file, a container since it was started with it.
@@ -54,6 +56,7 @@ impl Guest {
     /// It starts, with what its configuration says by now.
     pub(crate) fn start(&mut self) {
         self.is_running = true;
+        self.boots += 1;
         if let Some(env) = self.config.get("env") {
             self.told = Some(env.replace('\0', "\n"));
         }

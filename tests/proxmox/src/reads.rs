@@ -56,8 +56,7 @@ pub(crate) fn host(world: &World) -> Reply {
     )
 }
 
-pub(crate) fn storage(host: &str) -> Reply {
-    let _ = host;
+pub(crate) fn storage() -> Reply {
     data(
         &json!([{"storage": "local", "type": "dir", "content": "images,rootdir,iso", "shared": 0, "active": 1,
         "total": 1_000u64 << 30, "used": 100u64 << 30, "avail": 900u64 << 30}]),
@@ -166,6 +165,14 @@ pub(crate) fn of_guest(world: &mut World, guest: &Guest, rest: &[&str]) -> Reply
                 {"name": "eth0", "hardware-address": mac,
                     "ip-addresses": [{"ip-address": address_of(guest), "ip-address-type": "ipv4"}]},
             ]}))
+        }
+        ["status", "current"] => {
+            let status = if guest.is_running {
+                "running"
+            } else {
+                "stopped"
+            };
+            data(&json!({"status": status, "name": guest.name(), "lock": guest.lock()}))
         }
         ["interfaces"] => {
             let mac = guest.mac().unwrap_or_default().to_lowercase();

@@ -52,7 +52,7 @@ pub(crate) fn answer(world: &mut World, request: &http::Request<Bytes>) -> Reply
         ("GET", ["version"]) => reads::version(world),
         ("GET", ["access", "permissions"]) => reads::permissions(),
         ("GET", ["nodes", _, "status"]) => reads::host(world),
-        ("GET", ["nodes", host, "storage"]) => reads::storage(host),
+        ("GET", ["nodes", _, "storage"]) => reads::storage(),
         ("GET", ["pools"]) => reads::pool(world, asked.parameters.get("poolid")),
         ("GET", ["cluster", "status"]) => reads::cluster_status(world),
         ("GET", ["cluster", "ha", "resources"]) => reads::ha_resources(world),

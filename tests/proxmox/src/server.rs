@@ -7,6 +7,7 @@ mod certificates;
 mod commands;
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -45,6 +46,8 @@ pub struct Host {
     pub address: SocketAddr,
     /// SHA-256 of its certificate, as Proxmox shows it.
     pub pin: String,
+    /// Connections that were made to it.
+    pub connections: Arc<AtomicUsize>,
 }
 
 /// Who may ask, and what there is.
@@ -67,7 +70,9 @@ pub async fn serve(line: &Line, token: &str, certificates: &Certificates) -> Res
     for name in names {
         let (config, pin) = certificates.of_host(&name)?;
         let listener = TcpListener::bind("127.0.0.1:0").await.context("no port")?;
+        let connections = Arc::new(AtomicUsize::new(0));
         hosts.push(Host {
+            connections: connections.clone(),
             name: name.clone(),
             address: listener.local_addr()?,
             pin,
@@ -75,6 +80,7 @@ pub async fn serve(line: &Line, token: &str, certificates: &Certificates) -> Res
         let (site, acceptor) = (site.clone(), TlsAcceptor::from(config));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                connections.fetch_add(1, Ordering::Relaxed);
                 let (site, acceptor, name) = (site.clone(), acceptor.clone(), name.clone());
                 // Nobody is there to answer: neither now nor on what is open.
                 if site.is_away(&name) {

@@ -142,6 +142,7 @@ impl World {
             config,
             pool: None,
             is_running: false,
+            boots: 0,
             is_ha: false,
             told: None,
             made_ms: self.now_ms(),

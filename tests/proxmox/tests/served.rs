@@ -1,14 +1,15 @@
 //! The client as it is used, against a cluster that is served: whom it believes, what it does when a host or a connection goes
 //! away, and a guest's whole way over TLS.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use skep_model::id::GuestId;
 use skep_model::pool::{Guest, Kind, Note, Phase, Recipe, VmidRange};
-use skep_pools::{Driver, Turn};
+use skep_pools::{Driver, Turn, Verdict, WATCHDOG_MS};
 use skep_proxmox::calls::{access, agent, cluster, guests};
 use skep_proxmox::{At, Client, Credentials, GuestKind, Https, Kind as ErrorKind, Trust, Vmid};
-use skep_proxmox_simulation::server::{Certificates, Host, obey, serve};
+use skep_proxmox_simulation::server::{Agents, Certificates, Host, Program, obey, serve};
 use skep_proxmox_simulation::{Line, World};
 
 const TOKEN: &str = "skep@pve!sim=secret";
@@ -111,23 +112,18 @@ async fn a_host_that_is_away_is_gone_around_and_what_is_asked_of_it_is_said() {
     client.send(&cluster::guests()).await.expect("back");
 }
 
-/// Their servers close what is idle for 5 s; the client has let go of it by then.
+/// Their servers close what is idle for 5 s; the client has let go of it by then, and never sends a change over a line that
+/// is about to be closed.
 #[tokio::test]
-async fn what_was_idle_is_asked_again_without_harm() {
+async fn what_is_idle_is_let_go_of_before_hosts_close_it() {
     let served = Served::start().await;
     let client = served.trusted();
-    let template = At {
-        host: "pve1",
-        kind: GuestKind::Qemu,
-        vmid: Vmid::new(9000).expect("one"),
-    };
-    for pause in [0, 2_900, 3_100, 5_100] {
+    for (pause_ms, made) in [(0, 1), (1_500, 1), (3_500, 2), (5_500, 3)] {
         // The pause itself is what is tested.
-        tokio::time::sleep(Duration::from_millis(pause)).await;
-        // A change is not repeated by the client: it would fail if it were sent over a line that is closed.
-        let refused = client.send(&guests::start(template)).await;
-        let kind = refused.err().map(|error| error.kind);
-        assert_ne!(kind, Some(ErrorKind::OutcomeUnknown), "after {pause} ms");
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        client.send(&access::version()).await.expect("answered");
+        let connections = served.hosts[0].connections.load(Ordering::Relaxed);
+        assert_eq!(connections, made, "after {pause_ms} ms");
     }
 }
 
@@ -216,4 +212,108 @@ async fn the_guests_agent_is_asked_in_a_guest_that_runs() {
         refused.expect_err("it does not run").kind,
         ErrorKind::NoAgent
     );
+}
+
+/// Waits for something that a process writes.
+async fn until_log(file: &std::path::Path, is: impl Fn(&str) -> bool) -> String {
+    let mut log = String::new();
+    for _ in 0..200 {
+        log = std::fs::read_to_string(file).unwrap_or_default();
+        if is(&log) {
+            return log;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{}: {log}", file.display());
+}
+
+#[tokio::test]
+async fn what_runs_in_a_guest_knows_what_it_was_told_and_ends_with_its_host() {
+    let served = Served::start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut guest = Guest::planned(GuestId::from_u128(1 << 64));
+    let text = "SKEP_SERVER=10.0.0.1:7072\nSKEP_JOIN_TOKEN=hush\n";
+    // It says what it was given, then that it ends, which it does only with its standard input.
+    let script = "echo \"$SKEP_JOIN_TOKEN $*\"; trap '' TERM; cat; echo ended";
+    let program = Program {
+        path: "/bin/sh".into(),
+        arguments: ["-c", script, "sh"].map(str::to_owned).to_vec(),
+        folder: folder.path().to_owned(),
+    };
+    let agents = tokio::spawn(Agents::new(served.line.clone(), program).keep());
+    until(&served, &mut guest, text, |it| it.address.is_some()).await;
+    let known = guest.identity.clone().expect("known");
+    let log = folder.path().join(known.mac.replace(':', "-")).join("log");
+    let started = until_log(&log, |log| log.ends_with('\n')).await;
+    let uuid = known.smbios.expect("a VM has one");
+    let expected = format!("hush --mac {}", known.mac);
+    assert!(started.starts_with(&expected), "{started}");
+    assert!(
+        started.trim_end().ends_with(&format!("--uuid {uuid}")),
+        "{started}"
+    );
+
+    let host = guest.host.clone().expect("a host");
+    served.obey(&format!("kill {host}"));
+    served.obey(&format!("revive {host}"));
+    // It does not run until somebody starts it, and then it knows what it was told before.
+    until(&served, &mut guest, text, |it| it.phase == Phase::Starting).await;
+    let started_again = until_restarted(&served, &mut guest, (&log, text)).await;
+    assert_eq!(started_again.matches("hush").count(), 2, "{started_again}");
+    assert!(
+        !started_again.contains("ended"),
+        "without power nothing says goodbye"
+    );
+    agents.abort();
+}
+
+async fn until_restarted(
+    served: &Served,
+    guest: &mut Guest,
+    (log, text): (&std::path::Path, &str),
+) -> String {
+    let vmid = guest.vmid.expect("a number");
+    until(served, guest, text, |_| {
+        served.line.with(|world| world.guests[&vmid].is_running)
+    })
+    .await;
+    until_log(log, |log| log.matches("hush").count() > 1).await
+}
+
+#[tokio::test]
+async fn a_guest_is_dead_when_it_was_stopped_and_not_when_its_host_is_away() {
+    let served = Served::start().await;
+    let mut guest = Guest::planned(GuestId::from_u128(1 << 64));
+    let text = "SKEP_JOIN_TOKEN=hush\n";
+    until(&served, &mut guest, text, |it| it.address.is_some()).await;
+    let (recipe, client) = (recipe(), served.trusted());
+    let driver = Driver {
+        client: &client,
+        recipe: &recipe,
+    };
+    let host = guest.host.clone().expect("a host");
+    let vmid = guest.vmid.expect("a number");
+    let now_ms = 1_000_000;
+    let away = [(host.clone(), now_ms - WATCHDOG_MS)].into();
+    served.obey(&format!("kill {host}"));
+    let verdict = driver.fence(&guest, &away, now_ms).await.expect("looked");
+    assert!(
+        matches!(&verdict, Verdict::NotYet { why } if why.contains("is away")),
+        "{verdict:?}"
+    );
+    served.obey(&format!("revive {host}"));
+    served
+        .line
+        .with(|world| world.guests.get_mut(&vmid).expect("there").is_running = true);
+    let verdict = driver
+        .fence(&guest, &[].into(), now_ms)
+        .await
+        .expect("looked");
+    assert!(
+        matches!(&verdict, Verdict::Dead { why } if why.starts_with("it was stopped")),
+        "{verdict:?}"
+    );
+    served
+        .line
+        .with(|world| assert!(!world.guests[&vmid].is_running));
 }

@@ -24,7 +24,7 @@ use crate::process::{Process, signal};
 use crate::register::clients::{Access, meta_of};
 use crate::{tls, wait};
 
-pub use node::{Member, join_node};
+pub use node::{Machine, Member, join_guest, join_node};
 pub use site::Site;
 
 /// A server that is not up by then does not start; those that catch up are given the same.

@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, ensure};
+use serde::{Deserialize, Serialize};
 use skep_model::id::{NodeId, TokenId};
 use skep_proto::convert::{id_bits, id_bytes};
 use skep_proto::v1;
 use skep_proto::v1::agents_client::AgentsClient;
 
-use super::{certificate_request, grpc_tls};
+use super::{ALPN_GRPC, certificate_request, grpc_tls};
+use crate::tls;
 use crate::tls::channel;
 
 /// What such a node is: enough for ten replicas of a small service.
@@ -17,7 +19,7 @@ const MEMORY_BYTES: u64 = 16 << 30;
 const DISK_BYTES: u64 = 100 << 30;
 
 /// A joined node.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Member {
     /// Its id, as in the API.
     pub id: String,
@@ -29,11 +31,36 @@ pub struct Member {
     pub key_pem: String,
     /// The CA that it trusts.
     pub ca_pem: String,
+    /// What it says of its machine.
+    #[serde(default)]
+    pub machine: Machine,
+}
+
+/// By what a hypervisor knows a node's machine; of a node without one nothing.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Machine {
+    /// The id in its SMBIOS; a container has none.
+    pub uuid: Option<String>,
+    /// Its network cards.
+    pub macs: Vec<String>,
 }
 
 /// What an agent would tell of its machine.
-pub(super) fn facts(name: &str) -> v1::Facts {
+pub(super) fn facts(name: &str, machine: &Machine) -> v1::Facts {
+    // In the order of the list of guests, plus one: a VM, or a container of Proxmox's.
+    let guest = match (machine.macs.is_empty(), &machine.uuid) {
+        (true, _) => 0,
+        (false, Some(_)) => 2,
+        (false, None) => 3,
+    };
+    let told = v1::Machine {
+        guest,
+        uuid: machine.uuid.clone(),
+        macs: machine.macs.clone(),
+        ..v1::Machine::default()
+    };
     v1::Facts {
+        machine: (guest > 0).then_some(told),
         hostname: name.to_owned(),
         architecture: "x86_64".to_owned(),
         kernel: "6.1".to_owned(),
@@ -59,7 +86,27 @@ pub async fn join_node(
     name: &str,
 ) -> Result<Member> {
     let channel = channel(server, grpc_tls(ca_pem, None)?).await?;
-    join_over(&mut AgentsClient::new(channel), token, name).await
+    join_over(
+        &mut AgentsClient::new(channel),
+        token,
+        (name, Machine::default()),
+    )
+    .await
+}
+
+/// The same as a guest does: it knows no CA but the one that its token names.
+///
+/// # Errors
+/// Refused.
+pub async fn join_guest(
+    server: SocketAddr,
+    token: &str,
+    (name, machine): (&str, Machine),
+) -> Result<Member> {
+    let fingerprint = token.split('.').nth(2).context("a token has 5 parts")?;
+    let config = tls::client_of_pinned_ca(fingerprint, ALPN_GRPC)?;
+    let channel = channel(server, config).await?;
+    join_over(&mut AgentsClient::new(channel), token, (name, machine)).await
 }
 
 /// The same on a connection that is there.
@@ -69,7 +116,7 @@ pub async fn join_node(
 pub(super) async fn join_over(
     client: &mut AgentsClient<tonic::transport::Channel>,
     token: &str,
-    name: &str,
+    (name, machine): (&str, Machine),
 ) -> Result<Member> {
     let parts: Vec<&str> = token.split('.').collect();
     ensure!(parts.len() == 5, "a token has 5 parts");
@@ -80,7 +127,7 @@ pub(super) async fn join_over(
         secret: parts[4].to_owned(),
         name: name.to_owned(),
         csr_pem,
-        facts: Some(facts(name)),
+        facts: Some(facts(name, &machine)),
     };
     let reply = client.join(request).await?.into_inner();
     let id = NodeId::from_u128(id_bits("node", &reply.node)?);
@@ -90,5 +137,6 @@ pub(super) async fn join_over(
         certificate_pem: reply.certificate_pem,
         key_pem,
         ca_pem: reply.ca_pem,
+        machine,
     })
 }

@@ -34,6 +34,7 @@ struct Running {
     child: Child,
     since: Instant,
     told: String,
+    boots: u32,
 }
 
 /// All of them.
@@ -73,11 +74,16 @@ impl Agents {
 
     /// Without power nothing says goodbye.
     async fn end_others(&mut self, meant: &BTreeMap<String, Guest>) {
+        let goes_on = |mac: &String, running: &Running| {
+            let guest = meant.get(mac);
+            // Between two looks a guest may have stopped and started.
+            guest.is_some_and(|guest| guest.boots == running.boots)
+        };
         let others: Vec<String> = self
             .running
-            .keys()
-            .filter(|mac| !meant.contains_key(*mac))
-            .cloned()
+            .iter()
+            .filter(|(mac, running)| !goes_on(mac, running))
+            .map(|(mac, _)| mac.clone())
             .collect();
         for mac in others {
             if let Some(mut running) = self.running.remove(&mac) {
@@ -121,7 +127,13 @@ impl Agents {
         let child = command.spawn();
         let child = child.with_context(|| format!("{}", self.program.path.display()))?;
         let since = Instant::now();
-        self.running.insert(mac, Running { child, since, told });
+        let running = Running {
+            child,
+            since,
+            told,
+            boots: guest.boots,
+        };
+        self.running.insert(mac, running);
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest as _, Sha256};
@@ -20,6 +20,7 @@ impl Certificates {
     /// No key can be made.
     pub fn new() -> Result<Self> {
         let mut params = CertificateParams::default();
+        named(&mut params, "Proxmox Virtual Environment");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Ok(Self {
             ca: CertifiedIssuer::self_signed(params, KeyPair::generate()?)?,
@@ -38,7 +39,9 @@ impl Certificates {
     pub fn of_host(&self, name: &str) -> Result<(Arc<ServerConfig>, String)> {
         let names = ["127.0.0.1", "localhost", name].map(str::to_owned);
         let key = KeyPair::generate()?;
-        let certificate = CertificateParams::new(names)?.signed_by(&key, &self.ca)?;
+        let mut params = CertificateParams::new(names)?;
+        named(&mut params, name);
+        let certificate = params.signed_by(&key, &self.ca)?;
         let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
@@ -49,4 +52,9 @@ impl Certificates {
         let pairs: Vec<&str> = (0..32).map(|at| &digest[2 * at..2 * at + 2]).collect();
         Ok((Arc::new(config), pairs.join(":")))
     }
+}
+
+/// A host that had its CA's name would have signed itself, for some clients.
+fn named(params: &mut CertificateParams, name: &str) {
+    params.distinguished_name.push(DnType::CommonName, name);
 }

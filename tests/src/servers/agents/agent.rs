@@ -64,7 +64,7 @@ impl Agent {
         let mut client = AgentsClient::new(channel).max_decoding_message_size(MESSAGE_MAX_BYTES);
         let (up, queue) = mpsc::channel(QUEUE);
         let hello = v1::Hello {
-            facts: Some(facts(&self.member.name)),
+            facts: Some(facts(&self.member.name, &self.member.machine)),
             held: None,
             ..Default::default()
         };

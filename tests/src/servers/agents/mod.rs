@@ -3,6 +3,7 @@
 //! one process make a large cluster's state and load through the very path that real agents use.
 
 mod agent;
+pub mod guest;
 pub mod program;
 mod work;
 
@@ -18,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::grpc_tls;
-use super::node::{Member, join_over};
+use super::node::{Machine, Member, join_over};
 use crate::tls;
 use agent::Agent;
 use work::Work;
@@ -71,7 +72,7 @@ pub async fn join_all(
                     return anyhow::Ok(joined);
                 }
                 let name = format!("node{:05}", first + number);
-                joined.push(join_over(&mut client, &token, &name).await?);
+                joined.push(join_over(&mut client, &token, (&name, Machine::default())).await?);
             }
         });
     }

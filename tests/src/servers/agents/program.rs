@@ -7,11 +7,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
 use serde::{Deserialize, Serialize};
 
-use super::{Agents, Behavior, join_all};
+use super::{Agents, Behavior, guest, join_all};
 use crate::process::Process;
 
 /// Uses of one join token.
@@ -19,14 +19,21 @@ pub const TOKEN_USES: usize = 1_000;
 
 /// Joins many nodes that have no machine and keeps their sessions: a cluster's load without a cluster.
 #[derive(Debug, Parser)]
-#[command(name = "skep-sim-agent")]
+#[command(
+    name = "skep-sim-agent",
+    subcommand_negates_reqs = true,
+    args_conflicts_with_subcommands = true
+)]
 pub struct Options {
+    /// As one node in a guest instead
+    #[command(subcommand)]
+    one: Option<One>,
     /// Where agents dial the server
-    #[arg(long, value_name = "ADDRESS")]
-    server: SocketAddr,
+    #[arg(long, value_name = "ADDRESS", required = true)]
+    server: Option<SocketAddr>,
     /// The cluster's CA, as PEM
-    #[arg(long, value_name = "FILE")]
-    ca: PathBuf,
+    #[arg(long, value_name = "FILE", required = true)]
+    ca: Option<PathBuf>,
     /// Join token of nodes; once for every 1,000 agents
     #[arg(long, value_name = "TOKEN", required = true)]
     token: Vec<String>,
@@ -50,6 +57,13 @@ pub struct Options {
     exit_with_parent: bool,
 }
 
+/// What it can be instead of many.
+#[derive(Debug, clap::Subcommand)]
+enum One {
+    /// One node in a guest, by the environment that the guest was told: SKEP_SERVER, SKEP_JOIN_TOKEN, SKEP_NODE_NAME
+    Guest(guest::Options),
+}
+
 /// A line of progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Progress {
@@ -67,9 +81,18 @@ pub struct Progress {
 /// An option means nothing, or a node is refused.
 pub async fn main(arguments: impl Iterator<Item = OsString>) -> Result<()> {
     let options = Options::parse_from(arguments);
+    if let Some(One::Guest(options)) = options.one {
+        return tokio::select! {
+            () = end_of_input() => Ok(()),
+            ended = guest::run(options) => ended,
+        };
+    }
+    let (Some(server), Some(ca)) = (options.server, options.ca) else {
+        bail!("--server and --ca are needed");
+    };
     let began = Instant::now();
-    let ca_pem = std::fs::read_to_string(&options.ca)
-        .with_context(|| format!("{} cannot be read", options.ca.display()))?;
+    let ca_pem =
+        std::fs::read_to_string(&ca).with_context(|| format!("{} cannot be read", ca.display()))?;
     ensure!(
         options.token.len() * TOKEN_USES >= options.agents,
         "{} agents need a token for every {TOKEN_USES}",
@@ -79,14 +102,14 @@ pub async fn main(arguments: impl Iterator<Item = OsString>) -> Result<()> {
     for token in &options.token {
         let count = (options.agents - members.len()).min(TOKEN_USES);
         let first = options.first + members.len();
-        members.extend(join_all(options.server, &ca_pem, token, first, count).await?);
+        members.extend(join_all(server, &ca_pem, token, first, count).await?);
     }
     let behavior = Behavior {
         start: Duration::from_millis(options.start_ms),
         has_samples: !options.without_samples,
         has_build_logs: false,
     };
-    let agents = Agents::start(options.server, members, behavior);
+    let agents = Agents::start(server, members, behavior);
     tokio::select! {
         () = end_of_input(), if options.exit_with_parent => Ok(()),
         told = tell(&agents, began, Duration::from_millis(options.report_ms)) => told,
