@@ -166,9 +166,12 @@ pub(crate) enum Command {
     Node(commands::node::Command),
     /// Show and change whether allocations are moved so that fewer nodes are in use
     Rebalance(commands::rebalance::Args),
-    /// Pools of nodes: how they are filled, and what their nodes have in common
+    /// Pools of nodes: how they are filled, what their nodes have in common, and how they are made
     #[command(subcommand)]
     Pool(commands::pool::Command),
+    /// Who makes the nodes of pools: Proxmox clusters
+    #[command(subcommand)]
+    Provider(commands::provider::Command),
     /// What services keep on nodes
     #[command(subcommand)]
     Volume(commands::volume::Command),

@@ -18,7 +18,7 @@ pub const DRAIN_MS: u64 = 60 * 60 * 1_000;
 
 /// How many nodes a pool has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = NodePoolSize))]
 #[serde(deny_unknown_fields)]
 pub struct Size {
     /// Fewest.
@@ -27,11 +27,6 @@ pub struct Size {
     pub max: u32,
     /// How many there should be now.
     pub wanted: u32,
-    /// Whether the cluster changes that by itself: more where work has no place, fewer where nodes are not needed.
-    pub auto: bool,
-    /// Nodes' worth of room that is kept free beside what runs.
-    #[serde(default)]
-    pub spare: u32,
 }
 
 /// A pool whose nodes a provider makes.
@@ -47,16 +42,12 @@ pub struct GuestPool {
     pub meta: BTreeMap<String, String>,
     /// How many.
     pub size: Size,
-    /// What one node costs, in any unit that all pools share: of two that would do the cheaper one grows.
-    pub cost: u64,
     /// Raised by each change of the recipe: guests know by which they were made.
     pub edition: u64,
     /// Raised by each change.
     pub generation: u64,
     /// When it was made, ms since the epoch.
     pub made_ms: u64,
-    /// When it last was to become larger by itself or by somebody; 0: never.
-    pub grown_ms: u64,
 }
 
 /// A guest, and what its pool has to do with it.
@@ -101,10 +92,6 @@ impl Size {
                 self.min, self.max
             );
             return Err(Problem::invalid("wanted", text).hint(hint));
-        }
-        if self.spare > self.max {
-            let text = format!("{} nodes cannot be kept free of {}", self.spare, self.max);
-            return Err(Problem::invalid("spare", text));
         }
         Ok(())
     }
@@ -181,8 +168,6 @@ mod tests {
             min: 1,
             max: 5,
             wanted: 3,
-            auto: true,
-            spare: 1,
         };
         size.check().expect("fine");
         let cases = [
@@ -196,7 +181,6 @@ mod tests {
             ("min", Size { min: 6, ..size }),
             ("wanted", Size { wanted: 0, ..size }),
             ("wanted", Size { wanted: 6, ..size }),
-            ("spare", Size { spare: 6, ..size }),
         ];
         for (field, size) in cases {
             let problem = size.check().expect_err(field);

@@ -24,6 +24,7 @@ pub const MAX_GUESTS: u32 = 1_000;
 
 /// What a guest is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = GuestKind))]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// A virtual machine.
@@ -39,6 +40,7 @@ impl Kind {
 
 /// Numbers of guests that are a pool's own, both ends among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct VmidRange {
     /// The first.
     pub first: u32,
@@ -48,6 +50,7 @@ pub struct VmidRange {
 
 /// What each guest of a pool is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = GuestRecipe))]
 pub struct Recipe {
     /// VM or container.
     pub kind: Kind,

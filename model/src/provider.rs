@@ -52,7 +52,7 @@ pub struct Proxmox {
 
 /// What a host's certificate is held against. There is no third way: whoever is asked gets the token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = ProviderTrust))]
 #[serde(rename_all = "snake_case")]
 pub enum Trust {
     /// A CA, PEM: `/etc/pve/pve-root-ca.pem` of any host.

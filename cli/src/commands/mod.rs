@@ -35,6 +35,7 @@ pub(crate) mod pool;
 pub(crate) mod port_forward;
 pub(crate) mod preview;
 pub(crate) mod project;
+pub(crate) mod provider;
 pub(crate) mod ps;
 pub(crate) mod quota;
 pub(crate) mod rebalance;
@@ -157,6 +158,7 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Rebalance(args) => rebalance::run(args, session).await,
         Command::Audit(args) => audit::run(args, session).await,
         Command::Pool(command) => pool::run(command, session).await,
+        Command::Provider(command) => provider::run(command, session).await,
         Command::Certificates(command) => certificates::run(command, session).await,
         Command::Forge(command) => forge::run(command, session).await,
         Command::Git(command) => git::run(command, session).await,

@@ -6,11 +6,13 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 use skep_control_plane::api::types::{
-    AdminRequest, AdminState, MetaRequest, MetaView, NodeView, NodesView,
+    AdminRequest, AdminState, MetaRequest, MetaView, NodePlanView, NodeView, NodesView,
+    RetireRequest,
 };
 use skep_model::problem::{Code, Problem};
 use tokio::time::Instant;
 
+use super::pool::nodes;
 use crate::client::{Client, escape};
 use crate::failure::Failure;
 use crate::output::{confirm, node, table, time, view};
@@ -32,11 +34,39 @@ pub(crate) enum Command {
         #[arg(value_name = "NODE")]
         node: String,
     },
-    /// Remove one; what runs there is placed elsewhere
+    /// Make more nodes of a pool
+    Add {
+        /// The pool
+        #[arg(value_name = "POOL")]
+        pool: String,
+        /// How many more
+        #[arg(long, short = 'n', value_name = "N", default_value_t = 1)]
+        count: u32,
+        /// Say what would be done, and do nothing of it
+        #[arg(long)]
+        plan: bool,
+    },
+    /// Make another node of its pool, then drain one and remove it
+    Replace {
+        /// Its name or id
+        #[arg(value_name = "NODE")]
+        node: String,
+        /// Say what would be done, and do nothing of it
+        #[arg(long)]
+        plan: bool,
+        /// Also when it has volumes of services that there are: what is in them is given up
+        #[arg(long)]
+        lose_volumes: bool,
+    },
+    /// Remove one; what runs there is placed elsewhere. A node that a pool has made is drained first, and its guest is removed
+    #[command(visible_alias = "remove")]
     Rm {
         /// Its name or id
         #[arg(value_name = "NODE")]
         node: String,
+        /// Of a node that a pool has made: say what would be done, and do nothing of it
+        #[arg(long)]
+        plan: bool,
         /// Also when it has volumes of services that there are: what is in them is given up
         #[arg(long)]
         lose_volumes: bool,
@@ -123,6 +153,36 @@ async fn find(client: &Client, node: &str) -> Result<NodeView, Failure> {
         let message = format!("there is no node `{}`", node.escape_debug());
         Problem::new(Code::NotFound, message).hint("`skep node ls` lists the nodes")
     })?)
+}
+
+/// Whether a pool has made a node.
+async fn is_made(client: &Client, node: &str) -> Result<bool, Failure> {
+    let pools = nodes::all(client).await?;
+    let mut guests = pools.iter().flat_map(|pool| &pool.guests);
+    Ok(guests.any(|one| {
+        one.node
+            .is_some_and(|id| one.name == node || id.to_string() == node)
+    }))
+}
+
+/// Has a node of a pool go, or says what that would do.
+async fn retire(
+    client: &Client,
+    session: &Session,
+    (node, is_plan): (&str, bool),
+    request: RetireRequest,
+) -> Result<(), Failure> {
+    let query = if is_plan { "?plan=true" } else { "" };
+    let path = format!("/v1/nodes/{}/retire{query}", escape(node));
+    let view: NodePlanView = client.send(Method::POST, &path, &request).await?;
+    session.out.result(&view, || match is_plan {
+        true => nodes::foreseen(&view),
+        false => format!(
+            "{}\n`skep pool ls` shows how far that is",
+            view.steps.join("\n")
+        ),
+    });
+    Ok(())
 }
 
 async fn meta(command: Meta, client: &Client, session: &Session) -> Result<(), Failure> {
@@ -251,14 +311,52 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
             deadline,
             no_wait,
         } => drain(&client, session, (&node, deadline), no_wait).await?,
+        Command::Add { pool, count, plan } => {
+            let pools = nodes::all(&client).await?;
+            let known = pools.into_iter().find(|it| it.name == pool);
+            let wanted = known.map_or(count, |it| it.size.wanted.saturating_add(count));
+            nodes::scale((&pool, wanted), plan, (&client, session)).await?;
+        }
+        Command::Replace {
+            node,
+            plan,
+            lose_volumes,
+        } => {
+            let request = RetireRequest {
+                replace: true,
+                lose_volumes,
+                ..RetireRequest::default()
+            };
+            retire(&client, session, (&node, plan), request).await?;
+        }
         Command::Rm {
             node,
+            plan,
             lose_volumes,
             yes,
         } => {
+            let is_made = is_made(&client, &node).await?;
+            if plan && !is_made {
+                return Err(Failure::usage(format!("no pool has made the node {node}"))
+                    .hint("--plan is for nodes that a pool has made; `skep node drain` empties any other"));
+            }
+            if plan {
+                let request = RetireRequest {
+                    lose_volumes,
+                    ..RetireRequest::default()
+                };
+                return retire(&client, session, (&node, true), request).await;
+            }
             if !yes && !confirm(&format!("Remove the node {node}?")) {
                 let problem = Problem::invalid("--yes", "the node is not removed: not confirmed");
                 return Err(problem.hint("answer y on a terminal, or say --yes").into());
+            }
+            if is_made {
+                let request = RetireRequest {
+                    lose_volumes,
+                    ..RetireRequest::default()
+                };
+                return retire(&client, session, (&node, false), request).await;
             }
             let lose = if lose_volumes {
                 "?lose_volumes=true"

@@ -1,4 +1,6 @@
-//! `skep pool`: how the nodes of a pool are filled, and what they have in common.
+//! `skep pool`: how the nodes of a pool are filled, what they have in common, and how they are made.
+
+pub(crate) mod nodes;
 
 use std::collections::BTreeMap;
 
@@ -19,14 +21,55 @@ use crate::session::Session;
 /// Pools of nodes
 #[derive(Debug, Clone, clap::Subcommand)]
 pub(crate) enum Command {
-    /// List the pools that have a policy
+    /// List the pools that have a policy, and those that make their nodes
     #[command(visible_alias = "list")]
     Ls,
-    /// Show one
+    /// Show one: its policy, and the guests that it has made
     Show {
         /// Its name: what nodes say as metadata `pool`
         #[arg(value_name = "POOL")]
         pool: String,
+    },
+    /// Let a provider make the nodes of a pool
+    #[command(after_help = "\
+Examples:
+  skep pool create web --provider home --template pve1=9000 --template pve2=9000 --nodes 2
+  skep pool create web --provider home --template pve1=9000 --memory 8192 --min 1 --max 6 --plan
+  skep pool create db --provider home --template pve3=9002 --vmids 6000-6099 \\
+    --addresses 10.0.0.100-10.0.0.199/24 --gateway 10.0.0.1 --nodes 1
+
+Each node is a guest that is cloned from its host's template, started, told how to join with a token of its own,
+and let in when its MAC and SMBIOS id are the guest's. Templates are made as docs/install-proxmox.md says. What is
+at the provider and not ours is never touched.")]
+    Create(Box<nodes::Make>),
+    /// Change what nodes are made of, or how many there may be; what is not named stays
+    #[command(after_help = "\
+Examples:
+  skep pool change web --max 12
+  skep pool change web --template pve1=9010 --template pve2=9010     a new template; then: skep pool upgrade web
+
+Nodes that there are stay as they were made until `skep pool upgrade`.")]
+    Change(Box<nodes::Make>),
+    /// Have so many nodes: more are made, or some are drained and removed
+    Scale {
+        /// Its name
+        #[arg(value_name = "POOL")]
+        pool: String,
+        /// How many
+        #[arg(value_name = "NODES")]
+        nodes: u32,
+        /// Say what would be done, and do nothing of it
+        #[arg(long)]
+        plan: bool,
+    },
+    /// Replace the nodes that were made by an older recipe: another one comes before each goes
+    Upgrade {
+        /// Its name
+        #[arg(value_name = "POOL")]
+        pool: String,
+        /// Say what would be done, and do nothing of it
+        #[arg(long)]
+        plan: bool,
     },
     /// Change its policy; what is not named stays
     #[command(after_help = "\
@@ -38,7 +81,7 @@ Examples:
 A node is in a pool by its metadata: `skep node meta NODE pool=web`. What runs stays where it is; what is
 placed from then on, and what waits for room, is placed by the new policy.")]
     Set(Box<Set>),
-    /// Take its policy away
+    /// Take its policy away, and let it make no nodes any more; refused while it has some that it made
     Rm {
         /// Its name
         #[arg(value_name = "POOL")]
@@ -146,16 +189,39 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
     match command {
         Command::Ls => {
             let view: PoolsView = client.get("/v1/pools").await?;
-            session.out.result(&view, || text(&view.pools));
+            let made = nodes::all(&client).await?;
+            let both = json!({ "pools": view.pools, "node_pools": made });
+            session.out.result(&both, || {
+                let mut parts = vec![text(&view.pools)];
+                if !made.is_empty() {
+                    parts.insert(0, nodes::list(&made));
+                }
+                parts.join("\n\n")
+            });
         }
         Command::Show { pool } => {
-            let found = find(&client, &pool).await?.ok_or_else(|| {
-                let text = format!("the pool `{pool}` has no policy");
-                Problem::new(Code::NotFound, text).hint("`skep pool ls` lists those that have one")
-            })?;
-            session
-                .out
-                .result(&found, || text(std::slice::from_ref(&found)));
+            let policy = find(&client, &pool).await?;
+            let made = nodes::find(&client, &pool).await?;
+            if policy.is_none() && made.is_none() {
+                let text = format!("the pool `{pool}` has no policy, and makes no nodes");
+                return Err(Problem::new(Code::NotFound, text)
+                    .hint("`skep pool ls` lists the pools")
+                    .into());
+            }
+            let both = json!({ "policy": policy, "nodes": made });
+            session.out.result(&both, || {
+                let policy = policy.iter().map(|it| text(std::slice::from_ref(it)));
+                let parts: Vec<String> = made.iter().map(nodes::shown).chain(policy).collect();
+                parts.join("\n\n")
+            });
+        }
+        Command::Create(make) => nodes::put(&make, true, (&client, session)).await?,
+        Command::Change(make) => nodes::put(&make, false, (&client, session)).await?,
+        Command::Scale { pool, nodes, plan } => {
+            nodes::scale((&pool, nodes), plan, (&client, session)).await?;
+        }
+        Command::Upgrade { pool, plan } => {
+            nodes::upgrade(&pool, plan, (&client, session)).await?;
         }
         Command::Set(set) => {
             let request = set.apply(find(&client, &set.pool).await?)?;
@@ -166,10 +232,17 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
                 .result(&pool, || text(std::slice::from_ref(&pool)));
         }
         Command::Rm { pool } => {
-            let path = format!("/v1/pools/{}", escape(&pool));
-            let _: Value = client.send(Method::DELETE, &path, &json!({})).await?;
+            let is_made = nodes::remove(&client, &pool).await?;
+            let policy = find(&client, &pool).await?;
+            if policy.is_some() || !is_made {
+                let path = format!("/v1/pools/{}", escape(&pool));
+                let _: Value = client.send(Method::DELETE, &path, &json!({})).await?;
+            }
             session.out.result(&json!({ "removed": pool }), || {
-                format!("{pool} is filled as by default again")
+                let of_policy = policy.map(|_| format!("{pool} is filled as by default again"));
+                let of_nodes = is_made.then(|| format!("{pool} makes no nodes any more"));
+                let parts: Vec<String> = of_nodes.into_iter().chain(of_policy).collect();
+                parts.join("\n")
             });
         }
     }

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use skep_model::node::{Node, NodeStatus};
+use skep_model::pool::Phase;
 use skep_model::problem::{Code, Problem};
 use skep_proto::convert::id_bytes;
 use skep_proto::v1;
@@ -38,7 +39,7 @@ const AUDIT_MAX: u32 = 1_000;
 #[into_params(parameter_in = Path)]
 pub(super) struct NodeKey {
     /// Its name or id.
-    node: String,
+    pub(super) node: String,
 }
 
 /// How much of the audit trail.
@@ -50,7 +51,7 @@ pub(super) struct AuditRange {
     limit: Option<u32>,
 }
 
-fn find_node(view: &View, key: &str) -> Result<Arc<Node>, Problem> {
+pub(super) fn find_node(view: &View, key: &str) -> Result<Arc<Node>, Problem> {
     let by_id = || view.node(key.parse().ok()?);
     view.node_named(key).or_else(by_id).cloned().ok_or_else(|| {
         let shown: String = key.chars().take(60).collect();
@@ -93,6 +94,18 @@ pub(super) async fn remove(
         let node = find_node(view, &key.node)?;
         if !query.lose_volumes {
             keeps_volumes(view, &node)?;
+        }
+        if let Some(one) = view
+            .guest_of(node.id)
+            .filter(|it| it.guest.phase < Phase::Gone)
+        {
+            let text = format!(
+                "node `{}` runs in a guest of the pool `{}`",
+                node.name, one.pool
+            );
+            return Err(Problem::new(Code::Conflict, text).at("node").hint(
+                "`skep node remove` drains it and removes it with its guest (POST .../retire)",
+            ));
         }
         Ok(Kind::RemoveNode(v1::RemoveNode {
             node: id_bytes(node.id.as_u128()),

@@ -10,10 +10,10 @@ use super::access::{Action, protected, public};
 use super::{App, Document, Here};
 use super::{
     allocations, app_logs, autoscale, backup, ca, certificates, deployment_logs, deployments,
-    domains, forges, gates, git, github, health, hooks, jobs, local_ca, metrics, network, nodes,
-    notify, placement, previews, proof, rebalance, registries, rollouts, samples, servers,
-    services, settings, shared_variables, shells, stacks, tcp_ports, tokens, uploads, variables,
-    volumes,
+    domains, forges, gates, git, github, health, hooks, jobs, local_ca, metrics, network,
+    node_pools, nodes, notify, placement, previews, proof, providers, rebalance, registries,
+    rollouts, samples, servers, services, settings, shared_variables, shells, stacks, tcp_ports,
+    tokens, uploads, variables, volumes,
 };
 
 /// Every route with what it asks of the caller: a route is registered by `protected` with its action
@@ -411,7 +411,30 @@ fn settings_routes(app: &App) -> OpenApiRouter<App> {
             routes!(registries::remove),
         ))
         .merge(push_registry_routes(app))
+        .merge(node_pool_routes(app))
         .merge(certificate_routes(app))
+}
+
+fn node_pool_routes(app: &App) -> OpenApiRouter<App> {
+    let read = Action::ReadCluster;
+    let (provider, pool) = (Action::SetProvider, Action::SetNodePool);
+    OpenApiRouter::new()
+        .routes(protected(app, read, routes!(providers::list)))
+        .routes(protected(app, read, routes!(providers::state)))
+        .routes(protected(app, provider, routes!(providers::put)))
+        .routes(protected(app, provider, routes!(providers::remove)))
+        .routes(protected(app, read, routes!(node_pools::list)))
+        .routes(protected(app, read, routes!(node_pools::get)))
+        .routes(protected(app, read, routes!(node_pools::plan_pool)))
+        .routes(protected(app, pool, routes!(node_pools::put)))
+        .routes(protected(app, pool, routes!(node_pools::scale)))
+        .routes(protected(app, pool, routes!(node_pools::upgrade)))
+        .routes(protected(app, pool, routes!(node_pools::remove)))
+        .routes(protected(
+            app,
+            Action::RetireNode,
+            routes!(node_pools::retire),
+        ))
 }
 
 fn push_registry_routes(app: &App) -> OpenApiRouter<App> {

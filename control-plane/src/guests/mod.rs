@@ -4,6 +4,7 @@
 pub(crate) mod clients;
 pub(crate) mod introduce;
 pub(crate) mod plan;
+pub(crate) mod privileges;
 
 use skep_model::node::Node;
 use skep_model::problem::{Code, Problem};

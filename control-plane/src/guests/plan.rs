@@ -13,7 +13,7 @@ use skep_state::State;
 use super::keeps_volumes;
 
 /// Guests of one pool that come at a time: a wrong template should not fill a host.
-const COMING_MAX: usize = 10;
+pub(crate) const COMING_MAX: usize = 10;
 /// How many more than wanted there may be while some are being replaced.
 const SURGE: usize = 1;
 /// Nodes of one pool that are drained at a time, where nobody has asked for more.

@@ -10,6 +10,7 @@ mod claims;
 mod deployments;
 mod forges;
 mod guests;
+mod hosts;
 mod image_push;
 mod jobs;
 mod liveness;
@@ -114,6 +115,7 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) {
                 () = checks::run(&parts, &board, &term) => {}
                 () = image_push::run(&parts, &term) => {}
                 () = guests::run(&parts, &term) => {}
+                () = hosts::run(&parts, &term) => {}
                 _ = leadership.wait_for(|now| !now.is_leader) => tracing::info!("leadership lost: duties dropped"),
             }
             parts.witnesses.begin();

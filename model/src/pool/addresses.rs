@@ -11,17 +11,22 @@ const MAX_ADDRESSES: u128 = 65_536;
 
 /// Addresses that guests get, both ends among them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = GuestAddresses))]
 pub struct Addresses {
     /// The first, `10.0.0.100`.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub first: IpAddr,
     /// The last, of the same kind.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub last: IpAddr,
     /// Bits of an address that are the network's: `24`.
     pub prefix: u8,
     /// Where what is for elsewhere goes.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub gateway: IpAddr,
     /// Servers for names; none: as the host has them.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub dns: Vec<IpAddr>,
 }
 

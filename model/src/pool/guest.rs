@@ -17,6 +17,7 @@ pub struct Identity {
 
 /// How far a guest has come. It only goes forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = GuestPhase))]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// It is to be made, and nothing was asked for.

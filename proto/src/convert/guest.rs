@@ -158,13 +158,9 @@ impl From<&GuestPool> for v1::GuestPool {
             min: pool.size.min,
             max: pool.size.max,
             wanted: pool.size.wanted,
-            auto: pool.size.auto,
-            spare: pool.size.spare,
-            cost: pool.cost,
             edition: pool.edition,
             generation: pool.generation,
             made_ms: pool.made_ms,
-            grown_ms: pool.grown_ms,
         }
     }
 }
@@ -182,14 +178,10 @@ impl TryFrom<v1::GuestPool> for GuestPool {
                 min: message.min,
                 max: message.max,
                 wanted: message.wanted,
-                auto: message.auto,
-                spare: message.spare,
             },
-            cost: message.cost,
             edition: message.edition,
             generation: message.generation,
             made_ms: message.made_ms,
-            grown_ms: message.grown_ms,
         })
     }
 }
@@ -283,6 +275,15 @@ pub fn note_out(note: &Note) -> Option<v1::GuestNote> {
             now_ms: *now_ms,
             address: address.map(|it| it.to_string()),
         }),
+        Note::Asked {
+            machine,
+            address,
+            now_ms,
+        } => NoteMessage::Asked(v1::guest_note::Asked {
+            now_ms: *now_ms,
+            machine: machine.clone(),
+            address: address.map(|it| it.to_string()),
+        }),
         Note::Identified(identity) => NoteMessage::Identified(identity.into()),
         Note::Started => NoteMessage::Started(v1::guest_note::Started {}),
         Note::Found(address) => NoteMessage::Found(address.to_string()),
@@ -303,6 +304,11 @@ impl TryFrom<v1::GuestNote> for Note {
                 vmid: chosen.vmid,
                 address: maybe_address("address", chosen.address.as_ref())?,
                 now_ms: chosen.now_ms,
+            },
+            NoteMessage::Asked(asked) => Self::Asked {
+                machine: asked.machine,
+                address: maybe_address("address", asked.address.as_ref())?,
+                now_ms: asked.now_ms,
             },
             NoteMessage::Identified(identity) => Self::Identified(identity.into()),
             NoteMessage::Started(_) => Self::Started,

@@ -32,6 +32,7 @@ mod images;
 mod jobs;
 mod logs;
 mod node;
+mod node_pools;
 mod notify;
 mod polled;
 mod ports;

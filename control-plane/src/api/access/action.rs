@@ -173,6 +173,12 @@ actions! {
     SetPrivatePool = "set_private_pool" write,
     /// Change the policy of a pool.
     SetPool = "set_pool" write,
+    /// Say how a provider that makes guests is reached.
+    SetProvider = "set_provider" write,
+    /// Make, change, scale, renew and remove pools that make their nodes.
+    SetNodePool = "set_node_pool" write,
+    /// Have a node of a pool removed with its guest, or replaced.
+    RetireNode = "retire_node" write,
     /// Change as whom nodes pull from a registry.
     SetRegistry = "set_registry" write,
     /// Say where the workspace's images are pushed.

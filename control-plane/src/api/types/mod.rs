@@ -12,6 +12,7 @@ mod gate;
 mod job;
 mod log;
 mod network;
+mod node_pool;
 mod notify;
 mod placement;
 mod preview;
@@ -59,6 +60,11 @@ pub use log::{
 pub use network::{
     NetworkCheckView, NetworkNodeView, NetworkPairView, NetworkProblemView, NetworkView,
     OverlapView, PrivateEnvironmentView, PrivatePoolRequest, PrivatePoolView, PrivateServiceView,
+};
+pub use node_pool::{
+    GuestView, HostView, NodePlanView, NodePoolRequest, NodePoolSizeRequest, NodePoolView,
+    NodePoolsView, OrphanView, ProviderRequest, ProviderStateView, ProviderView, ProvidersView,
+    RetireRequest,
 };
 pub use notify::{
     AttemptView, NotificationState, NotificationView, NotificationsView, OwnRequest,

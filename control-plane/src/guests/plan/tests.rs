@@ -80,11 +80,9 @@ impl World {
             },
             meta: Default::default(),
             size,
-            cost: 1,
             edition: 0,
             generation: 0,
             made_ms: 0,
-            grown_ms: 0,
         };
         let known = self.state.guest_pool("web").map_or(0, |it| it.generation);
         self.ok(Kind::PutGuestPool(v1::PutGuestPool {
@@ -265,8 +263,6 @@ fn size(wanted: u32) -> Size {
         min: 0,
         max: 20,
         wanted,
-        auto: false,
-        spare: 0,
     }
 }
 

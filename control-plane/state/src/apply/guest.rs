@@ -75,7 +75,6 @@ impl Context<'_> {
                 edition: 1,
                 generation: 1,
                 made_ms: self.state.time_ms,
-                grown_ms: 0,
                 ..wanted
             });
             return Ok(Reply::Done);
@@ -87,7 +86,6 @@ impl Context<'_> {
             edition: known.edition + u64::from(known.recipe != wanted.recipe),
             generation: known.generation + 1,
             made_ms: known.made_ms,
-            grown_ms: known.grown_ms,
             ..wanted
         });
         Ok(Reply::Done)
@@ -135,9 +133,6 @@ impl Context<'_> {
         let expected = message.expected_generation;
         if expected != 0 && expected != pool.generation {
             return Err(changed_meanwhile("pool"));
-        }
-        if message.wanted > pool.size.wanted {
-            pool.grown_ms = self.state.time_ms;
         }
         pool.size.wanted = message.wanted;
         pool.size.check()?;

@@ -62,15 +62,11 @@ fn pool(name: &str, first_vmid: u32, wanted: u32) -> GuestPool {
             min: 0,
             max: 5,
             wanted,
-            auto: false,
-            spare: 0,
         },
-        cost: 1,
         // What the cluster counts, nobody else says.
         edition: 70,
         generation: 70,
         made_ms: 70,
-        grown_ms: 70,
     }
 }
 

@@ -1,0 +1,526 @@
+//! Pools that make their nodes: `skep pool create|change|scale|upgrade`.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use http::Method;
+use serde_json::json;
+use skep_control_plane::api::types::{
+    NodePlanView, NodePoolRequest, NodePoolSizeRequest, NodePoolView, NodePoolsView,
+};
+use skep_model::guest_pool::Size;
+use skep_model::pool::{Addresses, Kind, Phase, Recipe, VmidRange};
+use skep_model::problem::Code;
+
+use crate::client::{Client, escape};
+use crate::failure::Failure;
+use crate::output::table;
+use crate::session::Session;
+
+/// What nodes are made of, and how many there are. What is not named stays as it is, or as by default.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct Make {
+    /// Its name: also what its nodes say as metadata `pool`
+    #[arg(value_name = "POOL")]
+    pub(super) pool: String,
+    /// Who makes them: `skep provider ls`
+    #[arg(long, value_name = "PROVIDER")]
+    provider: Option<String>,
+    /// The template on a host: guests may be on hosts that have one; repeatable
+    #[arg(long, value_name = "HOST=VMID", value_parser = template)]
+    template: Vec<(String, u32)>,
+    /// Guests are containers (LXC), not VMs; needs Proxmox VE 9.1
+    #[arg(long)]
+    lxc: bool,
+    /// Processors of each [2]
+    #[arg(long, value_name = "N")]
+    cores: Option<u32>,
+    /// Memory of each, MiB [4096]
+    #[arg(long, value_name = "MIB")]
+    memory: Option<u32>,
+    /// Disk of each, GiB [32]
+    #[arg(long, value_name = "GIB")]
+    disk: Option<u32>,
+    /// The name of that disk [scsi0; rootfs of a container]
+    #[arg(long, value_name = "NAME")]
+    disk_name: Option<String>,
+    /// Where disks of full clones go [where the template's is]
+    #[arg(long, value_name = "STORAGE")]
+    storage: Option<String>,
+    /// Give each guest a disk of its own, instead of one that builds on the template's
+    #[arg(long)]
+    full_clone: bool,
+    /// The bridge of its network [vmbr0]
+    #[arg(long, value_name = "BRIDGE")]
+    bridge: Option<String>,
+    /// The VLAN there
+    #[arg(long, value_name = "TAG")]
+    vlan: Option<u16>,
+    /// Addresses that guests get, and the length of their network: 10.0.0.100-10.0.0.199/24 [by DHCP]
+    #[arg(long, value_name = "FIRST-LAST/LENGTH", requires = "gateway")]
+    addresses: Option<String>,
+    /// Their gateway
+    #[arg(long, value_name = "ADDRESS", requires = "addresses")]
+    gateway: Option<IpAddr>,
+    /// Their servers for names; repeatable
+    #[arg(long, value_name = "ADDRESS", requires = "addresses")]
+    dns: Vec<IpAddr>,
+    /// Who logs in, by cloud-init
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// With the SSH keys in this file
+    #[arg(long, value_name = "FILE")]
+    ssh_keys: Option<PathBuf>,
+    /// Numbers that guests get: nobody else's [5000-5999]
+    #[arg(long, value_name = "FIRST-LAST")]
+    vmids: Option<String>,
+    /// The Proxmox pool that guests are in: the fence of the token [skep]
+    #[arg(long, value_name = "POOL")]
+    resource_pool: Option<String>,
+    /// Most of them on one host
+    #[arg(long, value_name = "N")]
+    max_per_host: Option<u32>,
+    /// Metadata of its nodes; repeatable
+    #[arg(long, value_name = "KEY=VALUE")]
+    meta: Vec<String>,
+    /// Fewest nodes [0]
+    #[arg(long, value_name = "N")]
+    min: Option<u32>,
+    /// Most nodes [10]
+    #[arg(long, value_name = "N")]
+    max: Option<u32>,
+    /// How many nodes there should be now [as many as the fewest]
+    #[arg(long, value_name = "N")]
+    nodes: Option<u32>,
+    /// Say what would be done, and do nothing of it
+    #[arg(long)]
+    pub(super) plan: bool,
+}
+
+fn template(text: &str) -> Result<(String, u32), String> {
+    let (host, vmid) = text
+        .split_once('=')
+        .ok_or("HOST=VMID is expected: pve1=9000")?;
+    let vmid = vmid
+        .parse()
+        .map_err(|_| format!("`{vmid}` is no number of a guest"))?;
+    Ok((host.to_owned(), vmid))
+}
+
+fn range<T: std::str::FromStr>(flag: &str, text: &str, example: &str) -> Result<(T, T), Failure> {
+    let parsed = text
+        .split_once('-')
+        .and_then(|(first, last)| Some((first.trim().parse().ok()?, last.trim().parse().ok()?)));
+    parsed.ok_or_else(|| {
+        Failure::usage(format!("`{text}` is no range")).hint(format!("{flag} {example}"))
+    })
+}
+
+impl Make {
+    /// The pool as it is, with what is said here.
+    fn request(&self, known: Option<NodePoolView>) -> Result<NodePoolRequest, Failure> {
+        let generation = known.as_ref().map(|it| it.generation);
+        let (provider, recipe, mut meta, size) = match known {
+            Some(pool) => (Some(pool.provider), pool.recipe, pool.meta, pool.size),
+            None => {
+                let min = self.min.unwrap_or(0);
+                let size = Size {
+                    min,
+                    max: self.max.unwrap_or(10).max(min),
+                    wanted: min,
+                };
+                (None, fresh(self.lxc), BTreeMap::new(), size)
+            }
+        };
+        let provider = self.provider.clone().or(provider).ok_or_else(|| {
+            Failure::usage("nobody is named who makes the nodes".to_owned())
+                .hint("--provider NAME; `skep provider set` makes one")
+        })?;
+        for text in &self.meta {
+            let (key, value) = text.split_once('=').ok_or_else(|| {
+                Failure::usage(format!("`{text}` is no metadata")).hint("--meta KEY=VALUE")
+            })?;
+            meta.insert(key.to_owned(), value.to_owned());
+        }
+        let (min, max) = (self.min.unwrap_or(size.min), self.max.unwrap_or(size.max));
+        Ok(NodePoolRequest {
+            provider,
+            recipe: self.recipe(recipe)?,
+            meta,
+            size: Size {
+                min,
+                max,
+                wanted: self.nodes.unwrap_or(size.wanted.clamp(min, max.max(min))),
+            },
+            generation,
+        })
+    }
+
+    fn recipe(&self, mut recipe: Recipe) -> Result<Recipe, Failure> {
+        if !self.template.is_empty() {
+            recipe.templates = self.template.iter().cloned().collect();
+        }
+        recipe.cores = self.cores.unwrap_or(recipe.cores);
+        recipe.memory_mib = self.memory.unwrap_or(recipe.memory_mib);
+        recipe.disk_gib = self.disk.unwrap_or(recipe.disk_gib);
+        recipe.disk = self.disk_name.clone().unwrap_or(recipe.disk);
+        recipe.storage = self.storage.clone().or(recipe.storage);
+        recipe.full_clone |= self.full_clone;
+        recipe.bridge = self.bridge.clone().unwrap_or(recipe.bridge);
+        recipe.vlan = self.vlan.or(recipe.vlan);
+        recipe.user = self.user.clone().or(recipe.user);
+        recipe.resource_pool = self.resource_pool.clone().unwrap_or(recipe.resource_pool);
+        recipe.max_per_host = self.max_per_host.or(recipe.max_per_host);
+        if let Some(text) = &self.vmids {
+            let (first, last) = range("--vmids", text, "5000-5999")?;
+            recipe.vmids = VmidRange { first, last };
+        }
+        if let Some(path) = &self.ssh_keys {
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                Failure::usage(format!("{} cannot be read: {error}", path.display()))
+            })?;
+            let keys = text.lines().map(str::trim);
+            let keys = keys.filter(|line| !line.is_empty() && !line.starts_with('#'));
+            recipe.ssh_keys = keys.map(str::to_owned).collect();
+        }
+        if let (Some(text), Some(gateway)) = (&self.addresses, self.gateway) {
+            let example = "10.0.0.100-10.0.0.199/24";
+            let (both, prefix) = text.rsplit_once('/').ok_or_else(|| {
+                Failure::usage(format!("`{text}` has no length of a network"))
+                    .hint(format!("--addresses {example}"))
+            })?;
+            let (first, last) = range("--addresses", both, example)?;
+            let prefix = prefix.parse().map_err(|_| {
+                Failure::usage(format!("`{prefix}` is no length of a network"))
+                    .hint(format!("--addresses {example}"))
+            })?;
+            recipe.addresses = Some(Addresses {
+                first,
+                last,
+                prefix,
+                gateway,
+                dns: self.dns.clone(),
+            });
+        }
+        Ok(recipe)
+    }
+}
+
+/// A recipe of which nothing was said yet.
+fn fresh(is_lxc: bool) -> Recipe {
+    let (kind, disk) = match is_lxc {
+        true => (Kind::Lxc, "rootfs"),
+        false => (Kind::Vm, "scsi0"),
+    };
+    Recipe {
+        kind,
+        templates: BTreeMap::new(),
+        full_clone: false,
+        storage: None,
+        cores: 2,
+        memory_mib: 4_096,
+        disk_gib: 32,
+        disk: disk.to_owned(),
+        bridge: "vmbr0".to_owned(),
+        vlan: None,
+        user: None,
+        ssh_keys: Vec::new(),
+        vmids: VmidRange {
+            first: 5_000,
+            last: 5_999,
+        },
+        resource_pool: "skep".to_owned(),
+        max_per_host: None,
+        addresses: None,
+    }
+}
+
+fn path(pool: &str) -> String {
+    format!("/v1/node-pools/{}", escape(pool))
+}
+
+/// A pool that makes its nodes; none: there is none of this name.
+pub(super) async fn find(client: &Client, name: &str) -> Result<Option<NodePoolView>, Failure> {
+    Ok(all(client).await?.into_iter().find(|it| it.name == name))
+}
+
+/// All of them.
+pub(crate) async fn all(client: &Client) -> Result<Vec<NodePoolView>, Failure> {
+    let view: NodePoolsView = client.get("/v1/node-pools").await?;
+    Ok(view.pools)
+}
+
+/// Makes a pool, or changes one.
+pub(super) async fn put(
+    make: &Make,
+    is_new: bool,
+    (client, session): (&Client, &Session),
+) -> Result<(), Failure> {
+    let known = find(client, &make.pool).await?;
+    match (is_new, &known) {
+        (true, Some(_)) => {
+            let text = format!("the pool `{}` makes nodes already", make.pool);
+            return Err(Failure::usage(text).hint(format!("`skep pool change {}`", make.pool)));
+        }
+        (false, None) => return Err(missing(&make.pool)),
+        _ => {}
+    }
+    let request = make.request(known)?;
+    if make.plan {
+        let at = format!("{}/plan", path(&make.pool));
+        let view: NodePlanView = client.send(Method::POST, &at, &request).await?;
+        session.out.result(&view, || foreseen(&view));
+        return Ok(());
+    }
+    let view: NodePoolView = client
+        .send(Method::PUT, &path(&make.pool), &request)
+        .await?;
+    session.out.result(&view, || shown(&view));
+    Ok(())
+}
+
+/// Has a pool have so many nodes.
+pub(crate) async fn scale(
+    (pool, nodes): (&str, u32),
+    is_plan: bool,
+    (client, session): (&Client, &Session),
+) -> Result<(), Failure> {
+    if is_plan {
+        let known = find(client, pool).await?.ok_or_else(|| missing(pool))?;
+        let request = NodePoolRequest {
+            provider: known.provider,
+            recipe: known.recipe,
+            meta: known.meta,
+            size: Size {
+                wanted: nodes,
+                ..known.size
+            },
+            generation: None,
+        };
+        let at = format!("{}/plan", path(pool));
+        let view: NodePlanView = client.send(Method::POST, &at, &request).await?;
+        session.out.result(&view, || foreseen(&view));
+        return Ok(());
+    }
+    let at = format!("{}/size", path(pool));
+    let request = NodePoolSizeRequest { nodes };
+    let view: NodePoolView = client.send(Method::PUT, &at, &request).await?;
+    session.out.result(&view, || shown(&view));
+    Ok(())
+}
+
+/// Replaces what was made by an older recipe.
+pub(super) async fn upgrade(
+    pool: &str,
+    is_plan: bool,
+    (client, session): (&Client, &Session),
+) -> Result<(), Failure> {
+    let known = find(client, pool).await?.ok_or_else(|| missing(pool))?;
+    let old: Vec<&str> = known
+        .guests
+        .iter()
+        .filter(|one| one.outdated && one.phase < Phase::Leaving)
+        .map(|one| one.name.as_str())
+        .collect();
+    if is_plan {
+        let steps = old.iter().map(|name| {
+            format!("another one is made and joins, then {name} is drained and removed")
+        });
+        let view = NodePlanView {
+            steps: steps.collect(),
+            against: Vec::new(),
+        };
+        session.out.result(&view, || foreseen(&view));
+        return Ok(());
+    }
+    let at = format!("{}/upgrade", path(pool));
+    let view: NodePoolView = client.send(Method::POST, &at, &json!({})).await?;
+    session.out.result(&view, || {
+        format!(
+            "{} of {} are replaced, one after the other\n{}",
+            old.len(),
+            pool,
+            shown(&view)
+        )
+    });
+    Ok(())
+}
+
+/// Takes a pool away; false: there is none of this name.
+pub(super) async fn remove(client: &Client, pool: &str) -> Result<bool, Failure> {
+    if find(client, pool).await?.is_none() {
+        return Ok(false);
+    }
+    let _: serde_json::Value = client.send(Method::DELETE, &path(pool), &json!({})).await?;
+    Ok(true)
+}
+
+/// That there is none of this name.
+pub(super) fn missing(pool: &str) -> Failure {
+    let text = format!("no pool `{pool}` makes nodes");
+    skep_model::problem::Problem::new(Code::NotFound, text)
+        .hint("`skep pool ls` lists the pools, `skep pool create` makes one")
+        .into()
+}
+
+/// A plan, for people.
+pub(crate) fn foreseen(view: &NodePlanView) -> String {
+    let steps = (1..)
+        .zip(&view.steps)
+        .map(|(number, step)| format!("{number}. {step}"));
+    let against = view.against.iter().map(|it| format!("against it: {it}"));
+    let lines: Vec<String> = steps.chain(against).collect();
+    format!("{}\nnothing of this was done", lines.join("\n"))
+}
+
+/// Pools that make nodes, for people.
+pub(super) fn list(pools: &[NodePoolView]) -> String {
+    let row = |pool: &NodePoolView| {
+        let ready = pool.guests.iter().filter(|one| one.phase == Phase::Ready);
+        let recipe = &pool.recipe;
+        let hosts: Vec<&str> = recipe.templates.keys().map(String::as_str).collect();
+        vec![
+            pool.name.clone(),
+            pool.provider.clone(),
+            format!("{} of {}", ready.count(), pool.size.wanted),
+            format!("{} to {}", pool.size.min, pool.size.max),
+            format!(
+                "{}, {} cores, {} MiB, {} GiB",
+                kind(recipe.kind),
+                recipe.cores,
+                recipe.memory_mib,
+                recipe.disk_gib
+            ),
+            hosts.join(" "),
+        ]
+    };
+    let columns = ["POOL", "PROVIDER", "READY", "NODES", "EACH", "HOSTS"];
+    table::render(
+        &columns,
+        pools.iter().map(row).collect(),
+        "no pool makes nodes",
+    )
+}
+
+fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Vm => "VM",
+        Kind::Lxc => "LXC",
+    }
+}
+
+/// A pool with its guests, for people.
+pub(super) fn shown(pool: &NodePoolView) -> String {
+    let row = |one: &skep_control_plane::api::types::GuestView| {
+        let mut notes: Vec<&str> = Vec::new();
+        if one.outdated {
+            notes.push("by an older recipe");
+        }
+        if one.retiring {
+            notes.push("is being replaced");
+        }
+        notes.extend(one.problem.as_deref());
+        vec![
+            one.name.clone(),
+            phase(one.phase).to_owned(),
+            one.host.clone().unwrap_or_default(),
+            one.vmid.map(|it| it.to_string()).unwrap_or_default(),
+            one.address.clone().unwrap_or_default(),
+            notes.join("; "),
+        ]
+    };
+    let columns = ["GUEST", "PHASE", "MADE ON", "VMID", "ADDRESS", "NOTES"];
+    let guests = table::render(
+        &columns,
+        pool.guests.iter().map(row).collect(),
+        "it has no guests",
+    );
+    format!("{}\n\n{guests}", list(std::slice::from_ref(pool)))
+}
+
+fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Planned => "planned",
+        Phase::Cloning => "cloning",
+        Phase::Configuring => "configuring",
+        Phase::Starting => "starting",
+        Phase::Ready => "ready",
+        Phase::Leaving => "leaving",
+        Phase::Gone => "gone",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn make() -> Make {
+        Make {
+            pool: "web".into(),
+            provider: Some("home".into()),
+            template: vec![("pve1".into(), 9000)],
+            addresses: Some("10.0.0.100-10.0.0.199/24".into()),
+            gateway: Some("10.0.0.1".parse().expect("an address")),
+            vmids: Some("6000-6099".into()),
+            meta: vec!["tier=web".into()],
+            min: Some(2),
+            ..Make::default()
+        }
+    }
+
+    #[test]
+    fn what_is_said_is_a_pool_and_what_is_not_named_stays() {
+        let request = make().request(None).expect("understood");
+        request.recipe.check().expect("accepted");
+        request.size.check().expect("accepted");
+        assert_eq!((request.size.wanted, request.size.max), (2, 10));
+        let range = request.recipe.addresses.clone().expect("said");
+        assert_eq!((range.prefix, range.iter().count()), (24, 100));
+        assert_eq!(request.recipe.vmids.last, 6099);
+        let known = NodePoolView {
+            name: "web".into(),
+            provider: request.provider,
+            recipe: request.recipe.clone(),
+            meta: request.meta,
+            size: request.size,
+            edition: 1,
+            generation: 7,
+            guests: Vec::new(),
+        };
+        let change = Make {
+            pool: "web".into(),
+            cores: Some(8),
+            max: Some(3),
+            ..Make::default()
+        };
+        let changed = change.request(Some(known)).expect("understood");
+        let wanted = Recipe {
+            cores: 8,
+            ..request.recipe
+        };
+        assert_eq!((changed.recipe, changed.generation), (wanted, Some(7)));
+        assert_eq!(
+            (changed.size.min, changed.size.max, changed.size.wanted),
+            (2, 3, 2)
+        );
+        assert_eq!(changed.meta["tier"], "web");
+    }
+
+    #[test]
+    fn what_cannot_be_understood_says_what_would_be() {
+        type Change = fn(&mut Make);
+        let cases: [Change; 4] = [
+            |it| it.vmids = Some("6000".into()),
+            |it| it.addresses = Some("10.0.0.1-10.0.0.9".into()),
+            |it| it.addresses = Some("10.0.0.1/24".into()),
+            |it| it.meta = vec!["tier".into()],
+        ];
+        for change in cases {
+            let mut make = make();
+            change(&mut make);
+            assert!(make.request(None).is_err(), "{make:?}");
+        }
+        assert!(template("pve1").is_err() && template("pve1=x").is_err());
+    }
+}

@@ -1,0 +1,368 @@
+//! Pools that make their nodes: list, make, change, scale, renew, take away; each also as a plan that changes nothing.
+
+use axum::Json;
+use axum::http::StatusCode;
+use serde::Deserialize;
+use skep_model::guest_pool::{DRAIN_MS, GuestPool, PoolGuest};
+use skep_model::id::GuestId;
+use skep_model::pool::{Guest, Phase};
+use skep_model::problem::{Code, Problem};
+use skep_pools::{Choice, choose};
+use skep_proto::convert::id_bytes;
+use skep_proto::v1;
+use skep_proto::v1::command::Kind;
+use skep_proxmox::calls::{access, cluster};
+use skep_state::State;
+use utoipa::IntoParams;
+
+use super::error::Failure;
+use super::extract::{Body, Path, Query};
+use super::nodes::{NodeKey, find_node};
+use super::providers::unreachable;
+use super::types::{
+    NodePlanView, NodePoolRequest, NodePoolSizeRequest, NodePoolView, NodePoolsView, RetireRequest,
+};
+use super::{App, Here};
+use crate::guests::clients::connect;
+use crate::guests::{keeps_volumes, plan, privileges};
+use crate::store::now_ms;
+
+/// The name of a pool.
+#[derive(Debug, Clone, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct NodePoolKey {
+    /// Its name.
+    pool: String,
+}
+
+/// Lists the pools that make their nodes.
+#[utoipa::path(get, path = "/v1/node-pools", tag = "cluster", operation_id = "list_node_pools",
+    responses((status = 200, body = NodePoolsView)))]
+pub(super) async fn list(Here(app): Here) -> Json<NodePoolsView> {
+    let view = app.store.view();
+    let pools = view.guest_pools().map(|pool| shown(&view, pool)).collect();
+    Json(NodePoolsView { pools })
+}
+
+/// Shows a pool with its guests.
+#[utoipa::path(get, path = "/v1/node-pools/{pool}", tag = "cluster", params(NodePoolKey),
+    operation_id = "get_node_pool", responses((status = 200, body = NodePoolView)))]
+pub(super) async fn get(
+    Here(app): Here,
+    Path(key): Path<NodePoolKey>,
+) -> Result<Json<NodePoolView>, Failure> {
+    let view = app.store.view();
+    Ok(Json(shown(&view, find(&view, &key.pool)?)))
+}
+
+/// Makes a pool, or changes it. Guests that there are stay as they were made: an upgrade of the pool replaces them.
+#[utoipa::path(put, path = "/v1/node-pools/{pool}", tag = "cluster", params(NodePoolKey),
+    operation_id = "put_node_pool", request_body = NodePoolRequest,
+    responses((status = 200, body = NodePoolView)))]
+pub(super) async fn put(
+    Here(app): Here,
+    Path(key): Path<NodePoolKey>,
+    Body(request): Body<NodePoolRequest>,
+) -> Result<Json<NodePoolView>, Failure> {
+    let pool = wanted(&key.pool, &request);
+    pool.check()?;
+    let make = |view: &State| {
+        let known = view.guest_pool(&key.pool).map_or(0, |it| it.generation);
+        Ok(Kind::PutGuestPool(v1::PutGuestPool {
+            pool: Some((&pool).into()),
+            expected_generation: request.generation.unwrap_or(known),
+        }))
+    };
+    app.store.change(make).await?;
+    let view = app.store.view();
+    Ok(Json(shown(&view, find(&view, &key.pool)?)))
+}
+
+/// What making or changing a pool would do, and what is against it: its provider is asked, and nothing is changed.
+#[utoipa::path(post, path = "/v1/node-pools/{pool}/plan", tag = "cluster", params(NodePoolKey),
+    operation_id = "plan_node_pool", request_body = NodePoolRequest,
+    responses((status = 200, body = NodePlanView)))]
+pub(super) async fn plan_pool(
+    Here(app): Here,
+    Path(key): Path<NodePoolKey>,
+    Body(request): Body<NodePoolRequest>,
+) -> Result<Json<NodePlanView>, Failure> {
+    let pool = wanted(&key.pool, &request);
+    pool.check()?;
+    Ok(Json(foresee(&app, &pool).await?))
+}
+
+/// Says how many nodes a pool should have.
+#[utoipa::path(put, path = "/v1/node-pools/{pool}/size", tag = "cluster", params(NodePoolKey),
+    operation_id = "scale_node_pool", request_body = NodePoolSizeRequest,
+    responses((status = 200, body = NodePoolView)))]
+pub(super) async fn scale(
+    Here(app): Here,
+    Path(key): Path<NodePoolKey>,
+    Body(request): Body<NodePoolSizeRequest>,
+) -> Result<Json<NodePoolView>, Failure> {
+    let command = v1::ScaleGuestPool {
+        name: key.pool.clone(),
+        wanted: request.nodes,
+        expected_generation: 0,
+    };
+    app.store.propose(Kind::ScaleGuestPool(command)).await?;
+    let view = app.store.view();
+    Ok(Json(shown(&view, find(&view, &key.pool)?)))
+}
+
+/// Replaces the guests that were made by an older recipe: another one comes before each goes.
+#[utoipa::path(post, path = "/v1/node-pools/{pool}/upgrade", tag = "cluster", params(NodePoolKey),
+    operation_id = "upgrade_node_pool", responses((status = 200, body = NodePoolView)))]
+pub(super) async fn upgrade(
+    Here(app): Here,
+    Path(key): Path<NodePoolKey>,
+) -> Result<Json<NodePoolView>, Failure> {
+    let view = app.store.view();
+    let pool = find(&view, &key.pool)?;
+    let old = view.guests_of(&pool.name);
+    let old: Vec<GuestId> = old
+        .filter(|one| one.counts() && one.edition < pool.edition)
+        .map(|one| one.guest.id)
+        .collect();
+    for id in old {
+        let command = v1::RetireGuest {
+            id: id_bytes(id.as_u128()),
+            replace: true,
+            leave: false,
+            drain_deadline_ms: 0,
+        };
+        app.unkeyed.propose(Kind::RetireGuest(command)).await?;
+    }
+    let view = app.store.view();
+    Ok(Json(shown(&view, find(&view, &key.pool)?)))
+}
+
+/// Takes a pool away; refused while it has guests.
+#[utoipa::path(delete, path = "/v1/node-pools/{pool}", tag = "cluster", params(NodePoolKey),
+    operation_id = "remove_node_pool", responses((status = 204, description = "It is gone")))]
+pub(super) async fn remove(
+    Here(app): Here,
+    Path(key): Path<NodePoolKey>,
+) -> Result<StatusCode, Failure> {
+    let command = v1::RemoveGuestPool { name: key.pool };
+    app.store.propose(Kind::RemoveGuestPool(command)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Whether it is only looked at.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PlanQuery {
+    /// Say what would be done, and do nothing of it.
+    #[serde(default)]
+    plan: bool,
+}
+
+/// Has a node of a pool go: drained, shut down, removed with its guest, and, where that is asked for, replaced first.
+#[utoipa::path(post, path = "/v1/nodes/{node}/retire", tag = "cluster", params(NodeKey, PlanQuery),
+    operation_id = "retire_node", request_body = RetireRequest,
+    responses((status = 200, body = NodePlanView)))]
+pub(super) async fn retire(
+    Here(app): Here,
+    Path(key): Path<NodeKey>,
+    Query(query): Query<PlanQuery>,
+    Body(request): Body<RetireRequest>,
+) -> Result<Json<NodePlanView>, Failure> {
+    let view = app.store.view();
+    let node = find_node(&view, &key.node)?;
+    let Some(one) = view.guest_of(node.id) else {
+        let text = format!("no pool has made the node `{}`", node.name);
+        return Err(Problem::new(Code::Conflict, text)
+            .at("node")
+            .hint("`skep node drain` empties it; stop its agent, then `skep node rm` removes it")
+            .into());
+    };
+    let kept = keeps_volumes(&view, &node);
+    if query.plan {
+        return Ok(Json(going(&view, one, request, kept)));
+    }
+    if !request.lose_volumes {
+        kept?;
+    }
+    let command = v1::RetireGuest {
+        id: id_bytes(one.guest.id.as_u128()),
+        replace: request.replace,
+        leave: !request.replace,
+        drain_deadline_ms: now_ms() + request.deadline_ms.unwrap_or(DRAIN_MS),
+    };
+    let told = going(&view, one, request, Ok(()));
+    app.store.propose(Kind::RetireGuest(command)).await?;
+    Ok(Json(told))
+}
+
+fn going(
+    view: &State,
+    one: &PoolGuest,
+    request: RetireRequest,
+    kept: Result<(), Problem>,
+) -> NodePlanView {
+    let name = one.guest.name();
+    let live = one.node.map_or(0, |node| {
+        view.allocations_on(node).filter(|it| it.is_live()).count()
+    });
+    let mut steps = Vec::new();
+    if request.replace {
+        steps.push(format!(
+            "another node of the pool `{}` is made, and joins",
+            one.pool
+        ));
+    }
+    steps.push(format!(
+        "{name} is drained: {live} allocations move to other nodes"
+    ));
+    steps.push(format!("{name} is shut down"));
+    let number = one
+        .guest
+        .vmid
+        .map_or_else(String::new, |it| format!(" {it}"));
+    steps.push(format!(
+        "the guest{number} is removed with its disks, where its MAC and SMBIOS id prove that it is that one"
+    ));
+    let mut against = Vec::new();
+    if let (Err(problem), false) = (kept, request.lose_volumes) {
+        against.push(problem.message);
+    }
+    if let Some(pool) = view.guest_pool(&one.pool)
+        && !request.replace
+        && pool.size.wanted <= pool.size.min
+    {
+        against.push(format!(
+            "the pool `{}` has at least {} nodes",
+            pool.name, pool.size.min
+        ));
+    }
+    NodePlanView { steps, against }
+}
+
+fn wanted(name: &str, request: &NodePoolRequest) -> GuestPool {
+    GuestPool {
+        name: name.to_owned(),
+        provider: request.provider.clone(),
+        recipe: request.recipe.clone(),
+        meta: request.meta.clone(),
+        size: request.size,
+        // What the cluster counts.
+        edition: 0,
+        generation: 0,
+        made_ms: 0,
+    }
+}
+
+fn find<'a>(view: &'a State, name: &str) -> Result<&'a GuestPool, Problem> {
+    view.guest_pool(name).map(|it| &**it).ok_or_else(|| {
+        let text = format!("no pool `{}` makes nodes", name.escape_debug());
+        Problem::new(Code::NotFound, text)
+            .at("pool")
+            .hint("`skep pool ls` lists the pools, `skep pool create` makes one")
+    })
+}
+
+fn shown(view: &State, pool: &GuestPool) -> NodePoolView {
+    NodePoolView::of(pool, view.guests_of(&pool.name).map(|one| &**one))
+}
+
+/// Where the nodes that a pool lacks would be made, as things are at its provider now.
+async fn foresee(app: &App, pool: &GuestPool) -> Result<NodePlanView, Problem> {
+    let view = app.store.view();
+    let provider = view.provider(&pool.provider).cloned().ok_or_else(|| {
+        let text = format!("there is no provider `{}`", pool.provider.escape_debug());
+        Problem::invalid("provider", text).hint("`skep provider set` makes one")
+    })?;
+    let client = connect(&provider, &app.secrets)?;
+    let rows = client
+        .send(&cluster::guests())
+        .await
+        .map_err(unreachable)?
+        .rows;
+    let hosts = client
+        .send(&cluster::hosts())
+        .await
+        .map_err(unreachable)?
+        .rows;
+    let may = client
+        .send(&access::permissions())
+        .await
+        .map_err(unreachable)?;
+    let mut against: Vec<String> = may
+        .missing(&privileges::needed(&pool.recipe))
+        .into_iter()
+        .map(|it| {
+            format!(
+                "the token lacks {} on {}",
+                it.privileges.join(" or "),
+                it.path
+            )
+        })
+        .collect();
+    let mut others: Vec<Guest> = view.guests().map(|one| one.guest.clone()).collect();
+    let mut steps = Vec::new();
+    if let Some(known) = view.guest_pool(&pool.name) {
+        let old = view
+            .guests_of(&pool.name)
+            .filter(|one| one.counts())
+            .count();
+        if known.recipe != pool.recipe && old > 0 {
+            let name = &pool.name;
+            steps.push(format!(
+                "{old} nodes stay as they are until `skep pool upgrade {name}`"
+            ));
+        }
+        if known.recipe != pool.recipe || known.provider != pool.provider {
+            against.extend(
+                known
+                    .check_change(pool)
+                    .err()
+                    .filter(|_| old > 0)
+                    .map(|it| it.message),
+            );
+        }
+    }
+    let there = view
+        .guests_of(&pool.name)
+        .filter(|one| one.counts())
+        .count();
+    let lacking = (pool.size.wanted as usize).saturating_sub(there);
+    for _ in 0..lacking.min(plan::COMING_MAX) {
+        let id = GuestId::from_u128(skep_identity::random::new_id());
+        let mut guest = Guest::planned(id);
+        match choose(&pool.recipe, &guest, &others, (&hosts, &rows)) {
+            Ok(Choice {
+                host,
+                vmid,
+                address,
+            }) => {
+                steps.push(format!(
+                    "a guest {vmid} is cloned on {host}, started, and joins"
+                ));
+                (guest.phase, guest.host) = (Phase::Cloning, Some(host));
+                (guest.vmid, guest.given) = (Some(vmid), address);
+                others.push(guest);
+            }
+            Err(why) => {
+                against.push(why);
+                break;
+            }
+        }
+    }
+    if lacking > plan::COMING_MAX {
+        let more = lacking - plan::COMING_MAX;
+        steps.push(format!("then {more} more, {} at a time", plan::COMING_MAX));
+    }
+    let over = there.saturating_sub(pool.size.wanted as usize);
+    if over > 0 {
+        steps.push(format!(
+            "{over} nodes are drained and removed, one after the other"
+        ));
+    }
+    if steps.is_empty() {
+        steps.push("no node is made or removed".to_owned());
+    }
+    Ok(NodePlanView { steps, against })
+}

@@ -1,0 +1,249 @@
+//! Providers, and pools that make their nodes, as clients see them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use skep_model::guest_pool::{GuestPool, PoolGuest, Size};
+use skep_model::id::{GuestId, NodeId};
+use skep_model::pool::{Phase, Recipe};
+use skep_model::provider::{Provider, Trust, Way};
+use utoipa::ToSchema;
+
+/// A Proxmox cluster that makes guests.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProviderRequest {
+    /// Addresses of its hosts: `https://pve1.example.org:8006`.
+    pub endpoints: Vec<String>,
+    /// How its hosts prove who they are.
+    pub trust: Trust,
+    /// The API token's name: `skep@pve!skep`.
+    pub token_id: String,
+    /// The API token's secret. Sealed, and never shown; none: the one that is there already.
+    #[serde(default)]
+    pub secret: Option<String>,
+}
+
+impl fmt::Debug for ProviderRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ProviderRequest({})", self.token_id)
+    }
+}
+
+/// Who makes guests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ProviderView {
+    /// Its name.
+    pub name: String,
+    /// Addresses of its hosts.
+    pub endpoints: Vec<String>,
+    /// How its hosts prove who they are.
+    pub trust: Trust,
+    /// The API token's name.
+    pub token_id: String,
+    /// When it was set last, ms since the epoch.
+    pub changed_ms: u64,
+}
+
+/// Providers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ProvidersView {
+    /// By name.
+    pub providers: Vec<ProviderView>,
+}
+
+/// What a provider shows when it is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ProviderStateView {
+    /// Its version.
+    pub version: String,
+    /// Privileges that its token lacks, each with the path where: `VM.Clone on /pool/skep`.
+    pub missing: Vec<String>,
+    /// Its hosts, by name.
+    pub hosts: Vec<HostView>,
+    /// Guests that carry our name or tag and are written down nowhere. They are told, and left alone.
+    pub orphans: Vec<OrphanView>,
+}
+
+/// A physical host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HostView {
+    /// Its name.
+    pub name: String,
+    /// Whether it is there.
+    pub online: bool,
+    /// Somebody has put it into maintenance.
+    pub maintenance: bool,
+    /// Memory that it has, bytes.
+    pub memory_bytes: u64,
+    /// Memory that its guests were promised, bytes: more than it has is more than it can give.
+    pub promised_bytes: u64,
+    /// Guests on it, ours and others'.
+    pub guests: u32,
+    /// Nodes of this cluster on it, by name.
+    pub nodes: Vec<String>,
+}
+
+/// A guest that nobody knows of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OrphanView {
+    /// Its number.
+    pub vmid: u32,
+    /// The host that it is on.
+    pub host: Option<String>,
+    /// Its name.
+    pub name: Option<String>,
+    /// Why it is thought to be ours.
+    pub why: String,
+}
+
+/// A pool that makes its nodes, as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodePoolRequest {
+    /// The name of the provider.
+    pub provider: String,
+    /// What each guest is made of.
+    pub recipe: Recipe,
+    /// Metadata of its nodes.
+    #[serde(default)]
+    pub meta: BTreeMap<String, String>,
+    /// How many nodes.
+    pub size: Size,
+    /// Refused where it was changed meanwhile; none: whatever it was.
+    #[serde(default)]
+    pub generation: Option<u64>,
+}
+
+/// How many nodes a pool should have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodePoolSizeRequest {
+    /// That many.
+    pub nodes: u32,
+}
+
+/// A pool that makes its nodes, with its guests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodePoolView {
+    /// Its name.
+    pub name: String,
+    /// The name of the provider.
+    pub provider: String,
+    /// What each guest is made of.
+    pub recipe: Recipe,
+    /// Metadata of its nodes.
+    pub meta: BTreeMap<String, String>,
+    /// How many nodes.
+    pub size: Size,
+    /// Raised by each change of the recipe.
+    pub edition: u64,
+    /// Raised by each change.
+    pub generation: u64,
+    /// Its guests, the oldest first.
+    pub guests: Vec<GuestView>,
+}
+
+/// A guest of a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GuestView {
+    /// Which.
+    pub id: GuestId,
+    /// Its name, which is that of its node.
+    pub name: String,
+    /// How far it has come.
+    pub phase: Phase,
+    /// The host that it was made on.
+    pub host: Option<String>,
+    /// Its number.
+    pub vmid: Option<u32>,
+    /// Its address.
+    pub address: Option<String>,
+    /// The node in it, once that has joined.
+    pub node: Option<NodeId>,
+    /// Another one comes in its place, then it goes.
+    pub retiring: bool,
+    /// It was made by an older recipe.
+    pub outdated: bool,
+    /// What keeps it from going on.
+    pub problem: Option<String>,
+    /// When it was planned, ms since the epoch.
+    pub planned_ms: u64,
+}
+
+/// Pools that make their nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodePoolsView {
+    /// By name.
+    pub pools: Vec<NodePoolView>,
+}
+
+/// What would be done, in order. Nothing of it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodePlanView {
+    /// In words, a line each.
+    pub steps: Vec<String>,
+    /// What is against it now.
+    pub against: Vec<String>,
+}
+
+/// How a node is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetireRequest {
+    /// Another one of its pool comes first.
+    pub replace: bool,
+    /// How long what runs there may take to move away, in ms; none: an hour. What is left then is stopped.
+    pub deadline_ms: Option<u64>,
+    /// Also when it has volumes of services that there are: what is in them is given up.
+    pub lose_volumes: bool,
+}
+
+impl From<&Provider> for ProviderView {
+    fn from(provider: &Provider) -> Self {
+        let Way::Proxmox(proxmox) = &provider.way;
+        Self {
+            name: provider.name.clone(),
+            endpoints: proxmox.endpoints.clone(),
+            trust: proxmox.trust.clone(),
+            token_id: proxmox.token_id.clone(),
+            changed_ms: provider.changed_ms,
+        }
+    }
+}
+
+impl NodePoolView {
+    /// A pool with its guests.
+    pub(crate) fn of<'a>(pool: &GuestPool, guests: impl Iterator<Item = &'a PoolGuest>) -> Self {
+        Self {
+            name: pool.name.clone(),
+            provider: pool.provider.clone(),
+            recipe: pool.recipe.clone(),
+            meta: pool.meta.clone(),
+            size: pool.size,
+            edition: pool.edition,
+            generation: pool.generation,
+            guests: guests.map(|one| GuestView::of(pool, one)).collect(),
+        }
+    }
+}
+
+impl GuestView {
+    fn of(pool: &GuestPool, one: &PoolGuest) -> Self {
+        let guest = &one.guest;
+        Self {
+            id: guest.id,
+            name: guest.name(),
+            phase: guest.phase,
+            host: guest.host.clone(),
+            vmid: guest.vmid,
+            address: guest.address.or(guest.given).map(|it| it.to_string()),
+            node: one.node,
+            retiring: one.is_retiring,
+            outdated: one.edition < pool.edition,
+            problem: guest.problem.clone(),
+            planned_ms: one.planned_ms,
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! Pools that make their nodes, from the user's commands: guests are cloned, started, told how to join, let in by proof, and
+//! removed with their nodes. The hosts are simulated, and served over TLS; in each guest an agent runs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+use skep_proxmox_simulation::server::{Agents, Certificates, Host, Program, obey, serve};
+use skep_proxmox_simulation::{Line, World};
+use skep_tests::{Cluster, wait, with_cluster};
+
+const TOKEN_ID: &str = "skep@pve!sim";
+const SECRET: &str = "00000000-0000-4000-8000-000000000000";
+/// A clone of a minute takes a third of a second.
+const SPEED: u32 = 200;
+/// Some guests come or go.
+const SETTLED: Duration = Duration::from_secs(120);
+
+/// Proxmox hosts, and the agents in their guests.
+struct Home {
+    line: Line,
+    hosts: Vec<Host>,
+    ca: PathBuf,
+    _agents: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        // The agents' processes end with it.
+        self._agents.abort();
+    }
+}
+
+impl Home {
+    async fn start(cluster: &Cluster) -> Result<Self> {
+        let line = Line::new(World::new(11));
+        line.with(|world| world.hurry(SPEED));
+        let certificates = Certificates::new()?;
+        let hosts = serve(&line, &format!("{TOKEN_ID}={SECRET}"), &certificates).await?;
+        let ca = cluster.path("pve-root-ca.pem");
+        std::fs::write(&ca, certificates.pem())?;
+        let program = Program {
+            path: env!("CARGO_BIN_EXE_skep-sim-agent").into(),
+            arguments: vec!["guest".to_owned()],
+            folder: cluster.path("guests"),
+        };
+        let agents = Agents::new(line.clone(), program);
+        let kept = tokio::spawn(async move {
+            if let Err(error) = agents.keep().await {
+                eprintln!("agents of guests: {error:#}");
+            }
+        });
+        Ok(Self {
+            line,
+            hosts,
+            ca,
+            _agents: kept,
+        })
+    }
+
+    fn obey(&self, command: &str) -> Result<Value> {
+        self.line.with(|world| obey(world, command))
+    }
+
+    /// Guests that are ours, by number and host.
+    fn ours(&self) -> Result<Vec<(u64, String)>> {
+        let all = self.obey("list")?;
+        let all = all["guests"].as_array().context("a list")?.clone();
+        let ours = all.iter().filter(|one| one["is_ours"] == true);
+        Ok(ours
+            .map(|one| {
+                let host = one["host"].as_str().unwrap_or_default();
+                (one["vmid"].as_u64().unwrap_or(0), host.to_owned())
+            })
+            .collect())
+    }
+
+    async fn provider(&self, cluster: &Cluster, secret: &str) -> Result<skep_tests::skep::Ended> {
+        let urls: Vec<String> = self
+            .hosts
+            .iter()
+            .map(|host| format!("https://{}", host.address))
+            .collect();
+        let ca = self.ca.to_str().context("a path")?;
+        let mut arguments = vec!["provider", "set", "home", "--ca", ca];
+        for url in &urls {
+            arguments.extend(["--host", url]);
+        }
+        arguments.extend(["--token-id", TOKEN_ID, "--secret-stdin"]);
+        let input = format!("{secret}\n");
+        Ok(cluster.skep.feed(&arguments, input.as_bytes()).await?.0)
+    }
+}
+
+const TEMPLATES: [&str; 6] = [
+    "--template",
+    "pve1=9000",
+    "--template",
+    "pve2=9001",
+    "--template",
+    "pve3=9002",
+];
+
+async fn pool(cluster: &Cluster) -> Result<Value> {
+    let shown = cluster.skep.run(&["pool", "show", "web", "--json"]).await?;
+    Ok(shown.json()?["nodes"].clone())
+}
+
+/// Names of the guests whose node is there.
+fn ready(pool: &Value) -> Vec<String> {
+    let guests = pool["guests"].as_array().into_iter().flatten();
+    let ready = guests.filter(|one| one["phase"] == "ready");
+    ready
+        .filter_map(|one| one["name"].as_str().map(str::to_owned))
+        .collect()
+}
+
+/// So many guests, all of them nodes, and nothing else of ours at the hosts.
+async fn settled(cluster: &Cluster, home: &Home, count: usize) -> Result<Vec<String>> {
+    wait::until("the pool to have what it wants", SETTLED, async || {
+        let pool = pool(cluster).await?;
+        let all = pool["guests"].as_array().context("guests")?.len();
+        let (ready, made) = (ready(&pool), home.ours()?.len());
+        Ok((ready.len() == count && all == count && made == count).then_some(ready))
+    })
+    .await
+}
+
+async fn node(cluster: &Cluster, name: &str) -> Result<Option<Value>> {
+    let all = cluster.api.get("/v1/nodes").await?;
+    let all = all["nodes"].as_array().context("nodes")?.clone();
+    Ok(all.into_iter().find(|one| one["name"] == name))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_are_made_moved_replaced_and_removed() {
+    with_cluster("node-pools", async |cluster| {
+        let home = Home::start(cluster).await?;
+        home.obey("add 5000 somebodys")?;
+        home.provider(cluster, "wrong")
+            .await?
+            .code(1)?
+            .says(&["token"])?;
+        home.provider(cluster, SECRET).await?.ok()?;
+        let shown = cluster.skep.run(&["provider", "show", "home"]).await?;
+        shown.ok()?.says(&["Proxmox VE", "pve1", "pve3"])?;
+
+        let create = [
+            "pool",
+            "create",
+            "web",
+            "--provider",
+            "home",
+            "--nodes",
+            "2",
+        ];
+        let create: Vec<&str> = create.into_iter().chain(TEMPLATES).collect();
+        let plan: Vec<&str> = create.iter().copied().chain(["--plan"]).collect();
+        // The first number of the range is somebody's.
+        let planned = cluster.skep.run(&plan).await?.ok()?;
+        planned.says(&["5001", "5002", "nothing of this was done"])?;
+        ensure!(home.ours()?.is_empty());
+        cluster.skep.run(&create).await?.ok()?;
+        let names = settled(cluster, &home, 2).await?;
+        let one = node(cluster, &names[0]).await?.context("a node")?;
+        ensure!(one["meta"]["pool"] == "web", "{one}");
+        ensure!(one["status"] == "ready", "{one}");
+        let hosts = home.ours()?;
+        ensure!(hosts[0].1 != hosts[1].1, "two nodes on one host: {hosts:?}");
+
+        // Proxmox moves a guest by itself.
+        let (vmid, _) = hosts[0].clone();
+        let elsewhere = ["pve1", "pve2", "pve3"];
+        let elsewhere = elsewhere
+            .iter()
+            .find(|it| hosts.iter().all(|(_, host)| host != *it));
+        let elsewhere = *elsewhere.context("a host without any")?;
+        home.obey(&format!("move {vmid} {elsewhere}"))?;
+        wait::until("the node to be known there", SETTLED, async || {
+            let mut found = None;
+            for name in &names {
+                let one = node(cluster, name).await?.context("a node")?;
+                found = found.or((one["meta"]["host"] == elsewhere).then_some(()));
+            }
+            Ok(found)
+        })
+        .await?;
+
+        let replaced = &names[0];
+        let plan = ["node", "replace", replaced, "--plan"];
+        cluster.skep.run(&plan).await?.ok()?.says(&["drained"])?;
+        cluster
+            .skep
+            .run(&["node", "replace", replaced])
+            .await?
+            .ok()?;
+        let after = wait::until("another one in its place", SETTLED, async || {
+            let now = settled(cluster, &home, 2).await?;
+            Ok((!now.contains(replaced)).then_some(now))
+        })
+        .await?;
+        ensure!(after.contains(&names[1]), "the other one stayed: {after:?}");
+        ensure!(node(cluster, replaced).await?.is_none());
+
+        let gone = &after[0];
+        cluster
+            .skep
+            .run(&["node", "rm", gone, "--yes"])
+            .await?
+            .ok()?;
+        let left = settled(cluster, &home, 1).await?;
+        ensure!(!left.contains(gone));
+        ensure!(pool(cluster).await?["size"]["wanted"] == 1);
+
+        let refused = cluster.skep.run(&["pool", "rm", "web"]).await?.code(1)?;
+        refused.says(&["guests"])?;
+        cluster
+            .skep
+            .run(&["pool", "scale", "web", "0"])
+            .await?
+            .ok()?;
+        settled(cluster, &home, 0).await?;
+        cluster.skep.run(&["pool", "rm", "web"]).await?.ok()?;
+        cluster.skep.run(&["provider", "rm", "home"]).await?.ok()?;
+        untouched(&home)
+    })
+    .await;
+}
+
+/// Nobody else's guest was touched.
+fn untouched(home: &Home) -> Result<()> {
+    let violations = home.obey("violations")?;
+    if violations.as_array().is_some_and(|all| !all.is_empty()) {
+        bail!("{violations}");
+    }
+    let all = home.obey("list")?;
+    let there = all["guests"].as_array().context("guests")?;
+    let somebodys = there.iter().any(|one| one["name"] == "somebodys");
+    ensure!(
+        somebodys && there.len() == 4,
+        "three templates, and a guest: {all}"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_killed_leaves_no_orphan_and_doubles_nothing() {
+    with_cluster("node-pools-killed", async |cluster| {
+        let home = Home::start(cluster).await?;
+        home.obey("add 5000 somebodys")?;
+        home.provider(cluster, SECRET).await?.ok()?;
+        // Lines break, and answers are lost.
+        home.obey("faults broken_line=30 unknown=30 lock_timeout=30 failed_task=30")?;
+        let create = [
+            "pool",
+            "create",
+            "web",
+            "--provider",
+            "home",
+            "--nodes",
+            "2",
+        ];
+        let create: Vec<&str> = create.into_iter().chain(TEMPLATES).collect();
+        cluster.skep.run(&create).await?.ok()?;
+        for wanted in ["2", "4", "5"] {
+            if wanted != "2" {
+                cluster
+                    .skep
+                    .run(&["pool", "scale", "web", wanted])
+                    .await?
+                    .ok()?;
+            }
+            let before = home.obey("calls")?;
+            wait::until("something to be asked of the hosts", SETTLED, async || {
+                Ok((home.obey("calls")? != before).then_some(()))
+            })
+            .await?;
+            cluster.server.kill().await?;
+            cluster.server.start().await?;
+            cluster.server_answers().await?;
+        }
+        home.obey("faults")?;
+        settled(cluster, &home, 5).await?;
+        let state = cluster
+            .skep
+            .run(&["provider", "show", "home", "--json"])
+            .await?;
+        let state = state.json()?;
+        ensure!(
+            state["orphans"].as_array().is_some_and(Vec::is_empty),
+            "{state}"
+        );
+        let audit = cluster.skep.run(&["audit"]).await?.ok()?;
+        ensure!(!audit.stdout.contains(SECRET));
+        cluster
+            .skep
+            .run(&["pool", "scale", "web", "0"])
+            .await?
+            .ok()?;
+        settled(cluster, &home, 0).await?;
+        untouched(&home)
+    })
+    .await;
+}
