@@ -48,6 +48,7 @@ done
 install -m 0755 "$rendered/vip-check" "$safe/check"
 serve() {
 	ip netns exec "$1" python3 "$here/ready.py" "$2" > "$rendered/ready.$2.log" 2>&1 &
+	disown
 	echo $! > "$safe/ready.$2"
 }
 serve "$a" a
@@ -55,6 +56,7 @@ serve "$b" b
 keep() {
 	ip netns exec "$1" keepalived --dont-fork --log-console --vrrp --use-file="$safe/$2.conf" \
 		--pid="$safe/$2.pid" --vrrp_pid="$safe/$2.vrrp.pid" > "$rendered/keepalived.$2.log" 2>&1 &
+	disown
 }
 
 holders() {
