@@ -18,6 +18,8 @@ clean() {
 	done
 }
 trap clean EXIT
+# Of a run before: it would say that something listens.
+rm -f "$rendered"/listen.log "$rendered"/listen2.log
 for space in "$machine" "$outside" "$private"; do
 	ip netns add "$space"
 	ip -n "$space" link set lo up
@@ -37,8 +39,9 @@ ip -n "$outside" addr add 2001:db8::66/64 dev eth0 nodad
 
 # Listeners on all ports that are spoken of, so that what does not answer is the firewall's doing.
 ip netns exec "$machine" python3 "$here/listen.py" 22 80 443 3000 3100 5000 5432 7053 7070 7071 7072 7073 7074 7075 7077 9090 9093 9100 > "$rendered/listen.log" 2>&1 &
+listener=$!
 until grep -q listening "$rendered/listen.log" 2> /dev/null; do
-	kill -0 $! || { cat "$rendered/listen.log"; exit 1; }
+	kill -0 $listener || { cat "$rendered/listen.log"; exit 1; }
 	read -rt 0.05 <> <(:) || true
 done
 
