@@ -103,6 +103,8 @@ until tail -n +"$((mark + 1))" "$rendered/keepalived.b.log" | grep -q 'Entering 
 	[ "$(now_ms)" -lt "$end" ] || fail "the machine that came back does not become a backup"
 	read -rt 0.1 <> <(:) || true
 done
+# It would take the address back within three announcements: for five it must not.
+if timeout 5 ip -n "$b" monitor address | grep -q -m1 "inet $vip/"; then fail "the machine that came back took the address"; fi
 answered_by a
 [ "$(holders)" = "$a" ] || fail "after the return not one holder, but: $(holders)"
 echo "ok it came back: the address stayed"
