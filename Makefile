@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run check test chaos bench fix audit fmt-check clippy deny tidy unit \
+.PHONY: help run check test chaos bench fix audit ansible fmt-check clippy deny tidy unit \
 	setup-build setup-check setup-docker setup-tests setup-benches skep skep-next skep-release test-app test-app-release
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -72,6 +72,9 @@ fix: setup-build ## rewrite what can be rewritten: format, lints with a mechanic
 	$(CARGO) clippy --workspace $(SUITES) --fix --allow-dirty --allow-staged
 	$(CARGO) fmt --all
 	$(CARGO) fmt $(HELLO)
+
+ansible: ## as root: ansible/ and packaging/systemd/ without a cluster (lints, roles twice, units, rules, firewall, address); some minutes
+	SKEP_ANSIBLE_TOOLS=$(TARGET)/ansible scripts/ansible.sh $(STEPS)
 
 audit: setup-build $(DENY) ## known vulnerabilities (asks for the advisory database)
 	$(DENY) --locked check advisories
