@@ -5,7 +5,7 @@ use super::*;
 
 fn server(name: &str, member: u64, address: &str) -> ServerView {
     let server = json!({
-        "id": format!("srv_0000000000000000000000000{member}"),
+        "id": format!("0000000000000000000000000{member}"),
         "name": name,
         "member": member,
         "role": "voter",
@@ -26,7 +26,7 @@ fn node(name: &str, number: u64, facts: Value) -> NodeView {
     let all = all.as_object_mut().expect("an object");
     all.extend(pairs(facts));
     let node = json!({
-        "id": format!("node_0000000000000000000000000{number}"),
+        "id": format!("0000000000000000000000000{number}"),
         "name": name,
         "status": "ready",
         "status_ms": 1,

@@ -113,9 +113,9 @@ impl App {
     }
 }
 
-/// `mode`: a number of replicas is to be said of it, as of a process.
+/// Its mode: a number of replicas is to be said of it, as of a process.
 fn write_site(folder: &Path, version: u32) -> io::Result<()> {
-    let settings = "mode = \"service\"\nbuilder = \"static\"\n[static]\noutput = \".\"\n";
+    let settings = "builder = \"static\"\n[static]\noutput = \".\"\n[run]\nmode = \"service\"\n";
     std::fs::write(folder.join("skep.toml"), settings)?;
     std::fs::write(folder.join("index.html"), page(version, None))
 }
