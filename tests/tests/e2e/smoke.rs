@@ -46,12 +46,12 @@ fn steps(report: &Value) -> Result<Vec<(String, bool)>> {
 /// The same binary without what only a debugger reads: it goes into an image twice.
 async fn small_skep(cluster: &Cluster) -> Result<Skep> {
     let small = cluster.path("skep-small");
-    let status = Command::new("objcopy")
-        .arg("--strip-debug")
-        .args([place::skep_binary()?, small.clone()])
+    let status = Command::new("strip")
+        .args(["-s", "-o"])
+        .args([small.clone(), place::skep_binary()?])
         .status()
         .await?;
-    ensure!(status.success(), "objcopy: {status}");
+    ensure!(status.success(), "strip: {status}");
     Ok(Skep::new(&small, &cluster.path("config")))
 }
 
