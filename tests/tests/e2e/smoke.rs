@@ -178,7 +178,7 @@ async fn an_interrupted_one_cleans_up_and_a_killed_one_is_cleaned_up_after() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_starts_nothing_fails_it_and_nothing_is_left() {
     let proxy = DockerProxy::start(&skep_tests::containers::default_socket()).expect("a proxy");
-    let socket = format!("unix://{}", proxy.socket().display());
+    let socket = proxy.socket().display().to_string();
     let outcome = with_cluster_on(&socket, "smokebroken", async |cluster| {
         let skep = small_skep(cluster).await?;
         proxy.set(Mood::Unable(WHY));
