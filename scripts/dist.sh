@@ -11,7 +11,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 # Debian 12 has this one. The binary is linked to the C library of its system: name resolution and locales are the
 # system's own, and a security fix of it needs no new Skep.
 GLIBC_NEWEST=2.36
-CARGO_DEB_VERSION=3.7.0
+CARGO_DEB_VERSION=3.8.0
 CARGO_SBOM_VERSION=0.10.0
 PACKAGING=$ROOT/packaging
 DIST=$TARGET/dist
