@@ -67,8 +67,8 @@ stage() { # everything that both kinds of packages hold, once
 pack_deb() {
   local deb
   deb=$(tool cargo-deb "$CARGO_DEB_VERSION")
-  # Called as cargo would.
-  "$deb" deb -p skep --no-build --no-strip --quiet --output "$DIST/"
+  # Called as cargo would. The system compresses: the tool itself is built without optimizations.
+  "$deb" deb -p skep --no-build --no-strip --quiet --compress-system --output "$DIST/"
 }
 
 pack_tar() {
