@@ -13,7 +13,7 @@ BASE=$TARGET/tools/bookworm.tar
 deb=$(compgen -G "$DIST/skep_*.deb") || fail "no package in $DIST: make dist"
 
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+trap '! mountpoint -q "$work/root/proc" || umount "$work/root/proc"; rm -rf --one-file-system "$work"' EXIT
 root=$work/root
 mkdir "$root"
 
@@ -28,6 +28,8 @@ if [[ ! -e $BASE ]]; then
 else
   tar -xf "$BASE" -C "$root"
 fi
+# What systemd's tools look at.
+mount -t proc proc "$root/proc"
 inside() { chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive "$@"; }
 files() { find "$root" -xdev -not -path "$root/var/lib/dpkg/*" -not -path "$root/var/log/*" -printf '/%P\n' | sort; }
 passed() { say "ok: $1"; }
