@@ -20,7 +20,7 @@ mkdir "$root"
 if [[ ! -e $BASE ]]; then
   command -v debootstrap >/dev/null || fail "debootstrap is needed: apt-get install debootstrap"
   say "making a Debian 12"
-  debootstrap --variant=minbase --include=systemd bookworm "$root" "$MIRROR" >"$work/log" ||
+  debootstrap --variant=minbase --include=systemd,procps bookworm "$root" "$MIRROR" >"$work/log" ||
     fail "$(tail -n 5 "$work/log")"
   mkdir -p "$(dirname "$BASE")"
   tar -cf "$BASE.new" -C "$root" .
