@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help run check test chaos bench fix audit ansible fmt-check clippy deny tidy unit \
-	setup-build setup-check setup-docker setup-tests setup-benches skep skep-next skep-release test-app test-app-release
+	dist dist-test setup-build setup-check setup-docker setup-tests setup-benches skep skep-next skep-release test-app test-app-release
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
 CARGO ?= cargo
@@ -75,6 +75,12 @@ fix: setup-build ## rewrite what can be rewritten: format, lints with a mechanic
 
 ansible: ## as root: ansible/ and packaging/systemd/ without a cluster (lints, roles twice, units, rules, firewall, address); some minutes
 	SKEP_ANSIBLE_TOOLS=$(TARGET)/ansible scripts/ansible.sh $(STEPS)
+
+dist: setup-build setup-docker ## packages of this version in target/dist: .deb, tar.gz, image, checksums (SKEP_DIST_SSH_KEY=FILE signs)
+	scripts/dist.sh
+
+dist-test: ## installs, checks and removes those packages on a Debian 12 of its own (root)
+	scripts/dist-test.sh
 
 audit: setup-build $(DENY) ## known vulnerabilities (asks for the advisory database)
 	$(DENY) --locked check advisories

@@ -164,6 +164,8 @@ pub(crate) enum Command {
     /// The nodes of the cluster
     #[command(subcommand)]
     Node(commands::node::Command),
+    /// Print the cluster as an inventory for Ansible
+    Inventory(commands::inventory::Args),
     /// Show and change whether allocations are moved so that fewer nodes are in use
     Rebalance(commands::rebalance::Args),
     /// Pools of nodes: how they are filled, what their nodes have in common, and how they are made
@@ -193,6 +195,8 @@ pub(crate) enum Command {
     Quota(commands::quota::Command),
     /// Make constraints on nodes preferences in an environment, or take that back
     Relax(commands::relax::Args),
+    /// Deploy, request, scale, roll back and remove a small app, to see that the cluster works
+    Smoke(commands::smoke::Args),
     /// Show who changed what
     Audit(commands::audit::Args),
     /// Tokens that let nodes and servers join
@@ -212,6 +216,11 @@ pub(crate) enum Command {
     Backup(commands::backup::Command),
     /// Make the data folder of a new server out of a backup
     Restore(commands::restore::Args),
+    /// Print what lets a shell complete `skep`
+    Completions(commands::completions::Args),
+    /// Write the manual pages into a folder
+    #[command(hide = true)]
+    Man(commands::completions::ManArgs),
     /// Learn to know a server
     Login(commands::login::Args),
     /// The clusters that are known here

@@ -118,21 +118,29 @@ pub(crate) async fn attach(
     folder: Option<PathBuf>,
 ) -> Result<(), Failure> {
     let mut follower = Follower::new(client, session.out, made.id);
-    let followed = async {
-        match (folder, &made.origin) {
-            (Some(folder), Origin::Upload { upload }) => {
-                let path = format!("/v1/uploads/{upload}");
-                let sending = upload::send(client, &path, folder);
-                follower.run_with_upload(sending).await
-            }
-            _ => follower.run().await,
-        }
-    };
     let view = tokio::select! {
-        view = followed => view?,
+        view = follower.run_to_end(made, folder) => view?,
         _ = tokio::signal::ctrl_c() => return Err(interrupted(made)),
     };
     conclude(session, client, &view, follower.tail).await
+}
+
+/// Follows a deployment that exists to its end without a word of how it goes; sends `folder` where it waits for one.
+/// Who drops this stops to look.
+///
+/// # Errors
+/// It did not become live, or waits for somebody's yes: with its reason and the last lines of the log.
+pub(crate) async fn quietly(
+    client: &Client,
+    out: Output,
+    (made, folder): (&DeploymentView, Option<PathBuf>),
+) -> Result<DeploymentView, Failure> {
+    let mut follower = Follower::new(client, out.quietly(), made.id);
+    let view = follower.run_to_end(made, folder).await?;
+    match view.status {
+        Status::Live => Ok(view),
+        _ => Err(explain(client, &view, follower.tail).await),
+    }
 }
 
 /// Follows a deployment that exists to its end, as one step of several: it is no result of its own.
@@ -196,6 +204,22 @@ impl<'a> Follower<'a> {
             deployment,
             shown: 0,
             tail: VecDeque::new(),
+        }
+    }
+
+    /// Follows, and sends the folder of a deployment that waits for one.
+    async fn run_to_end(
+        &mut self,
+        made: &DeploymentView,
+        folder: Option<PathBuf>,
+    ) -> Result<DeploymentView, Failure> {
+        match (folder, &made.origin) {
+            (Some(folder), Origin::Upload { upload }) => {
+                let path = format!("/v1/uploads/{upload}");
+                let sending = upload::send(self.client, &path, folder);
+                self.run_with_upload(sending).await
+            }
+            _ => self.run().await,
         }
     }
 

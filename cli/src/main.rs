@@ -1,6 +1,7 @@
 //! `skep`: the one binary. Owns nothing but the way from the arguments to a command and from its
 //! outcome to an exit code.
 
+mod address;
 mod args;
 mod client;
 mod commands;

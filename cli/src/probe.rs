@@ -4,9 +4,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use http::{Request, Uri, header};
-use http_body_util::Empty;
-use hyper::body::Bytes;
+use http::{Request, Response, Uri, header};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::{Bytes, Incoming};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -17,8 +17,14 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 /// Between two requests. The ingress announces no routes: it can only be asked.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Largest page that is read, in bytes.
+const PAGE_MAX: usize = 64 << 10;
+/// Characters of a page that are told.
+const SHOWN: usize = 60;
 /// Present when the ingress itself answers, not the app.
 const INGRESS_ERROR: &str = "x-skep-error";
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// What came back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,9 +40,7 @@ pub(crate) async fn ask(url: &str) -> Answer {
     let deadline = Instant::now() + DEADLINE;
     loop {
         let answer = tokio::time::timeout(ANSWER_DEADLINE, once(url)).await;
-        let answer = answer.unwrap_or_else(|_| {
-            Answer::None(format!("no answer within {} s", ANSWER_DEADLINE.as_secs()))
-        });
+        let answer = answer.unwrap_or_else(|_| Answer::None(silence()));
         if matches!(answer, Answer::App(_)) || Instant::now() >= deadline {
             return answer;
         }
@@ -50,32 +54,116 @@ async fn once(url: &str) -> Answer {
         .unwrap_or_else(|error| Answer::None(error.to_string()))
 }
 
-async fn request(url: &str) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
+async fn request(url: &str) -> Result<Answer, Error> {
     let uri: Uri = url.parse()?;
     let host = uri.host().ok_or("a URL without a host")?;
-    let stream = connect(host, uri.port_u16().unwrap_or(80)).await?;
+    let authority = uri.authority().ok_or("a URL without a host")?.as_str();
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let place = (host, uri.port_u16().unwrap_or(80));
+    let response = exchange(place, authority, path).await?;
+    let status = response.status().as_u16();
+    Ok(match refusal(&response) {
+        Some(why) => Answer::None(why),
+        None => Answer::App(status),
+    })
+}
+
+/// Why the ingress itself answers; none: the app does.
+fn refusal<B>(response: &Response<B>) -> Option<String> {
+    let why = response.headers().get(INGRESS_ERROR)?;
+    let why = String::from_utf8_lossy(why.as_bytes()).into_owned();
+    let status = response.status().as_u16();
+    Some(format!("the ingress answers {status}: {why}"))
+}
+
+/// One GET at `place` for the host `authority`. The body ends with the connection that comes with it.
+async fn exchange(
+    (host, port): (&str, u16),
+    authority: &str,
+    path: &str,
+) -> Result<Response<Incoming>, Error> {
+    let stream = connect(host, port).await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let serving = tokio::spawn(connection);
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let authority = uri.authority().ok_or("a URL without a host")?.as_str();
+    // Ends with the body that it reads: nobody else sends on it.
+    tokio::spawn(connection);
     let request = Request::get(path)
         .header(header::HOST, authority)
+        .header(header::CONNECTION, "close")
         .header(
             header::USER_AGENT,
             concat!("skep/", env!("CARGO_PKG_VERSION")),
         )
         .body(Empty::<Bytes>::new())?;
-    let response = sender.send_request(request).await?;
-    serving.abort();
-    let status = response.status().as_u16();
-    Ok(match response.headers().get(INGRESS_ERROR) {
-        Some(why) => {
-            let why = String::from_utf8_lossy(why.as_bytes()).into_owned();
-            Answer::None(format!("the ingress answers {status}: {why}"))
+    Ok(sender.send_request(request).await?)
+}
+
+/// Whether a connection can be made to `host`.
+///
+/// # Errors
+/// Why not.
+pub(crate) async fn opens(host: &str, port: u16) -> Result<(), String> {
+    let opened = tokio::time::timeout(ANSWER_DEADLINE, connect(host, port)).await;
+    match opened {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(silence()),
+    }
+}
+
+/// The page at the root of `authority`, asked for at `place`.
+///
+/// # Errors
+/// Why there is none, in words.
+pub(crate) async fn page(place: (&str, u16), authority: &str) -> Result<String, String> {
+    let asked = async {
+        let response = exchange(place, authority, "/").await?;
+        if let Some(why) = refusal(&response) {
+            return Err(why.into());
         }
-        None => Answer::App(status),
-    })
+        let status = response.status();
+        let body = Limited::new(response.into_body(), PAGE_MAX)
+            .collect()
+            .await?;
+        let text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+        match status.is_success() {
+            true => Ok(text),
+            false => Err(Error::from(format!("the answer is {status}"))),
+        }
+    };
+    let answer = tokio::time::timeout(ANSWER_DEADLINE, asked).await;
+    let answer = answer.map_err(|_| silence())?;
+    answer.map_err(|error| error.to_string())
+}
+
+/// Asks for that page until it is the right one, as long as routes may take to get there.
+///
+/// # Errors
+/// What came last instead.
+pub(crate) async fn page_until(
+    place: (&str, u16),
+    authority: &str,
+    is_it: impl Fn(&str) -> bool,
+) -> Result<(), String> {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let last = match page(place, authority).await {
+            Ok(page) if is_it(&page) => return Ok(()),
+            Ok(page) => {
+                let begin: String = page.chars().take(SHOWN).collect();
+                format!("the page begins with `{}`", begin.trim_end().escape_debug())
+            }
+            Err(why) => why,
+        };
+        if Instant::now() >= deadline {
+            return Err(last);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn silence() -> String {
+    format!("no answer within {} s", ANSWER_DEADLINE.as_secs())
 }
 
 /// Names under `localhost` are this machine (RFC 6761), whatever the resolver thinks.

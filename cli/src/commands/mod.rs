@@ -10,6 +10,7 @@ pub(crate) mod backup;
 pub(crate) mod bucket;
 pub(crate) mod ca;
 pub(crate) mod certificates;
+pub(crate) mod completions;
 pub(crate) mod context;
 pub(crate) mod cp;
 pub(crate) mod cron;
@@ -23,6 +24,7 @@ pub(crate) mod gates;
 pub(crate) mod git;
 pub(crate) mod history;
 pub(crate) mod import;
+pub(crate) mod inventory;
 pub(crate) mod jobs;
 pub(crate) mod login;
 pub(crate) mod logs;
@@ -49,6 +51,7 @@ pub(crate) mod run;
 pub(crate) mod scale;
 pub(crate) mod schema;
 pub(crate) mod server;
+pub(crate) mod smoke;
 pub(crate) mod stack;
 pub(crate) mod status;
 pub(crate) mod stop;
@@ -90,6 +93,11 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
             schema::run(&args, session);
             Ok(())
         }
+        Command::Completions(args) => {
+            completions::run(&args);
+            Ok(())
+        }
+        Command::Man(args) => completions::man(&args),
         command => wait(async {
             let result = speak(command, session).await;
             session.keep_servers().await;
@@ -133,6 +141,8 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Status(args) => status::run(args, session).await,
         Command::Ps(args) => ps::run(args, session).await,
         Command::Why(args) => why::run(args, session).await,
+        Command::Smoke(args) => smoke::run(args, session).await,
+        Command::Inventory(args) => inventory::run(args, session).await,
         Command::Plan(args) => plan::run(args, session).await,
         Command::Diff(args) => project::diff(args, session).await,
         Command::Apply(args) => project::apply(args, session).await,
@@ -184,6 +194,8 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         | Command::Net(_)
         | Command::Login(_)
         | Command::Schema(_)
+        | Command::Completions(_)
+        | Command::Man(_)
         | Command::Context(_) => unreachable!("run without a server by the caller"),
     }
 }

@@ -52,6 +52,7 @@ impl Style {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
     is_json: bool,
+    is_quiet: bool,
     colours_out: bool,
     colours_err: bool,
 }
@@ -62,8 +63,18 @@ impl Output {
         let allowed = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Self {
             is_json,
+            is_quiet: false,
             colours_out: allowed && !is_json && io::stdout().is_terminal(),
             colours_err: allowed && io::stderr().is_terminal(),
+        }
+    }
+
+    /// The same without [`Output::progress`]: for what is a small step of something larger.
+    #[must_use]
+    pub(crate) fn quietly(self) -> Self {
+        Self {
+            is_quiet: true,
+            ..self
         }
     }
 
@@ -112,6 +123,9 @@ impl Output {
 
     /// How it goes, for people: beside the result, which with `--json` alone is on stdout.
     pub(crate) fn progress(self, text: &str) {
+        if self.is_quiet {
+            return;
+        }
         if self.is_json {
             self.err(text);
         } else {

@@ -48,6 +48,7 @@ mod routes;
 mod samples;
 mod shells;
 mod sites;
+mod smoke;
 mod sockets;
 mod split;
 mod stacks;
