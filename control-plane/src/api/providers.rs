@@ -198,17 +198,22 @@ fn find<'a>(view: &'a State, name: &str) -> Result<&'a Provider, Problem> {
 /// What a provider says, as a problem.
 pub(super) fn unreachable(error: skep_proxmox::Error) -> Problem {
     use skep_proxmox::Kind as Why;
-    let hint = match error.kind {
-        Why::Unauthenticated => {
-            "is the token there, and is its secret this one? `pveum user token list USER`"
-        }
-        Why::Permission(_) => "docs/install-proxmox.md has the privileges that the token needs",
-        Why::NotAnswered => {
-            "is it reached from this server, and is the certificate the one that is expected?"
-        }
-        _ => "`skep provider show NAME` asks again",
+    let (code, hint) = match error.kind {
+        Why::Unauthenticated => (
+            Code::Invalid,
+            "is the token there, and is its secret this one? `pveum user token list USER`",
+        ),
+        Why::Permission(_) => (
+            Code::Invalid,
+            "docs/install-proxmox.md has the privileges that the token needs",
+        ),
+        Why::NotAnswered => (
+            Code::Unavailable,
+            "is it reached from this server, and is the certificate the one that is expected?",
+        ),
+        _ => (Code::Unavailable, "`skep provider show NAME` asks again"),
     };
-    Problem::new(Code::Unavailable, error.to_string())
+    Problem::new(code, error.to_string())
         .at("provider")
         .hint(hint)
 }

@@ -27,6 +27,7 @@ mod witnessing;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use futures_util::future::{BoxFuture, select_all};
 use skep_model::id::{DeploymentId, ServiceId};
 use skep_model::problem::{Code, Problem};
 use skep_model::routing::Cidr;
@@ -98,24 +99,28 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) {
             let term = shutdown.child_token();
             let board = Board::default();
             let mut duties = Duties::new(parts.clone(), board.clone());
+            // Each on the heap: together they would be more than a thread's stack holds.
+            let all: Vec<BoxFuture<'_, ()>> = vec![
+                Box::pin(duties.run(&term)),
+                Box::pin(members::run(&parts.store, &term)),
+                Box::pin(autoscaling::run(&parts, &term)),
+                Box::pin(analysis::run(&parts, &term)),
+                Box::pin(rebalancing::run(&parts, &term)),
+                Box::pin(witnessing::run(&parts)),
+                Box::pin(claims::run(&parts.store, &term)),
+                Box::pin(certificates::run(&parts, &term)),
+                Box::pin(polling::run(&parts, &term)),
+                Box::pin(notify::run(&parts, &term)),
+                Box::pin(previews::run(&parts.store, &term)),
+                Box::pin(stacks::run(&parts, &term)),
+                Box::pin(forges::run(&parts, &term)),
+                Box::pin(checks::run(&parts, &board, &term)),
+                Box::pin(image_push::run(&parts, &term)),
+                Box::pin(guests::run(&parts, &term)),
+                Box::pin(hosts::run(&parts, &term)),
+            ];
             tokio::select! {
-                () = duties.run(&term) => {}
-                () = members::run(&parts.store, &term) => {}
-                () = autoscaling::run(&parts, &term) => {}
-                () = analysis::run(&parts, &term) => {}
-                () = rebalancing::run(&parts, &term) => {}
-                () = witnessing::run(&parts) => {}
-                () = claims::run(&parts.store, &term) => {}
-                () = certificates::run(&parts, &term) => {}
-                () = polling::run(&parts, &term) => {}
-                () = notify::run(&parts, &term) => {}
-                () = previews::run(&parts.store, &term) => {}
-                () = stacks::run(&parts, &term) => {}
-                () = forges::run(&parts, &term) => {}
-                () = checks::run(&parts, &board, &term) => {}
-                () = image_push::run(&parts, &term) => {}
-                () = guests::run(&parts, &term) => {}
-                () = hosts::run(&parts, &term) => {}
+                _ = select_all(all) => {}
                 _ = leadership.wait_for(|now| !now.is_leader) => tracing::info!("leadership lost: duties dropped"),
             }
             parts.witnesses.begin();

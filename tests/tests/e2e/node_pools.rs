@@ -140,7 +140,7 @@ async fn nodes_are_made_moved_replaced_and_removed() {
         home.obey("add 5000 somebodys")?;
         home.provider(cluster, "wrong")
             .await?
-            .code(1)?
+            .code(2)?
             .says(&["token"])?;
         home.provider(cluster, SECRET).await?.ok()?;
         let shown = cluster.skep.run(&["provider", "show", "home"]).await?;

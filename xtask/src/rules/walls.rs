@@ -29,6 +29,8 @@ const WALLS: [(&str, &[&str]); 20] = [
             "skep-scheduler",
             "skep-forge",
             "skep-compose",
+            "skep-pools",
+            "skep-proxmox",
             "skep-proto",
             "skep-identity",
             "skep-model",
@@ -57,6 +59,7 @@ const WALLS: [(&str, &[&str]); 20] = [
             "skep-state",
             "skep-raft-core",
             "skep-proto",
+            "skep-proxmox-simulation",
         ],
     ),
     (

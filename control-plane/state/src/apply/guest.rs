@@ -298,7 +298,6 @@ impl Context<'_> {
         if let Some(node) = known.node.filter(|node| self.state.node(*node).is_some()) {
             self.remove_node(&v1::RemoveNode {
                 node: skep_proto::convert::id_bytes(node.as_u128()),
-                ..v1::RemoveNode::default()
             })?;
         }
         if let Some(token) = known.token {
