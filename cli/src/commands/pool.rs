@@ -38,15 +38,15 @@ Examples:
   skep pool create db --provider home --template pve3=9002 --vmids 6000-6099 \\
     --addresses 10.0.0.100-10.0.0.199/24 --gateway 10.0.0.1 --nodes 1
 
-Each node is a guest that is cloned from its host's template, started, told how to join with a token of its own,
-and let in when its MAC and SMBIOS id are the guest's. Templates are made as docs/install-proxmox.md says. What is
-at the provider and not ours is never touched.")]
+Each node is a guest that is cloned from its host's template, started, told how to join with a
+token of its own, and let in when its MAC and SMBIOS id are the guest's. Templates are made as
+docs/install-proxmox.md says. What is at the provider and not ours is never touched.")]
     Create(Box<nodes::Make>),
     /// Change what nodes are made of, or how many there may be; what is not named stays
     #[command(after_help = "\
 Examples:
   skep pool change web --max 12
-  skep pool change web --template pve1=9010 --template pve2=9010     a new template; then: skep pool upgrade web
+  skep pool change web --template pve1=9010 --template pve2=9010     a new template
 
 Nodes that there are stay as they were made until `skep pool upgrade`.")]
     Change(Box<nodes::Make>),

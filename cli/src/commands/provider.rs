@@ -46,10 +46,13 @@ pub(crate) enum Command {
 Examples:
   skep provider set home --host https://pve1.lan:8006 --host https://pve2.lan:8006 \\
     --ca pve-root-ca.pem --token-id 'skep@pve!skep' --secret-stdin < secret.txt
-  skep provider set home --host https://pve1.lan:8006 --pin AA:BB:... --token-id 'skep@pve!skep' --secret-stdin
+  skep provider set home --host https://pve1.lan:8006 --pin AA:BB:... \\
+    --token-id 'skep@pve!skep' --secret-stdin < secret.txt
 
-The CA is /etc/pve/pve-root-ca.pem of any host; a fingerprint is what `pvenode cert info` shows, of each host. With
-neither, nobody is asked: whoever is, gets the token. The rights that it needs are in docs/install-proxmox.md.")]
+The CA is /etc/pve/pve-root-ca.pem of any host; a fingerprint is what `pvenode cert info` shows, of
+each host. With neither, nobody is asked: whoever is, gets the token. The rights that it needs are
+in docs/install-proxmox.md. Whoever changes the CA, the fingerprints or the token's name says the
+secret again.")]
 pub(crate) struct Set {
     /// What it is called here
     #[arg(value_name = "PROVIDER")]

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use skep_model::node::HOST;
 use skep_model::problem::{Code, Problem};
 use skep_model::provider::{Provider, Proxmox, Way};
+use skep_model::variable::Sealed;
 use skep_pools::{orphans, whereabouts};
 use skep_proto::v1;
 use skep_proto::v1::command::Kind;
@@ -53,14 +54,7 @@ pub(super) async fn put(
     let known = view.provider(&key.provider);
     let secret = match (&request.secret, known) {
         (Some(secret), _) if !secret.is_empty() => app.secrets.seal_provider(&key.provider, secret),
-        (_, Some(known)) => {
-            let Way::Proxmox(proxmox) = &known.way;
-            proxmox.secret.clone()
-        }
-        _ => {
-            let problem = Problem::invalid("secret", "the API token's secret is missing");
-            return Err(problem.hint("`pveum user token add` shows it once").into());
-        }
+        (_, known) => kept(known.map(|it| &**it), &request)?,
     };
     let provider = Provider {
         name: key.provider.clone(),
@@ -109,6 +103,24 @@ pub(super) async fn state(
     let provider = find(&view, &key.provider)?.clone();
     let client = connect(&provider, &app.secrets)?;
     Ok(Json(ask(&app, &view, (&key.provider, &client)).await?))
+}
+
+/// The secret that is there already: only for whoever it was given for. Else whoever may change a provider could have it sent
+/// to a machine of their own.
+fn kept(known: Option<&Provider>, request: &ProviderRequest) -> Result<Sealed, Problem> {
+    let known = known.map(|it| {
+        let Way::Proxmox(proxmox) = &it.way;
+        proxmox
+    });
+    let is_same = |it: &&Proxmox| it.trust == request.trust && it.token_id == request.token_id;
+    if let Some(same) = known.filter(is_same) {
+        return Ok(same.secret.clone());
+    }
+    let text = match known {
+        None => "the API token's secret is missing",
+        Some(_) => "the secret is needed again: it is for another token, or for other certificates",
+    };
+    Err(Problem::invalid("secret", text).hint("`pveum user token add` shows it once"))
 }
 
 async fn ask(

@@ -15,6 +15,7 @@ mod hooks;
 mod jobs;
 mod logs;
 mod network;
+mod node_pools;
 mod notify;
 mod previews;
 mod rebalance;

@@ -1,0 +1,116 @@
+//! Providers and pools that make their nodes: kept without their secret, refused where they make no sense. What hosts
+//! answer, the end-to-end tests see.
+
+use skep_model::provider::{Provider, Proxmox, Trust, Way};
+
+use super::*;
+
+const PROVIDER: &str = "/v1/providers/home";
+
+/// A provider that nobody was asked for. Nothing listens there.
+async fn known(server: &Server) {
+    let provider = Provider {
+        name: "home".into(),
+        way: Way::Proxmox(Proxmox {
+            endpoints: vec!["https://127.0.0.1:1".into()],
+            trust: Trust::Pins(vec!["ab".repeat(32)]),
+            token_id: "skep@pve!skep".into(),
+            secret: server.context.secrets.seal_provider("home", "very-secret"),
+        }),
+        made_ms: 0,
+        changed_ms: 0,
+    };
+    server
+        .propose(Kind::PutProvider(v1::PutProvider {
+            provider: Some((&provider).into()),
+        }))
+        .await;
+}
+
+fn request() -> Value {
+    json!({"endpoints": ["https://127.0.0.1:1"], "trust": {"pins": ["ab".repeat(32)]}, "token_id": "skep@pve!skep"})
+}
+
+fn pool() -> Value {
+    json!({"provider": "home", "size": {"min": 0, "max": 5, "wanted": 2}, "recipe": {
+        "kind": "vm", "templates": {"pve1": 9000}, "full_clone": false, "storage": null, "cores": 2, "memory_mib": 2048,
+        "disk_gib": 20, "disk": "scsi0", "bridge": "vmbr0", "vlan": null, "user": null, "ssh_keys": [],
+        "vmids": {"first": 5000, "last": 5999}, "resource_pool": "skep", "max_per_host": null}})
+}
+
+#[tokio::test]
+async fn a_secret_goes_to_nobody_but_whom_it_was_given_for() {
+    let server = Server::start().await;
+    let fresh = server.put(PROVIDER, request()).await;
+    assert_problem(&fresh, 400, "invalid", Some("secret"));
+    known(&server).await;
+    let listed = server.get("/v1/providers").await.body;
+    assert_eq!(listed["providers"][0]["token_id"], "skep@pve!skep");
+    assert!(!listed.to_string().contains("secret"), "{listed}");
+    // Kept as it is: nobody answers there, and that is all.
+    let same = server.put(PROVIDER, request()).await;
+    assert_problem(&same, 503, "unavailable", Some("provider"));
+    for (field, value) in [
+        ("trust", json!({"pins": ["cd".repeat(32)]})),
+        ("trust", json!({"ca": "a CA"})),
+        ("token_id", json!("skep@pve!other")),
+    ] {
+        let mut other = request();
+        other[field] = value;
+        let refused = server.put(PROVIDER, other).await;
+        assert_problem(&refused, 400, "invalid", Some("secret"));
+    }
+    for (field, name, value) in [
+        ("endpoints", "endpoints", json!(["http://pve1:8006"])),
+        ("token_id", "token_id", json!("root")),
+        ("trust", "pins", json!({"pins": []})),
+        ("trust", "pins", json!({"pins": ["xy"]})),
+    ] {
+        let mut odd = request();
+        odd[field] = value;
+        odd["secret"] = json!("very-secret");
+        let refused = server.put(PROVIDER, odd).await;
+        assert_problem(&refused, 400, "invalid", Some(name));
+    }
+}
+
+#[tokio::test]
+async fn a_pool_is_made_changed_scaled_and_removed_and_holds_its_provider() {
+    let server = Server::start().await;
+    let path = "/v1/node-pools/web";
+    let nobody = server.put(path, pool()).await;
+    assert_problem(&nobody, 404, "not_found", Some("provider"));
+    known(&server).await;
+    let made = server.put(path, pool()).await;
+    assert_eq!(made.status, 200, "{}", made.body);
+    assert_eq!(made.body["edition"], 1);
+    let mut odd = pool();
+    odd["recipe"]["templates"] = json!({"pve1": 5001});
+    assert_problem(&server.put(path, odd).await, 400, "invalid", Some("vmids"));
+    let mut other = pool();
+    other["recipe"]["cores"] = json!(4);
+    assert_eq!(server.put(path, other).await.body["edition"], 2);
+    let mut late = pool();
+    late["generation"] = json!(1);
+    assert_eq!(server.put(path, late).await.status, 409);
+    let size = format!("{path}/size");
+    let scaled = server.put(&size, json!({"nodes": 3})).await;
+    assert_eq!(scaled.body["size"]["wanted"], 3, "{}", scaled.body);
+    let too_many = server.put(&size, json!({"nodes": 6})).await;
+    assert_problem(&too_many, 400, "invalid", Some("wanted"));
+    let remove = |path: &'static str| server.call(Method::DELETE, path, Value::Null);
+    assert_eq!(remove(PROVIDER).await.status, 409);
+    assert_eq!(remove(path).await.status, 204);
+    assert_problem(&server.get(path).await, 404, "not_found", Some("pool"));
+    assert_eq!(remove(PROVIDER).await.status, 204);
+}
+
+#[tokio::test]
+async fn a_node_that_no_pool_made_is_not_retired() {
+    let server = Server::start().await;
+    server.join("n1").await;
+    let refused = server.post("/v1/nodes/n1/retire", json!({})).await;
+    assert_problem(&refused, 409, "conflict", Some("node"));
+    let missing = server.post("/v1/nodes/n2/retire", json!({})).await;
+    assert_problem(&missing, 404, "not_found", Some("node"));
+}
