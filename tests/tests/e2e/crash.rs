@@ -38,9 +38,12 @@ async fn a_lost_upload_says_upload_again() {
         let gzip_magic = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
         let sending = cluster.api.begin_upload(upload, &gzip_magic).await?;
         // Where it unpacks what comes: made once the two have met.
-        let folder = cluster.path(&format!("node/agent/builds/build-{}/src", made.id));
+        let builds = cluster.path("node/agent/builds");
+        let of_this = format!("build-{}-", made.id);
         wait::until("a node to receive", BACK, async || {
-            Ok(folder.is_dir().then_some(()))
+            let all = std::fs::read_dir(&builds).into_iter().flatten().flatten();
+            let mut its = all.filter(|it| it.file_name().to_string_lossy().starts_with(&of_this));
+            Ok(its.any(|it| it.path().join("src").is_dir()).then_some(()))
         })
         .await?;
         cluster.agent.kill().await?;

@@ -78,3 +78,70 @@ impl Pace {
         is_told
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use skep_model::id::GuestId;
+    use skep_model::pool::Guest;
+
+    use super::*;
+
+    fn one(phase: Phase) -> PoolGuest {
+        let mut guest = Guest::planned(GuestId::from_u128(1));
+        guest.phase = phase;
+        PoolGuest {
+            pool: "web".into(),
+            guest,
+            edition: 1,
+            token: None,
+            node: None,
+            is_retiring: false,
+            planned_ms: 0,
+            drain_deadline_ms: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_provider_that_refuses_is_asked_ever_less_until_something_is_got_on_with() {
+        let now = Instant::now();
+        let (mut pace, one) = (Pace::default(), one(Phase::Cloning));
+        assert_eq!(pace.due_at(&one, now), now);
+        let pause = |pace: &mut Pace| {
+            pace.take(&Outcome::Failed, now);
+            (pace.due_at(&one, now) - now).as_secs()
+        };
+        let pauses: Vec<u64> = (0..8).map(|_| pause(&mut pace)).collect();
+        assert_eq!(pauses, [2, 4, 8, 16, 32, 64, 120, 120]);
+        pace.take(&Outcome::GotOn, now);
+        assert_eq!(pace.due_at(&one, now), now);
+        assert_eq!(pause(&mut pace), 2);
+    }
+
+    #[tokio::test]
+    async fn what_others_write_down_is_looked_at_at_once() {
+        let now = Instant::now();
+        let mut pace = Pace::default();
+        pace.due_at(&one(Phase::Ready), now);
+        pace.take(&Outcome::Done, now);
+        assert_eq!(pace.due_at(&one(Phase::Ready), now), now + QUIET);
+        assert_eq!(pace.due_at(&one(Phase::Leaving), now), now);
+    }
+
+    #[tokio::test]
+    async fn a_long_wait_is_told_once_in_a_while() {
+        let now = Instant::now();
+        let mut pace = Pace::default();
+        pace.due_at(&one(Phase::Starting), now);
+        let later = |seconds: u64| now + Duration::from_secs(seconds);
+        let mut told = Vec::new();
+        for second in 0..60 {
+            pace.take(&Outcome::Waits, later(second));
+            if pace.is_told(later(second)) {
+                told.push(second);
+            }
+        }
+        assert_eq!(told, [20, 40]);
+        pace.take(&Outcome::GotOn, later(60));
+        assert!(!pace.is_told(later(60)));
+    }
+}
