@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use skep_model::guest_pool::PoolGuest;
 use skep_model::node::HOST;
 use skep_model::pool::Phase;
 use skep_pools::orphans;
@@ -80,18 +81,22 @@ async fn follow(parts: &Parts, view: &State, (provider, rows): (&str, &[cluster:
     }
 }
 
+/// Guests that are written down of a provider's pools.
+fn guests_at<'a>(view: &'a State, provider: &'a str) -> impl Iterator<Item = &'a PoolGuest> {
+    let is_its = move |one: &&PoolGuest| {
+        let pool = view.guest_pool(&one.pool);
+        pool.is_some_and(|pool| pool.provider == provider)
+    };
+    view.guests().map(|one| &**one).filter(is_its)
+}
+
 /// Nodes that are on another host than is known, and on which.
 fn moved(
     view: &State,
     provider: &str,
     rows: &[cluster::Guest],
 ) -> Vec<(skep_model::id::NodeId, String)> {
-    let is_its = |pool: &str| {
-        let pool = view.guest_pool(pool);
-        pool.is_some_and(|pool| pool.provider == provider)
-    };
-    let guests = view.guests().filter(|one| is_its(&one.pool));
-    let found = guests.filter_map(|one| {
+    let found = guests_at(view, provider).filter_map(|one| {
         let node = view.node(one.node?)?;
         let name = one.guest.name();
         // By its name, too: a number may be somebody else's by now.
@@ -113,13 +118,7 @@ fn tell(
     (provider, rows): (&str, &[cluster::Guest]),
     told: &mut BTreeSet<(String, u32)>,
 ) {
-    let is_its = |pool: &str| {
-        let pool = view.guest_pool(pool);
-        pool.is_some_and(|pool| pool.provider == provider)
-    };
-    let ours: Vec<_> = view
-        .guests()
-        .filter(|one| is_its(&one.pool))
+    let ours: Vec<_> = guests_at(view, provider)
         .map(|one| one.guest.clone())
         .collect();
     let found = orphans(&ours, rows);
