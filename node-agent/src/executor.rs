@@ -28,6 +28,8 @@ use crate::storage::Shelf;
 
 /// Left for the stop signal where what was asked before has taken all the grace.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
+/// 128 and the number of SIGKILL: the kernel's way, among others.
+const ENDED_BY_KILL: i64 = 137;
 
 /// One piece of work for one allocation.
 #[derive(Debug)]
@@ -423,6 +425,9 @@ impl Executor {
             exit.witnessed = true;
             exit.tail = self.runtime.tail(&container).await;
             exit.usual = self.running.usual(allocation, &container);
+            if exit.code == ENDED_BY_KILL && !exit.oom {
+                exit.oom = self.runtime.ran_out_of_memory(&container).await;
+            }
         }
         Ok(Outcome::Examined(container, seen))
     }

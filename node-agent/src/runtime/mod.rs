@@ -8,6 +8,7 @@ pub(crate) mod image;
 mod init;
 pub(crate) mod inspect;
 mod network;
+mod oom;
 mod spool;
 pub(crate) mod tail;
 pub(crate) mod transport;
@@ -296,6 +297,13 @@ impl Runtime {
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether the kernel ended something of a container because it had no more memory, where Docker has not heard of it.
+    pub(crate) async fn ran_out_of_memory(&self, id: &str) -> bool {
+        let id = id.to_owned();
+        let asked = tokio::task::spawn_blocking(move || oom::was_killed(&id));
+        asked.await.unwrap_or(false)
     }
 
     /// Makes a container from an image that is here, and starts it.
