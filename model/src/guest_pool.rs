@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{NodeId, TokenId};
 use crate::name;
 use crate::node::check_meta;
-use crate::pool::{Guest, MAX_GUESTS, Phase, Recipe};
+use crate::pool::{Backups, Guest, MAX_GUESTS, Phase, Recipe};
 use crate::problem::Problem;
 use crate::settings::MAX_POOL_META;
 
@@ -42,6 +42,8 @@ pub struct GuestPool {
     pub meta: BTreeMap<String, String>,
     /// How many.
     pub size: Size,
+    /// How its guests are copied; none: they are not.
+    pub backups: Option<Backups>,
     /// Raised by each change of the recipe: guests know by which they were made.
     pub edition: u64,
     /// Raised by each change.
@@ -107,6 +109,7 @@ impl GuestPool {
         name::check("provider", &self.provider)?;
         self.recipe.check()?;
         self.size.check()?;
+        self.backups.as_ref().map_or(Ok(()), Backups::check)?;
         if self.meta.len() > MAX_POOL_META {
             let text = format!("{} keys are too many", self.meta.len());
             return Err(Problem::invalid("meta", text).hint(format!("at most {MAX_POOL_META}")));

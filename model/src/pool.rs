@@ -2,10 +2,12 @@
 //! written before the step that it allows is taken, so that whoever goes on after a crash knows what may have been done.
 
 mod addresses;
+pub mod backups;
 mod guest;
 mod machines;
 
 pub use addresses::Addresses;
+pub use backups::{Backups, Restoring};
 pub use guest::{Guest, Identity, Note, Phase, name_of};
 pub use machines::{Machine, Program};
 

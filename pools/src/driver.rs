@@ -1,5 +1,6 @@
 //! Looks at the hosts, and does the next thing with one guest: at most one call that changes anything in a turn.
 
+mod backup;
 mod configure;
 mod fencing;
 mod introduction;
@@ -143,6 +144,7 @@ impl<T: Transport> Driver<'_, T> {
             },
             (_, Presence::Ours(facts)) => match ask {
                 Ask::FindAddress => return self.find_address(facts, vmid).await,
+                Ask::Restore => return self.bring_back(guest, facts, vmid).await,
                 Ask::Configure => self.configure(guest, facts, vmid).await,
                 Ask::Forget => self.forget(facts, vmid).await,
                 _ => self.change(&ask, facts, vmid).await,

@@ -5,6 +5,7 @@
 //! What holds at every moment: a guest is asked for under a number that is written down; nothing is changed or removed that
 //! is not proven to be the guest that was made; what carries our name and is written down nowhere is told, and left alone.
 
+mod backups;
 mod driver;
 pub mod exec;
 mod fence;
@@ -18,6 +19,7 @@ mod sweep;
 mod wanted;
 mod whereabouts;
 
+pub use backups::{Archive, due, of_guest, surplus};
 pub use driver::{Driver, Turn};
 pub use fence::{Around, Verdict, WATCHDOG_MS, confirmed_dead};
 pub use fixed::Fixed;

@@ -34,6 +34,8 @@ pub enum Ask {
     ShutDown,
     /// Remove it with its disks.
     Remove,
+    /// Make it what a copy of it holds.
+    Restore,
 }
 
 /// What is done next.
@@ -69,6 +71,10 @@ pub fn next(recipe: &Recipe, guest: &Guest, seen: &Seen, now_ms: u64) -> Step {
 fn come(recipe: &Recipe, guest: &Guest, seen: &Seen, now_ms: u64) -> Step {
     let facts = match &seen.presence {
         Presence::Unknown(why) => return Step::Wait(why.clone()),
+        // Its configuration is being replaced.
+        Presence::Absent | Presence::Foreign if guest.restoring.is_some() && seen.is_busy => {
+            return Step::Wait("it is becoming a copy of itself".to_owned());
+        }
         Presence::Absent | Presence::Foreign if guest.identity.is_some() => {
             // Somebody has removed it; its number may be another's by now.
             return Step::Record(Note::Gone);
@@ -85,6 +91,14 @@ fn come(recipe: &Recipe, guest: &Guest, seen: &Seen, now_ms: u64) -> Step {
         return match facts.identity() {
             Some(identity) => Step::Record(Note::Identified(identity)),
             None => Step::Wait("it has no interface yet".to_owned()),
+        };
+    }
+    if let Some(restoring) = &guest.restoring {
+        return match (restoring.is_back, facts.is_running) {
+            (false, true) => Step::Ask(Ask::ShutDown),
+            (false, false) => Step::Ask(Ask::Restore),
+            (true, false) => Step::Ask(Ask::Start),
+            (true, true) => Step::Record(Note::Restored),
         };
     }
     match guest.phase {

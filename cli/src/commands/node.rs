@@ -1,5 +1,7 @@
 //! `skep node`: the nodes of the cluster.
 
+mod backups;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -57,6 +59,40 @@ pub(crate) enum Command {
         /// Also when it has volumes of services that there are: what is in them is given up
         #[arg(long)]
         lose_volumes: bool,
+    },
+    /// List the copies of the guest of one, and when the next is due
+    Backups {
+        /// Its name or id
+        #[arg(value_name = "NODE")]
+        node: String,
+    },
+    /// Copy the guest of one now, beside the schedule of its pool
+    Backup {
+        /// Its name or id
+        #[arg(value_name = "NODE")]
+        node: String,
+    },
+    /// Have the guest of one become an older copy of itself; what was written since is lost
+    #[command(after_help = "\
+Examples:
+  skep node backups skep-01m8...                    which copies there are
+  skep node restore skep-01m8... --from nas:backup/vzdump-qemu-5001-2026_11_29-03_00_00.vma.zst --plan
+
+The guest is shut down, its disks are replaced, it starts, and its agent comes back as the same
+node. Volumes are as they were then. What runs there without volumes begins on other nodes.")]
+    Restore {
+        /// Its name or id
+        #[arg(value_name = "NODE")]
+        node: String,
+        /// The copy: `skep node backups NODE`
+        #[arg(long, value_name = "ARCHIVE")]
+        from: String,
+        /// Say what would be done, and do nothing of it
+        #[arg(long)]
+        plan: bool,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
     },
     /// Remove one; what runs there is placed elsewhere. A node that a pool has made is drained first, and its guest is removed
     #[command(visible_alias = "remove")]
@@ -329,6 +365,14 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
             };
             retire(&client, session, (&node, plan), request).await?;
         }
+        Command::Backups { node } => backups::list(&client, session, &node).await?,
+        Command::Backup { node } => backups::begin(&client, session, &node).await?,
+        Command::Restore {
+            node,
+            from,
+            plan,
+            yes,
+        } => backups::restore(&client, session, (&node, &from), (plan, yes)).await?,
         Command::Rm {
             node,
             plan,

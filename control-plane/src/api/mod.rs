@@ -19,6 +19,7 @@ mod forges;
 mod gates;
 mod git;
 mod github;
+mod guest_backups;
 mod health;
 mod hooks;
 mod jobs;

@@ -160,6 +160,13 @@ pub(super) struct PlanQuery {
     plan: bool,
 }
 
+impl PlanQuery {
+    /// Whether it is.
+    pub(super) const fn plan(&self) -> bool {
+        self.plan
+    }
+}
+
 /// Has a node of a pool go: drained, shut down, removed with its guest, and, where that is asked for, replaced first.
 #[utoipa::path(post, path = "/v1/nodes/{node}/retire", tag = "cluster", params(NodeKey, PlanQuery),
     operation_id = "retire_node", request_body = RetireRequest,
@@ -248,6 +255,7 @@ fn wanted(name: &str, request: &NodePoolRequest) -> GuestPool {
         recipe: request.recipe.clone(),
         meta: request.meta.clone(),
         size: request.size,
+        backups: request.backups.clone(),
         // What the cluster counts.
         edition: 0,
         generation: 0,
@@ -291,7 +299,7 @@ async fn foresee(app: &App, pool: &GuestPool) -> Result<NodePlanView, Problem> {
         .await
         .map_err(unreachable)?;
     let mut against: Vec<String> = may
-        .missing(&privileges::needed(&pool.recipe))
+        .missing(&privileges::needed(&pool.recipe, pool.backups.as_ref()))
         .into_iter()
         .map(|it| {
             format!(

@@ -154,7 +154,7 @@ async fn ask(
     let needed: Vec<_> = view
         .guest_pools()
         .filter(|pool| pool.provider == name)
-        .flat_map(|pool| privileges::needed(&pool.recipe))
+        .flat_map(|pool| privileges::needed(&pool.recipe, pool.backups.as_ref()))
         .collect();
     let missing = may
         .missing(&needed)

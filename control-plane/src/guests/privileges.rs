@@ -1,6 +1,6 @@
 //! What an API token needs so that a pool's guests can be made and removed with it, and nothing beyond.
 
-use skep_model::pool::{Kind, Recipe};
+use skep_model::pool::{Backups, Kind, Recipe};
 use skep_proxmox::Permission;
 
 /// On the Proxmox pool of the guests.
@@ -14,8 +14,8 @@ const ON_POOL: [&str; 7] = [
     "VM.Config.Network",
 ];
 
-/// What a token needs for a recipe, each where: one of the privileges of a row.
-pub(crate) fn needed(recipe: &Recipe) -> Vec<Permission> {
+/// What a token needs for a recipe and for copies, each where: one of the privileges of a row.
+pub(crate) fn needed(recipe: &Recipe, backups: Option<&Backups>) -> Vec<Permission> {
     let pool = format!("/pool/{}", recipe.resource_pool);
     let one = |path: &str, privileges: &[&str]| Permission {
         path: path.to_owned(),
@@ -34,6 +34,12 @@ pub(crate) fn needed(recipe: &Recipe) -> Vec<Permission> {
     if let Some(storage) = &recipe.storage {
         let path = format!("/storage/{storage}");
         needed.push(one(&path, &["Datastore.AllocateSpace"]));
+    }
+    if let Some(backups) = backups {
+        let path = format!("/storage/{}", backups.storage);
+        needed.push(one(&pool, &["VM.Backup"]));
+        needed.push(one(&path, &["Datastore.AllocateSpace"]));
+        needed.push(one(&path, &["Datastore.Audit", "Datastore.Allocate"]));
     }
     let bridge = format!("/sdn/zones/localnetwork/{}", recipe.bridge);
     needed.push(one(&bridge, &["SDN.Use"]));

@@ -4,6 +4,7 @@
 
 mod analysis;
 mod autoscaling;
+mod backups;
 mod certificates;
 mod checks;
 mod claims;
@@ -118,6 +119,7 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) {
                 Box::pin(image_push::run(&parts, &term)),
                 Box::pin(guests::run(&parts, &term)),
                 Box::pin(hosts::run(&parts, &term)),
+                Box::pin(backups::run(&parts, &term)),
             ];
             tokio::select! {
                 _ = select_all(all) => {}

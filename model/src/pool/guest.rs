@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::Restoring;
 use crate::id::GuestId;
 
 /// What proves that a guest is the one that was made: numbers are used again, and names can be given twice.
@@ -75,6 +76,9 @@ pub struct Guest {
     pub introduced_ms: Option<u64>,
     /// What keeps it from going on.
     pub problem: Option<String>,
+    /// The copy that it becomes.
+    #[serde(default)]
+    pub restoring: Option<Restoring>,
 }
 
 /// What is written down about a guest.
@@ -118,6 +122,10 @@ pub enum Note {
     Leave,
     /// It is not there.
     Gone,
+    /// Its disks are those of the copy that it is to become.
+    BroughtBack,
+    /// It is that copy, and runs.
+    Restored,
     /// It cannot go on, as this says; none: it can.
     Stuck(Option<String>),
 }
@@ -141,6 +149,7 @@ impl Guest {
             address: None,
             introduced_ms: None,
             problem: None,
+            restoring: None,
         }
     }
 
@@ -185,6 +194,12 @@ impl Guest {
             Note::Joined => self.reach(Phase::Ready),
             Note::Leave => self.reach(Phase::Leaving),
             Note::Gone => self.reach(Phase::Gone),
+            Note::BroughtBack => {
+                if let Some(restoring) = &mut self.restoring {
+                    restoring.is_back = true;
+                }
+            }
+            Note::Restored => (self.restoring, self.problem) = (None, None),
             Note::Stuck(why) => self.problem = why,
         }
     }
@@ -205,6 +220,8 @@ impl Guest {
         if phase > self.phase {
             self.phase = phase;
             self.problem = None;
+            // Who leaves becomes nothing any more.
+            self.restoring = self.restoring.take().filter(|_| phase < Phase::Leaving);
         }
     }
 }

@@ -289,3 +289,34 @@ fn what_was_asked_for_and_never_seen_is_waited_for() {
     let late = next(&recipe(), &guest, &seen(false), NOW + LOST_ANSWER_MS);
     assert_eq!(late, Step::Record(Note::Gone));
 }
+
+#[test]
+fn a_guest_becomes_a_copy_of_itself_and_runs_again() {
+    use skep_model::pool::Restoring;
+
+    let mut one = guest(Phase::Ready);
+    one.restoring = Some(Restoring {
+        archive: "nas:backup/x".to_owned(),
+        asked_ms: NOW,
+        is_back: false,
+    });
+    assert_eq!(step(&one, running(), false), Step::Ask(Ask::ShutDown));
+    assert_eq!(step(&one, ours(&[]), false), Step::Ask(Ask::Restore));
+    // While its disks are replaced it has a lock, and no name.
+    assert!(waits(&step(&one, ours(&[("lock", "create")]), true)));
+    assert!(waits(&step(&one, Presence::Foreign, true)));
+    one.take(Note::BroughtBack);
+    assert_eq!(step(&one, ours(&[]), false), Step::Ask(Ask::Start));
+    assert_eq!(step(&one, running(), false), Step::Record(Note::Restored));
+    one.take(Note::Restored);
+    assert_eq!(step(&one, running(), false), Step::Done);
+
+    // Who leaves becomes nothing any more.
+    one.restoring = Some(Restoring {
+        archive: "nas:backup/x".to_owned(),
+        asked_ms: NOW,
+        is_back: true,
+    });
+    one.take(Note::Leave);
+    assert_eq!(one.restoring, None);
+}

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use skep_model::guest_pool::{GuestPool, PoolGuest, Size};
 use skep_model::id::{GuestId, NodeId, TokenId};
-use skep_model::pool::{Addresses, Guest, Identity, Kind, Note, Phase, Recipe, VmidRange};
+use skep_model::pool::{
+    Addresses, Backups, Guest, Identity, Kind, Note, Phase, Recipe, Restoring, VmidRange,
+};
 use skep_model::provider::{Provider, Proxmox, Trust, Way};
 use skep_model::variable::Sealed;
 
@@ -158,6 +160,7 @@ impl From<&GuestPool> for v1::GuestPool {
             min: pool.size.min,
             max: pool.size.max,
             wanted: pool.size.wanted,
+            backups: pool.backups.as_ref().map(Into::into),
             edition: pool.edition,
             generation: pool.generation,
             made_ms: pool.made_ms,
@@ -179,10 +182,55 @@ impl TryFrom<v1::GuestPool> for GuestPool {
                 max: message.max,
                 wanted: message.wanted,
             },
+            backups: message.backups.map(Into::into),
             edition: message.edition,
             generation: message.generation,
             made_ms: message.made_ms,
         })
+    }
+}
+
+impl From<&Backups> for v1::GuestBackups {
+    fn from(backups: &Backups) -> Self {
+        Self {
+            schedule: backups.schedule.clone(),
+            time_zone: backups.time_zone.clone(),
+            storage: backups.storage.clone(),
+            keep: backups.keep,
+            since_ms: backups.since_ms,
+        }
+    }
+}
+
+impl From<v1::GuestBackups> for Backups {
+    fn from(message: v1::GuestBackups) -> Self {
+        Self {
+            schedule: message.schedule,
+            time_zone: message.time_zone,
+            storage: message.storage,
+            keep: message.keep,
+            since_ms: message.since_ms,
+        }
+    }
+}
+
+impl From<&Restoring> for v1::GuestRestoring {
+    fn from(restoring: &Restoring) -> Self {
+        Self {
+            archive: restoring.archive.clone(),
+            asked_ms: restoring.asked_ms,
+            back: restoring.is_back,
+        }
+    }
+}
+
+impl From<v1::GuestRestoring> for Restoring {
+    fn from(message: v1::GuestRestoring) -> Self {
+        Self {
+            archive: message.archive,
+            asked_ms: message.asked_ms,
+            is_back: message.back,
+        }
     }
 }
 
@@ -219,6 +267,7 @@ impl From<&PoolGuest> for v1::PoolGuest {
             address: guest.address.map(|it| it.to_string()),
             introduced_ms: guest.introduced_ms,
             problem: guest.problem.clone(),
+            restoring: guest.restoring.as_ref().map(Into::into),
             edition: one.edition,
             node: optional_id_bytes(one.node.map_or(0, NodeId::as_u128)),
             retiring: one.is_retiring,
@@ -250,6 +299,7 @@ impl TryFrom<v1::PoolGuest> for PoolGuest {
                 address: maybe_address("address", message.address.as_ref())?,
                 introduced_ms: message.introduced_ms,
                 problem: message.problem,
+                restoring: message.restoring.map(Into::into),
             },
             edition: message.edition,
             token: optional("token", &message.token)?.map(TokenId::from_u128),
@@ -289,6 +339,8 @@ pub fn note_out(note: &Note) -> Option<v1::GuestNote> {
         Note::Found(address) => NoteMessage::Found(address.to_string()),
         Note::Gone => NoteMessage::Gone(v1::guest_note::Gone {}),
         Note::Stuck(why) => NoteMessage::Stuck(v1::guest_note::Stuck { why: why.clone() }),
+        Note::BroughtBack => NoteMessage::BroughtBack(v1::guest_note::BroughtBack {}),
+        Note::Restored => NoteMessage::Restored(v1::guest_note::Restored {}),
         Note::Introduced { .. } | Note::Joined | Note::Leave => return None,
     };
     Some(v1::GuestNote { note: Some(note) })
@@ -314,6 +366,8 @@ impl TryFrom<v1::GuestNote> for Note {
             NoteMessage::Started(_) => Self::Started,
             NoteMessage::Found(text) => Self::Found(address("found", &text)?),
             NoteMessage::Gone(_) => Self::Gone,
+            NoteMessage::BroughtBack(_) => Self::BroughtBack,
+            NoteMessage::Restored(_) => Self::Restored,
             NoteMessage::Stuck(stuck) => Self::Stuck(stuck.why),
         })
     }

@@ -46,9 +46,26 @@ pub fn restore(at: At<'_>, archive: &str, storage: &str, pool: Option<&str>) -> 
     )
 }
 
-/// For lists of what belongs to a guest: backups are named by its number.
+/// `POST /nodes/{node}/{qemu|lxc}`: a guest that has stopped becomes what a backup of it holds: its disks and its configuration
+/// are replaced, its number and what proves it stay. `VM.Allocate` or `VM.Backup` of it, `Datastore.AllocateSpace`.
+pub fn put_back(at: At<'_>, archive: &str) -> Call<Upid> {
+    let request =
+        Request::new(Method::Post, &["nodes", at.host, at.kind.as_str()]).with("vmid", at.vmid);
+    let request = match at.kind {
+        crate::ids::GuestKind::Qemu => request.with("archive", archive),
+        crate::ids::GuestKind::Lxc => request.with("ostemplate", archive).with("restore", 1),
+    };
+    Call::new(request.with("force", 1))
+}
+
+/// For lists of what belongs to a guest: backups are named by its number, those on a backup server in a folder of it.
 pub fn is_of(volid: &str, vmid: Vmid) -> bool {
-    let name = volid.rsplit('/').next().unwrap_or_default();
+    let number = vmid.to_string();
+    let path: Vec<&str> = volid.split('/').collect();
+    if let [_, "vm" | "ct", of, _] = path.as_slice() {
+        return *of == number;
+    }
+    let name = path.last().copied().unwrap_or_default();
     let parts: Vec<&str> = name.split('-').collect();
-    parts.first() == Some(&"vzdump") && parts.get(2) == Some(&vmid.to_string().as_str())
+    parts.first() == Some(&"vzdump") && parts.get(2) == Some(&number.as_str())
 }

@@ -192,6 +192,8 @@ fn all() -> Vec<Request> {
         backups::create(vm, &backup).request,
         backups::restore(vm, "pbs:backup/vm/9101/x", "local-zfs", Some("skep")).request,
         backups::restore(ct, "pbs:backup/ct/9101/x", "local-zfs", None).request,
+        backups::put_back(vm, "pbs:backup/vm/9101/x").request,
+        backups::put_back(ct, "pbs:backup/ct/9101/x").request,
         ha::resources().request,
         ha::status().request,
     ]
@@ -496,4 +498,7 @@ fn a_file_on_a_storage_has_a_name_and_no_path() {
         "pbs:backup/vzdump-qemu-1011-2026_11_29.vma.zst",
         vmid(101)
     ));
+    let on_a_server = "pbs:backup/vm/101/2026-11-29T03:00:00Z";
+    assert!(backups::is_of(on_a_server, vmid(101)));
+    assert!(!backups::is_of(on_a_server, vmid(1010)));
 }

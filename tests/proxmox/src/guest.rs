@@ -32,6 +32,8 @@ pub struct Guest {
     pub is_ha: bool,
     /// What it was told of how to join: a VM has it as a file, a container since it was started with it.
     pub told: Option<String>,
+    /// The copy that its disks are.
+    pub restored_from: Option<String>,
     /// When it was made, ms: lists show little of what is new.
     pub made_ms: u64,
 }

@@ -4,6 +4,7 @@
 //! paused, an hour takes a moment; as it is, [`server`] serves the world over TLS, to the client as it is used.
 
 mod answer;
+mod backups;
 mod guest;
 mod people;
 mod reads;
@@ -11,6 +12,7 @@ mod requests;
 pub mod server;
 mod world;
 
+pub use backups::{Archive, STORAGE};
 pub use guest::{Guest, Owner};
 pub use world::{Faults, World};
 

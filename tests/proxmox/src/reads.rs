@@ -1,5 +1,7 @@
 //! What a host answers to questions: nothing is changed.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 use skep_proxmox::{GuestKind, Nic, Reply};
 
@@ -25,6 +27,7 @@ pub(crate) fn permissions() -> Reply {
     let guests = set(&[
         "VM.Allocate",
         "VM.Audit",
+        "VM.Backup",
         "VM.Clone",
         "VM.PowerMgmt",
         "VM.Config.Disk",
@@ -43,6 +46,7 @@ pub(crate) fn permissions() -> Reply {
         "/nodes": set(&["Sys.Audit"]),
         "/pool/skep": guests,
         "/storage/local": storage,
+        "/storage/nas": storage,
         "/sdn/zones/localnetwork/vmbr0": set(&["SDN.Use"]),
     }))
 }
@@ -121,11 +125,15 @@ pub(crate) fn resources(world: &mut World, kind: &str) -> Reply {
     data(&Value::Array(rows.collect()))
 }
 
-pub(crate) fn tasks(world: &World, host: &str, vmid: &str) -> Reply {
+/// Of a guest, since a time.
+pub(crate) fn tasks(world: &World, host: &str, asked: &BTreeMap<String, String>) -> Reply {
+    let (vmid, since) = (asked.get("vmid"), asked.get("since"));
+    let since_s: u64 = since.and_then(|it| it.parse().ok()).unwrap_or(0);
     let its = world
         .tasks
         .iter()
-        .filter(|task| task.host == host && task.about.to_string() == vmid);
+        .filter(|task| task.host == host && vmid == Some(&task.about.to_string()))
+        .filter(|task| (world.epoch_ms + task.begun_ms) / 1_000 >= since_s);
     let rows = its.map(|task| match &task.exit {
         Some(exit) => json!({"upid": task.upid, "status": exit, "endtime": task.ends_ms / 1_000}),
         None => json!({"upid": task.upid}),

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use skep_proxmox::{GuestKind, Reply};
 
 use crate::answer::{data, refused};
+use crate::backups;
 use crate::guest::{Guest, Owner};
 use crate::reads;
 use crate::world::{Effect, World};
@@ -59,7 +60,15 @@ pub(crate) fn answer(world: &mut World, request: &http::Request<Bytes>) -> Reply
         ("GET", ["cluster", "resources"]) => {
             reads::resources(world, asked.parameters["type"].as_str())
         }
-        ("GET", ["nodes", host, "tasks"]) => reads::tasks(world, host, &asked.parameters["vmid"]),
+        ("GET", ["nodes", host, "tasks"]) => reads::tasks(world, host, &asked.parameters),
+        ("POST", ["nodes", host, "vzdump"]) => backups::create(world, host, &asked.parameters),
+        ("GET", ["nodes", _, "storage", backups::STORAGE, "content"]) => backups::content(world),
+        ("DELETE", ["nodes", _, "storage", backups::STORAGE, "content", volid]) => {
+            backups::remove(world, volid)
+        }
+        ("POST", ["nodes", host, kind]) if *kind == world.kind.as_str() => {
+            backups::put_back(world, host, &asked.parameters)
+        }
         ("GET", ["nodes", _, "tasks", upid, "status"]) => reads::task(world, upid),
         (_, ["nodes", host, kind, vmid, rest @ ..]) if *kind == world.kind.as_str() => {
             let Ok(vmid) = vmid.parse() else {

@@ -8,6 +8,7 @@ use skep_proxmox::{GuestKind, Reply};
 use tokio::time::Instant;
 
 use crate::answer::refused;
+use crate::backups::Archive;
 use crate::guest::{Guest, Owner};
 use crate::requests;
 
@@ -35,6 +36,7 @@ pub(crate) struct Task {
     pub(crate) upid: String,
     pub(crate) host: String,
     pub(crate) about: u32,
+    pub(crate) begun_ms: u64,
     pub(crate) ends_ms: u64,
     pub(crate) effect: Effect,
     pub(crate) exit: Option<String>,
@@ -53,6 +55,8 @@ pub(crate) enum Effect {
     /// Stopped, and started with its configuration as it is by then.
     Rebooted(u32),
     Removed(u32),
+    BackedUp(Box<Archive>),
+    PutBack(u32, Box<Archive>),
     Nothing,
 }
 
@@ -86,6 +90,10 @@ pub struct World {
     /// Guests by number.
     pub guests: BTreeMap<u32, Guest>,
     pub(crate) tasks: Vec<Task>,
+    /// Copies of guests.
+    pub archives: Vec<Archive>,
+    /// When the world began, ms since 1970 by a clock outside: what copies and tasks say of time follows from it.
+    pub epoch_ms: u64,
     /// Requests that were answered as lost, and take effect at their time.
     late: Vec<(u64, http::Request<Bytes>)>,
     /// What was done to guests that are not whose they were taken for. Must stay empty.
@@ -115,6 +123,8 @@ impl World {
             away_since: BTreeMap::new(),
             guests: BTreeMap::new(),
             tasks: Vec::new(),
+            archives: Vec::new(),
+            epoch_ms: 0,
             late: Vec::new(),
             violations: Vec::new(),
             calls: BTreeMap::new(),
@@ -145,6 +155,7 @@ impl World {
             boots: 0,
             is_ha: false,
             told: None,
+            restored_from: None,
             made_ms: self.now_ms(),
         }
     }
@@ -183,6 +194,11 @@ impl World {
     pub fn now_ms(&self) -> u64 {
         let outside = u64::try_from(self.began.elapsed().as_millis());
         outside.map_or(u64::MAX, |ms| ms.saturating_mul(u64::from(self.speed)))
+    }
+
+    /// The same as a clock outside shows it, which nobody hurries.
+    pub(crate) fn outside_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Time passes so many times as fast as outside from now on.
@@ -295,6 +311,18 @@ impl World {
                 }
                 "OK".to_owned()
             }
+            Effect::BackedUp(archive) => match self.keep(*archive, is_failed) {
+                true => "OK".to_owned(),
+                false => failed,
+            },
+            Effect::PutBack(vmid, archive) => {
+                // What has failed half-way is a guest all the same: its configuration is written first.
+                self.become_copy(vmid, &archive);
+                match is_failed {
+                    true => failed,
+                    false => "OK".to_owned(),
+                }
+            }
             _ if is_failed => failed,
             Effect::Nothing => "OK".to_owned(),
             Effect::Started(vmid) => match self.on(vmid, host) {
@@ -393,6 +421,7 @@ impl World {
             upid: upid.clone(),
             host: host.to_owned(),
             about,
+            begun_ms: self.outside_ms(),
             ends_ms: now + takes_ms,
             effect,
             exit: None,

@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use skep_model::id::GuestId;
-use skep_model::pool::{Addresses, Guest, Kind, Note, Phase, Recipe, VmidRange};
+use skep_model::pool::{Addresses, Guest, Kind, Note, Phase, Recipe, Restoring, VmidRange};
 use skep_pools::{Driver, Turn, orphans};
 use skep_proxmox::calls::cluster;
 use skep_proxmox::{Client, Credentials, GuestKind};
-use skep_proxmox_simulation::{Faults, Line, Owner, World};
+use skep_proxmox_simulation::{Faults, Line, Owner, STORAGE, World};
 
 /// Of `make check`, and of `make chaos`.
 const SEEDS: [u64; 2] = [30, 1_000];
@@ -205,8 +205,10 @@ impl Run {
                 world.violations
             );
             for there in world.guests.values() {
-                let Some(told) = &there.told else { continue };
-                let name = there.name().unwrap_or_default();
+                // One whose disks are being replaced has no name meanwhile.
+                let (Some(told), Some(name)) = (&there.told, there.name()) else {
+                    continue;
+                };
                 let is_its_own = told.contains(&format!("SKEP_NODE_NAME={name}\n"));
                 let is_lost = !told.contains("SKEP_");
                 assert!(
@@ -235,6 +237,44 @@ impl Run {
             self.book.note(id, Note::Leave);
         }
         self.join();
+    }
+
+    /// Somebody has a guest copied, or become an older copy of it. Killed: whoever asks hears nothing of what came of it.
+    async fn copy(&mut self) {
+        let ready: Vec<Guest> = self
+            .book
+            .guests
+            .values()
+            .filter(|guest| guest.phase == Phase::Ready && guest.restoring.is_none())
+            .cloned()
+            .collect();
+        if ready.is_empty() || self.random.u32(..4) != 0 {
+            return;
+        }
+        let guest = &ready[self.random.usize(..ready.len())];
+        let (limit, recipe) = (self.limit(true), recipe(self.seed));
+        let driver = Driver {
+            client: &self.client,
+            recipe: &recipe,
+        };
+        if self.random.bool() {
+            let begun = driver.begin_backup(guest, STORAGE);
+            self.kills += usize::from(tokio::time::timeout(limit, begun).await.is_err());
+            return self.check();
+        }
+        let Ok(Some(archives)) = driver.archives(guest, STORAGE).await else {
+            return;
+        };
+        let now_ms = self.line.with(|it| it.now_ms());
+        let Some(archive) = archives.first() else {
+            return;
+        };
+        let one = self.book.guests.get_mut(&guest.id).expect("known");
+        one.restoring = Some(Restoring {
+            archive: archive.volid.clone(),
+            asked_ms: now_ms,
+            is_back: false,
+        });
     }
 
     /// Guests that run and know how join: by what they were told, and in no other way.
@@ -267,6 +307,7 @@ impl Run {
         let until = tokio::time::Instant::now() + TROUBLE;
         while tokio::time::Instant::now() < until {
             self.wish();
+            self.copy().await;
             self.turn_all(true).await;
         }
     }
@@ -297,7 +338,9 @@ impl Run {
 
     fn is_settled(&self) -> bool {
         let mut all = self.book.guests.values();
-        all.all(|guest| matches!(guest.phase, Phase::Ready | Phase::Gone))
+        all.all(|guest| {
+            matches!(guest.phase, Phase::Ready | Phase::Gone) && guest.restoring.is_none()
+        })
     }
 
     /// Everything is as it is written down, and what is not is told.
@@ -313,7 +356,8 @@ impl Run {
             .map(|it| it.vmid)
             .collect();
         for guest in self.book.guests.values() {
-            let is_right = matches!(guest.phase, Phase::Ready | Phase::Gone);
+            let is_right =
+                matches!(guest.phase, Phase::Ready | Phase::Gone) && guest.restoring.is_none();
             assert!(
                 is_right,
                 "seed {}: it does not converge: {guest:?}",
@@ -382,7 +426,7 @@ fn told(id: GuestId, number: usize) -> String {
 }
 
 /// What a run has seen, to know that it has seen something.
-async fn run(seed: u64) -> [usize; 5] {
+async fn run(seed: u64) -> [usize; 7] {
     let mut run = Run::new(seed);
     run.line.with(|world| {
         world.faults = Faults {
@@ -402,11 +446,21 @@ async fn run(seed: u64) -> [usize; 5] {
     });
     run.calm().await;
     let told = run.settle().await;
-    let clones = run
-        .line
-        .with(|world| world.calls.get("POST clone").copied().unwrap_or(0));
-    let clones = usize::try_from(clones).expect("few");
-    [run.book.guests.len(), clones, run.kills, run.told, told]
+    let count = |call: &str| {
+        let made = run
+            .line
+            .with(|world| world.calls.get(call).copied().unwrap_or(0));
+        usize::try_from(made).expect("few")
+    };
+    [
+        run.book.guests.len(),
+        count("POST clone"),
+        run.kills,
+        run.told,
+        told,
+        count("POST vzdump"),
+        count("POST restore"),
+    ]
 }
 
 #[test]
@@ -418,7 +472,7 @@ fn nothing_is_lost_doubled_or_anybody_elses() {
             (0..SEEDS[usize::from(is_full)]).collect()
         }
     };
-    let mut seen = [0; 5];
+    let mut seen = [0; 7];
     for seed in &seeds {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -428,9 +482,9 @@ fn nothing_is_lost_doubled_or_anybody_elses() {
         let one = runtime.block_on(run(*seed));
         seen = std::array::from_fn(|number| seen[number] + one[number]);
     }
-    let [guests, clones, kills, introduced, told] = seen;
+    let [guests, clones, kills, introduced, told, copies, restores] = seen;
     println!(
-        "{} seeds: {guests} guests, {clones} clones, {kills} kills, {introduced} introductions, {told} orphans told, 0 violations",
+        "{} seeds: {guests} guests, {clones} clones, {kills} kills, {introduced} introductions, {copies} copies, {restores} restores, {told} orphans told, 0 violations",
         seeds.len()
     );
     if seeds.len() > 1 {

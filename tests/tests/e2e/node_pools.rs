@@ -2,7 +2,7 @@
 //! removed with their nodes. The hosts are simulated, and served over TLS; in each guest an agent runs.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
@@ -35,7 +35,12 @@ impl Drop for Home {
 impl Home {
     async fn start(cluster: &Cluster) -> Result<Self> {
         let line = Line::new(World::new(11));
-        line.with(|world| world.hurry(SPEED));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        let now_ms = u64::try_from(now.as_millis())?;
+        line.with(|world| {
+            world.hurry(SPEED);
+            world.epoch_ms = now_ms;
+        });
         let certificates = Certificates::new()?;
         let hosts = serve(&line, &format!("{TOKEN_ID}={SECRET}"), &certificates).await?;
         let ca = cluster.path("pve-root-ca.pem");
@@ -293,6 +298,123 @@ async fn a_server_that_is_killed_leaves_no_orphan_and_doubles_nothing() {
         );
         let audit = cluster.skep.run(&["audit"]).await?.ok()?;
         ensure!(!audit.stdout.contains(SECRET));
+        cluster
+            .skep
+            .run(&["pool", "scale", "web", "0"])
+            .await?
+            .ok()?;
+        settled(cluster, &home, 0).await?;
+        untouched(&home)
+    })
+    .await;
+}
+
+/// Copies of guests at the hosts.
+fn copies(home: &Home) -> Vec<String> {
+    home.line.with(|world| {
+        let all = world.archives.iter();
+        all.map(|it| it.volid.clone()).collect()
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guests_are_copied_by_schedule_and_become_a_copy_again() {
+    with_cluster("node-pools-copied", async |cluster| {
+        let home = Home::start(cluster).await?;
+        home.obey("add 5000 somebodys")?;
+        // Whoever had the number before.
+        home.line.with(|world| world.add_copy_of_another(5001));
+        home.provider(cluster, SECRET).await?.ok()?;
+        let create = "pool create web --provider home --nodes 1 --backup-storage nas --backup-keep 2";
+        let mut create: Vec<&str> = create.split(' ').chain(TEMPLATES).collect();
+        create.extend(["--backup", "whenever"]);
+        let refused = cluster.skep.run(&create).await?.code(2)?;
+        refused.says(&["backups.schedule"])?;
+        create.pop();
+        create.push("* * * * * *");
+        cluster.skep.run(&create).await?.ok()?;
+        let names = settled(cluster, &home, 1).await?;
+        let name = names[0].as_str();
+        let id = node(cluster, name).await?.context("a node")?["id"].clone();
+
+        let made = || {
+            let count = |world: &mut World| world.calls.get("POST vzdump").copied();
+            home.line.with(count).unwrap_or(0)
+        };
+        wait::until("old copies to go", SETTLED, async || {
+            Ok((made() >= 4 && copies(&home).len() <= 3).then_some(()))
+        })
+        .await?;
+        let change = ["pool", "change", "web", "--no-backup"];
+        cluster.skep.run(&change).await?.ok()?;
+        let none = cluster.skep.run(&["node", "backups", name]).await?.code(1)?;
+        none.says(&["does not say", "--backup"])?;
+        // No schedule of this year: what is asked for by hand alone.
+        let yearly = ["--backup", "0 0 29 2 *", "--backup-storage", "nas"];
+        let change = ["pool", "change", "web"].into_iter().chain(yearly);
+        cluster
+            .skep
+            .run(&change.collect::<Vec<_>>())
+            .await?
+            .ok()?;
+        let before = wait::until("nothing to be copied any more", SETTLED, async || {
+            let before = copies(&home);
+            let shown = cluster.skep.run(&["node", "backup", name]).await?;
+            Ok(shown.ok().is_ok().then_some(before))
+        })
+        .await?;
+        wait::until("one more copy", SETTLED, async || {
+            Ok((copies(&home).len() > before.len()).then_some(()))
+        })
+        .await?;
+        let shown = cluster
+            .skep
+            .run(&["node", "backups", name, "--json"])
+            .await?
+            .json()?;
+        let archives = shown["archives"].as_array().context("a list")?.clone();
+        ensure!(archives.len() + 1 == copies(&home).len(), "{shown}");
+        let oldest = archives.last().context("one")?["archive"].clone();
+        let oldest = oldest.as_str().context("a name")?;
+
+        let restore = ["node", "restore", name, "--from"];
+        let with = |more: &[&'static str], archive: &str| -> Vec<String> {
+            let all = restore.iter().copied().chain([archive]);
+            all.chain(more.iter().copied()).map(str::to_owned).collect()
+        };
+        let run = async |arguments: Vec<String>| {
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            cluster.skep.run(&arguments).await
+        };
+        let other = "nas:backup/vzdump-qemu-5001-before.vma.zst";
+        run(with(&["--yes"], other)).await?.code(1)?.says(&["is no copy of"])?;
+        let plan = run(with(&["--plan"], oldest)).await?.ok()?;
+        plan.says(&["shut down", "is lost", "nothing of this was done"])?;
+        run(with(&["--yes"], oldest)).await?.ok()?;
+        // Whoever leads dies in the middle of it.
+        wait::until("its disks to be replaced", SETTLED, async || {
+            let asked = home.line.with(|world| world.calls.get("POST restore").copied());
+            Ok(asked.map(|_| ()))
+        })
+        .await?;
+        cluster.server.kill().await?;
+        cluster.server.start().await?;
+        cluster.server_answers().await?;
+        wait::until("the node to be what it was", SETTLED, async || {
+            let is_restored = home.line.with(|world| {
+                let mut guests = world.guests.values();
+                guests.any(|it| it.is_running && it.restored_from.as_deref() == Some(oldest))
+            });
+            let pool = pool(cluster).await?;
+            let is_over = pool["guests"][0]["restoring"].is_null();
+            let node = node(cluster, name).await?.context("a node")?;
+            let is_back = node["status"] == "ready" && node["id"] == id;
+            Ok((is_restored && is_over && is_back).then_some(()))
+        })
+        .await?;
+        let restores = home.line.with(|world| world.calls.get("POST restore").copied());
+        ensure!(restores == Some(1), "{restores:?} restores");
+        ensure!(copies(&home).iter().any(|it| it == other), "another's copy went");
         cluster
             .skep
             .run(&["pool", "scale", "web", "0"])

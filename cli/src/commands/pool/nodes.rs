@@ -10,7 +10,7 @@ use skep_control_plane::api::types::{
     NodePlanView, NodePoolRequest, NodePoolSizeRequest, NodePoolView, NodePoolsView,
 };
 use skep_model::guest_pool::Size;
-use skep_model::pool::{Addresses, Kind, Phase, Recipe, VmidRange};
+use skep_model::pool::{Addresses, Backups, Kind, Phase, Recipe, VmidRange};
 use skep_model::problem::Code;
 
 use crate::client::{Client, escape};
@@ -93,6 +93,21 @@ pub(crate) struct Make {
     /// How many nodes there should be now [as many as the fewest]
     #[arg(long, value_name = "N")]
     nodes: Option<u32>,
+    /// Copy its guests when this is due, as of a cron service: '0 3 * * 0' is each Sunday at three
+    #[arg(long, value_name = "SCHEDULE")]
+    backup: Option<String>,
+    /// In this time zone [UTC]
+    #[arg(long, value_name = "ZONE")]
+    backup_zone: Option<String>,
+    /// The Proxmox storage that the copies go to
+    #[arg(long, value_name = "STORAGE")]
+    backup_storage: Option<String>,
+    /// How many copies of each are kept [4]
+    #[arg(long, value_name = "N")]
+    backup_keep: Option<u32>,
+    /// Copy them no more; copies that there are stay
+    #[arg(long, conflicts_with_all = ["backup", "backup_zone", "backup_storage", "backup_keep"])]
+    no_backup: bool,
     /// Say what would be done, and do nothing of it
     #[arg(long)]
     pub(super) plan: bool,
@@ -121,8 +136,14 @@ impl Make {
     /// The pool as it is, with what is said here.
     fn request(&self, known: Option<NodePoolView>) -> Result<NodePoolRequest, Failure> {
         let generation = known.as_ref().map(|it| it.generation);
-        let (provider, recipe, mut meta, size) = match known {
-            Some(pool) => (Some(pool.provider), pool.recipe, pool.meta, pool.size),
+        let (provider, recipe, mut meta, size, backups) = match known {
+            Some(pool) => (
+                Some(pool.provider),
+                pool.recipe,
+                pool.meta,
+                pool.size,
+                pool.backups,
+            ),
             None => {
                 let min = self.min.unwrap_or(0);
                 let size = Size {
@@ -130,7 +151,7 @@ impl Make {
                     max: self.max.unwrap_or(10).max(min),
                     wanted: min,
                 };
-                (None, fresh(self.lxc), BTreeMap::new(), size)
+                (None, fresh(self.lxc), BTreeMap::new(), size, None)
             }
         };
         let provider = self.provider.clone().or(provider).ok_or_else(|| {
@@ -153,8 +174,52 @@ impl Make {
                 max,
                 wanted: self.nodes.unwrap_or(size.wanted.clamp(min, max.max(min))),
             },
+            backups: self.backups(backups)?,
             generation,
         })
+    }
+
+    /// How guests are copied, with what is said here.
+    fn backups(&self, known: Option<Backups>) -> Result<Option<Backups>, Failure> {
+        if self.no_backup {
+            return Ok(None);
+        }
+        let is_said = self.backup.is_some()
+            || self.backup_zone.is_some()
+            || self.backup_storage.is_some()
+            || self.backup_keep.is_some();
+        if !is_said {
+            return Ok(known);
+        }
+        let lacks = |what: &str, hint: &str| {
+            Failure::usage(format!("the {what} of copies is not named")).hint(hint)
+        };
+        let (schedule, storage, keep, zone, since_ms) = known.map_or_else(
+            || (None, None, 4, "UTC".to_owned(), 0),
+            |it| {
+                (
+                    Some(it.schedule),
+                    Some(it.storage),
+                    it.keep,
+                    it.time_zone,
+                    it.since_ms,
+                )
+            },
+        );
+        let schedule = self.backup.clone().or(schedule);
+        let storage = self.backup_storage.clone().or(storage);
+        Ok(Some(Backups {
+            schedule: schedule.ok_or_else(|| lacks("schedule", "--backup '0 3 * * 0'"))?,
+            time_zone: self.backup_zone.clone().unwrap_or(zone),
+            storage: storage.ok_or_else(|| {
+                lacks(
+                    "storage",
+                    "--backup-storage NAME; `pvesm status --content backup` lists them",
+                )
+            })?,
+            keep: self.backup_keep.unwrap_or(keep),
+            since_ms,
+        }))
     }
 
     fn recipe(&self, mut recipe: Recipe) -> Result<Recipe, Failure> {
@@ -296,6 +361,7 @@ pub(crate) async fn scale(
                 wanted: nodes,
                 ..known.size
             },
+            backups: known.backups,
             generation: None,
         };
         let at = format!("{}/plan", path(pool));
@@ -420,6 +486,8 @@ pub(super) fn shown(pool: &NodePoolView) -> String {
         if one.retiring {
             notes.push("is being replaced");
         }
+        let becoming = one.restoring.as_ref().map(|it| format!("becomes {it}"));
+        notes.extend(becoming.as_deref());
         notes.extend(one.problem.as_deref());
         vec![
             one.name.clone(),
@@ -436,7 +504,13 @@ pub(super) fn shown(pool: &NodePoolView) -> String {
         pool.guests.iter().map(row).collect(),
         "it has no guests",
     );
-    format!("{}\n\n{guests}", list(std::slice::from_ref(pool)))
+    let copies = pool.backups.as_ref().map_or_else(String::new, |it| {
+        format!(
+            "\n\nits guests are copied to {} by `{}` ({}), {} of each are kept",
+            it.storage, it.schedule, it.time_zone, it.keep
+        )
+    });
+    format!("{}\n\n{guests}{copies}", list(std::slice::from_ref(pool)))
 }
 
 fn phase(phase: Phase) -> &'static str {
@@ -484,6 +558,7 @@ mod tests {
             recipe: request.recipe.clone(),
             meta: request.meta,
             size: request.size,
+            backups: None,
             edition: 1,
             generation: 7,
             guests: Vec::new(),
@@ -505,6 +580,34 @@ mod tests {
             (2, 3, 2)
         );
         assert_eq!(changed.meta["tier"], "web");
+    }
+
+    #[test]
+    fn copies_are_said_once_and_changed_by_parts() {
+        let ask = |change: fn(&mut Make)| {
+            let mut make = Make::default();
+            change(&mut make);
+            make
+        };
+        let whole = ask(|it| {
+            it.backup = Some("0 3 * * 0".into());
+            it.backup_storage = Some("nas".into());
+        });
+        let first = whole.backups(None).expect("understood").expect("said");
+        assert_eq!((first.keep, first.time_zone.as_str()), (4, "UTC"));
+        first.check().expect("accepted");
+        let more = ask(|it| it.backup_keep = Some(8));
+        let second = more.backups(Some(first.clone())).expect("understood");
+        let expected = Backups {
+            keep: 8,
+            ..first.clone()
+        };
+        assert_eq!(second, Some(expected));
+        let nothing = Make::default().backups(Some(first.clone()));
+        assert_eq!(nothing.expect("understood"), Some(first.clone()));
+        let none = ask(|it| it.no_backup = true).backups(Some(first));
+        assert_eq!(none.expect("understood"), None);
+        assert!(more.backups(None).is_err(), "of nothing");
     }
 
     #[test]

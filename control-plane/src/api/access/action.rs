@@ -179,6 +179,10 @@ actions! {
     SetNodePool = "set_node_pool" write,
     /// Have a node of a pool removed with its guest, or replaced.
     RetireNode = "retire_node" write,
+    /// Copy a node's guest.
+    BackUpNode = "back_up_node" write,
+    /// Have a node's guest become an older copy of itself.
+    RestoreNode = "restore_node" write,
     /// Change as whom nodes pull from a registry.
     SetRegistry = "set_registry" write,
     /// Say where the workspace's images are pushed.

@@ -62,9 +62,9 @@ pub use network::{
     OverlapView, PrivateEnvironmentView, PrivatePoolRequest, PrivatePoolView, PrivateServiceView,
 };
 pub use node_pool::{
-    GuestView, HostView, NodePlanView, NodePoolRequest, NodePoolSizeRequest, NodePoolView,
-    NodePoolsView, OrphanView, ProviderRequest, ProviderStateView, ProviderView, ProvidersView,
-    RetireRequest,
+    BackupBegunView, GuestArchiveView, GuestBackupsView, GuestView, HostView, NodePlanView,
+    NodePoolRequest, NodePoolSizeRequest, NodePoolView, NodePoolsView, OrphanView, ProviderRequest,
+    ProviderStateView, ProviderView, ProvidersView, RestoreRequest, RetireRequest,
 };
 pub use notify::{
     AttemptView, NotificationState, NotificationView, NotificationsView, OwnRequest,

@@ -6,8 +6,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use skep_model::guest_pool::{GuestPool, PoolGuest, Size};
 use skep_model::id::{GuestId, NodeId};
-use skep_model::pool::{Phase, Recipe};
+use skep_model::pool::{Backups, Phase, Recipe};
 use skep_model::provider::{Provider, Trust, Way};
+use skep_pools::Archive;
 use utoipa::ToSchema;
 
 /// A Proxmox cluster that makes guests.
@@ -111,6 +112,9 @@ pub struct NodePoolRequest {
     pub meta: BTreeMap<String, String>,
     /// How many nodes.
     pub size: Size,
+    /// How its guests are copied; none: they are not.
+    #[serde(default)]
+    pub backups: Option<Backups>,
     /// Refused where it was changed meanwhile; none: whatever it was.
     #[serde(default)]
     pub generation: Option<u64>,
@@ -137,6 +141,9 @@ pub struct NodePoolView {
     pub meta: BTreeMap<String, String>,
     /// How many nodes.
     pub size: Size,
+    /// How its guests are copied; none: they are not.
+    #[serde(default)]
+    pub backups: Option<Backups>,
     /// Raised by each change of the recipe.
     pub edition: u64,
     /// Raised by each change.
@@ -168,8 +175,63 @@ pub struct GuestView {
     pub outdated: bool,
     /// What keeps it from going on.
     pub problem: Option<String>,
+    /// The copy of it that it is becoming.
+    #[serde(default)]
+    pub restoring: Option<String>,
     /// When it was planned, ms since the epoch.
     pub planned_ms: u64,
+}
+
+/// Copies of a node's guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GuestBackupsView {
+    /// How they are made.
+    pub backups: Backups,
+    /// When the next one is due, ms since the epoch; in the past where one was missed.
+    pub next_ms: Option<u64>,
+    /// Those that there are, the newest first.
+    pub archives: Vec<GuestArchiveView>,
+}
+
+/// A copy of a guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GuestArchiveView {
+    /// Its name.
+    pub archive: String,
+    /// When it was begun, ms since the epoch.
+    pub at_ms: u64,
+    /// Its size, bytes; none: its storage does not say.
+    pub bytes: Option<u64>,
+    /// Marked at the provider as not to be removed.
+    pub protected: bool,
+}
+
+/// A copy that was begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BackupBegunView {
+    /// The provider's task.
+    pub task: String,
+    /// The storage that it goes to.
+    pub storage: String,
+}
+
+/// Which copy a node's guest becomes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RestoreRequest {
+    /// Its name.
+    pub archive: String,
+}
+
+impl From<Archive> for GuestArchiveView {
+    fn from(archive: Archive) -> Self {
+        Self {
+            archive: archive.volid,
+            at_ms: archive.at_ms,
+            bytes: archive.bytes,
+            protected: archive.is_protected,
+        }
+    }
 }
 
 /// Pools that make their nodes.
@@ -222,6 +284,7 @@ impl NodePoolView {
             recipe: pool.recipe.clone(),
             meta: pool.meta.clone(),
             size: pool.size,
+            backups: pool.backups.clone(),
             edition: pool.edition,
             generation: pool.generation,
             guests: guests.map(|one| GuestView::of(pool, one)).collect(),
@@ -243,6 +306,7 @@ impl GuestView {
             retiring: one.is_retiring,
             outdated: one.edition < pool.edition,
             problem: guest.problem.clone(),
+            restoring: guest.restoring.as_ref().map(|it| it.archive.clone()),
             planned_ms: one.planned_ms,
         }
     }

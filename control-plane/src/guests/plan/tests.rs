@@ -80,6 +80,7 @@ impl World {
             },
             meta: Default::default(),
             size,
+            backups: None,
             edition: 0,
             generation: 0,
             made_ms: 0,

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use skep_model::guest_pool::{GuestPool, MAX_GUEST_POOLS, PoolGuest};
 use skep_model::id::{GuestId, NodeId};
 use skep_model::node::{Admin, HOST, Node};
-use skep_model::pool::{Guest, MAX_GUESTS, Note, Phase};
+use skep_model::pool::backups::MAX_ARCHIVE;
+use skep_model::pool::{Backups, Guest, MAX_GUESTS, Note, Phase, Restoring};
 use skep_model::problem::{Code, Problem};
 use skep_model::provider::{MAX_PROVIDERS, Provider, Way};
 use skep_model::server::{JoinToken, Role};
@@ -56,7 +57,7 @@ impl Context<'_> {
     }
 
     pub(super) fn put_guest_pool(&mut self, message: v1::PutGuestPool) -> Outcome {
-        let wanted: GuestPool = understood(message.pool.ok_or_else(|| missing("pool"))?)?;
+        let mut wanted: GuestPool = understood(message.pool.ok_or_else(|| missing("pool"))?)?;
         wanted.check()?;
         if self.state.provider(&wanted.provider).is_none() {
             return Err(no_provider(&wanted.provider).at("provider"));
@@ -66,6 +67,8 @@ impl Context<'_> {
         if known.as_ref().map_or(0, |it| it.generation) != message.expected_generation {
             return Err(changed_meanwhile("pool"));
         }
+        let before = known.as_ref().and_then(|it| it.backups.as_ref());
+        self.begin_backups(before, wanted.backups.as_mut());
         let Some(known) = known else {
             if self.state.guest_pools.len() >= MAX_GUEST_POOLS {
                 let text = format!("there are {MAX_GUEST_POOLS} pools that make nodes already");
@@ -89,6 +92,15 @@ impl Context<'_> {
             ..wanted
         });
         Ok(Reply::Done)
+    }
+
+    /// Nothing is made up for from before copies were asked for.
+    fn begin_backups(&self, before: Option<&Backups>, wanted: Option<&mut Backups>) {
+        let Some(wanted) = wanted else { return };
+        wanted.since_ms = before.map_or(self.state.time_ms, |it| it.since_ms);
+        if before.is_none_or(|it| it != wanted) {
+            wanted.since_ms = self.state.time_ms;
+        }
     }
 
     /// Two pools that gave the same numbers at one provider would take them from each other.
@@ -174,6 +186,10 @@ impl Context<'_> {
         let note: Note = understood(message.note.ok_or_else(|| missing("note"))?)?;
         if let Note::Chosen { vmid, address, .. } = &note {
             self.check_free(&known, (*vmid, *address))?;
+        }
+        let restoring = known.guest.restoring.as_ref();
+        if note == Note::BroughtBack && restoring.is_some_and(|it| !it.is_back) {
+            self.leave_seat(&known);
         }
         let mut next = (*known).clone();
         next.guest.take(note);
@@ -287,6 +303,48 @@ impl Context<'_> {
         });
         self.put_guest(next);
         Ok(Reply::Done)
+    }
+
+    pub(super) fn restore_guest(&mut self, message: v1::RestoreGuest) -> Outcome {
+        let known = self.guest(&message.id)?;
+        let archive = message.archive;
+        if archive.is_empty() || archive.len() > MAX_ARCHIVE {
+            return Err(Problem::invalid("archive", "no copy is named")
+                .hint("`skep pool backups` lists what there is"));
+        }
+        if known.guest.phase != Phase::Ready || known.is_retiring {
+            let text = format!("the guest {} comes or goes", known.guest.name());
+            return Err(Problem::new(Code::Conflict, text)
+                .hint("what was ready once, and is to stay, can become an older one"));
+        }
+        if let Some(restoring) = &known.guest.restoring {
+            let text = format!(
+                "the guest {} is becoming `{}` already",
+                known.guest.name(),
+                restoring.archive
+            );
+            return Err(Problem::new(Code::Conflict, text));
+        }
+        let mut next = (*known).clone();
+        next.guest.restoring = Some(Restoring {
+            archive,
+            asked_ms: self.state.time_ms,
+            is_back: false,
+        });
+        self.put_guest(next);
+        Ok(Reply::Done)
+    }
+
+    /// Its disk is older than the seat that its agent took last, and whatever was on the newer one is gone: whoever speaks
+    /// first from what was brought back is the node's agent.
+    fn leave_seat(&mut self, one: &PoolGuest) {
+        if let Some(node) = one.node.and_then(|id| self.state.node(id)).cloned() {
+            // Placement need not know: no generation, no change.
+            self.state.put_node(Node {
+                seat: 0,
+                ..(*node).clone()
+            });
+        }
     }
 
     pub(super) fn forget_guest(&mut self, message: &v1::ForgetGuest) -> Outcome {

@@ -126,6 +126,7 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::NoteGuest(_) => ("note guest", LEVEL_SCHEDULING),
         Kind::RetireGuest(_) => ("retire guest", LEVEL_SCHEDULING),
         Kind::IntroduceGuest(_) => ("introduce guest", LEVEL_SCHEDULING),
+        Kind::RestoreGuest(_) => ("restore guest", LEVEL_SCHEDULING),
         Kind::ForgetGuest(_) => ("forget guest", LEVEL_SCHEDULING),
         Kind::ForgetHolder(_) => ("forget a holder of pushes", LEVEL_SCHEDULING),
     }

@@ -356,6 +356,7 @@ impl Context<'_> {
             Kind::NoteGuest(message) => self.note_guest(message),
             Kind::RetireGuest(message) => self.retire_guest(&message),
             Kind::IntroduceGuest(message) => self.introduce_guest(message),
+            Kind::RestoreGuest(message) => self.restore_guest(message),
             Kind::ForgetGuest(message) => self.forget_guest(&message),
         }
     }

@@ -5,7 +5,9 @@ use std::net::Ipv4Addr;
 use skep_model::guest_pool::{GuestPool, PoolGuest, Size};
 use skep_model::id::GuestId;
 use skep_model::node::Admin;
-use skep_model::pool::{Identity, Kind as GuestKind, Note, Phase, Recipe, VmidRange, name_of};
+use skep_model::pool::{
+    Backups, Identity, Kind as GuestKind, Note, Phase, Recipe, VmidRange, name_of,
+};
 use skep_model::provider::{Provider, Proxmox, Trust, Way};
 use skep_model::server::Role;
 use skep_model::variable::Sealed;
@@ -63,6 +65,7 @@ fn pool(name: &str, first_vmid: u32, wanted: u32) -> GuestPool {
             max: 5,
             wanted,
         },
+        backups: None,
         // What the cluster counts, nobody else says.
         edition: 70,
         generation: 70,
@@ -378,4 +381,76 @@ fn a_pool_keeps_its_fewest_and_what_more_it_has_goes_without_counting() {
     world.ok(retire(1, true, true));
     world.ok(plan(3));
     assert_eq!(world.wanted(), 2);
+}
+
+fn restore(number: u128, archive: &str) -> Kind {
+    Kind::RestoreGuest(v1::RestoreGuest {
+        id: id(number),
+        archive: archive.into(),
+    })
+}
+
+#[test]
+fn a_guest_becomes_an_older_copy_and_its_agent_may_speak_again() {
+    let mut world = joined(1);
+    let node = NodeId::from_u128(55);
+    world.ok(Kind::TakeSeat(v1::TakeSeat {
+        node: id_bytes(55),
+        expected: Vec::new(),
+        seat: id_bytes(9),
+    }));
+    assert_eq!(world.denied(restore(0, "")).1.as_deref(), Some("archive"));
+    assert_eq!(world.denied(restore(1, "nas:x")).0, Code::NotFound);
+    world.ok(restore(0, "nas:x"));
+    assert_eq!(world.denied(restore(0, "nas:y")).0, Code::Conflict);
+    let seat = |world: &World| world.state.node(node).expect("there").seat;
+    assert_eq!(seat(&world), 9, "its disks are what they were");
+    world.ok(note(0, &Note::BroughtBack));
+    let restoring = world.one(0).guest.restoring.expect("under way");
+    assert!(restoring.is_back);
+    assert_eq!(seat(&world), 0);
+    // Said again, after the agent of the older disk has begun to speak.
+    world.ok(Kind::TakeSeat(v1::TakeSeat {
+        node: id_bytes(55),
+        expected: Vec::new(),
+        seat: id_bytes(10),
+    }));
+    world.ok(note(0, &Note::BroughtBack));
+    assert_eq!(seat(&world), 10);
+    world.ok(note(0, &Note::Restored));
+    assert_eq!(world.one(0).guest.restoring, None);
+    world.ok(restore(0, "nas:y"));
+
+    let mut leaving = joined(1);
+    leaving.ok(retire(0, true, false));
+    assert_eq!(leaving.denied(restore(0, "nas:x")).0, Code::Conflict);
+    let mut coming = started(1);
+    assert_eq!(coming.denied(restore(0, "nas:x")).0, Code::Conflict);
+}
+
+#[test]
+fn copies_are_asked_for_from_when_that_was_said() {
+    let mut world = world(1);
+    let mut pool = pool("web", 5000, 1);
+    pool.backups = Some(Backups {
+        schedule: "@weekly".into(),
+        time_zone: "UTC".into(),
+        storage: "nas".into(),
+        keep: 4,
+        since_ms: 77,
+    });
+    let since = |world: &World| {
+        let pool = world.state.guest_pool("web").expect("there");
+        pool.backups.as_ref().expect("said").since_ms
+    };
+    world.ok(put(&pool, 1));
+    let said = since(&world);
+    assert_eq!(said, world.state.time_ms(), "nobody else says it");
+    // As it is: nothing begins anew.
+    pool.backups.as_mut().expect("said").since_ms = said;
+    pool.recipe.cores = 4;
+    world.ok(put(&pool, 2));
+    assert_eq!(since(&world), said);
+    pool.backups.as_mut().expect("said").keep = 0;
+    assert_eq!(world.denied(put(&pool, 3)).1.as_deref(), Some("backups.keep"));
 }

@@ -1,0 +1,122 @@
+//! Copies of guests: made, listed, removed, and a guest that becomes one of them.
+
+use std::time::Duration;
+
+use skep_model::pool::{Backups, Guest, Note};
+use skep_proxmox::calls::{backups, cluster, storage, tasks};
+use skep_proxmox::{Error, Patience, Transport, Upid, Vmid};
+
+use super::{Driver, Turn};
+use crate::backups::{Archive, of_guest};
+use crate::seen::{self, Facts, Presence};
+
+/// For a copy, and for its way back; what takes longer is found by its task later.
+const COPY: Duration = Duration::from_secs(6 * 60 * 60);
+/// Tasks that bring a copy back.
+const RESTORES: [&str; 2] = [":qmrestore:", ":vzrestore:"];
+
+impl<T: Transport> Driver<'_, T> {
+    /// Copies of a guest on a storage, as the guest's host sees it, the newest first. None: the guest is not to be seen now.
+    ///
+    /// # Errors
+    /// The hosts cannot be asked, or refuse.
+    pub async fn archives(
+        &self,
+        guest: &Guest,
+        storage: &str,
+    ) -> Result<Option<Vec<Archive>>, Error> {
+        let Some((facts, _)) = self.ours(guest).await? else {
+            return Ok(None);
+        };
+        let listed = storage::content(&facts.host, storage, Some("backup"));
+        let rows = self.client.send(&listed).await?.rows;
+        Ok(Some(of_guest(guest, &rows)))
+    }
+
+    /// Begins a copy of a guest. None: it is not to be seen now, or is locked.
+    ///
+    /// # Errors
+    /// The hosts cannot be asked, or refuse.
+    pub async fn begin_backup(&self, guest: &Guest, storage: &str) -> Result<Option<Upid>, Error> {
+        let Some((facts, vmid)) = self.ours(guest).await? else {
+            return Ok(None);
+        };
+        if facts.lock.is_some() {
+            return Ok(None);
+        }
+        let name = guest.name();
+        // What is too many goes by its name: Proxmox would go by the number, which others have had.
+        let how = backups::Backup {
+            storage,
+            keep_last: None,
+            notes: Some(&name),
+        };
+        let call = backups::create(self.at(&facts.host, vmid), &how);
+        self.client.send(&call).await.map(Some)
+    }
+
+    /// Copies a guest, and waits for the end. False: it is not to be seen now, or is locked.
+    ///
+    /// # Errors
+    /// The hosts cannot be asked, refuse, or the copy failed.
+    pub async fn back_up(&self, guest: &Guest, wanted: &Backups) -> Result<bool, Error> {
+        let Some(upid) = self.begin_backup(guest, &wanted.storage).await? else {
+            return Ok(false);
+        };
+        let waited = self.client.wait(&upid, Patience::of(COPY), |_| {});
+        waited.await.map(|_| true)
+    }
+
+    /// Removes a copy of a guest.
+    ///
+    /// # Errors
+    /// The hosts cannot be asked, or refuse.
+    pub async fn remove_archive(
+        &self,
+        guest: &Guest,
+        storage: &str,
+        archive: &Archive,
+    ) -> Result<(), Error> {
+        let Some((facts, _)) = self.ours(guest).await? else {
+            return Ok(());
+        };
+        let call = storage::remove(&facts.host, storage, &archive.volid);
+        let upid = self.client.send(&call).await?;
+        self.finish(upid).await
+    }
+
+    /// Has a guest that has stopped become a copy of it, unless a task that was asked for that has ended well since: whoever
+    /// asked may have died.
+    pub(super) async fn bring_back(
+        &self,
+        guest: &Guest,
+        facts: &Facts,
+        vmid: Vmid,
+    ) -> Result<Turn, Error> {
+        let Some(restoring) = &guest.restoring else {
+            return Ok(Turn::Wait("no copy is named".to_owned()));
+        };
+        let since_s = restoring.asked_ms / 1_000;
+        let listed = tasks::about(&facts.host, vmid, since_s);
+        let listed = self.client.send(&listed).await?.rows;
+        let is_done = listed.iter().any(|task| {
+            let is_restore = RESTORES.iter().any(|it| task.upid.as_str().contains(it));
+            is_restore && task.status.as_deref() == Some("OK")
+        });
+        if !is_done {
+            let call = backups::put_back(self.at(&facts.host, vmid), &restoring.archive);
+            self.client.run(&call, Patience::of(COPY)).await?;
+        }
+        Ok(Turn::Note(Note::BroughtBack))
+    }
+
+    /// The guest, where it is proven to be there.
+    async fn ours(&self, guest: &Guest) -> Result<Option<(Facts, Vmid)>, Error> {
+        let rows = self.client.send(&cluster::guests()).await?.rows;
+        let seen = self.look(guest, &rows).await?;
+        Ok(match (seen.presence, seen::vmid(guest)) {
+            (Presence::Ours(facts), Some(vmid)) => Some((facts, vmid)),
+            _ => None,
+        })
+    }
+}

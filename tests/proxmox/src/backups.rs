@@ -1,0 +1,183 @@
+//! Copies of guests, as the world keeps them: on one storage that every host sees.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use skep_proxmox::{GuestKind, Reply};
+
+use crate::answer::data;
+use crate::guest::Owner;
+use crate::requests::no;
+use crate::world::{Effect, World};
+
+/// The storage that holds copies.
+pub const STORAGE: &str = "nas";
+
+/// A copy of a guest.
+#[derive(Debug, Clone)]
+pub struct Archive {
+    /// Its name.
+    pub volid: String,
+    /// Of which guest, by number.
+    pub vmid: u32,
+    /// When it was begun, ms since the world began by a clock outside.
+    pub at_ms: u64,
+    /// What people read.
+    pub notes: String,
+    /// Whether nobody may remove it.
+    pub is_protected: bool,
+    config: BTreeMap<String, String>,
+}
+
+/// `POST vzdump`.
+pub(crate) fn create(world: &mut World, host: &str, asked: &BTreeMap<String, String>) -> Reply {
+    let vmid = asked.get("vmid").and_then(|it| it.parse().ok());
+    let Some(vmid) = vmid.filter(|vmid| world.guests.contains_key(vmid)) else {
+        return no(world, 500, "unable to find configuration file for VM");
+    };
+    if asked.get("storage").map(String::as_str) != Some(STORAGE) {
+        return no(world, 500, "storage does not exist");
+    }
+    let guest = &world.guests[&vmid];
+    if guest.host != host {
+        return no(world, 500, "unable to find configuration file for VM");
+    }
+    if let Some(lock) = guest.lock() {
+        let text = format!("VM is locked ({lock})");
+        return no(world, 500, &text);
+    }
+    *world.calls.entry("POST vzdump".to_owned()).or_insert(0) += 1;
+    let at_ms = world.outside_ms();
+    let archive = Archive {
+        volid: format!(
+            "{STORAGE}:backup/vzdump-{}-{vmid}-{at_ms}.vma.zst",
+            world.kind.as_str()
+        ),
+        vmid,
+        at_ms,
+        notes: asked.get("notes-template").cloned().unwrap_or_default(),
+        is_protected: false,
+        config: world.guests[&vmid].config.clone(),
+    };
+    if let Some(guest) = world.guests.get_mut(&vmid) {
+        guest.config.insert("lock".to_owned(), "backup".to_owned());
+    }
+    let takes = world.random.u64(500..20_000);
+    let effect = Effect::BackedUp(Box::new(archive));
+    data(&json!(world.begin((host, "vzdump", vmid), effect, takes)))
+}
+
+/// `POST {qemu|lxc}` of an archive over a guest that there is.
+pub(crate) fn put_back(world: &mut World, host: &str, asked: &BTreeMap<String, String>) -> Reply {
+    let name = match world.kind {
+        GuestKind::Qemu => asked.get("archive"),
+        GuestKind::Lxc => asked.get("ostemplate"),
+    };
+    let archive = world.archives.iter().find(|it| Some(&it.volid) == name);
+    let Some(archive) = archive.cloned() else {
+        return no(world, 500, "volume does not exist");
+    };
+    let vmid = asked.get("vmid").and_then(|it| it.parse::<u32>().ok());
+    let found = vmid.and_then(|vmid| world.guests.get(&vmid).cloned());
+    let (Some(vmid), Some(guest)) = (vmid, found) else {
+        return no(world, 501, "only over a guest that there is");
+    };
+    if asked.get("force").map(String::as_str) != Some("1") {
+        return no(
+            world,
+            500,
+            &format!("unable to restore VM {vmid} - VM already exists"),
+        );
+    }
+    if guest.owner == Owner::Foreign || archive.vmid != vmid {
+        let text = format!("{} was put over {vmid}, {:?}", archive.volid, guest.owner);
+        world.violations.push(text);
+    }
+    if guest.host != host {
+        return no(world, 500, "VM exists on another node");
+    }
+    if guest.is_running {
+        return no(
+            world,
+            500,
+            &format!("unable to restore VM {vmid} - vm is running"),
+        );
+    }
+    if let Some(lock) = guest.lock() {
+        return no(world, 500, &format!("VM is locked ({lock})"));
+    }
+    *world.calls.entry("POST restore".to_owned()).or_insert(0) += 1;
+    let locked = BTreeMap::from([("lock".to_owned(), "create".to_owned())]);
+    if let Some(guest) = world.guests.get_mut(&vmid) {
+        guest.config = locked;
+    }
+    let task = match world.kind {
+        GuestKind::Qemu => "qmrestore",
+        GuestKind::Lxc => "vzrestore",
+    };
+    let takes = world.random.u64(500..60_000);
+    let effect = Effect::PutBack(vmid, Box::new(archive));
+    data(&json!(world.begin((host, task, vmid), effect, takes)))
+}
+
+/// What is on the storage.
+pub(crate) fn content(world: &World) -> Reply {
+    let rows = world.archives.iter().map(|it| {
+        json!({"volid": it.volid, "content": "backup", "vmid": it.vmid, "size": 1_u64 << 30,
+            "ctime": (world.epoch_ms + it.at_ms) / 1_000, "notes": it.notes, "format": "vma.zst",
+            "protected": u8::from(it.is_protected)})
+    });
+    data(&Value::Array(rows.collect()))
+}
+
+/// `DELETE content`.
+pub(crate) fn remove(world: &mut World, volid: &str) -> Reply {
+    let found = world.archives.iter().find(|it| it.volid == volid).cloned();
+    match found {
+        None => no(world, 500, "volume does not exist"),
+        Some(archive) if archive.is_protected => no(world, 500, "can't remove protected backup"),
+        Some(archive) => {
+            if !archive.notes.starts_with("skep-") {
+                let text = format!("{volid} was removed, which is somebody's");
+                world.violations.push(text);
+            }
+            world.archives.retain(|it| it.volid != volid);
+            data(&Value::Null)
+        }
+    }
+}
+
+impl World {
+    /// Somebody else has a copy of a guest that had this number before.
+    pub fn add_copy_of_another(&mut self, vmid: u32) {
+        let archive = Archive {
+            volid: format!("{STORAGE}:backup/vzdump-qemu-{vmid}-before.vma.zst"),
+            vmid,
+            at_ms: 0,
+            notes: "before the migration".to_owned(),
+            is_protected: false,
+            config: BTreeMap::new(),
+        };
+        self.archives.push(archive);
+    }
+
+    /// A copy of a guest has ended.
+    pub(crate) fn keep(&mut self, archive: Archive, is_failed: bool) -> bool {
+        if let Some(guest) = self.guests.get_mut(&archive.vmid) {
+            guest.config.remove("lock");
+        }
+        if !is_failed {
+            self.archives.push(archive);
+        }
+        !is_failed
+    }
+
+    /// A guest becomes what a copy holds. Where that fails it is left as it was, locked no more, and with disks of nobody.
+    pub(crate) fn become_copy(&mut self, vmid: u32, archive: &Archive) {
+        if let Some(guest) = self.guests.get_mut(&vmid) {
+            guest.config.clone_from(&archive.config);
+            guest.config.remove("lock");
+            guest.restored_from = Some(archive.volid.clone());
+        }
+    }
+}
