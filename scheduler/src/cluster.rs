@@ -260,7 +260,7 @@ impl Cluster {
     }
 
     /// Which physical host a node is on, as a value of that attribute; what is not known is one.
-    pub(crate) fn host_of(&self, node: NodeId) -> u32 {
+    pub fn host_of(&self, node: NodeId) -> u32 {
         let column = self.columns().get(HOST);
         let host = self.ordinal(node).zip(column);
         host.map_or(MISSING, |(ordinal, column)| column.of(ordinal))

@@ -85,7 +85,7 @@ impl<'a> Planner<'a, '_> {
             let is_moved = self.wanted > 0 && Some(allocation.target) == self.target;
             let is_packed = self.input.around.moving.contains_key(&allocation.id);
             let reason = match (is_moved, is_packed) {
-                (true, true) => "moved to another node, so that fewer are in use",
+                (true, true) => "moved to another node by the rebalancer",
                 (true, false) => "its node is being drained",
                 (false, _) => &reason,
             };
