@@ -1,6 +1,6 @@
 //! The death of a physical host: two of six nodes are gone in the same moment. No service has all of its
 //! replicas there, each has one that is well at every moment, and all have their number again on what lives.
-//! The time is printed, and judged against its goal.
+//! The time is printed, and judged against its goal. And a host that is emptied for maintenance: nothing is missed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -102,6 +102,7 @@ async fn play(world: &World<'_>, registry: &Registry) -> Result<()> {
         world.come_back(host).await?;
     }
     world.whole().await?;
+    world.maintained().await.context("maintenance")?;
     ensure!(
         slowest <= GOAL,
         "the goal is {GOAL:?}, and it took {slowest:?}"
@@ -244,6 +245,44 @@ impl World<'_> {
                 return Ok(begun.elapsed());
             }
             ensure!(begun.elapsed() < SEEN, "still missing: {missing:?}");
+        }
+    }
+
+    /// All nodes of a host are emptied at once; meanwhile no request fails, and every service keeps its number. Then
+    /// the host is taken back.
+    async fn maintained(&self) -> Result<()> {
+        let gone = self.on(0);
+        let entrances: Vec<_> = self.nodes.iter().map(|node| node.ingress).collect();
+        let load = Load::balanced(&entrances, "trio-production-trio.localhost", RATE);
+        let path = format!("/v1/hosts/{}/drain", host_of(gone.start));
+        let plan = self.api().await?.post(&path, &json!({})).await?;
+        let emptied = tokio::time::timeout(SEEN, self.emptied(&gone)).await;
+        let report = load.stop().await;
+        emptied.with_context(|| format!("it is not empty: {plan}"))??;
+        ensure!(report.failed() == 0 && report.served > 0, "{report:?}");
+        let shown = self.api().await?.get("/v1/hosts").await?;
+        let is_drained = |host: &&Value| host["maintenance"]["cause"] == "operator";
+        let hosts = shown["hosts"].as_array().context("a list")?;
+        ensure!(hosts.iter().filter(is_drained).count() == 1, "{shown}");
+        let ended = self.api().await?.call(Method::DELETE, &path, None).await?;
+        ensure!(ended.status == 204, "{}", ended.text());
+        println!("a host emptied: {} requests, 0 failed", report.served);
+        self.all_there().await
+    }
+
+    /// Looks until nothing of a service is on these nodes; at every look each service has its number.
+    async fn emptied(&self, nodes: &std::ops::Range<usize>) -> Result<()> {
+        let mut looks = tokio::time::interval(LOOK);
+        loop {
+            looks.tick().await;
+            let there = self.replicas().await?;
+            for (name, wanted) in SERVICES {
+                let well = there.get(name).map_or(0, Vec::len);
+                ensure!(well >= wanted, "{well} of {name} are left: {there:?}");
+            }
+            if !there.values().flatten().any(|node| nodes.contains(node)) {
+                return Ok(());
+            }
         }
     }
 
