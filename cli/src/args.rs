@@ -164,6 +164,9 @@ pub(crate) enum Command {
     /// The nodes of the cluster
     #[command(subcommand)]
     Node(commands::node::Command),
+    /// The physical hosts under the nodes
+    #[command(subcommand)]
+    Host(commands::host::Command),
     /// Print the cluster as an inventory for Ansible
     Inventory(commands::inventory::Args),
     /// Show and change whether allocations are moved so that fewer nodes are in use

@@ -12,6 +12,7 @@ pub mod forges;
 mod guests;
 pub mod history;
 mod hooks;
+pub mod hosts;
 mod image_push;
 pub mod local;
 mod logins;

@@ -1,4 +1,5 @@
-//! What could be moved so that fewer nodes are in use: the scheduler's rebalancer on a view of the
+//! What could be moved so that no service has all of its replicas on one physical host, and that fewer nodes
+//! are in use: the scheduler's rebalancer on a view of the
 //! state, and what of its advice can begin. Proposes nothing, moves nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,19 +32,23 @@ pub struct Advice {
 /// What should move at this time.
 pub fn advise(view: &State, now_ms: u64) -> Advice {
     let cluster = cluster_of(view);
-    let known = Known::new(view, &cluster, now_ms);
+    let mut known = Known::new(view, &cluster, now_ms);
     let settings = view.rebalance();
     let moves = settings.moves.values();
     let counted = moves.filter(|moving| now_ms < moving.at_ms.saturating_add(REMEMBERED_MS));
     let hour = settings.moves_per_minute as usize * 60;
+    let budget = hour.saturating_sub(counted.count());
+    // First: what is together on one host is lost together.
+    let apart = known.apart(view, &cluster, budget);
     let floor = Floor {
         places: known.places(view, &cluster),
         waiting: Vec::new(),
         // What was moved lately is not movable here; what it cost comes off the budget.
         recent: BTreeSet::new(),
-        budget: hour.saturating_sub(counted.count()),
+        budget: budget - apart.len(),
     };
-    let moves = rebalance::plan(&floor, &known);
+    let mut moves = rebalance::plan(&floor, &known);
+    moves.moves.splice(..0, apart);
     Advice { moves, cluster }
 }
 
@@ -99,6 +104,12 @@ struct Known {
     allowed: BTreeMap<ServiceId, BTreeSet<NodeId>>,
     /// Most that a service has on any one node.
     most: BTreeMap<ServiceId, usize>,
+    /// Where each is, or goes.
+    at: BTreeMap<AllocationId, NodeId>,
+    /// The physical host of each node, as the scheduler tells them apart.
+    hosts: BTreeMap<NodeId, u32>,
+    /// How many of a service are on each host: what is being moved is where it goes.
+    on_host: BTreeMap<ServiceId, BTreeMap<u32, usize>>,
     fixed: BTreeSet<AllocationId>,
     /// What is being moved counts where it goes.
     heading: BTreeMap<AllocationId, NodeId>,
@@ -110,6 +121,12 @@ impl Known {
             services: BTreeMap::new(),
             allowed: BTreeMap::new(),
             most: BTreeMap::new(),
+            at: BTreeMap::new(),
+            hosts: cluster
+                .nodes()
+                .map(|node| (node.id, cluster.host_of(node.id)))
+                .collect(),
+            on_host: BTreeMap::new(),
             fixed: BTreeSet::new(),
             heading: heading(view, now_ms).collect(),
         };
@@ -119,6 +136,12 @@ impl Known {
             for allocation in view.allocations_of(service.id).filter(|a| a.is_live()) {
                 known.services.insert(allocation.id, service.id);
                 *by_node.entry(allocation.node).or_default() += 1;
+                let at = known.heading.get(&allocation.id).copied();
+                let at = at.unwrap_or(allocation.node);
+                known.at.insert(allocation.id, at);
+                let host = cluster.host_of(at);
+                let on_host = known.on_host.entry(service.id).or_default();
+                *on_host.entry(host).or_default() += 1;
                 let (id, created_ms) = (allocation.id, allocation.created_ms);
                 if view
                     .rebalance()
@@ -129,7 +152,7 @@ impl Known {
             }
             let most = by_node.values().copied().max().unwrap_or(0);
             known.most.insert(service.id, most);
-            if let Some(release) = movable(view, service) {
+            if let Some(release) = settled(view, service).filter(|release| !is_bound(release)) {
                 let ask = Ask::of(release, &surroundings(view, service));
                 known
                     .allowed
@@ -137,6 +160,52 @@ impl Known {
             }
         }
         known
+    }
+
+    /// Of every service that has all of its replicas on one host one goes to another, where one has room; at
+    /// most so many. What goes is not moved by anything else, and counts where it goes.
+    fn apart(&mut self, view: &State, cluster: &Cluster, budget: usize) -> Vec<Move> {
+        let mut draft = Draft::new(cluster);
+        let mut moves = Vec::new();
+        for service in view.services() {
+            let hosts = self.on_host.get(&service.id).map_or(0, BTreeMap::len);
+            if moves.len() == budget || hosts != 1 {
+                continue;
+            }
+            let Some(release) = settled(view, service) else {
+                continue;
+            };
+            let mut there: Vec<_> = view
+                .allocations_of(service.id)
+                .filter(|a| a.is_live())
+                .map(|a| (self.fixed.contains(&a.id), a.created_ms, a.id, a.node))
+                .collect();
+            // What was moved lately stays; else the newest goes.
+            there.sort_unstable_by_key(|(is_fixed, made, id, _)| (!is_fixed, *made, *id));
+            if there.last().is_none_or(|(is_fixed, ..)| *is_fixed) {
+                continue;
+            }
+            let there: Vec<_> = there.iter().map(|(_, _, id, node)| (*id, *node)).collect();
+            let ask = Ask::of(release, &surroundings(view, service));
+            if let Some(step) = rebalance::apart(&draft, &ask, &there) {
+                draft.start(step.to, &ask);
+                self.goes(service.id, &step);
+                moves.push(step);
+            }
+        }
+        moves
+    }
+
+    fn goes(&mut self, service: ServiceId, step: &Move) {
+        self.fixed.insert(step.allocation);
+        self.heading.insert(step.allocation, step.to);
+        self.at.insert(step.allocation, step.to);
+        let on_host = self.on_host.entry(service).or_default();
+        for (node, by) in [(step.from, -1), (step.to, 1)] {
+            let host = self.hosts.get(&node).copied().unwrap_or_default();
+            let there = on_host.entry(host).or_default();
+            *there = there.saturating_add_signed(by);
+        }
     }
 
     /// The nodes that take work, and what on them is not the same everywhere.
@@ -192,6 +261,34 @@ impl Rules for Known {
         let there = items.filter(|item| self.services.get(&item.id) == Some(service));
         is_allowed && there.count() < self.most.get(service).copied().unwrap_or(0)
     }
+
+    /// Never more of a service on one host than there are on some host already.
+    fn keeps_apart(
+        &self,
+        allocation: AllocationId,
+        to: NodeId,
+        moved: &mut dyn Iterator<Item = Move>,
+    ) -> bool {
+        let service = self.services.get(&allocation);
+        let Some(on_host) = service.and_then(|service| self.on_host.get(service)) else {
+            return true;
+        };
+        let host_of = |node: NodeId| self.hosts.get(&node).copied().unwrap_or_default();
+        let host = host_of(to);
+        if self
+            .at
+            .get(&allocation)
+            .is_some_and(|from| host_of(*from) == host)
+        {
+            return true;
+        }
+        let mut there = on_host.get(&host).copied().unwrap_or(0);
+        for step in moved.filter(|step| self.services.get(&step.allocation) == service) {
+            there += usize::from(host_of(step.to) == host);
+            there = there.saturating_sub(usize::from(host_of(step.from) == host));
+        }
+        there < on_host.values().copied().max().unwrap_or(0)
+    }
 }
 
 fn size(view: &State, allocation: &Allocation) -> Size {
@@ -201,18 +298,21 @@ fn size(view: &State, allocation: &Allocation) -> Size {
     })
 }
 
-/// The release of a service whose allocations may be moved: it is where it should be, loses nothing,
-/// and where it runs is not its own wish.
-fn movable<'a>(view: &'a State, service: &Service) -> Option<&'a Release> {
-    let target = service.live.filter(|_| service.rollout.is_none())?;
-    let release = view.release(service.id, target.release)?;
+/// Whether where it runs is a service's own wish, which packing does not know: it is left where it is.
+fn is_bound(release: &Release) -> bool {
     let placement = &release.placement;
-    let is_bound = !placement.spread.is_empty()
+    !placement.spread.is_empty()
         || !placement.affinities.is_empty()
         || !placement.ports.is_empty()
         || !placement.devices.is_empty()
         || !matches!(placement.strategy, None | Some(Strategy::Binpack))
-        || placement.max_unavailable == Some(0)
+}
+
+/// The release of a service whose allocations may be moved: it is where it should be, and loses nothing.
+fn settled<'a>(view: &'a State, service: &Service) -> Option<&'a Release> {
+    let target = service.live.filter(|_| service.rollout.is_none())?;
+    let release = view.release(service.id, target.release)?;
+    let is_held = release.placement.max_unavailable == Some(0)
         || release.cut_off() != CutOff::Keep
         || !release.storage.host_paths.is_empty()
         || release.image.only_on().is_some();
@@ -221,5 +321,5 @@ fn movable<'a>(view: &'a State, service: &Service) -> Option<&'a Release> {
         .partition(|a| a.desired == Desired::Run && a.is_routable() && a.target == target);
     let is_settled = others.is_empty() && well.len() == service.wanted() as usize;
     let can_surge = service.spec.update.max_surge > 0;
-    (is_settled && can_surge && !is_bound && !service.spec.is_system()).then_some(release)
+    (is_settled && can_surge && !is_held && !service.spec.is_system()).then_some(release)
 }

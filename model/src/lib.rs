@@ -18,6 +18,7 @@ pub mod id;
 pub mod image_push;
 pub mod job;
 pub mod machine;
+pub mod maintenance;
 pub mod manifest;
 pub mod name;
 pub mod network;

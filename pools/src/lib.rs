@@ -29,7 +29,7 @@ pub use place::{Choice, choose};
 pub use provider::{Provider, Trouble};
 pub use seen::{Facts, Presence, Seen};
 pub use sweep::{Orphan, orphans};
-pub use whereabouts::{Overcommit, overcommitted, whereabouts};
+pub use whereabouts::{Overcommit, overcommitted, promised, whereabouts};
 
 /// The tag of every guest that a pool has made.
 pub const TAG: &str = "skep";

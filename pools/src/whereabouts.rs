@@ -24,16 +24,21 @@ pub struct Overcommit {
     pub has: u64,
 }
 
-/// Hosts that have promised more than they have. What does not run needs nothing; what nobody knows of may run.
+/// What guests of a host were promised, bytes. What does not run needs nothing; what nobody knows of may run.
+pub fn promised(host: &str, rows: &[cluster::Guest]) -> u64 {
+    let its = rows.iter().filter(|row| {
+        let may_run = row.status.as_deref() != Some("stopped");
+        row.node.as_deref() == Some(host) && !row.is_template() && may_run
+    });
+    its.filter_map(|row| row.maxmem).sum()
+}
+
+/// Hosts that have promised more than they have.
 pub fn overcommitted(hosts: &[cluster::Host], rows: &[cluster::Guest]) -> Vec<Overcommit> {
     let mut found = Vec::new();
     for host in hosts {
         let Some(has) = host.maxmem else { continue };
-        let its = rows.iter().filter(|row| {
-            let may_run = row.status.as_deref() != Some("stopped");
-            row.node.as_deref() == Some(host.node.as_str()) && !row.is_template() && may_run
-        });
-        let promised: u64 = its.filter_map(|row| row.maxmem).sum();
+        let promised = promised(&host.node, rows);
         if promised > has {
             found.push(Overcommit {
                 host: host.node.clone(),

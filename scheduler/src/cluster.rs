@@ -8,10 +8,10 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use skep_model::id::{AllocationId, NodeId, ServiceId};
-use skep_model::node::{Admin, Facts, Node, NodeStatus};
+use skep_model::node::{Admin, Facts, HOST, Node, NodeStatus};
 use skep_model::placement::{DYNAMIC_PORTS, PoolPolicy, Strategy};
 
-use crate::column::Columns;
+use crate::column::{Columns, MISSING};
 use crate::packing::{Demand, Size, Supply};
 use crate::room::{Named, Needs, Room};
 use ledger::{Largest, Ledger, Placed};
@@ -257,6 +257,13 @@ impl Cluster {
             capacity: self.capacity[index],
             free: self.free[index],
         })
+    }
+
+    /// Which physical host a node is on, as a value of that attribute; what is not known is one.
+    pub fn host_of(&self, node: NodeId) -> u32 {
+        let column = self.columns().get(HOST);
+        let host = self.ordinal(node).zip(column);
+        host.map_or(MISSING, |(ordinal, column)| column.of(ordinal))
     }
 
     pub(crate) fn columns(&self) -> &Columns {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use skep_model::id::NodeId;
+use skep_model::node::HOST;
 use skep_model::placement::{Constraint, Operator, Toward};
 
 use crate::cluster::{Cluster, Standing};
@@ -23,8 +24,8 @@ const WORKSPACES: &str = "workspaces";
 /// The attribute that is each node's own.
 pub(crate) const NODE: &str = "node.name";
 
-/// Nodes over which the replicas of a service keep apart where they can.
-const APART: u64 = 3;
+/// Nodes over which the replicas of a service keep apart where they can, and hosts.
+pub(crate) const APART: u64 = 3;
 
 /// A rule: which values of a column pass.
 struct Rule<'a> {
@@ -51,6 +52,9 @@ pub(crate) struct Lens<'a, 'q> {
     per_node: Option<(u8, u32)>,
     limits: Vec<(u8, Domain<'a>)>,
     pub(crate) spreads: Vec<Domain<'a>>,
+    /// By physical host, those that are to stay. None: nothing is said of them, there is one host, or the
+    /// ask itself says how hosts are spread over.
+    pub(crate) hosts: Option<Domain<'a>>,
     /// Spread over nodes comes last: counted by neighbours, not by domains.
     pub(crate) spreads_nodes: bool,
     /// Allocations of the service by ordinal, ascending.
@@ -72,6 +76,7 @@ impl<'a, 'q> Lens<'a, 'q> {
             per_node: None,
             limits: Vec::new(),
             spreads: Vec::new(),
+            hosts: None,
             spreads_nodes: false,
             neighbours: draft.neighbours_of(ask.service),
             staying: ask.staying.as_ref().map(|nodes| tally(cluster, nodes)),
@@ -242,11 +247,10 @@ impl<'a, 'q> Lens<'a, 'q> {
         }
         for spread in spreads {
             let column = columns.get(&spread.key);
-            let lacks = (0..self.cluster.standing.len() as u32).any(|ordinal| {
-                self.is_known(ordinal) && column.is_none_or(|column| column.of(ordinal) == MISSING)
-            });
+            let lacks = self.is_lacked(column);
             self.spreads.push(Domain::spread(column, spread, lacks));
         }
+        self.hosts = self.hosts_apart();
         self.count_what_is_there();
         if self.spreads.iter().any(Domain::has_skew) {
             let allowed = self.allowed();
@@ -257,6 +261,25 @@ impl<'a, 'q> Lens<'a, 'q> {
                     .for_each(|spread| spread.open(ordinal as u32));
             }
         }
+    }
+
+    /// The hosts to keep apart over, where there are several: nodes that do not say theirs are on one.
+    fn hosts_apart(&self) -> Option<Domain<'a>> {
+        let column = self.cluster.columns().get(HOST)?;
+        let spread = &self.ask.placement.spread;
+        if self.staying.is_none() || spread.iter().any(|spread| spread.key == HOST) {
+            return None;
+        }
+        let said = column.in_use().take(2).count();
+        let has_several = said > 1 || self.is_lacked(Some(column));
+        has_several.then(|| Domain::tally(Some(column)))
+    }
+
+    /// Whether a node that is known has no value of an attribute.
+    fn is_lacked(&self, column: Option<&Column>) -> bool {
+        (0..self.cluster.standing.len() as u32).any(|ordinal| {
+            self.is_known(ordinal) && column.is_none_or(|column| column.of(ordinal) == MISSING)
+        })
     }
 
     /// Limits hold for all that are there; what is spread is only what stays.
@@ -275,10 +298,8 @@ impl<'a, 'q> Lens<'a, 'q> {
         let staying = self.staying.take();
         for (ordinal, count) in staying.as_ref().unwrap_or(&neighbours) {
             if self.is_known(*ordinal) {
-                let spreads = &mut self.spreads;
-                spreads
-                    .iter_mut()
-                    .for_each(|domain| domain.count(*ordinal, *count));
+                let spreads = self.spreads.iter_mut().chain(&mut self.hosts);
+                spreads.for_each(|domain| domain.count(*ordinal, *count));
             }
         }
         self.neighbours = neighbours;
@@ -291,7 +312,7 @@ impl<'a, 'q> Lens<'a, 'q> {
 
     fn count_in_domains(&mut self, ordinal: u32, count: u32) {
         let limits = self.limits.iter_mut().map(|(_, domain)| domain);
-        for domain in limits.chain(&mut self.spreads) {
+        for domain in limits.chain(&mut self.spreads).chain(&mut self.hosts) {
             domain.count(ordinal, count);
         }
     }
@@ -326,8 +347,22 @@ impl<'a, 'q> Lens<'a, 'q> {
         staying.map_or(0, |staying| count_on(staying, ordinal))
     }
 
-    /// How many of the service a node may have, with so many more to be placed, before it counts as
-    /// crowded: a third, so that whoever loses a node keeps most of what it runs. Unlimited where nothing is
+    /// How many of the service that stay are on the node's host; none where hosts are not told apart.
+    pub(crate) fn staying_on_host(&self, ordinal: u32) -> u32 {
+        let hosts = self.hosts.as_ref();
+        hosts.map_or(0, |hosts| hosts.count_of(hosts.value(ordinal)))
+    }
+
+    /// The same of a cell, whose nodes are all on the same host then.
+    pub(crate) fn staying_on_host_of(&self, cell: &Cell) -> u32 {
+        let hosts = self.hosts.as_ref();
+        hosts.map_or(0, |hosts| {
+            hosts.count_of(cell.values[self.spreads.len() + self.limits.len()])
+        })
+    }
+
+    /// How many of the service a node or a host may have, with so many more to be placed, before it counts as
+    /// crowded: a third, so that whoever loses one keeps most of what it runs. Unlimited where nothing is
     /// said of those that stay.
     pub(crate) fn share(&self, wanted: usize) -> u32 {
         let Some(staying) = &self.staying else {
@@ -475,12 +510,7 @@ impl<'a, 'q> Lens<'a, 'q> {
             broken: self.broken(ordinal),
             values: [MISSING; CELL_VALUES],
         };
-        let limits = self.limits.iter().map(|(_, domain)| domain);
-        for (slot, domain) in cell
-            .values
-            .iter_mut()
-            .zip(self.spreads.iter().chain(limits))
-        {
+        for (slot, domain) in cell.values.iter_mut().zip(self.domains()) {
             *slot = domain.value(ordinal);
         }
         cell
@@ -490,11 +520,16 @@ impl<'a, 'q> Lens<'a, 'q> {
     pub(crate) fn radix(&self) -> [u64; CELL_VALUES + 1] {
         let mut radix = [1; CELL_VALUES + 1];
         radix[0] = self.wishes.len() as u64 + 1;
-        let limits = self.limits.iter().map(|(_, domain)| domain);
-        for (slot, domain) in radix[1..].iter_mut().zip(self.spreads.iter().chain(limits)) {
+        for (slot, domain) in radix[1..].iter_mut().zip(self.domains()) {
             *slot = domain.len() as u64;
         }
         radix
+    }
+
+    /// Everything that tells cells apart, in the order of their values.
+    fn domains(&self) -> impl Iterator<Item = &Domain<'a>> {
+        let limits = self.limits.iter().map(|(_, domain)| domain);
+        self.spreads.iter().chain(limits).chain(&self.hosts)
     }
 
     /// How many wishes a node does not fulfil.
@@ -530,9 +565,9 @@ impl<'a, 'q> Lens<'a, 'q> {
     }
 }
 
-/// Most values that tell cells apart: spreads, and limits.
+/// Most values that tell cells apart: spreads, limits, and the host.
 pub(crate) const CELL_VALUES: usize =
-    skep_model::placement::MAX_SPREADS + skep_model::placement::MAX_LIMITS;
+    skep_model::placement::MAX_SPREADS + skep_model::placement::MAX_LIMITS + 1;
 
 /// See [`Lens::cell`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

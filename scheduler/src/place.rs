@@ -56,12 +56,14 @@ pub(crate) fn score_of(draft: &Draft<'_>, ask: &Ask, lens: &Lens<'_, '_>, ordina
         *level = spread.level(spread.value(ordinal));
     }
     let frame = frame(draft, ask, lens, 1);
+    let share = lens.share(1);
     Score {
         broken: lens.broken(ordinal),
         levels,
         on_node: if lens.spreads_nodes { neighbours } else { 0 },
         against: -lens.affinity(ordinal),
-        crowded: crowded(lens.staying_on(ordinal), lens.share(1)),
+        together: crowded(lens.staying_on_host(ordinal), share),
+        crowded: crowded(lens.staying_on(ordinal), share),
         packing: frame.cost(draft.free(ordinal), cluster.capacity[ordinal as usize]),
         neighbours,
         node: cluster.id_of(ordinal),
@@ -90,11 +92,15 @@ struct NodeKey {
     staying: u32,
 }
 
-/// What ranks cells: the same fields as [`Score`], in its order.
+/// What ranks cells: the same fields as [`Score`], in its order. All nodes of a cell are on the same host, so
+/// what is on it ranks cells only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct CellKey {
     broken: u32,
     levels: [u64; MAX_SPREADS],
+    on_node: u32,
+    against: i64,
+    together: u32,
     head: NodeKey,
 }
 
@@ -111,7 +117,7 @@ struct Nodes {
 pub struct Search<'a, 'q> {
     lens: Lens<'a, 'q>,
     frame: Frame,
-    /// How many of the service a node may have before it is crowded.
+    /// How many of the service a node or a host may have before it is crowded.
     share: u32,
     cells: Vec<Nodes>,
     order: BinaryHeap<Reverse<(CellKey, u32)>>,
@@ -291,6 +297,9 @@ impl<'a, 'q> Search<'a, 'q> {
         CellKey {
             broken: cell.broken,
             levels,
+            on_node: head.on_node,
+            against: head.against,
+            together: crowded(self.lens.staying_on_host_of(cell), self.share),
             head,
         }
     }
@@ -346,6 +355,7 @@ impl<'a, 'q> Search<'a, 'q> {
                 levels: key.levels,
                 on_node: head.on_node,
                 against: head.against,
+                together: key.together,
                 crowded: head.crowded,
                 packing: head.packing,
                 neighbours: head.neighbours,
@@ -399,6 +409,22 @@ impl<'a, 'q> Search<'a, 'q> {
         }
     }
 
+    /// How many of the others are on the host of the last one taken, where there are others and hosts.
+    fn apart(&self, ordinal: u32) -> String {
+        let hosts = self.lens.hosts.as_ref();
+        let Some(hosts) = hosts.filter(|hosts| hosts.total() > 1) else {
+            return String::new();
+        };
+        let value = hosts.value(ordinal);
+        let host = match hosts.text(value) {
+            Some(host) => format!("host `{host}`"),
+            None => "no known host".to_owned(),
+        };
+        let others = hosts.total() - 1;
+        let there = hosts.count_of(value).saturating_sub(1);
+        format!("apart by host: {host} has {there} of {others} others, ")
+    }
+
     /// Why the last one taken went where it did, in words: what was behind, what was preferred.
     pub(crate) fn words(&self, choice: &Choice) -> String {
         let Some(ordinal) = self.cluster.ordinal(choice.node) else {
@@ -422,6 +448,7 @@ impl<'a, 'q> Search<'a, 'q> {
         if choice.score.against != 0 {
             words.push_str(&format!("affinity {}, ", -choice.score.against));
         }
+        words.push_str(&self.apart(ordinal));
         words.push_str(self.frame.word());
         let (fitting, nodes) = (choice.fitting, choice.nodes);
         words.push_str(&format!(", {fitting} of {nodes} nodes can take it"));

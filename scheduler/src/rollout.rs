@@ -92,7 +92,7 @@ fn plan_target(
     let mut planner = Planner::new(input, draft.cluster());
     planner.stop_what_is_done();
     planner.leave_nodes();
-    planner.withdraw_surplus();
+    planner.withdraw_surplus(draft.cluster());
     planner.withdraw_old();
     planner.withdraw_succeeded();
     let withdrawn_in_full = planner.plan.desires.len() <= input.limit;

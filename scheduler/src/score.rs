@@ -25,7 +25,10 @@ pub struct Score {
     pub on_node: u32,
     /// Minus the sum of the weights that hold there.
     pub against: i64,
-    /// How many of the service there would be beyond a third of them: replicas keep apart where they can.
+    /// How many of the service there would be on its host beyond a third of them: replicas keep apart where
+    /// they can.
+    pub together: u32,
+    /// The same of the node itself.
     pub crowded: u32,
     /// What the strategy says: comparable within one search only.
     pub packing: i64,
@@ -88,7 +91,7 @@ impl Frame {
     }
 }
 
-/// Given how many of the service are there, and how many may be.
+/// Given how many of the service are on a node or a host, and how many may be.
 pub(crate) fn crowded(there: u32, share: u32) -> u32 {
     there.saturating_add(1).saturating_sub(share)
 }

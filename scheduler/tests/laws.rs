@@ -282,6 +282,43 @@ proptest! {
     }
 
     #[test]
+    fn no_host_has_more_than_its_share_and_none_has_all(
+        hosts in prop::collection::vec(prop::option::of(0..4_u8), 2..9),
+        replicas in prop::collection::vec(1..13_u32, 1..6),
+    ) {
+        let mut world = World::new(service(1, 1));
+        world.service.live = Some(target(1, 1));
+        for (number, host) in hosts.iter().enumerate() {
+            let mut node = node(number as u128 + 1, 100_000, 100_000);
+            let host = host.map(|host| ("host".to_owned(), host.to_string()));
+            node.meta.extend(host);
+            world.nodes.insert(node.id, node);
+        }
+        let host_of = |world: &World, id| oracle::attribute(&world.nodes[&id], "host").map(str::to_owned);
+        let known: BTreeSet<_> = world.nodes.keys().map(|id| host_of(&world, *id)).collect();
+        for (step, wanted) in replicas.into_iter().enumerate() {
+            // Up and down, as load goes.
+            world.service.spec.replicas = wanted;
+            for _ in 0..3 {
+                let plan = world.plan(&|_| true);
+                world.apply(&plan);
+                for one in world.allocations.values_mut().filter(|a| a.desired == Desired::Run) {
+                    one.observed.state = State::Healthy;
+                }
+            }
+            let mut there = BTreeMap::<_, u32>::new();
+            for allocation in running(&world) {
+                *there.entry(host_of(&world, allocation.node)).or_default() += 1;
+            }
+            // What goes moves nothing: of two hosts at a third each, half may be left on each.
+            let hosts = if step == 0 { known.len().min(3) } else { known.len().min(2) };
+            let fair = wanted.div_ceil(hosts as u32);
+            prop_assert_eq!(there.values().sum::<u32>(), wanted);
+            prop_assert!(there.values().all(|count| *count <= fair), "{there:?}");
+        }
+    }
+
+    #[test]
     fn when_a_wait_ends_something_starts_and_nothing_before(
         failed in prop::collection::vec(600_000..=700_000_u64, 1..5),
         running in 0..3_u32,

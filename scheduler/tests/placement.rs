@@ -127,11 +127,12 @@ prop_compose! {
         own in prop::collection::vec(1..=NODES, 0..6),
         others in prop::collection::vec((1..=NODES, any_needs()), 0..6),
         only_on in prop::option::weighted(0.1, 1..=NODES),
+        keeps_apart in any::<bool>(),
     ) -> World {
         let mut world = World::new(service(1, 3));
         world.service.live = Some(target(1, 1));
         world.service.spec.placement = placement;
-        world.needs = needs;
+        (world.needs, world.keeps_apart) = (needs, keeps_apart);
         world.only_on = only_on.map(NodeId::from_u128);
         world.around.services.insert("db".into(), OTHER);
         for (index, mut one) in nodes.into_iter().enumerate() {
@@ -159,7 +160,7 @@ proptest! {
     #[test]
     fn a_group_goes_where_the_oracle_says(world in any_world(), wanted in 1..12_usize) {
         let cluster = world.cluster();
-        let ask = world.ask();
+        let mut ask = world.ask();
         prop_assert_eq!(ask.placement.check("placement"), Ok(()));
         let mut draft = Draft::new(&cluster);
         let mut search = Search::new(&draft, &ask, wanted);
@@ -168,6 +169,7 @@ proptest! {
         let expected = oracle::place(&world, wanted);
         prop_assert_eq!(&found, &expected);
         if found.len() < wanted {
+            ask.staying.iter_mut().for_each(|staying| staying.extend(&found));
             let refusal = place(&draft, &ask).unwrap_err();
             prop_assert_eq!(refusal.nodes, world.nodes.len());
             let counted: usize = refusal.reasons.iter().map(|count| count.nodes).sum();

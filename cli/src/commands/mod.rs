@@ -23,6 +23,7 @@ pub(crate) mod forge;
 pub(crate) mod gates;
 pub(crate) mod git;
 pub(crate) mod history;
+pub(crate) mod host;
 pub(crate) mod import;
 pub(crate) mod inventory;
 pub(crate) mod jobs;
@@ -181,6 +182,7 @@ async fn speak(command: Command, session: &Session) -> Result<(), Failure> {
         Command::Relax(args) => relax::run(args, session).await,
         Command::Network(command) => network::run(command, session).await,
         Command::Node(command) => node::run(command, session).await,
+        Command::Host(command) => host::run(command, session).await,
         Command::Token(command) => token::run(command, session).await,
         Command::Operator(command) => operator::run(command, session).await,
         Command::Ca(command) => ca::run(command, session).await,

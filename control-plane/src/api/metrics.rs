@@ -1,6 +1,7 @@
 //! The server's numbers for Prometheus: to anybody on loopback, to others with a token.
 
 mod certificates;
+mod hosts;
 mod notifications;
 
 use std::collections::BTreeMap;
@@ -125,6 +126,7 @@ fn text(app: &App, view: &View) -> String {
     samples(&mut page, app);
     certificates::certificates(&mut page, view, &app.tally);
     notifications::notifications(&mut page, view);
+    hosts::hosts(&mut page, view, &app.promises);
     let streams = MAX_STREAMS - app.streams.available_permits().min(MAX_STREAMS);
     page.one(
         "skep_api_streams",

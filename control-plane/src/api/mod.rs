@@ -22,6 +22,7 @@ mod github;
 mod guest_backups;
 mod health;
 mod hooks;
+mod hosts;
 mod jobs;
 mod leader;
 mod local_ca;
@@ -94,6 +95,7 @@ use crate::agents::relay::Relay;
 use crate::agents::uploads::Uploads;
 use crate::forges::Tokens;
 use crate::history::{Elsewhere, History};
+use crate::hosts::Promises;
 use crate::polling::Asked;
 use crate::samples::Samples;
 use crate::scaling::Scaling;
@@ -139,6 +141,8 @@ pub struct Context {
     pub witnesses: Witnesses,
     /// How orders of certificates went.
     pub tally: Tally,
+    /// Which hosts have promised more memory than they have.
+    pub promises: Promises,
     /// When repositories and registries were asked last.
     pub asked: Asked,
     /// DNS servers that are asked whose domains are; none: the machine's.
@@ -169,6 +173,7 @@ struct App {
     scaling: Scaling,
     witnesses: Witnesses,
     tally: Tally,
+    promises: Promises,
     asked: Asked,
     resolvers: Vec<SocketAddr>,
     notify_allow: Vec<Cidr>,
@@ -199,6 +204,7 @@ impl From<Context> for App {
             scaling,
             witnesses,
             tally,
+            promises,
             asked,
             resolvers,
             notify_allow,
@@ -219,6 +225,7 @@ impl From<Context> for App {
             scaling,
             witnesses,
             tally,
+            promises,
             asked,
             resolvers,
             notify_allow,

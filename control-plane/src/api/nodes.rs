@@ -171,7 +171,7 @@ pub(super) async fn put_admin(
     Ok(Json(views::node(&view, node)))
 }
 
-fn drain_span(given: Option<u64>) -> Result<u64, Problem> {
+pub(super) fn drain_span(given: Option<u64>) -> Result<u64, Problem> {
     let span = given.unwrap_or(DRAIN_MS);
     if span > DRAIN_MAX_MS {
         let text = format!("{span} ms is too long");

@@ -10,10 +10,10 @@ use super::access::{Action, protected, public};
 use super::{App, Document, Here};
 use super::{
     allocations, app_logs, autoscale, backup, ca, certificates, deployment_logs, deployments,
-    domains, forges, gates, git, github, guest_backups, health, hooks, jobs, local_ca, metrics,
-    network, node_pools, nodes, notify, placement, previews, proof, providers, rebalance,
-    registries, rollouts, samples, servers, services, settings, shared_variables, shells, stacks,
-    tcp_ports, tokens, uploads, variables, volumes,
+    domains, forges, gates, git, github, guest_backups, health, hooks, hosts, jobs, local_ca, metrics, network,
+    node_pools, nodes, notify, placement, previews, proof, providers, rebalance, registries,
+    rollouts, samples, servers, services, settings, shared_variables, shells, stacks, tcp_ports,
+    tokens, uploads, variables, volumes,
 };
 
 /// Every route with what it asks of the caller: a route is registered by `protected` with its action
@@ -265,6 +265,9 @@ fn cluster_routes(app: &App) -> OpenApiRouter<App> {
         ))
         .routes(protected(app, Action::ReadCluster, routes!(nodes::list)))
         .routes(protected(app, Action::RemoveNode, routes!(nodes::remove)))
+        .routes(protected(app, Action::ReadCluster, routes!(hosts::list)))
+        .routes(protected(app, Action::DrainHost, routes!(hosts::drain)))
+        .routes(protected(app, Action::DrainHost, routes!(hosts::undrain)))
         .routes(protected(app, Action::CreateToken, routes!(tokens::create)))
         .routes(protected(app, Action::ReadTokens, routes!(tokens::list)))
         .routes(protected(app, Action::RevokeToken, routes!(tokens::revoke)))

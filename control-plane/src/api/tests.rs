@@ -12,6 +12,7 @@ mod forges;
 mod git;
 mod github;
 mod hooks;
+mod hosts;
 mod jobs;
 mod logs;
 mod network;
@@ -118,6 +119,7 @@ impl Server {
             scaling: Default::default(),
             witnesses: Default::default(),
             tally: Default::default(),
+            promises: Default::default(),
             asked: Default::default(),
             resolvers: Vec::new(),
             notify_allow: Vec::new(),

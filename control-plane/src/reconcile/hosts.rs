@@ -7,7 +7,7 @@ use std::time::Duration;
 use skep_model::guest_pool::PoolGuest;
 use skep_model::node::HOST;
 use skep_model::pool::Phase;
-use skep_pools::orphans;
+use skep_pools::{Overcommit, orphans, overcommitted};
 use skep_proto::convert::id_bytes;
 use skep_proto::v1;
 use skep_proto::v1::command::Kind;
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::Parts;
 use crate::guests::clients::{Clients, Hosts};
 use crate::history::AuditEntry;
+use crate::hosts::{Alarm, said};
 use crate::store::now_ms;
 
 /// Between two looks: what high availability and rebalancing move takes longer.
@@ -30,21 +31,22 @@ pub(super) async fn run(parts: &Parts, token: &CancellationToken) {
     loop {
         let view = parts.store.view();
         clients.retain(|name| view.provider(name).is_some());
-        for provider in view.providers() {
+        let is_used = |name: &str| view.guest_pools().any(|pool| pool.provider == name);
+        parts.promises.keep(is_used);
+        for provider in view.providers().filter(|it| is_used(&it.name)) {
             let name = &provider.name;
-            if !view.guest_pools().any(|pool| pool.provider == *name) {
-                continue;
-            }
-            let rows = match clients.of(provider, &parts.secrets) {
+            let seen = match clients.of(provider, &parts.secrets) {
                 Ok(client) => look(&client).await,
                 Err(problem) => Err(problem.to_string()),
             };
-            match rows {
-                Ok(rows) => {
+            match seen {
+                Ok((rows, hosts)) => {
                     // What was made while they were asked is written down by now.
                     let view = parts.store.view();
                     follow(parts, &view, (name, &rows)).await;
                     tell(parts, &view, (name, &rows), &mut told);
+                    maintain(parts, &hosts).await;
+                    warn(parts, name, overcommitted(&hosts, &rows));
                 }
                 Err(why) => tracing::warn!(
                     provider = name,
@@ -60,10 +62,60 @@ pub(super) async fn run(parts: &Parts, token: &CancellationToken) {
     }
 }
 
-async fn look(client: &Hosts) -> Result<Vec<cluster::Guest>, String> {
-    let rows = client.send(&cluster::guests()).await;
-    rows.map(|rows| rows.rows)
-        .map_err(|error| error.to_string())
+async fn look(client: &Hosts) -> Result<(Vec<cluster::Guest>, Vec<cluster::Host>), String> {
+    let said = |error: skep_proxmox::Error| error.to_string();
+    let rows = client.send(&cluster::guests()).await.map_err(said)?.rows;
+    let hosts = client.send(&cluster::hosts()).await.map_err(said)?.rows;
+    Ok((rows, hosts))
+}
+
+/// A host that its provider has under maintenance is drained here, too.
+async fn maintain(parts: &Parts, hosts: &[cluster::Host]) {
+    for command in said(&parts.store.view(), hosts, now_ms()) {
+        if let Err(problem) = parts.store.propose(command).await {
+            tracing::warn!(%problem, "what a provider says of a host's maintenance was not written down");
+        }
+    }
+}
+
+/// Hosts that have begun or ceased to promise more memory than they have, each once.
+fn warn(parts: &Parts, provider: &str, over: Vec<Overcommit>) {
+    for alarm in parts.promises.note(provider, over) {
+        let (host, action, outcome) = match alarm {
+            Alarm::Begun(it) => {
+                let mib = |bytes: u64| bytes >> 20;
+                let text = format!(
+                    "guests were promised {} MiB, it has {} MiB: its kernel ends one of them when they use it",
+                    mib(it.promised),
+                    mib(it.has)
+                );
+                tracing::warn!(
+                    provider,
+                    host = it.host,
+                    promised = it.promised,
+                    has = it.has,
+                    "a host has promised more memory than it has"
+                );
+                (it.host, "host_overcommitted", text)
+            }
+            Alarm::Ended(host) => {
+                tracing::info!(
+                    provider,
+                    host,
+                    "a host has promised no more memory than it has"
+                );
+                let text = "guests were promised no more than it has".to_owned();
+                (host, "host_overcommit_ended", text)
+            }
+        };
+        parts.history.audit(AuditEntry {
+            at_ms: now_ms(),
+            principal: "the leader".to_owned(),
+            action: action.to_owned(),
+            resource: format!("hosts/{host}"),
+            outcome,
+        });
+    }
 }
 
 /// What is known of nodes' hosts is what their provider says.

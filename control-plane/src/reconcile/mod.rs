@@ -15,6 +15,7 @@ mod hosts;
 mod image_push;
 mod jobs;
 mod liveness;
+mod maintenance;
 mod members;
 mod notify;
 mod polling;
@@ -44,6 +45,7 @@ use crate::checks::Board;
 use crate::deploy::queue;
 use crate::forges::Tokens;
 use crate::history::History;
+use crate::hosts::Promises;
 use crate::polling::Asked;
 use crate::samples::Samples;
 use crate::scaling::Scaling;
@@ -83,6 +85,8 @@ pub struct Parts {
     pub means: Means,
     /// Counts orders of certificates.
     pub tally: Tally,
+    /// Which hosts have promised more memory than they have.
+    pub promises: Promises,
     /// When repositories and registries were asked last.
     pub asked: Asked,
     /// Networks that notifications may go to though they are off limits.
@@ -120,12 +124,14 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) {
                 Box::pin(guests::run(&parts, &term)),
                 Box::pin(hosts::run(&parts, &term)),
                 Box::pin(backups::run(&parts, &term)),
+                Box::pin(maintenance::run(&parts.store, &term)),
             ];
             tokio::select! {
                 _ = select_all(all) => {}
                 _ = leadership.wait_for(|now| !now.is_leader) => tracing::info!("leadership lost: duties dropped"),
             }
             parts.witnesses.begin();
+            parts.promises.forget();
             continue;
         }
         tokio::select! {

@@ -29,6 +29,7 @@ use crate::agents::uploads::Uploads;
 use crate::api::neighbours::Neighbours;
 use crate::forges::Tokens;
 use crate::history::History;
+use crate::hosts::Promises;
 use crate::peers::{
     Contact, ControlService, Directory, Fetcher, Forwarder, Links, Outbox, PeersService, copying,
     presence, samples, service,
@@ -312,6 +313,7 @@ async fn start(
     let scaling = Scaling::default();
     let witnesses = Witnesses::default();
     let tally = Tally::default();
+    let promises = Promises::default();
     let asked = Asked::default();
     let context = api::Context {
         tokens: tokens.clone(),
@@ -326,6 +328,7 @@ async fn start(
         scaling: scaling.clone(),
         witnesses: witnesses.clone(),
         tally: tally.clone(),
+        promises: promises.clone(),
         asked: asked.clone(),
         resolvers: options.means.resolvers.clone(),
         notify_allow: options.notify_allow.clone(),
@@ -357,6 +360,7 @@ async fn start(
         witnesses,
         means: options.means.clone(),
         tally,
+        promises,
         asked,
         notify_allow: options.notify_allow.clone(),
     };

@@ -58,7 +58,7 @@ pub enum Change {
     Notifications,
     /// Forge connections changed.
     Forges,
-    /// Providers, pools that make nodes, or guests changed.
+    /// Providers, pools that make nodes, guests, or hosts under maintenance changed.
     Guests,
     /// A preview was made, pushed to, put off, ended, or told of.
     Preview(EnvironmentId),

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod guest;
+mod host;
 mod jobs;
 mod preview;
 mod settings;

@@ -15,6 +15,7 @@ use skep_model::guest_pool::{GuestPool, PoolGuest};
 use skep_model::id::{AllocationId, ClusterId, DeploymentId, NodeId, ServiceId};
 use skep_model::image_push::PushRegistry;
 use skep_model::job::JobBook;
+use skep_model::maintenance::Maintenance;
 use skep_model::network::Pool;
 use skep_model::node::Node;
 use skep_model::notify::{Notification, Receiver};
@@ -158,6 +159,7 @@ mod tag {
     pub(super) const PROVIDERS: u32 = 280;
     pub(super) const GUEST_POOLS: u32 = 281;
     pub(super) const GUESTS: u32 = 282;
+    pub(super) const MAINTENANCES: u32 = 294;
 }
 
 /// Appends fields in the order of their numbers, as the whole message would be encoded.
@@ -283,6 +285,7 @@ impl State {
         to.all::<_, v1::Provider>(tag::PROVIDERS, self.providers.values());
         to.all::<_, v1::GuestPool>(tag::GUEST_POOLS, self.guest_pools.values());
         to.all::<_, v1::PoolGuest>(tag::GUESTS, self.guests.values());
+        to.all::<_, v1::Maintenance>(tag::MAINTENANCES, self.maintenances.values());
         to.out
     }
 
@@ -509,6 +512,10 @@ impl State {
                 let one: PoolGuest = read::<v1::PoolGuest, _>(field)?;
                 let key = one.guest.id;
                 self.guests.insert(key, shared(old.guests.get(&key), one));
+            }
+            tag::MAINTENANCES => {
+                let one: Maintenance = read::<v1::Maintenance, _>(field)?;
+                self.maintenances.insert(one.host.clone(), Arc::new(one));
             }
             tag::TCP_PORTS => self.tcp_ports = Some(read::<v1::TcpPorts, _>(field)?),
             tag::REBALANCE => self.rebalance = Arc::new(read::<v1::Rebalance, _>(field)?),

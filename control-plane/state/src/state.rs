@@ -15,6 +15,7 @@ use skep_model::id::{
 };
 use skep_model::image_push::PushRegistry;
 use skep_model::job::{Job, JobBook};
+use skep_model::maintenance::Maintenance;
 use skep_model::network;
 use skep_model::node::Node;
 use skep_model::notify::{Notification, Receiver};
@@ -151,6 +152,8 @@ pub struct State {
     pub(crate) guest_pools: OrdMap<String, Arc<GuestPool>>,
     /// Of all pools.
     pub(crate) guests: OrdMap<GuestId, Arc<PoolGuest>>,
+    /// By host.
+    pub(crate) maintenances: OrdMap<String, Arc<Maintenance>>,
     // Indexes: derived from the maps above, rebuilt when a snapshot is read.
     pub(crate) names: Names,
     pub(crate) service_allocations: OrdSet<(ServiceId, AllocationId)>,

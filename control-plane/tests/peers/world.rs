@@ -275,6 +275,7 @@ impl World {
             witnesses: Default::default(),
             means: Default::default(),
             tally: Default::default(),
+            promises: Default::default(),
             asked: Default::default(),
             notify_allow: Vec::new(),
         };

@@ -102,6 +102,7 @@ impl Server {
             witnesses: Default::default(),
             means: Default::default(),
             tally: Default::default(),
+            promises: Default::default(),
             asked: Default::default(),
             notify_allow: Vec::new(),
         };

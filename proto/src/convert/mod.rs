@@ -13,6 +13,7 @@ mod guest;
 mod image_push;
 mod job;
 mod machine;
+mod maintenance;
 mod network;
 mod network_check;
 mod node;

@@ -1,4 +1,4 @@
-//! Allocations of one service per value of an attribute, for a spread or for a limit. Nodes
+//! Allocations of one service per value of an attribute, for a spread, for a limit or to keep hosts apart. Nodes
 //! without the attribute count as one value: what is not known to be apart is taken to be together.
 
 use skep_model::placement::Spread;
@@ -46,6 +46,11 @@ impl<'a> Domain<'a> {
         Self::new(column, Aim::Most(most))
     }
 
+    /// Counts, held against nothing.
+    pub(crate) fn tally(column: Option<&'a Column>) -> Self {
+        Self::new(column, Aim::Even(None))
+    }
+
     /// `lacks`: there is a node without the attribute.
     pub(crate) fn spread(column: Option<&'a Column>, spread: &Spread, lacks: bool) -> Self {
         if spread.percent.is_empty() {
@@ -70,6 +75,11 @@ impl<'a> Domain<'a> {
 
     pub(crate) fn value(&self, ordinal: u32) -> u32 {
         self.column.map_or(MISSING, |column| column.of(ordinal))
+    }
+
+    /// How many are counted.
+    pub(crate) fn total(&self) -> u64 {
+        self.total
     }
 
     /// How many values there can be.

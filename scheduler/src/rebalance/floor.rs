@@ -89,7 +89,25 @@ impl<'a> Floor<'a> {
     /// Whether an allocation would be taken there by the rules.
     pub(super) fn may_go(&self, allocation: AllocationId, to: usize) -> bool {
         let place = &self.spots[to].place;
-        place.is_open && self.rules.may_go(allocation, place)
+        place.is_open
+            && self.rules.may_go(allocation, place)
+            && self
+                .rules
+                .keeps_apart(allocation, place.id, &mut self.moved())
+    }
+
+    /// Every move so far, with those of the attempt.
+    fn moved(&self) -> impl Iterator<Item = Move> {
+        let attempt = self.steps.iter().map(|step| self.as_move(step));
+        self.result.moves.iter().copied().chain(attempt)
+    }
+
+    fn as_move(&self, step: &Step) -> Move {
+        Move {
+            allocation: step.item.id,
+            from: self.spots[step.from].place.id,
+            to: self.spots[step.to].place.id,
+        }
     }
 
     /// The best place in use for an item, of those that are not closed to it.

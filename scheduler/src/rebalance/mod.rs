@@ -7,6 +7,7 @@
 //! planning again changes nothing.
 
 mod allowed;
+mod apart;
 mod empty;
 mod floor;
 mod unstrand;
@@ -17,6 +18,7 @@ use skep_model::id::{AllocationId, NodeId};
 
 use crate::packing::{Aim, Demand, Packing, Size, Supply};
 pub use allowed::allowed;
+pub use apart::apart;
 use floor::Floor;
 
 /// An allocation on a node.
@@ -57,6 +59,17 @@ pub struct Waiting {
 pub trait Rules {
     /// Whether it may go there, beside what the moves so far leave there.
     fn may_go(&self, allocation: AllocationId, place: &Place) -> bool;
+
+    /// Whether it may go to a node for the sake of others that are near it, on its physical host: what they are is
+    /// told by the moves so far.
+    fn keeps_apart(
+        &self,
+        _allocation: AllocationId,
+        _to: NodeId,
+        _moved: &mut dyn Iterator<Item = Move>,
+    ) -> bool {
+        true
+    }
 }
 
 impl<F: Fn(AllocationId, &Place) -> bool> Rules for F {

@@ -1,15 +1,30 @@
 //! Which allocations go, and in what order: more than are wanted, those of other releases, and what silent nodes have.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
 use skep_model::allocation::{Allocation, Desired};
+use skep_model::id::AllocationId;
 
 use super::{Planner, healthy};
+use crate::cluster::Cluster;
+use crate::lens::APART;
+use crate::score::crowded;
 
 impl<'a> Planner<'a, '_> {
-    /// More of the target than are wanted: those that are not healthy go first, then the newest.
-    pub(super) fn withdraw_surplus(&mut self) {
+    /// More of the target than are wanted: those that are not healthy go first, then what would leave more
+    /// than a third on one host, then the newest.
+    pub(super) fn withdraw_surplus(&mut self, cluster: &Cluster) {
         let surplus = self.new.len().saturating_sub(self.wanted);
-        self.new
-            .sort_by_key(|a| (a.is_routable(), std::cmp::Reverse((a.created_ms, a.id))));
+        self.new.sort_by_key(|a| (a.created_ms, a.id));
+        let beyond = match surplus {
+            0 => BTreeMap::new(),
+            _ => self.beyond_a_third(cluster),
+        };
+        self.new.sort_by_key(|a| {
+            let beyond = beyond.get(&a.id).copied().unwrap_or(0);
+            (a.is_routable(), Reverse((beyond, a.created_ms, a.id)))
+        });
         let reason = if self.service().removing {
             "the service is being removed".to_owned()
         } else if self.service().stopped {
@@ -21,6 +36,22 @@ impl<'a> Planner<'a, '_> {
         for allocation in std::mem::replace(&mut self.new, staying) {
             self.withdraw(allocation, &reason);
         }
+    }
+
+    /// By allocation: how many there would be on its host beyond a third of those that are wanted, if those
+    /// that are well and older stayed.
+    fn beyond_a_third(&self, cluster: &Cluster) -> BTreeMap<AllocationId, u32> {
+        let share = (self.wanted as u64).div_ceil(APART) as u32;
+        let all = self.new.iter().copied();
+        let (well, others): (Vec<_>, Vec<_>) = all.partition(|a| a.is_routable());
+        let mut there: BTreeMap<u32, u32> = BTreeMap::new();
+        let ranked = well.into_iter().chain(others).map(|a: &Allocation| {
+            let on_host = there.entry(cluster.host_of(a.node)).or_default();
+            let beyond = crowded(*on_host, share);
+            *on_host += 1;
+            (a.id, beyond)
+        });
+        ranked.collect()
     }
 
     /// Others than the target's make up for those of the target that are not healthy yet; the rest
@@ -54,7 +85,7 @@ impl<'a> Planner<'a, '_> {
             let is_moved = self.wanted > 0 && Some(allocation.target) == self.target;
             let is_packed = self.input.around.moving.contains_key(&allocation.id);
             let reason = match (is_moved, is_packed) {
-                (true, true) => "moved to another node, so that fewer are in use",
+                (true, true) => "moved to another node by the rebalancer",
                 (true, false) => "its node is being drained",
                 (false, _) => &reason,
             };

@@ -156,6 +156,8 @@ pub(crate) struct World {
     pub(crate) around: Surroundings,
     /// For the oracle: what is on nodes that are drained or given up is not spread.
     pub(crate) spreads_staying: bool,
+    /// What is there stays, and keeps apart.
+    pub(crate) keeps_apart: bool,
     pub(crate) now_ms: u64,
     pub(crate) index: u64,
     pub(crate) next_id: u128,
@@ -173,6 +175,7 @@ impl World {
             others: BTreeMap::new(),
             around: Surroundings::default(),
             spreads_staying: false,
+            keeps_apart: false,
             now_ms: 0,
             index: 1,
             next_id: 1_000_000,
@@ -222,7 +225,10 @@ impl World {
             storage: self.service.spec.storage.clone(),
             shares_image: false,
             around: self.around.clone(),
-            staying: None,
+            staying: self.keeps_apart.then(|| {
+                let there = self.allocations.values().filter(|a| a.is_live());
+                there.map(|allocation| allocation.node).collect()
+            }),
         }
     }
 

@@ -259,8 +259,22 @@ fn cost(world: &World, node: &Node, packing: &Packing) -> i64 {
     (cost * 1e9) as i64
 }
 
+/// Beyond a third of all that there will be: on the node's host, and on the node.
+fn beyond(world: &World, node: &Node, share: u64) -> [u64; 2] {
+    if !world.keeps_apart {
+        return [0, 0];
+    }
+    let spread = &world.service.spec.placement.spread;
+    let on_node = own(world).filter(|a| a.node == node.id).count() as u64;
+    let on_host = match spread.iter().any(|spread| spread.key == "host") {
+        true => 0,
+        false => count(world, "host", attribute(node, "host")),
+    };
+    [on_host, on_node].map(|there| (there + 1).saturating_sub(share))
+}
+
 /// Where one more goes as one of a group: every node that can take it, sorted by the declared order.
-pub(crate) fn best(world: &World, packing: &Packing) -> Option<NodeId> {
+pub(crate) fn best(world: &World, packing: &Packing, share: u64) -> Option<NodeId> {
     let placement = &world.service.spec.placement;
     let mut scored = Vec::new();
     for (id, node) in &world.nodes {
@@ -281,6 +295,7 @@ pub(crate) fn best(world: &World, packing: &Packing) -> Option<NodeId> {
             broken,
             levels,
             -affinity(world, node),
+            beyond(world, node, share),
             cost(world, node, packing),
             same,
             *id,
@@ -288,16 +303,17 @@ pub(crate) fn best(world: &World, packing: &Packing) -> Option<NodeId> {
         scored.push(key);
     }
     scored.sort();
-    scored.first().map(|key| key.5)
+    scored.first().map(|key| key.6)
 }
 
 /// Where each of a group goes, one after the other; shorter where no more fit.
 pub(crate) fn place(world: &World, group: usize) -> Vec<NodeId> {
     let mut world = world.clone();
     let packing = packing(&world, group as u64);
+    let share = (own(&world).count() + group).div_ceil(3) as u64;
     let mut placed = Vec::new();
     while placed.len() < group {
-        let Some(node) = best(&world, &packing) else {
+        let Some(node) = best(&world, &packing, share) else {
             break;
         };
         let id = 9_000_000 + placed.len() as u128;

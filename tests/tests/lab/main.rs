@@ -16,6 +16,7 @@ mod gitpush;
 mod group;
 mod growth;
 mod history;
+mod host_death;
 mod images;
 mod lease;
 mod mesh;

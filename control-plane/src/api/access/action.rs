@@ -155,6 +155,8 @@ actions! {
     SetNodeMeta = "set_node_meta" write,
     /// Cordon, drain, or take a node back.
     SetNodeAdmin = "set_node_admin" write,
+    /// Empties a physical host, or takes it back.
+    DrainHost = "drain_host" write,
     /// Set how the cluster is rebalanced, and begin moves.
     Rebalance = "rebalance" write,
     /// Say what a workspace or an environment may have.

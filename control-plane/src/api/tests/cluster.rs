@@ -68,6 +68,7 @@ async fn a_silent_node_is_lost_in_time_whatever_else_changes() {
         means: Default::default(),
         notify_allow: Vec::new(),
         tally: Default::default(),
+        promises: Default::default(),
         asked: Default::default(),
     };
     tokio::spawn(crate::reconcile::run(duties, context.shutdown.clone()));

@@ -8,7 +8,7 @@ use super::*;
 const REBALANCE: &str = "/v1/rebalance";
 
 /// Plays leader and agent: one healthy allocation of the live release on a node.
-async fn run_on(server: &Server, service: &str, id: u128, node: NodeId) {
+pub(super) async fn run_on(server: &Server, service: &str, id: u128, node: NodeId) {
     let view = server.context.store.view();
     let found = view
         .services()
@@ -55,21 +55,27 @@ async fn run_on(server: &Server, service: &str, id: u128, node: NodeId) {
         .await;
 }
 
+/// A node that has something to give.
+pub(super) async fn grown(server: &Server, name: &str) -> NodeId {
+    let node = server.join(name).await;
+    let facts = Facts {
+        cpu_millis: 4_000,
+        memory_bytes: 8 << 30,
+        ..Facts::default()
+    };
+    let grown = v1::UpdateNode {
+        node: id_bytes(node.as_u128()),
+        facts: Some((&facts).into()),
+    };
+    server.propose(Kind::UpdateNode(grown)).await;
+    node
+}
+
 /// Two services of one allocation each, on nodes of their own.
 async fn scattered(server: &Server, placement: Value) -> [NodeId; 2] {
     let mut nodes = [NodeId::from_u128(0); 2];
     for (at, name) in ["n1", "n2"].into_iter().enumerate() {
-        nodes[at] = server.join(name).await;
-        let facts = Facts {
-            cpu_millis: 4_000,
-            memory_bytes: 8 << 30,
-            ..Facts::default()
-        };
-        let grown = v1::UpdateNode {
-            node: id_bytes(nodes[at].as_u128()),
-            facts: Some((&facts).into()),
-        };
-        server.propose(Kind::UpdateNode(grown)).await;
+        nodes[at] = grown(server, name).await;
     }
     for (at, name) in ["web", "api"].into_iter().enumerate() {
         let path = WEB.replace("web", name);

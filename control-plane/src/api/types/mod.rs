@@ -9,6 +9,7 @@ mod domain;
 mod forge;
 mod forge_app;
 mod gate;
+mod host;
 mod job;
 mod log;
 mod network;
@@ -52,6 +53,10 @@ pub use forge_app::{
     RotateAppRequest,
 };
 pub use gate::{ApproveRequest, FrozenView, GatesRequest, GatesView, PinRequest};
+pub use host::{
+    HostDrainRequest, HostMaintenanceView, HostMemoryView, HostMoveView, HostPlanView, HostsView,
+    PhysicalHostView,
+};
 pub use job::{CauseView, JobView, JobsView, RunRequest, ScheduleRequest, ScheduleView};
 pub use log::{
     AppLine, EndView, HookEvent, HookReply, LogPage, LostLines, RepositoryWebhookRequest,

@@ -128,6 +128,9 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::IntroduceGuest(_) => ("introduce guest", LEVEL_SCHEDULING),
         Kind::RestoreGuest(_) => ("restore guest", LEVEL_SCHEDULING),
         Kind::ForgetGuest(_) => ("forget guest", LEVEL_SCHEDULING),
+        Kind::SetHostMaintenance(_) => ("set host maintenance", LEVEL_SCHEDULING),
+        Kind::EndHostMaintenance(_) => ("end host maintenance", LEVEL_SCHEDULING),
+        Kind::FollowHostMaintenance(_) => ("follow host maintenance", LEVEL_SCHEDULING),
         Kind::ForgetHolder(_) => ("forget a holder of pushes", LEVEL_SCHEDULING),
     }
 }

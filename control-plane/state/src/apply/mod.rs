@@ -9,6 +9,7 @@ mod forge;
 mod forge_app;
 mod gate;
 mod guest;
+mod host;
 mod image_push;
 mod job;
 mod level;
@@ -358,6 +359,9 @@ impl Context<'_> {
             Kind::IntroduceGuest(message) => self.introduce_guest(message),
             Kind::RestoreGuest(message) => self.restore_guest(message),
             Kind::ForgetGuest(message) => self.forget_guest(&message),
+            Kind::SetHostMaintenance(message) => self.set_host_maintenance(&message),
+            Kind::EndHostMaintenance(message) => self.end_host_maintenance(&message),
+            Kind::FollowHostMaintenance(message) => self.follow_host_maintenance(&message),
         }
     }
 

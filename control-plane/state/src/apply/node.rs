@@ -149,15 +149,22 @@ impl Context<'_> {
             None if message.cordoned => Admin::Cordoned,
             None => Admin::Eligible,
         };
-        if admin != node.admin {
-            self.changes.push(Change::Node(node.id));
-            self.state.put_node(Node {
-                admin,
-                generation: node.generation + 1,
-                ..(*node).clone()
-            });
-        }
+        self.set_admin(node.id, admin);
         Ok(Reply::Done)
+    }
+
+    /// What operators want of a node, from now on.
+    pub(super) fn set_admin(&mut self, id: NodeId, admin: Admin) {
+        let Some(node) = self.state.node(id).filter(|node| node.admin != admin) else {
+            return;
+        };
+        let node = Node {
+            admin,
+            generation: node.generation + 1,
+            ..(**node).clone()
+        };
+        self.changes.push(Change::Node(id));
+        self.state.put_node(node);
     }
 
     pub(super) fn remove_node(&mut self, message: &v1::RemoveNode) -> Outcome {

@@ -10,6 +10,7 @@ mod forge_apps;
 mod forges;
 mod gates;
 mod guests;
+mod hosts;
 mod image_push;
 mod jobs;
 mod keys;
