@@ -7,6 +7,7 @@ fn volume(name: &str, path: &str) -> Volume {
         owner: None,
         size_bytes: 0,
         read_only: false,
+        storage: None,
     }
 }
 

@@ -19,7 +19,7 @@ mod wanted;
 mod whereabouts;
 
 pub use driver::{Driver, Turn};
-pub use fence::{Around, Verdict, WATCHDOG_MS, confirmed_dead};
+pub use fence::{Around, Away, LOOKS_APART_MS, Verdict, WATCHDOG_MS, confirmed_dead};
 pub use fixed::Fixed;
 pub use introduce::ENV_FILE;
 pub use next::{Ask, INTRODUCED_MS, Step, next};

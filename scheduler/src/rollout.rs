@@ -101,6 +101,7 @@ fn plan_target(
     }
     planner.plan.desires.truncate(input.limit);
     planner.plan.is_partial |= !withdrawn_in_full;
+    planner.say_what_is_unconfirmed(draft.cluster());
     planner.judge();
     planner.plan
 }
@@ -411,6 +412,23 @@ impl<'a, 'i> Planner<'a, 'i> {
         Problem::new(Code::Unplaceable, message).hint(&refusal.hint)
     }
 
+    /// Where it waits for a node to be known to be dead, that is why.
+    fn say_what_is_unconfirmed(&mut self, cluster: &Cluster) {
+        let Some(node) = self.leaving.unconfirmed.filter(|_| self.wanted > 0) else {
+            return;
+        };
+        let name = cluster.node(node).map_or_else(|| node.to_string(), |it| it.name.to_owned());
+        let why = self.input.around.fencing_waits.as_deref();
+        let why = why.unwrap_or("nobody has confirmed that what runs there has ended");
+        let text = format!(
+            "`{}` has data on shared storage, and its node `{name}` is lost and not confirmed dead: {why}",
+            self.service().name
+        );
+        self.plan.refusal = Some(Problem::new(Code::Unplaceable, text).hint(format!(
+            "it goes on when `{name}` is back; or make sure that it is off, then `skep node fence {name} --confirm`"
+        )));
+    }
+
     fn release_is_gone(&self) -> Problem {
         let number = self.target.map_or(0, |target| target.release);
         let message = format!(
@@ -426,7 +444,8 @@ impl<'a, 'i> Planner<'a, 'i> {
             && self.plan.is_empty()
             && self.draining.is_empty()
             && self.away.is_empty()
-            && self.leaving.next_ms.is_none();
+            && self.leaving.next_ms.is_none()
+            && self.leaving.unconfirmed.is_none();
     }
 }
 

@@ -30,6 +30,7 @@ fn world() -> World {
         owner: None,
         size_bytes: 0,
         read_only: false,
+        storage: None,
     }];
     world
 }

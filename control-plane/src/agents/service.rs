@@ -213,6 +213,7 @@ impl Agents for AgentsService {
             admin: Default::default(),
             seat: 0,
             witnesses: Vec::new(),
+            fencing: Default::default(),
         };
         let command = v1::JoinNode {
             token: id_bytes(token.as_u128()),

@@ -248,6 +248,7 @@ fn wanted(name: &str, request: &NodePoolRequest) -> GuestPool {
         recipe: request.recipe.clone(),
         meta: request.meta.clone(),
         size: request.size,
+        fences: request.fences,
         // What the cluster counts.
         edition: 0,
         generation: 0,

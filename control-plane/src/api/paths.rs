@@ -10,7 +10,7 @@ use super::access::{Action, protected, public};
 use super::{App, Document, Here};
 use super::{
     allocations, app_logs, autoscale, backup, ca, certificates, deployment_logs, deployments,
-    domains, forges, gates, git, github, health, hooks, jobs, local_ca, metrics, network,
+    domains, fencing, forges, gates, git, github, health, hooks, jobs, local_ca, metrics, network,
     node_pools, nodes, notify, placement, previews, proof, providers, rebalance, registries,
     rollouts, samples, servers, services, settings, shared_variables, shells, stacks, tcp_ports,
     tokens, uploads, variables, volumes,
@@ -434,6 +434,11 @@ fn node_pool_routes(app: &App) -> OpenApiRouter<App> {
             app,
             Action::RetireNode,
             routes!(node_pools::retire),
+        ))
+        .routes(protected(
+            app,
+            Action::FenceNode,
+            routes!(fencing::fence),
         ))
 }
 

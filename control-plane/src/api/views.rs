@@ -269,6 +269,9 @@ pub(super) fn node(view: &State, node: &Node) -> NodeView {
                     .map_or_else(|| id.to_string(), |of| of.name.clone())
             })
             .collect(),
+        incarnation: node.fencing.incarnation,
+        fenced: node.fencing.fenced.clone(),
+        fencing_waits: node.fencing.waits.clone(),
     }
 }
 

@@ -8,6 +8,7 @@ mod certificates;
 mod checks;
 mod claims;
 mod deployments;
+mod fencing;
 mod forges;
 mod guests;
 mod hosts;
@@ -118,6 +119,7 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) {
                 Box::pin(image_push::run(&parts, &term)),
                 Box::pin(guests::run(&parts, &term)),
                 Box::pin(hosts::run(&parts, &term)),
+                Box::pin(fencing::run(&parts, &term)),
             ];
             tokio::select! {
                 _ = select_all(all) => {}

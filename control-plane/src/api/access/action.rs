@@ -179,6 +179,8 @@ actions! {
     SetNodePool = "set_node_pool" write,
     /// Have a node of a pool removed with its guest, or replaced.
     RetireNode = "retire_node" write,
+    /// Confirm that a lost node is dead, so that what it ran goes on elsewhere.
+    FenceNode = "fence_node" write,
     /// Change as whom nodes pull from a registry.
     SetRegistry = "set_registry" write,
     /// Say where the workspace's images are pushed.

@@ -35,7 +35,7 @@ pub use certificate::{
     CertificateCounts, CertificateRequest, CertificatesView, DnsRequest, IssuerRequest, LocalCaView,
 };
 pub use cluster::{
-    AdminRequest, AdminState, AuditView, HistoryView, MetaRequest, MetaView, NodeCounts, NodeView,
+    AdminRequest, AdminState, AuditView, FenceRequest, HistoryView, MetaRequest, MetaView, NodeCounts, NodeView,
     NodesView, StatusView,
 };
 pub use deployment::{

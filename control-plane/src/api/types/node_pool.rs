@@ -111,9 +111,16 @@ pub struct NodePoolRequest {
     pub meta: BTreeMap<String, String>,
     /// How many nodes.
     pub size: Size,
+    /// A node of it that is lost is ended by its provider, where work with shared storage waits for that.
+    #[serde(default = "yes")]
+    pub fences: bool,
     /// Refused where it was changed meanwhile; none: whatever it was.
     #[serde(default)]
     pub generation: Option<u64>,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 /// How many nodes a pool should have.
@@ -137,6 +144,9 @@ pub struct NodePoolView {
     pub meta: BTreeMap<String, String>,
     /// How many nodes.
     pub size: Size,
+    /// A node of it that is lost is ended by its provider, where work with shared storage waits for that.
+    #[serde(default = "yes")]
+    pub fences: bool,
     /// Raised by each change of the recipe.
     pub edition: u64,
     /// Raised by each change.
@@ -222,6 +232,7 @@ impl NodePoolView {
             recipe: pool.recipe.clone(),
             meta: pool.meta.clone(),
             size: pool.size,
+            fences: pool.fences,
             edition: pool.edition,
             generation: pool.generation,
             guests: guests.map(|one| GuestView::of(pool, one)).collect(),

@@ -127,6 +127,9 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::RetireGuest(_) => ("retire guest", LEVEL_SCHEDULING),
         Kind::IntroduceGuest(_) => ("introduce guest", LEVEL_SCHEDULING),
         Kind::ForgetGuest(_) => ("forget guest", LEVEL_SCHEDULING),
+        Kind::FenceNode(_) => ("fence node", LEVEL_SCHEDULING),
+        Kind::ReturnNode(_) => ("return node", LEVEL_SCHEDULING),
+        Kind::NoteFencing(_) => ("note fencing", LEVEL_SCHEDULING),
         Kind::ForgetHolder(_) => ("forget a holder of pushes", LEVEL_SCHEDULING),
     }
 }
@@ -242,7 +245,10 @@ fn built_image(build: &v1::BuildObservation) -> Option<&v1::Image> {
 }
 
 fn of_facts(facts: &v1::Facts) -> u32 {
-    let has_storage = facts.storage || !facts.volumes.is_empty() || !facts.host_paths.is_empty();
+    let has_storage = facts.storage
+        || !facts.volumes.is_empty()
+        || !facts.host_paths.is_empty()
+        || !facts.shared_storage.is_empty();
     let says_more = facts.private_network || facts.machine.is_some();
     let offers_more = !facts.devices.is_empty()
         || !facts.image_address.is_empty()

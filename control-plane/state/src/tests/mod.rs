@@ -245,6 +245,7 @@ pub(crate) fn join(token: TokenId, secret_hash: Vec<u8>, id: NodeId, name: &str)
         admin: Default::default(),
         seat: 0,
         witnesses: Vec::new(),
+        fencing: Default::default(),
     };
     Kind::JoinNode(v1::JoinNode {
         token: id_bytes(token.as_u128()),
