@@ -12,7 +12,8 @@ use crate::seen::{Presence, Seen};
 pub const WATCHDOG_MS: u64 = 3 * 60 * 1_000;
 
 /// Looks that are further apart say nothing of the time between them: a host may have come and gone.
-pub const LOOKS_APART_MS: u64 = 30 * 1_000;
+/// A call to a host that is away may take 40 s, and no host boots in a minute.
+pub const LOOKS_APART_MS: u64 = 60 * 1_000;
 
 /// Since when hosts are away without a break, as far as somebody has looked.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -407,7 +407,10 @@ const fn service_type(kind: ServiceType) -> &'static str {
 
 /// Whether it can be relied on, and what operators want of it.
 pub(super) fn node_state(view: &NodeView) -> String {
-    let status = node_status(view.status);
+    let status = match view.fenced {
+        Some(_) => "lost, fenced",
+        None => node_status(view.status),
+    };
     match view.admin {
         Admin::Eligible => status.to_owned(),
         Admin::Cordoned => format!("{status}, cordoned"),
