@@ -8,7 +8,7 @@ use crate::build::Builder;
 use crate::id::NodeId;
 use crate::machine::Machine;
 use crate::name;
-use crate::problem::Problem;
+use crate::problem::{Code, Problem};
 use crate::storage::{HeldVolume, check_path};
 
 /// Most keys of metadata on a node.
@@ -186,6 +186,18 @@ pub struct Fenced {
     pub by: String,
     /// By what that is known.
     pub why: String,
+}
+
+/// Why a service with data on shared storage does not go on elsewhere: its node is lost, and `waits` keeps that from being
+/// known to be dead; none: nobody has looked.
+pub fn unconfirmed(service: &str, node: &str, waits: Option<&str>) -> Problem {
+    let why = waits.unwrap_or("nobody has confirmed that what runs there has ended");
+    let text = format!(
+        "`{service}` has data on shared storage, and its node `{node}` is lost and not confirmed dead: {why}"
+    );
+    Problem::new(Code::Unplaceable, text).hint(format!(
+        "it goes on when `{node}` is back; or make sure that it is off, then `skep node fence {node} --confirm`"
+    ))
 }
 
 /// Longest text of why a node is fenced, or is not yet, in bytes.

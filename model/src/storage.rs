@@ -213,7 +213,10 @@ impl Storage {
             if let Some(storage) = &volume.storage {
                 name::check(&format!("{field}.storage"), storage)?;
                 if self.is_pinned() {
-                    let text = format!("the volume `{}` is on shared storage, another is on one node", volume.name);
+                    let text = format!(
+                        "the volume `{}` is on shared storage, another is on one node",
+                        volume.name
+                    );
                     return Err(Problem::invalid(format!("{field}.storage"), text)
                         .hint("`storage` on each volume of the service, or on none: one that is on a node keeps the service there"));
                 }

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 
 use skep_model::allocation::{Allocation, Desired, State};
 use skep_model::id::{AllocationId, NodeId};
+use skep_model::node::unconfirmed;
 use skep_model::problem::{Code, Problem};
 use skep_model::service::{Release, Service, Target};
 
@@ -417,16 +418,11 @@ impl<'a, 'i> Planner<'a, 'i> {
         let Some(node) = self.leaving.unconfirmed.filter(|_| self.wanted > 0) else {
             return;
         };
-        let name = cluster.node(node).map_or_else(|| node.to_string(), |it| it.name.to_owned());
+        let name = cluster
+            .node(node)
+            .map_or_else(|| node.to_string(), |it| it.name.to_owned());
         let why = self.input.around.fencing_waits.as_deref();
-        let why = why.unwrap_or("nobody has confirmed that what runs there has ended");
-        let text = format!(
-            "`{}` has data on shared storage, and its node `{name}` is lost and not confirmed dead: {why}",
-            self.service().name
-        );
-        self.plan.refusal = Some(Problem::new(Code::Unplaceable, text).hint(format!(
-            "it goes on when `{name}` is back; or make sure that it is off, then `skep node fence {name} --confirm`"
-        )));
+        self.plan.refusal = Some(unconfirmed(&self.service().name, &name, why));
     }
 
     fn release_is_gone(&self) -> Problem {

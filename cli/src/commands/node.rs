@@ -6,8 +6,8 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 use skep_control_plane::api::types::{
-    AdminRequest, AdminState, FenceRequest, MetaRequest, MetaView, NodePlanView, NodeView, NodesView,
-    RetireRequest,
+    AdminRequest, AdminState, FenceRequest, MetaRequest, MetaView, NodePlanView, NodeView,
+    NodesView, RetireRequest,
 };
 use skep_model::problem::{Code, Problem};
 use tokio::time::Instant;
@@ -336,7 +336,10 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
                 .await?;
             session.out.result(&view, || match confirm {
                 true => format!("{node} is fenced"),
-                false => format!("{}\n`skep node fence {node} --confirm` does it", nodes::foreseen(&view)),
+                false => format!(
+                    "{}\n`skep node fence {node} --confirm` does it",
+                    nodes::foreseen(&view)
+                ),
             });
         }
         Command::Add { pool, count, plan } => {

@@ -116,6 +116,9 @@ pub(crate) fn service(view: &ServiceView, now_ms: u64) -> String {
         );
         rows.push(("waits", text));
     }
+    if let Some(problem) = &view.waits {
+        rows.push(("waits for", problem.to_string()));
+    }
     if let Some(problem) = &view.source_problem {
         let what = match &spec.source {
             Some(Source::Image { .. }) => "registry",

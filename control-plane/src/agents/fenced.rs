@@ -24,10 +24,7 @@ enum Judgement {
 }
 
 fn judge(dropped_for: u64, fencing: &Fencing) -> Judgement {
-    match (
-        dropped_for >= fencing.incarnation,
-        fencing.fenced.is_some(),
-    ) {
+    match (dropped_for >= fencing.incarnation, fencing.fenced.is_some()) {
         (false, _) => Judgement::Refused,
         (true, true) => Judgement::Returns,
         (true, false) => Judgement::Admitted,
@@ -61,7 +58,10 @@ impl Session {
             Judgement::Admitted => Ok(()),
             Judgement::Refused => Err(refusal(node.fencing.incarnation)),
             Judgement::Returns => {
-                tracing::info!(node = node.name, "a fenced node is back, with nothing of before");
+                tracing::info!(
+                    node = node.name,
+                    "a fenced node is back, with nothing of before"
+                );
                 self.propose(Kind::ReturnNode(v1::ReturnNode {
                     node: id_bytes(self.node.as_u128()),
                     incarnation: node.fencing.incarnation,

@@ -1,7 +1,7 @@
 //! A person's word that a lost node is dead: what has data on shared storage goes on elsewhere then.
 
-use axum::extract::Extension;
 use axum::Json;
+use axum::extract::Extension;
 use skep_model::node::{Node, NodeStatus};
 use skep_proto::convert::{id_bytes, optional_id_bytes};
 use skep_proto::v1;
@@ -67,7 +67,10 @@ fn foreseen(view: &State, node: &Node) -> NodePlanView {
     )];
     steps.push(match shared.is_empty() {
         true => "nothing there has data on shared storage: nothing waits for this".to_owned(),
-        false => format!("with their data on shared storage go elsewhere: {}", shared.join(", ")),
+        false => format!(
+            "with their data on shared storage go elsewhere: {}",
+            shared.join(", ")
+        ),
     });
     steps.push(format!(
         "the agent of {name}, should it come back, stops all that it has before it is let in"

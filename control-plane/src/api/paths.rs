@@ -435,11 +435,7 @@ fn node_pool_routes(app: &App) -> OpenApiRouter<App> {
             Action::RetireNode,
             routes!(node_pools::retire),
         ))
-        .routes(protected(
-            app,
-            Action::FenceNode,
-            routes!(fencing::fence),
-        ))
+        .routes(protected(app, Action::FenceNode, routes!(fencing::fence)))
 }
 
 fn push_registry_routes(app: &App) -> OpenApiRouter<App> {

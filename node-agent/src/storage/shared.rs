@@ -134,7 +134,10 @@ fn admit(name: &str, folder: &Path) -> Result<(), Problem> {
     let real = fs::canonicalize(folder)
         .map_err(|error| refused("the storage", folder, &error).hint("mount it there"))?;
     if !is_mount_point(&mounts, &real) {
-        let text = format!("the storage `{name}` is not mounted in {}", folder.display());
+        let text = format!(
+            "the storage `{name}` is not mounted in {}",
+            folder.display()
+        );
         return Err(Problem::new(Code::Unavailable, text).hint(format!(
             "mount it there; where this is a folder within a mount, say once that it is that storage: \
              `echo {name} > {}`",
@@ -171,7 +174,12 @@ fn is_mount_point(mounts: &str, folder: &Path) -> bool {
 
 fn unescaped(text: &str) -> String {
     let mut plain = text.to_owned();
-    for (escaped, is) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
+    for (escaped, is) in [
+        ("\\040", " "),
+        ("\\011", "\t"),
+        ("\\012", "\n"),
+        ("\\134", "\\"),
+    ] {
         plain = plain.replace(escaped, is);
     }
     plain
@@ -206,7 +214,10 @@ mod tests {
         mark("ceph", &folder.path().join(MARKER)).expect("marked");
         admit("ceph", folder.path()).expect("it is that one");
         let problem = admit("nfs", folder.path()).expect_err("another one");
-        assert!(problem.message.contains("is `ceph`, not `nfs`"), "{problem}");
+        assert!(
+            problem.message.contains("is `ceph`, not `nfs`"),
+            "{problem}"
+        );
     }
 
     #[tokio::test]
@@ -223,14 +234,28 @@ mod tests {
             storage: Some(storage.to_owned()),
         };
         let service = ServiceId::from_u128(7);
-        let made = ensure(&storages, service, &volume("ceph")).await.expect("made");
-        let wanted = folder.path().join(FOLDER).join(service.to_string()).join("data");
+        let made = ensure(&storages, service, &volume("ceph"))
+            .await
+            .expect("made");
+        let wanted = folder
+            .path()
+            .join(FOLDER)
+            .join(service.to_string())
+            .join("data");
         assert_eq!(made, wanted);
         fs::write(made.join("kept"), "x").expect("written");
-        let again = ensure(&storages, service, &volume("ceph")).await.expect("found");
+        let again = ensure(&storages, service, &volume("ceph"))
+            .await
+            .expect("found");
         assert!(again.join("kept").exists());
-        let problem = ensure(&storages, service, &volume("nfs")).await.expect_err("not here");
-        assert!(problem.hint.is_some_and(|hint| hint.contains("--shared-storage nfs=DIR")));
+        let problem = ensure(&storages, service, &volume("nfs"))
+            .await
+            .expect_err("not here");
+        assert!(
+            problem
+                .hint
+                .is_some_and(|hint| hint.contains("--shared-storage nfs=DIR"))
+        );
         // The mount is gone, and with it the marker.
         fs::remove_file(folder.path().join(MARKER)).expect("removed");
         assert!(ensure(&storages, service, &volume("ceph")).await.is_err());

@@ -224,7 +224,9 @@ fn shared_hint(node: Candidate<'_>) -> String {
             "its volumes are in use on `{name}`, which is lost and not confirmed dead: make sure that it is off, then \
              `skep node fence {name} --confirm`"
         ),
-        _ => format!("its volumes are in use on `{name}`: they go elsewhere once what uses them has ended there"),
+        _ => format!(
+            "its volumes are in use on `{name}`: they go elsewhere once what uses them has ended there"
+        ),
     }
 }
 

@@ -12,6 +12,7 @@ pub mod server;
 mod world;
 
 pub use guest::{Guest, Owner};
+pub use skep_proxmox::GuestKind;
 pub use world::{Faults, World};
 
 use std::sync::{Arc, Mutex};

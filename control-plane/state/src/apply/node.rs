@@ -78,7 +78,10 @@ impl Context<'_> {
         if status != NodeStatus::Lost {
             witnesses.clear();
             if node.fencing.fenced.is_some() {
-                let text = format!("node `{}` is fenced: its agent has to drop what it has first", node.name);
+                let text = format!(
+                    "node `{}` is fenced: its agent has to drop what it has first",
+                    node.name
+                );
                 return Err(Problem::new(Code::Conflict, text).at("status"));
             }
         }

@@ -6,6 +6,7 @@ mod claim_laws;
 mod claims;
 mod deliveries;
 mod deployments;
+mod fencing;
 mod forge_apps;
 mod forges;
 mod gates;
