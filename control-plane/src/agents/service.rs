@@ -84,6 +84,7 @@ impl Shared {
             storage: false,
             volumes: Vec::new(),
             host_paths: Vec::new(),
+            shared_storage: Vec::new(),
             image_address: None,
             mesh_address: None,
             machine: Default::default(),

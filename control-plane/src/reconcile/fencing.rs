@@ -45,19 +45,27 @@ pub(super) async fn run(parts: &Parts, token: &CancellationToken) {
     let mut clients = Clients::default();
     // By provider: since when its hosts are away.
     let mut away: BTreeMap<String, Away> = BTreeMap::new();
+    // What is written down about one wakes us, and is no reason to ask again.
+    let mut asked: BTreeMap<NodeId, Instant> = BTreeMap::new();
     loop {
         let view = parts.store.view();
         clients.retain(|name| view.provider(name).is_some());
         away.retain(|name, _| view.provider(name).is_some());
         let due = due(&view);
+        asked.retain(|id, _| due.iter().any(|one| one.node.id == *id));
         for one in &due {
+            let last = asked.get(&one.node.id);
+            if last.is_some_and(|at| at.elapsed() < AGAIN) {
+                continue;
+            }
             let away = away.entry(one.pool.provider.clone()).or_default();
             let fenced = fence(parts, &mut clients, (one, away));
             let Some(()) = token.run_until_cancelled(fenced).await else {
                 return;
             };
+            asked.insert(one.node.id, Instant::now());
         }
-        let again = (!due.is_empty()).then(|| Instant::now() + AGAIN);
+        let again = asked.values().min().map(|at| *at + AGAIN);
         tokio::select! {
             () = follow(&mut changes) => {}
             () = async {
