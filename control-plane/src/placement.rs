@@ -94,10 +94,12 @@ pub fn surroundings(view: &State, service: &Service) -> Surroundings {
         let friend = view.service_named(service.environment, name)?;
         Some((name.clone(), friend.id))
     });
+    let data_on = data_on(view, service);
     Surroundings {
         workspace: view.path_of(service).map(|path| path.workspace),
         services: found.collect(),
-        data_on: data_on(view, service),
+        data_on,
+        fencing_waits: data_on.and_then(|id| view.node(id)?.fencing.waits.clone()),
         moving: moving(view, service),
         relaxed: view.relaxed_by(service).is_some(),
         has_callers: !view.callers_in(service.environment).is_empty(),
@@ -111,9 +113,9 @@ fn data_on(view: &State, service: &Service) -> Option<NodeId> {
     let release = service
         .target()
         .and_then(|it| view.release(service.id, it.release));
-    let is_bound = |release: &std::sync::Arc<Release>| release.storage.is_bound();
-    if !service.spec.storage.is_bound() && !release.is_some_and(is_bound) {
-        return None;
+    let is_bound = |release: &std::sync::Arc<Release>| release.storage.is_pinned();
+    if !service.spec.storage.is_pinned() && !release.is_some_and(is_bound) {
+        return in_use_on(view, service);
     }
     let has_some = |node: &&std::sync::Arc<Node>| {
         let mut held = node.facts.volumes.iter();
@@ -136,6 +138,17 @@ fn data_on(view: &State, service: &Service) -> Option<NodeId> {
     youngest
         .map(|allocation| allocation.node)
         .or(holders.first().copied())
+}
+
+/// The node on which something of a service has data on shared storage in use, attempts of jobs among it. What is on a
+/// lost node counts until that is known to be dead: it is lost itself then, and this ends.
+fn in_use_on(view: &State, service: &Service) -> Option<NodeId> {
+    let uses = view.allocations_of(service.id).filter(|allocation| {
+        let release = view.release(service.id, allocation.target.release);
+        allocation.is_live() && release.is_some_and(|it| it.storage.is_shared())
+    });
+    let youngest = uses.max_by_key(|allocation| (allocation.created_ms, allocation.id));
+    youngest.map(|allocation| allocation.node)
 }
 
 /// The job that is the release phase of what is rolled out; none: there is none, or not yet.

@@ -44,6 +44,8 @@ pub struct GuestPool {
     pub size: Size,
     /// How its guests are copied; none: they are not.
     pub backups: Option<Backups>,
+    /// A node of it that is lost is ended by its provider, where work with shared storage waits for that.
+    pub fences: bool,
     /// Raised by each change of the recipe: guests know by which they were made.
     pub edition: u64,
     /// Raised by each change.

@@ -8,7 +8,7 @@ use crate::build::Builder;
 use crate::id::NodeId;
 use crate::machine::Machine;
 use crate::name;
-use crate::problem::Problem;
+use crate::problem::{Code, Problem};
 use crate::storage::{HeldVolume, check_path};
 
 /// Most keys of metadata on a node.
@@ -78,7 +78,13 @@ pub struct Facts {
     /// Builders beside Docker's own that it has, as a service names them: `nixpacks`, `exec:NAME`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub builders: Vec<String>,
+    /// Storages that several nodes have, by name, in order: those that are mounted there now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared_storage: Vec<String>,
 }
+
+/// Most storages of a node that others have as well.
+pub const MAX_SHARED_STORAGE: usize = 32;
 
 /// Most volumes on a node.
 pub const MAX_HELD: usize = 1_024;
@@ -155,9 +161,54 @@ pub struct Node {
     /// Nodes that testified that its machine is gone, where it is lost for that; at most
     /// [`MAX_WITNESSES`]. None: it is not lost, or by its silence alone.
     pub witnesses: Vec<NodeId>,
+    /// Whether what ran there is known to have ended, and which life of it that leaves.
+    pub fencing: Fencing,
 }
 
+/// Who may speak for a node after what ran there was confirmed dead.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Fencing {
+    /// Raised each time that it is fenced: an agent of a lower one has to drop all that it has first.
+    pub incarnation: u64,
+    /// It is fenced, and no agent has come back since.
+    pub fenced: Option<Fenced>,
+    /// What keeps it from being known to be dead, while it is lost; none: nobody has looked.
+    pub waits: Option<String>,
+}
+
+/// That what ran on a node has ended, and who says so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Fenced {
+    /// Cluster time, ms since the epoch.
+    pub at_ms: u64,
+    /// A person's name, or the provider's.
+    pub by: String,
+    /// By what that is known.
+    pub why: String,
+}
+
+/// Why a service with data on shared storage does not go on elsewhere: its node is lost, and `waits` keeps that from being
+/// known to be dead; none: nobody has looked.
+pub fn unconfirmed(service: &str, node: &str, waits: Option<&str>) -> Problem {
+    let why = waits.unwrap_or("nobody has confirmed that what runs there has ended");
+    let text = format!(
+        "`{service}` has data on shared storage, and its node `{node}` is lost and not confirmed dead: {why}"
+    );
+    Problem::new(Code::Unplaceable, text).hint(format!(
+        "it goes on when `{node}` is back; or make sure that it is off, then `skep node fence {node} --confirm`"
+    ))
+}
+
+/// Longest text of why a node is fenced, or is not yet, in bytes.
+pub const MAX_FENCED_WHY: usize = 500;
+
 impl Node {
+    /// Whether something that ran there may still run, though nobody hears of it.
+    pub fn may_run_unheard(&self) -> bool {
+        self.status == NodeStatus::Lost && self.fencing.fenced.is_none()
+    }
+
     /// A value of its metadata: the operators' word, else its agent's.
     pub fn meta(&self, key: &str) -> Option<&str> {
         let found = self.meta.get(key).or_else(|| self.facts.meta.get(key));
@@ -215,6 +266,13 @@ impl Facts {
         }
         let mut volumes = self.volumes.iter();
         volumes.try_for_each(|held| name::check("volumes", &held.name))?;
+        if self.shared_storage.len() > MAX_SHARED_STORAGE {
+            let text = "the agent says too much of its node";
+            return Err(Problem::invalid("shared_storage", text)
+                .hint(format!("at most {MAX_SHARED_STORAGE} shared storages")));
+        }
+        let mut shared = self.shared_storage.iter();
+        shared.try_for_each(|it| name::check("shared_storage", it))?;
         let mut paths = self.host_paths.iter();
         paths.try_for_each(|path| check_path("host_paths", path))
     }

@@ -1,6 +1,7 @@
 //! What a service has beside its image: volumes, paths of the node, secrets as files. Owns what is
 //! accepted; where they lie on a node is the agent's business.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Component, Path};
 use std::str::FromStr;
@@ -31,7 +32,7 @@ const RESERVED: [&str; 3] = ["/proc", "/sys", "/dev"];
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Storage {
-    /// Folders that outlive containers, on one node.
+    /// Folders that outlive containers, on one node or on a storage that several have.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,
     /// Folders and files of the node itself, where its operator allowed them.
@@ -42,8 +43,8 @@ pub struct Storage {
     pub secrets: Vec<SecretFile>,
 }
 
-/// A folder that outlives the containers it is given to. It belongs to the service and is on the node
-/// where it was first needed.
+/// A folder that outlives the containers it is given to. It belongs to the service, and is on the node
+/// where it was first needed or on a storage that several nodes have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -62,6 +63,9 @@ pub struct Volume {
     /// The app only reads it.
     #[serde(default)]
     pub read_only: bool,
+    /// The storage that it lies on, where several nodes have that (`skep agent --shared-storage`); none: on one node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<String>,
 }
 
 /// A folder or file of the node.
@@ -146,9 +150,26 @@ impl Storage {
         self.volumes.is_empty() && self.host_paths.is_empty() && self.secrets.is_empty()
     }
 
-    /// Whether the service belongs to the node that has its data.
+    /// Whether it has data of its own: one allocation at a time has them.
     pub fn is_bound(&self) -> bool {
         !self.volumes.is_empty()
+    }
+
+    /// Whether the service belongs to the node that alone has its data.
+    pub fn is_pinned(&self) -> bool {
+        self.volumes.iter().any(|volume| volume.storage.is_none())
+    }
+
+    /// Whether its data are where several nodes reach them: who has them must be known to be dead before another gets
+    /// them.
+    pub fn is_shared(&self) -> bool {
+        self.volumes.iter().any(|volume| volume.storage.is_some())
+    }
+
+    /// The storages that its volumes lie on, each once, in order.
+    pub fn shared(&self) -> BTreeSet<&str> {
+        let volumes = self.volumes.iter();
+        volumes.filter_map(|it| it.storage.as_deref()).collect()
     }
 
     /// Disk that its volumes are counted with, in bytes.
@@ -188,6 +209,17 @@ impl Storage {
                 let text = format!("{} is out of range", volume.size_bytes);
                 return Err(Problem::invalid(format!("{field}.size"), text)
                     .hint(format!("at most {MAX_VOLUME_BYTES} bytes")));
+            }
+            if let Some(storage) = &volume.storage {
+                name::check(&format!("{field}.storage"), storage)?;
+                if self.is_pinned() {
+                    let text = format!(
+                        "the volume `{}` is on shared storage, another is on one node",
+                        volume.name
+                    );
+                    return Err(Problem::invalid(format!("{field}.storage"), text)
+                        .hint("`storage` on each volume of the service, or on none: one that is on a node keeps the service there"));
+                }
             }
             paths.push((format!("{field}.path"), &volume.path));
         }
@@ -251,7 +283,7 @@ pub fn check_path(field: &str, path: &str) -> Result<(), Problem> {
     ))
 }
 
-/// A volume has one writer and one node: what a service with one cannot have, and why.
+/// A volume has one writer: what a service with one cannot have, and why.
 ///
 /// # Errors
 /// Names the field that asks for it.
@@ -260,7 +292,7 @@ pub(crate) fn check_bound(spec: &ServiceSpec) -> Result<(), Problem> {
         return Ok(());
     }
     let refuse = |field: &str, what: &str, hint: &str| {
-        let text = format!("{what}: a volume is given to one allocation at a time, on one node");
+        let text = format!("{what}: a volume is given to one allocation at a time");
         Err(Problem::invalid(field, text).hint(hint.to_owned()))
     };
     if spec

@@ -7,6 +7,7 @@ fn volume(name: &str, path: &str) -> Volume {
         owner: None,
         size_bytes: 0,
         read_only: false,
+        storage: None,
     }
 }
 
@@ -114,4 +115,33 @@ fn owners_and_modes_are_text() {
     for bad in ["", "rw", "9", "1777", "0", "0222"] {
         assert!(bad.parse::<FileMode>().is_err(), "{bad}");
     }
+}
+
+#[test]
+fn volumes_of_a_service_are_all_on_shared_storage_or_none() {
+    let on = |name: &str, storage: Option<&str>| Volume {
+        storage: storage.map(str::to_owned),
+        ..volume(name, &format!("/{name}"))
+    };
+    let of = |volumes: Vec<Volume>| Storage {
+        volumes,
+        ..Storage::default()
+    };
+    let here = of(vec![on("a", None), on("b", None)]);
+    assert!(here.check().is_ok() && here.is_pinned() && !here.is_shared() && here.is_bound());
+    let there = of(vec![
+        on("a", Some("nfs")),
+        on("b", Some("ceph")),
+        on("c", Some("nfs")),
+    ]);
+    assert!(there.check().is_ok() && !there.is_pinned() && there.is_shared() && there.is_bound());
+    assert_eq!(
+        there.shared().into_iter().collect::<Vec<_>>(),
+        ["ceph", "nfs"]
+    );
+    let field = |storage: &Storage| storage.check().expect_err("refused").field;
+    let mixed = of(vec![on("a", None), on("b", Some("ceph"))]);
+    assert_eq!(field(&mixed).as_deref(), Some("volumes[1].storage"));
+    let odd = of(vec![on("a", Some("no name"))]);
+    assert_eq!(field(&odd).as_deref(), Some("volumes[0].storage"));
 }

@@ -46,6 +46,8 @@ pub struct Options {
     pub devices: Devices,
     /// Folders of the node that apps may be given, with all within them.
     pub host_paths: Vec<PathBuf>,
+    /// Storages that other nodes have as well, by a name that is the same on all of them, and where each is mounted here.
+    pub shared_storage: BTreeMap<String, PathBuf>,
     /// Where secrets are files while containers use them: in memory, never on a disk.
     pub secrets_dir: PathBuf,
     /// An operator's program that makes, copies and removes the folders of volumes; none: `cp` does.

@@ -47,6 +47,8 @@ struct Record {
     next: u128,
     /// The last word of a server was that another agent speaks for this node.
     refused: bool,
+    /// The incarnation of the node for which everything was dropped last; 0: it never had to be.
+    incarnation: u64,
     /// SMBIOS uuid of the machine that the folder is of.
     uuid: Option<String>,
     /// Its MAC addresses, where it is a container.
@@ -119,6 +121,23 @@ impl Seat {
         (record.held, record.next, record.refused) = (self.mine, 0, false);
         self.keep(&record);
         self.admitted.send_replace(true);
+    }
+
+    /// The incarnation of the node for which everything was dropped last; 0: it never had to be.
+    pub(crate) fn incarnation(&self) -> u64 {
+        self.record.lock().incarnation
+    }
+
+    /// Everything was dropped for this incarnation; whether that is on the disk. Blocks on it.
+    pub(crate) fn begin_incarnation(&self, incarnation: u64) -> bool {
+        let mut record = self.record.lock();
+        record.incarnation = incarnation;
+        let written = write(&self.folder.join(FILE), &record);
+        if let Err(error) = &written {
+            let why = crate::error_chain(error);
+            tracing::error!(%why, "the node's incarnation could not be written");
+        }
+        written.is_ok()
     }
 
     /// A server says that another agent speaks for this node. Blocks on the disk.
@@ -198,6 +217,17 @@ mod tests {
         second.admit();
         let (held, third) = draw().shown();
         assert!(held == first && third != first && third != 0);
+    }
+
+    #[test]
+    fn what_was_dropped_for_an_incarnation_is_remembered() {
+        let folder = tempfile::tempdir().expect("folder");
+        let draw = || Seat::draw(folder.path(), &Machine::default(), false).expect("drawn");
+        let seat = draw();
+        assert_eq!(seat.incarnation(), 0);
+        assert!(seat.begin_incarnation(3));
+        seat.admit();
+        assert_eq!((seat.incarnation(), draw().incarnation()), (3, 3));
     }
 
     #[tokio::test]

@@ -76,6 +76,7 @@ pub(crate) fn options() -> crate::Options {
         moved: false,
         devices: Default::default(),
         host_paths: Vec::new(),
+        shared_storage: Default::default(),
         secrets_dir: "/nonexistent".into(),
         volume_command: None,
         log_budget_bytes: crate::options::LOG_BUDGET_BYTES,

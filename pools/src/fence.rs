@@ -11,6 +11,44 @@ use crate::seen::{Presence, Seen};
 /// the others take what it had for theirs. As long again is left for clocks, and for a look that was late.
 pub const WATCHDOG_MS: u64 = 3 * 60 * 1_000;
 
+/// Looks that are further apart say nothing of the time between them: a host may have come and gone.
+/// A call to a host that is away may take 40 s, and no host boots in a minute.
+pub const LOOKS_APART_MS: u64 = 60 * 1_000;
+
+/// Since when hosts are away without a break, as far as somebody has looked.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Away {
+    /// By host, ms since 1970.
+    since: BTreeMap<String, u64>,
+    looked_ms: u64,
+}
+
+impl Away {
+    /// Takes in what was seen at a look. A look without a majority says nothing, nor does one long after the last.
+    pub fn look(&mut self, cluster: &cluster::Status, now_ms: u64) {
+        let is_broken = now_ms < self.looked_ms || now_ms - self.looked_ms > LOOKS_APART_MS;
+        if is_broken || !cluster.is_quorate {
+            self.since.clear();
+        }
+        self.looked_ms = now_ms;
+        if !cluster.is_quorate {
+            return;
+        }
+        for host in &cluster.hosts {
+            if host.is_online {
+                self.since.remove(&host.name);
+            } else {
+                self.since.entry(host.name.clone()).or_insert(now_ms);
+            }
+        }
+    }
+
+    /// By host, ms since 1970.
+    pub fn since(&self) -> &BTreeMap<String, u64> {
+        &self.since
+    }
+}
+
 /// What is known of a guest's end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {

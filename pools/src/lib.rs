@@ -21,7 +21,7 @@ mod whereabouts;
 
 pub use backups::{Archive, due, of_guest, surplus};
 pub use driver::{Driver, Turn};
-pub use fence::{Around, Verdict, WATCHDOG_MS, confirmed_dead};
+pub use fence::{Around, Away, LOOKS_APART_MS, Verdict, WATCHDOG_MS, confirmed_dead};
 pub use fixed::Fixed;
 pub use introduce::ENV_FILE;
 pub use next::{Ask, INTRODUCED_MS, Step, next};

@@ -13,6 +13,9 @@ pub mod convert;
 
 /// The level at which servers, keys, CA rotation, metadata and quarantine came to be.
 pub const LEVEL_SERVERS: u32 = 2;
+/// The header of a refused session that says for which incarnation of its node an agent has to drop everything first, as a
+/// decimal number.
+pub const INCARNATION: &str = "skep-incarnation";
 /// The level at which placement rules, node administration and further resources came to be.
 pub const LEVEL_SCHEDULING: u32 = 3;
 /// The level at which run modes and jobs came to be: not another one than that of scheduling.

@@ -112,6 +112,9 @@ impl Column {
 /// The attribute that lists the host paths that a node offers, one a line.
 pub(crate) const HOST_PATHS: &str = "node.host-paths";
 
+/// The attribute that lists the storages that a node shares with others, one a line.
+pub(crate) const SHARED_STORAGE: &str = "node.shared-storage";
+
 /// Every attribute that any node has.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Columns(BTreeMap<String, Column>);
@@ -131,7 +134,8 @@ impl Columns {
     /// What a node has and is, from now on.
     pub(crate) fn put(&mut self, ordinal: u32, node: &Node) {
         let host_paths = node.facts.host_paths.join("\n");
-        let attributes = attributes_of(node, &host_paths);
+        let shared = node.facts.shared_storage.join("\n");
+        let attributes = attributes_of(node, (&host_paths, &shared));
         for (key, column) in &mut self.0 {
             column.set(ordinal, attributes.get(&**key).copied());
         }
@@ -165,7 +169,10 @@ impl Columns {
 }
 
 /// Metadata, and what every node has of itself; the node's own word comes first.
-fn attributes_of<'a>(node: &'a Node, host_paths: &'a str) -> BTreeMap<&'a str, &'a str> {
+fn attributes_of<'a>(
+    node: &'a Node,
+    (host_paths, shared): (&'a str, &'a str),
+) -> BTreeMap<&'a str, &'a str> {
     // What operators say replaces what the agent was started with.
     let meta = node.facts.meta.iter().chain(&node.meta);
     let mut attributes: BTreeMap<&'a str, &'a str> =
@@ -186,6 +193,7 @@ fn attributes_of<'a>(node: &'a Node, host_paths: &'a str) -> BTreeMap<&'a str, &
         ),
         ("node.storage", if facts.storage { "true" } else { "" }),
         (HOST_PATHS, host_paths),
+        (SHARED_STORAGE, shared),
         (
             "node.images",
             if facts.image_address.is_some() {

@@ -20,8 +20,11 @@ pub struct Surroundings {
     pub workspace: Option<String>,
     /// The services of its environment, by name: affinities name them.
     pub services: BTreeMap<String, ServiceId>,
-    /// The node that alone has its data; none: it has no volume yet.
+    /// The node that alone has its data, or has them in use where they are on shared storage; none: it has no volume
+    /// yet, or nobody uses it.
     pub data_on: Option<NodeId>,
+    /// What keeps the lost node that has its data in use from being known to be dead; none: nobody has looked.
+    pub fencing_waits: Option<String>,
     /// Allocations of it that are to go to another node, and where: what is started meanwhile goes
     /// to one of these nodes. Empty: nothing of it is moved.
     pub moving: BTreeMap<AllocationId, NodeId>,
@@ -123,6 +126,8 @@ pub enum Reason {
     Storage,
     /// Its operator does not offer the host path with this number.
     HostPath(u8),
+    /// It does not have the shared storage with this number, by name.
+    SharedStorage(u8),
     /// It is for other workspaces.
     Workspace,
     /// The image is on another node only.

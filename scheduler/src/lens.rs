@@ -12,7 +12,7 @@ use skep_model::node::HOST;
 use skep_model::placement::{Constraint, Operator, Toward};
 
 use crate::cluster::{Cluster, Standing};
-use crate::column::{Column, HOST_PATHS, MISSING};
+use crate::column::{Column, HOST_PATHS, MISSING, SHARED_STORAGE};
 use crate::draft::Draft;
 use crate::filter::{Ask, Reason};
 use crate::room::{Named, Needs, Room};
@@ -156,6 +156,13 @@ impl<'a, 'q> Lens<'a, 'q> {
             rules.push(self.rule(reason, HOST_PATHS, |value| {
                 let mut offered = value.into_iter().flat_map(|list| list.split('\n'));
                 offered.any(|prefix| Path::new(&wanted.host).starts_with(prefix))
+            }));
+        }
+        for (index, wanted) in storage.shared().into_iter().enumerate() {
+            let reason = Reason::SharedStorage(index as u8);
+            rules.push(self.rule(reason, SHARED_STORAGE, |value| {
+                let mut there = value.into_iter().flat_map(|list| list.split('\n'));
+                there.any(|one| one == wanted)
             }));
         }
         if self.ask.shares_image {

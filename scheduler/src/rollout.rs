@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 
 use skep_model::allocation::{Allocation, Desired, State};
 use skep_model::id::{AllocationId, NodeId};
+use skep_model::node::unconfirmed;
 use skep_model::problem::{Code, Problem};
 use skep_model::service::{Release, Service, Target};
 
@@ -101,6 +102,7 @@ fn plan_target(
     }
     planner.plan.desires.truncate(input.limit);
     planner.plan.is_partial |= !withdrawn_in_full;
+    planner.say_what_is_unconfirmed(draft.cluster());
     planner.judge();
     planner.plan
 }
@@ -411,6 +413,18 @@ impl<'a, 'i> Planner<'a, 'i> {
         Problem::new(Code::Unplaceable, message).hint(&refusal.hint)
     }
 
+    /// Where it waits for a node to be known to be dead, that is why.
+    fn say_what_is_unconfirmed(&mut self, cluster: &Cluster) {
+        let Some(node) = self.leaving.unconfirmed.filter(|_| self.wanted > 0) else {
+            return;
+        };
+        let name = cluster
+            .node(node)
+            .map_or_else(|| node.to_string(), |it| it.name.to_owned());
+        let why = self.input.around.fencing_waits.as_deref();
+        self.plan.refusal = Some(unconfirmed(&self.service().name, &name, why));
+    }
+
     fn release_is_gone(&self) -> Problem {
         let number = self.target.map_or(0, |target| target.release);
         let message = format!(
@@ -426,7 +440,8 @@ impl<'a, 'i> Planner<'a, 'i> {
             && self.plan.is_empty()
             && self.draining.is_empty()
             && self.away.is_empty()
-            && self.leaving.next_ms.is_none();
+            && self.leaving.next_ms.is_none()
+            && self.leaving.unconfirmed.is_none();
     }
 }
 

@@ -4,7 +4,8 @@
 
 mod common;
 
-use common::{MIB, World, node, service};
+use common::{MIB, World, allocation, node, service, target};
+use skep_model::allocation::State;
 use skep_model::id::NodeId;
 use skep_model::node::NodeStatus;
 use skep_model::storage::{HostPath, Volume};
@@ -30,6 +31,7 @@ fn world() -> World {
         owner: None,
         size_bytes: 0,
         read_only: false,
+        storage: None,
     }];
     world
 }
@@ -108,4 +110,84 @@ fn host_paths_are_had_where_they_are_offered_whatever_is_relaxed() {
     assert!(placed(&world).is_err());
     offers(2, "/srv/media", &mut world);
     assert_eq!(placed(&world), Ok(id(2)));
+}
+
+/// The same on a storage that nodes 1 and 2 have, with its one allocation on node 1.
+fn shared() -> World {
+    let mut world = world();
+    world.service.spec.storage.volumes[0].storage = Some("ceph".into());
+    world.service.live = Some(target(1));
+    for number in [1, 2] {
+        let node = world.nodes.get_mut(&id(number)).expect("there");
+        node.facts.shared_storage = vec!["ceph".into(), "nfs".into()];
+    }
+    let mut running = allocation(7, target(1), id(1));
+    running.observed.state = State::Healthy;
+    world.allocations.insert(running.id, running);
+    world
+}
+
+#[test]
+fn it_goes_where_its_storage_is() {
+    let mut world = shared();
+    world.allocations.clear();
+    assert!([id(1), id(2)].contains(&placed(&world).expect("a place")));
+    world.service.spec.storage.volumes[0].storage = Some("cep".into());
+    let (why, hint) = placed(&world).expect_err("nobody has that");
+    assert!(
+        why.contains("3 nodes do not have the storage `cep`"),
+        "{why}"
+    );
+    assert!(hint.contains("--shared-storage cep=DIR"), "{hint}");
+}
+
+#[test]
+fn no_time_moves_what_shares_its_data_and_a_confirmed_death_does() {
+    let mut world = shared();
+    world.now_ms = 1_000_000_000;
+    let node = world.nodes.get_mut(&id(1)).expect("there");
+    (node.status, node.status_ms) = (NodeStatus::Lost, 1);
+    world.around.data_on = Some(id(1));
+    world.around.fencing_waits = Some("pve1 is away".into());
+    let plan = world.plan(&|_| true);
+    assert!(plan.is_empty() && !plan.is_converged, "{plan:?}");
+    let refusal = plan.refusal.expect("it says why");
+    assert!(
+        refusal
+            .message
+            .contains("node `a` is lost and not confirmed dead: pve1 is away"),
+        "{refusal}"
+    );
+    let hint = refusal.hint.expect("what to do");
+    assert!(hint.contains("skep node fence a --confirm"), "{hint}");
+    // Anything else that would use the data waits as well, a job for one.
+    let (why, hint) = placed(&world).expect_err("in use");
+    assert!(why.contains("do not have its volumes in use"), "{why}");
+    assert!(hint.contains("skep node fence a --confirm"), "{hint}");
+
+    // What the state makes of it once it is fenced.
+    let lost = world.allocations.values_mut().next().expect("one");
+    lost.observed.state = State::Lost;
+    world.around.data_on = None;
+    let plan = world.plan(&|_| true);
+    assert_eq!(plan.starts.len(), 1, "{plan:?}");
+    assert_eq!((plan.starts[0].node, plan.refusal), (id(2), None));
+}
+
+#[test]
+fn what_is_on_its_node_alone_is_given_up_by_the_clock_as_before() {
+    let mut world = shared();
+    world.now_ms = 1_000_000_000;
+    world.service.spec.storage.volumes[0].storage = None;
+    let node = world.nodes.get_mut(&id(1)).expect("there");
+    (node.status, node.status_ms) = (NodeStatus::Lost, 1);
+    world.around.data_on = Some(id(1));
+    let plan = world.plan(&|_| true);
+    assert!(plan.starts.is_empty(), "{plan:?}");
+    let refusal = plan.refusal.expect("it says why");
+    assert!(
+        refusal
+            .hint
+            .is_some_and(|hint| hint.contains("bring `a` back"))
+    );
 }

@@ -81,7 +81,7 @@ pub struct Cluster {
     pub id: String,
     dir: PathBuf,
     /// Where the agent has files of secrets; the folder `offered` of the cluster's own is what apps may
-    /// have of the machine.
+    /// have of the machine, and `shared` its storage `shared`, once a test mounts something there.
     pub memory: PathBuf,
 }
 

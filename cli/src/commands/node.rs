@@ -8,8 +8,8 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 use skep_control_plane::api::types::{
-    AdminRequest, AdminState, MetaRequest, MetaView, NodePlanView, NodeView, NodesView,
-    RetireRequest,
+    AdminRequest, AdminState, FenceRequest, MetaRequest, MetaView, NodePlanView, NodeView,
+    NodesView, RetireRequest,
 };
 use skep_model::problem::{Code, Problem};
 use tokio::time::Instant;
@@ -140,6 +140,24 @@ What is built on a node stays there while no other node can get its image: `skep
         /// Do not stay until it is empty
         #[arg(long)]
         no_wait: bool,
+    },
+    /// Confirm that a lost node is dead: what has data on shared storage goes on elsewhere
+    #[command(after_help = "\
+Examples:
+  skep node fence n2                       says what that would do, and what to make sure of
+  skep node fence n2 --confirm             n2 is off, and stays so until its agent has dropped what it had
+
+Nodes of a pool are fenced by the cluster itself, through their provider, unless `skep pool change --fence false`.")]
+    Fence {
+        /// Its name or id
+        #[arg(value_name = "NODE")]
+        node: String,
+        /// You have made sure that its machine is off, or has no way to the storage
+        #[arg(long)]
+        confirm: bool,
+        /// Say what would be done, and do nothing of it: the same as without --confirm
+        #[arg(long, conflicts_with = "confirm")]
+        plan: bool,
     },
     /// What operators say of a node, for placement to ask for
     #[command(subcommand)]
@@ -347,6 +365,19 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
             deadline,
             no_wait,
         } => drain(&client, session, (&node, deadline), no_wait).await?,
+        Command::Fence { node, confirm, .. } => {
+            let path = format!("/v1/nodes/{}/fence", escape(&node));
+            let view: NodePlanView = client
+                .send(Method::POST, &path, &FenceRequest { confirm })
+                .await?;
+            session.out.result(&view, || match confirm {
+                true => format!("{node} is fenced"),
+                false => format!(
+                    "{}\n`skep node fence {node} --confirm` does it",
+                    nodes::foreseen(&view)
+                ),
+            });
+        }
         Command::Add { pool, count, plan } => {
             let pools = nodes::all(&client).await?;
             let known = pools.into_iter().find(|it| it.name == pool);

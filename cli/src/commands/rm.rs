@@ -18,7 +18,8 @@ use crate::target::{self, Scope};
 /// Remove a service and all that belongs to it
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
-Its volumes stay on their node unless --volumes is said: `skep volume ls` shows them.
+Its volumes stay on their node unless --volumes is said: `skep volume ls` shows them. What is on shared storage stays in
+any case: whoever has that removes it there.
 
 Example:
   skep rm shop/staging/web --yes")]

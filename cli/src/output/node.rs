@@ -38,6 +38,19 @@ fn judged_by(view: &NodeView) -> String {
     }
 }
 
+/// Whether what ran there is known to have ended.
+fn fencing(view: &NodeView) -> String {
+    match (&view.fenced, &view.fencing_waits, view.status) {
+        (Some(fenced), ..) => format!("fenced by {}: {}", fenced.by, fenced.why),
+        (None, Some(why), _) => format!("not confirmed dead: {why}"),
+        (None, None, NodeStatus::Lost) => "not confirmed dead".to_owned(),
+        _ => match view.incarnation {
+            0 => "never fenced".to_owned(),
+            times => format!("back; fenced {times} times so far"),
+        },
+    }
+}
+
 /// A fact a line, then the warnings with what to do.
 pub(crate) fn show(view: &NodeView) -> String {
     let (facts, machine) = (&view.facts, &view.facts.machine);
@@ -54,6 +67,8 @@ pub(crate) fn show(view: &NodeView) -> String {
         ("id", view.id.to_string()),
         ("status", node_state(view)),
         ("judged by", judged_by(view)),
+        ("fencing", fencing(view)),
+        ("shared storage", some(&facts.shared_storage.join(", "))),
         ("host name", some(&facts.hostname)),
         (
             "runs in",

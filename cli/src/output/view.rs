@@ -116,6 +116,9 @@ pub(crate) fn service(view: &ServiceView, now_ms: u64) -> String {
         );
         rows.push(("waits", text));
     }
+    if let Some(problem) = &view.waits {
+        rows.push(("waits for", problem.to_string()));
+    }
     if let Some(problem) = &view.source_problem {
         let what = match &spec.source {
             Some(Source::Image { .. }) => "registry",
@@ -407,7 +410,10 @@ const fn service_type(kind: ServiceType) -> &'static str {
 
 /// Whether it can be relied on, and what operators want of it.
 pub(super) fn node_state(view: &NodeView) -> String {
-    let status = node_status(view.status);
+    let status = match view.fenced {
+        Some(_) => "lost, fenced",
+        None => node_status(view.status),
+    };
     match view.admin {
         Admin::Eligible => status.to_owned(),
         Admin::Cordoned => format!("{status}, cordoned"),

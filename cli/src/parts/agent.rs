@@ -85,6 +85,10 @@ pub(crate) struct Args {
     /// A folder of this machine that apps may be given, with all within it; may be given several times
     #[arg(long, value_name = "DIR", env = "SKEP_AGENT_ALLOW_HOST_PATHS", value_delimiter = ',', value_parser = host_path)]
     pub(crate) allow_host_path: Vec<PathBuf>,
+    /// A storage that other nodes have as well, and where it is mounted here, such as `ceph=/mnt/pve/ceph`: the name is the same
+    /// on all of them; once for each
+    #[arg(long, value_name = "NAME=DIR", env = "SKEP_AGENT_SHARED_STORAGE", value_delimiter = ',', value_parser = storage)]
+    pub(crate) shared_storage: Vec<(String, PathBuf)>,
     /// Where secrets are files while apps use them: must be in memory (tmpfs)
     #[arg(
         long,
@@ -201,6 +205,7 @@ fn run_agent(args: Args) -> Result<(), Failure> {
         },
         devices: devices(args.device),
         host_paths: args.allow_host_path,
+        shared_storage: args.shared_storage.into_iter().collect(),
         secrets_dir: args.secrets_dir,
         volume_command: args.volume_command,
         memory_bytes: args.memory,
@@ -303,6 +308,13 @@ fn host_path(text: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(text))
 }
 
+fn storage(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, path) = text.split_once('=').ok_or("NAME=DIR is accepted")?;
+    name::check("shared-storage", name).map_err(|problem| problem.to_string())?;
+    check_path("shared-storage", path).map_err(|problem| problem.message)?;
+    Ok((name.to_owned(), PathBuf::from(path)))
+}
+
 fn devices(given: Vec<(String, PathBuf)>) -> Devices {
     let mut devices = Devices::new();
     for (name, path) in given {
@@ -375,6 +387,15 @@ mod tests {
         assert!(device("gpu=/dev/no-such").is_err() && device("gpu=/etc/passwd").is_err());
         let devices = devices(vec![null.clone(), null]);
         assert_eq!(devices["gpu"], [PathBuf::from("/dev/null")]);
+    }
+
+    #[test]
+    fn shared_storage_has_a_name_and_a_folder() {
+        let given = storage("ceph=/mnt/pve/ceph").expect("fine");
+        assert_eq!(given, ("ceph".to_owned(), "/mnt/pve/ceph".into()));
+        for wrong in ["/mnt", "A b=/mnt", "ceph=mnt", "ceph=/", "ceph=/a/../b"] {
+            assert!(storage(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

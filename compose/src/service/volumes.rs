@@ -265,6 +265,7 @@ fn volume<'a>(
         owner: None,
         size_bytes: 0,
         read_only,
+        storage: None,
     };
     let before = draft.spec.storage.volumes.len();
     draft.change(at, |spec| spec.storage.volumes.push(volume));

@@ -129,6 +129,7 @@ mod tests {
             admin: Default::default(),
             seat: 0,
             witnesses: Vec::new(),
+            fencing: Default::default(),
         };
         let join = v1::JoinNode {
             token: id_bytes(1),
@@ -143,6 +144,7 @@ mod tests {
             node: id_bytes(id.as_u128()),
             status: enum_number(&NodeStatus::ALL, &status),
             witnesses: Vec::new(),
+            fencing: Default::default(),
         };
         apply(state, Kind::SetNodeStatus(judged));
     }

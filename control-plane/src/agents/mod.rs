@@ -4,6 +4,7 @@ mod answers;
 mod certified;
 pub mod desired;
 pub mod elsewhere;
+mod fenced;
 mod fetching;
 pub mod fleet;
 pub mod network;

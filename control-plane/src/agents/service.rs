@@ -84,6 +84,7 @@ impl Shared {
             storage: false,
             volumes: Vec::new(),
             host_paths: Vec::new(),
+            shared_storage: Vec::new(),
             image_address: None,
             mesh_address: None,
             machine: Default::default(),
@@ -213,6 +214,7 @@ impl Agents for AgentsService {
             admin: Default::default(),
             seat: 0,
             witnesses: Vec::new(),
+            fencing: Default::default(),
         };
         let command = v1::JoinNode {
             token: id_bytes(token.as_u128()),

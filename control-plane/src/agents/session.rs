@@ -134,6 +134,7 @@ impl Session {
             .facts
             .ok_or_else(|| Status::invalid_argument("Hello lacks facts"))?;
         self.seat(&hello.seat, &hello.next_seat).await?;
+        self.come_back(hello.incarnation).await?;
         self.shared.tidy_pushes(self.node, &hello.pushed);
         Ok((facts, hello.held.map(Generation::from)))
     }
@@ -310,6 +311,9 @@ impl Session {
             return Err(Status::permission_denied(
                 "this node was removed from the cluster",
             ));
+        }
+        if let Some(fenced) = super::fenced::since(&view, self.node) {
+            return Err(fenced);
         }
         if concern.work {
             self.log_in(told, &view).await;

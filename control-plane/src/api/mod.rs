@@ -14,6 +14,7 @@ mod deployments;
 mod domains;
 mod error;
 mod extract;
+mod fencing;
 mod find;
 mod forges;
 mod gates;

@@ -256,6 +256,7 @@ fn wanted(name: &str, request: &NodePoolRequest) -> GuestPool {
         meta: request.meta.clone(),
         size: request.size,
         backups: request.backups.clone(),
+        fences: request.fences,
         // What the cluster counts.
         edition: 0,
         generation: 0,

@@ -189,6 +189,7 @@ impl Server {
             admin: Default::default(),
             seat: 0,
             witnesses: Vec::new(),
+            fencing: Default::default(),
         };
         self.propose(Kind::JoinNode(v1::JoinNode {
             token: id_bytes(token.id.as_u128()),
@@ -205,6 +206,7 @@ impl Server {
             node: id_bytes(node.as_u128()),
             status: enum_number(&NodeStatus::ALL, &status),
             witnesses: Vec::new(),
+            fencing: Default::default(),
         }))
         .await;
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use skep_model::allocation::{Allocation, Desired};
 use skep_model::deployment::{BuildOutcome, Deployment, Origin};
-use skep_model::node::Node;
+use skep_model::node::{Node, unconfirmed};
 use skep_model::problem::Problem;
 use skep_model::quarantine::Quarantined;
 use skep_model::service::{Release, Service};
@@ -59,12 +59,29 @@ pub(super) fn service(view: &State, service: &Service) -> ServiceView {
         stopped: service.stopped,
         removing: service.removing,
         stack: stacked(view, service),
+        waits: waits(view, service),
         source_problem: source_problem(view, service),
         // The leader alone knows.
         source_asked_ms: None,
         generation: service.generation,
         created_ms: service.created_ms,
     }
+}
+
+/// Why what ran on a lost node does not go on elsewhere.
+fn waits(view: &State, service: &Service) -> Option<Problem> {
+    let mut all = view.allocations_of(service.id);
+    all.find_map(|allocation| unheard(view, allocation))
+}
+
+/// The same of one allocation; none: it does, or nothing is the matter.
+fn unheard(view: &State, allocation: &Allocation) -> Option<Problem> {
+    let node = view.node(allocation.node)?;
+    let release = view.release(allocation.service, allocation.target.release)?;
+    let is_waiting = allocation.is_live() && node.may_run_unheard() && release.storage.is_shared();
+    let service = view.service(allocation.service).filter(|_| is_waiting)?;
+    let waits = node.fencing.waits.as_deref();
+    Some(unconfirmed(&service.name, &node.name, waits))
 }
 
 /// What its stack's file says of it.
@@ -215,7 +232,7 @@ pub(super) fn allocation(view: &State, allocation: &Allocation) -> AllocationVie
         desired: allocation.desired,
         state: allocation.observed.state,
         restarts: allocation.observed.restarts,
-        problem: allocation.observed.problem.clone(),
+        problem: (allocation.observed.problem.clone()).or_else(|| unheard(view, allocation)),
         job: allocation.job,
         exit_code: allocation.observed.exit_code,
         ports: allocation.observed.ports.clone(),
@@ -269,6 +286,9 @@ pub(super) fn node(view: &State, node: &Node) -> NodeView {
                     .map_or_else(|| id.to_string(), |of| of.name.clone())
             })
             .collect(),
+        incarnation: node.fencing.incarnation,
+        fenced: node.fencing.fenced.clone(),
+        fencing_waits: node.fencing.waits.clone(),
     }
 }
 

@@ -137,6 +137,13 @@ pub(super) async fn clone(
             service: request.service,
         },
     )?;
+    if service.spec.storage.is_shared() {
+        let text = "the service has its volumes on shared storage, and this one is on a node";
+        return Err(Problem::new(Code::Conflict, text)
+            .at("service")
+            .hint("copy with `skep cp`, or by the means of the storage")
+            .into());
+    }
     one_node(&view, service.id, found.node_id)?;
     let order = Order::Clone {
         volume: held(&found),

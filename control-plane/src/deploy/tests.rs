@@ -177,6 +177,7 @@ impl World {
             admin: Default::default(),
             seat: 0,
             witnesses: Vec::new(),
+            fencing: Default::default(),
         };
         let join = v1::JoinNode {
             token: id_bytes(token_id),
@@ -197,6 +198,7 @@ impl World {
             node: id_bytes(node.as_u128()),
             status,
             witnesses: Vec::new(),
+            fencing: Default::default(),
         }));
     }
 
@@ -573,6 +575,7 @@ fn what_is_pushed_is_built_where_it_is_held_and_waits_for_who_holds_it() {
         node: id_bytes(other.as_u128()),
         status: enum_number(&NodeStatus::ALL, &NodeStatus::Lost),
         witnesses: Vec::new(),
+        fencing: Default::default(),
     }));
     let Next::Note(problem) = world.decide() else {
         panic!("it says whom it waits for")

@@ -23,6 +23,10 @@ impl Duties {
         let view = self.parts.store.view();
         let mut judged = Vec::new();
         for node in view.nodes() {
+            // It is lost until its agent has dropped what it had, whatever is heard of it.
+            if node.fencing.fenced.is_some() {
+                continue;
+            }
             let Judgement {
                 mut status,
                 witnesses,

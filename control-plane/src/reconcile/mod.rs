@@ -9,6 +9,7 @@ mod certificates;
 mod checks;
 mod claims;
 mod deployments;
+mod fencing;
 mod forges;
 mod guests;
 mod hosts;
@@ -125,6 +126,7 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) {
                 Box::pin(hosts::run(&parts, &term)),
                 Box::pin(backups::run(&parts, &term)),
                 Box::pin(maintenance::run(&parts.store, &term)),
+                Box::pin(fencing::run(&parts, &term)),
             ];
             tokio::select! {
                 _ = select_all(all) => {}

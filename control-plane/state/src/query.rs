@@ -216,6 +216,15 @@ impl State {
             .filter_map(|(_, id)| self.allocations.get(id))
     }
 
+    /// Allocations on a node that have not ended and have data that other nodes reach as well.
+    pub fn shared_work_on(&self, node: NodeId) -> impl Iterator<Item = &Arc<Allocation>> {
+        let live = self.allocations_on(node).filter(|it| it.is_live());
+        live.filter(|it| {
+            let release = self.release(it.service, it.target.release);
+            release.is_some_and(|release| release.storage.is_shared())
+        })
+    }
+
     /// The deployments whose build this node is to do.
     pub fn builds_on(&self, node: NodeId) -> impl Iterator<Item = &Arc<Deployment>> {
         let (low, high) = (

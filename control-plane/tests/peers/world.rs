@@ -438,6 +438,7 @@ impl World {
             admin: Default::default(),
             seat: 0,
             witnesses: Vec::new(),
+            fencing: Default::default(),
         };
         let join = v1::JoinNode {
             token: id_bytes(1),

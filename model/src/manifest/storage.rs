@@ -24,6 +24,9 @@ pub struct VolumeTable {
     /// The app only reads it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,
+    /// The shared storage that it lies on, by the name that agents have for it: `"ceph"`; left out: on one node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<String>,
 }
 
 impl VolumeTable {
@@ -35,6 +38,7 @@ impl VolumeTable {
             owner: volume.owner,
             size: (volume.size_bytes > 0).then(|| volume.size_bytes.into()),
             read_only: volume.read_only,
+            storage: volume.storage.clone(),
         }
     }
 
@@ -46,6 +50,7 @@ impl VolumeTable {
             owner: self.owner,
             size_bytes: self.size.map_or(0, |size| size.as_u64()),
             read_only: self.read_only,
+            storage: self.storage.clone(),
         }
     }
 }

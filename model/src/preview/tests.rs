@@ -76,6 +76,7 @@ fn a_database_keeps_its_volumes_and_never_sleeps() {
                 owner: None,
                 size_bytes: 0,
                 read_only: false,
+                storage: None,
             }],
             host_paths: vec![HostPath {
                 host: "/srv/certs".into(),

@@ -22,7 +22,7 @@ use crate::network::Networks;
 use crate::options::Options;
 use crate::runtime::Runtime;
 use crate::session::Outbox;
-use crate::storage::volumes;
+use crate::storage::{shared, volumes};
 
 /// How long the first word waits for the data plane.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -121,6 +121,7 @@ pub(crate) async fn keep(
     facts.image_address = Some(images.address().to_owned());
     let mut room = images.warning();
     let mut unbound = Unbound::default();
+    let mut storages = shared::Look::default();
     let keep = async {
         // Not there in time: then it is told when it comes.
         let _ = timeout(PATIENCE, net.wait_for(Option::is_some)).await;
@@ -140,6 +141,7 @@ pub(crate) async fn keep(
                     facts.cpu_millis = machine.cpu_millis;
                     facts.memory_bytes = machine.memory_bytes;
                     facts.volumes = machine.volumes;
+                    facts.shared_storage = storages.there(&options.shared_storage).await;
                     let said = std::mem::replace(&mut facts.machine, machine.machine);
                     // While Docker is away what it said last stays.
                     match runtime.info().await {

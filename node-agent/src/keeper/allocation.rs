@@ -56,12 +56,16 @@ impl Keeper {
     fn next_step(&mut self, id: AllocationId) -> Step {
         let assignment = kept_by(&self.assignments, &self.quarantine, id);
         let contact = self.contact;
+        // What is in quarantine is said by nobody who is there.
+        let is_said = contact.is_there() && self.assignments.contains_key(&id);
+        let is_unconfirmed = !is_said && assignment.is_some_and(|it| it.storage.is_shared());
+        let is_dropping = self.dropping.is_some();
         let Some(entry) = self.entries.get_mut(&id) else {
             return Step::Rest;
         };
         if let Some((_, cancel)) = &entry.work {
             let wanted = assignment.is_some_and(|wanted| wanted.desired != Desired::Stop);
-            if !wanted {
+            if !wanted || is_unconfirmed {
                 cancel.cancel();
             }
             return Step::Rest;
@@ -84,12 +88,13 @@ impl Keeper {
         let ran = timed.and_then(|_| entry.ran());
         plan::plan(&View {
             assignment,
-            authoritative: self.generation.is_some(),
+            authoritative: self.generation.is_some() || is_dropping,
             local: &entry.local,
             containers: &entry.containers,
             failure: entry.failure.as_ref(),
             is_dead: matches!(entry.fitness, Fitness::Dead(_)),
             is_cut_off: assignment.is_some_and(|wanted| contact.is_cut_off(wanted, Instant::now())),
+            is_unconfirmed,
             ran_ms: ran.map(|ran| u64::try_from(ran.as_millis()).unwrap_or(u64::MAX)),
             now_ms: clock::now_ms(),
         })

@@ -80,6 +80,7 @@ impl Alone {
                 containers: &self.containers,
                 failure: self.failure.as_ref(),
                 is_cut_off: false,
+                is_unconfirmed: false,
                 is_dead: false,
                 ran_ms: None,
                 now_ms: self.now_ms,

@@ -28,6 +28,11 @@ impl Contact {
         }
     }
 
+    /// Whether a server is in reach that has said what is to run here.
+    pub(super) fn is_there(&self) -> bool {
+        self.since.is_none()
+    }
+
     /// When an assignment has to stop, as things are; none: it may run on.
     pub(super) fn stops_at(&self, assignment: &Assignment) -> Option<Instant> {
         let allowed = Duration::from_millis(assignment.stop_after_ms?);

@@ -31,6 +31,7 @@ impl Keeper {
             }
             Down::Routes(incarnation, table) => self.take_routes(incarnation, table).await,
             Down::Ended => self.take_contact(false).await,
+            Down::Fenced(dropped) => self.drop_everything(dropped).await,
         }
     }
 

@@ -8,6 +8,7 @@ mod contact;
 mod desired;
 mod diff;
 mod docker;
+mod dropping;
 mod entry;
 mod quarantine;
 mod shutdown;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use skep_model::assignment::{Assignment, BuildOrder, Generation};
 use skep_model::deployment::BuildOutcome;
 use skep_model::id::{AllocationId, DeploymentId, NodeId};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -110,6 +111,8 @@ pub(crate) struct Keeper {
     /// Some allocation's fitness or address changed.
     traffic_changed: bool,
     contact: Contact,
+    /// The node was fenced: all that it has goes. Answered when nothing is left.
+    dropping: Option<oneshot::Sender<()>>,
     shutdown: CancellationToken,
 }
 
@@ -145,6 +148,7 @@ impl Keeper {
             listed: false,
             traffic_changed: false,
             contact: Contact::none_yet(Instant::now()),
+            dropping: None,
             shutdown,
         };
         keeper.tell_quarantine();
@@ -170,6 +174,7 @@ impl Keeper {
                 Some(finished) = events.finished.recv() => self.take_finished(finished).await,
             }
             self.publish_traffic();
+            self.tell_dropped();
         }
         self.shut_down(events).await;
     }

@@ -136,6 +136,8 @@ pub(crate) struct View<'a> {
     pub(crate) failure: Option<&'a Failure>,
     /// No server has been in reach for as long as the assignment allows.
     pub(crate) is_cut_off: bool,
+    /// It has data that other nodes reach as well, and no server that is in reach has said that it is still to run here.
+    pub(crate) is_unconfirmed: bool,
     /// The container that runs is not alive, says its liveness check.
     pub(crate) is_dead: bool,
     /// How long the newest container has run, in ms, by a clock that nobody sets; none: not known.
@@ -170,8 +172,16 @@ pub(crate) enum Step {
     Forget,
 }
 
-/// The next step of one allocation.
+/// The next step of one allocation. What is not confirmed is never begun, after a boot as little as after a crash: it may
+/// run elsewhere by now. What runs goes on until it is cut off.
 pub(crate) fn plan(view: &View<'_>) -> Step {
+    match plan_confirmed(view) {
+        Step::Start { .. } if view.is_unconfirmed => Step::Rest,
+        step => step,
+    }
+}
+
+fn plan_confirmed(view: &View<'_>) -> Step {
     let Some(assignment) = view.assignment else {
         return match (view.authoritative, view.containers.is_empty()) {
             (false, _) => Step::Rest,

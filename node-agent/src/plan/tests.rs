@@ -42,6 +42,7 @@ struct Case {
     containers: Vec<Seen>,
     failure: Option<Failure>,
     is_cut_off: bool,
+    is_unconfirmed: bool,
     is_dead: bool,
 }
 
@@ -56,6 +57,7 @@ fn case(desired: Desired, containers: Vec<Seen>) -> Case {
         containers,
         failure: None,
         is_cut_off: false,
+        is_unconfirmed: false,
         is_dead: false,
     }
 }
@@ -73,6 +75,7 @@ impl Case {
             containers: &self.containers,
             failure: self.failure.as_ref(),
             is_cut_off: self.is_cut_off,
+            is_unconfirmed: self.is_unconfirmed,
             is_dead: self.is_dead,
             ran_ms: None,
             now_ms: NOW,
@@ -428,4 +431,41 @@ fn what_is_not_alive_stops_and_begins_anew_at_the_cost_of_a_restart() {
         panic!("it has been tried often enough");
     };
     assert_eq!(failed.state, State::Failed);
+}
+
+#[test]
+fn what_no_server_has_confirmed_is_not_begun_and_what_runs_goes_on() {
+    let unwitnessed = Exit {
+        witnessed: false,
+        ..exited(137, NOW)
+    };
+    let cases = |is_unconfirmed| {
+        // The first start, after a boot, after a crash.
+        [
+            vec![],
+            vec![seen(1, Phase::Exited(unwitnessed.clone()))],
+            vec![seen(1, Phase::Exited(exited(1, NOW - 60_000)))],
+        ]
+        .map(|containers| Case {
+            is_unconfirmed,
+            ..case(Desired::Run, containers)
+        })
+    };
+    for case in cases(true) {
+        assert_eq!(case.plan(), Step::Rest, "{:?}", case.containers);
+    }
+    for case in cases(false) {
+        let step = case.plan();
+        assert!(matches!(step, Step::Start { .. }), "{step:?}");
+    }
+    let runs = Case {
+        is_unconfirmed: true,
+        ..case(Desired::Run, vec![seen(1, running())])
+    };
+    assert_eq!(runs.plan(), Step::Rest);
+    let cut_off = Case {
+        is_cut_off: true,
+        ..runs
+    };
+    assert_eq!(cut_off.plan(), stop(&["c1"]));
 }

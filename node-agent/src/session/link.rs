@@ -123,6 +123,7 @@ async fn begin(session: &Session) -> Result<(mpsc::Sender<v1::FromAgent>, Inboun
         seat: convert::optional_id_bytes(before),
         next_seat: convert::optional_id_bytes(mine),
         pushed: session.shells.stored().await,
+        incarnation: session.seat.incarnation(),
     };
     let hello = v1::FromAgent {
         kind: Some(Up::Hello(hello)),

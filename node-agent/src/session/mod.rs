@@ -20,7 +20,7 @@ use skep_identity::tls::Reloadable;
 use skep_model::assignment::{DesiredSet, Generation};
 use skep_model::id::{AllocationId, ClusterId, DeploymentId};
 use skep_model::route::RouteTable;
-use skep_proto::v1;
+use skep_proto::{INCARNATION, v1};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -91,6 +91,8 @@ pub(crate) enum Down {
     },
     /// The session is over: until the next desired set nobody says what is to run.
     Ended,
+    /// The node was fenced: all that it has goes. Answered when nothing is left; dropped: it has to be tried again.
+    Fenced(oneshot::Sender<()>),
     /// A route table, and the incarnation of the cluster that it belongs to.
     Routes(u64, RouteTable),
 }
@@ -161,7 +163,27 @@ fn is_doubled(error: &Error) -> Option<bool> {
     }
 }
 
+/// The incarnation of the node for which a server wants everything dropped first; none: it does not say so.
+fn fenced_in(error: &Error) -> Option<u64> {
+    let Error::Transport(status) = error else {
+        return None;
+    };
+    let said = status.metadata().get(INCARNATION)?;
+    said.to_str().ok()?.parse().ok()
+}
+
 impl Session {
+    /// Has everything dropped that runs here, and remembers for which incarnation. Whether that is done.
+    async fn begin_anew(&self, incarnation: u64) -> bool {
+        let (dropped, is_dropped) = oneshot::channel();
+        if self.down.send(Down::Fenced(dropped)).await.is_err() || is_dropped.await.is_err() {
+            return false;
+        }
+        let seat = self.seat.clone();
+        let kept = tokio::task::spawn_blocking(move || seat.begin_incarnation(incarnation)).await;
+        kept.unwrap_or(false)
+    }
+
     fn heartbeat(&self, number: u64) -> v1::Heartbeat {
         let ca = self.credentials.issuer();
         v1::Heartbeat {
@@ -190,6 +212,13 @@ impl Session {
                     continue;
                 }
                 error => {
+                    if let Some(incarnation) = fenced_in(&error) {
+                        let begun = self.begin_anew(incarnation);
+                        if cancel.run_until_cancelled(begun).await? {
+                            doubled_since = None;
+                            continue;
+                        }
+                    }
                     doubled_since = match is_doubled(&error) {
                         None => None,
                         Some(may_pass) => {

@@ -341,6 +341,7 @@ async fn a_node_joins_once_and_is_itself_ever_after() {
         moved: false,
         devices: Default::default(),
         host_paths: Vec::new(),
+        shared_storage: Default::default(),
         secrets_dir: "/none".into(),
         volume_command: None,
         log_budget_bytes: 0,

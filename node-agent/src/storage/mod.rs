@@ -5,6 +5,7 @@ mod copies;
 mod host_paths;
 mod orders;
 mod secrets;
+pub(crate) mod shared;
 #[cfg(test)]
 mod tests;
 pub(crate) mod volumes;
@@ -27,6 +28,8 @@ use copies::Copier;
 pub(crate) struct Shelf {
     data_dir: PathBuf,
     offered: Vec<PathBuf>,
+    /// Storages that other nodes have as well.
+    storages: shared::Storages,
     /// The folder in memory that all agents of the machine share.
     memory: PathBuf,
     /// This agent's part of it.
@@ -44,6 +47,7 @@ impl Shelf {
         Self {
             data_dir: options.data_dir.clone(),
             offered: options.host_paths.clone(),
+            storages: options.shared_storage.clone(),
             memory: options.secrets_dir.clone(),
             secrets: options.secrets_dir.join(node.to_string()),
             made,
@@ -70,6 +74,11 @@ impl Shelf {
         let mut mounts =
             others.map_err(|error| Problem::new(Code::Runtime, error.to_string()))??;
         for wanted in &assignment.storage.volumes {
+            if wanted.storage.is_some() {
+                let folder = shared::ensure(&self.storages, assignment.service, wanted).await?;
+                mounts.push(mount(&folder, &wanted.path, wanted.read_only));
+                continue;
+            }
             let made = volumes::ensure(&self.data_dir, assignment.service, wanted, &*self.copier);
             let (folder, is_new) = made.await?;
             if is_new {

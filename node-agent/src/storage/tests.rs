@@ -21,6 +21,7 @@ fn volume(name: &str) -> Volume {
         owner: None,
         size_bytes: 0,
         read_only: false,
+        storage: None,
     }
 }
 

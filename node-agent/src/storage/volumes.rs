@@ -67,7 +67,7 @@ pub(super) fn make_private(folder: &Path) -> io::Result<()> {
         .create(folder)
 }
 
-/// The folder of a volume, and whether it was made just now.
+/// The folder of a volume of this node alone, and whether it was made just now.
 ///
 /// # Errors
 /// It cannot be made; says why.
@@ -77,11 +77,20 @@ pub(super) async fn ensure(
     volume: &Volume,
     copier: &dyn Copier,
 ) -> Result<(PathBuf, bool), Problem> {
-    let held = HeldVolume {
-        service,
-        name: volume.name.clone(),
-    };
-    let folder = folder_of(data_dir, &held);
+    ensure_below(&data_dir.join(FOLDER), service, volume, copier).await
+}
+
+/// The same, `SERVICE/NAME` below another folder.
+///
+/// # Errors
+/// As [`ensure`].
+pub(super) async fn ensure_below(
+    top: &Path,
+    service: ServiceId,
+    volume: &Volume,
+    copier: &dyn Copier,
+) -> Result<(PathBuf, bool), Problem> {
+    let folder = top.join(service.to_string()).join(&volume.name);
     let failed = |error: io::Error| {
         refused("the volume cannot be made:", &folder, &error)
             .hint("the agent needs room there, and to be root where the volume has an owner")

@@ -1,13 +1,11 @@
 //! Ends a guest for good reasons, and says what is known of that.
 
-use std::collections::BTreeMap;
-
 use skep_model::pool::Guest;
 use skep_proxmox::calls::{cluster, guests, ha};
 use skep_proxmox::{Error, Kind, Patience, Transport};
 
 use super::Driver;
-use crate::fence::{Around, Verdict, confirmed_dead};
+use crate::fence::{Around, Away, Verdict, confirmed_dead};
 use crate::seen::{self, Facts, Presence, Seen};
 use crate::whereabouts::whereabouts;
 
@@ -15,15 +13,15 @@ use crate::whereabouts::whereabouts;
 const STOP: std::time::Duration = std::time::Duration::from_secs(60);
 
 impl<T: Transport> Driver<'_, T> {
-    /// Stops a guest at once, where its host answers, and says whether what ran in it has ended. `away_since`: since when the
-    /// caller has seen hosts away without a break, ms since 1970.
+    /// Stops a guest at once, where its host answers, and says whether what ran in it has ended. `away`: what the caller has
+    /// seen before of hosts that are away; this look is taken in. `now_ms`: ms since 1970.
     ///
     /// # Errors
     /// The hosts cannot be looked at, or refuse: nothing is known, and it may be asked again.
     pub async fn fence(
         &self,
         guest: &Guest,
-        away_since: &BTreeMap<String, u64>,
+        away: &mut Away,
         now_ms: u64,
     ) -> Result<Verdict, Error> {
         let (Some(vmid), Some(_), Some(made_on)) =
@@ -34,6 +32,7 @@ impl<T: Transport> Driver<'_, T> {
             });
         };
         let cluster = self.client.send(&cluster::status()).await?;
+        away.look(&cluster, now_ms);
         let managed = self.client.send(&ha::resources()).await?.rows;
         let rows = self.client.send(&cluster::guests()).await?.rows;
         let hosts = whereabouts(&rows);
@@ -41,7 +40,7 @@ impl<T: Transport> Driver<'_, T> {
         let around = Around {
             cluster: &cluster,
             managed: &managed,
-            away_since,
+            away_since: away.since(),
             now_ms,
         };
         let mut seen = match self.look(guest, &rows).await {

@@ -192,3 +192,37 @@ fn what_is_said_of_the_cases_that_people_meet() {
         assert_eq!(why, text);
     }
 }
+
+#[test]
+fn how_long_a_host_is_away_counts_from_looks_that_follow_each_other() {
+    let look = |away: &mut Away, is_online, is_quorate, now_ms| {
+        let cluster = cluster::Status {
+            name: Some("c".to_owned()),
+            is_quorate,
+            hosts: vec![Member {
+                name: "pve1".to_owned(),
+                is_online,
+                address: None,
+            }],
+        };
+        away.look(&cluster, now_ms);
+        away.since().get("pve1").copied()
+    };
+    let mut away = Away::default();
+    assert_eq!(look(&mut away, true, true, NOW), None);
+    assert_eq!(look(&mut away, false, true, NOW + 1_000), Some(NOW + 1_000));
+    assert_eq!(
+        look(&mut away, false, true, NOW + 30_000),
+        Some(NOW + 1_000)
+    );
+    // It may have come and gone meanwhile, as far as anybody has looked.
+    let late = NOW + 30_000 + LOOKS_APART_MS + 1;
+    assert_eq!(look(&mut away, false, true, late), Some(late));
+    // Whoever has no majority sees nobody.
+    assert_eq!(look(&mut away, false, false, late + 1), None);
+    assert_eq!(look(&mut away, false, true, late + 2), Some(late + 2));
+    assert_eq!(look(&mut away, true, true, late + 3), None);
+    // A clock that was set back.
+    assert_eq!(look(&mut away, false, true, late + 4), Some(late + 4));
+    assert_eq!(look(&mut away, false, true, NOW), Some(NOW));
+}

@@ -164,6 +164,7 @@ impl From<&GuestPool> for v1::GuestPool {
             edition: pool.edition,
             generation: pool.generation,
             made_ms: pool.made_ms,
+            leaves_lost: !pool.fences,
         }
     }
 }
@@ -186,6 +187,7 @@ impl TryFrom<v1::GuestPool> for GuestPool {
             edition: message.edition,
             generation: message.generation,
             made_ms: message.made_ms,
+            fences: !message.leaves_lost,
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Nodes and what they tell of themselves.
 
 use skep_model::id::NodeId;
-use skep_model::node::{Admin, Facts, Node, NodeStatus};
+use skep_model::node::{Admin, Facts, Fenced, Fencing, Node, NodeStatus};
 use skep_model::storage::HeldVolume;
 
 use super::{Error, enum_number, enum_value, id, id_bytes, need, port};
@@ -30,6 +30,7 @@ impl From<&Facts> for v1::Facts {
             mesh_address: facts.mesh_address.clone().unwrap_or_default(),
             machine: (!facts.machine.is_silent()).then(|| (&facts.machine).into()),
             builders: facts.builders.clone(),
+            shared_storage: facts.shared_storage.clone(),
         }
     }
 }
@@ -62,6 +63,7 @@ impl TryFrom<v1::Facts> for Facts {
                 None => Default::default(),
             },
             builders: message.builders,
+            shared_storage: message.shared_storage,
         })
     }
 }
@@ -94,6 +96,13 @@ impl From<&Node> for v1::Node {
             witnesses: (node.witnesses.iter())
                 .map(|witness| id_bytes(witness.as_u128()))
                 .collect(),
+            incarnation: node.fencing.incarnation,
+            fenced: node.fencing.fenced.as_ref().map(|it| v1::Fenced {
+                at_ms: it.at_ms,
+                by: it.by.clone(),
+                why: it.why.clone(),
+            }),
+            fencing_waits: node.fencing.waits.clone().unwrap_or_default(),
         }
     }
 }
@@ -118,6 +127,15 @@ impl TryFrom<v1::Node> for Node {
             },
             seat: super::optional_id_bits("seat", &message.seat)?,
             witnesses: super::node_ids(&message.witnesses)?,
+            fencing: Fencing {
+                incarnation: message.incarnation,
+                fenced: message.fenced.map(|it| Fenced {
+                    at_ms: it.at_ms,
+                    by: it.by,
+                    why: it.why,
+                }),
+                waits: said(message.fencing_waits),
+            },
         })
     }
 }

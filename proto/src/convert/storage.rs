@@ -36,6 +36,7 @@ impl From<&Storage> for v1::Storage {
             owner: owner_text(volume.owner),
             size_bytes: volume.size_bytes,
             read_only: volume.read_only,
+            storage: volume.storage.clone().unwrap_or_default(),
         };
         let host_path = |host: &HostPath| v1::HostPath {
             host: host.host.clone(),
@@ -67,6 +68,7 @@ impl TryFrom<v1::Storage> for Storage {
                 path: volume.path,
                 size_bytes: volume.size_bytes,
                 read_only: volume.read_only,
+                storage: (!volume.storage.is_empty()).then_some(volume.storage),
             })
         };
         let host_path = |host: v1::HostPath| HostPath {

@@ -67,6 +67,7 @@ fn a_node_survives_the_bytes_in_every_state() {
                     name: "data".into(),
                 }],
                 host_paths: vec!["/srv".into()],
+                shared_storage: vec!["ceph".into()],
                 ..Facts::default()
             },
             status: NodeStatus::Lost,
@@ -75,6 +76,15 @@ fn a_node_survives_the_bytes_in_every_state() {
             joined_ms: 3,
             seat: 77,
             witnesses: vec![NodeId::from_u128(8), NodeId::from_u128(9)],
+            fencing: skep_model::node::Fencing {
+                incarnation: 3,
+                fenced: Some(skep_model::node::Fenced {
+                    at_ms: 4,
+                    by: "pve".into(),
+                    why: "it was stopped".into(),
+                }),
+                waits: Some("its host is away".into()),
+            },
             meta: [("zone".to_owned(), "a".to_owned())].into(),
             admin,
         };
@@ -481,6 +491,7 @@ fn what_is_mounted_round_trips_and_is_absent_where_there_is_nothing() {
                 owner: Some("1000:999".parse().expect("an owner")),
                 size_bytes: 1 << 30,
                 read_only: true,
+                storage: Some("ceph".into()),
             }],
             host_paths: vec![HostPath {
                 host: "/srv/media".into(),

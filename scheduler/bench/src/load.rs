@@ -76,6 +76,7 @@ pub fn node(index: usize, nodes: usize) -> Node {
         admin: Admin::Eligible,
         seat: 0,
         witnesses: Vec::new(),
+        fencing: Default::default(),
     }
 }
 

@@ -127,6 +127,7 @@ impl Case {
             admin: Admin::Eligible,
             seat: 0,
             witnesses: Vec::new(),
+            fencing: Default::default(),
         }
     }
 

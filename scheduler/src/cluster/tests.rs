@@ -24,6 +24,7 @@ fn node(id: u128, cpu_millis: u32, memory_bytes: u64) -> Node {
         admin: Admin::Eligible,
         seat: 0,
         witnesses: Vec::new(),
+        fencing: Default::default(),
     }
 }
 

@@ -67,7 +67,10 @@ impl<'q, 'a> Fixes<'q, 'a> {
             }
             (None, Some(removal)) => removal,
             (None, None) => match data {
-                Some((_, Some(node))) => data_hint(node, reasons),
+                Some((_, Some(node))) => match self.ask.storage.is_shared() {
+                    true => shared_hint(node),
+                    false => data_hint(node, reasons),
+                },
                 Some((id, None)) => format!(
                     "its volumes were only on node {id}, which was removed: join that machine again"
                 ),
@@ -213,6 +216,20 @@ fn data_hint(node: Candidate<'_>, reasons: &[Count]) -> String {
     }
 }
 
+/// What would help where the node that has the volumes in use is refused by a rule.
+fn shared_hint(node: Candidate<'_>) -> String {
+    let name = node.name;
+    match node.standing {
+        Standing::Lost => format!(
+            "its volumes are in use on `{name}`, which is lost and not confirmed dead: make sure that it is off, then \
+             `skep node fence {name} --confirm`"
+        ),
+        _ => format!(
+            "its volumes are in use on `{name}`: they go elsewhere once what uses them has ended there"
+        ),
+    }
+}
+
 /// A node that alone has something, where it is known.
 type Holder<'a> = Option<(NodeId, Option<Candidate<'a>>)>;
 
@@ -257,6 +274,9 @@ fn rule_hint(holder: Holder<'_>, reasons: &[Count]) -> String {
         Reason::Storage => format!("upgrade the agent on `{best}`"),
         Reason::HostPath(_) => format!(
             "start the agent of a node that has it with `--allow-host-path {rule}`, or ask for another path"
+        ),
+        Reason::SharedStorage(_) => format!(
+            "mount it on a node and start the agent there with `--shared-storage {rule}=DIR`"
         ),
         _ => "add a node".to_owned(),
     }

@@ -29,6 +29,12 @@ pub(crate) fn name_of(reason: Reason, ask: &Ask) -> String {
             let path = ask.storage.host_paths.get(usize::from(index));
             path.map(|path| path.host.clone())
         }
+        Reason::SharedStorage(index) => {
+            let mut shared = ask.storage.shared().into_iter();
+            shared.nth(usize::from(index)).map(str::to_owned)
+        }
+        // Where several nodes reach the data, one of them has them in use.
+        Reason::Data => ask.storage.is_shared().then(|| "in use".to_owned()),
         Reason::Workspace => ask.around.workspace.clone(),
         _ => None,
     };
@@ -84,10 +90,16 @@ impl fmt::Display for Count {
                     by_number("does", "do")
                 )
             }
+            Reason::SharedStorage(_) => {
+                format!("{} not have the storage `{rule}`", by_number("does", "do"))
+            }
             Reason::Workspace => {
                 format!("{} for other workspaces", by_number("is", "are"))
             }
             Reason::Image => "cannot get the image".to_owned(),
+            Reason::Data if !rule.is_empty() => {
+                format!("{} not have its volumes in use", by_number("does", "do"))
+            }
             Reason::Data => format!("{} not have its volumes", by_number("does", "do")),
             Reason::Elsewhere => {
                 let is = by_number("is", "are");

@@ -41,6 +41,8 @@ pub(super) struct Leaving {
     pub(super) stops_alone: bool,
     /// When time alone changes one of the answers.
     pub(super) next_ms: Option<u64>,
+    /// A lost node with data that others reach as well: no time is enough, it has to be known to be dead.
+    pub(super) unconfirmed: Option<NodeId>,
 }
 
 impl Leaving {
@@ -57,7 +59,8 @@ impl Leaving {
                 }
             })
         };
-        let mut fates = BTreeMap::new();
+        let is_shared = input.release.is_some_and(|it| it.storage.is_shared());
+        let (mut fates, mut unconfirmed) = (BTreeMap::new(), None);
         for allocation in input.allocations.iter().filter(|a| a.is_live()) {
             let Some(node) = cluster.node(allocation.node) else {
                 continue;
@@ -68,6 +71,11 @@ impl Leaving {
             let fate = match (node.standing, slot.map(|slot| (slot.admin, slot.status_ms))) {
                 (Standing::Draining, Some((Admin::Draining { deadline_ms }, _))) => {
                     Fate::Drained { deadline_ms }
+                }
+                // What is known to be dead has ended, and is not live any more.
+                (Standing::Lost, _) if is_shared => {
+                    unconfirmed = Some(node.id);
+                    continue;
                 }
                 (Standing::Lost, Some((_, status_ms))) => Fate::Silent {
                     until_ms: status_ms.saturating_add(patience_ms()),
@@ -92,6 +100,7 @@ impl Leaving {
             now_ms: input.now_ms,
             stops_alone: matches!(cut_off, CutOff::Stop { .. }),
             next_ms,
+            unconfirmed,
         }
     }
 

@@ -50,6 +50,7 @@ pub(crate) fn node(id: u128, cpu_millis: u32, memory_mib: u64) -> Node {
         admin: Admin::Eligible,
         seat: 0,
         witnesses: Vec::new(),
+        fencing: Default::default(),
     }
 }
 

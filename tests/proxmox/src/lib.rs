@@ -14,6 +14,7 @@ mod world;
 
 pub use backups::{Archive, STORAGE};
 pub use guest::{Guest, Owner};
+pub use skep_proxmox::GuestKind;
 pub use world::{Faults, World};
 
 use std::sync::{Arc, Mutex};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use skep_model::id::GuestId;
 use skep_model::pool::{Guest, Kind, Note, Phase, Recipe, VmidRange};
-use skep_pools::{Driver, Turn, Verdict, WATCHDOG_MS};
+use skep_pools::{Away, Driver, Turn, Verdict, WATCHDOG_MS};
 use skep_proxmox::calls::{access, agent, cluster, guests};
 use skep_proxmox::{At, Client, Credentials, GuestKind, Https, Kind as ErrorKind, Trust, Vmid};
 use skep_proxmox_simulation::server::{Agents, Certificates, Host, Program, obey, serve};
@@ -294,9 +294,13 @@ async fn a_guest_is_dead_when_it_was_stopped_and_not_when_its_host_is_away() {
     let host = guest.host.clone().expect("a host");
     let vmid = guest.vmid.expect("a number");
     let now_ms = 1_000_000;
-    let away = [(host.clone(), now_ms - WATCHDOG_MS)].into();
+    let mut away = Away::default();
     served.obey(&format!("kill {host}"));
-    let verdict = driver.fence(&guest, &away, now_ms).await.expect("looked");
+    let mut verdict = driver.fence(&guest, &mut away, now_ms).await;
+    for later_ms in (0..=WATCHDOG_MS).step_by(5_000) {
+        verdict = driver.fence(&guest, &mut away, now_ms + later_ms).await;
+    }
+    let verdict = verdict.expect("looked");
     assert!(
         matches!(&verdict, Verdict::NotYet { why } if why.contains("is away")),
         "{verdict:?}"
@@ -306,7 +310,7 @@ async fn a_guest_is_dead_when_it_was_stopped_and_not_when_its_host_is_away() {
         .line
         .with(|world| world.guests.get_mut(&vmid).expect("there").is_running = true);
     let verdict = driver
-        .fence(&guest, &[].into(), now_ms)
+        .fence(&guest, &mut away, now_ms)
         .await
         .expect("looked");
     assert!(

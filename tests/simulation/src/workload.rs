@@ -183,6 +183,7 @@ fn join_node() -> Kind {
         admin: Default::default(),
         seat: 0,
         witnesses: Vec::new(),
+        fencing: Default::default(),
     };
     Kind::JoinNode(v1::JoinNode {
         token: id_bytes(TOKEN.as_u128()),

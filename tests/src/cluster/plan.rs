@@ -149,6 +149,10 @@ impl Plan {
                 ("--secrets-dir", self.memory().display().to_string()),
                 ("--allow-host-path", self.path("offered")),
                 (
+                    "--shared-storage",
+                    format!("shared={}", self.path("shared")),
+                ),
+                (
                     "--builder",
                     format!(
                         "script={}",

@@ -18,6 +18,7 @@ mod daemon;
 mod dev;
 mod disk;
 mod faults;
+mod fencing;
 mod flood;
 mod forges;
 mod gates;

@@ -84,6 +84,9 @@ pub(crate) struct Make {
     /// Metadata of its nodes; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     meta: Vec<String>,
+    /// Whether a node that is lost is ended at its provider, where work with shared storage waits for that [true]
+    #[arg(long, value_name = "BOOL")]
+    fence: Option<bool>,
     /// Fewest nodes [0]
     #[arg(long, value_name = "N")]
     min: Option<u32>,
@@ -136,6 +139,7 @@ impl Make {
     /// The pool as it is, with what is said here.
     fn request(&self, known: Option<NodePoolView>) -> Result<NodePoolRequest, Failure> {
         let generation = known.as_ref().map(|it| it.generation);
+        let fences = known.as_ref().is_none_or(|it| it.fences);
         let (provider, recipe, mut meta, size, backups) = match known {
             Some(pool) => (
                 Some(pool.provider),
@@ -175,6 +179,7 @@ impl Make {
                 wanted: self.nodes.unwrap_or(size.wanted.clamp(min, max.max(min))),
             },
             backups: self.backups(backups)?,
+            fences: self.fence.unwrap_or(fences),
             generation,
         })
     }
@@ -362,6 +367,7 @@ pub(crate) async fn scale(
                 ..known.size
             },
             backups: known.backups,
+            fences: known.fences,
             generation: None,
         };
         let at = format!("{}/plan", path(pool));

@@ -17,6 +17,7 @@ fn node(status: NodeStatus) -> Node {
         admin: Default::default(),
         seat: 0,
         witnesses: Vec::new(),
+        fencing: Default::default(),
     }
 }
 

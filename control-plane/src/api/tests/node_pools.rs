@@ -114,3 +114,37 @@ async fn a_node_that_no_pool_made_is_not_retired() {
     let missing = server.post("/v1/nodes/n2/retire", json!({})).await;
     assert_problem(&missing, 404, "not_found", Some("node"));
 }
+
+#[tokio::test]
+async fn a_lost_node_is_fenced_by_a_word_that_is_meant() {
+    let server = Server::start().await;
+    // Nobody has spoken for it yet.
+    server.join("n1").await;
+    let at = "/v1/nodes/n1/fence";
+    let plan = server.post(at, json!({})).await;
+    assert_eq!(plan.status, 200);
+    let steps = plan.body["steps"].to_string();
+    assert!(steps.contains("make sure first that n1 is off"), "{steps}");
+    let fenced = async || server.get("/v1/nodes").await.body["nodes"][0].clone();
+    assert!(fenced().await["fenced"].is_null(), "nothing was done");
+    assert_eq!(
+        server.post(at, json!({ "confirm": true })).await.status,
+        200
+    );
+    let node = fenced().await;
+    assert_eq!(
+        (&node["fenced"]["by"], &node["incarnation"]),
+        (&json!("admin"), &json!(1))
+    );
+    let again = server.post(at, json!({ "confirm": true })).await;
+    assert!(
+        again.body["steps"].to_string().contains("fenced already"),
+        "{:?}",
+        again.body
+    );
+    assert_eq!(fenced().await["incarnation"], 1);
+    let odd = server.post(at, json!({ "confirmed": true })).await;
+    assert_eq!(odd.status, 400);
+    let missing = server.post("/v1/nodes/n2/fence", json!({})).await;
+    assert_problem(&missing, 404, "not_found", Some("node"));
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use skep_model::id::{ClusterId, NodeId};
-use skep_model::node::{Admin, Facts, NodeStatus};
+use skep_model::node::{Admin, Facts, Fenced, NodeStatus};
 use utoipa::ToSchema;
 
 use super::CertificateCounts;
@@ -39,6 +39,23 @@ pub struct NodeView {
     /// was silent for too long.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub witnesses: Vec<String>,
+    /// How often what ran there was confirmed dead.
+    #[serde(default)]
+    pub incarnation: u64,
+    /// What ran there is confirmed dead, and its agent has not come back since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fenced: Option<Fenced>,
+    /// While it is lost: what keeps it from being known to be dead, as far as somebody has looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fencing_waits: Option<String>,
+}
+
+/// Confirms that a lost node is dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct FenceRequest {
+    /// The caller has made sure that nothing runs there any more. Else it is only said what would be done.
+    pub confirm: bool,
 }
 
 /// Nodes.

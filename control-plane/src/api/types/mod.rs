@@ -36,8 +36,8 @@ pub use certificate::{
     CertificateCounts, CertificateRequest, CertificatesView, DnsRequest, IssuerRequest, LocalCaView,
 };
 pub use cluster::{
-    AdminRequest, AdminState, AuditView, HistoryView, MetaRequest, MetaView, NodeCounts, NodeView,
-    NodesView, StatusView,
+    AdminRequest, AdminState, AuditView, FenceRequest, HistoryView, MetaRequest, MetaView,
+    NodeCounts, NodeView, NodesView, StatusView,
 };
 pub use deployment::{
     AllocationView, AllocationsView, DeploymentRequest, DeploymentView, DeploymentsView,

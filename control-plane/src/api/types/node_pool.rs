@@ -115,9 +115,16 @@ pub struct NodePoolRequest {
     /// How its guests are copied; none: they are not.
     #[serde(default)]
     pub backups: Option<Backups>,
+    /// A node of it that is lost is ended by its provider, where work with shared storage waits for that.
+    #[serde(default = "yes")]
+    pub fences: bool,
     /// Refused where it was changed meanwhile; none: whatever it was.
     #[serde(default)]
     pub generation: Option<u64>,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 /// How many nodes a pool should have.
@@ -144,6 +151,9 @@ pub struct NodePoolView {
     /// How its guests are copied; none: they are not.
     #[serde(default)]
     pub backups: Option<Backups>,
+    /// A node of it that is lost is ended by its provider, where work with shared storage waits for that.
+    #[serde(default = "yes")]
+    pub fences: bool,
     /// Raised by each change of the recipe.
     pub edition: u64,
     /// Raised by each change.
@@ -285,6 +295,7 @@ impl NodePoolView {
             meta: pool.meta.clone(),
             size: pool.size,
             backups: pool.backups.clone(),
+            fences: pool.fences,
             edition: pool.edition,
             generation: pool.generation,
             guests: guests.map(|one| GuestView::of(pool, one)).collect(),

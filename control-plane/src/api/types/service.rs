@@ -95,6 +95,9 @@ pub struct ServiceView {
     /// The Compose file that says what it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stack: Option<StackedView>,
+    /// Why what ran on a lost node does not go on elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<Problem>,
     /// Why its repository or registry cannot be asked for what is new, as it was said first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_problem: Option<Problem>,

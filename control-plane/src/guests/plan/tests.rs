@@ -81,6 +81,7 @@ impl World {
             meta: Default::default(),
             size,
             backups: None,
+            fences: true,
             edition: 0,
             generation: 0,
             made_ms: 0,
@@ -192,6 +193,7 @@ impl World {
             admin: Default::default(),
             seat: 0,
             witnesses: Vec::new(),
+            fencing: Default::default(),
         };
         self.ok(Kind::JoinNode(v1::JoinNode {
             token: id_bytes(token.id.as_u128()),
@@ -206,6 +208,7 @@ impl World {
             node: id_bytes(node.as_u128()),
             status: enum_number(&NodeStatus::ALL, &status),
             witnesses: Vec::new(),
+            fencing: Default::default(),
         }));
     }
 

@@ -117,6 +117,7 @@ fn join(world: &mut World) {
         admin: Default::default(),
         seat: 0,
         witnesses: Vec::new(),
+        fencing: Default::default(),
     };
     world.apply(Kind::JoinNode(v1::JoinNode {
         token: id_bytes(1),

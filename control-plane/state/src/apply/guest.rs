@@ -353,10 +353,9 @@ impl Context<'_> {
             let text = format!("the guest {} is not gone", known.guest.name());
             return Err(Problem::new(Code::Conflict, text));
         }
-        if let Some(node) = known.node.filter(|node| self.state.node(*node).is_some()) {
-            self.remove_node(&v1::RemoveNode {
-                node: skep_proto::convert::id_bytes(node.as_u128()),
-            })?;
+        // What ran there has ended with its guest.
+        if let Some(node) = known.node.and_then(|id| self.state.node(id)).cloned() {
+            self.drop_node(&node)?;
         }
         if let Some(token) = known.token {
             self.state.tokens.remove(&token);

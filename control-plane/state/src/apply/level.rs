@@ -131,6 +131,9 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::SetHostMaintenance(_) => ("set host maintenance", LEVEL_SCHEDULING),
         Kind::EndHostMaintenance(_) => ("end host maintenance", LEVEL_SCHEDULING),
         Kind::FollowHostMaintenance(_) => ("follow host maintenance", LEVEL_SCHEDULING),
+        Kind::FenceNode(_) => ("fence node", LEVEL_SCHEDULING),
+        Kind::ReturnNode(_) => ("return node", LEVEL_SCHEDULING),
+        Kind::NoteFencing(_) => ("note fencing", LEVEL_SCHEDULING),
         Kind::ForgetHolder(_) => ("forget a holder of pushes", LEVEL_SCHEDULING),
     }
 }
@@ -246,7 +249,10 @@ fn built_image(build: &v1::BuildObservation) -> Option<&v1::Image> {
 }
 
 fn of_facts(facts: &v1::Facts) -> u32 {
-    let has_storage = facts.storage || !facts.volumes.is_empty() || !facts.host_paths.is_empty();
+    let has_storage = facts.storage
+        || !facts.volumes.is_empty()
+        || !facts.host_paths.is_empty()
+        || !facts.shared_storage.is_empty();
     let says_more = facts.private_network || facts.machine.is_some();
     let offers_more = !facts.devices.is_empty()
         || !facts.image_address.is_empty()

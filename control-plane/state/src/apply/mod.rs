@@ -5,6 +5,7 @@ mod certificate;
 mod cluster;
 mod delivery;
 mod deployment;
+mod fencing;
 mod forge;
 mod forge_app;
 mod gate;
@@ -293,6 +294,9 @@ impl Context<'_> {
             Kind::PutRegistry(message) => self.put_registry(message),
             Kind::RemoveRegistry(message) => self.remove_registry(&message),
             Kind::TakeSeat(message) => self.take_seat(&message),
+            Kind::FenceNode(message) => self.fence_node(message),
+            Kind::ReturnNode(message) => self.return_node(&message),
+            Kind::NoteFencing(message) => self.note_fencing(message),
             Kind::PruneClaims(_) => self.prune_claims(),
             Kind::SetBaseDomain(message) => self.set_base_domain(message),
             Kind::SetIssuer(message) => self.set_issuer(message),

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use skep_model::id::NodeId;
 use skep_model::name;
-use skep_model::node::{Admin, Facts, MAX_META, MAX_WITNESSES, Node, NodeStatus, check_meta};
+use skep_model::node::{
+    Admin, Facts, Fencing, MAX_META, MAX_WITNESSES, Node, NodeStatus, check_meta,
+};
 use skep_model::problem::{Code, Problem};
 use skep_model::server::Role;
 use skep_proto::convert::{enum_value, id_bits, node_ids, optional_id_bits};
@@ -38,6 +40,7 @@ impl Context<'_> {
             admin: Default::default(),
             seat: 0,
             witnesses: Vec::new(),
+            fencing: Default::default(),
             ..node
         };
         if let Some(guest) = guest {
@@ -74,14 +77,26 @@ impl Context<'_> {
         witnesses.truncate(MAX_WITNESSES);
         if status != NodeStatus::Lost {
             witnesses.clear();
+            if node.fencing.fenced.is_some() {
+                let text = format!(
+                    "node `{}` is fenced: its agent has to drop what it has first",
+                    node.name
+                );
+                return Err(Problem::new(Code::Conflict, text).at("status"));
+            }
         }
         if node.status != status {
             self.changes.push(Change::Node(node.id));
             let status_ms = self.state.time_ms;
+            let fencing = Fencing {
+                waits: None,
+                ..node.fencing.clone()
+            };
             self.state.put_node(Node {
                 status,
                 status_ms,
                 witnesses,
+                fencing,
                 generation: node.generation + 1,
                 ..(*node).clone()
             });
@@ -169,20 +184,41 @@ impl Context<'_> {
 
     pub(super) fn remove_node(&mut self, message: &v1::RemoveNode) -> Outcome {
         let node = self.node(&message.node)?;
+        self.check_no_shared_work(&node)?;
+        self.drop_node(&node)
+    }
+
+    /// What has data on shared storage would go on elsewhere at once, and it may still run there.
+    fn check_no_shared_work(&self, node: &Node) -> Result<(), Problem> {
+        if self.state.shared_work_on(node.id).next().is_none() {
+            return Ok(());
+        }
+        let text = format!(
+            "node `{}` has work with shared storage, and is not confirmed dead",
+            node.name
+        );
+        Err(Problem::new(Code::Conflict, text).at("node").hint(format!(
+            "drain it first; where it is lost, make sure that it is off, then `skep node fence {} --confirm`",
+            node.name
+        )))
+    }
+
+    /// Forgets a node. Whoever asks knows that nothing of it runs that must not run twice.
+    pub(super) fn drop_node(&mut self, node: &Arc<Node>) -> Outcome {
         if node.status == NodeStatus::Ready {
             return Err(
                 Problem::new(Code::Conflict, format!("node `{}` is connected", node.name))
                     .hint("stop its agent first (`systemctl stop skep-agent` on the node)"),
             );
         }
-        self.lose_allocations(node.id);
+        self.lose_allocations(node.id, "its node was removed from the cluster");
         self.forget_holdings(node.id);
-        self.state.remove_node(&node);
+        self.state.remove_node(node);
         self.changes.push(Change::Node(node.id));
         Ok(Reply::Done)
     }
 
-    fn node(&self, id: &[u8]) -> Result<Arc<Node>, Problem> {
+    pub(super) fn node(&self, id: &[u8]) -> Result<Arc<Node>, Problem> {
         let id = NodeId::from_u128(bits("node", id)?);
         self.state
             .node(id)

@@ -222,8 +222,8 @@ impl Context<'_> {
         }
     }
 
-    /// The allocations of a removed node are lost.
-    pub(super) fn lose_allocations(&mut self, node: NodeId) {
+    /// The allocations of a node that was removed or fenced are lost.
+    pub(super) fn lose_allocations(&mut self, node: NodeId, why: &str) {
         let lost: Vec<_> = self
             .state
             .allocations_on(node)
@@ -231,7 +231,7 @@ impl Context<'_> {
             .cloned()
             .collect();
         for allocation in lost {
-            let problem = Problem::new(Code::Runtime, "its node was removed from the cluster");
+            let problem = Problem::new(Code::Runtime, why);
             let observed = Observed {
                 state: AllocationState::Lost,
                 problem: Some(problem),

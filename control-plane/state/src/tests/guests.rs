@@ -162,6 +162,7 @@ fn join(token: u128, name: &str, machine: (&str, Option<&str>)) -> Kind {
         admin: Admin::Eligible,
         seat: 0,
         witnesses: Vec::new(),
+        fencing: Default::default(),
     };
     Kind::JoinNode(v1::JoinNode {
         token: id_bytes(token),

@@ -6,6 +6,7 @@ mod claim_laws;
 mod claims;
 mod deliveries;
 mod deployments;
+mod fencing;
 mod forge_apps;
 mod forges;
 mod gates;
@@ -246,6 +247,7 @@ pub(crate) fn join(token: TokenId, secret_hash: Vec<u8>, id: NodeId, name: &str)
         admin: Default::default(),
         seat: 0,
         witnesses: Vec::new(),
+        fencing: Default::default(),
     };
     Kind::JoinNode(v1::JoinNode {
         token: id_bytes(token.as_u128()),

@@ -133,6 +133,7 @@ const EDITS: &[Edit] = &[
             owner: None,
             size_bytes: u64::from(n) << 20,
             read_only: false,
+            storage: None,
         };
         it.storage.volumes = vec![volume];
         (it.replicas, it.autoscale) = (1, None);
