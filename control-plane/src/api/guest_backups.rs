@@ -17,7 +17,7 @@ use super::node_pools::PlanQuery;
 use super::nodes::{NodeKey, find_node};
 use super::providers::unreachable;
 use super::types::{
-    BackupBegunView, GuestArchiveView, GuestBackupsView, NodePlanView, RestoreRequest,
+    BackupBegunView, GuestBackupsView, NodePlanView, RestoreRequest,
 };
 use super::{App, Here};
 use crate::guests::clients::{Hosts, connect};
