@@ -1,4 +1,4 @@
-//! The leader's rebalancing: at the pace that operators allow it begins moves that empty nodes, a few at
+//! The leader's rebalancing: at the pace that operators allow it begins moves apart, and moves that empty nodes, a few at
 //! a time and only when the last ones are done. What a move is, the rollout knows.
 
 use std::time::Duration;
