@@ -207,7 +207,6 @@ impl World {
             node: id_bytes(node.as_u128()),
             status: enum_number(&NodeStatus::ALL, &status),
             witnesses: Vec::new(),
-            fencing: Default::default(),
         }));
     }
 
