@@ -116,12 +116,12 @@ fn host_paths_are_had_where_they_are_offered_whatever_is_relaxed() {
 fn shared() -> World {
     let mut world = world();
     world.service.spec.storage.volumes[0].storage = Some("ceph".into());
-    world.service.live = Some(target(1));
+    world.service.live = Some(target(1, 1));
     for number in [1, 2] {
         let node = world.nodes.get_mut(&id(number)).expect("there");
         node.facts.shared_storage = vec!["ceph".into(), "nfs".into()];
     }
-    let mut running = allocation(7, target(1), id(1));
+    let mut running = allocation(7, target(1, 1), id(1));
     running.observed.state = State::Healthy;
     world.allocations.insert(running.id, running);
     world

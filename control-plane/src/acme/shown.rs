@@ -144,7 +144,6 @@ mod tests {
             node: id_bytes(id.as_u128()),
             status: enum_number(&NodeStatus::ALL, &status),
             witnesses: Vec::new(),
-            fencing: Default::default(),
         };
         apply(state, Kind::SetNodeStatus(judged));
     }

@@ -206,7 +206,6 @@ impl Server {
             node: id_bytes(node.as_u128()),
             status: enum_number(&NodeStatus::ALL, &status),
             witnesses: Vec::new(),
-            fencing: Default::default(),
         }))
         .await;
     }

@@ -198,7 +198,6 @@ impl World {
             node: id_bytes(node.as_u128()),
             status,
             witnesses: Vec::new(),
-            fencing: Default::default(),
         }));
     }
 
@@ -575,7 +574,6 @@ fn what_is_pushed_is_built_where_it_is_held_and_waits_for_who_holds_it() {
         node: id_bytes(other.as_u128()),
         status: enum_number(&NodeStatus::ALL, &NodeStatus::Lost),
         witnesses: Vec::new(),
-        fencing: Default::default(),
     }));
     let Next::Note(problem) = world.decide() else {
         panic!("it says whom it waits for")

@@ -208,7 +208,6 @@ impl World {
             node: id_bytes(node.as_u128()),
             status: enum_number(&NodeStatus::ALL, &status),
             witnesses: Vec::new(),
-            fencing: Default::default(),
         }));
     }
 

@@ -67,6 +67,7 @@ fn pool(name: &str, first_vmid: u32, wanted: u32) -> GuestPool {
         },
         backups: None,
         // What the cluster counts, nobody else says.
+        fences: true,
         edition: 70,
         generation: 70,
         made_ms: 70,
