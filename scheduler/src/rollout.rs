@@ -173,6 +173,7 @@ impl<'a, 'i> Planner<'a, 'i> {
                 is_partial: false,
                 displaced: Vec::new(),
                 refusal: None,
+                unplaced: 0,
                 failed_new: Vec::new(),
                 wake_at_ms: leaving.next_ms,
                 advance: None,
@@ -336,11 +337,13 @@ impl<'a, 'i> Planner<'a, 'i> {
         let mut problem = self.unplaceable(unplaced, &refusal);
         let name = &self.service().name;
         let mut is_coming = false;
+        let mut without = unplaced;
         for _ in 0..unplaced.min(MAX_WAYS) {
             let Some(way) = preempt::make_way(draft, ask) else {
                 break;
             };
             is_coming = true;
+            without = without.saturating_sub(1);
             // What leaves anyhow makes room for one.
             if way.victims.is_empty() {
                 break;
@@ -359,6 +362,7 @@ impl<'a, 'i> Planner<'a, 'i> {
             problem = problem.hint("room is being made: allocations of lower priority have to go");
         }
         self.plan.refusal = Some(problem);
+        self.plan.unplaced = u32::try_from(without).unwrap_or(u32::MAX);
     }
 
     /// Another place for what keeps failing on the same nodes, where there is one: the node may be why.
