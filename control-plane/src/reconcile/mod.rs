@@ -21,6 +21,7 @@ mod previews;
 mod rebalancing;
 mod records;
 mod scheduling;
+mod sizing;
 mod stacks;
 mod witnessing;
 
@@ -118,6 +119,7 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) {
                 Box::pin(image_push::run(&parts, &term)),
                 Box::pin(guests::run(&parts, &term)),
                 Box::pin(hosts::run(&parts, &term)),
+                Box::pin(sizing::run(&parts, &term)),
             ];
             tokio::select! {
                 _ = select_all(all) => {}

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use skep_model::guest_pool::{GuestPool, PoolGuest, Size};
+use skep_model::guest_pool::{Auto, Decision, GuestPool, PoolGuest, SeenNode, Size};
 use skep_model::id::{GuestId, NodeId, TokenId};
 use skep_model::pool::{Addresses, Guest, Identity, Kind, Note, Phase, Recipe, VmidRange};
 use skep_model::provider::{Provider, Proxmox, Trust, Way};
@@ -158,6 +158,15 @@ impl From<&GuestPool> for v1::GuestPool {
             min: pool.size.min,
             max: pool.size.max,
             wanted: pool.size.wanted,
+            auto: pool.size.auto.map(Into::into),
+            decided: pool.decided.as_ref().map(|it| v1::PoolDecision {
+                at_ms: it.at_ms,
+                reason: it.reason.clone(),
+            }),
+            seen: pool.seen.as_ref().map(|it| v1::SeenNode {
+                edition: it.edition,
+                facts: Some((&it.facts).into()),
+            }),
             edition: pool.edition,
             generation: pool.generation,
             made_ms: pool.made_ms,
@@ -178,10 +187,51 @@ impl TryFrom<v1::GuestPool> for GuestPool {
                 min: message.min,
                 max: message.max,
                 wanted: message.wanted,
+                auto: message.auto.map(Into::into),
             },
+            decided: message.decided.map(|it| Decision {
+                at_ms: it.at_ms,
+                reason: it.reason,
+            }),
+            seen: message.seen.map(SeenNode::try_from).transpose()?,
             edition: message.edition,
             generation: message.generation,
             made_ms: message.made_ms,
+        })
+    }
+}
+
+impl From<Auto> for v1::PoolAuto {
+    fn from(auto: Auto) -> Self {
+        Self {
+            cost: auto.cost,
+            headroom_cpu_millis: auto.headroom_cpu_millis,
+            headroom_memory_bytes: auto.headroom_memory_bytes,
+            spare: auto.spare,
+            idle_ms: auto.idle_ms,
+        }
+    }
+}
+
+impl From<v1::PoolAuto> for Auto {
+    fn from(message: v1::PoolAuto) -> Self {
+        Self {
+            cost: message.cost,
+            headroom_cpu_millis: message.headroom_cpu_millis,
+            headroom_memory_bytes: message.headroom_memory_bytes,
+            spare: message.spare,
+            idle_ms: message.idle_ms,
+        }
+    }
+}
+
+impl TryFrom<v1::SeenNode> for SeenNode {
+    type Error = Error;
+
+    fn try_from(message: v1::SeenNode) -> Result<Self, Error> {
+        Ok(Self {
+            edition: message.edition,
+            facts: need!(message.facts),
         })
     }
 }

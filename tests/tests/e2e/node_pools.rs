@@ -1,6 +1,8 @@
 //! Pools that make their nodes, from the user's commands: guests are cloned, started, told how to join, let in by proof, and
 //! removed with their nodes. The hosts are simulated, and served over TLS; in each guest an agent runs.
 
+mod scaling;
+
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -80,6 +80,8 @@ impl World {
             },
             meta: Default::default(),
             size,
+            decided: None,
+            seen: None,
             edition: 0,
             generation: 0,
             made_ms: 0,
@@ -263,6 +265,7 @@ fn size(wanted: u32) -> Size {
         min: 0,
         max: 20,
         wanted,
+        auto: None,
     }
 }
 
