@@ -305,6 +305,9 @@ impl<'a, 'i> Planner<'a, 'i> {
         for started in 0..count {
             let Some(choice) = search.take(draft) else {
                 self.refuse(draft, ask, due - started);
+                // Of those beyond a quota no node takes any.
+                let let_in = u32::try_from(count - started).unwrap_or(u32::MAX);
+                self.plan.unplaced = self.plan.unplaced.min(let_in);
                 return;
             };
             self.plan.nodes.insert(choice.node, choice.generation);

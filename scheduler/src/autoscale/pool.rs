@@ -50,7 +50,7 @@ pub struct Pool {
     pub coming: u32,
     /// Those that were ordered and do not come: nothing is expected of them, and each has one of the most.
     pub stuck: u32,
-    /// None is ordered for now: those before did not come.
+    /// None is ordered at present: those before did not come.
     pub is_held: bool,
     /// For how long a node is not needed before it goes, and for how long none goes after one came, ms.
     pub idle_ms: u64,

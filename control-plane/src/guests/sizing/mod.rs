@@ -120,7 +120,11 @@ pub(crate) fn decide(
                 now_ms,
             ))
         }
-        Change::Keep { unplaced: 0 } => scene.without_the_stuck(now_ms),
+        Change::Keep { unplaced: 0 } => {
+            let decision = scene.without_the_stuck(now_ms)?;
+            memory.set_back(&decision.pool, now_ms);
+            Some(decision)
+        }
         Change::Keep { .. } => None,
     }
 }
@@ -316,6 +320,10 @@ impl<'a> Scene<'a> {
 
     /// What does not come is given up where nobody waits for it.
     fn without_the_stuck(&self, now_ms: u64) -> Option<Decision> {
+        // What comes in its place may not come either.
+        if self.standings.iter().any(|standing| standing.coming > 0) {
+            return None;
+        }
         self.standings.iter().find_map(|standing| {
             let one = standing.stuck.last()?;
             (standing.size() > standing.pool.size.min).then(|| {
@@ -361,6 +369,22 @@ impl Memory {
         troubled_ms >= most || is_overdue(one, now_ms)
     }
 
+    /// None is ordered of a pool until its pause is over.
+    fn set_back(&mut self, pool: &str, now_ms: u64) {
+        let setback = self.setbacks.entry(pool.to_owned()).or_insert(Setback {
+            failures: 0,
+            at_ms: 0,
+            until_ms: 0,
+        });
+        // Several of one order are one failure.
+        if now_ms >= setback.until_ms {
+            let pause = FIRST_PAUSE_MS.saturating_mul(1 << setback.failures.min(10));
+            setback.failures += 1;
+            setback.until_ms = now_ms + pause.min(LONGEST_PAUSE_MS);
+        }
+        setback.at_ms = now_ms;
+    }
+
     /// A guest that did not come in its time goes: by what is left of it nobody is held up any longer.
     fn give_up_overdue(
         &mut self,
@@ -380,15 +404,7 @@ impl Memory {
             span(now_ms.saturating_sub(one.planned_ms)),
             why.map_or_else(String::new, |why| format!("; {why}"))
         );
-        let setback = self.setbacks.entry(pool.name.clone()).or_insert(Setback {
-            failures: 0,
-            at_ms: 0,
-            until_ms: 0,
-        });
-        let pause = FIRST_PAUSE_MS.saturating_mul(1 << setback.failures.min(10));
-        setback.failures += 1;
-        setback.at_ms = now_ms;
-        setback.until_ms = now_ms + pause.min(LONGEST_PAUSE_MS);
+        self.set_back(&pool.name, now_ms);
         let may_be_fewer = pool.size.wanted > pool.size.min;
         if may_be_fewer {
             let wanted = pool.size.wanted - 1;

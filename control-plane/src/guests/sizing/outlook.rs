@@ -53,7 +53,7 @@ pub(crate) fn outlook(view: &State, pool: &GuestPool, now_ms: u64) -> Vec<String
             lines.push(format!("{} does not come: {why}", one.guest.name()));
         }
         if standing.is_held {
-            lines.push("no more are ordered of it for now: tried again after a pause".to_owned());
+            lines.push("no more are ordered of it: it is tried again after a pause".to_owned());
         }
     }
     match change {

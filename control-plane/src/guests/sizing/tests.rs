@@ -189,36 +189,7 @@ impl World {
         spec.resources.cpu_millis = cpu_millis;
         spec.resources.memory_bytes = memory_bytes;
         let deployment = DeploymentId::from_u128(number + 1_000_000);
-        let mut release = Release {
-            service: id,
-            number: 1,
-            deployment,
-            image: Image {
-                reference: "app".into(),
-                digest: "sha256:0".into(),
-                node: None,
-                shared: false,
-                bundle: false,
-                pushed: None,
-            },
-            kind: ServiceType::Web,
-            port: Some(80),
-            command: Vec::new(),
-            variables: BTreeMap::new(),
-            resources: spec.resources,
-            placement: Default::default(),
-            container: Default::default(),
-            hooks: Default::default(),
-            health: spec.health.clone(),
-            restart: spec.restart,
-            stop_grace_ms: 0,
-            storage: Default::default(),
-            commit: None,
-            branch: None,
-            public_url: None,
-            file_variables: Default::default(),
-            created_ms: 0,
-        };
+        let mut release = release_of(id, deployment, &spec);
         change(&mut release);
         let service = Service {
             id,
@@ -242,28 +213,7 @@ impl World {
             service: Some((&service).into()),
             expected_generation: 0,
         }));
-        let made = Deployment {
-            id: deployment,
-            service: id,
-            trigger: Trigger::Api,
-            origin: Origin::Image {
-                reference: "app".into(),
-            },
-            status: Status::Queued,
-            problem: None,
-            build: None,
-            release: None,
-            steps: Vec::new(),
-            created_ms: 0,
-            status_ms: 0,
-            generation: 0,
-            source: None,
-            no_cache: false,
-            told: None,
-            held: None,
-            shown: None,
-            push: None,
-        };
+        let made = deployment_of(id, deployment);
         self.ok(Kind::CreateDeployment(v1::CreateDeployment {
             deployment: Some((&made).into()),
             delivery: None,
@@ -546,6 +496,66 @@ impl World {
     }
 }
 
+/// Release 1 of a service.
+fn release_of(id: ServiceId, deployment: DeploymentId, spec: &ServiceSpec) -> Release {
+    Release {
+        service: id,
+        number: 1,
+        deployment,
+        image: Image {
+            reference: "app".into(),
+            digest: "sha256:0".into(),
+            node: None,
+            shared: false,
+            bundle: false,
+            pushed: None,
+        },
+        kind: ServiceType::Web,
+        port: Some(80),
+        command: Vec::new(),
+        variables: BTreeMap::new(),
+        resources: spec.resources,
+        placement: Default::default(),
+        container: Default::default(),
+        hooks: Default::default(),
+        health: spec.health.clone(),
+        restart: spec.restart,
+        stop_grace_ms: 0,
+        storage: Default::default(),
+        commit: None,
+        branch: None,
+        public_url: None,
+        file_variables: Default::default(),
+        created_ms: 0,
+    }
+}
+
+/// A deployment of an image.
+fn deployment_of(service: ServiceId, id: DeploymentId) -> Deployment {
+    Deployment {
+        id,
+        service,
+        trigger: Trigger::Api,
+        origin: Origin::Image {
+            reference: "app".into(),
+        },
+        status: Status::Queued,
+        problem: None,
+        build: None,
+        release: None,
+        steps: Vec::new(),
+        created_ms: 0,
+        status_ms: 0,
+        generation: 0,
+        source: None,
+        no_cache: false,
+        told: None,
+        held: None,
+        shown: None,
+        push: None,
+    }
+}
+
 #[test]
 fn work_without_a_place_orders_nodes_and_their_end_ends_them() {
     let mut world = World::new(&[pool("a", (2, 4), 5)]);
@@ -553,7 +563,7 @@ fn work_without_a_place_orders_nodes_and_their_end_ends_them() {
     assert_eq!(world.decide(), None, "nothing waits");
     world.service(1, (1_000, GIB), 5, |_| {});
     let said = world.decide().expect("nodes are ordered");
-    assert_eq!(said, "3 more nodes: without a place: 5 of `p/e/s1`");
+    assert_eq!(said, "3 more nodes: without a place: 5 of `s1-e-p`");
     assert_eq!(world.decide(), None, "what is ordered counts as there");
     world.run(120);
     assert_eq!((world.nodes("a"), world.running()), (3, 5));
@@ -596,13 +606,13 @@ fn what_no_node_of_a_pool_mends_orders_none_and_says_why() {
     };
     world.ok(Kind::SetScope(v1::SetScope {
         scope: Some(Scope::Environment(ENVIRONMENT).into()),
-        quota: Some(quota.into()),
+        quota: Some((&quota).into()),
         ..Default::default()
     }));
     world.service(1, (1_500, GIB), 4, |_| {});
     assert_eq!(
         world.decide().as_deref(),
-        Some("2 more nodes: without a place: 2 of `p/e/s1`")
+        Some("2 more nodes: without a place: 2 of `s1-e-p`")
     );
     world.run(600);
     assert_eq!((world.nodes("a"), world.said.len()), (2, 1));
@@ -690,7 +700,7 @@ fn a_node_that_somebody_needs_stays() {
 fn what_a_node_turned_out_to_be_is_remembered_beyond_it() {
     let mut world = World::new(&[pool("a", (2, 4), 5)]);
     // Less than the recipe's memory, more than what is left of it.
-    world.service(1, (100, GIB * 37 / 10), 1, |_| {});
+    world.service(1, (100, GIB * 36 / 10), 1, |_| {});
     let fits_by_recipe = world.decide().is_some();
     world.run(2 * 3_600);
     let orders = world.said.iter().filter(|it| it.contains("more node"));
