@@ -52,19 +52,24 @@ pub fn follow_node(cluster: &mut Cluster, view: &State, id: NodeId) {
     let Some(node) = view.node(id) else {
         return cluster.remove_node(id);
     };
-    let pool = node.meta.get("pool").and_then(|name| view.pool(name));
-    match pool.or_else(|| view.pool(DEFAULT_POOL)) {
-        Some(pool) if !pool.meta.is_empty() => {
-            let mut meta = pool.meta.clone();
-            meta.extend(node.meta.clone());
-            let node = Node {
-                meta,
-                ..(**node).clone()
-            };
-            cluster.put_node(&node);
-        }
-        _ => cluster.put_node(node),
+    match common_meta(view, node) {
+        Some(meta) => cluster.put_node(&Node {
+            meta,
+            ..(**node).clone()
+        }),
+        None => cluster.put_node(node),
     }
+}
+
+/// A node's metadata with what operators say of all nodes of its pool; none: they say nothing.
+pub(crate) fn common_meta(view: &State, node: &Node) -> Option<BTreeMap<String, String>> {
+    let pool = node.meta.get("pool").and_then(|name| view.pool(name));
+    let pool = pool
+        .or_else(|| view.pool(DEFAULT_POOL))
+        .filter(|pool| !pool.meta.is_empty())?;
+    let mut meta = pool.meta.clone();
+    meta.extend(node.meta.clone());
+    Some(meta)
 }
 
 /// An allocation that was made, changed or forgotten.

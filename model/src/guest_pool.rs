@@ -6,13 +6,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{NodeId, TokenId};
 use crate::name;
-use crate::node::check_meta;
+use crate::node::{Facts, check_meta};
 use crate::pool::{Backups, Guest, MAX_GUESTS, Phase, Recipe};
 use crate::problem::Problem;
 use crate::settings::MAX_POOL_META;
 
 /// Most pools that make nodes.
 pub const MAX_GUEST_POOLS: usize = 100;
+/// How long a node is not needed before it goes, where nobody says otherwise, ms.
+pub const IDLE_MS: u64 = 10 * 60 * 1_000;
+/// The shortest, ms: a node that goes sooner is one that comes back.
+pub const MIN_IDLE_MS: u64 = 5_000;
+/// The longest, ms.
+pub const MAX_IDLE_MS: u64 = 7 * 24 * 60 * 60 * 1_000;
+/// Longest reason of a decision that is kept, in bytes.
+pub const MAX_DECISION: usize = 500;
 /// How long a node that is to go may take to become empty, where nobody says otherwise, ms.
 pub const DRAIN_MS: u64 = 60 * 60 * 1_000;
 
@@ -27,6 +35,57 @@ pub struct Size {
     pub max: u32,
     /// How many there should be now.
     pub wanted: u32,
+    /// How this number follows what runs and what waits; none: it is said by people.
+    #[serde(default)]
+    pub auto: Option<Auto>,
+}
+
+/// How a pool scales itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = NodePoolAuto))]
+#[serde(deny_unknown_fields, default)]
+pub struct Auto {
+    /// What a node costs, in any unit that all pools share: of those that would do, the cheapest gets one more.
+    pub cost: u32,
+    /// CPU that is always to be free in the pool, thousandths of a core.
+    pub headroom_cpu_millis: u32,
+    /// Memory that is always to be free beside it, bytes: in one piece where one node can hold both.
+    pub headroom_memory_bytes: u64,
+    /// Nodes on which nothing runs that are always to be there.
+    pub spare: u32,
+    /// For how long a node is not needed before it goes, and for how long none goes after one came, ms.
+    pub idle_ms: u64,
+}
+
+impl Default for Auto {
+    fn default() -> Self {
+        Self {
+            cost: 1,
+            headroom_cpu_millis: 0,
+            headroom_memory_bytes: 0,
+            spare: 0,
+            idle_ms: IDLE_MS,
+        }
+    }
+}
+
+/// What a pool that scales itself decided last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = NodePoolDecision))]
+pub struct Decision {
+    /// When, ms since the epoch.
+    pub at_ms: u64,
+    /// What and why, for a person.
+    pub reason: String,
+}
+
+/// What a node of a pool was like that is there no more: what the next one will be like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenNode {
+    /// The edition of the recipe that it was made by.
+    pub edition: u64,
+    /// Its own word, less what was on it alone.
+    pub facts: Facts,
 }
 
 /// A pool whose nodes a provider makes.
@@ -46,6 +105,10 @@ pub struct GuestPool {
     pub backups: Option<Backups>,
     /// A node of it that is lost is ended by its provider, where work with shared storage waits for that.
     pub fences: bool,
+    /// What it decided last, where it scales itself.
+    pub decided: Option<Decision>,
+    /// The last of its nodes that went.
+    pub seen: Option<SeenNode>,
     /// Raised by each change of the recipe: guests know by which they were made.
     pub edition: u64,
     /// Raised by each change.
@@ -97,7 +160,26 @@ impl Size {
             );
             return Err(Problem::invalid("wanted", text).hint(hint));
         }
+        self.auto.map_or(Ok(()), |auto| auto.check(self.max))
+    }
+}
+
+impl Auto {
+    fn check(self, max: u32) -> Result<(), Problem> {
+        if !(MIN_IDLE_MS..=MAX_IDLE_MS).contains(&self.idle_ms) {
+            let text = format!("nodes cannot go after {} ms", self.idle_ms);
+            return Err(Problem::invalid("auto.idle_ms", text).hint("5s to 7d; 10m by default"));
+        }
+        if self.spare > max {
+            let text = format!("{} spare nodes of at most {max} cannot be", self.spare);
+            return Err(Problem::invalid("auto.spare", text).hint("spare is no larger than max"));
+        }
         Ok(())
+    }
+
+    /// Whether room is to be free that nothing asks for.
+    pub const fn has_headroom(self) -> bool {
+        self.headroom_cpu_millis > 0 || self.headroom_memory_bytes > 0
     }
 }
 
@@ -167,12 +249,22 @@ impl PoolGuest {
 mod tests {
     use super::*;
 
+    fn with_auto(size: Size, change: fn(&mut Auto)) -> Size {
+        let mut auto = Auto::default();
+        change(&mut auto);
+        Size {
+            auto: Some(auto),
+            ..size
+        }
+    }
+
     #[test]
     fn numbers_of_nodes_go_together() {
         let size = Size {
             min: 1,
             max: 5,
             wanted: 3,
+            auto: None,
         };
         size.check().expect("fine");
         let cases = [
@@ -186,7 +278,12 @@ mod tests {
             ("min", Size { min: 6, ..size }),
             ("wanted", Size { wanted: 0, ..size }),
             ("wanted", Size { wanted: 6, ..size }),
+            ("auto.spare", with_auto(size, |auto| auto.spare = 6)),
+            ("auto.idle_ms", with_auto(size, |auto| auto.idle_ms = 4_999)),
         ];
+        with_auto(size, |auto| auto.spare = 5)
+            .check()
+            .expect("fine");
         for (field, size) in cases {
             let problem = size.check().expect_err(field);
             assert_eq!(problem.field.as_deref(), Some(field));

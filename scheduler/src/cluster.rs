@@ -131,6 +131,15 @@ impl Cluster {
         self.measure(ordinal, was_known);
     }
 
+    /// Lets a node take no more, as one that is to be empty. What is on it stays counted.
+    pub(crate) fn close_node(&mut self, id: NodeId) {
+        if let Some(ordinal) = self.ordinal(id) {
+            self.change(ordinal, |cluster, index| {
+                cluster.standing[index] = Standing::Draining;
+            });
+        }
+    }
+
     /// Forgets a node. Its allocations stay counted until each is removed, and come to light again
     /// should the node return.
     pub fn remove_node(&mut self, id: NodeId) {
@@ -208,6 +217,14 @@ impl Cluster {
     /// else has to go for what it leaves.
     pub fn set_leaving(&mut self, id: AllocationId, is_leaving: bool) {
         self.ledger.set_leaving(id, is_leaving);
+    }
+
+    /// Without any node or allocation: the policies alone.
+    pub(crate) fn without_nodes(&self) -> Self {
+        Self {
+            policies: self.policies.clone(),
+            ..Self::default()
+        }
     }
 
     /// Every known node, by id.

@@ -97,6 +97,11 @@ impl<'a> Draft<'a> {
         self.displaced_of.get(&service).copied().unwrap_or(0)
     }
 
+    /// Whether the draft has started or displaced anything there.
+    pub(crate) fn is_touched(&self, ordinal: u32) -> bool {
+        self.used.contains_key(&ordinal)
+    }
+
     /// What is left of a node.
     pub(crate) fn free(&self, ordinal: u32) -> Room {
         match self.used.get(&ordinal) {

@@ -76,6 +76,8 @@ pub struct Plan {
     pub displaced: Vec<Desire>,
     /// Why not all that is wanted could be started.
     pub refusal: Option<Problem>,
+    /// Of what is due, how many no node can take and nobody makes way for: those that one more node may help.
+    pub unplaced: u32,
     /// Allocations of the running rollout that failed. They are not replaced while it lasts: it is
     /// for the deployment to judge them.
     pub failed_new: Vec<AllocationId>,

@@ -175,6 +175,7 @@ impl<'a, 'i> Planner<'a, 'i> {
                 is_partial: false,
                 displaced: Vec::new(),
                 refusal: None,
+                unplaced: 0,
                 failed_new: Vec::new(),
                 wake_at_ms: leaving.next_ms,
                 advance: None,
@@ -306,6 +307,9 @@ impl<'a, 'i> Planner<'a, 'i> {
         for started in 0..count {
             let Some(choice) = search.take(draft) else {
                 self.refuse(draft, ask, due - started);
+                // Of those beyond a quota no node takes any.
+                let let_in = u32::try_from(count - started).unwrap_or(u32::MAX);
+                self.plan.unplaced = self.plan.unplaced.min(let_in);
                 return;
             };
             self.plan.nodes.insert(choice.node, choice.generation);
@@ -338,11 +342,13 @@ impl<'a, 'i> Planner<'a, 'i> {
         let mut problem = self.unplaceable(unplaced, &refusal);
         let name = &self.service().name;
         let mut is_coming = false;
+        let mut without = unplaced;
         for _ in 0..unplaced.min(MAX_WAYS) {
             let Some(way) = preempt::make_way(draft, ask) else {
                 break;
             };
             is_coming = true;
+            without = without.saturating_sub(1);
             // What leaves anyhow makes room for one.
             if way.victims.is_empty() {
                 break;
@@ -361,6 +367,7 @@ impl<'a, 'i> Planner<'a, 'i> {
             problem = problem.hint("room is being made: allocations of lower priority have to go");
         }
         self.plan.refusal = Some(problem);
+        self.plan.unplaced = u32::try_from(without).unwrap_or(u32::MAX);
     }
 
     /// Another place for what keeps failing on the same nodes, where there is one: the node may be why.

@@ -37,6 +37,8 @@ Examples:
   skep pool create web --provider home --template pve1=9000 --memory 8192 --min 1 --max 6 --plan
   skep pool create db --provider home --template pve3=9002 --vmids 6000-6099 \\
     --addresses 10.0.0.100-10.0.0.199/24 --gateway 10.0.0.1 --nodes 1
+  skep pool create burst --provider home --template pve1=9000 --vmids 7000-7099 \\
+    --autoscale --min 0 --max 8 --headroom 1,2GiB --idle-after 20m
 
 Each node is a guest that is cloned from its host's template, started, told how to join with a
 token of its own, and let in when its MAC and SMBIOS id are the guest's. Templates are made as
@@ -47,10 +49,12 @@ docs/install-proxmox.md says. What is at the provider and not ours is never touc
 Examples:
   skep pool change web --max 12
   skep pool change web --template pve1=9010 --template pve2=9010     a new template
+  skep pool change web --autoscale --min 1 --max 12 --spare 1        as many as are needed, and one
+  skep pool change web --no-autoscale --nodes 3
 
 Nodes that there are stay as they were made until `skep pool upgrade`.")]
     Change(Box<nodes::Make>),
-    /// Have so many nodes: more are made, or some are drained and removed
+    /// Have so many nodes: more are made, or some are drained and removed; refused where the pool scales itself
     Scale {
         /// Its name
         #[arg(value_name = "POOL")]
@@ -201,7 +205,10 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
         }
         Command::Show { pool } => {
             let policy = find(&client, &pool).await?;
-            let made = nodes::find(&client, &pool).await?;
+            let made = match nodes::find(&client, &pool).await? {
+                Some(known) => Some(nodes::looked_at(&client, known).await?),
+                None => None,
+            };
             if policy.is_none() && made.is_none() {
                 let text = format!("the pool `{pool}` has no policy, and makes no nodes");
                 return Err(Problem::new(Code::NotFound, text)

@@ -16,9 +16,7 @@ use super::extract::{Body, Path, Query};
 use super::node_pools::PlanQuery;
 use super::nodes::{NodeKey, find_node};
 use super::providers::unreachable;
-use super::types::{
-    BackupBegunView, GuestBackupsView, NodePlanView, RestoreRequest,
-};
+use super::types::{BackupBegunView, GuestBackupsView, NodePlanView, RestoreRequest};
 use super::{App, Here};
 use crate::guests::clients::{Hosts, connect};
 

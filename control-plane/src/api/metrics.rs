@@ -266,6 +266,26 @@ fn peers(page: &mut Page, app: &App) {
     }
 }
 
+/// Pools that make their nodes.
+fn node_pools(page: &mut Page, view: &View) {
+    let name = "skep_node_pool_wanted";
+    page.head(name, "gauge", "Nodes that a pool wants.");
+    for pool in view.guest_pools() {
+        page.labelled(name, ("pool", &pool.name), pool.size.wanted);
+    }
+    let name = "skep_node_pool_ready";
+    page.head(
+        name,
+        "gauge",
+        "Nodes that a pool has, those that leave not counted.",
+    );
+    for pool in view.guest_pools() {
+        let guests = view.guests_of(&pool.name);
+        let ready = guests.filter(|one| one.is_ready() && one.counts()).count();
+        page.labelled(name, ("pool", &pool.name), ready);
+    }
+}
+
 fn cluster(page: &mut Page, view: &View) {
     let mut nodes: BTreeMap<&str, u64> = ["ready", "runtime_down", "runtime_wedged", "lost"]
         .map(|word| (word, 0))
@@ -283,6 +303,7 @@ fn cluster(page: &mut Page, view: &View) {
     for (word, count) in nodes {
         page.labelled("skep_nodes", ("status", word), count);
     }
+    node_pools(page, view);
     let mut allocations: BTreeMap<&str, u64> = Seen::ALL
         .iter()
         .filter(|state| !state.is_terminal())

@@ -24,7 +24,7 @@ use super::types::{
 };
 use super::{App, Here};
 use crate::guests::clients::connect;
-use crate::guests::{keeps_volumes, plan, privileges};
+use crate::guests::{keeps_volumes, plan, privileges, sizing};
 use crate::store::now_ms;
 
 /// The name of a pool.
@@ -44,7 +44,7 @@ pub(super) async fn list(Here(app): Here) -> Json<NodePoolsView> {
     Json(NodePoolsView { pools })
 }
 
-/// Shows a pool with its guests.
+/// Shows a pool with its guests, and what it would do where it scales itself.
 #[utoipa::path(get, path = "/v1/node-pools/{pool}", tag = "cluster", params(NodePoolKey),
     operation_id = "get_node_pool", responses((status = 200, body = NodePoolView)))]
 pub(super) async fn get(
@@ -52,7 +52,11 @@ pub(super) async fn get(
     Path(key): Path<NodePoolKey>,
 ) -> Result<Json<NodePoolView>, Failure> {
     let view = app.store.view();
-    Ok(Json(shown(&view, find(&view, &key.pool)?)))
+    let pool = find(&view, &key.pool)?;
+    Ok(Json(NodePoolView {
+        outlook: sizing::outlook(&view, pool, now_ms()),
+        ..shown(&view, pool)
+    }))
 }
 
 /// Makes a pool, or changes it. Guests that there are stay as they were made: an upgrade of the pool replaces them.
@@ -92,7 +96,7 @@ pub(super) async fn plan_pool(
     Ok(Json(foresee(&app, &pool).await?))
 }
 
-/// Says how many nodes a pool should have.
+/// Says how many nodes a pool should have. Refused where it scales itself.
 #[utoipa::path(put, path = "/v1/node-pools/{pool}/size", tag = "cluster", params(NodePoolKey),
     operation_id = "scale_node_pool", request_body = NodePoolSizeRequest,
     responses((status = 200, body = NodePoolView)))]
@@ -258,6 +262,8 @@ fn wanted(name: &str, request: &NodePoolRequest) -> GuestPool {
         backups: request.backups.clone(),
         fences: request.fences,
         // What the cluster counts.
+        decided: None,
+        seen: None,
         edition: 0,
         generation: 0,
         made_ms: 0,
@@ -370,8 +376,22 @@ async fn foresee(app: &App, pool: &GuestPool) -> Result<NodePlanView, Problem> {
             "{over} nodes are drained and removed, one after the other"
         ));
     }
+    steps.extend(scaled(&view, pool));
     if steps.is_empty() {
         steps.push("no node is made or removed".to_owned());
     }
     Ok(NodePlanView { steps, against })
+}
+
+/// What the pool would do by itself then.
+fn scaled(view: &State, pool: &GuestPool) -> impl Iterator<Item = String> {
+    let mut pool = pool.clone();
+    if let Some(known) = view.guest_pool(&pool.name) {
+        pool.edition = known.edition + u64::from(known.recipe != pool.recipe);
+        pool.seen.clone_from(&known.seen);
+    }
+    let lines = sizing::outlook(view, &pool, now_ms());
+    lines
+        .into_iter()
+        .map(|it| format!("it scales itself: {it}"))
 }

@@ -24,6 +24,7 @@ mod previews;
 mod rebalancing;
 mod records;
 mod scheduling;
+mod sizing;
 mod stacks;
 mod witnessing;
 
@@ -127,6 +128,7 @@ pub async fn run(parts: Parts, shutdown: CancellationToken) {
                 Box::pin(backups::run(&parts, &term)),
                 Box::pin(maintenance::run(&parts.store, &term)),
                 Box::pin(fencing::run(&parts, &term)),
+                Box::pin(sizing::run(&parts, &term)),
             ];
             tokio::select! {
                 _ = select_all(all) => {}

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use skep_model::guest_pool::{GuestPool, PoolGuest, Size};
+use skep_model::guest_pool::{Auto, Decision, GuestPool, PoolGuest, SeenNode, Size};
 use skep_model::id::{GuestId, NodeId, TokenId};
 use skep_model::pool::{
     Addresses, Backups, Guest, Identity, Kind, Note, Phase, Recipe, Restoring, VmidRange,
@@ -161,6 +161,15 @@ impl From<&GuestPool> for v1::GuestPool {
             max: pool.size.max,
             wanted: pool.size.wanted,
             backups: pool.backups.as_ref().map(Into::into),
+            auto: pool.size.auto.map(Into::into),
+            decided: pool.decided.as_ref().map(|it| v1::PoolDecision {
+                at_ms: it.at_ms,
+                reason: it.reason.clone(),
+            }),
+            seen: pool.seen.as_ref().map(|it| v1::SeenNode {
+                edition: it.edition,
+                facts: Some((&it.facts).into()),
+            }),
             edition: pool.edition,
             generation: pool.generation,
             made_ms: pool.made_ms,
@@ -182,8 +191,14 @@ impl TryFrom<v1::GuestPool> for GuestPool {
                 min: message.min,
                 max: message.max,
                 wanted: message.wanted,
+                auto: message.auto.map(Into::into),
             },
             backups: message.backups.map(Into::into),
+            decided: message.decided.map(|it| Decision {
+                at_ms: it.at_ms,
+                reason: it.reason,
+            }),
+            seen: message.seen.map(SeenNode::try_from).transpose()?,
             edition: message.edition,
             generation: message.generation,
             made_ms: message.made_ms,
@@ -204,6 +219,18 @@ impl From<&Backups> for v1::GuestBackups {
     }
 }
 
+impl From<Auto> for v1::PoolAuto {
+    fn from(auto: Auto) -> Self {
+        Self {
+            cost: auto.cost,
+            headroom_cpu_millis: auto.headroom_cpu_millis,
+            headroom_memory_bytes: auto.headroom_memory_bytes,
+            spare: auto.spare,
+            idle_ms: auto.idle_ms,
+        }
+    }
+}
+
 impl From<v1::GuestBackups> for Backups {
     fn from(message: v1::GuestBackups) -> Self {
         Self {
@@ -212,6 +239,18 @@ impl From<v1::GuestBackups> for Backups {
             storage: message.storage,
             keep: message.keep,
             since_ms: message.since_ms,
+        }
+    }
+}
+
+impl From<v1::PoolAuto> for Auto {
+    fn from(message: v1::PoolAuto) -> Self {
+        Self {
+            cost: message.cost,
+            headroom_cpu_millis: message.headroom_cpu_millis,
+            headroom_memory_bytes: message.headroom_memory_bytes,
+            spare: message.spare,
+            idle_ms: message.idle_ms,
         }
     }
 }
@@ -233,6 +272,17 @@ impl From<v1::GuestRestoring> for Restoring {
             asked_ms: message.asked_ms,
             is_back: message.back,
         }
+    }
+}
+
+impl TryFrom<v1::SeenNode> for SeenNode {
+    type Error = Error;
+
+    fn try_from(message: v1::SeenNode) -> Result<Self, Error> {
+        Ok(Self {
+            edition: message.edition,
+            facts: need!(message.facts),
+        })
     }
 }
 

@@ -22,6 +22,7 @@ mod pace;
 pub mod pool;
 pub mod reason;
 pub mod series;
+pub mod trial;
 pub mod usage;
 
 pub use decide::{Activity, Decision, Observed, decide};

@@ -12,10 +12,6 @@ use skep_model::id::NodeId;
 pub const MAX_ADDED: u32 = 100;
 /// Most nodes that one decision tries to do without: each trial plans a drain.
 pub const MAX_TRIALS: usize = 10;
-/// A node goes after it was not needed for so long, in ms.
-pub const UNNEEDED_MS: u64 = 600_000;
-/// After a node came, none of its pool goes for so long, in ms.
-pub const SETTLE_MS: u64 = 600_000;
 
 /// The scheduler on nodes that do not exist.
 pub trait Trial {
@@ -52,6 +48,12 @@ pub struct Pool {
     pub members: Vec<Member>,
     /// Those that were ordered and are not ready yet: they count as there.
     pub coming: u32,
+    /// Those that were ordered and do not come: nothing is expected of them, and each has one of the most.
+    pub stuck: u32,
+    /// None is ordered at present: those before did not come.
+    pub is_held: bool,
+    /// For how long a node is not needed before it goes, and for how long none goes after one came, ms.
+    pub idle_ms: u64,
     /// When one was last ordered, ms; none: never.
     pub ordered_ms: Option<u64>,
 }
@@ -61,6 +63,15 @@ impl Pool {
         u32::try_from(self.members.len())
             .unwrap_or(u32::MAX)
             .saturating_add(self.coming)
+            .saturating_add(self.stuck)
+    }
+
+    /// How many more may be ordered in one decision.
+    pub fn room(&self) -> u32 {
+        match self.is_held {
+            true => 0,
+            false => self.max.saturating_sub(self.size()).min(MAX_ADDED),
+        }
     }
 }
 
@@ -116,8 +127,8 @@ impl fmt::Display for Change {
                 unneeded_ms,
             } => write!(
                 f,
-                "{node} of pool {pool} goes: not needed for {} min",
-                unneeded_ms / 60_000
+                "{node} of pool {pool} goes: not needed for {} s",
+                unneeded_ms / 1_000
             ),
             Self::Keep { unplaced: 0 } => f.write_str("as it is"),
             Self::Keep { unplaced } => {
@@ -139,13 +150,15 @@ pub fn plan_nodes(
         .filter(|pool| pool.coming > 0)
         .map(|pool| (pool.name.clone(), pool.coming))
         .collect();
-    let short = pools.iter().find(|pool| pool.size() < pool.min);
+    let short = pools
+        .iter()
+        .find(|pool| pool.size() < pool.min && pool.room() > 0);
     let before = trial.unplaced_with(&coming);
     if let Some(pool) = short {
         unneeded.since_ms.clear();
         return Change::Add {
             pool: pool.name.clone(),
-            nodes: (pool.min - pool.size()).min(MAX_ADDED),
+            nodes: (pool.min - pool.size()).min(pool.room()),
             unplaced: (before, before),
         };
     }
@@ -165,8 +178,7 @@ fn plan_growth(
     before: u32,
 ) -> Change {
     let offers = pools.iter().filter_map(|pool| {
-        let most = pool.max.saturating_sub(pool.size()).min(MAX_ADDED);
-        let (nodes, after) = fewest(trial, coming, &pool.name, most)?;
+        let (nodes, after) = fewest(trial, coming, &pool.name, pool.room())?;
         let cost = pool.cost.saturating_mul(u64::from(nodes));
         (after < before).then_some((after, cost, nodes, &pool.name))
     });
@@ -212,13 +224,14 @@ fn fewest(
 /// The node that was not needed longest, once that is long enough and its pool is at rest.
 fn plan_removal(pools: &[Pool], trial: &dyn Trial, unneeded: &mut Unneeded, now_ms: u64) -> Change {
     let is_at_rest = pools.iter().all(|pool| pool.coming == 0);
-    let settled = |at_ms: u64| now_ms.saturating_sub(at_ms) >= SETTLE_MS;
-    let spare = pools
-        .iter()
-        .filter(|pool| is_at_rest && pool.size() > pool.min && pool.ordered_ms.is_none_or(settled));
+    let settled = |pool: &Pool, at_ms: u64| now_ms.saturating_sub(at_ms) >= pool.idle_ms;
+    let spare = pools.iter().filter(|pool| {
+        let is_settled = pool.ordered_ms.is_none_or(|at| settled(pool, at));
+        is_at_rest && pool.size() > pool.min && is_settled
+    });
     let mut candidates: Vec<(u32, NodeId, &Pool)> = spare
         .flat_map(|pool| pool.members.iter().map(move |member| (pool, member)))
-        .filter(|(_, member)| settled(member.added_ms))
+        .filter(|(pool, member)| settled(pool, member.added_ms))
         .map(|(pool, member)| (member.used_percent, member.id, pool))
         .collect();
     candidates.sort_by_key(|(used, id, _)| (*used, *id));
@@ -233,7 +246,7 @@ fn plan_removal(pools: &[Pool], trial: &dyn Trial, unneeded: &mut Unneeded, now_
     let longest = candidates
         .iter()
         .map(|(_, id, pool)| (since(id), *id, *pool))
-        .filter(|(since_ms, _, _)| now_ms.saturating_sub(*since_ms) >= UNNEEDED_MS)
+        .filter(|(since_ms, _, pool)| settled(pool, *since_ms))
         .min_by_key(|(since_ms, id, _)| (*since_ms, *id));
     let Some((since_ms, node, pool)) = longest else {
         return Change::Keep { unplaced: 0 };

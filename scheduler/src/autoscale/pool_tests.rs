@@ -66,6 +66,9 @@ fn pool(name: &str, cost: u64, max: u32, members: &[u64]) -> Pool {
             })
             .collect(),
         coming: 0,
+        stuck: 0,
+        is_held: false,
+        idle_ms: 600_000,
         ordered_ms: None,
     }
 }
@@ -138,8 +141,29 @@ fn a_node_goes_only_after_its_time_and_one_at_a_time() {
     assert_eq!(at(11), "as it is");
     assert_eq!(at(20), "as it is");
     let first = at(21);
-    assert!(first.ends_with("goes: not needed for 10 min"), "{first}");
+    assert!(first.ends_with("goes: not needed for 600 s"), "{first}");
     assert_eq!(at(22), "as it is", "the clock begins anew");
+}
+
+/// A pool whose orders do not come holds nobody up: another one is asked, and what does not come has its place among the most.
+#[test]
+fn a_pool_that_does_not_deliver_is_passed_over() {
+    let mut pools = [pool("large", 5, 10, &[]), pool("small", 1, 3, &[])];
+    let work = toy(&[], &[2, 2]);
+    pools[1].stuck = 2;
+    assert_eq!(
+        said(&pools, &work),
+        "1 more of pool large: without a place 2, then 0"
+    );
+    pools[0].is_held = true;
+    assert_eq!(
+        said(&pools, &work),
+        "1 more of pool small: without a place 2, then 1"
+    );
+    pools[1].is_held = true;
+    assert_eq!(said(&pools, &work), "as it is: no pool has a place for 2");
+    pools[1].min = 3;
+    assert_eq!(said(&pools, &work), "as it is: no pool has a place for 2");
 }
 
 /// autoscaler #4125, #1471, #581, #6130: a node is removed and added again, for ever.

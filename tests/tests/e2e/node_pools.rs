@@ -1,6 +1,8 @@
 //! Pools that make their nodes, from the user's commands: guests are cloned, started, told how to join, let in by proof, and
 //! removed with their nodes. The hosts are simulated, and served over TLS; in each guest an agent runs.
 
+mod scaling;
+
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -325,7 +327,8 @@ async fn guests_are_copied_by_schedule_and_become_a_copy_again() {
         // Whoever had the number before.
         home.line.with(|world| world.add_copy_of_another(5001));
         home.provider(cluster, SECRET).await?.ok()?;
-        let create = "pool create web --provider home --nodes 1 --backup-storage nas --backup-keep 2";
+        let create =
+            "pool create web --provider home --nodes 1 --backup-storage nas --backup-keep 2";
         let mut create: Vec<&str> = create.split(' ').chain(TEMPLATES).collect();
         create.extend(["--backup", "whenever"]);
         let refused = cluster.skep.run(&create).await?.code(2)?;
@@ -347,16 +350,16 @@ async fn guests_are_copied_by_schedule_and_become_a_copy_again() {
         .await?;
         let change = ["pool", "change", "web", "--no-backup"];
         cluster.skep.run(&change).await?.ok()?;
-        let none = cluster.skep.run(&["node", "backups", name]).await?.code(1)?;
+        let none = cluster
+            .skep
+            .run(&["node", "backups", name])
+            .await?
+            .code(1)?;
         none.says(&["does not say", "--backup"])?;
         // No schedule of this year: what is asked for by hand alone.
         let yearly = ["--backup", "0 0 29 2 *", "--backup-storage", "nas"];
         let change = ["pool", "change", "web"].into_iter().chain(yearly);
-        cluster
-            .skep
-            .run(&change.collect::<Vec<_>>())
-            .await?
-            .ok()?;
+        cluster.skep.run(&change.collect::<Vec<_>>()).await?.ok()?;
         let before = wait::until("nothing to be copied any more", SETTLED, async || {
             let before = copies(&home);
             let shown = cluster.skep.run(&["node", "backup", name]).await?;
@@ -387,13 +390,18 @@ async fn guests_are_copied_by_schedule_and_become_a_copy_again() {
             cluster.skep.run(&arguments).await
         };
         let other = "nas:backup/vzdump-qemu-5001-before.vma.zst";
-        run(with(&["--yes"], other)).await?.code(1)?.says(&["is no copy of"])?;
+        run(with(&["--yes"], other))
+            .await?
+            .code(1)?
+            .says(&["is no copy of"])?;
         let plan = run(with(&["--plan"], oldest)).await?.ok()?;
         plan.says(&["shut down", "is lost", "nothing of this was done"])?;
         run(with(&["--yes"], oldest)).await?.ok()?;
         // Whoever leads dies in the middle of it.
         wait::until("its disks to be replaced", SETTLED, async || {
-            let asked = home.line.with(|world| world.calls.get("POST restore").copied());
+            let asked = home
+                .line
+                .with(|world| world.calls.get("POST restore").copied());
             Ok(asked.map(|_| ()))
         })
         .await?;
@@ -412,9 +420,14 @@ async fn guests_are_copied_by_schedule_and_become_a_copy_again() {
             Ok((is_restored && is_over && is_back).then_some(()))
         })
         .await?;
-        let restores = home.line.with(|world| world.calls.get("POST restore").copied());
+        let restores = home
+            .line
+            .with(|world| world.calls.get("POST restore").copied());
         ensure!(restores == Some(1), "{restores:?} restores");
-        ensure!(copies(&home).iter().any(|it| it == other), "another's copy went");
+        ensure!(
+            copies(&home).iter().any(|it| it == other),
+            "another's copy went"
+        );
         cluster
             .skep
             .run(&["pool", "scale", "web", "0"])

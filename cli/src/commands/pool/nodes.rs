@@ -9,7 +9,8 @@ use serde_json::json;
 use skep_control_plane::api::types::{
     NodePlanView, NodePoolRequest, NodePoolSizeRequest, NodePoolView, NodePoolsView,
 };
-use skep_model::guest_pool::Size;
+use skep_model::guest_pool::{Auto, Size};
+use skep_model::manifest::{parse_bytes, parse_cpu};
 use skep_model::pool::{Addresses, Backups, Kind, Phase, Recipe, VmidRange};
 use skep_model::problem::Code;
 
@@ -111,6 +112,24 @@ pub(crate) struct Make {
     /// Copy them no more; copies that there are stay
     #[arg(long, conflicts_with_all = ["backup", "backup_zone", "backup_storage", "backup_keep"])]
     no_backup: bool,
+    /// Let it scale itself, between the fewest and the most: more nodes where work finds no place, fewer where none is needed
+    #[arg(long, conflicts_with = "no_autoscale")]
+    autoscale: bool,
+    /// Have as many nodes as you say again
+    #[arg(long)]
+    no_autoscale: bool,
+    /// Room that is always to be free in it: `2,4GiB`, `500m,1GiB`; in one piece where one node can hold it [0,0]
+    #[arg(long, value_name = "CPU,MEMORY", conflicts_with = "no_autoscale")]
+    headroom: Option<String>,
+    /// Nodes on which nothing runs that are always to be there [0]
+    #[arg(long, value_name = "N", conflicts_with = "no_autoscale")]
+    spare: Option<u32>,
+    /// What a node costs: of pools that would do, the cheapest gets one more [1]
+    #[arg(long, value_name = "N", conflicts_with = "no_autoscale")]
+    cost: Option<u32>,
+    /// For how long a node is not needed before it goes [10m]
+    #[arg(long, value_name = "TIME", conflicts_with = "no_autoscale")]
+    idle_after: Option<humantime::Duration>,
     /// Say what would be done, and do nothing of it
     #[arg(long)]
     pub(super) plan: bool,
@@ -154,6 +173,7 @@ impl Make {
                     min,
                     max: self.max.unwrap_or(10).max(min),
                     wanted: min,
+                    auto: None,
                 };
                 (None, fresh(self.lxc), BTreeMap::new(), size, None)
             }
@@ -168,6 +188,13 @@ impl Make {
             })?;
             meta.insert(key.to_owned(), value.to_owned());
         }
+        let auto = self.auto(size.auto)?;
+        if generation.is_some() && auto.is_some() && self.nodes.is_some() {
+            let text = "a pool that scales itself has as many nodes as it needs".to_owned();
+            return Err(
+                Failure::usage(text).hint("--min keeps at least so many; or --no-autoscale")
+            );
+        }
         let (min, max) = (self.min.unwrap_or(size.min), self.max.unwrap_or(size.max));
         Ok(NodePoolRequest {
             provider,
@@ -177,6 +204,7 @@ impl Make {
                 min,
                 max,
                 wanted: self.nodes.unwrap_or(size.wanted.clamp(min, max.max(min))),
+                auto,
             },
             backups: self.backups(backups)?,
             fences: self.fence.unwrap_or(fences),
@@ -225,6 +253,42 @@ impl Make {
             keep: self.backup_keep.unwrap_or(keep),
             since_ms,
         }))
+    }
+
+    /// How it scales itself, as it does now with what is said here; none: it does not.
+    fn auto(&self, known: Option<Auto>) -> Result<Option<Auto>, Failure> {
+        let said = [
+            ("--headroom", self.headroom.is_some()),
+            ("--spare", self.spare.is_some()),
+            ("--cost", self.cost.is_some()),
+            ("--idle-after", self.idle_after.is_some()),
+        ];
+        if self.no_autoscale {
+            return Ok(None);
+        }
+        if !self.autoscale && known.is_none() {
+            return match said.into_iter().find(|(_, is_said)| *is_said) {
+                None => Ok(None),
+                Some((flag, _)) => {
+                    let text = format!("{flag} is for a pool that scales itself");
+                    Err(Failure::usage(text).hint("--autoscale"))
+                }
+            };
+        }
+        let mut auto = known.unwrap_or_default();
+        auto.spare = self.spare.unwrap_or(auto.spare);
+        auto.cost = self.cost.unwrap_or(auto.cost);
+        if let Some(idle) = self.idle_after {
+            auto.idle_ms = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
+        }
+        if let Some(text) = &self.headroom {
+            let (cpu, memory) = text.split_once(',').ok_or_else(|| {
+                Failure::usage(format!("`{text}` is no room")).hint("--headroom 2,4GiB")
+            })?;
+            auto.headroom_cpu_millis = parse_cpu("--headroom", cpu.trim())?;
+            auto.headroom_memory_bytes = parse_bytes("--headroom", memory.trim())?;
+        }
+        Ok(Some(auto))
     }
 
     fn recipe(&self, mut recipe: Recipe) -> Result<Recipe, Failure> {
@@ -315,6 +379,17 @@ pub(super) async fn find(client: &Client, name: &str) -> Result<Option<NodePoolV
     Ok(all(client).await?.into_iter().find(|it| it.name == name))
 }
 
+/// The same with what it would do, where it scales itself.
+pub(super) async fn looked_at(
+    client: &Client,
+    known: NodePoolView,
+) -> Result<NodePoolView, Failure> {
+    match known.size.auto {
+        Some(_) => Ok(client.get(&path(&known.name)).await?),
+        None => Ok(known),
+    }
+}
+
 /// All of them.
 pub(crate) async fn all(client: &Client) -> Result<Vec<NodePoolView>, Failure> {
     let view: NodePoolsView = client.get("/v1/node-pools").await?;
@@ -358,6 +433,12 @@ pub(crate) async fn scale(
 ) -> Result<(), Failure> {
     if is_plan {
         let known = find(client, pool).await?.ok_or_else(|| missing(pool))?;
+        if known.size.auto.is_some() {
+            let text = format!("the pool `{pool}` scales itself");
+            return Err(Failure::usage(text).hint(format!(
+                "`skep pool change {pool} --min N` keeps at least so many"
+            )));
+        }
         let request = NodePoolRequest {
             provider: known.provider,
             recipe: known.recipe,
@@ -456,7 +537,16 @@ pub(super) fn list(pools: &[NodePoolView]) -> String {
             pool.name.clone(),
             pool.provider.clone(),
             format!("{} of {}", ready.count(), pool.size.wanted),
-            format!("{} to {}", pool.size.min, pool.size.max),
+            format!(
+                "{} to {}{}",
+                pool.size.min,
+                pool.size.max,
+                if pool.size.auto.is_some() {
+                    ", by itself"
+                } else {
+                    ""
+                }
+            ),
             format!(
                 "{}, {} cores, {} MiB, {} GiB",
                 kind(recipe.kind),
@@ -516,7 +606,48 @@ pub(super) fn shown(pool: &NodePoolView) -> String {
             it.storage, it.schedule, it.time_zone, it.keep
         )
     });
-    format!("{}\n\n{guests}{copies}", list(std::slice::from_ref(pool)))
+    let all = list(std::slice::from_ref(pool));
+    let scaling: Vec<String> = scaling(pool)
+        .iter()
+        .map(|line| format!("\n{line}"))
+        .collect();
+    format!(
+        "{all}\n{}\n{guests}{copies}",
+        scaling.concat() + if scaling.is_empty() { "" } else { "\n" }
+    )
+}
+
+/// How a pool scales itself, a line each.
+fn scaling(pool: &NodePoolView) -> Vec<String> {
+    let Some(auto) = pool.size.auto else {
+        return Vec::new();
+    };
+    let mut kept = Vec::new();
+    if auto.has_headroom() {
+        kept.push(format!(
+            "{} CPU and {} MiB free",
+            f64::from(auto.headroom_cpu_millis) / 1_000.0,
+            auto.headroom_memory_bytes >> 20
+        ));
+    }
+    if auto.spare > 0 {
+        kept.push(format!("{} spare", auto.spare));
+    }
+    let span = |ms: u64| humantime::format_duration(std::time::Duration::from_millis(ms));
+    let mut lines = vec![format!(
+        "scales itself: a node costs {}, and goes when it was not needed for {}{}{}",
+        auto.cost,
+        span(auto.idle_ms),
+        if kept.is_empty() { "" } else { "; keeps " },
+        kept.join(", ")
+    )];
+    if let Some(last) = &pool.decided {
+        let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(last.at_ms);
+        let at = humantime::format_rfc3339_seconds(at);
+        lines.push(format!("last: {at}  {}", last.reason));
+    }
+    lines.extend(pool.outlook.iter().map(|line| format!("now: {line}")));
+    lines
 }
 
 fn phase(phase: Phase) -> &'static str {
@@ -568,6 +699,8 @@ mod tests {
             edition: 1,
             generation: 7,
             guests: Vec::new(),
+            decided: None,
+            outlook: Vec::new(),
         };
         let change = Make {
             pool: "web".into(),
@@ -614,6 +747,47 @@ mod tests {
         let none = ask(|it| it.no_backup = true).backups(Some(first));
         assert_eq!(none.expect("understood"), None);
         assert!(more.backups(None).is_err(), "of nothing");
+    }
+
+    #[test]
+    fn a_pool_is_told_to_scale_itself_and_to_stop() {
+        let fresh = make().auto(None).expect("fine");
+        assert_eq!(fresh, None);
+        let told = Make {
+            autoscale: true,
+            headroom: Some("500m, 1GiB".into()),
+            spare: Some(1),
+            idle_after: Some("90s".parse().expect("a time")),
+            ..Make::default()
+        };
+        let auto = told.auto(None).expect("fine");
+        let wanted = Auto {
+            cost: 1,
+            headroom_cpu_millis: 500,
+            headroom_memory_bytes: 1 << 30,
+            spare: 1,
+            idle_ms: 90_000,
+        };
+        assert_eq!(auto, Some(wanted));
+        // What is not named stays.
+        let change = Make {
+            cost: Some(7),
+            ..Make::default()
+        };
+        let changed = change.auto(auto).expect("fine");
+        assert_eq!(changed, Some(Auto { cost: 7, ..wanted }));
+        assert!(change.auto(None).is_err(), "it does not scale itself");
+        let stop = Make {
+            no_autoscale: true,
+            ..Make::default()
+        };
+        assert_eq!(stop.auto(auto).expect("fine"), None);
+        let odd = Make {
+            autoscale: true,
+            headroom: Some("2".into()),
+            ..Make::default()
+        };
+        assert!(odd.auto(None).is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use skep_model::guest_pool::{GuestPool, PoolGuest, Size};
+use skep_model::guest_pool::{Decision, GuestPool, PoolGuest, Size};
 use skep_model::id::{GuestId, NodeId};
 use skep_model::pool::{Backups, Phase, Recipe};
 use skep_model::provider::{Provider, Trust, Way};
@@ -160,6 +160,12 @@ pub struct NodePoolView {
     pub generation: u64,
     /// Its guests, the oldest first.
     pub guests: Vec<GuestView>,
+    /// What it decided last, where it scales itself.
+    #[serde(default)]
+    pub decided: Option<Decision>,
+    /// What it would do now and why, in words, where it scales itself; of a list of pools, nothing.
+    #[serde(default)]
+    pub outlook: Vec<String>,
 }
 
 /// A guest of a pool.
@@ -299,6 +305,8 @@ impl NodePoolView {
             edition: pool.edition,
             generation: pool.generation,
             guests: guests.map(|one| GuestView::of(pool, one)).collect(),
+            decided: pool.decided.clone().filter(|_| pool.size.auto.is_some()),
+            outlook: Vec::new(),
         }
     }
 }

@@ -82,6 +82,8 @@ impl World {
             size,
             backups: None,
             fences: true,
+            decided: None,
+            seen: None,
             edition: 0,
             generation: 0,
             made_ms: 0,
@@ -266,6 +268,7 @@ fn size(wanted: u32) -> Size {
         min: 0,
         max: 20,
         wanted,
+        auto: None,
     }
 }
 

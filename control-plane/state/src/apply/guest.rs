@@ -4,9 +4,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use skep_model::guest_pool::{GuestPool, MAX_GUEST_POOLS, PoolGuest};
+use skep_model::guest_pool::{
+    Decision, GuestPool, MAX_DECISION, MAX_GUEST_POOLS, PoolGuest, SeenNode,
+};
 use skep_model::id::{GuestId, NodeId};
-use skep_model::node::{Admin, HOST, Node};
+use skep_model::node::{Admin, Facts, HOST, Node};
 use skep_model::pool::backups::MAX_ARCHIVE;
 use skep_model::pool::{Backups, Guest, MAX_GUESTS, Note, Phase, Restoring};
 use skep_model::problem::{Code, Problem};
@@ -78,6 +80,8 @@ impl Context<'_> {
                 edition: 1,
                 generation: 1,
                 made_ms: self.state.time_ms,
+                decided: None,
+                seen: None,
                 ..wanted
             });
             return Ok(Reply::Done);
@@ -89,6 +93,8 @@ impl Context<'_> {
             edition: known.edition + u64::from(known.recipe != wanted.recipe),
             generation: known.generation + 1,
             made_ms: known.made_ms,
+            decided: known.decided.clone(),
+            seen: known.seen.clone(),
             ..wanted
         });
         Ok(Reply::Done)
@@ -146,9 +152,55 @@ impl Context<'_> {
         if expected != 0 && expected != pool.generation {
             return Err(changed_meanwhile("pool"));
         }
+        if pool.size.auto.is_some() {
+            let text = format!("the pool `{}` scales itself", pool.name);
+            let hint = format!(
+                "`skep pool change {0} --min N` keeps at least so many; `skep pool change {0} --no-autoscale --nodes N` \
+                 gives the number back to you",
+                pool.name
+            );
+            return Err(Problem::new(Code::Conflict, text).at("wanted").hint(hint));
+        }
         pool.size.wanted = message.wanted;
         pool.size.check()?;
         pool.generation += 1;
+        self.put_pool_back(pool);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn decide_nodes(&mut self, message: v1::DecideNodes) -> Outcome {
+        let known = self.pool(&message.pool)?;
+        if known.size.auto.is_none() || known.generation != message.expected_generation {
+            return Err(changed_meanwhile("pool"));
+        }
+        if message.reason.len() > MAX_DECISION {
+            return Err(Problem::invalid("reason", "it is too long")
+                .hint(format!("at most {MAX_DECISION} bytes")));
+        }
+        if message.guest.is_empty() {
+            let mut size = known.size;
+            size.wanted = message.wanted;
+            size.check()?;
+        } else {
+            if self.guest(&message.guest)?.pool != known.name {
+                return Err(changed_meanwhile("guest"));
+            }
+            self.retire_guest(&v1::RetireGuest {
+                id: message.guest.clone(),
+                replace: false,
+                leave: true,
+                drain_deadline_ms: message.drain_deadline_ms,
+            })?;
+        }
+        let mut pool = (*self.pool(&message.pool)?).clone();
+        if message.guest.is_empty() {
+            pool.size.wanted = message.wanted;
+        }
+        pool.generation = known.generation + 1;
+        pool.decided = Some(Decision {
+            at_ms: self.state.time_ms,
+            reason: message.reason,
+        });
         self.put_pool_back(pool);
         Ok(Reply::Done)
     }
@@ -244,6 +296,7 @@ impl Context<'_> {
         next.drain_deadline_ms = Some(message.drain_deadline_ms);
         next.guest.take(Note::Leave);
         if let Some(node) = known.node.and_then(|id| self.state.node(id)).cloned() {
+            self.remember_node(&known, &node);
             self.changes.push(Change::Node(node.id));
             self.state.put_node(Node {
                 admin: Admin::Draining {
@@ -255,6 +308,25 @@ impl Context<'_> {
         }
         self.put_guest(next);
         Ok(Reply::Done)
+    }
+
+    /// What the next node of its pool will be like, should no other one be there to look at.
+    fn remember_node(&mut self, one: &PoolGuest, node: &Node) {
+        let Ok(pool) = self.pool(&one.pool) else {
+            return;
+        };
+        let mut pool = (*pool).clone();
+        if one.edition != pool.edition || node.facts.memory_bytes == 0 {
+            return;
+        }
+        pool.seen = Some(SeenNode {
+            edition: one.edition,
+            facts: Facts {
+                volumes: Vec::new(),
+                ..node.facts.clone()
+            },
+        });
+        self.put_pool_back(pool);
     }
 
     /// Unless more come or are there than are wanted anyway.

@@ -122,6 +122,7 @@ pub(crate) fn describe(kind: &Kind) -> (&'static str, u32) {
         Kind::PutGuestPool(_) => ("put pool of guests", LEVEL_SCHEDULING),
         Kind::RemoveGuestPool(_) => ("remove pool of guests", LEVEL_SCHEDULING),
         Kind::ScaleGuestPool(_) => ("scale pool", LEVEL_SCHEDULING),
+        Kind::DecideNodes(_) => ("decide on nodes of a pool", LEVEL_SCHEDULING),
         Kind::PlanGuest(_) => ("plan guest", LEVEL_SCHEDULING),
         Kind::NoteGuest(_) => ("note guest", LEVEL_SCHEDULING),
         Kind::RetireGuest(_) => ("retire guest", LEVEL_SCHEDULING),

@@ -357,6 +357,7 @@ impl Context<'_> {
             Kind::PutGuestPool(message) => self.put_guest_pool(message),
             Kind::RemoveGuestPool(message) => self.remove_guest_pool(&message),
             Kind::ScaleGuestPool(message) => self.scale_guest_pool(&message),
+            Kind::DecideNodes(message) => self.decide_nodes(message),
             Kind::PlanGuest(message) => self.plan_guest(&message),
             Kind::NoteGuest(message) => self.note_guest(message),
             Kind::RetireGuest(message) => self.retire_guest(&message),

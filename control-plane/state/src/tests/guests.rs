@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use skep_model::guest_pool::{GuestPool, PoolGuest, Size};
+use skep_model::guest_pool::{Auto, GuestPool, PoolGuest, Size};
 use skep_model::id::GuestId;
 use skep_model::node::Admin;
 use skep_model::pool::{
@@ -64,8 +64,11 @@ fn pool(name: &str, first_vmid: u32, wanted: u32) -> GuestPool {
             min: 0,
             max: 5,
             wanted,
+            auto: None,
         },
         backups: None,
+        decided: None,
+        seen: None,
         // What the cluster counts, nobody else says.
         fences: true,
         edition: 70,
@@ -172,6 +175,30 @@ fn join(token: u128, name: &str, machine: (&str, Option<&str>)) -> Kind {
     })
 }
 
+/// The same, which scales itself.
+fn scaling(wanted: u32) -> GuestPool {
+    let mut pool = pool("web", 5000, wanted);
+    pool.size.auto = Some(Auto {
+        cost: 3,
+        headroom_cpu_millis: 2_000,
+        headroom_memory_bytes: 1 << 30,
+        spare: 1,
+        idle_ms: 60_000,
+    });
+    pool
+}
+
+fn decide(expected_generation: u64, wanted: u32, guest: Option<u128>) -> Kind {
+    Kind::DecideNodes(v1::DecideNodes {
+        pool: "web".into(),
+        expected_generation,
+        wanted,
+        guest: guest.map(id).unwrap_or_default(),
+        drain_deadline_ms: 99,
+        reason: "because".into(),
+    })
+}
+
 /// A bit of everything.
 pub(super) fn some(world: &mut World) {
     world.ok(provider());
@@ -182,6 +209,8 @@ pub(super) fn some(world: &mut World) {
     world.ok(introduce(0, 700));
     world.ok(plan(1));
     world.ok(retire(1, true, true));
+    world.ok(put(&scaling(3), 1));
+    world.ok(decide(2, 4, None));
 }
 
 fn world(wanted: u32) -> World {
@@ -454,5 +483,77 @@ fn copies_are_asked_for_from_when_that_was_said() {
     world.ok(put(&pool, 2));
     assert_eq!(since(&world), said);
     pool.backups.as_mut().expect("said").keep = 0;
-    assert_eq!(world.denied(put(&pool, 3)).1.as_deref(), Some("backups.keep"));
+    assert_eq!(
+        world.denied(put(&pool, 3)).1.as_deref(),
+        Some("backups.keep")
+    );
+}
+
+#[test]
+fn a_pool_that_scales_itself_is_nobody_elses_to_scale() {
+    let mut world = started(2);
+    world.ok(introduce(0, 700));
+    world.ok(join(
+        700,
+        &name_of(GuestId::from_u128(FIRST)),
+        ("bc:24:11:00:00:01", identity().smbios.as_deref()),
+    ));
+    let scale = |wanted| {
+        Kind::ScaleGuestPool(v1::ScaleGuestPool {
+            name: "web".into(),
+            wanted,
+            expected_generation: 0,
+        })
+    };
+    // It does not scale itself yet.
+    assert_eq!(world.refused(decide(1, 3, None)), Code::Conflict);
+    world.ok(put(&scaling(2), 1));
+    assert_eq!(world.refused(scale(3)), Code::Conflict);
+    assert_eq!(world.refused(decide(1, 3, None)), Code::Conflict, "stale");
+    assert_eq!(world.refused(decide(2, 6, None)), Code::Invalid, "too many");
+    world.ok(decide(2, 3, None));
+    let found = |world: &World| world.state.guest_pool("web").expect("there").clone();
+    let pool = found(&world);
+    assert_eq!((pool.size.wanted, pool.generation), (3, 3));
+    let decided = pool.decided.clone().expect("said");
+    assert_eq!(
+        (decided.at_ms, &*decided.reason),
+        (world.state.time_ms(), "because")
+    );
+    world.ok(decide(3, 0, Some(0)));
+    let pool = found(&world);
+    // Fewer come than are wanted: one fewer is.
+    assert_eq!((pool.size.wanted, pool.generation), (2, 4));
+    let one = world.state.guest(GuestId::from_u128(FIRST)).expect("there");
+    assert_eq!(one.guest.phase, Phase::Leaving);
+    // What the next one will be like, when no other is there to look at.
+    assert!(
+        pool.seen.is_none(),
+        "a node that says nothing of its memory teaches nothing"
+    );
+    // Said anew, it is what it was.
+    world.ok(put(&scaling(2), 4));
+    assert_eq!(found(&world).decided, pool.decided);
+    let mut manual = scaling(2);
+    manual.size.auto = None;
+    world.ok(put(&manual, 5));
+    world.ok(scale(1));
+}
+
+#[test]
+fn what_a_node_was_like_is_remembered_as_it_goes() {
+    let mut world = started(2);
+    world.ok(introduce(0, 700));
+    world.ok(join(
+        700,
+        &name_of(GuestId::from_u128(FIRST)),
+        ("bc:24:11:00:00:01", identity().smbios.as_deref()),
+    ));
+    let mut node = (**world.state.node(NodeId::from_u128(55)).expect("joined")).clone();
+    node.facts.memory_bytes = 7 << 30;
+    world.state.put_node(node);
+    world.ok(retire(0, false, true));
+    let pool = world.state.guest_pool("web").expect("there");
+    let seen = pool.seen.as_ref().expect("learned");
+    assert_eq!((seen.edition, seen.facts.memory_bytes), (1, 7 << 30));
 }
