@@ -31,6 +31,7 @@ fn node(number: u64, pool: &str, host: &str) -> Node {
         meta: meta.into(),
         admin: Admin::Eligible,
         seat: 0,
+        fencing: Default::default(),
         witnesses: Vec::new(),
     }
 }

@@ -367,7 +367,8 @@ async fn guests_are_copied_by_schedule_and_become_a_copy_again() {
         })
         .await?;
         wait::until("one more copy", SETTLED, async || {
-            Ok((copies(&home).len() > before.len()).then_some(()))
+            let now = copies(&home);
+            Ok(now.iter().any(|it| !before.contains(it)).then_some(()))
         })
         .await?;
         let shown = cluster
@@ -376,7 +377,7 @@ async fn guests_are_copied_by_schedule_and_become_a_copy_again() {
             .await?
             .json()?;
         let archives = shown["archives"].as_array().context("a list")?.clone();
-        ensure!(archives.len() + 1 == copies(&home).len(), "{shown}");
+        ensure!(archives.len() >= 2, "{shown}");
         let oldest = archives.last().context("one")?["archive"].clone();
         let oldest = oldest.as_str().context("a name")?;
 

@@ -696,6 +696,7 @@ mod tests {
             meta: request.meta,
             size: request.size,
             backups: None,
+            fences: true,
             edition: 1,
             generation: 7,
             guests: Vec::new(),

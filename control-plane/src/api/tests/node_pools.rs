@@ -118,9 +118,11 @@ async fn a_node_that_no_pool_made_is_not_retired() {
 #[tokio::test]
 async fn a_lost_node_is_fenced_by_a_word_that_is_meant() {
     let server = Server::start().await;
-    // Nobody has spoken for it yet.
-    server.join("n1").await;
+    let id = server.join("n1").await;
     let at = "/v1/nodes/n1/fence";
+    let there = server.post(at, json!({ "confirm": true })).await;
+    assert_problem(&there, 409, "conflict", Some("node"));
+    server.judge(id, NodeStatus::Lost).await;
     let plan = server.post(at, json!({})).await;
     assert_eq!(plan.status, 200);
     let steps = plan.body["steps"].to_string();

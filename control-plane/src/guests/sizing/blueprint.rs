@@ -36,6 +36,7 @@ pub(super) fn of(view: &State, pool: &GuestPool, auto: Auto) -> (Blueprint, u32)
         meta,
         admin: Admin::Eligible,
         seat: 0,
+        fencing: Default::default(),
         witnesses: Vec::new(),
     };
     if let Some(meta) = common_meta(view, &node) {

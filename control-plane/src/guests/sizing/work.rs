@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use skep_model::allocation::{Allocation, Desired};
+use skep_model::deployment::{Deployment, Origin};
 use skep_model::id::{AllocationId, NodeId, ServiceId};
 use skep_model::job::Status as JobStatus;
 use skep_model::node::{Admin, NodeStatus};
@@ -124,7 +125,10 @@ impl<'a> Paper<'a> {
             return;
         }
         let mut active = self.view.active_deployments();
-        let first = active.find(|it| queue::takes_turn(it) && it.build.is_none() && it.may_begin());
+        // A ready image is looked up on a node as well.
+        let needs_node =
+            |it: &Deployment| queue::takes_turn(it) || matches!(it.origin, Origin::Image { .. });
+        let first = active.find(|it| needs_node(it) && it.build.is_none() && it.may_begin());
         let Some(service) = first.and_then(|it| self.view.service(it.service)) else {
             return;
         };
