@@ -38,7 +38,7 @@ fn find(log: &Path, is_it: impl Fn(&[u8]) -> bool) -> bool {
             // What was to be read next was overwritten meanwhile; or a signal came.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // The end, for now.
+            // Nothing more is in it.
             Err(_) => return false,
         }
     }

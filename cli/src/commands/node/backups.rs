@@ -79,8 +79,6 @@ fn shown(view: &GuestBackupsView) -> String {
     let columns = ["BEGUN", "SIZE", "ARCHIVE", "NOTES"];
     let rows = view.archives.iter().map(row).collect();
     let copies = table::render(&columns, rows, "there is no copy of it yet");
-    let next = view
-        .next_ms
-        .map_or_else(|| "never".to_owned(), |at_ms| utc(at_ms));
+    let next = view.next_ms.map_or_else(|| "never".to_owned(), utc);
     format!("{copies}\n\nthe next one is due: {next}")
 }
