@@ -122,8 +122,8 @@ pub enum Note {
     Leave,
     /// It is not there.
     Gone,
-    /// Its disks are those of this copy, which it is to become.
-    BroughtBack(String),
+    /// Its disks are those of the copy that it is to become.
+    BroughtBack,
     /// It is that copy, and runs.
     Restored,
     /// It cannot go on, as this says; none: it can.
@@ -194,10 +194,8 @@ impl Guest {
             Note::Joined => self.reach(Phase::Ready),
             Note::Leave => self.reach(Phase::Leaving),
             Note::Gone => self.reach(Phase::Gone),
-            Note::BroughtBack(archive) => {
-                // Another one may have been named meanwhile.
-                let restoring = self.restoring.as_mut();
-                if let Some(restoring) = restoring.filter(|it| it.archive == archive) {
+            Note::BroughtBack => {
+                if let Some(restoring) = &mut self.restoring {
                     restoring.is_back = true;
                 }
             }

@@ -107,7 +107,7 @@ impl<T: Transport> Driver<'_, T> {
             let call = backups::put_back(self.at(&facts.host, vmid), &restoring.archive);
             self.client.run(&call, Patience::of(COPY)).await?;
         }
-        Ok(Turn::Note(Note::BroughtBack(restoring.archive.clone())))
+        Ok(Turn::Note(Note::BroughtBack))
     }
 
     /// The guest, where it is proven to be there.

@@ -391,9 +391,7 @@ pub fn note_out(note: &Note) -> Option<v1::GuestNote> {
         Note::Found(address) => NoteMessage::Found(address.to_string()),
         Note::Gone => NoteMessage::Gone(v1::guest_note::Gone {}),
         Note::Stuck(why) => NoteMessage::Stuck(v1::guest_note::Stuck { why: why.clone() }),
-        Note::BroughtBack(archive) => NoteMessage::BroughtBack(v1::guest_note::BroughtBack {
-            archive: archive.clone(),
-        }),
+        Note::BroughtBack => NoteMessage::BroughtBack(v1::guest_note::BroughtBack {}),
         Note::Restored => NoteMessage::Restored(v1::guest_note::Restored {}),
         Note::Introduced { .. } | Note::Joined | Note::Leave => return None,
     };
@@ -420,7 +418,7 @@ impl TryFrom<v1::GuestNote> for Note {
             NoteMessage::Started(_) => Self::Started,
             NoteMessage::Found(text) => Self::Found(address("found", &text)?),
             NoteMessage::Gone(_) => Self::Gone,
-            NoteMessage::BroughtBack(back) => Self::BroughtBack(back.archive),
+            NoteMessage::BroughtBack(_) => Self::BroughtBack,
             NoteMessage::Restored(_) => Self::Restored,
             NoteMessage::Stuck(stuck) => Self::Stuck(stuck.why),
         })

@@ -239,12 +239,12 @@ impl Context<'_> {
         if let Note::Chosen { vmid, address, .. } = &note {
             self.check_free(&known, (*vmid, *address))?;
         }
-        let mut next = (*known).clone();
-        next.guest.take(note);
-        let is_back = |it: &PoolGuest| it.guest.restoring.as_ref().is_some_and(|it| it.is_back);
-        if is_back(&next) && !is_back(&known) {
+        let restoring = known.guest.restoring.as_ref();
+        if note == Note::BroughtBack && restoring.is_some_and(|it| !it.is_back) {
             self.leave_seat(&known);
         }
+        let mut next = (*known).clone();
+        next.guest.take(note);
         if next != *known {
             self.put_guest(next);
         }
@@ -382,16 +382,14 @@ impl Context<'_> {
         let archive = message.archive;
         if archive.is_empty() || archive.len() > MAX_ARCHIVE {
             return Err(Problem::invalid("archive", "no copy is named")
-                .hint("`skep node backups NODE` lists what there is"));
+                .hint("`skep pool backups` lists what there is"));
         }
         if known.guest.phase != Phase::Ready || known.is_retiring {
             let text = format!("the guest {} comes or goes", known.guest.name());
             return Err(Problem::new(Code::Conflict, text)
                 .hint("what was ready once, and is to stay, can become an older one"));
         }
-        // Where the first does not come about, another may.
-        let restoring = known.guest.restoring.as_ref();
-        if let Some(restoring) = restoring.filter(|it| it.is_back || it.archive == archive) {
+        if let Some(restoring) = &known.guest.restoring {
             let text = format!(
                 "the guest {} is becoming `{}` already",
                 known.guest.name(),
@@ -399,15 +397,10 @@ impl Context<'_> {
             );
             return Err(Problem::new(Code::Conflict, text));
         }
-        // Its provider counts in seconds: what was done for the first is not taken for the second's.
-        let asked_ms = match restoring {
-            None => self.state.time_ms,
-            Some(_) => (self.state.time_ms / 1_000 + 1) * 1_000,
-        };
         let mut next = (*known).clone();
         next.guest.restoring = Some(Restoring {
             archive,
-            asked_ms,
+            asked_ms: self.state.time_ms,
             is_back: false,
         });
         self.put_guest(next);
