@@ -382,7 +382,7 @@ impl Context<'_> {
         let archive = message.archive;
         if archive.is_empty() || archive.len() > MAX_ARCHIVE {
             return Err(Problem::invalid("archive", "no copy is named")
-                .hint("`skep pool backups` lists what there is"));
+                .hint("`skep node backups NODE` lists what there is"));
         }
         if known.guest.phase != Phase::Ready || known.is_retiring {
             let text = format!("the guest {} comes or goes", known.guest.name());
