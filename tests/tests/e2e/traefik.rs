@@ -95,9 +95,10 @@ async fn traefik_follows_and_keeps() {
         serves("2").await?;
 
         // The net alone, from its disk: the same configuration before any agent speaks.
-        let before = http::get(cluster.net_admin, "net", "/v1/traefik").await?;
         cluster.agent.kill().await?;
         cluster.server.kill().await?;
+        // Nobody changes it any more: until then the older release was leaving.
+        let before = http::get(cluster.net_admin, "net", "/v1/traefik").await?;
         cluster.net.kill().await?;
         cluster.net.start().await?;
         let after = wait::until_ok("the net", FOLLOWS, async || {
