@@ -73,8 +73,8 @@ fix: setup-build ## rewrite what can be rewritten: format, lints with a mechanic
 	$(CARGO) fmt --all
 	$(CARGO) fmt $(HELLO)
 
-ansible: ## as root: ansible/ and packaging/systemd/ without a cluster (lints, roles twice, units, rules, firewall, address); some minutes
-	SKEP_ANSIBLE_TOOLS=$(TARGET)/ansible scripts/ansible.sh $(STEPS)
+ansible: setup-docker skep ## as root: ansible/ and packaging/systemd/ (lints, roles twice, units, rules, firewall, address, playbooks on four machines); 20 minutes
+	SKEP_BIN=$(TARGET)/debug/skep SKEP_ANSIBLE_TOOLS=$(TARGET)/ansible scripts/ansible.sh $(STEPS)
 
 dist: setup-build setup-docker ## packages of this version in target/dist: .deb, tar.gz, image, checksums (SKEP_DIST_SSH_KEY=FILE signs)
 	scripts/dist.sh
