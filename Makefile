@@ -32,7 +32,8 @@ S3S := $(or $(shell PATH="$(PATH)" command -v s3s-fs),$(S3S_ROOT)/bin/s3s-fs)
 
 # The end-to-end tests and benches run these from outside.
 E2E := SKEP_S3=$(S3S) SKEP_AGENT_NIXPACKS=$(NIXPACKS) SKEP_BIN=$(TARGET)/debug/skep SKEP_NEXT_BIN=$(TARGET)/next/skep SKEP_TEST_APP=$(TARGET)/test-app/skep-test-app
-E2E_RELEASE := SKEP_S3=$(S3S) SKEP_AGENT_NIXPACKS=$(NIXPACKS) SKEP_BIN=$(TARGET)/release/skep SKEP_NEXT_BIN=$(TARGET)/next/skep SKEP_TEST_APP=$(TARGET)/test-app-release/skep-test-app
+RELEASE := SKEP_BIN=$(TARGET)/release/skep SKEP_NEXT_BIN=$(TARGET)/next/skep SKEP_TEST_APP=$(TARGET)/test-app-release/skep-test-app
+E2E_RELEASE := SKEP_S3=$(S3S) SKEP_AGENT_NIXPACKS=$(NIXPACKS) $(RELEASE)
 
 HELLO := --manifest-path examples/hello/Cargo.toml
 HELLO_TARGET := --target-dir $(TARGET)/hello
@@ -56,7 +57,7 @@ chaos: setup-tests $(NIXPACKS) $(S3S) skep-next skep-release test-app-release ##
 bench: bench-ring bench-consensus bench-server bench-fleet bench-agent bench-images bench-hooks bench-logs bench-traffic bench-pipeline bench-scheduler bench-autoscale bench-packing ## every benchmark; results in target/bench/
 
 bench-%: setup-benches skep-release test-app-release ## one benchmark: bench-ring, bench-consensus, bench-server, bench-fleet, bench-agent, bench-images, bench-hooks, bench-logs, bench-traffic, bench-pipeline
-	$(E2E_RELEASE) $(CARGO) run $(LOCKED) --release -p skep-tests --bin bench-$*
+	$(RELEASE) $(CARGO) run $(LOCKED) --release -p skep-tests --bin bench-$*
 
 bench-scheduler: setup-build ## placement on Nomad's inputs, a million allocations, churn; target/bench/scheduler.json
 	$(CARGO) run $(LOCKED) --release -p skep-scheduler-bench --bin bench-scheduler

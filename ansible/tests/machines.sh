@@ -39,12 +39,12 @@ if ! [ -e "$base" ]; then
 fi
 ssh-keygen -q -t ed25519 -N '' -f "$work/key"
 docker import "$base" "$tag-base" > /dev/null
-docker build --quiet --tag "$tag" --build-arg "key=$(cat "$work/key.pub")" - > /dev/null <<-END
+DOCKER_BUILDKIT=0 docker build --quiet --tag "$tag" --build-arg "key=$(cat "$work/key.pub")" - > /dev/null 2> "$kept/machines-image.log" <<-END
 	FROM $tag-base
 	ARG key
 	RUN mkdir -p -m 0700 /root/.ssh && echo "\$key" > /root/.ssh/authorized_keys && rm -f /etc/machine-id /etc/ssh/ssh_host_*_key && \
 	    printf '[Unit]\nBefore=ssh.service\n[Service]\nType=oneshot\nExecStart=/usr/bin/ssh-keygen -A\n[Install]\nWantedBy=multi-user.target\n' > /etc/systemd/system/keys.service && \
-	    systemctl enable keys.service ssh.service && systemctl mask systemd-udevd.service systemd-udev-trigger.service systemd-logind.service
+	    systemctl enable keys.service ssh.service && systemctl mask systemd-firstboot.service systemd-networkd.service systemd-networkd-wait-online.service systemd-udevd.service systemd-udev-trigger.service systemd-logind.service
 	ENV container=docker
 	VOLUME /var/lib/docker
 	STOPSIGNAL SIGRTMIN+3
@@ -53,10 +53,14 @@ END
 docker image rm "$tag-base" > /dev/null
 docker network create --subnet "$private.0/24" --gateway "$private.254" "$tag-private" > /dev/null
 docker network create --subnet "$world.0/24" --gateway "$world.254" "$tag-world" > /dev/null
+# What systemd and a Docker within need. Not --privileged, which asks for every capability there is: some sandboxes lack one.
+powers=(--security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined
+	--device-cgroup-rule 'a *:* rwm' --volume /sys/fs/cgroup:/sys/fs/cgroup:rw --cgroupns=host)
+for power in SYS_ADMIN NET_ADMIN SYS_PTRACE DAC_READ_SEARCH IPC_LOCK SYS_NICE SYS_BOOT LINUX_IMMUTABLE SYSLOG LEASE; do powers+=(--cap-add "$power"); done
 number=0
 for name in "${names[@]}"; do
 	number=$((number + 1))
-	docker run --detach --privileged --cgroupns=private --name "$tag-$name" --hostname "$name" \
+	docker run --detach "${powers[@]}" --name "$tag-$name" --hostname "$name" \
 		--network "$tag-private" --ip "$private.$number" --tmpfs /run --tmpfs /run/lock --tmpfs /tmp "$tag" > /dev/null
 	docker network connect --ip "$world.$number" "$tag-world" "$tag-$name"
 done
