@@ -35,6 +35,10 @@ E2E := SKEP_S3=$(S3S) SKEP_AGENT_NIXPACKS=$(NIXPACKS) SKEP_BIN=$(TARGET)/debug/s
 RELEASE := SKEP_BIN=$(TARGET)/release/skep SKEP_NEXT_BIN=$(TARGET)/next/skep SKEP_TEST_APP=$(TARGET)/test-app-release/skep-test-app
 E2E_RELEASE := SKEP_S3=$(S3S) SKEP_AGENT_NIXPACKS=$(NIXPACKS) $(RELEASE)
 
+# The binary, and one small test: it has cargo choose the features that dependencies have under `cargo test`, so that
+# these are compiled once and not twice.
+BINARY := --bin skep --test displacing
+
 HELLO := --manifest-path examples/hello/Cargo.toml
 HELLO_TARGET := --target-dir $(TARGET)/hello
 
@@ -125,15 +129,15 @@ setup-benches:
 	@scripts/setup.sh benches
 
 skep:
-	$(CARGO) build $(WORKSPACE) --bin skep
+	$(CARGO) build $(WORKSPACE) $(BINARY)
 
 # The version after this one, as far as feature levels go: two crates more and a link. Built where the
 # other is and set aside, so that everything else is shared; then that one is put back.
 skep-next:
-	$(CARGO) build $(WORKSPACE) --bin skep --features skep/next-level
+	$(CARGO) build $(WORKSPACE) $(BINARY) --features skep/next-level
 	@mkdir -p $(TARGET)/next
 	@cp $(TARGET)/debug/skep $(TARGET)/next/skep
-	$(CARGO) build $(WORKSPACE) --bin skep
+	$(CARGO) build $(WORKSPACE) $(BINARY)
 
 skep-release:
 	$(CARGO) build $(WORKSPACE) --release --bin skep

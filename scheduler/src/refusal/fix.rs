@@ -272,7 +272,9 @@ fn rule_hint(holder: Holder<'_>, reasons: &[Count]) -> String {
             format!("name the workspace in the metadata `workspaces` of `{best}`")
         }
         Reason::Builds => {
-            format!("add a node of another pool, or `skep pool set POOL --builds also` for that of `{best}`")
+            format!(
+                "add a node of another pool, or `skep pool set POOL --builds also` for that of `{best}`"
+            )
         }
         Reason::Storage => format!("upgrade the agent on `{best}`"),
         Reason::HostPath(_) => format!(

@@ -311,7 +311,11 @@ async fn apart(cluster: &LabCluster, nodes: &[Node]) -> Result<()> {
     };
     let made = api.ended(&deploy("v1").await?.id).await?;
     ensure!(made.status == "live", "{}", told(&made));
-    ensure!(builder(api, nodes, &made.id).await? == Some(own), "{}", told(&made));
+    ensure!(
+        builder(api, nodes, &made.id).await? == Some(own),
+        "{}",
+        told(&made)
+    );
     ensure!(running(nodes).await? == [2, 2, 0]);
     for node in apps {
         serves(node, &source.host, "v1").await?;
@@ -322,8 +326,11 @@ async fn apart(cluster: &LabCluster, nodes: &[Node]) -> Result<()> {
     let there = json!({ "placement": { "pool": "builders" } });
     api.put_service(&insists, merged(&spec, &there)).await?;
     let release = api.get(&source.name.path("/releases")).await?["releases"][0].clone();
-    let image = release["image"]["reference"].as_str().context("its image")?;
-    api.deploy(&insists, &json!({ "type": "image", "reference": image })).await?;
+    let image = release["image"]["reference"]
+        .as_str()
+        .context("its image")?;
+    api.deploy(&insists, &json!({ "type": "image", "reference": image }))
+        .await?;
     wait::until_ok("the refusal to be told", SEEN, async || {
         let why = api.get(&insists.path("/why")).await?.to_string();
         ensure!(why.contains("only for builds"), "{why}");
@@ -336,14 +343,22 @@ async fn apart(cluster: &LabCluster, nodes: &[Node]) -> Result<()> {
     ready(api, 2).await?;
     let made = api.ended(&deploy("v2").await?.id).await?;
     let by = builder(api, nodes, &made.id).await?;
-    ensure!(made.status == "live" && by.is_some_and(|at| at < own), "{by:?} {}", told(&made));
+    ensure!(
+        made.status == "live" && by.is_some_and(|at| at < own),
+        "{by:?} {}",
+        told(&made)
+    );
     say_builds(api, "default", "never").await?;
     let waiting = deploy("v3").await?;
     nodes[own].agent.start().await?;
     ready(api, 3).await?;
     let made = api.ended(&waiting.id).await?;
     ensure!(made.status == "live", "{}", told(&made));
-    ensure!(builder(api, nodes, &made.id).await? == Some(own), "{}", told(&made));
+    ensure!(
+        builder(api, nodes, &made.id).await? == Some(own),
+        "{}",
+        told(&made)
+    );
     ensure!(running(nodes).await?[own] == 0);
     Ok(())
 }

@@ -289,7 +289,10 @@ impl World {
         let services: Vec<ServiceId> = self.state.services().map(|it| it.id).collect();
         for id in services {
             let service = self.state.service(id).expect("there").clone();
-            let release = self.state.release(id, 1).expect("there").clone();
+            // None: it is to be built first.
+            let Some(release) = self.state.release(id, 1).cloned() else {
+                continue;
+            };
             let cluster = cluster_of(&self.state);
             let (around, quotas) = (
                 surroundings(&self.state, &service),

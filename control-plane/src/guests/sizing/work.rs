@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use skep_model::build::PER_NODE;
 use skep_model::allocation::{Allocation, Desired};
+use skep_model::build::PER_NODE;
 use skep_model::deployment::{Deployment, Origin};
 use skep_model::id::{AllocationId, NodeId, ServiceId};
 use skep_model::job::Status as JobStatus;
@@ -141,7 +141,11 @@ impl<'a> Paper<'a> {
             let is_one = queue::takes_turn(it)
                 || sites.is_empty() && matches!(it.origin, Origin::Image { .. });
             let is_due = due.iter().any(|(id, _)| *id == it.id);
-            is_one && it.build.is_none() && it.may_begin() && !is_due && is_for_any(view, &sites, it)
+            is_one
+                && it.build.is_none()
+                && it.may_begin()
+                && !is_due
+                && is_for_any(view, &sites, it)
         };
         let waiting = view.active_deployments().filter(waits).count();
         if waiting == 0 {
@@ -225,7 +229,11 @@ fn build_ask(pools: Vec<String>) -> Ask {
             disk_bytes: 0,
         },
         placement: Placement {
-            constraints: if pools.is_empty() { Vec::new() } else { vec![here] },
+            constraints: if pools.is_empty() {
+                Vec::new()
+            } else {
+                vec![here]
+            },
             max_per: vec![MaxPer {
                 key: "node.name".to_owned(),
                 count: PER_NODE as u32,
