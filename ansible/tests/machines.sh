@@ -135,10 +135,7 @@ host=${url#*://}
 ask() { curl --silent --output /dev/null --max-time 10 --write-out '%{http_code}' --header "Host: ${host%%[:/]*}" "http://$vip/" || true; }
 [ "$(ask)" = 200 ] || fail "$url is not answered at $vip"
 now_ms() { date +%s%3N; }
-(
-	trap 'exit 0' TERM
-	while :; do echo "$(now_ms) $(ask)" >> "$work/codes"; done
-) &
+while :; do echo "$(now_ms) $(ask)" >> "$work/codes"; done &
 asker=$!
 # Asked since a moment, and what was not answered with 200 since then.
 since() { awk -v since="$1" '$1 >= since { all++; if ($2 != 200) bad++ } END { printf "%d %d\n", all, bad }' "$work/codes"; }

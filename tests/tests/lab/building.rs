@@ -303,7 +303,9 @@ async fn apart(cluster: &LabCluster, nodes: &[Node]) -> Result<()> {
     api.put(&path, &set).await?;
     say_builds(api, "builders", "only").await?;
     let four = json!({ "replicas": 4 });
-    let spec = spec();
+    let mut spec = spec();
+    // Nothing here is to be sick.
+    spec["health"]["deadline_ms"] = json!(30_000);
     api.put_service(&source.name, merged(&spec, &four)).await?;
     let deploy = async |version: &str| {
         let commit = source.push(version, Kind::Good, "0")?;
@@ -325,12 +327,8 @@ async fn apart(cluster: &LabCluster, nodes: &[Node]) -> Result<()> {
     let insists = Name::of("insists");
     let there = json!({ "placement": { "pool": "builders" } });
     api.put_service(&insists, merged(&spec, &there)).await?;
-    let release = api.get(&source.name.path("/releases")).await?["releases"][0].clone();
-    let image = release["image"]["reference"]
-        .as_str()
-        .context("its image")?;
-    api.deploy(&insists, &json!({ "type": "image", "reference": image }))
-        .await?;
+    let commit = source.push("v1b", Kind::Good, "0")?;
+    api.deploy(&insists, &source.origin(&commit)?).await?;
     wait::until_ok("the refusal to be told", SEEN, async || {
         let why = api.get(&insists.path("/why")).await?.to_string();
         ensure!(why.contains("only for builds"), "{why}");
