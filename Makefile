@@ -32,7 +32,12 @@ S3S := $(or $(shell PATH="$(PATH)" command -v s3s-fs),$(S3S_ROOT)/bin/s3s-fs)
 
 # The end-to-end tests and benches run these from outside.
 E2E := SKEP_S3=$(S3S) SKEP_AGENT_NIXPACKS=$(NIXPACKS) SKEP_BIN=$(TARGET)/debug/skep SKEP_NEXT_BIN=$(TARGET)/next/skep SKEP_TEST_APP=$(TARGET)/test-app/skep-test-app
-E2E_RELEASE := SKEP_S3=$(S3S) SKEP_AGENT_NIXPACKS=$(NIXPACKS) SKEP_BIN=$(TARGET)/release/skep SKEP_NEXT_BIN=$(TARGET)/next/skep SKEP_TEST_APP=$(TARGET)/test-app-release/skep-test-app
+RELEASE := SKEP_BIN=$(TARGET)/release/skep SKEP_NEXT_BIN=$(TARGET)/next/skep SKEP_TEST_APP=$(TARGET)/test-app-release/skep-test-app
+E2E_RELEASE := SKEP_S3=$(S3S) SKEP_AGENT_NIXPACKS=$(NIXPACKS) $(RELEASE)
+
+# The binary, and one small test: it has cargo choose the features that dependencies have under `cargo test`, so that
+# these are compiled once and not twice.
+BINARY := --bin skep --test displacing
 
 HELLO := --manifest-path examples/hello/Cargo.toml
 HELLO_TARGET := --target-dir $(TARGET)/hello
@@ -56,7 +61,7 @@ chaos: setup-tests $(NIXPACKS) $(S3S) skep-next skep-release test-app-release ##
 bench: bench-ring bench-consensus bench-server bench-fleet bench-agent bench-images bench-hooks bench-logs bench-traffic bench-pipeline bench-scheduler bench-autoscale bench-packing ## every benchmark; results in target/bench/
 
 bench-%: setup-benches skep-release test-app-release ## one benchmark: bench-ring, bench-consensus, bench-server, bench-fleet, bench-agent, bench-images, bench-hooks, bench-logs, bench-traffic, bench-pipeline
-	$(E2E_RELEASE) $(CARGO) run $(LOCKED) --release -p skep-tests --bin bench-$*
+	$(RELEASE) $(CARGO) run $(LOCKED) --release -p skep-tests --bin bench-$*
 
 bench-scheduler: setup-build ## placement on Nomad's inputs, a million allocations, churn; target/bench/scheduler.json
 	$(CARGO) run $(LOCKED) --release -p skep-scheduler-bench --bin bench-scheduler
@@ -73,8 +78,8 @@ fix: setup-build ## rewrite what can be rewritten: format, lints with a mechanic
 	$(CARGO) fmt --all
 	$(CARGO) fmt $(HELLO)
 
-ansible: ## as root: ansible/ and packaging/systemd/ without a cluster (lints, roles twice, units, rules, firewall, address); some minutes
-	SKEP_ANSIBLE_TOOLS=$(TARGET)/ansible scripts/ansible.sh $(STEPS)
+ansible: setup-docker skep ## as root: ansible/ and packaging/systemd/ (lints, roles twice, units, rules, firewall, address, playbooks on four machines); 20 minutes
+	SKEP_BIN=$(TARGET)/debug/skep SKEP_ANSIBLE_TOOLS=$(TARGET)/ansible scripts/ansible.sh $(STEPS)
 
 dist: setup-build setup-docker ## packages of this version in target/dist: .deb, tar.gz, image, checksums (SKEP_DIST_SSH_KEY=FILE signs)
 	scripts/dist.sh
@@ -124,15 +129,15 @@ setup-benches:
 	@scripts/setup.sh benches
 
 skep:
-	$(CARGO) build $(WORKSPACE) --bin skep
+	$(CARGO) build $(WORKSPACE) $(BINARY)
 
 # The version after this one, as far as feature levels go: two crates more and a link. Built where the
 # other is and set aside, so that everything else is shared; then that one is put back.
 skep-next:
-	$(CARGO) build $(WORKSPACE) --bin skep --features skep/next-level
+	$(CARGO) build $(WORKSPACE) $(BINARY) --features skep/next-level
 	@mkdir -p $(TARGET)/next
 	@cp $(TARGET)/debug/skep $(TARGET)/next/skep
-	$(CARGO) build $(WORKSPACE) --bin skep
+	$(CARGO) build $(WORKSPACE) $(BINARY)
 
 skep-release:
 	$(CARGO) build $(WORKSPACE) --release --bin skep

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What can be proved of ansible/ and packaging/systemd/ without a cluster: lints, syntax, the roles applied twice to a
-# folder, hardening of the units, rules, the firewall and the floating address in network namespaces.
+# folder, hardening of the units, rules, the firewall and the floating address in network namespaces; and, as step
+# `machines`, the playbooks on machines that are containers with systemd (needs Docker and SKEP_BIN; ten minutes).
 # Run as root. `scripts/ansible.sh STEP...` runs some of the steps alone; `--list` names them.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -9,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 CORE=2.19.14
 LINT=26.10.1
 COMMUNITY=ansible-core==$CORE
-STEPS=(lint syntax units names rules receivers boards roles firewall vip)
+STEPS=(lint syntax units names rules receivers boards roles firewall vip machines)
 HOME_OF_TOOLS=${SKEP_ANSIBLE_TOOLS:-$PWD/target/ansible}
 CHROOT=$HOME_OF_TOOLS/chroot
 PATH=$HOME_OF_TOOLS/venv/bin:$PATH
@@ -191,6 +192,7 @@ unmount() {
 
 step_firewall() { bash ansible/tests/firewall.sh "$HOME_OF_TOOLS"; }
 step_vip() { bash ansible/tests/vip.sh "$HOME_OF_TOOLS"; }
+step_machines() { bash ansible/tests/machines.sh "$HOME_OF_TOOLS"; }
 
 main() {
 	if [ "${1:-}" = --list ]; then

@@ -102,6 +102,7 @@ pub fn surroundings(view: &State, service: &Service) -> Surroundings {
     let data_on = data_on(view, service);
     Surroundings {
         workspace: view.path_of(service).map(|path| path.workspace),
+        is_build: false,
         services: found.collect(),
         data_on,
         fencing_waits: data_on.and_then(|id| view.node(id)?.fencing.waits.clone()),

@@ -110,17 +110,20 @@ impl Pushed {
         }
     }
 
-    /// Which of the nodes that are there take a push: those that hold the most already, so that the least has to be
-    /// sent; no more than [`COPIES`]. The same of the same, so that what was told is what is meant.
-    pub fn choose(&self, ready: impl IntoIterator<Item = NodeId>) -> Vec<NodeId> {
+    /// Which of the nodes that are there take a push: first those that do nothing but build, so that it is built there;
+    /// of each those that hold the most already, so that the least has to be sent; no more than [`COPIES`]. The same of
+    /// the same, so that what was told is what is meant. `ready`: each with whether it does nothing else.
+    pub fn choose(&self, ready: impl IntoIterator<Item = (NodeId, bool)>) -> Vec<NodeId> {
         let held = |node: NodeId| {
             let all = self.references.values();
             all.filter(|of| of.holders.contains(&node)).count()
         };
-        let mut all: Vec<NodeId> = ready.into_iter().collect();
-        all.sort_by_key(|node| (std::cmp::Reverse(held(*node)), *node));
+        let mut all: Vec<(NodeId, bool)> = ready.into_iter().collect();
+        all.sort_by_key(|(node, builds_only)| {
+            (!builds_only, std::cmp::Reverse(held(*node)), *node)
+        });
         all.truncate(COPIES);
-        all
+        all.into_iter().map(|(node, _)| node).collect()
     }
 }
 
@@ -204,10 +207,11 @@ mod tests {
         }
     }
 
-    /// `main:12 dev:1` are held by nodes 1 and 2, and 1; who takes a push of the ready ones, and what is told.
+    /// `main:12 dev:1` are held by nodes 1 and 2, and 1; who takes a push of the ready ones, and what is told. Nodes
+    /// from 7 on do nothing but build.
     fn told(held: &[(&str, &[u128])], ready: &[u128]) -> (Vec<u128>, String) {
         let pushed = pushed(held);
-        let chosen = pushed.choose(ready.iter().map(|it| node(*it)));
+        let chosen = pushed.choose(ready.iter().map(|it| (node(*it), *it >= 7)));
         let told: Vec<&str> = pushed.held_by_all(&chosen).into_keys().collect();
         (
             chosen.iter().map(|it| it.as_u128()).collect(),
@@ -218,13 +222,16 @@ mod tests {
     #[test]
     fn only_what_all_who_take_a_push_hold_is_told() {
         type Case<'a> = (&'a [(&'a str, &'a [u128])], &'a [u128], &'a [u128], &'a str);
-        let cases: [Case<'_>; 8] = [
+        let cases: [Case<'_>; 10] = [
             (&[], &[], &[], ""),
             (&[], &[3, 2, 1], &[1, 2], ""),
             (&[("main", &[1, 2])], &[1, 2, 3], &[1, 2], "refs/heads/main"),
             (&[("main", &[2, 3])], &[1, 2, 3], &[2, 3], "refs/heads/main"),
             // One of two is away: a fresh one needs everything.
             (&[("main", &[1, 2])], &[2, 3], &[2, 3], ""),
+            // Who builds only comes first, whatever others hold.
+            (&[("main", &[1, 2])], &[1, 2, 7], &[7, 1], ""),
+            (&[("main", &[1, 8])], &[1, 7, 8], &[8, 7], ""),
             // There is but one.
             (&[("main", &[1, 2])], &[2], &[2], "refs/heads/main"),
             (&[("main", &[1, 2])], &[3], &[3], ""),

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use skep_model::id::{AllocationId, NodeId, ServiceId};
 use skep_model::node::{Admin, Facts, HOST, Node, NodeStatus};
-use skep_model::placement::{DYNAMIC_PORTS, PoolPolicy, Strategy};
+use skep_model::placement::{Builds, DYNAMIC_PORTS, PoolPolicy, Strategy};
 
 use crate::column::{Columns, MISSING};
 use crate::packing::{Demand, Size, Supply};
@@ -375,14 +375,30 @@ impl Cluster {
         strategy.unwrap_or(Strategy::Binpack)
     }
 
+    /// What holds for the nodes of a pool; none: of those that are in none.
+    fn policy(&self, pool: Option<&str>) -> PoolPolicy {
+        let own = self.policies.get(pool.unwrap_or_default());
+        own.or_else(|| self.policies.get(""))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// What the nodes of a pool are for.
+    pub(crate) fn builds(&self, pool: Option<&str>) -> Builds {
+        self.policy(pool).builds
+    }
+
+    /// Whether the nodes of any pool are for some work only.
+    pub(crate) fn has_builders(&self) -> bool {
+        self.policies.values().any(|it| it.builds != Builds::Also)
+    }
+
     fn measure(&mut self, ordinal: u32, was_measured: bool) {
         let index = ordinal as usize;
         if was_measured {
             self.largest.remove(self.capacity[index]);
         }
-        let pool = self.columns.value("pool", ordinal).unwrap_or_default();
-        let policy = self.policies.get(pool).or_else(|| self.policies.get(""));
-        let policy = policy.copied().unwrap_or_default();
+        let policy = self.policy(self.columns.value("pool", ordinal));
         self.capacity[index] = Room::offered(&self.slots[index].facts, &policy);
         self.free[index] = self.capacity[index].minus(self.used[index]);
         self.largest.add(self.capacity[index]);

@@ -18,6 +18,8 @@ use crate::room::Needs;
 pub struct Surroundings {
     /// Name of the workspace that it belongs to: some nodes are for some workspaces only.
     pub workspace: Option<String>,
+    /// It is a build: some nodes are for builds only, some for anything else.
+    pub is_build: bool,
     /// The services of its environment, by name: affinities name them.
     pub services: BTreeMap<String, ServiceId>,
     /// The node that alone has its data, or has them in use where they are on shared storage; none: it has no volume
@@ -130,6 +132,8 @@ pub enum Reason {
     SharedStorage(u8),
     /// It is for other workspaces.
     Workspace,
+    /// Its pool is for builds only; for a build: its pool is for none.
+    Builds,
     /// The image is on another node only.
     Image,
     /// The data is on another node.

@@ -174,6 +174,11 @@ impl<'a, 'q> Lens<'a, 'q> {
                 value.is_none_or(|list| list.split(',').any(|one| Some(one.trim()) == own))
             }));
         }
+        if self.cluster.has_builders() {
+            let is_build = self.ask.around.is_build;
+            let takes = |pool: Option<&str>| self.cluster.builds(pool).takes(is_build);
+            rules.push(self.rule(Reason::Builds, "pool", takes));
+        }
         let pins = [
             (Reason::Image, self.ask.only_on),
             (Reason::Data, self.ask.around.data_on),

@@ -9,7 +9,7 @@ use http::Method;
 use serde_json::{Value, json};
 use skep_control_plane::api::types::{PoolRequest, PoolsView};
 use skep_model::manifest::parse_cpu;
-use skep_model::placement::{PoolPolicy, Strategy};
+use skep_model::placement::{Builds, PoolPolicy, Strategy};
 use skep_model::problem::{Code, Problem};
 use skep_model::settings::Pool;
 
@@ -81,6 +81,7 @@ Examples:
   skep pool set web --strategy spread --cpu-percent 200     twice the CPU may be requested
   skep pool set db --reserved-memory-percent 10 --meta tier=pro
   skep pool set default --strategy balanced                 every node whose pool has no policy
+  skep pool set builders --builds only                      its nodes build, and run no apps
 
 A node is in a pool by its metadata: `skep node meta NODE pool=web`. What runs stays where it is; what is
 placed from then on, and what waits for room, is placed by the new policy.")]
@@ -102,6 +103,9 @@ pub(crate) struct Set {
     /// How nodes are ranked for services that do not say
     #[arg(long, value_enum)]
     strategy: Option<Ranking>,
+    /// What its nodes are for; as long as a node that only builds can do a build, no other one does [also]
+    #[arg(long, value_enum)]
+    builds: Option<Role>,
     /// CPU that may be requested, in percent of what there is (10 to 2000)
     #[arg(long, value_name = "PERCENT")]
     cpu_percent: Option<u32>,
@@ -133,6 +137,26 @@ enum Ranking {
     Spread,
     /// Keep each node's resources equally used
     Balanced,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Role {
+    /// Builds, and everything else
+    Also,
+    /// Builds alone
+    Only,
+    /// Everything but builds
+    Never,
+}
+
+impl From<Role> for Builds {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Also => Self::Also,
+            Role::Only => Self::Only,
+            Role::Never => Self::Never,
+        }
+    }
 }
 
 impl From<Ranking> for Strategy {
@@ -171,6 +195,7 @@ impl Set {
             policy.reserved_cpu_millis = parse_cpu("--reserved-cpu", text)?;
         }
         policy.strategy = self.strategy.map(Into::into).or(policy.strategy);
+        policy.builds = self.builds.map_or(policy.builds, Into::into);
         for text in &self.meta {
             let (key, value) = text.split_once('=').ok_or_else(|| {
                 Failure::usage(format!("`{text}` is no metadata")).hint("--meta KEY=VALUE")
@@ -265,6 +290,7 @@ fn text(pools: &[Pool]) -> String {
     let columns = [
         "POOL",
         "STRATEGY",
+        "BUILDS",
         "CPU",
         "MEMORY",
         "RESERVED (CPU, MEMORY, DISK)",
@@ -283,6 +309,11 @@ fn row(pool: &Pool) -> Vec<String> {
         Some(Strategy::Spread) => "spread",
         Some(Strategy::Balanced) => "balanced",
     };
+    let builds = match policy.builds {
+        Builds::Also => "also",
+        Builds::Only => "only",
+        Builds::Never => "never",
+    };
     let meta = pool
         .meta
         .iter()
@@ -290,6 +321,7 @@ fn row(pool: &Pool) -> Vec<String> {
     vec![
         pool.name.clone(),
         strategy.to_owned(),
+        builds.to_owned(),
         format!("{}%", policy.cpu_percent),
         format!("{}%", policy.memory_percent),
         format!(
@@ -313,6 +345,7 @@ mod tests {
             policy: PoolPolicy {
                 cpu_percent: 300,
                 strategy: Some(Strategy::Balanced),
+                builds: Builds::Only,
                 ..PoolPolicy::default()
             },
             meta: BTreeMap::from([("tier".into(), "pro".into()), ("zone".into(), "a".into())]),
@@ -328,6 +361,7 @@ mod tests {
         let policy = request.policy;
         assert_eq!((policy.cpu_percent, policy.memory_percent), (300, 120));
         assert_eq!(policy.strategy, Some(Strategy::Balanced));
+        assert_eq!(policy.builds, Builds::Only);
         assert_eq!(policy.reserved_cpu_millis, 500);
         assert_eq!(request.meta, BTreeMap::from([("zone".into(), "b".into())]));
         let odd = Set {

@@ -13,7 +13,6 @@ use serde::Deserialize;
 use skep_identity::random;
 use skep_model::deployment::{Deployment, Origin, Trigger};
 use skep_model::id::{DeploymentId, NodeId};
-use skep_model::node::NodeStatus;
 use skep_model::problem::{Code, Problem};
 use skep_model::pushed::{COPIES, MAX_REFERENCES, NOT_HELD, Order, Pushed, Update};
 use skep_model::service::Service;
@@ -33,6 +32,7 @@ use super::find::{self, ServiceKey};
 use super::views::node_name;
 use super::{App, Here};
 use crate::agents::uploads::STALL_DEADLINE;
+use crate::deploy::queue;
 use crate::pushing::carry::{Refused, carry};
 use crate::pushing::meaning::{Meaning, from_where_they_are, meaning, source_after};
 use crate::pushing::wire::{self, Commands, SERVICE};
@@ -218,12 +218,10 @@ fn pushed(view: &State, service: &Service) -> Pushed {
     known.map_or_else(|| Pushed::nothing(service.id), |known| (**known).clone())
 }
 
-/// The nodes that build, and can be asked.
-fn ready(view: &State) -> impl Iterator<Item = NodeId> {
-    let ready = |node: &&std::sync::Arc<skep_model::node::Node>| {
-        node.facts.builder && node.status == NodeStatus::Ready
-    };
-    view.nodes().filter(ready).map(|node| node.id)
+/// The nodes that build, and can be asked; each with whether it does nothing else.
+fn ready(view: &State) -> impl ExactSizeIterator<Item = (NodeId, bool)> {
+    let sites = queue::sites(view).into_iter();
+    sites.map(|site| (site.node, site.is_dedicated))
 }
 
 /// What the service's stores must not drop: what its last deployments are of can be deployed again.
@@ -251,7 +249,7 @@ struct Plan {
 fn plan(view: &State, key: &ServiceKey, commands: &Commands) -> Result<Plan, Problem> {
     let service = found(view, key)?;
     let pushed = pushed(view, &service);
-    let builders = ready(view).count();
+    let builders = ready(view).len();
     let nodes = pushed.choose(ready(view));
     let told = pushed.held_by_all(&nodes);
     let updates = from_where_they_are(&pushed, &told, &commands.updates)?;

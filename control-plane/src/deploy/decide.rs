@@ -188,14 +188,8 @@ fn choose_builder(view: &State, deployment: &Deployment) -> Result<NodeId, Probl
             return Err(who_holds(view, deployment, &holders));
         }
     }
-    let able = |site: &&queue::Site| match &needs {
-        Some(needs) => site.builders.contains(needs),
-        None => true,
-    };
-    let fewest = sites
-        .iter()
-        .filter(able)
-        .min_by_key(|site| (site.busy, site.node));
+    let able = queue::able(&sites, needs.as_deref(), None);
+    let fewest = able.min_by_key(|site| (site.busy, site.node));
     match (fewest, &needs) {
         (Some(site), _) if !queue::takes_turn(deployment) => Ok(site.node),
         (Some(_), _) => {
@@ -245,13 +239,10 @@ fn another(view: &State, deployment: &Deployment, build: &Build) -> Option<NodeI
     }
     let needs = queue::needs(view, deployment);
     let holders = queue::holders(view, deployment);
-    let others = queue::sites(view).into_iter().filter(|site| {
-        let is_able = needs.as_ref().is_none_or(|it| site.builders.contains(it));
-        let has_it = holders.as_ref().is_none_or(|it| it.contains(&site.node));
-        is_able && has_it && site.node != build.node
-    });
-    others
-        .min_by_key(|site| (site.busy, site.node))
+    let mut others = queue::sites(view);
+    others.retain(|site| site.node != build.node);
+    let able = queue::able(&others, needs.as_deref(), holders.as_ref());
+    able.min_by_key(|site| (site.busy, site.node))
         .map(|site| site.node)
 }
 

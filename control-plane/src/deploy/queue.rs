@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use skep_model::build::{Builder, PER_NODE};
 use skep_model::deployment::{Deployment, Origin, Status};
 use skep_model::id::{DeploymentId, NodeId, WorkspaceId};
-use skep_model::node::NodeStatus;
+use skep_model::node::{Node, NodeStatus};
+use skep_model::placement::Builds;
+use skep_model::settings::DEFAULT_POOL;
 use skep_state::State;
 
 /// A build that waits for its turn.
@@ -31,15 +33,26 @@ pub struct Site {
     pub busy: usize,
     /// What it has beside Docker.
     pub builders: Vec<String>,
+    /// Its pool is for builds alone: it spares the nodes of apps.
+    pub is_dedicated: bool,
 }
 
 impl Site {
-    fn has(&self, one: &Waiting) -> bool {
-        let builders = &self.builders;
-        let has = |needs: &String| builders.iter().any(|it| it == needs);
-        one.needs.as_ref().is_none_or(has)
-            && one.at.as_ref().is_none_or(|at| at.contains(&self.node))
+    fn has(&self, needs: Option<&str>, holders: Option<&BTreeSet<NodeId>>) -> bool {
+        let has = |needs: &str| self.builders.iter().any(|it| it == needs);
+        needs.is_none_or(has) && holders.is_none_or(|it| it.contains(&self.node))
     }
+}
+
+/// Who can do a build, busy or not: as long as nodes can that do nothing else, only these.
+pub fn able<'a>(
+    sites: &'a [Site],
+    needs: Option<&'a str>,
+    holders: Option<&'a BTreeSet<NodeId>>,
+) -> impl Iterator<Item = &'a Site> {
+    let able = move || sites.iter().filter(move |site| site.has(needs, holders));
+    let has_dedicated = able().any(|site| site.is_dedicated);
+    able().filter(move |site| site.is_dedicated || !has_dedicated)
 }
 
 /// Who begins now, and where: again and again the workspace with the fewest builds under way, of it the
@@ -62,21 +75,21 @@ pub fn turns(
         let Some((place, one)) = next.map(|(place, one)| (place, *one)) else {
             return turns;
         };
-        let at = site_for(&sites, one).expect("it was free for the one chosen");
-        turns.push((one.deployment, sites[at].node));
-        sites[at].busy += 1;
+        let node = site_for(&sites, one).expect("it was free for the one chosen");
+        turns.push((one.deployment, node));
+        let chosen = sites.iter_mut().filter(|site| site.node == node);
+        chosen.for_each(|site| site.busy += 1);
         *running.entry(one.workspace).or_default() += 1;
         left.swap_remove(place);
     }
 }
 
 /// Where who needs nothing stays away from what others need, if it can.
-fn site_for(sites: &[Site], one: &Waiting) -> Option<usize> {
-    let fits = |site: &Site| site.busy < PER_NODE && site.has(one);
-    let fitting = sites.iter().enumerate().filter(|(_, site)| fits(site));
-    fitting
-        .min_by_key(|(_, site)| (site.busy, site.node))
-        .map(|(at, _)| at)
+fn site_for(sites: &[Site], one: &Waiting) -> Option<NodeId> {
+    let able = able(sites, one.needs.as_deref(), one.at.as_ref());
+    able.filter(|site| site.busy < PER_NODE)
+        .min_by_key(|site| (site.busy, site.node))
+        .map(|site| site.node)
 }
 
 /// Looking up a ready image takes no turn.
@@ -105,16 +118,26 @@ pub fn holders(view: &State, deployment: &Deployment) -> Option<BTreeSet<NodeId>
     Some(pushed.map_or_else(BTreeSet::new, |it| it.holders_of(branch, commit)))
 }
 
+/// What a node is for, by the policy of its pool.
+pub fn role(view: &State, node: &Node) -> Builds {
+    let own = node.meta("pool").and_then(|pool| view.pool(pool));
+    let policy = own.or_else(|| view.pool(DEFAULT_POOL));
+    policy.map_or(Builds::default(), |pool| pool.policy.builds)
+}
+
 /// The nodes that build, and what they have to do.
 pub fn sites(view: &State) -> Vec<Site> {
     let ready = view
         .nodes()
         .filter(|node| node.facts.builder && node.status == NodeStatus::Ready);
     ready
-        .map(|node| Site {
+        .map(|node| (node, role(view, node)))
+        .filter(|(_, role)| role.takes(true))
+        .map(|(node, role)| Site {
             node: node.id,
             busy: view.builds_on(node.id).filter(|it| takes_turn(it)).count(),
             builders: node.facts.builders.clone(),
+            is_dedicated: role == Builds::Only,
         })
         .collect()
 }
@@ -156,13 +179,14 @@ fn workspace(view: &State, deployment: &Deployment) -> Option<WorkspaceId> {
 mod tests {
     use super::*;
 
-    /// `1 0 -nixpacks` is a node with nothing to do and Nixpacks; `a:3` is deployment 3 of workspace a,
+    /// `(1, 0, "nixpacks")` is a node with nothing to do and Nixpacks, those from 7 on do nothing but build; `a:3` is deployment 3 of workspace a,
     /// `a:3!nixpacks` one that needs that, `a:3!@2` one that node 2 alone holds.
     fn told(sites: &[(u128, usize, &str)], running: &[(char, usize)], waiting: &[&str]) -> String {
         let sites = sites.iter().map(|(node, busy, builders)| Site {
             node: NodeId::from_u128(*node),
             busy: *busy,
             builders: builders.split_whitespace().map(str::to_owned).collect(),
+            is_dedicated: *node >= 7,
         });
         let workspace = |name: char| WorkspaceId::from_u128(u128::from(u32::from(name)));
         let running = running
@@ -212,7 +236,7 @@ mod tests {
     #[test]
     fn the_rules_in_a_table() {
         type Case<'a> = (&'a [(u128, usize, &'a str)], &'a [&'a str], &'a str);
-        let cases: [Case<'_>; 9] = [
+        let cases: [Case<'_>; 13] = [
             // Who has it builds it, however busy it is.
             (&[(1, 0, ""), (2, 1, "")], &["a:1!@2"], "1@2"),
             (&[(1, 0, ""), (2, 2, "")], &["a:1!@2", "b:2"], "2@1"),
@@ -233,6 +257,16 @@ mod tests {
                 &["a:1!exec:make", "b:2!exec:bazel"],
                 "2@1",
             ),
+            // Who does nothing but build comes first, and is waited for;
+            (&[(1, 0, ""), (7, 1, "")], &["a:1", "b:2"], "1@7"),
+            (&[(1, 0, ""), (7, 2, "")], &["a:1"], ""),
+            // not where it could not do it.
+            (
+                &[(1, 0, "nixpacks"), (7, 0, "")],
+                &["a:1!nixpacks", "b:2"],
+                "1@1 2@7",
+            ),
+            (&[(1, 0, ""), (7, 0, "")], &["a:1!@1"], "1@1"),
         ];
         for (sites, waiting, expected) in cases {
             assert_eq!(told(sites, &[], waiting), expected, "{waiting:?}");

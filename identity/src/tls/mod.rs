@@ -11,6 +11,7 @@ mod reload;
 mod server;
 #[cfg(test)]
 mod tests;
+mod unjudged;
 mod verifier;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub use diagnosis::{OutOfTime, out_of_time};
 pub use pinned::pinned_client_config;
 pub use reload::{LoadError, Reloadable};
 pub use server::{ClientAuth, server_config};
+pub use unjudged::unjudged_client_config;
 
 use crate::fingerprint::Fingerprint;
 use crate::name::{self, Identity, Role, Subject};

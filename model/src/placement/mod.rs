@@ -118,6 +118,34 @@ pub struct Placement {
     pub cut_off: CutOff,
 }
 
+/// What the nodes of a pool are for: those that build have no apps beside them that builds could slow down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = PoolBuilds))]
+#[serde(rename_all = "snake_case")]
+pub enum Builds {
+    /// Builds, and everything else.
+    #[default]
+    Also,
+    /// Builds alone. As long as one such node can do a build, no other one does.
+    Only,
+    /// Everything but builds.
+    Never,
+}
+
+impl Builds {
+    /// Every word, in the order of the stored format: append only.
+    pub const ALL: [Self; 3] = [Self::Also, Self::Only, Self::Never];
+
+    /// Whether a node takes this: a build, or anything else.
+    pub const fn takes(self, is_build: bool) -> bool {
+        match self {
+            Self::Also => true,
+            Self::Only => is_build,
+            Self::Never => !is_build,
+        }
+    }
+}
+
 /// What holds for every node of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -135,6 +163,8 @@ pub struct PoolPolicy {
     pub reserved_disk_percent: u32,
     /// How nodes are ranked for services that do not say; none: binpack.
     pub strategy: Option<Strategy>,
+    /// What its nodes are for.
+    pub builds: Builds,
 }
 
 impl Default for PoolPolicy {
@@ -147,6 +177,7 @@ impl Default for PoolPolicy {
             reserved_memory_percent: 5,
             reserved_disk_percent: 5,
             strategy: None,
+            builds: Builds::Also,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use skep_model::gate::{Freeze, Gates, Window};
 use skep_model::id::{EnvironmentId, WorkspaceId};
-use skep_model::placement::{PoolPolicy, Strategy};
+use skep_model::placement::{Builds, PoolPolicy, Strategy};
 use skep_model::settings::{Pool, Quota, Scope, ScopeSettings};
 
 use super::{Error, enum_number, enum_value, error, id_bits, id_bytes};
@@ -170,6 +170,7 @@ impl From<&Pool> for v1::Pool {
             reserved_disk_percent: policy.reserved_disk_percent,
             strategy: strategy.map_or(0, |one| enum_number(&Strategy::ALL, &one)),
             meta: pool.meta.clone().into_iter().collect(),
+            builds: enum_number(&Builds::ALL, &policy.builds),
         }
     }
 }
@@ -189,6 +190,10 @@ impl TryFrom<v1::Pool> for Pool {
                 strategy: match message.strategy {
                     0 => None,
                     number => Some(enum_value("strategy", &Strategy::ALL, number)?),
+                },
+                builds: match message.builds {
+                    0 => Builds::Also,
+                    number => enum_value("builds", &Builds::ALL, number)?,
                 },
             },
             meta: message.meta.into_iter().collect(),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use skep_model::id::{AllocationId, NodeId, ServiceId};
 use skep_model::node::{HOST, Node};
-use skep_model::placement::Placement;
+use skep_model::placement::{Builds, Placement};
 use skep_model::spec::Resources;
 use skep_model::storage::Storage;
 
@@ -247,6 +247,7 @@ impl<'a> Ground<'a> {
             shares_image: false,
             around: Surroundings {
                 workspace: own.map(|name| name.trim().to_owned()),
+                is_build: self.cluster.builds(Some(&blueprint.pool)) == Builds::Only,
                 ..Surroundings::default()
             },
             staying: None,

@@ -1,7 +1,7 @@
 //! What waits against nodes that are not there, and nodes that are against being without them.
 
 use skep_model::node::{Admin, Facts, NodeStatus};
-use skep_model::placement::{Constraint, MaxPer, Operator, Spread};
+use skep_model::placement::{Builds, Constraint, MaxPer, Operator, PoolPolicy, Spread};
 
 use super::*;
 use crate::autoscale::pool::{self, Change, Member, Pool, Unneeded};
@@ -379,4 +379,47 @@ fn ordered_nodes_take_what_they_were_ordered_for() {
     let mut fewer = Here::default();
     (1..u64::from(nodes)).for_each(|number| fewer.node(number, "pve1"));
     assert!(fewer.unplaced(&blueprint("web", &[]), &work, 0) > 0);
+}
+
+#[test]
+fn a_pool_takes_what_its_nodes_are_for() {
+    let build = Ask {
+        around: Surroundings {
+            is_build: true,
+            ..Surroundings::default()
+        },
+        ..ask(2, 0, 0)
+    };
+    let app = ask(1, 100, GIB);
+    // What the nodes 1 (`builders`) and 2 (`web`) are for, and which of them take an app, and a build.
+    let cases = [
+        ((Builds::Also, Builds::Also), [true, true], [true, true]),
+        ((Builds::Only, Builds::Also), [false, true], [true, true]),
+        ((Builds::Only, Builds::Never), [false, true], [true, false]),
+        ((Builds::Never, Builds::Also), [true, true], [false, true]),
+    ];
+    for ((builders, web), apps, builds) in cases {
+        let takes = |number, pool: &str, ask: &Ask| {
+            let mut cluster = Cluster::default();
+            // Of all pools that have no policy.
+            for (name, builds) in [("builders", builders), ("", web)] {
+                let policy = PoolPolicy {
+                    builds,
+                    ..PoolPolicy::default()
+                };
+                cluster.put_policy(name, Some(policy));
+            }
+            cluster.put_node(&node(number, pool, ""));
+            place::place(&Draft::new(&cluster), ask)
+        };
+        for (ask, expected) in [(&app, apps), (&build, builds)] {
+            let taken = [takes(1, "builders", ask), takes(2, "web", ask)];
+            let is_taken = taken.each_ref().map(Result::is_ok);
+            assert_eq!(is_taken, expected, "{builders:?} {web:?}");
+            for refusal in taken.into_iter().filter_map(Result::err) {
+                let text = refusal.to_string();
+                assert!(text.contains("only for builds"), "{text}");
+            }
+        }
+    }
 }

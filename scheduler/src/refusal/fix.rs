@@ -271,6 +271,11 @@ fn rule_hint(holder: Holder<'_>, reasons: &[Count]) -> String {
         Reason::Workspace => {
             format!("name the workspace in the metadata `workspaces` of `{best}`")
         }
+        Reason::Builds => {
+            format!(
+                "add a node of another pool, or `skep pool set POOL --builds also` for that of `{best}`"
+            )
+        }
         Reason::Storage => format!("upgrade the agent on `{best}`"),
         Reason::HostPath(_) => format!(
             "start the agent of a node that has it with `--allow-host-path {rule}`, or ask for another path"

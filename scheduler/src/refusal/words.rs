@@ -96,6 +96,9 @@ impl fmt::Display for Count {
             Reason::Workspace => {
                 format!("{} for other workspaces", by_number("is", "are"))
             }
+            Reason::Builds => {
+                format!("{} only for builds, or for none", by_number("is", "are"))
+            }
             Reason::Image => "cannot get the image".to_owned(),
             Reason::Data if !rule.is_empty() => {
                 format!("{} not have its volumes in use", by_number("does", "do"))

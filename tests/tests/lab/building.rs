@@ -17,6 +17,7 @@ use skep_tests::random::Random;
 use skep_tests::{chaos, wait};
 use tokio::time::sleep;
 
+use crate::images::running;
 use crate::pipeline::{SEEN, others, right, serves, told};
 
 const RATE: u32 = 50;
@@ -277,6 +278,111 @@ async fn builders(cluster: &LabCluster, nodes: &[Node]) -> Result<()> {
     println!("{} requests, {} failed", report.served, report.failed());
     ensure!(report.failed() == 0 && report.served > 0, "{report:?}");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_for_builds_build_and_run_nothing_else() {
+    let wanted = Wanted {
+        builders: 3,
+        ..Wanted::nodes(3)
+    };
+    with_nodes("apart", wanted, async |cluster, nodes| {
+        apart(cluster, nodes).await
+    })
+    .await;
+}
+
+async fn apart(cluster: &LabCluster, nodes: &[Node]) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let source = Source::create(&dir.path().join("git"), "apart")?;
+    let api = &cluster.servers.server(0).api;
+    // Not the one that builds where all are alike.
+    let (apps, own) = (&nodes[..2], 2);
+    let set = json!({ "set": { "pool": "builders" } });
+    let path = format!("/v1/nodes/{}/meta", nodes[own].name);
+    api.put(&path, &set).await?;
+    say_builds(api, "builders", "only").await?;
+    let four = json!({ "replicas": 4 });
+    let mut spec = spec();
+    // Nothing here is to be sick.
+    spec["health"]["deadline_ms"] = json!(30_000);
+    api.put_service(&source.name, merged(&spec, &four)).await?;
+    let deploy = async |version: &str| {
+        let commit = source.push(version, Kind::Good, "0")?;
+        api.deploy(&source.name, &source.origin(&commit)?).await
+    };
+    let made = api.ended(&deploy("v1").await?.id).await?;
+    ensure!(made.status == "live", "{}", told(&made));
+    ensure!(
+        builder(api, nodes, &made.id).await? == Some(own),
+        "{}",
+        told(&made)
+    );
+    ensure!(running(nodes).await? == [2, 2, 0]);
+    for node in apps {
+        serves(node, &source.host, "v1").await?;
+    }
+
+    // What insists on it is told why not.
+    let insists = Name::of("insists");
+    let there = json!({ "placement": { "pool": "builders" } });
+    api.put_service(&insists, merged(&spec, &there)).await?;
+    let commit = source.push("v1b", Kind::Good, "0")?;
+    api.deploy(&insists, &source.origin(&commit)?).await?;
+    wait::until_ok("the refusal to be told", SEEN, async || {
+        let why = api.get(&insists.path("/why")).await?.to_string();
+        ensure!(why.contains("only for builds"), "{why}");
+        Ok(())
+    })
+    .await?;
+
+    // Without it the others build, unless they never do.
+    nodes[own].agent.kill().await?;
+    ready(api, 2).await?;
+    let made = api.ended(&deploy("v2").await?.id).await?;
+    let by = builder(api, nodes, &made.id).await?;
+    ensure!(
+        made.status == "live" && by.is_some_and(|at| at < own),
+        "{by:?} {}",
+        told(&made)
+    );
+    say_builds(api, "default", "never").await?;
+    let waiting = deploy("v3").await?;
+    nodes[own].agent.start().await?;
+    ready(api, 3).await?;
+    let made = api.ended(&waiting.id).await?;
+    ensure!(made.status == "live", "{}", told(&made));
+    ensure!(
+        builder(api, nodes, &made.id).await? == Some(own),
+        "{}",
+        told(&made)
+    );
+    ensure!(running(nodes).await?[own] == 0);
+    Ok(())
+}
+
+/// What the nodes of a pool are for.
+async fn say_builds(api: &Api, pool: &str, builds: &str) -> Result<()> {
+    let policy = json!({ "policy": { "builds": builds }, "meta": {} });
+    api.put(&format!("/v1/pools/{pool}"), &policy).await?;
+    Ok(())
+}
+
+async fn ready(api: &Api, count: u32) -> Result<()> {
+    wait::until_ok("the nodes to be known", SEEN, async || {
+        let status = api.get("/v1/status").await?;
+        ensure!(status["nodes"]["ready"] == count, "{status}");
+        Ok(())
+    })
+    .await
+}
+
+fn merged(spec: &Value, more: &Value) -> Value {
+    let mut all = spec.clone();
+    for (key, value) in more.as_object().into_iter().flatten() {
+        all[key] = value.clone();
+    }
+    all
 }
 
 /// Who builds a deployment, by its place.

@@ -66,7 +66,7 @@ async fn image_of(api: &Api, name: &Name) -> Result<Value> {
 }
 
 /// How many containers run on each node.
-async fn running(nodes: &[Node]) -> Result<Vec<usize>> {
+pub(crate) async fn running(nodes: &[Node]) -> Result<Vec<usize>> {
     let mut counts = Vec::new();
     for node in nodes {
         let all = node.containers.all().await?;

@@ -299,9 +299,11 @@ impl<'a> Scene<'a> {
             .iter()
             .take(NAMED_MAX)
             .map(|one| {
-                let service = self.view.service(one.ask.service);
-                let name = service.map_or_else(String::new, |it| self.view.label_of(it));
-                format!("{} of `{name}`", one.count)
+                match self.view.service(one.ask.service) {
+                    Some(service) => format!("{} of `{}`", one.count, self.view.label_of(service)),
+                    // Of all services together.
+                    None => format!("builds ({})", one.count),
+                }
             })
             .collect();
         if self.waiting.len() > NAMED_MAX {
@@ -435,6 +437,8 @@ fn span(ms: u64) -> String {
     }
 }
 
+#[cfg(test)]
+mod builders;
 #[cfg(test)]
 mod laws;
 #[cfg(test)]

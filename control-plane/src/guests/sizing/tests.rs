@@ -170,24 +170,9 @@ impl World {
         self.apply(kind).expect("accepted");
     }
 
-    /// A live service of so many allocations of this size.
-    pub(super) fn service(
-        &mut self,
-        number: u128,
-        (cpu_millis, memory_bytes): (u32, u64),
-        replicas: u32,
-        change: impl Fn(&mut Release),
-    ) {
+    /// A service with a deployment that waits.
+    pub(super) fn deployment(&mut self, number: u128, spec: ServiceSpec, origin: Origin) {
         let id = ServiceId::from_u128(number);
-        let mut spec = ServiceSpec {
-            replicas,
-            ..ServiceSpec::default()
-        };
-        spec.resources.cpu_millis = cpu_millis;
-        spec.resources.memory_bytes = memory_bytes;
-        let deployment = DeploymentId::from_u128(number + 1_000_000);
-        let mut release = release_of(id, deployment, &spec);
-        change(&mut release);
         let service = Service {
             id,
             environment: ENVIRONMENT,
@@ -210,11 +195,35 @@ impl World {
             service: Some((&service).into()),
             expected_generation: 0,
         }));
-        let made = deployment_of(id, deployment);
+        let made = Deployment {
+            origin,
+            ..deployment_of(id, DeploymentId::from_u128(number + 1_000_000))
+        };
         self.ok(Kind::CreateDeployment(v1::CreateDeployment {
             deployment: Some((&made).into()),
             delivery: None,
         }));
+    }
+
+    /// A live service of so many allocations of this size.
+    pub(super) fn service(
+        &mut self,
+        number: u128,
+        (cpu_millis, memory_bytes): (u32, u64),
+        replicas: u32,
+        change: impl Fn(&mut Release),
+    ) {
+        let id = ServiceId::from_u128(number);
+        let mut spec = ServiceSpec {
+            replicas,
+            ..ServiceSpec::default()
+        };
+        spec.resources.cpu_millis = cpu_millis;
+        spec.resources.memory_bytes = memory_bytes;
+        let deployment = DeploymentId::from_u128(number + 1_000_000);
+        let mut release = release_of(id, deployment, &spec);
+        change(&mut release);
+        self.deployment(number, spec, deployment_of(id, deployment).origin);
         let generation = |world: &Self| {
             let deployment = world.state.deployment(deployment).expect("made");
             let service = world.state.service(id).expect("made");
@@ -280,7 +289,10 @@ impl World {
         let services: Vec<ServiceId> = self.state.services().map(|it| it.id).collect();
         for id in services {
             let service = self.state.service(id).expect("there").clone();
-            let release = self.state.release(id, 1).expect("there").clone();
+            // None: it is to be built first.
+            let Some(release) = self.state.release(id, 1).cloned() else {
+                continue;
+            };
             let cluster = cluster_of(&self.state);
             let (around, quotas) = (
                 surroundings(&self.state, &service),
@@ -443,6 +455,7 @@ impl World {
             // Less than the recipe leads one to think.
             memory_bytes: memory - memory / 10,
             disk_bytes: 10 * GIB,
+            builder: true,
             ..Facts::default()
         };
         facts.machine.macs = vec![one.guest.identity.clone().expect("known").mac];

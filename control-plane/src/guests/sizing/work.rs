@@ -2,19 +2,22 @@
 //! nothing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use skep_model::allocation::{Allocation, Desired};
+use skep_model::build::PER_NODE;
 use skep_model::deployment::{Deployment, Origin};
 use skep_model::id::{AllocationId, NodeId, ServiceId};
 use skep_model::job::Status as JobStatus;
 use skep_model::node::{Admin, NodeStatus};
+use skep_model::placement::{Builds, Constraint, MaxPer, Operator, Placement};
 use skep_model::problem::Code;
 use skep_model::service::{Release, Service};
 use skep_model::spec::Resources;
 use skep_scheduler::autoscale::trial::Unplaced;
 use skep_scheduler::cluster::Cluster;
 use skep_scheduler::draft::Draft;
-use skep_scheduler::filter::Ask;
+use skep_scheduler::filter::{Ask, Surroundings};
 use skep_scheduler::place::Search;
 use skep_scheduler::plan::MAX_CHANGES;
 use skep_scheduler::rollout::{self, Input};
@@ -27,6 +30,8 @@ use crate::placement::{quotas, surroundings};
 
 /// Ids of what is started on paper: no clock makes such.
 const FIRST_ID: u128 = u128::MAX - (1 << 40);
+/// What all builds count as one service of.
+const BUILDS_ID: u128 = FIRST_ID;
 
 /// Starts on paper what has a place, service by service, and answers what has none.
 pub(super) struct Paper<'a> {
@@ -119,36 +124,46 @@ impl<'a> Paper<'a> {
         }
     }
 
-    /// Builds, where no node is there to do any.
+    /// Builds, as one service: those whose turn it is not where pools are for builds alone; else one, where no node is
+    /// there to do any.
     fn builds(&mut self) {
-        if !queue::sites(self.view).is_empty() {
+        let (view, sites) = (self.view, queue::sites(self.view));
+        let pools = pools_of_builds(view);
+        if pools.is_empty() && !sites.is_empty() {
             return;
         }
-        let mut active = self.view.active_deployments();
-        // A ready image is looked up on a node as well.
-        let needs_node =
-            |it: &Deployment| queue::takes_turn(it) || matches!(it.origin, Origin::Image { .. });
-        let first = active.find(|it| needs_node(it) && it.build.is_none() && it.may_begin());
-        let Some(service) = first.and_then(|it| self.view.service(it.service)) else {
+        let due = match pools.is_empty() {
+            true => Vec::new(),
+            false => queue::due(view),
+        };
+        let waits = |it: &&Arc<Deployment>| {
+            // A ready image is looked up on a node as well, and waits for no turn.
+            let is_one = queue::takes_turn(it)
+                || sites.is_empty() && matches!(it.origin, Origin::Image { .. });
+            let is_due = due.iter().any(|(id, _)| *id == it.id);
+            is_one
+                && it.build.is_none()
+                && it.may_begin()
+                && !is_due
+                && is_for_any(view, &sites, it)
+        };
+        let waiting = view.active_deployments().filter(waits).count();
+        if waiting == 0 {
             return;
+        }
+        let count = match pools.is_empty() {
+            true => 1,
+            false => u32::try_from(waiting).unwrap_or(u32::MAX),
         };
-        let ask = Ask {
-            service: service.id,
-            resources: Resources {
-                cpu_millis: 0,
-                memory_bytes: 0,
-                cpu_limit_millis: 0,
-                memory_limit_bytes: 0,
-                disk_bytes: 0,
-            },
-            placement: Default::default(),
-            only_on: None,
-            storage: Default::default(),
-            shares_image: false,
-            around: surroundings(self.view, service),
-            staying: None,
-        };
-        self.place(ask, 1);
+        let ask = build_ask(pools);
+        let busy = sites.iter().flat_map(|site| vec![site.node; site.busy]);
+        for node in busy.chain(due.iter().map(|(_, node)| *node)) {
+            self.ids += 1;
+            let id = AllocationId::from_u128(self.ids);
+            self.cluster
+                .put_allocation(id, node, ask.service, &ask.needs());
+        }
+        self.place(ask, count);
     }
 
     fn place(&mut self, ask: Ask, count: u32) {
@@ -173,6 +188,66 @@ impl<'a> Paper<'a> {
         if left > 0 {
             self.waiting.push(Unplaced { ask, count: left });
         }
+    }
+}
+
+/// The pools that are for builds alone, as far as their nodes build.
+fn pools_of_builds(view: &State) -> Vec<String> {
+    let builds = |name: &str| {
+        let mut own = view.nodes().filter(|node| node.meta("pool") == Some(name));
+        own.all(|node| node.facts.builder)
+    };
+    let pools = view.pools();
+    pools
+        .filter(|pool| pool.policy.builds == Builds::Only && builds(&pool.name))
+        .map(|pool| pool.name.clone())
+        .collect()
+}
+
+/// Whether one more node could do it: what it is made of is not on some nodes alone, and those that build have what it needs.
+fn is_for_any(view: &State, sites: &[queue::Site], build: &Deployment) -> bool {
+    let needs = queue::needs(view, build);
+    let mut known = sites.iter().filter(|site| site.is_dedicated).peekable();
+    let is_unknown = known.peek().is_none();
+    queue::holders(view, build).is_none()
+        && needs.is_none_or(|needs| is_unknown || known.any(|site| site.builders.contains(&needs)))
+}
+
+/// A build, as far as a place for it is concerned: it takes what is left of its node, and so many are done at a time.
+fn build_ask(pools: Vec<String>) -> Ask {
+    let here = Constraint {
+        key: "node.pool".to_owned(),
+        operator: Operator::In(pools.clone()),
+    };
+    Ask {
+        service: ServiceId::from_u128(BUILDS_ID),
+        resources: Resources {
+            cpu_millis: 0,
+            memory_bytes: 0,
+            cpu_limit_millis: 0,
+            memory_limit_bytes: 0,
+            disk_bytes: 0,
+        },
+        placement: Placement {
+            constraints: if pools.is_empty() {
+                Vec::new()
+            } else {
+                vec![here]
+            },
+            max_per: vec![MaxPer {
+                key: "node.name".to_owned(),
+                count: PER_NODE as u32,
+            }],
+            ..Placement::default()
+        },
+        only_on: None,
+        storage: Default::default(),
+        shares_image: false,
+        around: Surroundings {
+            is_build: true,
+            ..Surroundings::default()
+        },
+        staying: None,
     }
 }
 

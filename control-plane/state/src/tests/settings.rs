@@ -30,6 +30,7 @@ fn pool(name: &str) -> Pool {
         policy: PoolPolicy {
             cpu_percent: 200,
             strategy: Some(skep_model::placement::Strategy::Spread),
+            builds: skep_model::placement::Builds::Only,
             ..PoolPolicy::default()
         },
         meta: BTreeMap::from([("tier".into(), "pro".into())]),
