@@ -51,7 +51,7 @@ introduce)
         </dev/null >"$machine/log" 2>&1 &
     ;;
 remove)
-    if [ -e "$machine/pid" ]; then kill -9 -- "-$(cat "$machine/pid")" || :; fi
+    if [ -e "$machine/pid" ]; then kill -9 "-$(cat "$machine/pid")"; fi
     rm -rf "$machine"
     ;;
 esac
