@@ -249,7 +249,10 @@ async fn killed_in_the_middle(cluster: &Cluster, cloud: &Cloud, create: &str) ->
     })
     .await?;
     let again = cloud.asked("create");
-    ensure!(before.len() == 2 && again.len() == 2, "{before:?} {again:?}");
+    ensure!(
+        before.len() == 2 && again.len() == 2,
+        "{before:?} {again:?}"
+    );
     ensure!(cloud.lines("made").is_empty(), "none is made yet");
     std::fs::remove_file(slow)?;
     Ok(())
