@@ -174,7 +174,7 @@ pub(crate) enum Command {
     /// Pools of nodes: how they are filled, what their nodes have in common, and how they are made
     #[command(subcommand)]
     Pool(commands::pool::Command),
-    /// Who makes the nodes of pools: Proxmox clusters
+    /// Who makes the nodes of pools: Proxmox clusters, programs, lists of machines
     #[command(subcommand)]
     Provider(commands::provider::Command),
     /// What services keep on nodes

@@ -9,7 +9,7 @@ use skep_model::id::{EnvironmentId, ForgeAppId, ProjectId, ServiceId, WorkspaceI
 use skep_model::image_push::PushRegistry;
 use skep_model::notify::{Own, Receiver};
 use skep_model::problem::{Code, Problem};
-use skep_model::provider::{Provider, Way};
+use skep_model::provider::Proxmox;
 use skep_model::registry::RegistryAccess;
 use skep_model::variable::{Sealed, Variable, VariableInput};
 use skep_model::webhook::Hook;
@@ -244,9 +244,8 @@ impl Secrets {
     ///
     /// # Errors
     /// It was sealed under another key, or for another provider.
-    pub fn open_provider(&self, provider: &Provider) -> Result<String, Problem> {
-        let Way::Proxmox(proxmox) = &provider.way;
-        self.open(&provider_context(&provider.name), &proxmox.secret)
+    pub fn open_provider(&self, name: &str, proxmox: &Proxmox) -> Result<String, Problem> {
+        self.open(&provider_context(name), &proxmox.secret)
     }
 
     /// Seals a password at a push registry; it opens again only for the same workspace, host and use.

@@ -9,6 +9,7 @@ use crate::name;
 use crate::node::{Facts, check_meta};
 use crate::pool::{Backups, Guest, MAX_GUESTS, Phase, Recipe};
 use crate::problem::Problem;
+use crate::provider::Way;
 use crate::settings::MAX_POOL_META;
 
 /// Most pools that make nodes.
@@ -184,15 +185,29 @@ impl Auto {
 }
 
 impl GuestPool {
-    /// Checks every field.
+    /// Checks every field, as it is asked of a provider of this way.
     ///
     /// # Errors
     /// The first that is not accepted, and what would be.
-    pub fn check(&self) -> Result<(), Problem> {
+    pub fn check(&self, way: &Way) -> Result<(), Problem> {
         name::check("name", &self.name)?;
         name::check("provider", &self.provider)?;
-        self.recipe.check()?;
+        match way {
+            Way::Proxmox(_) => self.recipe.check()?,
+            Way::Exec(_) => self.recipe.check_for_program()?,
+            Way::Static(_) => self.recipe.check_for_machines()?,
+        }
         self.size.check()?;
+        if self.size.auto.is_some() && matches!(way, Way::Static(_)) {
+            let text = "machines of a list come only where a person tells them to";
+            return Err(Problem::invalid("auto", text)
+                .hint("say how many nodes there should be: `skep pool scale`"));
+        }
+        if self.backups.is_some() && !way.is_proxmox() {
+            let text = format!("{} makes no copies of guests", way.kind().word());
+            return Err(Problem::invalid("backups", text)
+                .hint("copy these machines by their own means, and volumes by `skep volume`"));
+        }
         self.backups.as_ref().map_or(Ok(()), Backups::check)?;
         if self.meta.len() > MAX_POOL_META {
             let text = format!("{} keys are too many", self.meta.len());

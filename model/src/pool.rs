@@ -9,7 +9,7 @@ mod machines;
 pub use addresses::Addresses;
 pub use backups::{Backups, Restoring};
 pub use guest::{Guest, Identity, Note, Phase, name_of};
-pub use machines::{Machine, Program};
+pub use machines::{MAX_MACHINES, Machine, Program};
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,11 +25,12 @@ pub const VMID_MAX: u32 = 999_999_999;
 pub const MAX_GUESTS: u32 = 1_000;
 
 /// What a guest is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = GuestKind))]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// A virtual machine.
+    #[default]
     Vm,
     /// A container.
     Lxc,
@@ -41,7 +42,7 @@ impl Kind {
 }
 
 /// Numbers of guests that are a pool's own, both ends among them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct VmidRange {
     /// The first.
@@ -50,9 +51,11 @@ pub struct VmidRange {
     pub last: u32,
 }
 
-/// What each guest of a pool is made of.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What each guest of a pool is made of. A program is told its processors, memory and disk, and the rest means something to a
+/// Proxmox cluster alone; machines that exist are as they are, and nothing is said of them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = GuestRecipe))]
+#[serde(default)]
 pub struct Recipe {
     /// VM or container.
     pub kind: Kind,
@@ -85,7 +88,6 @@ pub struct Recipe {
     /// Most guests of this pool on one host.
     pub max_per_host: Option<u32>,
     /// Addresses that guests get; none: a DHCP server gives them.
-    #[serde(default)]
     pub addresses: Option<Addresses>,
 }
 
@@ -130,16 +132,92 @@ impl Recipe {
             return Err(Problem::invalid("resource_pool", "no Proxmox pool is named")
                 .hint("guests are kept apart from others by a pool: `pvesh create /pools --poolid skep`"));
         }
-        for (field, amount) in [
+        for (field, name) in [("disk", &self.disk), ("bridge", &self.bridge)] {
+            if name.is_empty() {
+                return Err(Problem::invalid(field, "it is not named")
+                    .hint("`scsi0` of a VM, `rootfs` of a container; `vmbr0`"));
+            }
+        }
+        self.check_size()?;
+        self.addresses.as_ref().map_or(Ok(()), Addresses::check)
+    }
+
+    fn check_size(&self) -> Result<(), Problem> {
+        let none = self.size().into_iter().find(|(_, amount)| *amount == 0);
+        match none {
+            Some((field, _)) => Err(Problem::invalid(field, "more than nothing is needed")),
+            None => Ok(()),
+        }
+    }
+
+    const fn size(&self) -> [(&'static str, u32); 3] {
+        [
             ("cores", self.cores),
             ("memory_mib", self.memory_mib),
             ("disk_gib", self.disk_gib),
-        ] {
-            if amount == 0 {
-                return Err(Problem::invalid(field, "more than nothing is needed"));
-            }
+        ]
+    }
+
+    /// One that says how large a machine is to be, and nothing else.
+    pub fn sized(cores: u32, memory_mib: u32, disk_gib: u32) -> Self {
+        Self {
+            cores,
+            memory_mib,
+            disk_gib,
+            ..Self::default()
         }
-        self.addresses.as_ref().map_or(Ok(()), Addresses::check)
+    }
+
+    /// Refuses what a program is not told: nobody would follow it.
+    ///
+    /// # Errors
+    /// Names the field, and says what is accepted.
+    pub fn check_for_program(&self) -> Result<(), Problem> {
+        if let Some(field) = self.said_for_proxmox() {
+            let text = format!("`{field}` means nothing to a provider that is a program");
+            return Err(Problem::invalid(field, text).hint(
+                "cores, memory and disk are all that it is told; what else it needs are parameters of the provider: \
+                 `skep provider set --parameter KEY=VALUE`",
+            ));
+        }
+        self.check_size()
+    }
+
+    /// Refuses anything: machines that exist are not made.
+    ///
+    /// # Errors
+    /// Names the field, and says what is accepted.
+    pub fn check_for_machines(&self) -> Result<(), Problem> {
+        let sizes = self.size().into_iter();
+        let mut sizes = sizes.filter(|(_, amount)| *amount > 0);
+        let said = self.said_for_proxmox();
+        let Some(field) = said.or_else(|| sizes.next().map(|(field, _)| field)) else {
+            return Ok(());
+        };
+        let text = format!("`{field}` means nothing to a provider that is a list of machines");
+        Err(Problem::invalid(field, text).hint("leave it out: machines that exist are as they are"))
+    }
+
+    /// The first field that is said and means something to a Proxmox cluster alone.
+    fn said_for_proxmox(&self) -> Option<&'static str> {
+        let none = Self::default();
+        let all = [
+            ("kind", self.kind == none.kind),
+            ("templates", self.templates.is_empty()),
+            ("full_clone", !self.full_clone),
+            ("storage", self.storage.is_none()),
+            ("disk", self.disk.is_empty()),
+            ("bridge", self.bridge.is_empty()),
+            ("vlan", self.vlan.is_none()),
+            ("user", self.user.is_none()),
+            ("ssh_keys", self.ssh_keys.is_empty()),
+            ("vmids", self.vmids == none.vmids),
+            ("resource_pool", self.resource_pool.is_empty()),
+            ("max_per_host", self.max_per_host.is_none()),
+            ("addresses", self.addresses.is_none()),
+        ];
+        let said = all.into_iter().find(|(_, is_unsaid)| !is_unsaid);
+        said.map(|(field, _)| field)
     }
 
     /// The hosts that guests may be on.
@@ -180,7 +258,9 @@ mod tests {
     fn a_recipe_never_covers_its_own_template() {
         recipe().check().expect("fine");
         type Change = fn(&mut Recipe);
-        let cases: [(&str, Change); 6] = [
+        let cases: [(&str, Change); 8] = [
+            ("disk", |it| it.disk.clear()),
+            ("bridge", |it| it.bridge.clear()),
             ("vmids", |it| it.vmids.first = 99),
             ("vmids", |it| it.vmids.last = 4999),
             ("vmids", |it| it.vmids.last = 9000),
@@ -193,6 +273,54 @@ mod tests {
             change(&mut recipe);
             let problem = recipe.check().expect_err(field);
             assert_eq!(problem.field.as_deref(), Some(field));
+        }
+    }
+
+    #[test]
+    fn what_a_provider_would_not_follow_is_refused() {
+        let sized = Recipe::sized(2, 4_096, 32);
+        sized.check_for_program().expect("fine");
+        Recipe::default().check_for_machines().expect("fine");
+        let field = |result: Result<(), Problem>| result.err().and_then(|it| it.field);
+        assert_eq!(field(sized.check_for_machines()).as_deref(), Some("cores"));
+        assert_eq!(field(sized.check()).as_deref(), Some("vmids"));
+        let none = Recipe::sized(2, 0, 32);
+        assert_eq!(
+            field(none.check_for_program()).as_deref(),
+            Some("memory_mib")
+        );
+        // Each field of a recipe of Proxmox is one of them.
+        type Change = fn(&mut Recipe);
+        let cases: [(&str, Change); 13] = [
+            ("kind", |it| it.kind = Kind::Lxc),
+            ("templates", |it| it.templates = recipe().templates),
+            ("full_clone", |it| it.full_clone = true),
+            ("storage", |it| it.storage = Some("nas".into())),
+            ("disk", |it| it.disk = "scsi0".into()),
+            ("bridge", |it| it.bridge = "vmbr0".into()),
+            ("vlan", |it| it.vlan = Some(7)),
+            ("user", |it| it.user = Some("admin".into())),
+            ("ssh_keys", |it| it.ssh_keys = vec!["ssh-ed25519".into()]),
+            ("vmids", |it| it.vmids = recipe().vmids),
+            ("resource_pool", |it| it.resource_pool = "skep".into()),
+            ("max_per_host", |it| it.max_per_host = Some(1)),
+            ("addresses", |it| {
+                it.addresses = Some(Addresses {
+                    first: [10, 0, 0, 1].into(),
+                    last: [10, 0, 0, 9].into(),
+                    prefix: 24,
+                    gateway: [10, 0, 0, 254].into(),
+                    dns: Vec::new(),
+                });
+            }),
+        ];
+        for (name, change) in cases {
+            let mut odd = sized.clone();
+            change(&mut odd);
+            assert_eq!(field(odd.check_for_program()).as_deref(), Some(name));
+            let mut odd = Recipe::default();
+            change(&mut odd);
+            assert_eq!(field(odd.check_for_machines()).as_deref(), Some(name));
         }
     }
 }

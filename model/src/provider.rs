@@ -1,8 +1,10 @@
-//! Who makes the guests of pools: a Proxmox cluster, and how it is reached.
+//! Who makes the guests of pools: a Proxmox cluster, and how it is reached; a program of an operator's; or nobody, where the
+//! machines exist.
 
 use serde::{Deserialize, Serialize};
 
 use crate::name;
+use crate::pool::{Machine, Program};
 use crate::problem::Problem;
 use crate::variable::Sealed;
 
@@ -35,6 +37,23 @@ pub struct Provider {
 pub enum Way {
     /// By the API of Proxmox VE.
     Proxmox(Proxmox),
+    /// A program makes machines.
+    Exec(Program),
+    /// Machines that exist, each taken by one guest at a time. People tell them how to join.
+    Static(Vec<Machine>),
+}
+
+/// Which way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = ProviderKind))]
+#[serde(rename_all = "snake_case")]
+pub enum WayKind {
+    /// A Proxmox cluster.
+    Proxmox,
+    /// A program.
+    Exec,
+    /// A list of machines.
+    Static,
 }
 
 /// A Proxmox cluster.
@@ -61,6 +80,33 @@ pub enum Trust {
     Pins(Vec<String>),
 }
 
+impl Way {
+    /// Which one.
+    pub const fn kind(&self) -> WayKind {
+        match self {
+            Self::Proxmox(_) => WayKind::Proxmox,
+            Self::Exec(_) => WayKind::Exec,
+            Self::Static(_) => WayKind::Static,
+        }
+    }
+
+    /// Whether its guests can be copied, and one that is lost be ended by it.
+    pub const fn is_proxmox(&self) -> bool {
+        matches!(self, Self::Proxmox(_))
+    }
+}
+
+impl WayKind {
+    /// As people read it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Proxmox => "a Proxmox cluster",
+            Self::Exec => "a program",
+            Self::Static => "a list of machines",
+        }
+    }
+}
+
 impl Provider {
     /// Checks every field.
     ///
@@ -68,8 +114,11 @@ impl Provider {
     /// The first that is not accepted, and what would be.
     pub fn check(&self) -> Result<(), Problem> {
         name::check("name", &self.name)?;
-        let Way::Proxmox(proxmox) = &self.way;
-        proxmox.check()
+        match &self.way {
+            Way::Proxmox(proxmox) => proxmox.check(),
+            Way::Exec(program) => program.check(),
+            Way::Static(machines) => Machine::check_all(machines),
+        }
     }
 }
 

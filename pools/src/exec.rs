@@ -3,16 +3,22 @@
 //! making and removing may be asked for again. What it says is not believed beyond that: a machine that is another one than
 //! before is never removed.
 
+mod file;
 mod program;
+
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use skep_model::guest_pool::GuestPool;
 use skep_model::pool::{Guest, Identity, Note, Phase, Program};
 
 use crate::driver::Turn;
 use crate::introduce;
 use crate::next::{Ask, INTRODUCED_MS, LOST_ANSWER_MS, Step};
 use crate::provider::{Provider, Trouble};
+
+pub use file::{Misplaced, find};
 
 /// The version of what is said on standard input and output.
 const VERSION: u32 = 1;
@@ -117,6 +123,10 @@ pub fn next(guest: &Guest, status: &Status, now_ms: u64) -> Step {
 pub struct Exec<'a> {
     /// The program.
     pub program: &'a Program,
+    /// The folder that this server has for such programs; none: it runs none.
+    pub folder: Option<&'a Path>,
+    /// The pool that the guests are of.
+    pub pool: &'a GuestPool,
 }
 
 /// What a program is told on its standard input.
@@ -125,9 +135,19 @@ struct Told<'a> {
     version: u32,
     id: String,
     name: String,
+    pool: &'a str,
+    machine: Size,
     parameters: &'a std::collections::BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     file: Option<serde_json::Value>,
+}
+
+/// How large a machine is to be.
+#[derive(Serialize)]
+struct Size {
+    cores: u32,
+    memory_mib: u32,
+    disk_gib: u32,
 }
 
 impl Exec<'_> {
@@ -136,6 +156,12 @@ impl Exec<'_> {
             version: VERSION,
             id: guest.id.to_string(),
             name: guest.name(),
+            pool: &self.pool.name,
+            machine: Size {
+                cores: self.pool.recipe.cores,
+                memory_mib: self.pool.recipe.memory_mib,
+                disk_gib: self.pool.recipe.disk_gib,
+            },
             parameters: &self.program.parameters,
             file,
         };
@@ -143,7 +169,7 @@ impl Exec<'_> {
     }
 
     async fn status(&self, guest: &Guest) -> Result<Status, Trouble> {
-        let said = program::ask(self.program, "status", &self.told(guest, None)).await?;
+        let said = program::ask(self, "status", &self.told(guest, None)).await?;
         serde_json::from_slice(&said).map_err(|error| {
             Trouble::Refused(format!(
                 "what the program says of the state cannot be read: {error}"
@@ -177,7 +203,7 @@ impl Provider for Exec<'_> {
             Step::Ask(ask) => ("create", ask),
             Step::Choose => return Ok(Turn::Wait("there is nothing to choose".to_owned())),
         };
-        program::ask(self.program, verb, &self.told(guest, None)).await?;
+        program::ask(self, verb, &self.told(guest, None)).await?;
         Ok(Turn::Did(ask))
     }
 
@@ -189,7 +215,7 @@ impl Provider for Exec<'_> {
         }
         let file = json!({"path": introduce::ENV_FILE, "content": text});
         let told = self.told(guest, Some(file));
-        program::ask_secretly(self.program, "introduce", &told).await?;
+        program::ask_secretly(self, "introduce", &told).await?;
         Ok(Turn::Did(Ask::Introduce))
     }
 }

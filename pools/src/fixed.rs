@@ -1,5 +1,6 @@
 //! Machines that exist: a guest takes one of a list, and gives it back. Nothing is asked of anybody, so all of it is a
-//! decision. People tell the machine how to join.
+//! decision. People tell the machine how to join, and make an end to its agent: as long as a guest is written down its machine is
+//! nobody else's.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +23,7 @@ impl Fixed<'_> {
         let machine = machine.and_then(|name| self.machines.iter().find(|it| it.name == *name));
         match (guest.phase, machine) {
             (Phase::Gone, _) => Turn::Done,
-            // It is left as it is: whoever takes it next finds its agent, and what it was told.
+            // It is left as it is: people end its agent, and then the guest is forgotten with its node.
             (Phase::Leaving, _) => Turn::Note(Note::Gone),
             (Phase::Planned, _) => self.take(guest, others, now_ms),
             // It was taken out of the list before anything ran there.
@@ -40,8 +41,9 @@ impl Fixed<'_> {
                 Turn::Note(Note::Found(machine.address))
             }
             (Phase::Starting, Some(machine)) => Turn::Wait(format!(
-                "somebody tells `{}` how to join: the text for {} there is shown on demand",
+                "somebody tells `{}` how to join: `skep node introduction {}` shows the text for {} there",
                 machine.name,
+                guest.name(),
                 crate::ENV_FILE
             )),
             (Phase::Ready, Some(_)) => Turn::Done,
@@ -51,7 +53,7 @@ impl Fixed<'_> {
     fn take(&self, guest: &Guest, others: &[Guest], now_ms: u64) -> Turn {
         let taken: BTreeSet<&str> = others
             .iter()
-            .filter(|other| other.id != guest.id && other.phase < Phase::Gone)
+            .filter(|other| other.id != guest.id)
             .filter_map(|other| other.host.as_deref())
             .collect();
         let free = self.machines.iter();
@@ -62,7 +64,10 @@ impl Fixed<'_> {
                 address: Some(machine.address),
                 now_ms,
             }),
-            None => Turn::Wait(format!("all {} machines are taken", self.machines.len())),
+            None => Turn::Wait(format!(
+                "all {} machines of the list are taken: `skep provider set` names more, `skep node remove` gives one back",
+                self.machines.len()
+            )),
         }
     }
 }

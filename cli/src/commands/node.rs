@@ -8,8 +8,8 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 use skep_control_plane::api::types::{
-    AdminRequest, AdminState, FenceRequest, MetaRequest, MetaView, NodePlanView, NodeView,
-    NodesView, RetireRequest,
+    AdminRequest, AdminState, FenceRequest, IntroductionView, MetaRequest, MetaView, NodePlanView,
+    NodeView, NodesView, RetireRequest,
 };
 use skep_model::problem::{Code, Problem};
 use tokio::time::Instant;
@@ -59,6 +59,20 @@ pub(crate) enum Command {
         /// Also when it has volumes of services that there are: what is in them is given up
         #[arg(long)]
         lose_volumes: bool,
+    },
+    /// Print what tells a machine of a list how to join: for /etc/skep/agent.env there, with a join token for that machine alone
+    #[command(after_help = "\
+Examples:
+  skep node introduction m1 | ssh root@m1 'install -D -m 0600 /dev/stdin /etc/skep/agent.env'
+  skep node introduction m1 --json | jq -r .mac
+
+The token is good for an hour, once, and only for the machine with that MAC address; whoever asks
+again makes the earlier one good for nothing. Where the package's skep-agent.path is enabled the agent
+starts when the file is there.")]
+    Introduction {
+        /// The guest's name, as `skep pool show` has it, or its machine's
+        #[arg(value_name = "GUEST")]
+        guest: String,
     },
     /// List the copies of the guest of one, and when the next is due
     Backups {
@@ -330,6 +344,17 @@ async fn drain(
     Ok(())
 }
 
+/// Prints what tells a machine how to join.
+async fn introduction(client: &Client, session: &Session, guest: &str) -> Result<(), Failure> {
+    let path = format!("/v1/guests/{}/introduction", escape(guest));
+    let view: IntroductionView = client.send(Method::POST, &path, &json!({})).await?;
+    match session.out.is_json() {
+        true => session.out.result(&view, String::new),
+        false => session.out.document(&view.content),
+    }
+    Ok(())
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -396,6 +421,7 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
             };
             retire(&client, session, (&node, plan), request).await?;
         }
+        Command::Introduction { guest } => introduction(&client, session, &guest).await?,
         Command::Backups { node } => backups::list(&client, session, &node).await?,
         Command::Backup { node } => backups::begin(&client, session, &node).await?,
         Command::Restore {

@@ -40,9 +40,13 @@ Examples:
   skep pool create burst --provider home --template pve1=9000 --vmids 7000-7099 \\
     --autoscale --min 0 --max 8 --headroom 1,2GiB --idle-after 20m
 
-Each node is a guest that is cloned from its host's template, started, told how to join with a
+  skep pool create burst --provider cloud --cores 4 --memory 8192 --autoscale --max 5
+  skep pool create metal --provider rack --nodes 3
+
+Each node of a Proxmox cluster is a guest that is cloned from its host's template, started, told how to join with a
 token of its own, and let in when its MAC and SMBIOS id are the guest's. Templates are made as
-docs/install-proxmox.md says. What is at the provider and not ours is never touched.")]
+docs/install-proxmox.md says. What is at the provider and not ours is never touched. Programs and
+machines that exist (`skep provider set`) are in docs/node-pools.md.")]
     Create(Box<nodes::Make>),
     /// Change what nodes are made of, or how many there may be; what is not named stays
     #[command(after_help = "\

@@ -1,107 +1,40 @@
 //! `skep provider`: who makes the nodes of pools.
 
-use std::io::Read as _;
-use std::path::PathBuf;
+mod set;
 
 use http::Method;
 use serde_json::{Value, json};
 use skep_control_plane::api::types::{
-    ProviderRequest, ProviderStateView, ProviderView, ProvidersView,
+    MachineStateView, ProgramStateView, ProviderStateView, ProviderView, ProvidersView,
 };
-use skep_model::provider::Trust;
+use skep_model::provider::{Trust, WayKind};
 
 use crate::client::{Client, escape};
 use crate::failure::Failure;
 use crate::output::table;
 use crate::session::Session;
 
-/// Largest secret that is read, in bytes.
-const SECRET_MAX: u64 = 4_096;
-
-/// Who makes the nodes of pools: Proxmox clusters
+/// Who makes the nodes of pools: Proxmox clusters, programs, lists of machines
 #[derive(Debug, Clone, clap::Subcommand)]
 pub(crate) enum Command {
     /// List them
     #[command(visible_alias = "list")]
     Ls,
-    /// Ask one: its version, its hosts and what they have promised, what the token lacks, guests that nobody knows of
+    /// Ask one: a Proxmox cluster's hosts, what the token lacks and guests that nobody knows of; whether a program is there;
+    /// who has which machine
     Show {
         /// Its name
         #[arg(value_name = "PROVIDER")]
         provider: String,
     },
-    /// Say how a Proxmox cluster is reached; it is asked before that is kept
-    Set(Set),
+    /// Say how a Proxmox cluster is reached (it is asked before that is kept), which program makes machines, or which exist
+    Set(Box<set::Set>),
     /// Forget one; refused while a pool is made by it
     Rm {
         /// Its name
         #[arg(value_name = "PROVIDER")]
         provider: String,
     },
-}
-
-/// How a Proxmox cluster is reached.
-#[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "\
-Examples:
-  skep provider set home --host https://pve1.lan:8006 --host https://pve2.lan:8006 \\
-    --ca pve-root-ca.pem --token-id 'skep@pve!skep' --secret-stdin < secret.txt
-  skep provider set home --host https://pve1.lan:8006 --pin AA:BB:... \\
-    --token-id 'skep@pve!skep' --secret-stdin < secret.txt
-
-The CA is /etc/pve/pve-root-ca.pem of any host; a fingerprint is what `pvenode cert info` shows, of
-each host. With neither, nobody is asked: whoever is, gets the token. The rights that it needs are
-in docs/install-proxmox.md. Whoever changes the CA, the fingerprints or the token's name says the
-secret again.")]
-pub(crate) struct Set {
-    /// What it is called here
-    #[arg(value_name = "PROVIDER")]
-    provider: String,
-    /// The API of a host, https://pve1.lan:8006; repeatable: the next is asked where one does not answer
-    #[arg(long = "host", value_name = "URL", required = true)]
-    hosts: Vec<String>,
-    /// The CA that has signed the hosts' certificates, a PEM file
-    #[arg(long, value_name = "FILE", required_unless_present = "pins")]
-    ca: Option<PathBuf>,
-    /// SHA-256 of a host's certificate, in its place; repeatable: one for each host, and for the next certificate
-    #[arg(long = "pin", value_name = "FINGERPRINT", conflicts_with = "ca")]
-    pins: Vec<String>,
-    /// The API token's name: USER@REALM!NAME
-    #[arg(long, value_name = "ID")]
-    token_id: String,
-    /// Read the API token's secret from stdin: the one way, so that no shell remembers it; without it the one that is
-    /// there already stays
-    #[arg(long)]
-    secret_stdin: bool,
-}
-
-impl Set {
-    fn request(&self) -> Result<ProviderRequest, Failure> {
-        let trust = match &self.ca {
-            Some(path) => Trust::Ca(std::fs::read_to_string(path).map_err(|error| {
-                Failure::usage(format!("{} cannot be read: {error}", path.display()))
-                    .hint("copy /etc/pve/pve-root-ca.pem from any host of the cluster")
-            })?),
-            None => Trust::Pins(self.pins.clone()),
-        };
-        let secret = match self.secret_stdin {
-            false => None,
-            true => {
-                let mut text = String::new();
-                let mut input = std::io::stdin().take(SECRET_MAX);
-                input.read_to_string(&mut text).map_err(|error| {
-                    Failure::usage(format!("the secret cannot be read: {error}"))
-                })?;
-                Some(text.trim().to_owned())
-            }
-        };
-        Ok(ProviderRequest {
-            endpoints: self.hosts.clone(),
-            trust,
-            token_id: self.token_id.clone(),
-            secret,
-        })
-    }
 }
 
 fn path(name: &str) -> String {
@@ -123,7 +56,7 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
         Command::Set(set) => {
             let request = set.request()?;
             let view: ProviderView = client
-                .send(Method::PUT, &path(&set.provider), &request)
+                .send(Method::PUT, &path(set.provider()), &request)
                 .await?;
             session
                 .out
@@ -150,25 +83,98 @@ async fn show(client: &Client, name: &str, session: &Session) -> Result<(), Fail
 fn list(all: &[ProviderView]) -> String {
     let row = |one: &ProviderView| {
         let trust = match &one.trust {
-            Trust::Ca(_) => "CA".to_owned(),
-            Trust::Pins(pins) => format!("{} fingerprints", pins.len()),
+            Some(Trust::Ca(_)) => ", by a CA".to_owned(),
+            Some(Trust::Pins(pins)) => format!(", by {} fingerprints", pins.len()),
+            None => String::new(),
         };
-        vec![
-            one.name.clone(),
-            one.endpoints.join(" "),
-            one.token_id.clone(),
-            trust,
-        ]
+        let (by, as_whom) = match (&one.kind, &one.program) {
+            (WayKind::Proxmox, _) => (
+                format!("{}{trust}", one.endpoints.join(" ")),
+                one.token_id.clone().unwrap_or_default(),
+            ),
+            (WayKind::Exec, Some(program)) => {
+                let parameters = program.parameters.iter();
+                let parameters: Vec<String> = parameters
+                    .map(|(key, value)| format!("{key}={value}"))
+                    .collect();
+                (program.file.clone(), parameters.join(" "))
+            }
+            (WayKind::Exec, None) => (String::new(), String::new()),
+            (WayKind::Static, _) => (format!("{} machines", one.machines.len()), String::new()),
+        };
+        vec![one.name.clone(), kind(one.kind).to_owned(), by, as_whom]
     };
     let empty = "no provider is set: `skep provider set --help`";
     table::render(
-        &["PROVIDER", "HOSTS", "TOKEN", "TRUST"],
+        &["PROVIDER", "KIND", "BY", "TOKEN OR PARAMETERS"],
         all.iter().map(row).collect(),
         empty,
     )
 }
 
+const fn kind(kind: WayKind) -> &'static str {
+    match kind {
+        WayKind::Proxmox => "Proxmox",
+        WayKind::Exec => "program",
+        WayKind::Static => "machines",
+    }
+}
+
+fn program(state: &ProgramStateView) -> String {
+    let whose = if state.leads {
+        "which leads"
+    } else {
+        "which does not lead"
+    };
+    let mut parts = vec![match (&state.path, &state.problem) {
+        (Some(path), _) => format!(
+            "{path} is there and may be run on {}, {whose}",
+            state.server
+        ),
+        (None, why) => format!(
+            "it would not be run on {}, {whose}: {}",
+            state.server,
+            why.as_deref().unwrap_or("nobody knows why")
+        ),
+    }];
+    parts.push(format!("an answer may take {} s", state.program.deadline_s));
+    let parameters = state.program.parameters.iter();
+    parts.extend(parameters.map(|(key, value)| format!("  {key}={value}")));
+    let rows = state.guests.iter().map(|one| {
+        vec![
+            one.name.clone(),
+            one.pool.clone(),
+            super::pool::nodes::phase(one.phase).to_owned(),
+            one.problem.clone().unwrap_or_default(),
+        ]
+    });
+    let columns = ["GUEST", "POOL", "PHASE", "NOTES"];
+    let guests = table::render(&columns, rows.collect(), "it has made no guests");
+    format!("{}\n\n{guests}", parts.join("\n"))
+}
+
+fn machines(all: &[MachineStateView]) -> String {
+    let rows = all.iter().map(|one| {
+        let phase = one.phase.map(super::pool::nodes::phase);
+        vec![
+            one.machine.name.clone(),
+            one.machine.address.to_string(),
+            one.machine.mac.clone(),
+            one.guest.clone().unwrap_or_else(|| "free".to_owned()),
+            one.pool.clone().unwrap_or_default(),
+            phase.unwrap_or_default().to_owned(),
+        ]
+    });
+    let columns = ["MACHINE", "ADDRESS", "MAC", "GUEST", "POOL", "PHASE"];
+    table::render(&columns, rows.collect(), "there are no machines")
+}
+
 fn state(view: &ProviderStateView) -> String {
+    match (view.kind, &view.program) {
+        (WayKind::Exec, Some(state)) => return program(state),
+        (WayKind::Static, _) => return machines(&view.machines),
+        (WayKind::Exec, None) | (WayKind::Proxmox, _) => {}
+    }
     let gib = |bytes: u64| format!("{:.1}", bytes as f64 / f64::from(1 << 30));
     let rows = view.hosts.iter().map(|host| {
         let standing = match (host.online, host.maintenance) {

@@ -203,6 +203,10 @@ pub(crate) struct Args {
         value_delimiter = ','
     )]
     pub(crate) notify_allow: Vec<Cidr>,
+    /// Folder with the programs that may make machines for pools (`skep provider set --program`): root's or this user's
+    /// own, not writable by others; none may by default
+    #[arg(long, value_name = "DIR", env = "SKEP_PROVIDER_PROGRAMS", value_parser = folder)]
+    pub(crate) provider_programs: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) common: Common,
 }
@@ -212,6 +216,14 @@ fn program(text: &str) -> Result<PathBuf, String> {
     match path.is_absolute() && path.is_file() {
         true => Ok(path),
         false => Err("the absolute path of a program that is there".to_owned()),
+    }
+}
+
+fn folder(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match path.is_absolute() && path.is_dir() {
+        true => Ok(path),
+        false => Err("the absolute path of a folder that is there".to_owned()),
     }
 }
 
@@ -264,6 +276,7 @@ async fn serve(
             resolvers: args.acme_resolvers,
         },
         notify_allow: args.notify_allow,
+        provider_programs: args.provider_programs.map(Into::into),
     };
     let ready = |ready: server::Ready| {
         let words = json!({

@@ -116,6 +116,20 @@ impl Subject {
                 .at("node")
                 .hint("a machine that somebody else has made is copied by them"));
         };
+        let provider = view.provider(&pool.provider).ok_or_else(|| {
+            let text = format!("there is no provider `{}`", pool.provider);
+            Problem::new(Code::NotFound, text)
+        })?;
+        if !provider.way.is_proxmox() {
+            let text = format!(
+                "the provider `{}` is {}, which makes no copies of guests",
+                provider.name,
+                provider.way.kind().word()
+            );
+            return Err(Problem::new(Code::Conflict, text).at("node").hint(
+                "copy this machine by its own means, and volumes by `skep volume snapshot`",
+            ));
+        }
         let Some(backups) = pool.backups.clone() else {
             let text = format!(
                 "the pool `{}` does not say how its guests are copied",
@@ -126,10 +140,6 @@ impl Subject {
                 pool.name
             )));
         };
-        let provider = view.provider(&pool.provider).ok_or_else(|| {
-            let text = format!("there is no provider `{}`", pool.provider);
-            Problem::new(Code::NotFound, text)
-        })?;
         Ok(Self {
             client: connect(provider, &app.secrets)?,
             pool: (**pool).clone(),

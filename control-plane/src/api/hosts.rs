@@ -90,7 +90,9 @@ fn shown(view: &State, name: &str) -> PhysicalHostView {
 /// What all providers that make nodes say of their hosts, and which say nothing, with why.
 async fn ask_all(app: &App, view: &State) -> (Vec<HostMemoryView>, Vec<String>) {
     let is_used = |it: &&Provider| view.guest_pools().any(|pool| pool.provider == it.name);
-    let providers = view.providers().map(|it| &**it).filter(is_used);
+    let providers = view.providers().map(|it| &**it);
+    // What is no Proxmox cluster has no hosts to tell of.
+    let providers = providers.filter(|it| it.way.is_proxmox()).filter(is_used);
     let asked = providers.map(|provider| async move {
         let answer = tokio::time::timeout(ASKED, ask(app, provider)).await;
         let answer = answer.unwrap_or_else(|_| Err("it does not answer".to_owned()));

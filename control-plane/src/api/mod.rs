@@ -24,6 +24,7 @@ mod guest_backups;
 mod health;
 mod hooks;
 mod hosts;
+mod introductions;
 mod jobs;
 mod leader;
 mod local_ca;
@@ -67,6 +68,7 @@ pub(crate) use deploy::queued;
 pub(crate) use services::new_service;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use axum::Router;
@@ -144,6 +146,8 @@ pub struct Context {
     pub tally: Tally,
     /// Which hosts have promised more memory than they have.
     pub promises: Promises,
+    /// The folder of this server with programs that may make machines; none: it runs none.
+    pub programs: Option<Arc<Path>>,
     /// When repositories and registries were asked last.
     pub asked: Asked,
     /// DNS servers that are asked whose domains are; none: the machine's.
@@ -175,6 +179,7 @@ struct App {
     witnesses: Witnesses,
     tally: Tally,
     promises: Promises,
+    programs: Option<Arc<Path>>,
     asked: Asked,
     resolvers: Vec<SocketAddr>,
     notify_allow: Vec<Cidr>,
@@ -206,6 +211,7 @@ impl From<Context> for App {
             witnesses,
             tally,
             promises,
+            programs,
             asked,
             resolvers,
             notify_allow,
@@ -227,6 +233,7 @@ impl From<Context> for App {
             witnesses,
             tally,
             promises,
+            programs,
             asked,
             resolvers,
             notify_allow,

@@ -1,5 +1,7 @@
 //! Pools that make their nodes: list, make, change, scale, renew, take away; each also as a plan that changes nothing.
 
+mod machines;
+
 use axum::Json;
 use axum::http::StatusCode;
 use serde::Deserialize;
@@ -7,6 +9,7 @@ use skep_model::guest_pool::{DRAIN_MS, GuestPool, PoolGuest};
 use skep_model::id::GuestId;
 use skep_model::pool::{Guest, Phase};
 use skep_model::problem::{Code, Problem};
+use skep_model::provider::{Provider, Way};
 use skep_pools::{Choice, choose};
 use skep_proto::convert::id_bytes;
 use skep_proto::v1;
@@ -69,7 +72,7 @@ pub(super) async fn put(
     Body(request): Body<NodePoolRequest>,
 ) -> Result<Json<NodePoolView>, Failure> {
     let pool = wanted(&key.pool, &request);
-    pool.check()?;
+    pool.check(&maker(&app.store.view(), &pool)?.way)?;
     let make = |view: &State| {
         let known = view.guest_pool(&key.pool).map_or(0, |it| it.generation);
         Ok(Kind::PutGuestPool(v1::PutGuestPool {
@@ -92,7 +95,7 @@ pub(super) async fn plan_pool(
     Body(request): Body<NodePoolRequest>,
 ) -> Result<Json<NodePlanView>, Failure> {
     let pool = wanted(&key.pool, &request);
-    pool.check()?;
+    pool.check(&maker(&app.store.view(), &pool)?.way)?;
     Ok(Json(foresee(&app, &pool).await?))
 }
 
@@ -124,6 +127,7 @@ pub(super) async fn upgrade(
 ) -> Result<Json<NodePoolView>, Failure> {
     let view = app.store.view();
     let pool = find(&view, &key.pool)?;
+    machines::check_upgrade(maker(&view, pool)?, pool)?;
     let old = view.guests_of(&pool.name);
     let old: Vec<GuestId> = old
         .filter(|one| one.counts() && one.edition < pool.edition)
@@ -228,15 +232,30 @@ fn going(
     steps.push(format!(
         "{name} is drained: {live} allocations move to other nodes"
     ));
-    steps.push(format!("{name} is shut down"));
-    let number = one
-        .guest
-        .vmid
-        .map_or_else(String::new, |it| format!(" {it}"));
-    steps.push(format!(
-        "the guest{number} is removed with its disks, where its MAC and SMBIOS id prove that it is that one"
-    ));
     let mut against = Vec::new();
+    let made_by = view.guest_pool(&one.pool);
+    let made_by = made_by.and_then(|pool| view.provider(&pool.provider));
+    match made_by.map(|it| (&it.name, &it.way)) {
+        Some((provider, Way::Exec(_))) => steps.push(format!(
+            "the program of `{provider}` is asked to remove its machine, where its MAC proves that it is that one"
+        )),
+        Some((provider, Way::Static(list))) => {
+            steps.push(machines::parting(one));
+            if request.replace {
+                against.extend(machines::lacking(view, (provider, list), 1));
+            }
+        }
+        Some((_, Way::Proxmox(_))) | None => {
+            steps.push(format!("{name} is shut down"));
+            let number = one
+                .guest
+                .vmid
+                .map_or_else(String::new, |it| format!(" {it}"));
+            steps.push(format!(
+                "the guest{number} is removed with its disks, where its MAC and SMBIOS id prove that it is that one"
+            ));
+        }
+    }
     if let (Err(problem), false) = (kept, request.lose_volumes) {
         against.push(problem.message);
     }
@@ -280,17 +299,85 @@ fn find<'a>(view: &'a State, name: &str) -> Result<&'a GuestPool, Problem> {
 }
 
 fn shown(view: &State, pool: &GuestPool) -> NodePoolView {
-    NodePoolView::of(pool, view.guests_of(&pool.name).map(|one| &**one))
+    let mut shown = NodePoolView::of(pool, view.guests_of(&pool.name).map(|one| &**one));
+    machines::add_parting(view, pool, &mut shown.guests);
+    shown
+}
+
+/// Who makes the guests of a pool.
+fn maker<'a>(view: &'a State, pool: &GuestPool) -> Result<&'a Provider, Problem> {
+    view.provider(&pool.provider)
+        .map(|it| &**it)
+        .ok_or_else(|| {
+            let text = format!("there is no provider `{}`", pool.provider.escape_debug());
+            Problem::new(Code::NotFound, text)
+                .at("provider")
+                .hint("`skep provider ls` lists them, `skep provider set` makes one")
+        })
 }
 
 /// Where the nodes that a pool lacks would be made, as things are at its provider now.
 async fn foresee(app: &App, pool: &GuestPool) -> Result<NodePlanView, Problem> {
     let view = app.store.view();
-    let provider = view.provider(&pool.provider).cloned().ok_or_else(|| {
-        let text = format!("there is no provider `{}`", pool.provider.escape_debug());
-        Problem::invalid("provider", text).hint("`skep provider set` makes one")
-    })?;
-    let client = connect(&provider, &app.secrets)?;
+    let provider = maker(&view, pool)?;
+    let (mut steps, mut against) = changes(&view, pool);
+    let there = view.guests_of(&pool.name);
+    let there = there.filter(|one| one.counts()).count();
+    let lacking = (pool.size.wanted as usize).saturating_sub(there);
+    let come = match &provider.way {
+        Way::Proxmox(_) => cloned(app, (provider, pool), lacking).await?,
+        Way::Exec(program) => machines::asked(app, program, lacking).await,
+        Way::Static(list) => machines::taken(&view, (&provider.name, list), lacking),
+    };
+    steps.extend(come.steps);
+    against.extend(come.against);
+    if lacking > plan::COMING_MAX {
+        let more = lacking - plan::COMING_MAX;
+        steps.push(format!("then {more} more, {} at a time", plan::COMING_MAX));
+    }
+    let over = there.saturating_sub(pool.size.wanted as usize);
+    if over > 0 {
+        steps.push(format!(
+            "{over} nodes are drained and removed, one after the other"
+        ));
+    }
+    steps.extend(scaled(&view, pool));
+    if steps.is_empty() {
+        steps.push("no node is made or removed".to_owned());
+    }
+    Ok(NodePlanView { steps, against })
+}
+
+/// What a change means for the guests that there are, and what is against it.
+fn changes(view: &State, pool: &GuestPool) -> (Vec<String>, Vec<String>) {
+    let Some(known) = view.guest_pool(&pool.name) else {
+        return (Vec::new(), Vec::new());
+    };
+    let old = view.guests_of(&pool.name);
+    let old = old.filter(|one| one.counts()).count();
+    let is_other = known.recipe != pool.recipe;
+    if old == 0 || (!is_other && known.provider == pool.provider) {
+        return (Vec::new(), Vec::new());
+    }
+    let stay = format!(
+        "{old} nodes stay as they are until `skep pool upgrade {}`",
+        pool.name
+    );
+    let refused = known.check_change(pool).err();
+    (
+        is_other.then_some(stay).into_iter().collect(),
+        refused.map(|it| it.message).into_iter().collect(),
+    )
+}
+
+/// Where so many guests would be cloned.
+async fn cloned(
+    app: &App,
+    (provider, pool): (&Provider, &GuestPool),
+    lacking: usize,
+) -> Result<NodePlanView, Problem> {
+    let view = app.store.view();
+    let client = connect(provider, &app.secrets)?;
     let rows = client
         .send(&cluster::guests())
         .await
@@ -318,32 +405,6 @@ async fn foresee(app: &App, pool: &GuestPool) -> Result<NodePlanView, Problem> {
         .collect();
     let mut others: Vec<Guest> = view.guests().map(|one| one.guest.clone()).collect();
     let mut steps = Vec::new();
-    if let Some(known) = view.guest_pool(&pool.name) {
-        let old = view
-            .guests_of(&pool.name)
-            .filter(|one| one.counts())
-            .count();
-        if known.recipe != pool.recipe && old > 0 {
-            let name = &pool.name;
-            steps.push(format!(
-                "{old} nodes stay as they are until `skep pool upgrade {name}`"
-            ));
-        }
-        if known.recipe != pool.recipe || known.provider != pool.provider {
-            against.extend(
-                known
-                    .check_change(pool)
-                    .err()
-                    .filter(|_| old > 0)
-                    .map(|it| it.message),
-            );
-        }
-    }
-    let there = view
-        .guests_of(&pool.name)
-        .filter(|one| one.counts())
-        .count();
-    let lacking = (pool.size.wanted as usize).saturating_sub(there);
     for _ in 0..lacking.min(plan::COMING_MAX) {
         let id = GuestId::from_u128(skep_identity::random::new_id());
         let mut guest = Guest::planned(id);
@@ -365,20 +426,6 @@ async fn foresee(app: &App, pool: &GuestPool) -> Result<NodePlanView, Problem> {
                 break;
             }
         }
-    }
-    if lacking > plan::COMING_MAX {
-        let more = lacking - plan::COMING_MAX;
-        steps.push(format!("then {more} more, {} at a time", plan::COMING_MAX));
-    }
-    let over = there.saturating_sub(pool.size.wanted as usize);
-    if over > 0 {
-        steps.push(format!(
-            "{over} nodes are drained and removed, one after the other"
-        ));
-    }
-    steps.extend(scaled(&view, pool));
-    if steps.is_empty() {
-        steps.push("no node is made or removed".to_owned());
     }
     Ok(NodePlanView { steps, against })
 }

@@ -10,10 +10,10 @@ use super::access::{Action, protected, public};
 use super::{App, Document, Here};
 use super::{
     allocations, app_logs, autoscale, backup, ca, certificates, deployment_logs, deployments,
-    domains, fencing, forges, gates, git, github, guest_backups, health, hooks, hosts, jobs,
-    local_ca, metrics, network, node_pools, nodes, notify, placement, previews, proof, providers,
-    rebalance, registries, rollouts, samples, servers, services, settings, shared_variables,
-    shells, stacks, tcp_ports, tokens, uploads, variables, volumes,
+    domains, fencing, forges, gates, git, github, guest_backups, health, hooks, hosts,
+    introductions, jobs, local_ca, metrics, network, node_pools, nodes, notify, placement,
+    previews, proof, providers, rebalance, registries, rollouts, samples, servers, services,
+    settings, shared_variables, shells, stacks, tcp_ports, tokens, uploads, variables, volumes,
 };
 
 /// Every route with what it asks of the caller: a route is registered by `protected` with its action
@@ -437,6 +437,11 @@ fn node_pool_routes(app: &App) -> OpenApiRouter<App> {
             app,
             Action::RetireNode,
             routes!(node_pools::retire),
+        ))
+        .routes(protected(
+            app,
+            Action::IntroduceGuest,
+            routes!(introductions::introduce),
         ))
         .routes(protected(app, read, routes!(guest_backups::list)))
         .routes(protected(

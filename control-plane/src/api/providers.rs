@@ -1,11 +1,13 @@
-//! Providers: list without their secrets, set, take away, and ask what they show.
+//! Providers: list without their secrets, set, take away, and ask what they show. What is no Proxmox cluster is in `machines`.
+
+mod machines;
 
 use axum::Json;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use skep_model::node::HOST;
 use skep_model::problem::{Code, Problem};
-use skep_model::provider::{Provider, Proxmox, Way};
+use skep_model::provider::{Provider, Proxmox, Trust, Way, WayKind};
 use skep_model::variable::Sealed;
 use skep_pools::{orphans, whereabouts};
 use skep_proto::v1;
@@ -40,8 +42,8 @@ pub(super) async fn list(Here(app): Here) -> Json<ProvidersView> {
     Json(ProvidersView { providers })
 }
 
-/// Says how a Proxmox cluster is reached. It is asked first: what cannot be asked is not kept. The secret is sealed, and
-/// never shown.
+/// Says who makes guests. A Proxmox cluster is asked first: what cannot be asked is not kept. Its secret is sealed, and never
+/// shown. A program has to be in the folder of the server that is asked.
 #[utoipa::path(put, path = "/v1/providers/{provider}", tag = "cluster", params(ProviderKey),
     operation_id = "put_provider", request_body = ProviderRequest,
     responses((status = 200, body = ProviderView)))]
@@ -50,27 +52,28 @@ pub(super) async fn put(
     Path(key): Path<ProviderKey>,
     Body(request): Body<ProviderRequest>,
 ) -> Result<Json<ProviderView>, Failure> {
-    let view = app.store.view();
-    let known = view.provider(&key.provider);
-    let secret = match (&request.secret, known) {
-        (Some(secret), _) if !secret.is_empty() => app.secrets.seal_provider(&key.provider, secret),
-        (_, known) => kept(known.map(|it| &**it), &request)?,
+    let way = match machines::said(&request)? {
+        Some(way) => way,
+        None => Way::Proxmox(proxmox(&app, &key.provider, request)?),
     };
     let provider = Provider {
         name: key.provider.clone(),
-        way: Way::Proxmox(Proxmox {
-            endpoints: request.endpoints,
-            trust: request.trust,
-            token_id: request.token_id,
-            secret,
-        }),
+        way,
         // Set where it is obeyed.
         made_ms: 0,
         changed_ms: 0,
     };
     provider.check()?;
-    let client = connect(&provider, &app.secrets)?;
-    client.send(&access::version()).await.map_err(unreachable)?;
+    match &provider.way {
+        Way::Proxmox(_) => {
+            let client = connect(&provider, &app.secrets)?;
+            client.send(&access::version()).await.map_err(unreachable)?;
+        }
+        Way::Exec(program) => {
+            machines::find(&app, program).await?;
+        }
+        Way::Static(_) => {}
+    }
     let command = v1::PutProvider {
         provider: Some((&provider).into()),
     };
@@ -101,18 +104,51 @@ pub(super) async fn state(
 ) -> Result<Json<ProviderStateView>, Failure> {
     let view = app.store.view();
     let provider = find(&view, &key.provider)?.clone();
-    let client = connect(&provider, &app.secrets)?;
-    Ok(Json(ask(&app, &view, (&key.provider, &client)).await?))
+    let state = match &provider.way {
+        Way::Proxmox(_) => {
+            let client = connect(&provider, &app.secrets)?;
+            ask(&app, &view, (&key.provider, &client)).await?
+        }
+        Way::Exec(program) => machines::program(&app, &view, (&provider.name, program)).await,
+        Way::Static(list) => machines::list(&view, (&provider.name, list)),
+    };
+    Ok(Json(state))
+}
+
+/// The Proxmox cluster that a request speaks of.
+fn proxmox(app: &App, name: &str, request: ProviderRequest) -> Result<Proxmox, Problem> {
+    let lacks = |field: &'static str, hint: &'static str| {
+        move || Problem::invalid(field, "it is missing").hint(hint)
+    };
+    let trust = request.trust.ok_or_else(lacks(
+        "trust",
+        "how its hosts prove who they are: `ca` or `pins`; or `program`, or `machines`",
+    ))?;
+    let token_id = request
+        .token_id
+        .ok_or_else(lacks("token_id", "the API token's name: skep@pve!skep"))?;
+    let view = app.store.view();
+    let known = view.provider(name);
+    let secret = match &request.secret {
+        Some(secret) if !secret.is_empty() => app.secrets.seal_provider(name, secret),
+        _ => kept(known.map(|it| &**it), &trust, &token_id)?,
+    };
+    Ok(Proxmox {
+        endpoints: request.endpoints,
+        trust,
+        token_id,
+        secret,
+    })
 }
 
 /// The secret that is there already: only for whoever it was given for. Else whoever may change a provider could have it sent
 /// to a machine of their own.
-fn kept(known: Option<&Provider>, request: &ProviderRequest) -> Result<Sealed, Problem> {
-    let known = known.map(|it| {
-        let Way::Proxmox(proxmox) = &it.way;
-        proxmox
+fn kept(known: Option<&Provider>, trust: &Trust, token_id: &str) -> Result<Sealed, Problem> {
+    let known = known.and_then(|it| match &it.way {
+        Way::Proxmox(proxmox) => Some(proxmox),
+        Way::Exec(_) | Way::Static(_) => None,
     });
-    let is_same = |it: &&Proxmox| it.trust == request.trust && it.token_id == request.token_id;
+    let is_same = |it: &&Proxmox| it.trust == *trust && it.token_id == token_id;
     if let Some(same) = known.filter(is_same) {
         return Ok(same.secret.clone());
     }
@@ -191,6 +227,9 @@ async fn ask(
     missing.sort();
     missing.dedup();
     Ok(ProviderStateView {
+        kind: WayKind::Proxmox,
+        program: None,
+        machines: Vec::new(),
         version: version.version,
         missing,
         hosts: shown.collect(),

@@ -120,6 +120,7 @@ impl Server {
             witnesses: Default::default(),
             tally: Default::default(),
             promises: Default::default(),
+            programs: None,
             asked: Default::default(),
             resolvers: Vec::new(),
             notify_allow: Vec::new(),

@@ -1,8 +1,9 @@
-//! Clients of providers, made once for each setting.
+//! How providers are asked: by clients, made once for each setting; by a program; not at all, where machines exist.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use skep_model::pool::{Machine, Program};
 use skep_model::problem::{Code, Problem};
 use skep_model::provider::{Provider, Proxmox, Trust, Way};
 use skep_proxmox::{Client, Credentials, Https};
@@ -13,6 +14,17 @@ use crate::secrets::Secrets;
 /// Asks a Proxmox cluster.
 pub(crate) type Hosts = Client<Https>;
 
+/// How the guests of a provider are driven.
+#[derive(Debug, Clone)]
+pub(crate) enum Means {
+    /// The hosts of a Proxmox cluster are asked.
+    Hosts(Arc<Hosts>),
+    /// A program is.
+    Program(Program),
+    /// They are taken from this list.
+    Machines(Vec<Machine>),
+}
+
 /// Clients by the names of their providers.
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
@@ -21,6 +33,22 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
+    /// What drives the guests of a provider as it is set now.
+    ///
+    /// # Errors
+    /// As [`connect`].
+    pub(crate) fn means(
+        &mut self,
+        provider: &Provider,
+        secrets: &Secrets,
+    ) -> Result<Means, Problem> {
+        Ok(match &provider.way {
+            Way::Proxmox(_) => Means::Hosts(self.of(provider, secrets)?),
+            Way::Exec(program) => Means::Program(program.clone()),
+            Way::Static(machines) => Means::Machines(machines.clone()),
+        })
+    }
+
     /// The client of a provider as it is set now.
     ///
     /// # Errors
@@ -50,10 +78,17 @@ impl Clients {
 /// A client of a provider. Nobody is asked yet.
 ///
 /// # Errors
-/// Its secret cannot be opened, or an address, fingerprint or CA is none.
+/// It is no Proxmox cluster, its secret cannot be opened, or an address, fingerprint or CA is none.
 pub(crate) fn connect(provider: &Provider, secrets: &Secrets) -> Result<Hosts, Problem> {
-    let secret = Zeroizing::new(secrets.open_provider(provider)?);
-    let Way::Proxmox(proxmox) = &provider.way;
+    let Way::Proxmox(proxmox) = &provider.way else {
+        let text = format!(
+            "the provider `{}` is {}, and has no hosts that could be asked",
+            provider.name,
+            provider.way.kind().word()
+        );
+        return Err(Problem::new(Code::Conflict, text).at("provider"));
+    };
+    let secret = Zeroizing::new(secrets.open_provider(&provider.name, proxmox)?);
     client(proxmox, &secret)
 }
 

@@ -15,16 +15,18 @@ use zeroize::Zeroizing;
 use crate::pki::ca_fingerprint;
 
 /// How long a guest's token is good: it is told anew after two minutes, with another one.
-const TOKEN_MS: u64 = 15 * 60 * 1_000;
+pub(crate) const TOKEN_MS: u64 = 15 * 60 * 1_000;
+/// The same where people tell it: they have to get at the machine first.
+pub(crate) const TOKEN_FOR_PEOPLE_MS: u64 = 60 * 60 * 1_000;
 
-/// The command that makes a token for a guest, and what the guest is told. The command is obeyed first.
+/// The command that makes a token for a guest, good until then, and what the guest is told. The command is obeyed first.
 ///
 /// # Errors
 /// The cluster's CA cannot be read.
 pub(crate) fn introduction(
     view: &State,
     one: &PoolGuest,
-    now_ms: u64,
+    expires_ms: u64,
 ) -> Result<(Kind, Zeroizing<String>), Problem> {
     let cluster = view
         .cluster()
@@ -35,7 +37,7 @@ pub(crate) fn introduction(
     let token = JoinToken {
         id: text.id,
         secret_hash: text.secret_hash().to_vec(),
-        expires_ms: now_ms + TOKEN_MS,
+        expires_ms,
         uses_left: 1,
         role: Role::Node,
         note: format!("of the pool {}", one.pool),

@@ -158,6 +158,16 @@ async fn ask(parts: &Parts, clients: &mut Clients, (one, away): (&Due, &mut Away
     let Some(provider) = view.provider(name) else {
         return not_yet("it is no more".to_owned());
     };
+    if !provider.way.is_proxmox() {
+        return Verdict::NotYet {
+            why: format!(
+                "the provider `{name}` is {}, which ends no machine of a lost node: make sure that it is off, then \
+                 `skep node fence {} --confirm`",
+                provider.way.kind().word(),
+                one.node.name
+            ),
+        };
+    }
     let client = match clients.of(provider, &parts.secrets) {
         Ok(client) => client,
         Err(problem) => return not_yet(problem.to_string()),

@@ -12,6 +12,7 @@ use std::time::Duration;
 use skep_identity::random;
 use skep_model::id::GuestId;
 use skep_model::problem::Code;
+use skep_model::provider::{Provider, Way};
 use skep_state::Change;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -31,12 +32,22 @@ use pace::Pace;
 const PERIOD: Duration = Duration::from_secs(10);
 /// Steps under way at a time, of all providers.
 const STEPS_MAX: usize = 16;
+/// Programs of one provider that run at a time: one that hangs does not keep the guests of others waiting.
+const PROGRAMS_MAX: usize = 4;
 
 struct Desk {
     clients: Clients,
     paces: BTreeMap<GuestId, Pace>,
-    /// Guests with a step under way, and what must not run beside it.
-    busy: BTreeMap<Id, (GuestId, Option<String>)>,
+    /// Guests with a step under way.
+    busy: BTreeMap<Id, Busy>,
+}
+
+/// A guest with a step under way.
+struct Busy {
+    guest: GuestId,
+    provider: String,
+    /// What must not run beside it.
+    key: Option<String>,
 }
 
 /// Runs for as long as this server leads.
@@ -54,13 +65,13 @@ pub(super) async fn run(parts: &Parts, token: &CancellationToken) {
         tokio::select! {
             Some(ended) = steps.join_next_with_id(), if !steps.is_empty() => match ended {
                 Ok((id, outcome)) => {
-                    if let Some((guest, _)) = desk.busy.remove(&id) {
+                    if let Some(Busy { guest, .. }) = desk.busy.remove(&id) {
                         desk.paces.entry(guest).or_default().take(&outcome, Instant::now());
                     }
                 }
                 Err(error) => {
                     tracing::error!(%error, "a step of a guest panicked");
-                    if let Some((guest, _)) = desk.busy.remove(&error.id()) {
+                    if let Some(Busy { guest, .. }) = desk.busy.remove(&error.id()) {
                         desk.paces.entry(guest).or_default().take(&Outcome::Failed, Instant::now());
                     }
                 }
@@ -110,7 +121,7 @@ impl Desk {
         let mut wake_at = now + PERIOD;
         for one in plan::driven(&view, now_ms()) {
             let id = one.guest.id;
-            let is_busy = self.busy.values().any(|(busy, _)| *busy == id);
+            let is_busy = self.busy.values().any(|busy| busy.guest == id);
             if is_busy {
                 // Its end wakes us.
                 continue;
@@ -127,21 +138,26 @@ impl Desk {
                 continue;
             };
             let key = key_of(&pool, one);
-            let is_kept_out = key.is_some() && self.busy.values().any(|(_, other)| *other == key);
-            if is_kept_out || self.busy.len() >= STEPS_MAX {
+            let is_kept_out = key.is_some() && self.busy.values().any(|it| it.key == key);
+            if is_kept_out || self.busy.len() >= STEPS_MAX || self.is_full(provider) {
                 continue;
             }
-            match self.clients.of(provider, &parts.secrets) {
-                Ok(client) => {
+            match self.clients.means(provider, &parts.secrets) {
+                Ok(means) => {
                     let step = Step {
                         parts: parts.clone(),
-                        client,
+                        means,
                         pool,
                         one: one.clone(),
                         is_told: self.paces.entry(id).or_default().is_told(now),
                     };
                     let task = steps.spawn(step.run());
-                    self.busy.insert(task.id(), (id, key));
+                    let busy = Busy {
+                        guest: id,
+                        provider: provider.name.clone(),
+                        key,
+                    };
+                    self.busy.insert(task.id(), busy);
                 }
                 Err(problem) => {
                     tracing::warn!(provider = provider.name, %problem, "a provider cannot be asked");
@@ -151,6 +167,12 @@ impl Desk {
             }
         }
         wake_at
+    }
+
+    /// Whether as many programs of it run as may.
+    fn is_full(&self, provider: &Provider) -> bool {
+        let its = self.busy.values().filter(|it| it.provider == provider.name);
+        matches!(provider.way, Way::Exec(_)) && its.count() >= PROGRAMS_MAX
     }
 }
 

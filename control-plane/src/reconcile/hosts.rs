@@ -33,7 +33,9 @@ pub(super) async fn run(parts: &Parts, token: &CancellationToken) {
         clients.retain(|name| view.provider(name).is_some());
         let is_used = |name: &str| view.guest_pools().any(|pool| pool.provider == name);
         parts.promises.keep(is_used);
-        for provider in view.providers().filter(|it| is_used(&it.name)) {
+        // What is no Proxmox cluster has no hosts to tell of.
+        let asked = view.providers().filter(|it| it.way.is_proxmox());
+        for provider in asked.filter(|it| is_used(&it.name)) {
             let name = &provider.name;
             let seen = match clients.of(provider, &parts.secrets) {
                 Ok(client) => look(&client).await,

@@ -29,6 +29,8 @@ mod stacks;
 mod witnessing;
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, select_all};
@@ -89,6 +91,8 @@ pub struct Parts {
     pub tally: Tally,
     /// Which hosts have promised more memory than they have.
     pub promises: Promises,
+    /// The folder of this server with programs that may make machines; none: it runs none.
+    pub programs: Option<Arc<Path>>,
     /// When repositories and registries were asked last.
     pub asked: Asked,
     /// Networks that notifications may go to though they are off limits.

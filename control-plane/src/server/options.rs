@@ -1,7 +1,8 @@
 //! What a server is told at its start. Never reads the environment or a file.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use skep_model::id::ServerId;
 use skep_model::routing::Cidr;
@@ -46,6 +47,8 @@ pub struct Options {
     pub means: Means,
     /// Networks that notifications may go to though they are off limits: this server, its link, other servers.
     pub notify_allow: Vec<Cidr>,
+    /// The folder with programs that providers may name to make machines; none: no program is run.
+    pub provider_programs: Option<Arc<Path>>,
 }
 
 impl Options {

@@ -329,6 +329,7 @@ async fn start(
         witnesses: witnesses.clone(),
         tally: tally.clone(),
         promises: promises.clone(),
+        programs: options.provider_programs.clone(),
         asked: asked.clone(),
         resolvers: options.means.resolvers.clone(),
         notify_allow: options.notify_allow.clone(),
@@ -361,6 +362,7 @@ async fn start(
         means: options.means.clone(),
         tally,
         promises,
+        programs: options.provider_programs.clone(),
         asked,
         notify_allow: options.notify_allow.clone(),
     };

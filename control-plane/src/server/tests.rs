@@ -178,6 +178,7 @@ fn options(dir: &Path, name: &str, start: Start) -> Options {
         terms: crate::pki::Terms::default(),
         means: crate::acme::Means::default(),
         notify_allow: Vec::new(),
+        provider_programs: None,
     }
 }
 

@@ -276,6 +276,7 @@ impl World {
             means: Default::default(),
             tally: Default::default(),
             promises: Default::default(),
+            programs: None,
             asked: Default::default(),
             notify_allow: Vec::new(),
         };

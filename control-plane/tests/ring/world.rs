@@ -103,6 +103,7 @@ impl Server {
             means: Default::default(),
             tally: Default::default(),
             promises: Default::default(),
+            programs: None,
             asked: Default::default(),
             notify_allow: Vec::new(),
         };

@@ -1,14 +1,16 @@
 //! Runs a program for one answer: JSON in, JSON out, with a deadline, and no more of its output than is of use. Cut off, it ends
-//! with whatever it has started.
+//! with whatever it has started. Nothing of the server's environment is its business.
 
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use skep_model::pool::Program;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
+use super::Exec;
+use super::file::find;
 use crate::provider::Trouble;
 
 /// Largest answer.
@@ -17,23 +19,25 @@ const ANSWER_MAX_BYTES: u64 = 64 << 10;
 const ERRORS_MAX_BYTES: u64 = 16 << 10;
 /// What is shown of that.
 const SHOWN_MAX_CHARS: usize = 400;
+/// Where it finds other programs.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// It says that it cannot just now (EX_TEMPFAIL of sysexits.h).
 const LATER: i32 = 75;
 
 /// Asks; what it says of errors is told.
-pub(super) async fn ask(program: &Program, verb: &str, told: &[u8]) -> Result<Vec<u8>, Trouble> {
-    let ended = run(program, verb, told).await?;
+pub(super) async fn ask(exec: &Exec<'_>, verb: &str, told: &[u8]) -> Result<Vec<u8>, Trouble> {
+    let ended = run(exec, verb, told).await?;
     let why = shown(&ended.errors);
     judge(verb, ended, &why)
 }
 
 /// The same where a secret is told, which it may repeat in what it says of errors.
 pub(super) async fn ask_secretly(
-    program: &Program,
+    exec: &Exec<'_>,
     verb: &str,
     told: &[u8],
 ) -> Result<Vec<u8>, Trouble> {
-    let ended = run(program, verb, told).await?;
+    let ended = run(exec, verb, told).await?;
     judge(
         verb,
         ended,
@@ -64,24 +68,17 @@ fn judge(verb: &str, ended: Ended, why: &str) -> Result<Vec<u8>, Trouble> {
     }
 }
 
-async fn run(program: &Program, verb: &str, told: &[u8]) -> Result<Ended, Trouble> {
-    let child = Command::new(&program.path)
-        .args(&program.arguments)
-        .arg(verb)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn();
-    let child = child.map_err(|error| {
-        Trouble::Refused(format!(
-            "the program {} cannot be started: {error}",
-            program.path
-        ))
+async fn run(exec: &Exec<'_>, verb: &str, told: &[u8]) -> Result<Ended, Trouble> {
+    // Looked at each time: it may have been replaced since.
+    let path = find(exec.folder, &exec.program.file).await;
+    let path = path.map_err(|misplaced| Trouble::Refused(misplaced.to_string()))?;
+    let deadline_s = exec.program.deadline_s;
+    let child = start(&path, verb).map_err(|error| {
+        let path = path.display();
+        Trouble::Refused(format!("the program {path} cannot be started: {error}"))
     })?;
     let mut group = Group::of(child);
-    let deadline = Duration::from_secs(u64::from(program.deadline_s));
+    let deadline = Duration::from_secs(u64::from(deadline_s));
     let ended = tokio::time::timeout(deadline, converse(&mut group.child, told)).await;
     match ended {
         Ok(Ok(ended)) => {
@@ -92,10 +89,25 @@ async fn run(program: &Program, verb: &str, told: &[u8]) -> Result<Ended, Troubl
             "`{verb}` of the program: {error}"
         ))),
         Err(_) => Err(Trouble::Unknown(format!(
-            "`{verb}` of the program took longer than {} s, and was ended",
-            program.deadline_s
+            "`{verb}` of the program took longer than {deadline_s} s, and was ended"
         ))),
     }
+}
+
+fn start(path: &Path, verb: &str) -> std::io::Result<Child> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    Command::new(path)
+        .arg(verb)
+        .env_clear()
+        .env("PATH", PATH)
+        .env("LANG", "C.UTF-8")
+        .current_dir(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
 }
 
 async fn converse(child: &mut Child, told: &[u8]) -> std::io::Result<Ended> {

@@ -1,10 +1,12 @@
 //! The decision as a table, the program's ways to go wrong one by one, and all of them together with a life of guests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use skep_model::guest_pool::Size as PoolSize;
 use skep_model::id::GuestId;
+use skep_model::pool::Recipe;
 
 use super::*;
 
@@ -88,18 +90,60 @@ fn what_is_done_follows_from_the_state_alone() {
     }
 }
 
-/// A program of these lines of shell.
-fn program(folder: &Path, lines: &str) -> Program {
-    let path = folder.join("program");
-    let scratch = folder.join("program.new");
-    std::fs::write(&scratch, format!("#!/bin/sh\n{lines}\n")).expect("written");
+/// A program, where it is, and whose guests it gives.
+struct Kept {
+    program: Program,
+    folder: PathBuf,
+    pool: GuestPool,
+}
+
+impl Kept {
+    fn exec(&self) -> Exec<'_> {
+        Exec {
+            program: &self.program,
+            folder: Some(&self.folder),
+            pool: &self.pool,
+        }
+    }
+}
+
+fn pool() -> GuestPool {
+    GuestPool {
+        name: "web".to_owned(),
+        provider: "cloud".to_owned(),
+        recipe: Recipe::sized(2, 4_096, 32),
+        meta: BTreeMap::new(),
+        size: PoolSize {
+            min: 0,
+            max: 3,
+            wanted: 2,
+            auto: None,
+        },
+        backups: None,
+        fences: true,
+        decided: None,
+        seen: None,
+        edition: 1,
+        generation: 1,
+        made_ms: 0,
+    }
+}
+
+/// A program of these lines of shell, which finds its folder and what it is asked in `$1` and `$2`.
+fn program(folder: &Path, lines: &str) -> Kept {
+    let (path, scratch) = (folder.join("program"), folder.join("program.new"));
+    let text = format!("#!/bin/sh\nset -- '{}' \"$@\"\n{lines}\n", folder.display());
+    std::fs::write(&scratch, text).expect("written");
     std::fs::set_permissions(&scratch, std::fs::Permissions::from_mode(0o755)).expect("set");
     std::fs::rename(&scratch, &path).expect("moved");
-    Program {
-        path: path.to_string_lossy().into_owned(),
-        arguments: vec![folder.to_string_lossy().into_owned()],
-        parameters: [("size".to_owned(), "s".to_owned())].into(),
-        deadline_s: 1,
+    Kept {
+        program: Program {
+            file: "program".to_owned(),
+            parameters: [("size".to_owned(), "s".to_owned())].into(),
+            deadline_s: 1,
+        },
+        folder: folder.to_owned(),
+        pool: pool(),
     }
 }
 
@@ -148,8 +192,8 @@ async fn each_way_to_go_wrong_is_told_apart() {
             ),
         ),
     ] {
-        let program = program(folder.path(), lines);
-        let said = Exec { program: &program }.status(&asked).await;
+        let kept = program(folder.path(), lines);
+        let said = kept.exec().status(&asked).await;
         let said = said.map(|it| it.state).map_err(|trouble| match trouble {
             Trouble::Passing(text) => format!("passing: {text}"),
             Trouble::Refused(text) => format!("refused: {text}"),
@@ -157,16 +201,28 @@ async fn each_way_to_go_wrong_is_told_apart() {
         });
         assert_eq!(said, expected.map_err(str::to_owned), "{lines}");
     }
-    let none = Program {
-        path: "/nowhere/program".to_owned(),
-        ..program(folder.path(), "")
-    };
-    let trouble = Exec { program: &none }.status(&asked).await;
-    let text = trouble.expect_err("none").to_string();
+    // It is looked at each time it is run.
+    let mut kept = program(folder.path(), "echo '{\"state\":\"absent\"}'");
+    kept.exec().status(&asked).await.expect("it is run");
+    let path = folder.path().join("program");
+    let mode = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode));
+    mode(0o777).expect("set");
+    let text = kept.exec().status(&asked).await.expect_err("refused");
+    assert!(matches!(&text, Trouble::Refused(_)), "{text:?}");
     assert!(
-        text.contains("/nowhere/program cannot be started"),
+        text.to_string().contains("can be written by others"),
         "{text}"
     );
+    mode(0o755).expect("set");
+    kept.program.file = "../program".to_owned();
+    let text = kept.exec().status(&asked).await.expect_err("refused");
+    assert!(text.to_string().contains("is no name of a file"), "{text}");
+    let nowhere = Exec {
+        folder: None,
+        ..kept.exec()
+    };
+    let text = nowhere.status(&asked).await.expect_err("refused");
+    assert!(text.to_string().contains("--provider-programs"), "{text}");
 }
 
 /// What is cut off ends, and what it has started with it.
@@ -174,8 +230,8 @@ async fn each_way_to_go_wrong_is_told_apart() {
 async fn nobody_is_left_of_what_took_too_long() {
     let folder = tempfile::tempdir().expect("a folder");
     let lines = "sleep 61 & echo $! >\"$1/pid\"; wait";
-    let program = program(folder.path(), lines);
-    let trouble = Exec { program: &program }.status(&guest(&[])).await;
+    let kept = program(folder.path(), lines);
+    let trouble = kept.exec().status(&guest(&[])).await;
     assert!(matches!(trouble, Err(Trouble::Unknown(_))), "{trouble:?}");
     let pid = std::fs::read_to_string(folder.path().join("pid")).expect("it began");
     let stat = format!("/proc/{}/stat", pid.trim());
@@ -198,8 +254,8 @@ case "$2" in
 status) echo '{"state":"running","mac":"bc:24:11:00:00:01"}' ;;
 introduce) echo "$@" >"$1/arguments"; env >"$1/environment"; tee "$1/told" >&2; exit 4 ;;
 esac"#;
-    let program = program(folder.path(), lines);
-    let exec = Exec { program: &program };
+    let kept = program(folder.path(), lines);
+    let exec = kept.exec();
     let known = guest(&[known(), Note::Started]);
     let trouble = exec.introduce(&known, "SKEP_JOIN_TOKEN=hush").await;
     let trouble = format!("{:?}", trouble.expect_err("it ended with 4"));
@@ -209,11 +265,24 @@ esac"#;
     );
     let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).expect("written");
     assert!(!read("arguments").contains("hush") && !read("environment").contains("hush"));
+    // Of the server's environment it has nothing: a token, a key or a URL of a database may be there.
+    let environment = read("environment");
+    let names: BTreeSet<&str> = environment
+        .lines()
+        .filter_map(|line| Some(line.split_once('=')?.0))
+        .collect();
+    // The rest is the shell's own.
+    let expected = ["LANG", "OLDPWD", "PATH", "PWD", "SHLVL", "_"];
+    let odd: Vec<&&str> = names.iter().filter(|it| !expected.contains(it)).collect();
+    assert!(odd.is_empty(), "{odd:?}");
     let told: serde_json::Value = serde_json::from_str(&read("told")).expect("JSON");
     assert_eq!(told["file"]["content"], "SKEP_JOIN_TOKEN=hush");
     assert_eq!(told["file"]["path"], "/etc/skep/agent.env");
     assert_eq!(told["name"], known.name());
     assert_eq!(told["parameters"]["size"], "s");
+    assert_eq!(told["pool"], "web");
+    let size = serde_json::json!({"cores": 2, "memory_mib": 4_096, "disk_gib": 32});
+    assert_eq!(told["machine"], size);
     // It is told once, to the machine that it is for.
     let other = guest(&[Note::Identified(Identity {
         mac: "BC:24:11:00:00:09".to_owned(),
@@ -259,7 +328,7 @@ esac"#;
 
 struct Life {
     folder: tempfile::TempDir,
-    program: Program,
+    kept: Kept,
     guests: BTreeMap<GuestId, Guest>,
     random: fastrand::Rng,
     now_ms: u64,
@@ -274,7 +343,7 @@ impl Life {
         }
         std::fs::write(folder.path().join("made"), "0").expect("written");
         Self {
-            program: program(folder.path(), MACHINES),
+            kept: program(folder.path(), MACHINES),
             folder,
             guests: BTreeMap::new(),
             random: fastrand::Rng::with_seed(seed),
@@ -314,9 +383,7 @@ impl Life {
         self.doom(is_calm, is_known);
         self.now_ms += 30_000;
         let guest = self.guests[&id].clone();
-        let exec = Exec {
-            program: &self.program,
-        };
+        let exec = self.kept.exec();
         let note = match exec.turn(&guest, &[], self.now_ms).await {
             Ok(Turn::Note(note)) => Some(note),
             Ok(Turn::Introduce) => {

@@ -44,13 +44,18 @@ fn a_machine_is_taken_told_by_people_and_given_back() {
     assert_eq!(identity.mac, "BC:24:11:00:00:01");
     let mut second = Guest::planned(GuestId::from_u128(2));
     let taken = fixed.next(&second, &[guest.clone()], 1);
-    assert_eq!(taken, Turn::Wait("all 1 machines are taken".to_owned()));
+    let is_told =
+        |turn: &Turn| matches!(turn, Turn::Wait(why) if why.starts_with("all 1 machines"));
+    assert!(is_told(&taken), "{taken:?}");
     guest.take(Note::Joined);
     assert_eq!(fixed.next(&guest, &[], 1), Turn::Done);
     guest.take(Note::Leave);
     assert_eq!(fixed.next(&guest, &[], 1), Turn::Note(Note::Gone));
     guest.take(Note::Gone);
-    let Turn::Note(note) = fixed.next(&second, &[guest], 1) else {
+    // Its agent may still run there, until it is forgotten.
+    let taken = fixed.next(&second, &[guest], 1);
+    assert!(is_told(&taken), "{taken:?}");
+    let Turn::Note(note) = fixed.next(&second, &[], 1) else {
         panic!("it is free");
     };
     second.take(note);
@@ -83,7 +88,7 @@ fn no_machine_is_two_guests() {
             match fixed.next(guest, &all, 1) {
                 _ if pick % 11 == 0 => guest.take(Note::Leave),
                 Turn::Note(note) => guest.take(note),
-                Turn::Wait(why) if why.ends_with("are taken") => waited += 1,
+                Turn::Wait(why) if why.contains("are taken") => waited += 1,
                 Turn::Wait(_) => guest.take(Note::Joined),
                 _ => {}
             }

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use skep_model::guest_pool::{Auto, Decision, GuestPool, PoolGuest, SeenNode, Size};
 use skep_model::id::{GuestId, NodeId, TokenId};
 use skep_model::pool::{
-    Addresses, Backups, Guest, Identity, Kind, Note, Phase, Recipe, Restoring, VmidRange,
+    Addresses, Backups, Guest, Identity, Kind, Machine, Note, Phase, Program, Recipe, Restoring,
+    VmidRange,
 };
 use skep_model::provider::{Provider, Proxmox, Trust, Way};
 use skep_model::variable::Sealed;
@@ -19,22 +20,22 @@ use crate::v1::provider::Way as WayMessage;
 
 impl From<&Provider> for v1::Provider {
     fn from(provider: &Provider) -> Self {
-        let Way::Proxmox(proxmox) = &provider.way;
-        let (ca_pem, pins) = match &proxmox.trust {
-            Trust::Ca(pem) => (pem.clone(), Vec::new()),
-            Trust::Pins(pins) => (String::new(), pins.clone()),
+        let way = match &provider.way {
+            Way::Proxmox(proxmox) => WayMessage::Proxmox(proxmox.into()),
+            Way::Exec(program) => WayMessage::Exec(v1::ExecProvider {
+                file: program.file.clone(),
+                parameters: program.parameters.clone(),
+                deadline_s: program.deadline_s,
+            }),
+            Way::Static(machines) => WayMessage::Machines(v1::StaticProvider {
+                machines: machines.iter().map(Into::into).collect(),
+            }),
         };
         Self {
             name: provider.name.clone(),
             made_ms: provider.made_ms,
             changed_ms: provider.changed_ms,
-            way: Some(WayMessage::Proxmox(v1::ProxmoxProvider {
-                endpoints: proxmox.endpoints.clone(),
-                ca_pem,
-                pins,
-                token_id: proxmox.token_id.clone(),
-                sealed_secret: proxmox.secret.0.clone(),
-            })),
+            way: Some(way),
         }
     }
 }
@@ -43,21 +44,75 @@ impl TryFrom<v1::Provider> for Provider {
     type Error = Error;
 
     fn try_from(message: v1::Provider) -> Result<Self, Error> {
-        let WayMessage::Proxmox(proxmox) = message.way.ok_or(error("way"))?;
-        let trust = match proxmox.pins.is_empty() {
-            true => Trust::Ca(proxmox.ca_pem),
-            false => Trust::Pins(proxmox.pins),
+        let way = match message.way.ok_or(error("way"))? {
+            WayMessage::Proxmox(proxmox) => Way::Proxmox(proxmox.into()),
+            WayMessage::Exec(program) => Way::Exec(Program {
+                file: program.file,
+                parameters: program.parameters,
+                deadline_s: program.deadline_s,
+            }),
+            WayMessage::Machines(list) => {
+                let machines = list.machines.into_iter().map(Machine::try_from);
+                Way::Static(machines.collect::<Result<_, _>>()?)
+            }
         };
         Ok(Self {
             name: message.name,
-            way: Way::Proxmox(Proxmox {
-                endpoints: proxmox.endpoints,
-                trust,
-                token_id: proxmox.token_id,
-                secret: Sealed(proxmox.sealed_secret),
-            }),
+            way,
             made_ms: message.made_ms,
             changed_ms: message.changed_ms,
+        })
+    }
+}
+
+impl From<&Proxmox> for v1::ProxmoxProvider {
+    fn from(proxmox: &Proxmox) -> Self {
+        let (ca_pem, pins) = match &proxmox.trust {
+            Trust::Ca(pem) => (pem.clone(), Vec::new()),
+            Trust::Pins(pins) => (String::new(), pins.clone()),
+        };
+        Self {
+            endpoints: proxmox.endpoints.clone(),
+            ca_pem,
+            pins,
+            token_id: proxmox.token_id.clone(),
+            sealed_secret: proxmox.secret.0.clone(),
+        }
+    }
+}
+
+impl From<v1::ProxmoxProvider> for Proxmox {
+    fn from(message: v1::ProxmoxProvider) -> Self {
+        Self {
+            endpoints: message.endpoints,
+            trust: match message.pins.is_empty() {
+                true => Trust::Ca(message.ca_pem),
+                false => Trust::Pins(message.pins),
+            },
+            token_id: message.token_id,
+            secret: Sealed(message.sealed_secret),
+        }
+    }
+}
+
+impl From<&Machine> for v1::ProviderMachine {
+    fn from(machine: &Machine) -> Self {
+        Self {
+            name: machine.name.clone(),
+            address: machine.address.to_string(),
+            mac: machine.mac.clone(),
+        }
+    }
+}
+
+impl TryFrom<v1::ProviderMachine> for Machine {
+    type Error = Error;
+
+    fn try_from(message: v1::ProviderMachine) -> Result<Self, Error> {
+        Ok(Self {
+            name: message.name,
+            address: address("machines", &message.address)?,
+            mac: message.mac,
         })
     }
 }

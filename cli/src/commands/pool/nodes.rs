@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use http::Method;
 use serde_json::json;
 use skep_control_plane::api::types::{
-    NodePlanView, NodePoolRequest, NodePoolSizeRequest, NodePoolView, NodePoolsView,
+    NodePlanView, NodePoolRequest, NodePoolSizeRequest, NodePoolView, NodePoolsView, ProvidersView,
 };
 use skep_model::guest_pool::{Auto, Size};
 use skep_model::manifest::{parse_bytes, parse_cpu};
 use skep_model::pool::{Addresses, Backups, Kind, Phase, Recipe, VmidRange};
 use skep_model::problem::Code;
+use skep_model::provider::WayKind;
 
 use crate::client::{Client, escape};
 use crate::failure::Failure;
@@ -25,7 +26,8 @@ pub(crate) struct Make {
     /// Its name: also what its nodes say as metadata `pool`
     #[arg(value_name = "POOL")]
     pub(super) pool: String,
-    /// Who makes them: `skep provider ls`
+    /// Who makes them: `skep provider ls`. Of a program, each is told --cores, --memory and --disk; of a list of machines,
+    /// nothing is said of what they are made of
     #[arg(long, value_name = "PROVIDER")]
     provider: Option<String>,
     /// The template on a host: guests may be on hosts that have one; repeatable
@@ -155,8 +157,12 @@ fn range<T: std::str::FromStr>(flag: &str, text: &str, example: &str) -> Result<
 }
 
 impl Make {
-    /// The pool as it is, with what is said here.
-    fn request(&self, known: Option<NodePoolView>) -> Result<NodePoolRequest, Failure> {
+    /// The pool as it is, with what is said here, and made by a provider of this kind where it is new.
+    fn request(
+        &self,
+        known: Option<NodePoolView>,
+        way: WayKind,
+    ) -> Result<NodePoolRequest, Failure> {
         let generation = known.as_ref().map(|it| it.generation);
         let fences = known.as_ref().is_none_or(|it| it.fences);
         let (provider, recipe, mut meta, size, backups) = match known {
@@ -175,7 +181,7 @@ impl Make {
                     wanted: min,
                     auto: None,
                 };
-                (None, fresh(self.lxc), BTreeMap::new(), size, None)
+                (None, fresh(way, self.lxc), BTreeMap::new(), size, None)
             }
         };
         let provider = self.provider.clone().or(provider).ok_or_else(|| {
@@ -342,11 +348,27 @@ impl Make {
 }
 
 /// A recipe of which nothing was said yet.
-fn fresh(is_lxc: bool) -> Recipe {
+fn fresh(way: WayKind, is_lxc: bool) -> Recipe {
     let (kind, disk) = match is_lxc {
         true => (Kind::Lxc, "rootfs"),
         false => (Kind::Vm, "scsi0"),
     };
+    match way {
+        WayKind::Proxmox => {}
+        // Whoever makes it refuses what else is said.
+        WayKind::Exec => {
+            return Recipe {
+                kind,
+                ..Recipe::sized(2, 4_096, 32)
+            };
+        }
+        WayKind::Static => {
+            return Recipe {
+                kind,
+                ..Recipe::default()
+            };
+        }
+    }
     Recipe {
         kind,
         templates: BTreeMap::new(),
@@ -396,6 +418,16 @@ pub(crate) async fn all(client: &Client) -> Result<Vec<NodePoolView>, Failure> {
     Ok(view.pools)
 }
 
+/// What a provider is; where there is none of this name, the API says so.
+async fn way_of(client: &Client, provider: Option<&str>) -> Result<WayKind, Failure> {
+    let view: ProvidersView = client.get("/v1/providers").await?;
+    let named = view
+        .providers
+        .iter()
+        .find(|it| Some(it.name.as_str()) == provider);
+    Ok(named.map_or(WayKind::Proxmox, |it| it.kind))
+}
+
 /// Makes a pool, or changes one.
 pub(super) async fn put(
     make: &Make,
@@ -411,7 +443,12 @@ pub(super) async fn put(
         (false, None) => return Err(missing(&make.pool)),
         _ => {}
     }
-    let request = make.request(known)?;
+    let way = match &known {
+        // What is there already was said when it was made.
+        Some(_) => WayKind::Proxmox,
+        None => way_of(client, make.provider.as_deref()).await?,
+    };
+    let request = make.request(known, way)?;
     if make.plan {
         let at = format!("{}/plan", path(&make.pool));
         let view: NodePlanView = client.send(Method::POST, &at, &request).await?;
@@ -547,13 +584,7 @@ pub(super) fn list(pools: &[NodePoolView]) -> String {
                     ""
                 }
             ),
-            format!(
-                "{}, {} cores, {} MiB, {} GiB",
-                kind(recipe.kind),
-                recipe.cores,
-                recipe.memory_mib,
-                recipe.disk_gib
-            ),
+            each(recipe),
             hosts.join(" "),
         ]
     };
@@ -563,6 +594,19 @@ pub(super) fn list(pools: &[NodePoolView]) -> String {
         pools.iter().map(row).collect(),
         "no pool makes nodes",
     )
+}
+
+/// What each node is made of.
+fn each(recipe: &Recipe) -> String {
+    let size = format!(
+        "{} cores, {} MiB, {} GiB",
+        recipe.cores, recipe.memory_mib, recipe.disk_gib
+    );
+    match (recipe.templates.is_empty(), recipe.cores) {
+        (false, _) => format!("{}, {size}", kind(recipe.kind)),
+        (true, 0) => "a machine that exists".to_owned(),
+        (true, _) => size,
+    }
 }
 
 fn kind(kind: Kind) -> &'static str {
@@ -650,7 +694,8 @@ fn scaling(pool: &NodePoolView) -> Vec<String> {
     lines
 }
 
-fn phase(phase: Phase) -> &'static str {
+/// How far a guest has come, for people.
+pub(crate) fn phase(phase: Phase) -> &'static str {
     match phase {
         Phase::Planned => "planned",
         Phase::Cloning => "cloning",

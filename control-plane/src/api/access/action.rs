@@ -181,6 +181,8 @@ actions! {
     SetNodePool = "set_node_pool" write,
     /// Have a node of a pool removed with its guest, or replaced.
     RetireNode = "retire_node" write,
+    /// Make the text that has a machine join as a guest's node, with a join token.
+    IntroduceGuest = "introduce_guest" write,
     /// Copy a node's guest.
     BackUpNode = "back_up_node" write,
     /// Have a node's guest become an older copy of itself.

@@ -69,6 +69,7 @@ async fn a_silent_node_is_lost_in_time_whatever_else_changes() {
         notify_allow: Vec::new(),
         tally: Default::default(),
         promises: Default::default(),
+        programs: None,
         asked: Default::default(),
     };
     tokio::spawn(crate::reconcile::run(duties, context.shutdown.clone()));

@@ -105,6 +105,132 @@ async fn a_pool_is_made_changed_scaled_and_removed_and_holds_its_provider() {
     assert_eq!(remove(PROVIDER).await.status, 204);
 }
 
+fn machine(number: u8) -> Value {
+    json!({"name": format!("m{number}"), "address": format!("10.0.0.{number}"),
+        "mac": format!("bc:24:11:00:00:{number:02x}")})
+}
+
+#[tokio::test]
+async fn a_provider_is_one_thing() {
+    let server = Server::start().await;
+    let program = json!({"file": "cloud.sh"});
+    let both = json!({"program": program, "machines": [machine(1)]});
+    for (field, body) in [
+        ("program", both),
+        ("program", json!({"program": program, "token_id": "a@b!c"})),
+        (
+            "machines",
+            json!({"machines": [machine(1)], "secret": "hush"}),
+        ),
+        ("trust", json!({})),
+        ("program.file", json!({"program": {"file": "/bin/sh"}})),
+        ("program.file", json!({"program": {"file": "../cloud.sh"}})),
+        ("machines", json!({"machines": [machine(1), machine(1)]})),
+    ] {
+        let refused = server.put(PROVIDER, body).await;
+        assert_problem(&refused, 400, "invalid", Some(field));
+    }
+    // Without a folder of its own a server runs no program.
+    let refused = server.put(PROVIDER, json!({"program": program})).await;
+    assert_problem(&refused, 400, "invalid", Some("program.file"));
+    let hint = refused.body["hint"].to_string();
+    assert!(hint.contains("--provider-programs"), "{}", refused.body);
+    assert_eq!(
+        server.get("/v1/providers").await.body["providers"],
+        json!([])
+    );
+}
+
+#[tokio::test]
+async fn machines_that_exist_are_taken_and_told_by_people() {
+    let server = Server::start().await;
+    let list = json!({"machines": [machine(2), machine(1)]});
+    let made = server.put(PROVIDER, list).await;
+    assert_eq!(made.status, 200, "{}", made.body);
+    assert_eq!(made.body["kind"], "static");
+    let at = "/v1/node-pools/web";
+    let wanted = |nodes: u32| json!({"provider": "home", "recipe": {}, "size": {"min": 0, "max": 5, "wanted": nodes}});
+    let mut odd = wanted(1);
+    odd["recipe"]["cores"] = json!(2);
+    assert_problem(&server.put(at, odd).await, 400, "invalid", Some("cores"));
+    let plan = server.post("/v1/node-pools/web/plan", wanted(3)).await;
+    let (steps, against) = (
+        plan.body["steps"].to_string(),
+        plan.body["against"].to_string(),
+    );
+    assert!(
+        steps.contains("`m1`") && steps.contains("skep node introduction m2"),
+        "{steps}"
+    );
+    assert!(against.contains("of 2 machines"), "{against}");
+    assert_eq!(server.put(at, wanted(1)).await.status, 200);
+
+    // A guest that has taken m1.
+    let id = skep_model::id::GuestId::from_u128(77);
+    let bytes = || skep_proto::convert::id_bytes(77);
+    let note = |note: skep_model::pool::Note| {
+        Kind::NoteGuest(v1::NoteGuest {
+            id: bytes(),
+            note: skep_proto::convert::note_out(&note),
+        })
+    };
+    server
+        .propose(Kind::PlanGuest(v1::PlanGuest {
+            id: bytes(),
+            pool: "web".into(),
+        }))
+        .await;
+    let text = format!("/v1/guests/{}/introduction", skep_model::pool::name_of(id));
+    let early = server.post(&text, json!({})).await;
+    assert_problem(&early, 409, "conflict", Some("guest"));
+    server
+        .propose(note(skep_model::pool::Note::Asked {
+            machine: Some("m1".into()),
+            address: None,
+            now_ms: 1,
+        }))
+        .await;
+    server
+        .propose(note(skep_model::pool::Note::Identified(
+            skep_model::pool::Identity {
+                mac: "BC:24:11:00:00:01".into(),
+                smbios: None,
+            },
+        )))
+        .await;
+    let told = server.post(&text, json!({})).await;
+    assert_eq!(told.status, 200, "{}", told.body);
+    assert_eq!(told.body["path"], "/etc/skep/agent.env");
+    let content = told.body["content"].as_str().expect("a text");
+    for variable in ["SKEP_SERVER=", "SKEP_NODE_NAME=skep-", "SKEP_JOIN_TOKEN="] {
+        assert!(content.contains(variable), "{variable}");
+    }
+    // By its machine's name the same guest is meant; the first text is good for nothing any more.
+    let again = server.post("/v1/guests/m1/introduction", json!({})).await;
+    assert_eq!(again.body["guest"], told.body["guest"]);
+    assert_ne!(again.body["content"], told.body["content"]);
+    assert_eq!(server.context.store.view().tokens().count(), 1);
+    let missing = server.post("/v1/guests/m9/introduction", json!({})).await;
+    assert_problem(&missing, 404, "not_found", Some("guest"));
+    let state = server.get("/v1/providers/home/state").await.body;
+    let taken: Vec<(&Value, bool)> = state["machines"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|it| (&it["name"], it["guest"].is_string()))
+        .collect();
+    assert_eq!(taken, [(&json!("m1"), true), (&json!("m2"), false)]);
+
+    let upgrade = server.post("/v1/node-pools/web/upgrade", json!({})).await;
+    assert_problem(&upgrade, 409, "conflict", Some("pool"));
+    let held = server
+        .put(PROVIDER, json!({"machines": [machine(2)]}))
+        .await;
+    assert_problem(&held, 409, "conflict", Some("machines"));
+    let audit = server.get("/v1/audit").await.body.to_string();
+    assert!(!audit.contains("SKEP_JOIN_TOKEN"), "{audit}");
+}
+
 #[tokio::test]
 async fn a_node_that_no_pool_made_is_not_retired() {
     let server = Server::start().await;

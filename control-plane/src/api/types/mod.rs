@@ -67,8 +67,9 @@ pub use network::{
     OverlapView, PrivateEnvironmentView, PrivatePoolRequest, PrivatePoolView, PrivateServiceView,
 };
 pub use node_pool::{
-    BackupBegunView, GuestArchiveView, GuestBackupsView, GuestView, HostView, NodePlanView,
-    NodePoolRequest, NodePoolSizeRequest, NodePoolView, NodePoolsView, OrphanView, ProviderRequest,
+    BackupBegunView, GuestArchiveView, GuestBackupsView, GuestView, HostView, IntroductionView,
+    MachineStateView, NodePlanView, NodePoolRequest, NodePoolSizeRequest, NodePoolView,
+    NodePoolsView, OrphanView, ProgramGuestView, ProgramStateView, ProviderRequest,
     ProviderStateView, ProviderView, ProvidersView, RestoreRequest, RetireRequest,
 };
 pub use notify::{

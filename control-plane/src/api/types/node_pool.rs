@@ -6,29 +6,43 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use skep_model::guest_pool::{Decision, GuestPool, PoolGuest, Size};
 use skep_model::id::{GuestId, NodeId};
-use skep_model::pool::{Backups, Phase, Recipe};
-use skep_model::provider::{Provider, Trust, Way};
+use skep_model::pool::{Backups, Machine, Phase, Program, Recipe};
+use skep_model::provider::{Provider, Trust, Way, WayKind};
 use skep_pools::Archive;
 use utoipa::ToSchema;
 
-/// A Proxmox cluster that makes guests.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+/// Who makes guests: a Proxmox cluster (`endpoints`, `trust`, `token_id`, `secret`), a program (`program`), or nobody, where the
+/// machines exist (`machines`). One of the three.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct ProviderRequest {
     /// Addresses of its hosts: `https://pve1.example.org:8006`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<String>,
     /// How its hosts prove who they are.
-    pub trust: Trust,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trust: Option<Trust>,
     /// The API token's name: `skep@pve!skep`.
-    pub token_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_id: Option<String>,
     /// The API token's secret. Sealed, and never shown; none: the one that is there already.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,
+    /// The program that makes machines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub program: Option<Program>,
+    /// Machines that exist.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub machines: Vec<Machine>,
 }
 
 impl fmt::Debug for ProviderRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ProviderRequest({})", self.token_id)
+        f.debug_struct("ProviderRequest")
+            .field("token_id", &self.token_id)
+            .field("program", &self.program)
+            .field("machines", &self.machines)
+            .finish_non_exhaustive()
     }
 }
 
@@ -37,12 +51,23 @@ impl fmt::Debug for ProviderRequest {
 pub struct ProviderView {
     /// Its name.
     pub name: String,
-    /// Addresses of its hosts.
+    /// What it is.
+    pub kind: WayKind,
+    /// Of a Proxmox cluster: addresses of its hosts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<String>,
     /// How its hosts prove who they are.
-    pub trust: Trust,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<Trust>,
     /// The API token's name.
-    pub token_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_id: Option<String>,
+    /// The program that makes machines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<Program>,
+    /// Machines that exist.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub machines: Vec<Machine>,
     /// When it was set last, ms since the epoch.
     pub changed_ms: u64,
 }
@@ -57,7 +82,15 @@ pub struct ProvidersView {
 /// What a provider shows when it is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ProviderStateView {
-    /// Its version.
+    /// What it is.
+    pub kind: WayKind,
+    /// Of a program: how it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<ProgramStateView>,
+    /// Of a list of machines: who has which, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub machines: Vec<MachineStateView>,
+    /// Of a Proxmox cluster: its version.
     pub version: String,
     /// Privileges that its token lacks, each with the path where: `VM.Clone on /pool/skep`.
     pub missing: Vec<String>,
@@ -65,6 +98,73 @@ pub struct ProviderStateView {
     pub hosts: Vec<HostView>,
     /// Guests that carry our name or tag and are written down nowhere. They are told, and left alone.
     pub orphans: Vec<OrphanView>,
+}
+
+/// A program that makes machines, as it stands on the server that answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ProgramStateView {
+    /// What is set.
+    pub program: Program,
+    /// The server that looked. The one that leads runs it.
+    pub server: String,
+    /// Whether that one leads.
+    pub leads: bool,
+    /// Where it is there; none: it would not be run there.
+    pub path: Option<String>,
+    /// Why it would not be run there.
+    pub problem: Option<String>,
+    /// Guests of its pools, by name, with what keeps them from going on.
+    pub guests: Vec<ProgramGuestView>,
+}
+
+/// A guest that a program has made, or is to make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ProgramGuestView {
+    /// Its name.
+    pub name: String,
+    /// Its pool.
+    pub pool: String,
+    /// How far it has come.
+    pub phase: Phase,
+    /// What keeps it from going on.
+    pub problem: Option<String>,
+}
+
+/// A machine that exists, and who has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MachineStateView {
+    /// The machine.
+    #[serde(flatten)]
+    pub machine: Machine,
+    /// The guest that has it; none: it is free.
+    pub guest: Option<String>,
+    /// The pool of that guest.
+    pub pool: Option<String>,
+    /// How far that guest has come.
+    pub phase: Option<Phase>,
+}
+
+/// What a person puts on a machine so that its agent joins as the node of a guest.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct IntroductionView {
+    /// The guest, which is the name of its node.
+    pub guest: String,
+    /// The machine that it is for.
+    pub machine: Option<String>,
+    /// The address of its network card, by which it is recognised when it joins.
+    pub mac: String,
+    /// Where it goes.
+    pub path: String,
+    /// What goes there, a line for each variable. A secret is in it: a join token, of use once, to that machine alone.
+    pub content: String,
+    /// Until when the token is good, ms since the epoch. Whoever asks again makes it good for nothing.
+    pub expires_ms: u64,
+}
+
+impl fmt::Debug for IntroductionView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "IntroductionView({})", self.guest)
+    }
 }
 
 /// A physical host.
@@ -280,14 +380,26 @@ pub struct RetireRequest {
 
 impl From<&Provider> for ProviderView {
     fn from(provider: &Provider) -> Self {
-        let Way::Proxmox(proxmox) = &provider.way;
-        Self {
+        let mut view = Self {
             name: provider.name.clone(),
-            endpoints: proxmox.endpoints.clone(),
-            trust: proxmox.trust.clone(),
-            token_id: proxmox.token_id.clone(),
+            kind: provider.way.kind(),
+            endpoints: Vec::new(),
+            trust: None,
+            token_id: None,
+            program: None,
+            machines: Vec::new(),
             changed_ms: provider.changed_ms,
+        };
+        match &provider.way {
+            Way::Proxmox(proxmox) => {
+                view.endpoints.clone_from(&proxmox.endpoints);
+                view.trust = Some(proxmox.trust.clone());
+                view.token_id = Some(proxmox.token_id.clone());
+            }
+            Way::Exec(program) => view.program = Some(program.clone()),
+            Way::Static(machines) => view.machines.clone_from(machines),
         }
+        view
     }
 }
 

@@ -98,8 +98,12 @@ fn by_recipe(pool: &GuestPool) -> Facts {
     }
 }
 
-/// The hosts of the next nodes: of those that come, then, as they are spread, of more; and how many more.
+/// The hosts of the next nodes: of those that come, then, as they are spread, of more; and how many more. A program says
+/// nothing of hosts, and gives what is asked of it until it does not.
 fn hosts(view: &State, pool: &GuestPool) -> (Vec<String>, u32) {
+    if pool.recipe.templates.is_empty() {
+        return (Vec::new(), u32::MAX);
+    }
     let mut counts: BTreeMap<&str, u32> = pool
         .recipe
         .hosts()

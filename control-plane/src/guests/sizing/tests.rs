@@ -666,6 +666,30 @@ fn a_provider_that_is_full_is_asked_no_more_and_another_pool_is() {
 }
 
 #[test]
+fn a_pool_of_a_program_has_no_hosts_and_grows_all_the_same() {
+    let mut world = World::new(&[]);
+    let provider = Provider {
+        name: "cloud".into(),
+        way: Way::Exec(skep_model::pool::Program {
+            file: "cloud.sh".into(),
+            ..Default::default()
+        }),
+        made_ms: 0,
+        changed_ms: 0,
+    };
+    world.ok(Kind::PutProvider(v1::PutProvider {
+        provider: Some((&provider).into()),
+    }));
+    let mut burst = pool("burst", (2, 4), 3);
+    burst.provider = "cloud".into();
+    burst.recipe = Recipe::sized(2, 4_096, 20);
+    world.put(&burst);
+    world.service(1, (1_500, GIB), 2, |_| {});
+    world.tick(10_000);
+    assert_eq!(world.wanted("burst"), 2, "{:?}", world.said);
+}
+
+#[test]
 fn a_node_that_somebody_needs_stays() {
     type Need = fn(&mut World, NodeId);
     let needs: [(&str, Need); 3] = [

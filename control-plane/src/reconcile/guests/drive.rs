@@ -5,13 +5,14 @@ use std::sync::Arc;
 use skep_model::guest_pool::{GuestPool, PoolGuest};
 use skep_model::pool::{Guest, Note, Phase};
 use skep_model::problem::{Code, Problem};
-use skep_pools::{Driver, Turn};
+use skep_pools::exec::Exec;
+use skep_pools::{Driver, Fixed, Provider, Turn};
 use skep_proto::convert::{id_bytes, note_out};
 use skep_proto::v1;
 use skep_proto::v1::command::Kind;
 
-use crate::guests::clients::Hosts;
-use crate::guests::introduce::introduction;
+use crate::guests::clients::Means;
+use crate::guests::introduce::{TOKEN_MS, introduction};
 use crate::reconcile::Parts;
 use crate::store::now_ms;
 
@@ -21,7 +22,7 @@ const WHY_MAX: usize = 500;
 /// What a step needs.
 pub(super) struct Step {
     pub(super) parts: Parts,
-    pub(super) client: Arc<Hosts>,
+    pub(super) means: Means,
     pub(super) pool: Arc<GuestPool>,
     pub(super) one: PoolGuest,
     /// It has waited for so long that people should know why.
@@ -50,25 +51,48 @@ pub(super) fn key_of(pool: &GuestPool, one: &PoolGuest) -> Option<String> {
 
 impl Step {
     pub(super) async fn run(self) -> Outcome {
-        let driver = Driver {
-            client: &*self.client,
-            recipe: &self.pool.recipe,
-        };
-        let turn = driver.turn(&self.one.guest, &self.others(), now_ms()).await;
+        match &self.means {
+            Means::Hosts(client) => {
+                self.drive(&Driver {
+                    client: &**client,
+                    recipe: &self.pool.recipe,
+                })
+                .await
+            }
+            Means::Program(program) => {
+                self.drive(&Exec {
+                    program,
+                    folder: self.parts.programs.as_deref(),
+                    pool: &self.pool,
+                })
+                .await
+            }
+            Means::Machines(machines) => self.drive(&Fixed { machines }).await,
+        }
+    }
+
+    async fn drive(&self, provider: &impl Provider) -> Outcome {
+        let others = self.others();
+        let turn = provider.turn(&self.one.guest, &others, now_ms()).await;
         let guest = self.one.guest.name();
         match turn {
             Ok(Turn::Note(note)) => {
                 tracing::info!(guest, pool = self.pool.name, ?note, "a guest");
                 self.write_down(&note).await
             }
-            Ok(Turn::Introduce) => self.introduce(&driver).await,
+            Ok(Turn::Introduce) => self.introduce(provider).await,
             Ok(Turn::Did(ask)) => {
                 tracing::info!(guest, pool = self.pool.name, ?ask, "done with a guest");
                 self.clear().await;
-                Outcome::GotOn
+                match self.means {
+                    // It shows what it was asked for in its own time: until then it would be asked again and again.
+                    Means::Program(_) => Outcome::Waits,
+                    Means::Hosts(_) | Means::Machines(_) => Outcome::GotOn,
+                }
             }
             Ok(Turn::Wait(why)) => {
-                if self.is_told {
+                // Who is to do something is told at once.
+                if self.is_told || provider.is_told_by_people() {
                     self.tell(&why).await;
                 }
                 Outcome::Waits
@@ -96,9 +120,9 @@ impl Step {
         all.map(|one| one.guest.clone()).collect()
     }
 
-    async fn introduce(&self, driver: &Driver<'_, skep_proxmox::Https>) -> Outcome {
+    async fn introduce(&self, provider: &impl Provider) -> Outcome {
         let view = self.parts.store.view();
-        let made = introduction(&view, &self.one, now_ms());
+        let made = introduction(&view, &self.one, now_ms() + TOKEN_MS);
         let (command, text) = match made {
             Ok(made) => made,
             Err(problem) => return self.refused(&problem),
@@ -107,7 +131,7 @@ impl Step {
             return self.refused(&problem);
         }
         let guest = self.one.guest.name();
-        match driver.introduce(&self.one.guest, &text).await {
+        match provider.introduce(&self.one.guest, &text).await {
             Ok(turn) => {
                 tracing::info!(
                     guest,

@@ -10,7 +10,7 @@ use skep_model::guest_pool::{
 use skep_model::id::{GuestId, NodeId};
 use skep_model::node::{Admin, Facts, HOST, Node};
 use skep_model::pool::backups::MAX_ARCHIVE;
-use skep_model::pool::{Backups, Guest, MAX_GUESTS, Note, Phase, Restoring};
+use skep_model::pool::{Backups, Guest, MAX_GUESTS, Machine, Note, Phase, Restoring};
 use skep_model::problem::{Code, Problem};
 use skep_model::provider::{MAX_PROVIDERS, Provider, Way};
 use skep_model::server::{JoinToken, Role};
@@ -27,11 +27,16 @@ impl Context<'_> {
         let provider = message.provider.ok_or_else(|| missing("provider"))?;
         let mut provider: Provider = understood(provider)?;
         provider.check()?;
-        let Way::Proxmox(proxmox) = &provider.way;
-        if proxmox.secret.0.is_empty() {
+        if let Way::Proxmox(proxmox) = &provider.way
+            && proxmox.secret.0.is_empty()
+        {
             return Err(missing("secret"));
         }
         let known = self.state.providers.get(&provider.name);
+        if let Some(known) = known {
+            self.check_way(known, &provider.way)?;
+        }
+        self.check_machines(&provider)?;
         if known.is_none() && self.state.providers.len() >= MAX_PROVIDERS {
             let text = format!("there are {MAX_PROVIDERS} providers already");
             return Err(Problem::new(Code::TooLarge, text).hint("`skep provider rm` removes one"));
@@ -42,6 +47,71 @@ impl Context<'_> {
         self.state.providers.insert(name, Arc::new(provider));
         self.changes.push(Change::Guests);
         Ok(Reply::Done)
+    }
+
+    /// Guests that are there go on as they came: whoever made them removes them.
+    fn check_way(&self, known: &Provider, next: &Way) -> Result<(), Problem> {
+        let name = &known.name;
+        let mut pools = self.state.guest_pools().filter(|it| it.provider == *name);
+        if known.way.kind() != next.kind()
+            && let Some(pool) = pools.next()
+        {
+            let text = format!(
+                "`{name}` is {}, and the pool `{}` is made by it",
+                known.way.kind().word(),
+                pool.name
+            );
+            return Err(Problem::new(Code::Conflict, text)
+                .at("provider")
+                .hint("give the other one another name, and make another pool by it"));
+        }
+        let Way::Static(machines) = next else {
+            return Ok(());
+        };
+        let its = |one: &&Arc<PoolGuest>| self.is_by(one, name);
+        for one in self.state.guests().filter(its) {
+            let (Some(taken), Some(identity)) = (&one.guest.host, &one.guest.identity) else {
+                continue;
+            };
+            let is_same = |it: &Machine| it.name == *taken && it.has_mac(&identity.mac);
+            if !machines.iter().any(is_same) {
+                let text = format!(
+                    "the guest {} has the machine `{taken}` with the MAC {}",
+                    one.guest.name(),
+                    identity.mac
+                );
+                return Err(Problem::new(Code::Conflict, text)
+                    .at("machines")
+                    .hint("a machine stays in the list while it is taken: `skep node remove` gives it back"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A machine that were in two lists would be taken twice.
+    fn check_machines(&self, wanted: &Provider) -> Result<(), Problem> {
+        let Way::Static(mine) = &wanted.way else {
+            return Ok(());
+        };
+        let others = self.state.providers().filter(|it| it.name != wanted.name);
+        for other in others {
+            let Way::Static(theirs) = &other.way else {
+                continue;
+            };
+            let is_theirs = |it: &&Machine| theirs.iter().any(|their| their.has_mac(&it.mac));
+            if let Some(twice) = mine.iter().find(is_theirs) {
+                let text = format!("`{}` has the machine `{}` too", other.name, twice.name);
+                return Err(Problem::new(Code::Conflict, text)
+                    .at("machines")
+                    .hint("a machine is in one list"));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_by(&self, one: &PoolGuest, provider: &str) -> bool {
+        let pool = self.state.guest_pool(&one.pool);
+        pool.is_some_and(|pool| pool.provider == provider)
     }
 
     pub(super) fn remove_provider(&mut self, message: &v1::RemoveProvider) -> Outcome {
@@ -60,11 +130,13 @@ impl Context<'_> {
 
     pub(super) fn put_guest_pool(&mut self, message: v1::PutGuestPool) -> Outcome {
         let mut wanted: GuestPool = understood(message.pool.ok_or_else(|| missing("pool"))?)?;
-        wanted.check()?;
-        if self.state.provider(&wanted.provider).is_none() {
+        let Some(provider) = self.state.provider(&wanted.provider) else {
             return Err(no_provider(&wanted.provider).at("provider"));
+        };
+        wanted.check(&provider.way)?;
+        if provider.way.is_proxmox() {
+            self.check_numbers(&wanted)?;
         }
-        self.check_numbers(&wanted)?;
         let known = self.state.guest_pool(&wanted.name).cloned();
         if known.as_ref().map_or(0, |it| it.generation) != message.expected_generation {
             return Err(changed_meanwhile("pool"));
@@ -236,8 +308,13 @@ impl Context<'_> {
     pub(super) fn note_guest(&mut self, message: v1::NoteGuest) -> Outcome {
         let known = self.guest(&message.id)?;
         let note: Note = understood(message.note.ok_or_else(|| missing("note"))?)?;
-        if let Note::Chosen { vmid, address, .. } = &note {
-            self.check_free(&known, (*vmid, *address))?;
+        match &note {
+            Note::Chosen { vmid, address, .. } => self.check_free(&known, (*vmid, *address))?,
+            Note::Asked {
+                machine: Some(machine),
+                ..
+            } => self.check_untaken(&known, machine)?,
+            _ => {}
         }
         let restoring = known.guest.restoring.as_ref();
         if note == Note::BroughtBack && restoring.is_some_and(|it| !it.is_back) {
@@ -272,6 +349,24 @@ impl Context<'_> {
             true => {
                 let address = address.map_or_else(String::new, |it| format!(", or {it},"));
                 let text = format!("{vmid}{address} is another guest's");
+                Err(Problem::new(Code::Conflict, text))
+            }
+        }
+    }
+
+    /// A machine is one guest's, until that is forgotten: before, its agent may still run there.
+    fn check_untaken(&self, guest: &PoolGuest, machine: &str) -> Result<(), Problem> {
+        let provider = self.pool(&guest.pool)?.provider.clone();
+        let mut others = self.state.guests();
+        let is_taken = others.any(|other| {
+            other.guest.id != guest.guest.id
+                && other.guest.host.as_deref() == Some(machine)
+                && self.is_by(other, &provider)
+        });
+        match is_taken {
+            false => Ok(()),
+            true => {
+                let text = format!("the machine `{machine}` is another guest's");
                 Err(Problem::new(Code::Conflict, text))
             }
         }

@@ -6,7 +6,7 @@ use skep_model::guest_pool::{Auto, GuestPool, PoolGuest, Size};
 use skep_model::id::GuestId;
 use skep_model::node::Admin;
 use skep_model::pool::{
-    Backups, Identity, Kind as GuestKind, Note, Phase, Recipe, VmidRange, name_of,
+    Backups, Identity, Kind as GuestKind, Machine, Note, Phase, Program, Recipe, VmidRange, name_of,
 };
 use skep_model::provider::{Provider, Proxmox, Trust, Way};
 use skep_model::server::Role;
@@ -32,6 +32,54 @@ fn provider() -> Kind {
     Kind::PutProvider(v1::PutProvider {
         provider: Some((&provider).into()),
     })
+}
+
+fn other_provider(name: &str, way: Way) -> Kind {
+    let provider = Provider {
+        name: name.into(),
+        way,
+        made_ms: 70,
+        changed_ms: 70,
+    };
+    Kind::PutProvider(v1::PutProvider {
+        provider: Some((&provider).into()),
+    })
+}
+
+fn program() -> Way {
+    Way::Exec(Program {
+        file: "cloud.sh".into(),
+        parameters: [("size".to_owned(), "cx22".to_owned())].into(),
+        deadline_s: 60,
+    })
+}
+
+/// Machines m1, m2, ...
+fn machines(count: u8) -> Vec<Machine> {
+    let machine = |number: u8| Machine {
+        name: format!("m{number}"),
+        address: [10, 0, 0, number].into(),
+        mac: format!("bc:24:11:00:01:{number:02x}"),
+    };
+    (1..=count).map(machine).collect()
+}
+
+/// A pool of a provider that is no Proxmox cluster.
+fn plain(name: &str, provider: &str, recipe: Recipe) -> GuestPool {
+    GuestPool {
+        provider: provider.into(),
+        recipe,
+        ..pool(name, 5000, 2)
+    }
+}
+
+fn asked(number: u128, machine: Option<&str>) -> Kind {
+    let asked = Note::Asked {
+        machine: machine.map(str::to_owned),
+        address: None,
+        now_ms: 1,
+    };
+    note(number, &asked)
 }
 
 fn pool(name: &str, first_vmid: u32, wanted: u32) -> GuestPool {
@@ -211,6 +259,13 @@ pub(super) fn some(world: &mut World) {
     world.ok(retire(1, true, true));
     world.ok(put(&scaling(3), 1));
     world.ok(decide(2, 4, None));
+    world.ok(other_provider("cloud", program()));
+    world.ok(other_provider("rack", Way::Static(machines(2))));
+    world.ok(put(
+        &plain("burst", "cloud", Recipe::sized(2, 4_096, 32)),
+        0,
+    ));
+    world.ok(put(&plain("metal", "rack", Recipe::default()), 0));
 }
 
 fn world(wanted: u32) -> World {
@@ -291,6 +346,99 @@ fn a_number_is_one_guests_and_one_pools() {
     let overlaps = world.denied(put(&pool("db", 5050, 0), 0));
     assert_eq!(overlaps, (Code::Conflict, Some("vmids".into())));
     world.ok(put(&pool("db", 5100, 0), 0));
+}
+
+#[test]
+fn a_pool_says_what_its_provider_follows() {
+    let mut world = world(1);
+    world.ok(other_provider("cloud", program()));
+    world.ok(other_provider("rack", Way::Static(machines(2))));
+    let sized = Recipe::sized(2, 4_096, 32);
+    let of_proxmox = pool("web", 5000, 1).recipe;
+    let mut auto = plain("burst", "rack", Recipe::default());
+    auto.size.auto = Some(Auto::default());
+    let mut copied = plain("burst", "cloud", sized.clone());
+    copied.backups = Some(Backups {
+        schedule: "0 3 * * 0".into(),
+        time_zone: "UTC".into(),
+        storage: "nas".into(),
+        keep: 4,
+        since_ms: 0,
+    });
+    for (field, odd) in [
+        ("templates", plain("burst", "cloud", of_proxmox.clone())),
+        ("templates", plain("burst", "rack", of_proxmox)),
+        ("cores", plain("burst", "rack", sized.clone())),
+        ("vmids", plain("burst", "home", sized.clone())),
+        ("auto", auto),
+        ("backups", copied),
+        ("provider", plain("burst", "nobody", sized.clone())),
+    ] {
+        assert_eq!(world.denied(put(&odd, 0)).1.as_deref(), Some(field));
+    }
+    // Neither has numbers that could overlap with another's.
+    for (name, provider, recipe) in [
+        ("burst", "cloud", sized.clone()),
+        ("burst2", "cloud", sized),
+        ("metal", "rack", Recipe::default()),
+        ("metal2", "rack", Recipe::default()),
+    ] {
+        world.ok(put(&plain(name, provider, recipe), 0));
+    }
+    // Whoever has a pool stays what it is.
+    let other = world.denied(other_provider("cloud", Way::Static(machines(1))));
+    assert_eq!(other, (Code::Conflict, Some("provider".into())));
+    world.ok(other_provider("cloud", program()));
+}
+
+#[test]
+fn a_machine_is_one_guests_until_that_is_forgotten() {
+    let mut world = world(0);
+    let rack = |machines: Vec<Machine>| other_provider("rack", Way::Static(machines));
+    world.ok(rack(machines(2)));
+    let twice = other_provider("rack2", Way::Static(machines(1)));
+    let denied = world.denied(twice);
+    assert_eq!(denied, (Code::Conflict, Some("machines".into())));
+    world.ok(Kind::RemoveGuestPool(v1::RemoveGuestPool {
+        name: "web".into(),
+    }));
+    world.ok(put(&plain("web", "rack", Recipe::default()), 0));
+    world.ok(plan(0));
+    world.ok(plan(1));
+    world.ok(asked(0, Some("m1")));
+    // Both were driven from one view.
+    assert_eq!(world.denied(asked(1, Some("m1"))).0, Code::Conflict);
+    world.ok(asked(1, Some("m2")));
+    let its = |number: u8| {
+        Note::Identified(Identity {
+            mac: format!("BC:24:11:00:01:{number:02X}"),
+            smbios: None,
+        })
+    };
+    world.ok(note(0, &its(1)));
+    // A machine that is taken stays what it is; others come and go.
+    let mut changed = machines(2);
+    changed[0].mac = "bc:24:11:00:01:99".into();
+    for list in [changed, machines(2)[1..].to_vec()] {
+        let denied = world.denied(rack(list));
+        assert_eq!(denied, (Code::Conflict, Some("machines".into())));
+    }
+    world.ok(rack(machines(3)));
+    world.ok(introduce(0, 700));
+    let name = name_of(GuestId::from_u128(FIRST));
+    let other = join(700, &name, ("bc:24:11:00:01:02", None));
+    assert_eq!(world.denied(other).0, Code::Forbidden);
+    // What is no Proxmox guest has no SMBIOS id to prove.
+    world.ok(join(700, &name, ("bc:24:11:00:01:01", Some("any"))));
+    let node = world.state.node(NodeId::from_u128(55)).expect("joined");
+    assert_eq!(node.meta["host"], "m1");
+    world.ok(retire(0, true, true));
+    world.ok(note(0, &Note::Gone));
+    world.ok(plan(2));
+    // Its agent may still run there.
+    assert_eq!(world.denied(asked(2, Some("m1"))).0, Code::Conflict);
+    world.ok(forget(0));
+    world.ok(asked(2, Some("m1")));
 }
 
 #[test]

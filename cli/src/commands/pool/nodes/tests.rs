@@ -18,7 +18,7 @@ fn make() -> Make {
 
 #[test]
 fn what_is_said_is_a_pool_and_what_is_not_named_stays() {
-    let request = make().request(None).expect("understood");
+    let request = make().request(None, WayKind::Proxmox).expect("understood");
     request.recipe.check().expect("accepted");
     request.size.check().expect("accepted");
     assert_eq!((request.size.wanted, request.size.max), (2, 10));
@@ -45,7 +45,9 @@ fn what_is_said_is_a_pool_and_what_is_not_named_stays() {
         max: Some(3),
         ..Make::default()
     };
-    let changed = change.request(Some(known)).expect("understood");
+    let changed = change
+        .request(Some(known), WayKind::Proxmox)
+        .expect("understood");
     let wanted = Recipe {
         cores: 8,
         ..request.recipe
@@ -139,7 +141,7 @@ fn what_cannot_be_understood_says_what_would_be() {
     for change in cases {
         let mut make = make();
         change(&mut make);
-        assert!(make.request(None).is_err(), "{make:?}");
+        assert!(make.request(None, WayKind::Proxmox).is_err(), "{make:?}");
     }
     assert!(template("pve1").is_err() && template("pve1=x").is_err());
 }
