@@ -236,6 +236,14 @@ fn going(
     steps.push(format!(
         "the guest{number} is removed with its disks, where its MAC and SMBIOS id prove that it is that one"
     ));
+    if let (Some(own), Some(pool), true) =
+        (one.guest.size, view.guest_pool(&one.pool), request.replace)
+    {
+        steps.push(format!(
+            "the other node has the size of the recipe, {}: the own one of {name}, {own}, goes with it",
+            pool.recipe.size()
+        ));
+    }
     let mut against = Vec::new();
     if let (Err(problem), false) = (kept, request.lose_volumes) {
         against.push(problem.message);

@@ -438,4 +438,4 @@ fn span(ms: u64) -> String {
 #[cfg(test)]
 mod laws;
 #[cfg(test)]
-mod tests;
+pub(in crate::guests) mod tests;
