@@ -109,7 +109,7 @@ fn room(
 ///
 /// # Errors
 /// What it has and what is promised, for a person.
-pub fn grows(
+pub(crate) fn grows(
     (host, vmid): (&str, u32),
     to: GuestSize,
     (hosts, rows): (&[cluster::Host], &[cluster::Guest]),

@@ -139,7 +139,11 @@ pub(crate) fn cores(to: GuestSize, facts: &Facts) -> (Option<u32>, Option<u32>) 
 }
 
 /// Whether cores and memory are what they are to be, by what `entry` says of the configuration.
-pub(crate) fn has<'f>(to: GuestSize, facts: &Facts, entry: impl Fn(&str) -> Option<&'f str>) -> bool {
+pub(crate) fn has<'f>(
+    to: GuestSize,
+    facts: &Facts,
+    entry: impl Fn(&str) -> Option<&'f str>,
+) -> bool {
     let number = |name: &str| entry(name)?.parse::<u32>().ok();
     let are_cores = number("vcpus").or(number("cores")) == Some(to.cores);
     let is_memory = number("memory").is_some_and(|there| {

@@ -141,9 +141,11 @@ impl Asked {
     fn there<'v>(&self, view: &'v State) -> Result<(&'v PoolGuest, &'v Node), Problem> {
         let one = view.guest(self.one.guest.id);
         let node = one.and_then(|one| view.node(one.node?));
-        one.zip(node).map(|(one, node)| (&**one, &**node)).ok_or_else(|| {
-            Problem::new(Code::NotFound, "the node was removed meanwhile").at("node")
-        })
+        one.zip(node)
+            .map(|(one, node)| (&**one, &**node))
+            .ok_or_else(|| {
+                Problem::new(Code::NotFound, "the node was removed meanwhile").at("node")
+            })
     }
 
     fn foreseen(&self, view: &State) -> Result<ResizePlanView, Problem> {
@@ -231,9 +233,9 @@ impl Asked {
                 self.to,
                 foreseen.against.join("; ")
             );
-            return Err(Problem::new(Code::Conflict, text)
-                .at("node")
-                .hint("`skep node resize --plan` says what would be done, and what is against it"));
+            return Err(Problem::new(Code::Conflict, text).at("node").hint(
+                "`skep node resize --plan` says what would be done, and what is against it",
+            ));
         }
         if !foreseen.interrupts.is_empty() && !self.request.interrupt {
             let text = format!(

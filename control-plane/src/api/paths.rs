@@ -10,10 +10,10 @@ use super::access::{Action, protected, public};
 use super::{App, Document, Here};
 use super::{
     allocations, app_logs, autoscale, backup, ca, certificates, deployment_logs, deployments,
-    domains, fencing, forges, gates, git, github, guest_backups, guest_resize, health, hooks, hosts, jobs,
-    local_ca, metrics, network, node_pools, nodes, notify, placement, previews, proof, providers,
-    rebalance, registries, rollouts, samples, servers, services, settings, shared_variables,
-    shells, stacks, tcp_ports, tokens, uploads, variables, volumes,
+    domains, fencing, forges, gates, git, github, guest_backups, guest_resize, health, hooks,
+    hosts, jobs, local_ca, metrics, network, node_pools, nodes, notify, placement, previews, proof,
+    providers, rebalance, registries, rollouts, samples, servers, services, settings,
+    shared_variables, shells, stacks, tcp_ports, tokens, uploads, variables, volumes,
 };
 
 /// Every route with what it asks of the caller: a route is registered by `protected` with its action

@@ -34,7 +34,9 @@ pub(crate) fn due(view: &State, now_ms: u64, mut id: impl FnMut() -> GuestId) ->
         }
         due.extend(standing.leaving(view, now_ms));
     }
-    let resized = view.guests().filter_map(|one| resizing::due(view, one, now_ms));
+    let resized = view
+        .guests()
+        .filter_map(|one| resizing::due(view, one, now_ms));
     due.extend(resized);
     let gone = view.guests().filter(|one| is_forgotten(view, one));
     due.extend(gone.map(|one| {

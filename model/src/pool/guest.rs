@@ -177,7 +177,9 @@ impl Guest {
 
     /// It is being resized, and its provider still has something to do with that.
     pub fn is_changing(&self) -> bool {
-        self.resizing.as_ref().is_some_and(|it| it.done_ms.is_none())
+        self.resizing
+            .as_ref()
+            .is_some_and(|it| it.done_ms.is_none())
     }
 
     /// Its name.

@@ -6,13 +6,13 @@ use crate::node::Admin;
 use crate::problem::Problem;
 
 /// Most processors of a guest: as many as Proxmox lets a container or a socket of a VM have.
-pub const MAX_CORES: u32 = 8_192;
+const MAX_CORES: u32 = 8_192;
 /// The least memory of a guest, MiB: with less no system with Docker starts.
-pub const MIN_MEMORY_MIB: u32 = 256;
+const MIN_MEMORY_MIB: u32 = 256;
 /// The most, MiB: 4 TiB, which is the most that Proxmox plugs into a VM that runs.
-pub const MAX_MEMORY_MIB: u32 = 4 << 20;
+const MAX_MEMORY_MIB: u32 = 4 << 20;
 /// The largest disk, GiB: Proxmox' own limit.
-pub const MAX_DISK_GIB: u32 = 128 << 10;
+const MAX_DISK_GIB: u32 = 128 << 10;
 
 /// How large a guest is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,7 +160,8 @@ mod tests {
             disk_gib: 32,
         };
         now.check_next(&now).expect("the same");
-        now.check_next(&GuestSize { cores: 1, ..now }).expect("fine");
+        now.check_next(&GuestSize { cores: 1, ..now })
+            .expect("fine");
         type Change = fn(&mut GuestSize);
         let cases: [(&str, Change); 6] = [
             ("cores", |it| it.cores = 0),

@@ -87,7 +87,9 @@ impl<T: Transport> Driver<'_, T> {
                     vcpus,
                     memory_mib: Some(to.memory_mib),
                     // The least is no more than the most.
-                    balloon_mib: least.filter(|it| *it > to.memory_mib).map(|_| to.memory_mib),
+                    balloon_mib: least
+                        .filter(|it| *it > to.memory_mib)
+                        .map(|_| to.memory_mib),
                     digest,
                     ..qemu::Change::default()
                 };

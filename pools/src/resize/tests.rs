@@ -155,7 +155,10 @@ fn processors_that_are_plugged_in_are_told_from_those_that_there_are() {
     let look = Look::of(&recipe(), &facts(&hot)).expect("a size");
     assert_eq!((look.size.cores, look.hot.cores), (4, Some(16)));
     assert_eq!(
-        Look::of(&recipe(), &facts(&plugged)).expect("one").hot.cores,
+        Look::of(&recipe(), &facts(&plugged))
+            .expect("one")
+            .hot
+            .cores,
         None
     );
 }

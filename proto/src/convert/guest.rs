@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use skep_model::guest_pool::{Auto, Decision, GuestPool, PoolGuest, SeenNode, Size};
 use skep_model::id::{GuestId, NodeId, TokenId};
 use skep_model::pool::{
-    Addresses, Backups, Down, Guest, GuestSize, Held, Identity, Kind, Note, Phase, Recipe, Resizing,
-    Restoring, VmidRange,
+    Addresses, Backups, Down, Guest, GuestSize, Held, Identity, Kind, Note, Phase, Recipe,
+    Resizing, Restoring, VmidRange,
 };
 use skep_model::provider::{Provider, Proxmox, Trust, Way};
 use skep_model::variable::Sealed;

@@ -173,12 +173,10 @@ fn change(
 ) -> Reply {
     let takes = world.random.u64(200..20_000);
     let (kind, effect) = match (asked.method.as_str(), rest) {
-        ("POST", ["config"]) => {
-            match configure(world, vmid, &asked.parameters) {
-                true => ("qmconfig", Effect::Nothing),
-                false => ("qmconfig", Effect::Fails),
-            }
-        }
+        ("POST", ["config"]) => match configure(world, vmid, &asked.parameters) {
+            true => ("qmconfig", Effect::Nothing),
+            false => ("qmconfig", Effect::Fails),
+        },
         // Of a container it is done when it is answered.
         ("PUT", ["config"]) if world.kind == GuestKind::Lxc => {
             configure(world, vmid, &asked.parameters);

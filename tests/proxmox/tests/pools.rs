@@ -592,7 +592,17 @@ fn nothing_is_lost_doubled_or_anybody_elses() {
         let one = runtime.block_on(run(*seed));
         seen = std::array::from_fn(|number| seen[number] + one[number]);
     }
-    let [guests, clones, kills, introduced, told, copies, restores, asked, resized] = seen;
+    let [
+        guests,
+        clones,
+        kills,
+        introduced,
+        told,
+        copies,
+        restores,
+        asked,
+        resized,
+    ] = seen;
     println!(
         "{} seeds: {guests} guests, {clones} clones, {kills} kills, {introduced} introductions, {copies} copies, {restores} restores, {asked} sizes asked for, {resized} had, {told} orphans told, 0 violations",
         seeds.len()

@@ -55,7 +55,11 @@ impl Home {
         std::fs::write(&ca, certificates.pem())?;
         let program = Program {
             path: env!("CARGO_BIN_EXE_skep-sim-agent").into(),
-            arguments: ["guest"].iter().chain(more).map(|it| (*it).to_owned()).collect(),
+            arguments: ["guest"]
+                .iter()
+                .chain(more)
+                .map(|it| (*it).to_owned())
+                .collect(),
             folder: cluster.path("guests"),
         };
         let agents = Agents::new(line.clone(), program);

@@ -102,7 +102,7 @@ fn nothing_is_done_before_its_node_is_empty_and_it_is_given_back_when_its_agent_
     let (id, node) = world.used();
     world.resize((id, node), |_| {});
     assert!(!world.is_driven(id), "something runs there");
-    assert_eq!(world.due(), []);
+    assert!(world.due().is_empty());
     world.place();
     world.place();
     assert_eq!(world.running(), 1);
@@ -111,13 +111,13 @@ fn nothing_is_done_before_its_node_is_empty_and_it_is_given_back_when_its_agent_
     world.note(id, &Note::Down);
     world.note(id, &Note::Resized { now_ms: 1 });
     // Its old word is no word of the new one.
-    assert_eq!(world.due(), []);
+    assert!(world.due().is_empty());
     world.say(node, |facts| facts.cpu_millis = 4_000);
     world.guests();
     assert_eq!(world.admin(node), Admin::Eligible);
     let one = world.state.guest(id).expect("there");
     assert_eq!((one.guest.size, &one.guest.resizing), (Some(TO), &None));
-    assert_eq!(world.due(), []);
+    assert!(world.due().is_empty());
 }
 
 #[test]
@@ -134,18 +134,9 @@ fn a_new_life_of_its_agent_is_a_word_as_well() {
         expected: Vec::new(),
         seat: id_bytes(5),
     }));
-    world.ok(Kind::SetNodeStatus(v1::SetNodeStatus {
-        node: id_bytes(node.as_u128()),
-        status: 2,
-        witnesses: Vec::new(),
-    }));
-    assert_eq!(world.state.node(node).expect("there").status, NodeStatus::Lost);
-    assert_eq!(world.due(), [], "it is not there");
-    world.ok(Kind::SetNodeStatus(v1::SetNodeStatus {
-        node: id_bytes(node.as_u128()),
-        status: 0,
-        witnesses: Vec::new(),
-    }));
+    world.judge(node, NodeStatus::Lost);
+    assert!(world.due().is_empty(), "it is not there");
+    world.judge(node, NodeStatus::Ready);
     world.guests();
     assert_eq!(world.admin(node), Admin::Eligible);
 }
@@ -191,7 +182,7 @@ fn one_that_becomes_smaller_takes_nothing_until_its_agent_says_so() {
     assert!(world.is_driven(id), "what runs there runs on");
     let done_ms = world.now_ms;
     world.note(id, &Note::Resized { now_ms: done_ms });
-    assert_eq!(world.due(), []);
+    assert!(world.due().is_empty());
     let mut silent = world.state.clone();
     world.say(node, |facts| {
         (facts.cpu_millis, facts.memory_bytes) = (1_000, 2 * GIB);
@@ -201,7 +192,7 @@ fn one_that_becomes_smaller_takes_nothing_until_its_agent_says_so() {
     // One that says what it likes is not waited for for good.
     std::mem::swap(&mut world.state, &mut silent);
     world.now_ms = done_ms + HEARD_MS - 1;
-    assert_eq!(world.due(), []);
+    assert!(world.due().is_empty());
     world.now_ms += 1;
     assert_eq!(world.due().len(), 1);
 }
@@ -218,7 +209,10 @@ fn a_size_holds_what_was_promised_there() {
     for are_all in [true, false] {
         assert_eq!(too_small(&world.state, node, size(1, 1_024), are_all), None);
         let why = too_small(&world.state, node, size(1, 1_023), are_all).expect("too small");
-        assert!(why.contains("1024 MiB") && why.contains("1023 MiB"), "{why}");
+        assert!(
+            why.contains("1024 MiB") && why.contains("1023 MiB"),
+            "{why}"
+        );
     }
     let mut free = World::new(&[two_nodes()]);
     free.service(1, (500, GIB), 1, |_| {});

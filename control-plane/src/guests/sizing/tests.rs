@@ -469,7 +469,7 @@ impl World {
         self.judge(id, NodeStatus::Ready);
     }
 
-    fn judge(&mut self, node: NodeId, status: NodeStatus) {
+    pub(in crate::guests) fn judge(&mut self, node: NodeId, status: NodeStatus) {
         self.ok(Kind::SetNodeStatus(v1::SetNodeStatus {
             node: id_bytes(node.as_u128()),
             status: enum_number(&NodeStatus::ALL, &status),

@@ -181,7 +181,10 @@ impl Context<'_> {
     pub(super) fn finish_resize(&mut self, message: &v1::FinishResize) -> Outcome {
         let (known, resizing) = self.resized(&message.id)?;
         if resizing.done_ms.is_none() {
-            let text = format!("the guest {} does not have its size yet", known.guest.name());
+            let text = format!(
+                "the guest {} does not have its size yet",
+                known.guest.name()
+            );
             return Err(Problem::new(Code::Conflict, text));
         }
         // What somebody has said of the node since stays.

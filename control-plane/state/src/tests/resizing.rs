@@ -1,5 +1,6 @@
 //! Guests that become another size: one at a time, and nothing else with them; their nodes are what they were before.
 
+use skep_model::maintenance::Cause;
 use skep_model::node::Admin;
 use skep_model::pool::{GuestSize, Note, Resizing};
 
@@ -162,7 +163,10 @@ fn live_its_node_goes_on_unless_it_becomes_smaller() {
     // Another size in its place: what it was before stays known.
     let again = resize(&world, false, |it| it.size = Some(FROM.into()));
     world.ok(again);
-    assert_eq!((resizing(&world).from, resizing(&world).stops), (FROM, false));
+    assert_eq!(
+        (resizing(&world).from, resizing(&world).stops),
+        (FROM, false)
+    );
     world.ok(note(0, &resized()));
     world.ok(finish());
     assert_eq!(admin(&world), Admin::Eligible);
@@ -213,7 +217,7 @@ fn a_node_that_somebody_else_gives_back_stays_empty_for_it() {
     let mut world = joined(2);
     world.ok(Kind::SetHostMaintenance(v1::SetHostMaintenance {
         host: "pve1".into(),
-        cause: 0,
+        cause: enum_number(&Cause::ALL, &Cause::Operator),
         deadline_ms: 500,
     }));
     assert_eq!(admin(&world), Admin::Draining { deadline_ms: 500 });

@@ -44,11 +44,7 @@ async fn with_work(
     Ok((name, names))
 }
 
-async fn resize(
-    cluster: &Cluster,
-    name: &str,
-    arguments: &str,
-) -> Result<skep_tests::skep::Ended> {
+async fn resize(cluster: &Cluster, name: &str, arguments: &str) -> Result<skep_tests::skep::Ended> {
     let all = ["node", "resize", name].into_iter();
     let all: Vec<&str> = all.chain(arguments.split(' ')).collect();
     cluster.skep.run(&all).await
