@@ -16,13 +16,13 @@ use crate::session::Session;
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Examples:
-  skep node resize skep-01m8... --memory 16384 --plan     what would be done, and what would be stopped
+  skep node resize skep-01m8... --memory 16384 --plan     what would be done, and stopped
   skep node resize skep-01m8... --cores 8 --memory 16384
   skep node resize skep-01m8... --disk 64                 its disk grows while it runs
 
-What is not named stays. A container changes while it runs; a VM is drained, shut down, changed and started, unless its
-configuration has hot-plug for it. A disk never becomes smaller. Said again, the newest size counts: the size that it
-has ends it.")]
+What is not named stays. A container changes while it runs; a VM is drained, shut down, changed and
+started, unless its configuration has hot-plug for it. A disk never becomes smaller. Said again, the
+newest size counts: the size that it has ends it.")]
 pub(crate) struct Args {
     /// Its name or id
     #[arg(value_name = "NODE")]
