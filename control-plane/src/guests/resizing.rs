@@ -78,8 +78,9 @@ fn is_hastened(view: &State, one: &PoolGuest, resizing: &Resizing, now_ms: u64) 
     if !is_ours || !is_later || !resizing.may_interrupt || resizing.down.is_some() {
         return false;
     }
-    let mut left = view.allocations_on(node.id).filter(|it| it.is_live());
-    resizing.keeps_empty() && left.all(|it| is_tied(view, it))
+    let left = view.allocations_on(node.id).filter(|it| it.is_live());
+    let mut left = left.peekable();
+    resizing.keeps_empty() && left.peek().is_some() && left.all(|it| is_tied(view, it))
 }
 
 /// Whether its data are on its node alone.

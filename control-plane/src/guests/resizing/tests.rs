@@ -105,10 +105,11 @@ fn nothing_is_done_before_its_node_is_empty_and_it_is_given_back_when_its_agent_
     world.run(120);
     assert_eq!(world.running(), 1);
     let (id, node) = world.used();
-    world.resize((id, node), |_| {});
+    world.resize((id, node), |it| it.may_interrupt = true);
     assert!(!world.is_driven(id), "something runs there");
-    assert!(world.due().is_empty());
+    assert!(world.due().is_empty(), "it can move");
     world.settle();
+    assert!(world.due().is_empty(), "nothing is left");
     assert_eq!(world.running(), 1);
     assert_ne!(world.used().1, node, "it has moved");
     assert!(world.is_driven(id));

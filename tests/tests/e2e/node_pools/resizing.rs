@@ -29,19 +29,31 @@ async fn with_work(
     cluster.skep.run(&create).await?.ok()?;
     let names = settled(cluster, home, nodes.parse()?).await?;
     let name = Name::of("web");
-    let spec = json!({
-        "type": "worker",
-        "replicas": names.len(),
-        "resources": {"cpu_millis": 500, "memory_bytes": 512 << 20},
-        "placement": {"pool": "web"},
-        "update": {"max_surge": 1},
-    });
-    cluster.api.put_service(&name, spec).await?;
+    cluster.api.put_service(&name, spec(names.len())).await?;
     let request = json!({"type": "image", "reference": "registry.invalid/bench:1"});
     let deployment = cluster.api.deploy(&name, &request).await?;
     let ended = cluster.api.ended(&deployment.id).await?;
     ensure!(ended.status == "live", "{}", ended.told());
     Ok((name, names))
+}
+
+fn spec(replicas: usize) -> Value {
+    json!({
+        "type": "worker",
+        "replicas": replicas,
+        "resources": {"cpu_millis": 500, "memory_bytes": 512 << 20},
+        "placement": {"pool": "web"},
+        "update": {"max_surge": 1},
+    })
+}
+
+/// The work ends, then its nodes, and nobody else's guest was touched.
+async fn taken_down(cluster: &Cluster, home: &Home, service: &Name) -> Result<()> {
+    cluster.api.put_service(service, spec(0)).await?;
+    let down = ["pool", "scale", "web", "0"];
+    cluster.skep.run(&down).await?.ok()?;
+    settled(cluster, home, 0).await?;
+    untouched(home)
 }
 
 async fn resize(cluster: &Cluster, name: &str, arguments: &str) -> Result<skep_tests::skep::Ended> {
@@ -136,10 +148,7 @@ async fn a_vm_is_resized_once_though_its_server_is_killed() {
         let plan = ["pool", "upgrade", "web", "--plan"];
         let plan = cluster.skep.run(&plan).await?.ok()?;
         plan.says(&["its own size, 4 cores, 4096 MiB, 40 GiB, goes with it"])?;
-        let down = ["pool", "scale", "web", "0"];
-        cluster.skep.run(&down).await?.ok()?;
-        settled(cluster, &home, 0).await?;
-        untouched(&home)
+        taken_down(cluster, &home, &service).await
     })
     .await;
 }
@@ -175,10 +184,7 @@ async fn a_container_is_resized_under_what_runs_in_it() {
         ensure!(healthy(cluster, &service, 1).await? == before, "it ran on");
         ensure!(boots(&home, name) == boots_before, "no start");
         ensure!(calls(&home, "POST status/shutdown") == 0, "no shutdown");
-        let down = ["pool", "scale", "web", "0"];
-        cluster.skep.run(&down).await?.ok()?;
-        settled(cluster, &home, 0).await?;
-        untouched(&home)
+        taken_down(cluster, &home, &service).await
     })
     .await;
 }
