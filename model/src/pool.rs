@@ -5,11 +5,13 @@ mod addresses;
 pub mod backups;
 mod guest;
 mod machines;
+mod resizing;
 
 pub use addresses::Addresses;
 pub use backups::{Backups, Restoring};
 pub use guest::{Guest, Identity, Note, Phase, name_of};
 pub use machines::{MAX_MACHINES, Machine, Program};
+pub use resizing::{Down, GuestSize, Held, Resizing};
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -218,6 +220,15 @@ impl Recipe {
         ];
         let said = all.into_iter().find(|(_, is_unsaid)| !is_unsaid);
         said.map(|(field, _)| field)
+    }
+
+    /// How large a guest is that nobody has given a size of its own.
+    pub const fn size(&self) -> GuestSize {
+        GuestSize {
+            cores: self.cores,
+            memory_mib: self.memory_mib,
+            disk_gib: self.disk_gib,
+        }
     }
 
     /// The hosts that guests may be on.

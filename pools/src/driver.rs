@@ -4,6 +4,7 @@ mod backup;
 mod configure;
 mod fencing;
 mod introduction;
+mod resize;
 
 use std::time::Duration;
 
@@ -113,6 +114,12 @@ impl<T: Transport> Driver<'_, T> {
             },
             Err(error) => return Err(error),
         };
+        let presence = match presence {
+            Presence::Ours(facts) if guest.is_changing() => {
+                Presence::Ours(self.look_closely(facts, vmid).await?)
+            }
+            other => other,
+        };
         Ok(Seen {
             presence,
             is_busy: self.is_busy(host, vmid).await?,
@@ -134,6 +141,11 @@ impl<T: Transport> Driver<'_, T> {
         let Some(vmid) = seen::vmid(guest) else {
             return Ok(Turn::Wait("it has no number".to_owned()));
         };
+        if let Presence::Ours(facts) = &seen.presence
+            && let Some(why) = self.is_without_room(guest, facts, &ask).await?
+        {
+            return Ok(Turn::Wait(why));
+        }
         let done = match (&ask, &seen.presence) {
             (Ask::Clone, _) => match self.clone_call(guest, vmid)? {
                 Some(call) => self.client.run(&call, Patience::of(TASK)).await.map(drop),
@@ -146,6 +158,8 @@ impl<T: Transport> Driver<'_, T> {
                 Ask::FindAddress => return self.find_address(facts, vmid).await,
                 Ask::Restore => return self.bring_back(guest, facts, vmid).await,
                 Ask::Configure => self.configure(guest, facts, vmid).await,
+                Ask::Reshape => self.reshape(guest, facts, vmid).await,
+                Ask::Resize => self.enlarge(guest, facts, vmid).await,
                 Ask::Forget => self.forget(facts, vmid).await,
                 _ => self.change(&ask, facts, vmid).await,
             },
@@ -218,10 +232,6 @@ impl<T: Transport> Driver<'_, T> {
     async fn change(&self, ask: &Ask, facts: &Facts, vmid: Vmid) -> Result<(), Error> {
         let at = self.at(&facts.host, vmid);
         let call = match ask {
-            Ask::Resize => {
-                let call = guests::resize(at, &self.recipe.disk, self.recipe.disk_gib);
-                return self.finish(self.client.send(&call).await?).await;
-            }
             Ask::ShutDown => guests::shut_down(at, SHUTDOWN, true),
             Ask::Remove => {
                 let what = guests::Remove {
@@ -234,6 +244,12 @@ impl<T: Transport> Driver<'_, T> {
             _ => guests::start(at),
         };
         self.client.run(&call, Patience::of(TASK)).await.map(drop)
+    }
+
+    async fn enlarge(&self, guest: &Guest, facts: &Facts, vmid: Vmid) -> Result<(), Error> {
+        let (at, to) = (self.at(&facts.host, vmid), guest.size(self.recipe));
+        let call = guests::resize(at, &self.recipe.disk, to.disk_gib);
+        self.finish(self.client.send(&call).await?).await
     }
 
     async fn finish(&self, upid: Option<Upid>) -> Result<(), Error> {

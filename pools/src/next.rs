@@ -3,6 +3,7 @@
 use skep_model::pool::{Guest, Note, Phase, Recipe};
 
 use crate::introduce;
+use crate::resize;
 use crate::seen::{Facts, Presence, Seen};
 use crate::wanted;
 
@@ -20,8 +21,10 @@ pub enum Ask {
     Clone,
     /// Make its configuration what the recipe says.
     Configure,
-    /// Make its disk as large as the recipe says.
+    /// Make its disk as large as it is to be.
     Resize,
+    /// Give it the processors and the memory that it is to have.
+    Reshape,
     /// Start it.
     Start,
     /// Tell it how to join ([`crate::Driver::introduce`]).
@@ -97,9 +100,16 @@ fn come(recipe: &Recipe, guest: &Guest, seen: &Seen, now_ms: u64) -> Step {
         return match (restoring.is_back, facts.is_running) {
             (false, true) => Step::Ask(Ask::ShutDown),
             (false, false) => Step::Ask(Ask::Restore),
-            (true, false) => Step::Ask(Ask::Start),
+            // The copy may be of when it had another size.
+            (true, false) => match resize::lacks(recipe, guest, facts) {
+                Some(ask) => Step::Ask(ask),
+                None => Step::Ask(Ask::Start),
+            },
             (true, true) => Step::Record(Note::Restored),
         };
+    }
+    if let Some(resizing) = guest.resizing.as_ref().filter(|it| it.done_ms.is_none()) {
+        return resize::next((recipe, guest), resizing, facts, now_ms);
     }
     match guest.phase {
         Phase::Cloning | Phase::Configuring if facts.is_running => Step::Record(Note::Started),

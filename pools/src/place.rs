@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use skep_model::pool::{Guest, Phase, Recipe};
+use skep_model::pool::{Guest, GuestSize, Phase, Recipe};
 use skep_proxmox::calls::cluster;
 
 /// A host and a number.
@@ -101,6 +101,46 @@ fn room(
         false => Err(format!(
             "has {} MiB of memory that no guest was promised",
             free >> 20
+        )),
+    }
+}
+
+/// Whether a host has room for a guest of it that gets more memory.
+///
+/// # Errors
+/// What it has and what is promised, for a person.
+pub(crate) fn grows(
+    (host, vmid): (&str, u32),
+    to: GuestSize,
+    (hosts, rows): (&[cluster::Host], &[cluster::Guest]),
+) -> Result<(), String> {
+    let its = rows
+        .iter()
+        .filter(|row| row.node.as_deref() == Some(host) && !row.is_template());
+    let is_it = |row: &&cluster::Guest| row.vmid().is_some_and(|it| it.get() == vmid);
+    let (own, others): (Vec<_>, Vec<_>) = its.partition(is_it);
+    let sum = |rows: &[&cluster::Guest]| rows.iter().filter_map(|row| row.maxmem).sum::<u64>();
+    let (own, others) = (sum(&own), sum(&others));
+    let wanted = u64::from(to.memory_mib) << 20;
+    let Some(there) = hosts.iter().find(|it| it.node == host) else {
+        return Err(format!("{host} is no host of this cluster"));
+    };
+    let cores = there.maxcpu.map_or(u32::MAX, |it| it as u32);
+    if to.cores > cores {
+        return Err(format!(
+            "{host} has {cores} processors, and no guest gets more than its host: {} were wanted",
+            to.cores
+        ));
+    }
+    let has = there.maxmem.unwrap_or(0);
+    match wanted <= own || wanted.saturating_add(others) <= has {
+        true => Ok(()),
+        false => Err(format!(
+            "{host} has {} MiB of memory, and its other guests were promised {} MiB: {} MiB are more than the {} MiB that are left",
+            has >> 20,
+            others >> 20,
+            to.memory_mib,
+            has.saturating_sub(others) >> 20
         )),
     }
 }

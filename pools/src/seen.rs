@@ -1,7 +1,10 @@
 //! What hosts show of one guest, as far as a decision needs it.
 
+use std::collections::BTreeMap;
+
 use skep_model::pool::{Guest, Identity, Recipe};
 use skep_proxmox::calls::cluster;
+use skep_proxmox::calls::guests::Entry;
 use skep_proxmox::{Config, Vmid};
 
 /// A look at the hosts, at one guest's number.
@@ -37,8 +40,11 @@ pub struct Facts {
     pub lock: Option<String>,
     /// The pool that it is in.
     pub resource_pool: Option<String>,
-    /// What is written down about it.
+    /// What is written down about it: where it runs, as it is after the next start.
     pub config: Config,
+    /// Entries that become this only with the next start, and what is in effect till then; looked at only while it is
+    /// resized.
+    pub waiting: BTreeMap<String, Option<String>>,
 }
 
 impl Facts {
@@ -48,6 +54,23 @@ impl Facts {
             mac: self.config.nic(0)?.mac?,
             smbios: self.config.smbios_uuid(),
         })
+    }
+
+    /// An entry of its configuration as it is in effect now.
+    pub fn in_effect(&self, name: &str) -> Option<&str> {
+        match self.waiting.get(name) {
+            Some(now) => now.as_deref(),
+            None => self.config.get(name),
+        }
+    }
+
+    /// What waits for its next start.
+    pub(crate) fn with_waiting(self, entries: Vec<Entry>) -> Self {
+        let waiting = entries.into_iter().filter(Entry::waits);
+        Self {
+            waiting: waiting.map(|entry| (entry.key, entry.value)).collect(),
+            ..self
+        }
     }
 
     /// The size of a disk, GiB, as its configuration says it: `local:vm-5001-disk-0,size=20G`.
@@ -102,6 +125,7 @@ pub(crate) fn presence(
         lock,
         resource_pool: row.and_then(|row| row.pool.clone()),
         config,
+        waiting: BTreeMap::new(),
     };
     match (&guest.identity, facts.identity()) {
         (Some(known), Some(found)) if *known != found => Presence::Foreign,

@@ -7,15 +7,14 @@ use skep_proxmox::Nic;
 use skep_proxmox::cloud_init::Address;
 
 use crate::TAG;
+use crate::resize;
 use crate::seen::Facts;
 
 /// Whether the configuration is not what the recipe says.
 pub(crate) fn differs(recipe: &Recipe, guest: &Guest, facts: &Facts) -> bool {
-    let is = |name: &str, value: u32| facts.config.get(name) == Some(value.to_string().as_str());
     let nic = facts.config.nic(0).unwrap_or_default();
     let vlan = recipe.vlan.map(|vlan| vlan.to_string());
-    !is("cores", recipe.cores)
-        || !is("memory", recipe.memory_mib)
+    !resize::has(recipe.size(), facts, |name| facts.config.get(name))
         || !facts.config.tags().contains(&TAG)
         || nic.bridge() != Some(recipe.bridge.as_str())
         || nic.options.get("tag") != vlan.as_ref()

@@ -81,6 +81,17 @@ impl Config {
         self.get("protection").is_some_and(is_set)
     }
 
+    /// Whether a part of a VM can be changed while it runs: `cpu`, `memory`. Memory needs NUMA as well.
+    pub fn is_hot(&self, part: &str) -> bool {
+        // What is left out, or 1, is this; 0 is nothing.
+        let listed = match self.get("hotplug") {
+            None | Some("1") => "network,disk,usb",
+            Some(listed) => listed,
+        };
+        let has_numa = self.get("numa").is_some_and(is_set);
+        listed.split([',', ';', ' ']).any(|it| it == part) && (part != "memory" || has_numa)
+    }
+
     /// Whether it is one to be cloned.
     pub fn is_template(&self) -> bool {
         self.get("template").is_some_and(is_set)
@@ -130,5 +141,21 @@ mod tests {
             "{printed}"
         );
         Config::read(json!([])).expect_err("none");
+    }
+
+    #[test]
+    fn what_is_hot_is_listed_and_memory_needs_numa() {
+        for (hotplug, numa, cpu, memory) in [
+            (json!(null), json!(1), false, false),
+            (json!(1), json!(1), false, false),
+            (json!("0"), json!(1), false, false),
+            (json!("cpu"), json!(1), true, false),
+            (json!("network,disk,cpu,memory"), json!(null), true, false),
+            (json!("network,disk,cpu,memory"), json!("1"), true, true),
+        ] {
+            let config = Config::read(json!({"hotplug": hotplug, "numa": numa})).expect("one");
+            let found = (config.is_hot("cpu"), config.is_hot("memory"));
+            assert_eq!(found, (cpu, memory), "{hotplug} {numa}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! `skep node`: the nodes of the cluster.
 
 mod backups;
+mod resize;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -108,6 +109,8 @@ node. Volumes are as they were then. What runs there without volumes begins on o
         #[arg(long, short)]
         yes: bool,
     },
+    /// Give the guest of one another size than others of its pool have
+    Resize(resize::Args),
     /// Remove one; what runs there is placed elsewhere. A node that a pool has made is drained first, and its guest is removed
     #[command(visible_alias = "remove")]
     Rm {
@@ -430,6 +433,7 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
             plan,
             yes,
         } => backups::restore(&client, session, (&node, &from), (plan, yes)).await?,
+        Command::Resize(args) => resize::run(&client, session, &args).await?,
         Command::Rm {
             node,
             plan,

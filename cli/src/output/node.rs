@@ -51,6 +51,16 @@ fn fencing(view: &NodeView) -> String {
     }
 }
 
+/// The size that its guest was given apart from its pool's recipe, and how far that is.
+fn own_size(view: &NodeView) -> String {
+    let own = view.own_size.map(|size| size.to_string());
+    match (own, &view.resizing) {
+        (None, _) => "-".to_owned(),
+        (Some(own), None) => own,
+        (Some(own), Some(stage)) => format!("{own}: {stage}"),
+    }
+}
+
 /// A fact a line, then the warnings with what to do.
 pub(crate) fn show(view: &NodeView) -> String {
     let (facts, machine) = (&view.facts, &view.facts.machine);
@@ -85,6 +95,7 @@ pub(crate) fn show(view: &NodeView) -> String {
         ("CPU", format!("{}m", facts.cpu_millis)),
         ("memory", memory(facts)),
         ("disk", bytes(facts.disk_bytes)),
+        ("own size", own_size(view)),
         ("Docker", some(&facts.docker_version)),
         ("storage", some(&machine.storage_driver)),
         ("agent", some(&facts.agent_version)),

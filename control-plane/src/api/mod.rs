@@ -21,6 +21,7 @@ mod gates;
 mod git;
 mod github;
 mod guest_backups;
+mod guest_resize;
 mod health;
 mod hooks;
 mod hosts;

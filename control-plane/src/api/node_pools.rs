@@ -232,6 +232,14 @@ fn going(
     steps.push(format!(
         "{name} is drained: {live} allocations move to other nodes"
     ));
+    if let (Some(own), Some(pool), true) =
+        (one.guest.size, view.guest_pool(&one.pool), request.replace)
+    {
+        steps.push(format!(
+            "the other node has the size of the recipe, {}: the own one of {name}, {own}, goes with it",
+            pool.recipe.size()
+        ));
+    }
     let mut against = Vec::new();
     let made_by = view.guest_pool(&one.pool);
     let made_by = made_by.and_then(|pool| view.provider(&pool.provider));

@@ -10,8 +10,8 @@ use super::access::{Action, protected, public};
 use super::{App, Document, Here};
 use super::{
     allocations, app_logs, autoscale, backup, ca, certificates, deployment_logs, deployments,
-    domains, fencing, forges, gates, git, github, guest_backups, health, hooks, hosts,
-    introductions, jobs, local_ca, metrics, network, node_pools, nodes, notify, placement,
+    domains, fencing, forges, gates, git, github, guest_backups, guest_resize, health, hooks,
+    hosts, introductions, jobs, local_ca, metrics, network, node_pools, nodes, notify, placement,
     previews, proof, providers, rebalance, registries, rollouts, samples, servers, services,
     settings, shared_variables, shells, stacks, tcp_ports, tokens, uploads, variables, volumes,
 };
@@ -453,6 +453,11 @@ fn node_pool_routes(app: &App) -> OpenApiRouter<App> {
             app,
             Action::RestoreNode,
             routes!(guest_backups::restore),
+        ))
+        .routes(protected(
+            app,
+            Action::ResizeNode,
+            routes!(guest_resize::resize),
         ))
         .routes(protected(app, Action::FenceNode, routes!(fencing::fence)))
 }

@@ -13,7 +13,7 @@ use skep_state::State;
 
 use super::types::{
     AllocationCounts, AllocationView, DeploymentView, NodeView, QuarantinedView, ReleaseView,
-    ServiceState, ServiceView, StackedView,
+    ServiceState, ServiceView, StackedView, stage,
 };
 pub(super) use crate::urls::{ingress_port, urls};
 
@@ -268,6 +268,8 @@ pub(super) fn node(view: &State, node: &Node) -> NodeView {
         live.iter()
             .filter_map(|allocation| view.release(allocation.service, allocation.target.release))
     };
+    let guest = view.guest_of(node.id).map(|one| &one.guest);
+    let resizing = guest.and_then(|it| it.resizing.as_ref());
     NodeView {
         id: node.id,
         name: node.name.clone(),
@@ -289,6 +291,8 @@ pub(super) fn node(view: &State, node: &Node) -> NodeView {
         incarnation: node.fencing.incarnation,
         fenced: node.fencing.fenced.clone(),
         fencing_waits: node.fencing.waits.clone(),
+        own_size: guest.and_then(|it| it.size),
+        resizing: resizing.map(|it| stage(it).to_owned()),
     }
 }
 

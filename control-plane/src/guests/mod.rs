@@ -5,6 +5,7 @@ pub(crate) mod clients;
 pub(crate) mod introduce;
 pub(crate) mod plan;
 pub(crate) mod privileges;
+pub(crate) mod resizing;
 pub(crate) mod sizing;
 
 use skep_model::node::Node;

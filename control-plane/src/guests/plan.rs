@@ -10,7 +10,7 @@ use skep_proto::v1;
 use skep_proto::v1::command::Kind;
 use skep_state::State;
 
-use super::keeps_volumes;
+use super::{keeps_volumes, resizing};
 
 /// Guests of one pool that come at a time: a wrong template should not fill a host.
 pub(crate) const COMING_MAX: usize = 10;
@@ -34,6 +34,10 @@ pub(crate) fn due(view: &State, now_ms: u64, mut id: impl FnMut() -> GuestId) ->
         }
         due.extend(standing.leaving(view, now_ms));
     }
+    let resized = view
+        .guests()
+        .filter_map(|one| resizing::due(view, one, now_ms));
+    due.extend(resized);
     let gone = view.guests().filter(|one| is_forgotten(view, one));
     due.extend(gone.map(|one| {
         Kind::ForgetGuest(v1::ForgetGuest {
@@ -47,18 +51,21 @@ pub(crate) fn due(view: &State, now_ms: u64, mut id: impl FnMut() -> GuestId) ->
 pub(crate) fn driven(view: &State, now_ms: u64) -> impl Iterator<Item = &PoolGuest> {
     let is_driven = move |one: &&PoolGuest| match one.guest.phase {
         Phase::Gone => false,
-        Phase::Leaving => is_empty(view, one, now_ms),
-        _ => true,
+        Phase::Leaving => is_empty(view, one, one.drain_deadline_ms, now_ms),
+        _ => match resizing::empties(view, one) {
+            Some(deadline_ms) => is_empty(view, one, Some(deadline_ms), now_ms),
+            None => true,
+        },
     };
     view.guests().map(|one| &**one).filter(is_driven)
 }
 
 /// What runs on its node has moved away, or had its time.
-fn is_empty(view: &State, one: &PoolGuest, now_ms: u64) -> bool {
+fn is_empty(view: &State, one: &PoolGuest, deadline_ms: Option<u64>, now_ms: u64) -> bool {
     let Some(node) = one.node.and_then(|id| view.node(id)) else {
         return true;
     };
-    let deadline = one.drain_deadline_ms.unwrap_or(0);
+    let deadline = deadline_ms.unwrap_or(0);
     let is_over = now_ms >= deadline.saturating_add(STOP_MARGIN_MS);
     is_over || !view.allocations_on(node.id).any(|it| it.is_live())
 }

@@ -156,8 +156,10 @@ fn first_due(
 
 /// Guests that are to be copied: those that are there, and are to stay as they are.
 fn copied(view: &State) -> impl Iterator<Item = (&Arc<GuestPool>, &PoolGuest, &Backups)> {
-    let is_still =
-        |one: &&Arc<PoolGuest>| one.guest.phase == Phase::Ready && one.guest.restoring.is_none();
+    let is_still = |one: &&Arc<PoolGuest>| {
+        let guest = &one.guest;
+        guest.phase == Phase::Ready && guest.restoring.is_none() && guest.resizing.is_none()
+    };
     view.guests().filter(is_still).filter_map(|one| {
         let pool = view.guest_pool(&one.pool)?;
         Some((pool, &**one, pool.backups.as_ref()?))

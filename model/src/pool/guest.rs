@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::Restoring;
+use super::{GuestSize, Recipe, Resizing, Restoring};
 use crate::id::GuestId;
 
 /// What proves that a guest is the one that was made: numbers are used again, and names can be given twice.
@@ -79,6 +79,12 @@ pub struct Guest {
     /// The copy that it becomes.
     #[serde(default)]
     pub restoring: Option<Restoring>,
+    /// The size that it was given apart from the recipe; none: it is as large as others that were made with it.
+    #[serde(default)]
+    pub size: Option<GuestSize>,
+    /// It is becoming that large.
+    #[serde(default)]
+    pub resizing: Option<Resizing>,
 }
 
 /// What is written down about a guest.
@@ -126,6 +132,15 @@ pub enum Note {
     BroughtBack,
     /// It is that copy, and runs.
     Restored,
+    /// It was shut down to become another size.
+    Down,
+    /// Proxmox leaves what is to change to its next start: it has to be shut down.
+    MustStop,
+    /// It has its size, and runs.
+    Resized {
+        /// Now, ms since 1970.
+        now_ms: u64,
+    },
     /// It cannot go on, as this says; none: it can.
     Stuck(Option<String>),
 }
@@ -150,7 +165,21 @@ impl Guest {
             introduced_ms: None,
             problem: None,
             restoring: None,
+            size: None,
+            resizing: None,
         }
+    }
+
+    /// How large it is to be.
+    pub fn size(&self, recipe: &Recipe) -> GuestSize {
+        self.size.unwrap_or(recipe.size())
+    }
+
+    /// It is being resized, and its provider still has something to do with that.
+    pub fn is_changing(&self) -> bool {
+        self.resizing
+            .as_ref()
+            .is_some_and(|it| it.done_ms.is_none())
     }
 
     /// Its name.
@@ -200,7 +229,30 @@ impl Guest {
                 }
             }
             Note::Restored => (self.restoring, self.problem) = (None, None),
+            Note::Down => {
+                if let Some(resizing) = &mut self.resizing {
+                    resizing.down.get_or_insert_default();
+                }
+            }
+            Note::MustStop => {
+                if let Some(resizing) = &mut self.resizing {
+                    resizing.stops = true;
+                }
+            }
+            Note::Resized { now_ms } => self.is_resized(now_ms),
             Note::Stuck(why) => self.problem = why,
+        }
+    }
+
+    /// Where its node was left alone nothing is left to do.
+    fn is_resized(&mut self, now_ms: u64) {
+        let Some(resizing) = &mut self.resizing else {
+            return;
+        };
+        self.problem = None;
+        resizing.done_ms.get_or_insert(now_ms);
+        if resizing.held.is_none() && resizing.down.is_none() {
+            self.resizing = None;
         }
     }
 
@@ -222,6 +274,7 @@ impl Guest {
             self.problem = None;
             // Who leaves becomes nothing any more.
             self.restoring = self.restoring.take().filter(|_| phase < Phase::Leaving);
+            self.resizing = self.resizing.take().filter(|_| phase < Phase::Leaving);
         }
     }
 }

@@ -111,7 +111,7 @@ impl<T: Transport> Driver<'_, T> {
     }
 
     /// The guest, where it is proven to be there.
-    async fn ours(&self, guest: &Guest) -> Result<Option<(Facts, Vmid)>, Error> {
+    pub(super) async fn ours(&self, guest: &Guest) -> Result<Option<(Facts, Vmid)>, Error> {
         let rows = self.client.send(&cluster::guests()).await?.rows;
         let seen = self.look(guest, &rows).await?;
         Ok(match (seen.presence, seen::vmid(guest)) {

@@ -6,6 +6,7 @@ use skep_proxmox::{Error, GuestKind, Transport, Vmid};
 
 use super::Driver;
 use crate::TAG;
+use crate::resize;
 use crate::seen::Facts;
 use crate::wanted;
 
@@ -42,9 +43,11 @@ impl<T: Transport> Driver<'_, T> {
                 );
                 let address = wanted::given(recipe, guest);
                 let address = address.map(|(range, address)| wanted::vm(range, address));
+                let (cores, vcpus) = resize::cores(recipe.size(), facts);
                 let keys: Vec<&str> = recipe.ssh_keys.iter().map(String::as_str).collect();
                 let what = qemu::Change {
-                    cores: Some(recipe.cores),
+                    cores,
+                    vcpus,
                     memory_mib: Some(recipe.memory_mib),
                     net0: Some(&net0),
                     tags: Some(&tags),

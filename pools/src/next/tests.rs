@@ -93,6 +93,7 @@ pub(crate) fn facts(changes: &[(&str, &str)]) -> Facts {
         lock: None,
         resource_pool: Some("skep".to_owned()),
         config: Config { entries },
+        waiting: Default::default(),
     }
 }
 
@@ -310,6 +311,17 @@ fn a_guest_becomes_a_copy_of_itself_and_runs_again() {
     assert_eq!(step(&one, running(), false), Step::Record(Note::Restored));
     one.take(Note::Restored);
     assert_eq!(step(&one, running(), false), Step::Done);
+
+    // Of another size than the copy: it keeps its own.
+    one.size = Some(recipe().size());
+    one.restoring = Some(Restoring {
+        archive: "nas:backup/x".to_owned(),
+        asked_ms: NOW,
+        is_back: true,
+    });
+    let smaller = ours(&[("memory", "2048")]);
+    assert_eq!(step(&one, smaller, false), Step::Ask(Ask::Reshape));
+    assert_eq!(step(&one, ours(&[]), false), Step::Ask(Ask::Start));
 
     // Who leaves becomes nothing any more.
     one.restoring = Some(Restoring {

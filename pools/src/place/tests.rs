@@ -65,6 +65,41 @@ fn the_fewest_of_its_own_then_the_most_room() {
 }
 
 #[test]
+fn a_guest_grows_where_its_host_has_that_much_left_beside_the_others() {
+    let to = |cores, gib: u32| GuestSize {
+        cores,
+        memory_mib: gib << 10,
+        disk_gib: 1,
+    };
+    let hosts =
+        hosts(json!([{"node": "pve1", "status": "online", "maxmem": 64 * GIB, "maxcpu": 8}]));
+    let rows = rows(json!([
+        {"id": "qemu/5000", "type": "qemu", "vmid": 5000, "node": "pve1", "maxmem": 8 * GIB},
+        {"id": "qemu/101", "type": "qemu", "vmid": 101, "node": "pve1", "maxmem": 40 * GIB},
+        {"id": "qemu/102", "type": "qemu", "vmid": 102, "node": "pve2", "maxmem": 40 * GIB},
+        {"id": "qemu/9000", "type": "qemu", "vmid": 9000, "node": "pve1", "maxmem": 40 * GIB, "template": 1},
+    ]));
+    let grows = |size| grows(("pve1", 5000), size, (&hosts, &rows));
+    assert_eq!(grows(to(8, 24)), Ok(()));
+    let refused = grows(to(8, 25)).expect_err("too much");
+    assert!(
+        refused.contains("65536 MiB") && refused.contains("40960 MiB"),
+        "{refused}"
+    );
+    assert!(
+        grows(to(9, 8))
+            .expect_err("too many")
+            .contains("8 processors")
+    );
+    // What has promised too much already is not made worse by less.
+    let crowded: Vec<cluster::Guest> = rows.iter().chain(&rows).cloned().collect();
+    assert_eq!(
+        super::grows(("pve1", 5000), to(8, 16), (&hosts, &crowded)),
+        Ok(())
+    );
+}
+
+#[test]
 fn each_host_that_cannot_says_why() {
     let mut recipe = recipe();
     recipe.max_per_host = Some(1);

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use skep_model::guest_pool::{Auto, Decision, GuestPool, PoolGuest, SeenNode, Size};
 use skep_model::id::{GuestId, NodeId, TokenId};
 use skep_model::pool::{
-    Addresses, Backups, Guest, Identity, Kind, Machine, Note, Phase, Program, Recipe, Restoring,
-    VmidRange,
+    Addresses, Backups, Down, Guest, GuestSize, Held, Identity, Kind, Machine, Note, Phase,
+    Program, Recipe, Resizing, Restoring, VmidRange,
 };
 use skep_model::provider::{Provider, Proxmox, Trust, Way};
 use skep_model::variable::Sealed;
@@ -330,6 +330,75 @@ impl From<v1::GuestRestoring> for Restoring {
     }
 }
 
+impl From<GuestSize> for v1::GuestSize {
+    fn from(size: GuestSize) -> Self {
+        Self {
+            cores: size.cores,
+            memory_mib: size.memory_mib,
+            disk_gib: size.disk_gib,
+        }
+    }
+}
+
+impl From<v1::GuestSize> for GuestSize {
+    fn from(message: v1::GuestSize) -> Self {
+        Self {
+            cores: message.cores,
+            memory_mib: message.memory_mib,
+            disk_gib: message.disk_gib,
+        }
+    }
+}
+
+impl From<&Resizing> for v1::GuestResizing {
+    fn from(resizing: &Resizing) -> Self {
+        Self {
+            asked_ms: resizing.asked_ms,
+            from: Some(resizing.from.into()),
+            stops: resizing.stops,
+            may_interrupt: resizing.may_interrupt,
+            drain_ms: resizing.drain_ms,
+            held: resizing.held.map(|it| v1::guest_resizing::Held {
+                was_cordoned: it.was_cordoned,
+                deadline_ms: it.deadline_ms,
+            }),
+            down: resizing.down.map(|it| v1::guest_resizing::Down {
+                seat: optional_id_bytes(it.seat),
+                cpu_millis: it.cpu_millis,
+                memory_bytes: it.memory_bytes,
+            }),
+            done_ms: resizing.done_ms,
+        }
+    }
+}
+
+impl TryFrom<v1::GuestResizing> for Resizing {
+    type Error = Error;
+
+    fn try_from(message: v1::GuestResizing) -> Result<Self, Error> {
+        let down = message.down.map(|it| {
+            Ok(Down {
+                seat: optional_id_bits("seat", &it.seat)?,
+                cpu_millis: it.cpu_millis,
+                memory_bytes: it.memory_bytes,
+            })
+        });
+        Ok(Self {
+            asked_ms: message.asked_ms,
+            from: message.from.ok_or(error("from"))?.into(),
+            stops: message.stops,
+            may_interrupt: message.may_interrupt,
+            drain_ms: message.drain_ms,
+            held: message.held.map(|it| Held {
+                was_cordoned: it.was_cordoned,
+                deadline_ms: it.deadline_ms,
+            }),
+            down: down.transpose()?,
+            done_ms: message.done_ms,
+        })
+    }
+}
+
 impl TryFrom<v1::SeenNode> for SeenNode {
     type Error = Error;
 
@@ -375,6 +444,8 @@ impl From<&PoolGuest> for v1::PoolGuest {
             introduced_ms: guest.introduced_ms,
             problem: guest.problem.clone(),
             restoring: guest.restoring.as_ref().map(Into::into),
+            size: guest.size.map(Into::into),
+            resizing: guest.resizing.as_ref().map(Into::into),
             edition: one.edition,
             node: optional_id_bytes(one.node.map_or(0, NodeId::as_u128)),
             retiring: one.is_retiring,
@@ -407,6 +478,8 @@ impl TryFrom<v1::PoolGuest> for PoolGuest {
                 introduced_ms: message.introduced_ms,
                 problem: message.problem,
                 restoring: message.restoring.map(Into::into),
+                size: message.size.map(Into::into),
+                resizing: message.resizing.map(Resizing::try_from).transpose()?,
             },
             edition: message.edition,
             token: optional("token", &message.token)?.map(TokenId::from_u128),
@@ -448,6 +521,11 @@ pub fn note_out(note: &Note) -> Option<v1::GuestNote> {
         Note::Stuck(why) => NoteMessage::Stuck(v1::guest_note::Stuck { why: why.clone() }),
         Note::BroughtBack => NoteMessage::BroughtBack(v1::guest_note::BroughtBack {}),
         Note::Restored => NoteMessage::Restored(v1::guest_note::Restored {}),
+        Note::Down => NoteMessage::Down(v1::guest_note::Down {}),
+        Note::MustStop => NoteMessage::MustStop(v1::guest_note::MustStop {}),
+        Note::Resized { now_ms } => {
+            NoteMessage::Resized(v1::guest_note::Resized { now_ms: *now_ms })
+        }
         Note::Introduced { .. } | Note::Joined | Note::Leave => return None,
     };
     Some(v1::GuestNote { note: Some(note) })
@@ -475,6 +553,11 @@ impl TryFrom<v1::GuestNote> for Note {
             NoteMessage::Gone(_) => Self::Gone,
             NoteMessage::BroughtBack(_) => Self::BroughtBack,
             NoteMessage::Restored(_) => Self::Restored,
+            NoteMessage::Down(_) => Self::Down,
+            NoteMessage::MustStop(_) => Self::MustStop,
+            NoteMessage::Resized(resized) => Self::Resized {
+                now_ms: resized.now_ms,
+            },
             NoteMessage::Stuck(stuck) => Self::Stuck(stuck.why),
         })
     }

@@ -57,6 +57,30 @@ pub struct Listed {
     pub other: BTreeMap<String, Value>,
 }
 
+/// An entry of a configuration, and what waits for the next start of the guest.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Entry {
+    /// Its name: `memory`.
+    pub key: String,
+    /// What is in effect; none: nothing is.
+    #[serde(default, deserialize_with = "lenient::text")]
+    pub value: Option<String>,
+    /// What it becomes with the next start; none: it stays, or goes.
+    #[serde(default, deserialize_with = "lenient::text")]
+    pub pending: Option<String>,
+    /// 1: it goes with the next start; 2: it is taken away by force then.
+    #[serde(default, deserialize_with = "lenient::integer")]
+    pub delete: Option<u64>,
+}
+
+impl Entry {
+    /// Whether it becomes something else with the next start.
+    pub fn waits(&self) -> bool {
+        self.delete.is_some_and(|how| how > 0)
+            || (self.pending.is_some() && self.pending != self.value)
+    }
+}
+
 /// What goes with a guest that is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Remove {
@@ -96,6 +120,13 @@ pub fn status(at: At<'_>) -> Call<Status> {
 pub fn config(at: At<'_>) -> Call<Config> {
     let request = Request::of_guest(Method::Get, at, &["config"]);
     Call::reading(request, Config::read)
+}
+
+/// `GET .../pending`: its configuration, an entry a row, with what is in effect apart from what waits for a restart
+/// ([`config`] says what waits). `VM.Audit`.
+pub fn pending(at: At<'_>) -> Call<Rows<Entry>> {
+    let request = Request::of_guest(Method::Get, at, &["pending"]);
+    Call::reading(request, Rows::read)
 }
 
 /// `GET .../rrddata`: what was measured of it, oldest first. `VM.Audit`.

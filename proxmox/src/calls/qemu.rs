@@ -31,6 +31,8 @@ pub struct Clone<'a> {
 pub struct Change<'a> {
     /// Processors. `VM.Config.CPU`.
     pub cores: Option<u32>,
+    /// Processors that are plugged in, of those that it has: what can be changed while it runs. `VM.Config.CPU`.
+    pub vcpus: Option<u32>,
     /// Memory, MiB. `VM.Config.Memory`.
     pub memory_mib: Option<u32>,
     /// Least memory that it may be pressed to, MiB; 0: all of it is its own. `VM.Config.Memory`.
@@ -103,6 +105,7 @@ pub fn change(host: &str, vmid: Vmid, what: &Change<'_>) -> Result<Call<Option<U
     let is_first = what.user.is_some() || keys.is_some();
     let request = Request::of_guest(Method::Post, at, &["config"])
         .with_some("cores", what.cores)
+        .with_some("vcpus", what.vcpus)
         .with_some("memory", what.memory_mib)
         .with_some("balloon", what.balloon_mib)
         .with_some("net0", what.net0)

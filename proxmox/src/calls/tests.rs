@@ -66,6 +66,7 @@ fn all() -> Vec<Request> {
     };
     let vm_change = qemu::Change {
         cores: Some(4),
+        vcpus: None,
         memory_mib: Some(8192),
         balloon_mib: Some(0),
         net0: Some("virtio,bridge=vmbr0,tag=10"),
@@ -91,6 +92,12 @@ fn all() -> Vec<Request> {
         target: Some("pve2"),
         storage: Some("ceph"),
         description: Some("a node"),
+    };
+    let vm_larger = qemu::Change {
+        cores: Some(8),
+        vcpus: Some(8),
+        digest: Some("ab12"),
+        ..qemu::Change::default()
     };
     let ct_create = lxc::Create {
         vmid: vmid(5003),
@@ -155,6 +162,8 @@ fn all() -> Vec<Request> {
         guests::list("pve", GuestKind::Lxc).request,
         guests::status(vm).request,
         guests::config(ct).request,
+        guests::pending(vm).request,
+        guests::pending(ct).request,
         guests::history(vm, day).request,
         guests::resize(vm, "scsi0", 32).request,
         guests::start(vm).request,
@@ -165,6 +174,9 @@ fn all() -> Vec<Request> {
         qemu::clone(vm, &vm_clone).request,
         qemu::change("pve", vmid(5001), &vm_change)
             .expect("keys")
+            .request,
+        qemu::change("pve", vmid(5001), &vm_larger)
+            .expect("no key")
             .request,
         lxc::clone(ct, &ct_clone).request,
         lxc::create("pve", &ct_create).request,

@@ -177,6 +177,7 @@ impl World {
         if let Some(guest) = self.guests.get_mut(&vmid) {
             guest.config.clone_from(&archive.config);
             guest.config.remove("lock");
+            guest.pending.clear();
             guest.restored_from = Some(archive.volid.clone());
         }
     }

@@ -20,8 +20,10 @@ pub struct Guest {
     pub owner: Owner,
     /// The host that it is on.
     pub host: String,
-    /// What is written down about it.
+    /// What is written down about it, and in effect.
     pub config: BTreeMap<String, String>,
+    /// What is written down, and in effect with its next start.
+    pub pending: BTreeMap<String, String>,
     /// The pool that it is in.
     pub pool: Option<String>,
     /// Whether it runs.
@@ -59,6 +61,7 @@ impl Guest {
     pub(crate) fn start(&mut self) {
         self.is_running = true;
         self.boots += 1;
+        self.settle_pending();
         if let Some(env) = self.config.get("env") {
             self.told = Some(env.replace('\0', "\n"));
         }

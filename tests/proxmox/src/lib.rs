@@ -6,6 +6,7 @@
 mod answer;
 mod backups;
 mod guest;
+mod pending;
 mod people;
 mod reads;
 mod requests;

@@ -7,6 +7,7 @@ use skep_proxmox::{GuestKind, Nic, Reply};
 
 use crate::answer::{data, drifting};
 use crate::guest::Guest;
+use crate::pending;
 use crate::requests::no;
 use crate::world::World;
 
@@ -163,8 +164,11 @@ pub(crate) fn of_guest(world: &mut World, guest: &Guest, rest: &[&str]) -> Reply
                 };
                 (name.clone(), value)
             };
-            data(&Value::Object(guest.config.iter().map(entry).collect()))
+            data(&Value::Object(
+                guest.with_pending().iter().map(entry).collect(),
+            ))
         }
+        ["pending"] => pending::shown(world, guest),
         ["agent", "network-get-interfaces"] if guest.is_running => {
             let mac = guest.mac().unwrap_or_default().to_lowercase();
             data(&json!({"result": [

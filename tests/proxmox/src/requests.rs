@@ -10,6 +10,7 @@ use skep_proxmox::{GuestKind, Reply};
 use crate::answer::{data, refused};
 use crate::backups;
 use crate::guest::{Guest, Owner};
+use crate::pending::configure;
 use crate::reads;
 use crate::world::{Effect, World};
 
@@ -172,10 +173,10 @@ fn change(
 ) -> Reply {
     let takes = world.random.u64(200..20_000);
     let (kind, effect) = match (asked.method.as_str(), rest) {
-        ("POST", ["config"]) => {
-            configure(world, vmid, &asked.parameters);
-            ("qmconfig", Effect::Nothing)
-        }
+        ("POST", ["config"]) => match configure(world, vmid, &asked.parameters) {
+            true => ("qmconfig", Effect::Nothing),
+            false => ("qmconfig", Effect::Fails),
+        },
         // Of a container it is done when it is answered.
         ("PUT", ["config"]) if world.kind == GuestKind::Lxc => {
             configure(world, vmid, &asked.parameters);
@@ -197,8 +198,11 @@ fn change(
         ("POST", ["status", "reboot"]) => ("vzreboot", Effect::Rebooted(vmid)),
         ("PUT", ["resize"]) => {
             let size = asked.parameters["size"].clone();
+            let disk = asked.parameters["disk"].clone();
+            if gib(guest.config.get(&disk)) > gib(Some(&format!("size={size}"))) {
+                return no(world, 500, "shrinking disks is not supported");
+            }
             if let Some(guest) = world.guests.get_mut(&vmid) {
-                let disk = asked.parameters["disk"].clone();
                 guest
                     .config
                     .insert(disk, format!("local:vm-{vmid}-disk-0,size={size}"));
@@ -224,17 +228,15 @@ fn change(
     data(&json!(upid))
 }
 
-fn configure(world: &mut World, vmid: u32, parameters: &BTreeMap<String, String>) {
-    let Some(guest) = world.guests.get_mut(&vmid) else {
-        return;
-    };
-    for (name, value) in parameters {
-        if name == "delete" {
-            for entry in value.split(',') {
-                guest.config.remove(entry);
-            }
-        } else if name != "digest" {
-            guest.config.insert(name.clone(), value.clone());
-        }
+/// The size of a disk, as its entry says it; 0: it does not.
+fn gib(entry: Option<&String>) -> u64 {
+    let parts = entry.into_iter().flat_map(|it| it.split(','));
+    let size = parts.filter_map(|part| part.strip_prefix("size=")).next();
+    let size = size.unwrap_or("0G");
+    let (number, unit) = size.split_at(size.len() - 1);
+    let number: u64 = number.parse().unwrap_or(0);
+    match unit {
+        "G" => number,
+        _ => number / 1_024,
     }
 }

@@ -58,6 +58,8 @@ pub(crate) enum Effect {
     BackedUp(Box<Archive>),
     PutBack(u32, Box<Archive>),
     Nothing,
+    /// It fails.
+    Fails,
 }
 
 /// What becomes of one request.
@@ -79,6 +81,8 @@ pub struct World {
     pub(crate) speed: u32,
     /// `qemu` or `lxc`: what its templates, and so all guests, are.
     pub(crate) kind: GuestKind,
+    /// Cores and memory of its VMs can be plugged in.
+    pub is_hot: bool,
     /// The version that it says it is.
     pub version: String,
     /// How much goes wrong.
@@ -117,6 +121,7 @@ impl World {
             last_ms: 0,
             speed: 1,
             kind,
+            is_hot: false,
             version: "9.2.4".to_owned(),
             faults: Faults::default(),
             hosts: BTreeMap::new(),
@@ -150,6 +155,7 @@ impl World {
             owner,
             host: host.to_owned(),
             config,
+            pending: BTreeMap::new(),
             pool: None,
             is_running: false,
             boots: 0,
@@ -186,7 +192,14 @@ impl World {
                 ("env", "TZ=UTC".to_owned()),
             ],
         };
-        let all = common.into_iter().chain(own);
+        let hot = [
+            ("hotplug", "network,disk,cpu,memory".to_owned()),
+            ("numa", "1".to_owned()),
+            ("vcpus", "1".to_owned()),
+            ("cores", "16".to_owned()),
+        ];
+        let hot = hot.into_iter().filter(|_| self.is_hot);
+        let all = common.into_iter().chain(own).chain(hot);
         all.map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
@@ -323,6 +336,7 @@ impl World {
                     false => "OK".to_owned(),
                 }
             }
+            Effect::Fails => failed,
             _ if is_failed => failed,
             Effect::Nothing => "OK".to_owned(),
             Effect::Started(vmid) => match self.on(vmid, host) {

@@ -6,8 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use skep_model::id::GuestId;
-use skep_model::pool::{Addresses, Guest, Kind, Note, Phase, Recipe, Restoring, VmidRange};
-use skep_pools::{Driver, Turn, orphans};
+use skep_model::pool::{
+    Addresses, Guest, GuestSize, Kind, Note, Phase, Recipe, Resizing, Restoring, VmidRange,
+};
+use skep_pools::{Ask, Driver, Turn, Way, orphans, way};
 use skep_proxmox::calls::cluster;
 use skep_proxmox::{Client, Credentials, GuestKind};
 use skep_proxmox_simulation::{Faults, Line, Owner, STORAGE, World};
@@ -100,6 +102,8 @@ struct Run {
     kills: usize,
     /// How often one was told how to join; each time with a token of its own.
     told: usize,
+    /// How often one was asked to become another size, and how often one became it.
+    resizes: [usize; 2],
 }
 
 impl Run {
@@ -109,6 +113,8 @@ impl Run {
             Kind::Lxc => GuestKind::Lxc,
         };
         let line = Line::new(World::of(seed, kind));
+        // Of every other seed with VMs, cores and memory can be plugged in.
+        line.with(|world| world.is_hot = seed % 4 == 2);
         let token = Credentials::token("skep@pve!a=b").expect("one");
         Self {
             seed,
@@ -121,6 +127,7 @@ impl Run {
             random: fastrand::Rng::with_seed(seed ^ 0x5eed),
             kills: 0,
             told: 0,
+            resizes: [0; 2],
         }
     }
 
@@ -139,7 +146,11 @@ impl Run {
         };
         let outcome = tokio::time::timeout(limit, driver.turn(&guest, &all, now_ms)).await;
         match outcome {
-            Ok(Ok(Turn::Note(note))) => self.book.note(id, note),
+            Ok(Ok(Turn::Note(note))) => {
+                self.resizes[1] += usize::from(matches!(note, Note::Resized { .. }));
+                self.book.note(id, note);
+            }
+            Ok(Ok(Turn::Did(Ask::ShutDown))) => self.check_stop(&guest),
             Ok(Ok(Turn::Introduce)) => {
                 let now_ms = self.line.with(|it| it.now_ms());
                 self.book.note(id, Note::Introduced { now_ms });
@@ -172,6 +183,18 @@ impl Run {
             true => Duration::from_millis(self.random.u64(1..20_000)),
             false => Duration::from_secs(3_600),
         }
+    }
+
+    /// Nothing is shut down to become another size that could have it while it runs, or whose node was not emptied for that.
+    fn check_stop(&self, guest: &Guest) {
+        let Some(resizing) = &guest.resizing else {
+            return;
+        };
+        assert!(
+            resizing.stops && kind(self.seed) == Kind::Vm,
+            "seed {}: {guest:?} was shut down",
+            self.seed
+        );
     }
 
     /// What holds at every moment.
@@ -246,6 +269,7 @@ impl Run {
             .guests
             .values()
             .filter(|guest| guest.phase == Phase::Ready && guest.restoring.is_none())
+            .filter(|guest| guest.resizing.is_none())
             .cloned()
             .collect();
         if ready.is_empty() || self.random.u32(..4) != 0 {
@@ -275,6 +299,61 @@ impl Run {
             asked_ms: now_ms,
             is_back: false,
         });
+    }
+
+    /// Somebody gives a guest another size, one at a time; or another one in its place, when the first is under way.
+    async fn resize(&mut self) {
+        let all = self.book.guests.values();
+        let ready: Vec<Guest> = all
+            .filter(|guest| guest.phase == Phase::Ready && guest.restoring.is_none())
+            .cloned()
+            .collect();
+        let under_way = ready.iter().find(|guest| guest.resizing.is_some());
+        let chance = if under_way.is_some() { 12 } else { 4 };
+        if ready.is_empty() || self.random.u32(..chance) != 0 {
+            return;
+        }
+        let any = &ready[self.random.usize(..ready.len())];
+        let guest = under_way.unwrap_or(any).clone();
+        let recipe = recipe(self.seed);
+        let driver = Driver {
+            client: &self.client,
+            recipe: &recipe,
+        };
+        let Ok(Some(look)) = driver.size_of(&guest).await else {
+            return;
+        };
+        let pick = |random: &mut fastrand::Rng, of: &[u32]| of[random.usize(..of.len())];
+        let to = GuestSize {
+            cores: pick(&mut self.random, &[2, 4, 8, 12]),
+            memory_mib: pick(&mut self.random, &[4_096, 6_000, 8_192, 16_384]),
+            disk_gib: look.size.disk_gib + pick(&mut self.random, &[0, 0, 8]),
+        };
+        let may_interrupt = self.random.u32(..4) != 0;
+        let one = self.book.guests.get_mut(&guest.id).expect("known");
+        let down = guest.resizing.as_ref().and_then(|it| it.down);
+        one.size = Some(to);
+        one.resizing = Some(Resizing {
+            asked_ms: 0,
+            from: look.size,
+            stops: way(recipe.kind, &look, to) == Way::Down || down.is_some(),
+            may_interrupt,
+            drain_ms: 0,
+            held: None,
+            down,
+            done_ms: None,
+        });
+        self.resizes[0] += 1;
+    }
+
+    /// The agents of guests that were resized are back; and where nothing else helps, they may be shut down.
+    fn come_back(&mut self, may_interrupt: bool) {
+        for guest in self.book.guests.values_mut() {
+            guest.resizing = guest.resizing.take().filter(|it| it.done_ms.is_none());
+            if let Some(resizing) = &mut guest.resizing {
+                resizing.may_interrupt |= may_interrupt;
+            }
+        }
     }
 
     /// Guests that run and know how join: by what they were told, and in no other way.
@@ -308,6 +387,8 @@ impl Run {
         while tokio::time::Instant::now() < until {
             self.wish();
             self.copy().await;
+            self.resize().await;
+            self.come_back(false);
             self.turn_all(true).await;
         }
     }
@@ -318,6 +399,7 @@ impl Run {
         while !self.is_settled() && tokio::time::Instant::now() < until {
             self.join();
             self.turn_all(false).await;
+            self.come_back(true);
         }
         // What has come to an end stays as it is, whatever else comes about.
         let until = tokio::time::Instant::now() + LATEST;
@@ -339,7 +421,8 @@ impl Run {
     fn is_settled(&self) -> bool {
         let mut all = self.book.guests.values();
         all.all(|guest| {
-            matches!(guest.phase, Phase::Ready | Phase::Gone) && guest.restoring.is_none()
+            let is_still = guest.restoring.is_none() && guest.resizing.is_none();
+            matches!(guest.phase, Phase::Ready | Phase::Gone) && is_still
         })
     }
 
@@ -356,8 +439,8 @@ impl Run {
             .map(|it| it.vmid)
             .collect();
         for guest in self.book.guests.values() {
-            let is_right =
-                matches!(guest.phase, Phase::Ready | Phase::Gone) && guest.restoring.is_none();
+            let is_still = guest.restoring.is_none() && guest.resizing.is_none();
+            let is_right = matches!(guest.phase, Phase::Ready | Phase::Gone) && is_still;
             assert!(
                 is_right,
                 "seed {}: it does not converge: {guest:?}",
@@ -374,6 +457,9 @@ impl Run {
             .iter()
             .filter_map(|guest| Some((guest.vmid?, guest.name())))
             .collect();
+        for guest in &ready {
+            self.check_size(guest).await;
+        }
         self.line.with(|world| {
             let seed = self.seed;
             for (vmid, there) in &world.guests {
@@ -416,6 +502,28 @@ impl Run {
     }
 }
 
+impl Run {
+    /// It is as large as it is to be, and nothing waits for its next start.
+    async fn check_size(&self, guest: &Guest) {
+        let recipe = recipe(self.seed);
+        let driver = Driver {
+            client: &self.client,
+            recipe: &recipe,
+        };
+        let look = driver.size_of(guest).await.expect("calm").expect("there");
+        let (is, to) = (look.size, guest.size(&recipe));
+        let rounded = to.memory_mib.next_multiple_of(512);
+        let is_right = (is.cores, is.disk_gib) == (to.cores, to.disk_gib)
+            && (is.memory_mib == to.memory_mib || (look.hot.memory && is.memory_mib == rounded));
+        let seed = self.seed;
+        assert!(is_right, "seed {seed}: {} has {is}, not {to}", guest.name());
+        self.line.with(|world| {
+            let there = &world.guests[&guest.vmid.expect("made")];
+            assert!(there.pending.is_empty(), "seed {seed}: {there:?}");
+        });
+    }
+}
+
 /// What is told, and nobody prints.
 const SECRET: &str = "hush-";
 
@@ -426,7 +534,7 @@ fn told(id: GuestId, number: usize) -> String {
 }
 
 /// What a run has seen, to know that it has seen something.
-async fn run(seed: u64) -> [usize; 7] {
+async fn run(seed: u64) -> [usize; 9] {
     let mut run = Run::new(seed);
     run.line.with(|world| {
         world.faults = Faults {
@@ -460,6 +568,8 @@ async fn run(seed: u64) -> [usize; 7] {
         told,
         count("POST vzdump"),
         count("POST restore"),
+        run.resizes[0],
+        run.resizes[1],
     ]
 }
 
@@ -472,7 +582,7 @@ fn nothing_is_lost_doubled_or_anybody_elses() {
             (0..SEEDS[usize::from(is_full)]).collect()
         }
     };
-    let mut seen = [0; 7];
+    let mut seen = [0; 9];
     for seed in &seeds {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -482,9 +592,19 @@ fn nothing_is_lost_doubled_or_anybody_elses() {
         let one = runtime.block_on(run(*seed));
         seen = std::array::from_fn(|number| seen[number] + one[number]);
     }
-    let [guests, clones, kills, introduced, told, copies, restores] = seen;
+    let [
+        guests,
+        clones,
+        kills,
+        introduced,
+        told,
+        copies,
+        restores,
+        asked,
+        resized,
+    ] = seen;
     println!(
-        "{} seeds: {guests} guests, {clones} clones, {kills} kills, {introduced} introductions, {copies} copies, {restores} restores, {told} orphans told, 0 violations",
+        "{} seeds: {guests} guests, {clones} clones, {kills} kills, {introduced} introductions, {copies} copies, {restores} restores, {asked} sizes asked for, {resized} had, {told} orphans told, 0 violations",
         seeds.len()
     );
     if seeds.len() > 1 {

@@ -1,6 +1,7 @@
 //! A node without a machine: a certificate that was got with a join token, as an agent gets it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,27 @@ pub struct Machine {
     pub uuid: Option<String>,
     /// Its network cards.
     pub macs: Vec<String>,
+    /// A file that says how large it is: cores, and memory in MiB; none: as all others.
+    #[serde(default)]
+    pub size: Option<PathBuf>,
+}
+
+/// What is in that file.
+#[derive(Deserialize)]
+struct Size {
+    cores: u32,
+    memory_mib: u64,
+}
+
+impl Machine {
+    /// CPU, thousandths of a core, and memory, bytes.
+    fn size(&self) -> (u32, u64) {
+        let said = self.size.as_ref().and_then(|file| std::fs::read(file).ok());
+        let said: Option<Size> = said.and_then(|text| serde_json::from_slice(&text).ok());
+        said.map_or((CPU_MILLIS, MEMORY_BYTES), |it| {
+            (it.cores * 1_000, it.memory_mib << 20)
+        })
+    }
 }
 
 /// What an agent would tell of its machine.
@@ -59,13 +81,14 @@ pub(super) fn facts(name: &str, machine: &Machine) -> v1::Facts {
         macs: machine.macs.clone(),
         ..v1::Machine::default()
     };
+    let (cpu_millis, memory_bytes) = machine.size();
     v1::Facts {
         machine: (guest > 0).then_some(told),
         hostname: name.to_owned(),
         architecture: "x86_64".to_owned(),
         kernel: "6.1".to_owned(),
-        cpu_millis: CPU_MILLIS,
-        memory_bytes: MEMORY_BYTES,
+        cpu_millis,
+        memory_bytes,
         disk_bytes: DISK_BYTES,
         docker_version: "20.10".to_owned(),
         agent_version: "0.1.0".to_owned(),

@@ -2,6 +2,7 @@
 //! removed with their nodes. The hosts are simulated, and served over TLS; in each guest an agent runs.
 
 mod machines;
+mod resizing;
 mod scaling;
 
 use std::path::PathBuf;
@@ -10,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use skep_proxmox_simulation::server::{Agents, Certificates, Host, Program, obey, serve};
-use skep_proxmox_simulation::{Line, World};
+use skep_proxmox_simulation::{GuestKind, Line, World};
 use skep_tests::{Cluster, wait, with_cluster};
 
 const TOKEN_ID: &str = "skep@pve!sim";
@@ -37,7 +38,12 @@ impl Drop for Home {
 
 impl Home {
     async fn start(cluster: &Cluster) -> Result<Self> {
-        let line = Line::new(World::new(11));
+        Self::start_of(cluster, GuestKind::Qemu, &[]).await
+    }
+
+    /// With guests of a kind, and agents in them that are told more.
+    async fn start_of(cluster: &Cluster, kind: GuestKind, more: &[&str]) -> Result<Self> {
+        let line = Line::new(World::of(11, kind));
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let now_ms = u64::try_from(now.as_millis())?;
         line.with(|world| {
@@ -50,7 +56,11 @@ impl Home {
         std::fs::write(&ca, certificates.pem())?;
         let program = Program {
             path: env!("CARGO_BIN_EXE_skep-sim-agent").into(),
-            arguments: vec!["guest".to_owned()],
+            arguments: ["guest"]
+                .iter()
+                .chain(more)
+                .map(|it| (*it).to_owned())
+                .collect(),
             folder: cluster.path("guests"),
         };
         let agents = Agents::new(line.clone(), program);

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use http::Method;
 use serde_json::json;
 use skep_control_plane::api::types::{
-    NodePlanView, NodePoolRequest, NodePoolSizeRequest, NodePoolView, NodePoolsView, ProvidersView,
+    GuestView, NodePlanView, NodePoolRequest, NodePoolSizeRequest, NodePoolView, NodePoolsView,
+    ProvidersView,
 };
 use skep_model::guest_pool::{Auto, Size};
 use skep_model::manifest::{parse_bytes, parse_cpu};
@@ -507,15 +508,18 @@ pub(super) async fn upgrade(
     (client, session): (&Client, &Session),
 ) -> Result<(), Failure> {
     let known = find(client, pool).await?.ok_or_else(|| missing(pool))?;
-    let old: Vec<&str> = known
+    let old: Vec<&GuestView> = known
         .guests
         .iter()
         .filter(|one| one.outdated && one.phase < Phase::Leaving)
-        .map(|one| one.name.as_str())
         .collect();
     if is_plan {
-        let steps = old.iter().map(|name| {
-            format!("another one is made and joins, then {name} is drained and removed")
+        let steps = old.iter().map(|one| {
+            let name = &one.name;
+            let own = one.size.map_or_else(String::new, |own| {
+                format!("; its own size, {own}, goes with it: the other one has the recipe's")
+            });
+            format!("another one is made and joins, then {name} is drained and removed{own}")
         });
         let view = NodePlanView {
             steps: steps.collect(),
@@ -618,7 +622,7 @@ fn kind(kind: Kind) -> &'static str {
 
 /// A pool with its guests, for people.
 pub(super) fn shown(pool: &NodePoolView) -> String {
-    let row = |one: &skep_control_plane::api::types::GuestView| {
+    let row = |one: &GuestView| {
         let mut notes: Vec<&str> = Vec::new();
         if one.outdated {
             notes.push("by an older recipe");
@@ -628,6 +632,9 @@ pub(super) fn shown(pool: &NodePoolView) -> String {
         }
         let becoming = one.restoring.as_ref().map(|it| format!("becomes {it}"));
         notes.extend(becoming.as_deref());
+        let own = one.size.map(|it| format!("own size: {it}"));
+        notes.extend(own.as_deref());
+        notes.extend(one.resizing.as_deref());
         notes.extend(one.problem.as_deref());
         vec![
             one.name.clone(),

@@ -187,6 +187,8 @@ actions! {
     BackUpNode = "back_up_node" write,
     /// Have a node's guest become an older copy of itself.
     RestoreNode = "restore_node" write,
+    /// Give a node's guest another size.
+    ResizeNode = "resize_node" write,
     /// Confirm that a lost node is dead, so that what it ran goes on elsewhere.
     FenceNode = "fence_node" write,
     /// Change as whom nodes pull from a registry.

@@ -237,6 +237,16 @@ async fn a_node_that_no_pool_made_is_not_retired() {
     server.join("n1").await;
     let refused = server.post("/v1/nodes/n1/retire", json!({})).await;
     assert_problem(&refused, 409, "conflict", Some("node"));
+    let refused = server
+        .post("/v1/nodes/n1/resize", json!({"cores": 4}))
+        .await;
+    assert_problem(&refused, 409, "conflict", Some("node"));
+    let odd = server.post("/v1/nodes/n1/resize", json!({"cpus": 4})).await;
+    assert_eq!(odd.status, 400);
+    let missing = server
+        .post("/v1/nodes/n2/resize", json!({"cores": 4}))
+        .await;
+    assert_problem(&missing, 404, "not_found", Some("node"));
     let missing = server.post("/v1/nodes/n2/retire", json!({})).await;
     assert_problem(&missing, 404, "not_found", Some("node"));
 }

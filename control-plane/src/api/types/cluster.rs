@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use skep_model::id::{ClusterId, NodeId};
 use skep_model::node::{Admin, Facts, Fenced, NodeStatus};
+use skep_model::pool::GuestSize;
 use utoipa::ToSchema;
 
 use super::CertificateCounts;
@@ -48,6 +49,12 @@ pub struct NodeView {
     /// While it is lost: what keeps it from being known to be dead, as far as somebody has looked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fencing_waits: Option<String>,
+    /// The size that its guest was given apart from its pool's recipe; none: it has none of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_size: Option<GuestSize>,
+    /// How far its guest has come to that size, in words; none: it has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resizing: Option<String>,
 }
 
 /// Confirms that a lost node is dead.

@@ -19,6 +19,7 @@ mod placement;
 mod preview;
 mod rebalance;
 mod registry;
+mod resize;
 mod rollout;
 mod sample;
 mod server;
@@ -66,6 +67,7 @@ pub use network::{
     NetworkCheckView, NetworkNodeView, NetworkPairView, NetworkProblemView, NetworkView,
     OverlapView, PrivateEnvironmentView, PrivatePoolRequest, PrivatePoolView, PrivateServiceView,
 };
+pub(crate) use node_pool::stage;
 pub use node_pool::{
     BackupBegunView, GuestArchiveView, GuestBackupsView, GuestView, HostView, IntroductionView,
     MachineStateView, NodePlanView, NodePoolRequest, NodePoolSizeRequest, NodePoolView,
@@ -86,6 +88,7 @@ pub use preview::{
     PullRequestView,
 };
 pub use rebalance::{BegunView, MoveView, RebalanceRequest, RebalanceView};
+pub use resize::{ResizePlanView, ResizeRequest};
 pub use rollout::{
     ComparedCounts, ComparedView, ReleaseCounts, RolloutProgressView, RolloutRequest, RolloutView,
 };

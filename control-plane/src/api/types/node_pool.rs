@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use skep_model::guest_pool::{Decision, GuestPool, PoolGuest, Size};
 use skep_model::id::{GuestId, NodeId};
-use skep_model::pool::{Backups, Machine, Phase, Program, Recipe};
+use skep_model::pool::{Backups, GuestSize, Machine, Phase, Program, Recipe, Resizing};
 use skep_model::provider::{Provider, Trust, Way, WayKind};
 use skep_pools::Archive;
 use utoipa::ToSchema;
@@ -294,6 +294,12 @@ pub struct GuestView {
     /// The copy of it that it is becoming.
     #[serde(default)]
     pub restoring: Option<String>,
+    /// The size that it was given apart from the recipe; none: it has none of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<GuestSize>,
+    /// How far it has come to that size, in words; none: it has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resizing: Option<String>,
     /// When it was planned, ms since the epoch.
     pub planned_ms: u64,
 }
@@ -438,7 +444,19 @@ impl GuestView {
             outdated: one.edition < pool.edition,
             problem: guest.problem.clone(),
             restoring: guest.restoring.as_ref().map(|it| it.archive.clone()),
+            size: guest.size,
+            resizing: guest.resizing.as_ref().map(|it| stage(it).to_owned()),
             planned_ms: one.planned_ms,
         }
+    }
+}
+
+/// How far a guest is that becomes another size.
+pub(crate) const fn stage(resizing: &Resizing) -> &'static str {
+    match (resizing.done_ms, resizing.down, resizing.stops) {
+        (Some(_), ..) => "it has its size, and its agent is waited for",
+        (None, Some(_), _) => "it is down, and is changed and started",
+        (None, None, true) => "its node is drained, then it is shut down",
+        (None, None, false) => "it is changed while it runs",
     }
 }

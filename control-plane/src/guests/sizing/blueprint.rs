@@ -61,7 +61,8 @@ pub(super) fn of(view: &State, pool: &GuestPool, auto: Auto) -> (Blueprint, u32)
 fn facts(view: &State, pool: &GuestPool) -> Facts {
     let mut alike = view
         .guests_of(&pool.name)
-        .filter(|one| one.is_ready() && one.edition == pool.edition)
+        // One that was given a size of its own says nothing of others.
+        .filter(|one| one.is_ready() && one.edition == pool.edition && one.guest.size.is_none())
         .filter_map(|one| view.node(one.node?));
     let known = alike
         .find(|node| node.facts.memory_bytes > 0)

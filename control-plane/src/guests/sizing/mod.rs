@@ -442,4 +442,4 @@ mod builders;
 #[cfg(test)]
 mod laws;
 #[cfg(test)]
-mod tests;
+pub(in crate::guests) mod tests;

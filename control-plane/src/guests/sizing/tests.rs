@@ -29,23 +29,23 @@ use crate::guests::plan::{driven, due};
 use crate::placement::{cluster_of, quotas, surroundings};
 
 const ENVIRONMENT: EnvironmentId = EnvironmentId::from_u128(9);
-pub(super) const GIB: u64 = 1 << 30;
+pub(in crate::guests) const GIB: u64 = 1 << 30;
 const START_MS: u64 = 10_000_000;
 
 /// A cluster with its pools, and the leader that looks after them.
-pub(super) struct World {
-    pub(super) state: State,
-    pub(super) now_ms: u64,
+pub(in crate::guests) struct World {
+    pub(in crate::guests) state: State,
+    pub(in crate::guests) now_ms: u64,
     ids: u128,
-    pub(super) memory: Memory,
+    pub(in crate::guests) memory: Memory,
     /// What was decided, in order.
-    pub(super) said: Vec<String>,
+    pub(in crate::guests) said: Vec<String>,
     /// No guest gets on.
-    pub(super) is_full: bool,
+    pub(in crate::guests) is_full: bool,
 }
 
 /// A pool of guests with so many cores and GiB, whose nodes go after two minutes.
-pub(super) fn pool(name: &str, (cores, memory_gib): (u32, u32), max: u32) -> GuestPool {
+pub(in crate::guests) fn pool(name: &str, (cores, memory_gib): (u32, u32), max: u32) -> GuestPool {
     let number = name.bytes().map(u32::from).sum::<u32>() * 1_000;
     GuestPool {
         name: name.into(),
@@ -92,7 +92,7 @@ pub(super) fn pool(name: &str, (cores, memory_gib): (u32, u32), max: u32) -> Gue
 }
 
 impl World {
-    pub(super) fn new(pools: &[GuestPool]) -> Self {
+    pub(in crate::guests) fn new(pools: &[GuestPool]) -> Self {
         let mut world = Self {
             state: State::default(),
             now_ms: START_MS,
@@ -151,7 +151,7 @@ impl World {
         world
     }
 
-    pub(super) fn put(&mut self, pool: &GuestPool) {
+    pub(in crate::guests) fn put(&mut self, pool: &GuestPool) {
         let known = self.state.guest_pool(&pool.name);
         self.ok(Kind::PutGuestPool(v1::PutGuestPool {
             pool: Some(pool.into()),
@@ -166,7 +166,7 @@ impl World {
     }
 
     #[track_caller]
-    pub(super) fn ok(&mut self, kind: Kind) {
+    pub(in crate::guests) fn ok(&mut self, kind: Kind) {
         self.apply(kind).expect("accepted");
     }
 
@@ -206,7 +206,7 @@ impl World {
     }
 
     /// A live service of so many allocations of this size.
-    pub(super) fn service(
+    pub(in crate::guests) fn service(
         &mut self,
         number: u128,
         (cpu_millis, memory_bytes): (u32, u64),
@@ -248,7 +248,7 @@ impl World {
         }));
     }
 
-    pub(super) fn scale(&mut self, number: u128, replicas: u32) {
+    pub(in crate::guests) fn scale(&mut self, number: u128, replicas: u32) {
         let known = self.state.service(ServiceId::from_u128(number));
         let mut service = (**known.expect("there")).clone();
         service.spec.replicas = replicas;
@@ -259,7 +259,7 @@ impl World {
     }
 
     /// One decision, carried out.
-    pub(super) fn decide(&mut self) -> Option<String> {
+    pub(in crate::guests) fn decide(&mut self) -> Option<String> {
         let cluster = cluster_of(&self.state);
         let decision = decide(&self.state, cluster, &mut self.memory, self.now_ms)?;
         self.ok(decision.kind);
@@ -268,24 +268,24 @@ impl World {
     }
 
     /// What time and all others do, then one decision.
-    pub(super) fn tick(&mut self, ms: u64) {
+    pub(in crate::guests) fn tick(&mut self, ms: u64) {
         self.now_ms += ms;
         self.place();
         self.guests();
         self.decide();
     }
 
-    pub(super) fn run(&mut self, seconds: u64) {
+    pub(in crate::guests) fn run(&mut self, seconds: u64) {
         (0..seconds / 10).for_each(|_| self.tick(10_000));
     }
 
     /// The leader is another one.
-    pub(super) fn forget(&mut self) {
+    pub(in crate::guests) fn forget(&mut self) {
         self.memory = Memory::default();
     }
 
     /// Each service one step on; what starts is well, what is to stop has.
-    pub(super) fn place(&mut self) {
+    pub(in crate::guests) fn place(&mut self) {
         let services: Vec<ServiceId> = self.state.services().map(|it| it.id).collect();
         for id in services {
             let service = self.state.service(id).expect("there").clone();
@@ -363,7 +363,7 @@ impl World {
     }
 
     /// What is due of guests is written down, and each gets on by one step.
-    pub(super) fn guests(&mut self) {
+    pub(in crate::guests) fn guests(&mut self) {
         let mut next = self.ids;
         let kinds = due(&self.state, self.now_ms, || {
             next += 1;
@@ -382,7 +382,7 @@ impl World {
         }
     }
 
-    pub(super) fn note(&mut self, id: GuestId, note: &Note) {
+    pub(in crate::guests) fn note(&mut self, id: GuestId, note: &Note) {
         self.ok(Kind::NoteGuest(v1::NoteGuest {
             id: id_bytes(id.as_u128()),
             note: note_out(note),
@@ -482,7 +482,7 @@ impl World {
         self.judge(id, NodeStatus::Ready);
     }
 
-    fn judge(&mut self, node: NodeId, status: NodeStatus) {
+    pub(in crate::guests) fn judge(&mut self, node: NodeId, status: NodeStatus) {
         self.ok(Kind::SetNodeStatus(v1::SetNodeStatus {
             node: id_bytes(node.as_u128()),
             status: enum_number(&NodeStatus::ALL, &status),
@@ -490,17 +490,17 @@ impl World {
         }));
     }
 
-    pub(super) fn nodes(&self, pool: &str) -> usize {
+    pub(in crate::guests) fn nodes(&self, pool: &str) -> usize {
         let guests = self.state.guests_of(pool);
         guests.filter(|it| it.is_ready() && it.counts()).count()
     }
 
-    pub(super) fn wanted(&self, pool: &str) -> u32 {
+    pub(in crate::guests) fn wanted(&self, pool: &str) -> u32 {
         self.state.guest_pool(pool).expect("there").size.wanted
     }
 
     /// How many allocations run.
-    pub(super) fn running(&self) -> usize {
+    pub(in crate::guests) fn running(&self) -> usize {
         let all = self.state.allocations();
         all.filter(|it| it.is_live() && it.desired == Desired::Run)
             .count()

@@ -27,15 +27,30 @@ pub(super) struct Pace {
     /// Since when it waits for one thing or another without getting on.
     waits_since: Option<Instant>,
     told_at: Option<Instant>,
-    phase: Option<Phase>,
+    stage: Option<Stage>,
+}
+
+/// How far a guest is, as far as others write that down: phase, whether it becomes a copy, how it is resized and when that
+/// was asked for.
+type Stage = (Phase, bool, Option<(bool, u64)>);
+
+fn stage(one: &PoolGuest) -> Stage {
+    let guest = &one.guest;
+    let resizing = guest.resizing.as_ref();
+    (
+        guest.phase,
+        guest.restoring.is_some(),
+        resizing.map(|it| (it.stops, it.asked_ms)),
+    )
 }
 
 impl Pace {
     /// When it is looked at next.
     pub(super) fn due_at(&mut self, one: &PoolGuest, now: Instant) -> Instant {
         // What was written down by others is looked at once.
-        if self.phase != Some(one.guest.phase) {
-            self.phase = Some(one.guest.phase);
+        let stage = stage(one);
+        if self.stage != Some(stage) {
+            self.stage = Some(stage);
             self.waits_since = None;
             self.due_at = None;
         }
@@ -125,6 +140,17 @@ mod tests {
         pace.take(&Outcome::Done, now);
         assert_eq!(pace.due_at(&one(Phase::Ready), now), now + QUIET);
         assert_eq!(pace.due_at(&one(Phase::Leaving), now), now);
+
+        let mut pace = Pace::default();
+        pace.due_at(&one(Phase::Ready), now);
+        pace.take(&Outcome::Done, now);
+        let mut copied = one(Phase::Ready);
+        copied.guest.restoring = Some(skep_model::pool::Restoring {
+            archive: String::new(),
+            asked_ms: 0,
+            is_back: false,
+        });
+        assert_eq!(pace.due_at(&copied, now), now);
     }
 
     #[tokio::test]

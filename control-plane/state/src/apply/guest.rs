@@ -321,6 +321,7 @@ impl Context<'_> {
             self.leave_seat(&known);
         }
         let mut next = (*known).clone();
+        self.note_resize(&note, &mut next);
         next.guest.take(note);
         if next != *known {
             self.put_guest(next);
@@ -411,7 +412,8 @@ impl Context<'_> {
             return;
         };
         let mut pool = (*pool).clone();
-        if one.edition != pool.edition || node.facts.memory_bytes == 0 {
+        let is_odd = one.guest.size.is_some();
+        if one.edition != pool.edition || node.facts.memory_bytes == 0 || is_odd {
             return;
         }
         pool.seen = Some(SeenNode {
@@ -491,6 +493,11 @@ impl Context<'_> {
                 restoring.archive
             );
             return Err(Problem::new(Code::Conflict, text));
+        }
+        if known.guest.resizing.is_some() {
+            let text = format!("the guest {} is being resized", known.guest.name());
+            return Err(Problem::new(Code::Conflict, text)
+                .hint("again when that is done: `skep pool show` says how far it is"));
         }
         let mut next = (*known).clone();
         next.guest.restoring = Some(Restoring {
@@ -607,7 +614,7 @@ impl Context<'_> {
         })
     }
 
-    fn guest(&self, id: &[u8]) -> Result<Arc<PoolGuest>, Problem> {
+    pub(super) fn guest(&self, id: &[u8]) -> Result<Arc<PoolGuest>, Problem> {
         let id = GuestId::from_u128(bits("id", id)?);
         let found = self.state.guests.get(&id).cloned();
         found.ok_or_else(|| not_found("guest", id))
@@ -619,7 +626,7 @@ impl Context<'_> {
         self.changes.push(Change::Guests);
     }
 
-    fn put_guest(&mut self, one: PoolGuest) {
+    pub(super) fn put_guest(&mut self, one: PoolGuest) {
         self.state.guests.insert(one.guest.id, Arc::new(one));
         if !self.changes.contains(&Change::Guests) {
             self.changes.push(Change::Guests);

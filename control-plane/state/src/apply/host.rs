@@ -6,6 +6,7 @@ use std::sync::Arc;
 use skep_model::id::NodeId;
 use skep_model::maintenance::{Cause, MAX_MAINTENANCES, Maintenance, check_host};
 use skep_model::node::{Admin, HOST, Node};
+use skep_model::pool::Held;
 use skep_model::problem::{Code, Problem};
 use skep_proto::convert::enum_value;
 use skep_proto::v1;
@@ -93,6 +94,14 @@ impl Context<'_> {
 
     fn give_back(&mut self, id: NodeId, was_cordoned: bool, deadline_ms: u64) {
         if self.is_drained_by(id, deadline_ms) && self.check_stays(id).is_ok() {
+            let held = Held {
+                was_cordoned,
+                deadline_ms: Some(deadline_ms),
+            };
+            // Its guest is to be shut down: until then it stays empty for that.
+            if self.hold_on(id, held) {
+                return;
+            }
             self.set_admin(
                 id,
                 match was_cordoned {

@@ -22,6 +22,7 @@ mod pushed;
 mod quarantine;
 mod rebalance;
 mod registry;
+mod resize;
 mod rollout;
 mod server;
 mod service;
@@ -363,6 +364,9 @@ impl Context<'_> {
             Kind::RetireGuest(message) => self.retire_guest(&message),
             Kind::IntroduceGuest(message) => self.introduce_guest(message),
             Kind::RestoreGuest(message) => self.restore_guest(message),
+            Kind::ResizeGuest(message) => self.resize_guest(&message),
+            Kind::HastenResize(message) => self.hasten_resize(&message),
+            Kind::FinishResize(message) => self.finish_resize(&message),
             Kind::ForgetGuest(message) => self.forget_guest(&message),
             Kind::SetHostMaintenance(message) => self.set_host_maintenance(&message),
             Kind::EndHostMaintenance(message) => self.end_host_maintenance(&message),

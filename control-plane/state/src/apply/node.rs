@@ -164,6 +164,9 @@ impl Context<'_> {
             None if message.cordoned => Admin::Cordoned,
             None => Admin::Eligible,
         };
+        if !matches!(admin, Admin::Draining { .. }) {
+            self.check_not_resized(node.id)?;
+        }
         self.set_admin(node.id, admin);
         Ok(Reply::Done)
     }

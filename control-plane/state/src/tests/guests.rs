@@ -132,25 +132,25 @@ fn put(pool: &GuestPool, expected_generation: u64) -> Kind {
     })
 }
 
-fn id(number: u128) -> Vec<u8> {
+pub(super) fn id(number: u128) -> Vec<u8> {
     id_bytes(FIRST + number)
 }
 
-fn plan(number: u128) -> Kind {
+pub(super) fn plan(number: u128) -> Kind {
     Kind::PlanGuest(v1::PlanGuest {
         id: id(number),
         pool: "web".into(),
     })
 }
 
-fn note(number: u128, note: &Note) -> Kind {
+pub(super) fn note(number: u128, note: &Note) -> Kind {
     Kind::NoteGuest(v1::NoteGuest {
         id: id(number),
         note: note_out(note),
     })
 }
 
-fn chosen(number: u128, vmid: u32) -> Kind {
+pub(super) fn chosen(number: u128, vmid: u32) -> Kind {
     let chosen = Note::Chosen {
         host: "pve1".into(),
         vmid,
@@ -160,7 +160,7 @@ fn chosen(number: u128, vmid: u32) -> Kind {
     note(number, &chosen)
 }
 
-fn retire(number: u128, replace: bool, leave: bool) -> Kind {
+pub(super) fn retire(number: u128, replace: bool, leave: bool) -> Kind {
     Kind::RetireGuest(v1::RetireGuest {
         id: id(number),
         replace,
@@ -276,7 +276,7 @@ fn world(wanted: u32) -> World {
 }
 
 /// One whose guest runs, and is known.
-fn started(wanted: u32) -> World {
+pub(super) fn started(wanted: u32) -> World {
     let mut world = world(wanted);
     world.ok(plan(0));
     world.ok(chosen(0, 5000));
@@ -286,7 +286,7 @@ fn started(wanted: u32) -> World {
 }
 
 /// One whose guest's node has joined.
-fn joined(wanted: u32) -> World {
+pub(super) fn joined(wanted: u32) -> World {
     let mut world = started(wanted);
     world.ok(introduce(0, 700));
     let identity = identity();
@@ -300,7 +300,7 @@ fn joined(wanted: u32) -> World {
 }
 
 impl World {
-    fn one(&self, number: u128) -> PoolGuest {
+    pub(super) fn one(&self, number: u128) -> PoolGuest {
         let id = GuestId::from_u128(FIRST + number);
         (**self.state.guest(id).expect("there")).clone()
     }
@@ -309,7 +309,7 @@ impl World {
         self.state.guest_pool("web").expect("there").size.wanted
     }
 
-    fn denied(&mut self, kind: Kind) -> (Code, Option<String>) {
+    pub(super) fn denied(&mut self, kind: Kind) -> (Code, Option<String>) {
         let before = self.state.clone();
         let problem = self.apply(kind).outcome.expect_err("refused");
         assert!(before.guests == self.state.guests && before.nodes == self.state.nodes);
@@ -562,7 +562,7 @@ fn a_pool_keeps_its_fewest_and_what_more_it_has_goes_without_counting() {
     assert_eq!(world.wanted(), 2);
 }
 
-fn restore(number: u128, archive: &str) -> Kind {
+pub(super) fn restore(number: u128, archive: &str) -> Kind {
     Kind::RestoreGuest(v1::RestoreGuest {
         id: id(number),
         archive: archive.into(),

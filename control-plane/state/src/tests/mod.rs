@@ -25,6 +25,7 @@ mod pushed;
 mod quarantine;
 mod rebalance;
 mod registries;
+mod resizing;
 mod rollouts;
 mod scale;
 mod servers;

@@ -2,11 +2,12 @@
 //! ends with its guest, and with the guest's host.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use serde_json::json;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -36,6 +37,9 @@ struct Running {
     told: String,
     boots: u32,
 }
+
+/// The file in a guest's folder that says how large it is, for a program that looks.
+const SIZE: &str = "size.json";
 
 /// All of them.
 pub struct Agents {
@@ -95,6 +99,9 @@ impl Agents {
 
     fn ensure(&mut self, mac: String, guest: &Guest) -> Result<()> {
         let told = guest.told.clone().unwrap_or_default();
+        let folder = self.program.folder.join(mac.replace(':', "-"));
+        std::fs::create_dir_all(&folder)?;
+        tell_size(&folder, guest)?;
         if let Some(running) = self.running.get_mut(&mac) {
             let has_ended = running.child.try_wait()?.is_some();
             let is_news = running.told != told;
@@ -102,8 +109,6 @@ impl Agents {
                 return Ok(());
             }
         }
-        let folder = self.program.folder.join(mac.replace(':', "-"));
-        std::fs::create_dir_all(&folder)?;
         let log = std::fs::File::options()
             .create(true)
             .append(true)
@@ -136,6 +141,20 @@ impl Agents {
         self.running.insert(mac, running);
         Ok(())
     }
+}
+
+/// As its system would see it: cores, and memory in MiB.
+fn tell_size(folder: &Path, guest: &Guest) -> Result<()> {
+    let number = |name: &str| guest.config.get(name)?.parse::<u64>().ok();
+    let cores = number("vcpus").or(number("cores"));
+    let said = json!({"cores": cores, "memory_mib": number("memory")}).to_string();
+    let file = folder.join(SIZE);
+    if std::fs::read_to_string(&file).is_ok_and(|known| known == said) {
+        return Ok(());
+    }
+    let beside = folder.join("size.new");
+    std::fs::write(&beside, said)?;
+    Ok(std::fs::rename(beside, file)?)
 }
 
 /// Guests that their agents run in.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use skep_model::id::NodeId;
 use skep_proto::v1;
 use skep_proto::v1::agents_client::AgentsClient;
@@ -63,8 +63,9 @@ impl Agent {
         let channel = tls::channel(self.server, config).await?;
         let mut client = AgentsClient::new(channel).max_decoding_message_size(MESSAGE_MAX_BYTES);
         let (up, queue) = mpsc::channel(QUEUE);
+        let greeted = facts(&self.member.name, &self.member.machine);
         let hello = v1::Hello {
-            facts: Some(facts(&self.member.name, &self.member.machine)),
+            facts: Some(greeted.clone()),
             held: None,
             ..Default::default()
         };
@@ -76,7 +77,7 @@ impl Agent {
         drop(permit);
         self.work.begin();
         self.counts.connected.fetch_add(1, Ordering::Relaxed);
-        let ended = self.serve(&up, &mut inbound).await;
+        let ended = self.serve(&up, &mut inbound, &greeted).await;
         self.counts.connected.fetch_sub(1, Ordering::Relaxed);
         ended
     }
@@ -85,6 +86,7 @@ impl Agent {
         &mut self,
         up: &Outbound,
         inbound: &mut tonic::Streaming<v1::ToAgent>,
+        greeted: &v1::Facts,
     ) -> Result<()> {
         // Thousands that began together do not speak together.
         let phase = PERIOD.mul_f64(f64::from(self.number() as u16) / f64::from(u16::MAX));
@@ -96,7 +98,12 @@ impl Agent {
         loop {
             let due = self.work.next_due();
             tokio::select! {
-                _ = heartbeat.tick() => send(up, Up::Heartbeat(v1::Heartbeat::default())).await?,
+                _ = heartbeat.tick() => {
+                    // As a real one: what has changed of its machine it says as it greets anew.
+                    let now = facts(&self.member.name, &self.member.machine);
+                    ensure!(now == *greeted, "the machine is another one by now");
+                    send(up, Up::Heartbeat(v1::Heartbeat::default())).await?;
+                }
                 _ = sampling.tick(), if self.behavior.has_samples => {
                     let at_ms = u64::try_from(self.began.elapsed().as_millis())?;
                     send(up, Up::Samples(self.work.samples(self.number(), at_ms))).await?;

@@ -33,6 +33,9 @@ pub struct Options {
     /// Id in its SMBIOS; without it is a container
     #[arg(long, value_name = "UUID")]
     uuid: Option<String>,
+    /// Say what the file `size.json` on its disk says of cores and memory, and not the same as all others
+    #[arg(long)]
+    sized: bool,
     /// Its disk: a folder that stays
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
@@ -45,13 +48,15 @@ pub struct Options {
 pub async fn run(options: Options) -> Result<()> {
     let file = options.data.join("member.json");
     let server = address(&options.server)?;
-    let member: Member = match std::fs::read(&file) {
+    let size = options.sized.then(|| options.data.join("size.json"));
+    let mut member: Member = match std::fs::read(&file) {
         Ok(known) => serde_json::from_slice(&known)?,
         Err(_) => {
             let token = options.join.as_deref().context("no join token")?;
             let machine = Machine {
                 uuid: options.uuid,
                 macs: vec![options.mac.to_ascii_lowercase()],
+                size: size.clone(),
             };
             let name = options
                 .name
@@ -61,6 +66,7 @@ pub async fn run(options: Options) -> Result<()> {
             member
         }
     };
+    member.machine.size = size;
     println!("{} is {}", member.name, member.id);
     let behavior = Behavior {
         start: Duration::ZERO,
