@@ -96,7 +96,12 @@ impl Asked {
             let text = format!("there is no provider `{}`", pool.provider);
             Problem::new(Code::NotFound, text)
         })?;
-        let client = connect(provider, &app.secrets)?;
+        let client = connect(provider, &app.secrets).map_err(|problem| match problem.hint {
+            Some(_) => problem,
+            None => problem.hint(
+                "resize this machine by its own means: its agent tells of it within a minute",
+            ),
+        })?;
         let driver = Driver {
             client: &client,
             recipe: &pool.recipe,
