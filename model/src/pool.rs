@@ -145,14 +145,14 @@ impl Recipe {
     }
 
     fn check_size(&self) -> Result<(), Problem> {
-        let none = self.size().into_iter().find(|(_, amount)| *amount == 0);
+        let none = self.amounts().into_iter().find(|(_, amount)| *amount == 0);
         match none {
             Some((field, _)) => Err(Problem::invalid(field, "more than nothing is needed")),
             None => Ok(()),
         }
     }
 
-    const fn size(&self) -> [(&'static str, u32); 3] {
+    const fn amounts(&self) -> [(&'static str, u32); 3] {
         [
             ("cores", self.cores),
             ("memory_mib", self.memory_mib),
@@ -190,7 +190,7 @@ impl Recipe {
     /// # Errors
     /// Names the field, and says what is accepted.
     pub fn check_for_machines(&self) -> Result<(), Problem> {
-        let sizes = self.size().into_iter();
+        let sizes = self.amounts().into_iter();
         let mut sizes = sizes.filter(|(_, amount)| *amount > 0);
         let said = self.said_for_proxmox();
         let Some(field) = said.or_else(|| sizes.next().map(|(field, _)| field)) else {
