@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Parts;
 use crate::guests::clients::{Clients, Hosts};
-use crate::history::{AuditEntry, History};
+use crate::history::AuditEntry;
 use crate::store::now_ms;
 
 /// Longest time between two looks: how late a schedule is followed that was just changed.
@@ -48,8 +48,8 @@ enum Outcome {
 
 /// One guest, to be looked at.
 struct Look {
+    parts: Parts,
     client: Arc<Hosts>,
-    history: History,
     pool: Arc<GuestPool>,
     one: PoolGuest,
     wanted: Backups,
@@ -136,8 +136,8 @@ fn first_due(
         match (made, wanted.schedule()) {
             (Ok(client), Ok(schedule)) => {
                 let look = Look {
+                    parts: parts.clone(),
                     client,
-                    history: parts.history.clone(),
                     pool: Arc::clone(pool),
                     one: one.clone(),
                     wanted: wanted.clone(),
@@ -219,7 +219,7 @@ impl Look {
         let newest = archives.first().map_or("", |it| it.volid.as_str());
         tracing::info!(guest = guest.name(), archive = newest, "a guest was copied");
         self.tell("guest_backed_up", newest.to_owned());
-        for old in surplus(&archives, self.wanted.keep) {
+        for old in surplus(&archives, self.keep()) {
             driver.remove_archive(guest, storage, old).await?;
             tracing::info!(
                 guest = guest.name(),
@@ -230,8 +230,18 @@ impl Look {
         Ok(due(&self.schedule, since_ms, &archives))
     }
 
+    /// How many are kept, by what is said now: a copy takes hours, and who has said meanwhile that more are kept, or that
+    /// none is made any more, loses none.
+    fn keep(&self) -> u32 {
+        let view = self.parts.store.view();
+        let backups = view
+            .guest_pool(&self.pool.name)
+            .and_then(|pool| pool.backups.as_ref());
+        backups.map_or(u32::MAX, |it| it.keep)
+    }
+
     fn tell(&self, action: &str, outcome: String) {
-        self.history.audit(AuditEntry {
+        self.parts.history.audit(AuditEntry {
             at_ms: now_ms(),
             principal: "the leader".to_owned(),
             action: action.to_owned(),
