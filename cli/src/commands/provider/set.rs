@@ -23,7 +23,8 @@ Examples:
   skep provider set home --host https://pve1.lan:8006 --pin AA:BB:... \\
     --token-id 'skep@pve!skep' --secret-stdin < secret.txt
   skep provider set cloud --program hetzner.sh --parameter type=cx22 --parameter location=fsn1
-  skep provider set rack --machine m1,10.0.0.11,bc:24:11:00:00:01 --machine m2,10.0.0.12,bc:24:11:00:00:02
+  skep provider set rack --machine m1,10.0.0.11,bc:24:11:00:00:01 \\
+    --machine m2,10.0.0.12,bc:24:11:00:00:02
   skep provider set rack --machines rack.toml     [[machine]] with name, address, mac
 
 The CA is /etc/pve/pve-root-ca.pem of any host; a fingerprint is what `pvenode cert info` shows, of
@@ -32,8 +33,8 @@ in docs/install-proxmox.md. Whoever changes the CA, the fingerprints or the toke
 secret again.
 
 A program is a file in the folder that each server was started with (`skep server
---provider-programs DIR`); what it is asked and answers is in docs/node-pools.md. Machines that exist
-are told how to join by a person: `skep node introduction`.")]
+--provider-programs DIR`); what it is asked and answers is in docs/node-pools.md. Machines that
+exist are told how to join by a person: `skep node introduction`.")]
 pub(crate) struct Set {
     /// What it is called here
     #[arg(value_name = "PROVIDER")]
