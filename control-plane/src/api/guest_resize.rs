@@ -126,7 +126,11 @@ impl Asked {
         let room = driver.has_room(&one.guest, &look.host, to);
         Ok(Self {
             full: room.await.map_err(unreachable)?.err(),
-            way: way(pool.recipe.kind, &look, to),
+            way: match &one.guest.resizing {
+                // Of the size before it may be on its way down.
+                Some(resizing) if resizing.keeps_empty() => Way::Down,
+                _ => way(pool.recipe.kind, &look, to),
+            },
             pool: (**pool).clone(),
             one: (**one).clone(),
             node: node.name.clone(),

@@ -336,7 +336,8 @@ impl Run {
         one.resizing = Some(Resizing {
             asked_ms: 0,
             from: look.size,
-            stops: way(recipe.kind, &look, to) == Way::Down || down.is_some(),
+            stops: way(recipe.kind, &look, to) == Way::Down
+                || guest.resizing.as_ref().is_some_and(Resizing::keeps_empty),
             may_interrupt,
             drain_ms: 0,
             held: None,

@@ -29,8 +29,8 @@ impl Context<'_> {
         let mut resizing = Resizing {
             asked_ms: self.state.time_ms,
             from: before.map_or(from, |it| it.from),
-            // What is down already has to be started in any case.
-            stops: message.stops || down.is_some(),
+            // What is down, or may be by now, has to be started in any case: its shutdown is asked for before it is heard of.
+            stops: message.stops || before.is_some_and(Resizing::keeps_empty),
             may_interrupt: message.may_interrupt,
             drain_ms: message.drain_ms,
             held: before.and_then(|it| it.held),

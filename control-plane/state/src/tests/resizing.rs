@@ -160,12 +160,13 @@ fn live_its_node_goes_on_unless_it_becomes_smaller() {
     world.ok(note(0, &Note::MustStop));
     let deadline_ms = world.state.time_ms() + 1_000;
     assert_eq!(admin(&world), Admin::Draining { deadline_ms });
-    // Another size in its place: what it was before stays known.
+    // Another size in its place: what it was before stays known, and that its guest may be on its way down by now: nobody
+    // else would start it.
     let again = resize(&world, false, |it| it.size = Some(FROM.into()));
     world.ok(again);
     assert_eq!(
         (resizing(&world).from, resizing(&world).stops),
-        (FROM, false)
+        (FROM, true)
     );
     world.ok(note(0, &resized()));
     world.ok(finish());
