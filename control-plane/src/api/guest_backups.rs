@@ -13,7 +13,7 @@ use skep_state::State;
 
 use super::error::Failure;
 use super::extract::{Body, Path, Query};
-use super::node_pools::PlanQuery;
+use super::node_pools::{PlanQuery, made_by};
 use super::nodes::{NodeKey, find_node};
 use super::providers::unreachable;
 use super::types::{BackupBegunView, GuestBackupsView, NodePlanView, RestoreRequest};
@@ -107,19 +107,8 @@ impl Subject {
     fn find(app: &App, key: &NodeKey) -> Result<Self, Problem> {
         let view = app.store.view();
         let node = find_node(&view, &key.node)?;
-        let made = view
-            .guest_of(node.id)
-            .and_then(|one| Some((one, view.guest_pool(&one.pool)?)));
-        let Some((one, pool)) = made else {
-            let text = format!("no pool has made the node `{}`", node.name);
-            return Err(Problem::new(Code::Conflict, text)
-                .at("node")
-                .hint("a machine that somebody else has made is copied by them"));
-        };
-        let provider = view.provider(&pool.provider).ok_or_else(|| {
-            let text = format!("there is no provider `{}`", pool.provider);
-            Problem::new(Code::NotFound, text)
-        })?;
+        let elsewhere = "a machine that somebody else has made is copied by them";
+        let (one, pool, provider) = made_by(&view, &node, elsewhere)?;
         if !provider.way.is_proxmox() {
             let text = format!(
                 "the provider `{}` is {}, which makes no copies of guests",
@@ -142,8 +131,8 @@ impl Subject {
         };
         Ok(Self {
             client: connect(provider, &app.secrets)?,
-            pool: (**pool).clone(),
-            one: (**one).clone(),
+            pool: pool.clone(),
+            one: one.clone(),
             backups,
         })
     }

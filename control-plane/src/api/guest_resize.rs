@@ -13,7 +13,7 @@ use skep_state::State;
 
 use super::error::Failure;
 use super::extract::{Body, Path, Query};
-use super::node_pools::PlanQuery;
+use super::node_pools::{PlanQuery, made_by};
 use super::nodes::{NodeKey, drain_span, find_node};
 use super::providers::unreachable;
 use super::types::{ResizePlanView, ResizeRequest};
@@ -79,23 +79,12 @@ impl Asked {
     async fn of(app: &App, key: &NodeKey, request: ResizeRequest) -> Result<Self, Problem> {
         let view = app.store.view();
         let node = find_node(&view, &key.node)?;
-        let made = view
-            .guest_of(node.id)
-            .and_then(|one| Some((one, view.guest_pool(&one.pool)?)));
-        let Some((one, pool)) = made else {
-            let text = format!("no pool has made the node `{}`", node.name);
-            return Err(Problem::new(Code::Conflict, text)
-                .at("node")
-                .hint("a machine that somebody else has made is resized by them: its agent tells of it within a minute"));
-        };
+        let elsewhere = "a machine that somebody else has made is resized by them: its agent tells of it within a minute";
+        let (one, pool, provider) = made_by(&view, &node, elsewhere)?;
         if request.size().iter().all(Option::is_none) {
             return Err(Problem::invalid("cores", "no size is named")
                 .hint("--cores N, --memory MIB, --disk GIB (`cores`, `memory_mib`, `disk_gib`)"));
         }
-        let provider = view.provider(&pool.provider).ok_or_else(|| {
-            let text = format!("there is no provider `{}`", pool.provider);
-            Problem::new(Code::NotFound, text)
-        })?;
         let client = connect(provider, &app.secrets).map_err(|problem| match problem.hint {
             Some(_) => problem,
             None => problem.hint(
@@ -131,8 +120,8 @@ impl Asked {
                 Some(resizing) if resizing.keeps_empty() => Way::Down,
                 _ => way(pool.recipe.kind, &look, to),
             },
-            pool: (**pool).clone(),
-            one: (**one).clone(),
+            pool: pool.clone(),
+            one: one.clone(),
             node: node.name.clone(),
             request,
             look,

@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use skep_model::guest_pool::{DRAIN_MS, GuestPool, PoolGuest};
 use skep_model::id::GuestId;
+use skep_model::node::Node;
 use skep_model::pool::{Guest, Phase};
 use skep_model::problem::{Code, Problem};
 use skep_model::provider::{Provider, Way};
@@ -210,6 +211,31 @@ pub(super) async fn retire(
     let told = going(&view, one, request, Ok(()));
     app.store.propose(Kind::RetireGuest(command)).await?;
     Ok(Json(told))
+}
+
+/// The guest that a node runs in, its pool, and who makes that.
+///
+/// # Errors
+/// No pool has made it, and `elsewhere` says what that means; or its provider is gone.
+pub(super) fn made_by<'v>(
+    view: &'v State,
+    node: &Node,
+    elsewhere: &str,
+) -> Result<(&'v PoolGuest, &'v GuestPool, &'v Provider), Problem> {
+    let made = view
+        .guest_of(node.id)
+        .and_then(|one| Some((one, view.guest_pool(&one.pool)?)));
+    let Some((one, pool)) = made else {
+        let text = format!("no pool has made the node `{}`", node.name);
+        return Err(Problem::new(Code::Conflict, text)
+            .at("node")
+            .hint(elsewhere));
+    };
+    let provider = view.provider(&pool.provider).ok_or_else(|| {
+        let text = format!("there is no provider `{}`", pool.provider);
+        Problem::new(Code::NotFound, text)
+    })?;
+    Ok((one, pool, provider))
 }
 
 fn going(
