@@ -31,16 +31,16 @@ async fn reaches(cluster: &Cluster, name: &Name, phase: &str, healthy: u64) -> R
     .await
 }
 
-/// All of several requests in a row, once the ingress has the table.
+/// Until every one of several requests in a row is answered by this version: while the ingress still has the table of
+/// before, which is a moment after the API has said so, some are and some are not.
 async fn all_answer(cluster: &Cluster, name: &Name, version: &str) -> Result<()> {
     wait::until_ok("the table", PATIENCE, async || {
-        cluster.answers(name, version).await
+        for _ in 0..10 {
+            cluster.answers(name, version).await?;
+        }
+        Ok(())
     })
-    .await?;
-    for _ in 0..5 {
-        cluster.answers(name, version).await?;
-    }
-    Ok(())
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
