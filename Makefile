@@ -131,7 +131,7 @@ setup-benches:
 skep:
 	$(CARGO) build $(WORKSPACE) $(BINARY)
 
-# The version after this one, as far as feature levels go: two crates more and a link. Built where the
+# The version after this one, as far as feature levels go: one crate more and a link. Built where the
 # other is and set aside, so that everything else is shared; then that one is put back.
 skep-next:
 	$(CARGO) build $(WORKSPACE) $(BINARY) --features skep/next-level

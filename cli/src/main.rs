@@ -23,6 +23,8 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "next-level")]
+    skep_control_plane::stand_for_next();
     let line = args::spelled_out(std::env::args_os().collect());
     let (json, result) = if args::PartCommand::is_named_by(&line) {
         let cli = args::PartCli::parse_from(line);

@@ -39,8 +39,13 @@ mod variables;
 pub mod witness;
 
 /// This server's version, as it tells it to others.
-pub const VERSION: &str = if skep_state::IS_NEXT {
-    concat!(env!("CARGO_PKG_VERSION"), "+next")
-} else {
-    env!("CARGO_PKG_VERSION")
-};
+#[must_use]
+pub fn version() -> &'static str {
+    if skep_state::is_next() {
+        concat!(env!("CARGO_PKG_VERSION"), "+next")
+    } else {
+        env!("CARGO_PKG_VERSION")
+    }
+}
+
+pub use skep_state::stand_for_next;

@@ -72,7 +72,7 @@ impl Page {
 fn text(app: &App, view: &View) -> String {
     let mut page = Page::default();
     page.head("skep_build_info", "gauge", "Version of this server.");
-    page.labelled("skep_build_info", ("version", crate::VERSION), 1);
+    page.labelled("skep_build_info", ("version", crate::version()), 1);
     raft(&mut page, app);
     peers(&mut page, app);
     cluster(&mut page, view);

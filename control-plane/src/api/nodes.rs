@@ -203,7 +203,7 @@ fn status_view(app: &App) -> Result<StatusView, Problem> {
     let counted = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     Ok(StatusView {
         cluster: cluster.id,
-        version: crate::VERSION.to_owned(),
+        version: crate::version().to_owned(),
         is_leader: leadership.is_leader,
         leader: leadership.leader,
         term: leadership.term,

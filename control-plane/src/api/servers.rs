@@ -100,7 +100,7 @@ async fn own_report(app: &App) -> ServerReport {
     ServerReport {
         id: own,
         member,
-        version: crate::VERSION.to_owned(),
+        version: crate::version().to_owned(),
         term: group.term,
         leader: group.leader,
         last_index: group.last_index,

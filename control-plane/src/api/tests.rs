@@ -353,7 +353,7 @@ fn own_server() -> skep_model::server::Server {
         cluster_address: "127.0.0.1:1".into(),
         api_address: "127.0.0.1:2".into(),
         version: "0".into(),
-        feature_level: skep_state::FEATURE_LEVEL,
+        feature_level: skep_state::feature_level(),
         joined_ms: 0,
     }
 }

@@ -90,7 +90,7 @@ impl Manifest {
     ) -> Self {
         Self {
             format: FORMAT,
-            skep_version: crate::VERSION.to_owned(),
+            skep_version: crate::version().to_owned(),
             server: maker.server.to_owned(),
             created_ms: maker.created_ms,
             wrapped_data_key: hex::encode(maker.wrapped_data_key),

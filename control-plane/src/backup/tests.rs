@@ -52,7 +52,7 @@ impl World {
             cluster_address: "10.0.0.1:7072".into(),
             api_address: "10.0.0.1:7070".into(),
             version: "1".into(),
-            feature_level: skep_state::FEATURE_LEVEL,
+            feature_level: skep_state::feature_level(),
             joined_ms: 0,
         };
         let found = Kind::InitCluster(v1::InitCluster {
@@ -236,7 +236,7 @@ fn newer_formats_and_false_manifests_are_refused() {
     });
     assert!(told.expect_err("false").contains("the counts"));
     let state = v1::Snapshot {
-        version: skep_state::FORMAT + 1,
+        version: skep_state::format() + 1,
         ..v1::Snapshot::default()
     };
     let state = state.encode_to_vec();

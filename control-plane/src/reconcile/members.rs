@@ -9,7 +9,7 @@ use skep_proto::LEVEL_SERVERS;
 use skep_proto::v1::SetFeatureLevel;
 use skep_proto::v1::command::Kind;
 use skep_raft_core::members::{Plan, plan};
-use skep_state::{Change, FEATURE_LEVEL, State};
+use skep_state::{Change, State};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio_util::sync::CancellationToken;
@@ -124,7 +124,7 @@ fn level_to_raise(view: &State) -> Option<u32> {
     view.cluster()?;
     // Before the list of servers there was one server: this one.
     let levels = view.servers().map(|server| server.feature_level);
-    let level = levels.min().unwrap_or(LEVEL_SERVERS).min(FEATURE_LEVEL);
+    let level = levels.min().unwrap_or(LEVEL_SERVERS).min(skep_state::feature_level());
     (level > view.feature_level()).then_some(level)
 }
 

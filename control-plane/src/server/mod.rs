@@ -30,7 +30,7 @@ use std::time::Duration;
 use skep_identity::{key_file, random, secret_file};
 use skep_model::problem::Problem;
 use skep_model::server::Server;
-use skep_state::{FEATURE_LEVEL, FIRST_MEMBER};
+use skep_state::FIRST_MEMBER;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -224,8 +224,8 @@ fn own_server(options: &Options, standing: &Standing, advertised: &Advertised) -
         name: options.name.clone(),
         cluster_address: advertised.cluster.clone(),
         api_address: advertised.api.clone(),
-        version: crate::VERSION.to_owned(),
-        feature_level: FEATURE_LEVEL,
+        version: crate::version().to_owned(),
+        feature_level: skep_state::feature_level(),
         joined_ms: 0,
     }
 }

@@ -353,7 +353,7 @@ async fn a_command_of_a_newer_version_stops_the_server_before_it_shows_anything(
     let world = World::following().await;
     let seen = world.store.view().index();
     let newer = v1::Command {
-        version: skep_state::FORMAT + 1,
+        version: skep_state::format() + 1,
         ..v1::Command::default()
     };
     world.line.commit(prost::Message::encode_to_vec(&newer));

@@ -22,7 +22,7 @@ mod tcp;
 pub use answer::{Answer, Outcome, Repeat, Reply, Taken};
 pub use apply::{Applied, Key, command, name, with_key};
 pub use change::Change;
-pub use format::{FEATURE_LEVEL, FORMAT, IS_NEXT};
+pub use format::{feature_level, format, is_next, stand_for_next};
 pub use keys::{DIGEST_BYTES, KEY_BYTES, KEY_FIELD};
 pub use query::ServicePath;
 pub use snapshot::Error as SnapshotError;

@@ -35,7 +35,7 @@ use skep_model::webhook::Hook;
 use skep_proto::convert::{self, id_bits, id_bytes};
 use skep_proto::v1;
 
-use crate::format::FORMAT;
+use crate::format::format;
 use crate::state::{Cluster, Delivery, OtherCa, State};
 
 /// Bytes that are not a state.
@@ -52,7 +52,8 @@ pub enum Error {
     Content(#[from] convert::Error),
     /// Written by a newer Skep.
     #[error(
-        "the snapshot has format {found}, this build reads up to {FORMAT}: start the newer version of skep"
+        "the snapshot has format {found}, this build reads up to {}: start the newer version of skep",
+        format()
     )]
     Newer {
         /// Its format.
@@ -330,7 +331,7 @@ impl State {
 
     fn take_number(&mut self, tag: u32, value: u64) -> Result<(), Error> {
         match tag {
-            tag::VERSION if value > u64::from(FORMAT) => {
+            tag::VERSION if value > u64::from(format()) => {
                 return Err(Error::Newer { found: value });
             }
             tag::TIME_MS => self.time_ms = value,

@@ -420,7 +420,7 @@ impl World {
             cluster_address: contact.unwrap().address.clone(),
             api_address: self.listens[&member].to_string(),
             version: "0.1.0".into(),
-            feature_level: skep_state::FEATURE_LEVEL,
+            feature_level: skep_state::feature_level(),
             joined_ms: 0,
         }
     }

@@ -148,7 +148,7 @@ fn init_cluster() -> Kind {
             cluster_address: "one:7001".to_owned(),
             api_address: "one:7000".to_owned(),
             version: "0".to_owned(),
-            feature_level: skep_state::FORMAT,
+            feature_level: skep_state::format(),
             ..v1::Server::default()
         }),
         ..v1::InitCluster::default()

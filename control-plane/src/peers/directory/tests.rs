@@ -45,7 +45,7 @@ fn server(number: u128) -> Server {
         cluster_address: format!("10.0.0.{number}:7443"),
         api_address: format!("10.0.0.{number}:8443"),
         version: "0.1.0".into(),
-        feature_level: skep_state::FEATURE_LEVEL,
+        feature_level: skep_state::feature_level(),
         joined_ms: 0,
     }
 }

@@ -6,7 +6,7 @@ use skep_proto::v1;
 use skep_proto::v1::command::Kind;
 use skep_proto::{LEVEL_JOBS, LEVEL_SCHEDULING, LEVEL_SERVERS};
 
-use crate::format::{FEATURE_LEVEL, is_of_next};
+use crate::format::{feature_level, is_of_next};
 use crate::state::State;
 
 /// The first level; whatever has no number of its own is of it.
@@ -288,10 +288,10 @@ fn says_jobs(kind: &Kind) -> bool {
 pub(crate) fn version(kind: &Kind) -> u32 {
     match kind {
         // The level that the new cluster begins with: this build's.
-        Kind::InitCluster(_) => FEATURE_LEVEL,
+        Kind::InitCluster(_) => feature_level(),
         // A build that does not know the new level must stop here, not pass over it.
         Kind::SetFeatureLevel(v1::SetFeatureLevel { level }) => (*level).max(FIRST),
-        other if is_of_next(other) => FEATURE_LEVEL,
+        other if is_of_next(other) => feature_level(),
         other => needed(other),
     }
 }

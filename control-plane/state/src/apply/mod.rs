@@ -41,7 +41,7 @@ use skep_proto::{LEVEL_SCHEDULING, LEVEL_SERVERS, v1};
 
 use crate::answer::{Outcome, Repeat, Reply};
 use crate::change::Change;
-use crate::format::FORMAT;
+use crate::format::format;
 use crate::keys::{DIGEST_BYTES, KEY_BYTES, Tag, Verdict};
 use crate::state::State;
 
@@ -161,10 +161,11 @@ impl State {
                 return Applied::refused(Problem::new(Code::Internal, text));
             }
         };
-        if message.version > FORMAT {
+        if message.version > format() {
             let text = format!(
-                "the command has format {}, this build applies up to {FORMAT}: start the newer version of skep",
-                message.version
+                "the command has format {}, this build applies up to {}: start the newer version of skep",
+                message.version,
+                format()
             );
             return Applied {
                 is_newer: true,

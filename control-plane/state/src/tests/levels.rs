@@ -98,10 +98,10 @@ fn a_level_waits_for_the_last_server() {
     world.ok(update(&server(1, "one")));
     world.token(500, skep_model::server::Role::Server, 9);
     world.ok(join_server(&server(2, "two"), false));
-    let next = crate::FEATURE_LEVEL + 1;
+    let next = crate::feature_level() + 1;
     let problem = world.state.check_level(next).expect_err("nobody can");
     assert!(problem.message.contains("one, two"), "{problem}");
-    assert_eq!(world.state.check_level(crate::FEATURE_LEVEL), Ok(()));
+    assert_eq!(world.state.check_level(crate::feature_level()), Ok(()));
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn what_needs_a_higher_level_is_refused_before_it_is_proposed_and_names_who_is_o
     world.ok(rename);
     world.token(500, skep_model::server::Role::Server, 9);
     world.ok(join_server(&server(2, "two"), false));
-    let next = crate::FEATURE_LEVEL + 1;
+    let next = crate::feature_level() + 1;
     let text = world.state.below("set node metadata", next).message;
     let one = server(1, "one").version;
     assert!(
@@ -135,7 +135,7 @@ fn what_needs_a_higher_level_is_refused_before_it_is_proposed_and_names_who_is_o
 fn a_command_of_a_newer_version_stops_the_server() {
     let mut world = World::with_service();
     let bytes = prost::Message::encode_to_vec(&v1::Command {
-        version: crate::FORMAT + 1,
+        version: crate::format() + 1,
         time_ms: u64::MAX,
         ..v1::Command::default()
     });
@@ -193,7 +193,7 @@ fn write_a_sample_of_this_version() {
         log.extend((one.len() as u32).to_be_bytes());
         log.extend(one);
     }
-    let path = |what| format!("{folder}/v{}.{what}", crate::FORMAT);
+    let path = |what| format!("{folder}/v{}.{what}", crate::format());
     std::fs::write(path("commands"), log).expect("written");
     std::fs::write(path("snapshot"), world.state.encode()).expect("written");
 }

@@ -14,7 +14,7 @@ pub(crate) fn server(id: u128, name: &str) -> Server {
         cluster_address: format!("{name}.lan:7071"),
         api_address: format!("{name}.lan:7070"),
         version: "1.0.0".into(),
-        feature_level: crate::FEATURE_LEVEL,
+        feature_level: crate::feature_level(),
         joined_ms: 0,
     }
 }
@@ -187,10 +187,10 @@ fn an_update_never_moves_a_member_and_says_what_changed_once() {
 #[test]
 fn the_level_rises_when_every_server_can_and_never_falls() {
     let mut world = World::with_servers();
-    assert_eq!(world.state.feature_level(), crate::FEATURE_LEVEL);
-    world.ok(level(crate::FEATURE_LEVEL));
+    assert_eq!(world.state.feature_level(), crate::feature_level());
+    world.ok(level(crate::feature_level()));
     assert_eq!(world.refused(level(1)), Code::Conflict);
-    let newer = level(crate::FEATURE_LEVEL + 1);
+    let newer = level(crate::feature_level() + 1);
     let applied = world.apply(newer);
     assert!(applied.is_newer && applied.outcome.is_err());
 }
