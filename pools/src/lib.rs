@@ -15,6 +15,7 @@ mod next;
 mod place;
 mod provider;
 mod resize;
+mod restore;
 mod seen;
 mod sweep;
 mod wanted;

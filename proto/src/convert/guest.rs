@@ -519,8 +519,15 @@ pub fn note_out(note: &Note) -> Option<v1::GuestNote> {
         Note::Found(address) => NoteMessage::Found(address.to_string()),
         Note::Gone => NoteMessage::Gone(v1::guest_note::Gone {}),
         Note::Stuck(why) => NoteMessage::Stuck(v1::guest_note::Stuck { why: why.clone() }),
-        Note::BroughtBack => NoteMessage::BroughtBack(v1::guest_note::BroughtBack {}),
-        Note::Restored => NoteMessage::Restored(v1::guest_note::Restored {}),
+        Note::BroughtBack(archive) => NoteMessage::BroughtBack(v1::guest_note::BroughtBack {
+            archive: archive.clone(),
+        }),
+        Note::NotBack(archive) => NoteMessage::NotBack(v1::guest_note::NotBack {
+            archive: archive.clone(),
+        }),
+        Note::Restored(archive) => NoteMessage::Restored(v1::guest_note::Restored {
+            archive: archive.clone(),
+        }),
         Note::Down => NoteMessage::Down(v1::guest_note::Down {}),
         Note::MustStop => NoteMessage::MustStop(v1::guest_note::MustStop {}),
         Note::Resized { now_ms } => {
@@ -551,8 +558,9 @@ impl TryFrom<v1::GuestNote> for Note {
             NoteMessage::Started(_) => Self::Started,
             NoteMessage::Found(text) => Self::Found(address("found", &text)?),
             NoteMessage::Gone(_) => Self::Gone,
-            NoteMessage::BroughtBack(_) => Self::BroughtBack,
-            NoteMessage::Restored(_) => Self::Restored,
+            NoteMessage::BroughtBack(back) => Self::BroughtBack(back.archive),
+            NoteMessage::NotBack(back) => Self::NotBack(back.archive),
+            NoteMessage::Restored(restored) => Self::Restored(restored.archive),
             NoteMessage::Down(_) => Self::Down,
             NoteMessage::MustStop(_) => Self::MustStop,
             NoteMessage::Resized(resized) => Self::Resized {

@@ -38,7 +38,7 @@ pub use certificate::{
 };
 pub use cluster::{
     AdminRequest, AdminState, AuditView, FenceRequest, HistoryView, MetaRequest, MetaView,
-    NodeCounts, NodeView, NodesView, StatusView,
+    NodeCounts, NodeView, NodesView, RestoringView, StatusView,
 };
 pub use deployment::{
     AllocationView, AllocationsView, DeploymentRequest, DeploymentView, DeploymentsView,

@@ -316,13 +316,13 @@ impl Context<'_> {
             } => self.check_untaken(&known, machine)?,
             _ => {}
         }
-        let restoring = known.guest.restoring.as_ref();
-        if note == Note::BroughtBack && restoring.is_some_and(|it| !it.is_back) {
-            self.leave_seat(&known);
-        }
         let mut next = (*known).clone();
         self.note_resize(&note, &mut next);
         next.guest.take(note);
+        let is_back = |it: &PoolGuest| it.guest.restoring.as_ref().is_some_and(|it| it.is_back);
+        if is_back(&next) && !is_back(&known) {
+            self.leave_seat(&known);
+        }
         if next != *known {
             self.put_guest(next);
         }
@@ -486,25 +486,28 @@ impl Context<'_> {
             return Err(Problem::new(Code::Conflict, text)
                 .hint("what was ready once, and is to stay, can become an older one"));
         }
-        if let Some(restoring) = &known.guest.restoring {
-            let text = format!(
-                "the guest {} is becoming `{}` already",
-                known.guest.name(),
-                restoring.archive
-            );
-            return Err(Problem::new(Code::Conflict, text));
+        // Until it is back another one may take the first one's place.
+        let first = known.guest.restoring.as_ref();
+        if first.is_some_and(|it| it.archive == archive) {
+            let name = known.guest.name();
+            let text = format!("the guest {name} is becoming `{archive}` already");
+            return Err(Problem::new(Code::Conflict, text).at("archive").hint(
+                "`skep pool show` says how far that is; another copy takes this one's place",
+            ));
+        }
+        if first.map_or("", |it| &it.archive) != message.instead_of {
+            return Err(changed_meanwhile("guest"));
         }
         if known.guest.resizing.is_some() {
             let text = format!("the guest {} is being resized", known.guest.name());
             return Err(Problem::new(Code::Conflict, text)
                 .hint("again when that is done: `skep pool show` says how far it is"));
         }
+        let restoring = Restoring::asked(archive, first, self.state.time_ms);
         let mut next = (*known).clone();
-        next.guest.restoring = Some(Restoring {
-            archive,
-            asked_ms: self.state.time_ms,
-            is_back: false,
-        });
+        // What kept the first one from coming back says nothing of this one.
+        next.guest.problem = None;
+        next.guest.restoring = Some(restoring);
         self.put_guest(next);
         Ok(Reply::Done)
     }
