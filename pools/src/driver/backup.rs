@@ -1,13 +1,15 @@
 //! Copies of guests: made, listed, removed.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use skep_model::pool::{Backups, Guest};
+use skep_model::id::GuestId;
+use skep_model::pool::{Backups, Departed, Guest};
 use skep_proxmox::calls::{backups, cluster, storage};
 use skep_proxmox::{Error, Patience, Transport, Upid, Vmid};
 
 use super::Driver;
-use crate::backups::{Archive, of_guest};
+use crate::backups::{Archive, Left, left, of_guest};
 use crate::seen::{self, Facts, Presence};
 
 /// For a copy; what takes longer is found in the list later.
@@ -79,6 +81,44 @@ impl<T: Transport> Driver<'_, T> {
             return Ok(());
         };
         let call = storage::remove(&facts.host, storage, &archive.volid);
+        let upid = self.client.send(&call).await?;
+        self.finish(upid).await
+    }
+
+    /// Copies that are left on a storage of guests that are there no more, as a host that has a template sees it, and that
+    /// host. None: none of these hosts is there. `known`: all guests that are written down.
+    ///
+    /// # Errors
+    /// The hosts cannot be asked, or refuse.
+    pub async fn left(
+        &self,
+        storage: &str,
+        (departed, known): (&[Departed], &BTreeSet<GuestId>),
+    ) -> Result<Option<(String, Left)>, Error> {
+        let hosts = self.client.send(&cluster::hosts()).await?.rows;
+        let mut there = hosts.into_iter().filter(|host| {
+            let is_online = host.status.as_deref() == Some("online");
+            is_online && self.recipe.templates.contains_key(&host.node)
+        });
+        let Some(host) = there.next() else {
+            return Ok(None);
+        };
+        let listed = storage::content(&host.node, storage, Some("backup"));
+        let rows = self.client.send(&listed).await?.rows;
+        Ok(Some((host.node, left(departed, known, &rows))))
+    }
+
+    /// Removes a copy that is left of a guest that is there no more, as [`Driver::left`] has found it just now.
+    ///
+    /// # Errors
+    /// The hosts cannot be asked, or refuse.
+    pub async fn remove_left(
+        &self,
+        host: &str,
+        storage: &str,
+        archive: &Archive,
+    ) -> Result<(), Error> {
+        let call = storage::remove(host, storage, &archive.volid);
         let upid = self.client.send(&call).await?;
         self.finish(upid).await
     }

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use skep_model::guest_pool::{Auto, Decision, GuestPool, PoolGuest, SeenNode, Size};
 use skep_model::id::{GuestId, NodeId, TokenId};
 use skep_model::pool::{
-    Addresses, Backups, Down, Guest, GuestSize, Held, Identity, Kind, Machine, Note, Phase,
-    Program, Recipe, Resizing, Restoring, VmidRange,
+    Addresses, Backups, Departed, Down, Guest, GuestSize, Held, Identity, Kind, Machine, Note,
+    Phase, Program, Recipe, Resizing, Restoring, VmidRange,
 };
 use skep_model::provider::{Provider, Proxmox, Trust, Way};
 use skep_model::variable::Sealed;
@@ -487,6 +487,30 @@ impl TryFrom<v1::PoolGuest> for PoolGuest {
             is_retiring: message.retiring,
             planned_ms: message.planned_ms,
             drain_deadline_ms: message.drain_deadline_ms,
+        })
+    }
+}
+
+impl From<&Departed> for v1::DepartedGuest {
+    fn from(one: &Departed) -> Self {
+        Self {
+            id: id_bytes(one.id.as_u128()),
+            pool: one.pool.clone(),
+            vmid: one.vmid,
+            gone_ms: one.gone_ms,
+        }
+    }
+}
+
+impl TryFrom<v1::DepartedGuest> for Departed {
+    type Error = Error;
+
+    fn try_from(message: v1::DepartedGuest) -> Result<Self, Error> {
+        Ok(Self {
+            id: id!(GuestId, message.id),
+            pool: message.pool,
+            vmid: message.vmid,
+            gone_ms: message.gone_ms,
         })
     }
 }

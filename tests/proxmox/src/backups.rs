@@ -186,11 +186,16 @@ pub(crate) fn remove(world: &mut World, volid: &str) -> Reply {
 impl World {
     /// Somebody else has a copy of a guest that had this number before.
     pub fn add_copy_of_another(&mut self, vmid: u32) {
+        self.add_copy(vmid, "before", "before the migration");
+    }
+
+    /// Somebody has made a copy of a guest of this number, and written something about it.
+    pub fn add_copy(&mut self, vmid: u32, suffix: &str, notes: &str) {
         let archive = Archive {
-            volid: format!("{STORAGE}:backup/vzdump-qemu-{vmid}-before.vma.zst"),
+            volid: format!("{STORAGE}:backup/vzdump-qemu-{vmid}-{suffix}.vma.zst"),
             vmid,
             at_ms: 0,
-            notes: "before the migration".to_owned(),
+            notes: notes.to_owned(),
             is_protected: false,
             is_broken: false,
             config: BTreeMap::new(),
@@ -235,7 +240,7 @@ impl World {
     }
 
     /// Whether what a restore was to be put over is still there.
-    pub(crate) fn is_still_meant(&self, request: &http::Request<Bytes>) -> bool {
+    pub(crate) fn is_still_meant(&self, request: &http::Request<bytes::Bytes>) -> bool {
         let mut form = form_urlencoded::parse(request.body());
         let vmid = form.find(|(name, _)| name == "vmid");
         let vmid = vmid.and_then(|(_, value)| value.parse::<u32>().ok());
@@ -246,6 +251,13 @@ impl World {
     /// A copy is lost, as whoever keeps the storage has removed it, or its disk has broken.
     pub fn lose(&mut self, volid: &str) {
         self.archives.retain(|it| it.volid != volid);
+    }
+
+    /// Somebody marks a copy as not to be removed.
+    pub fn protect(&mut self, volid: &str) {
+        for archive in self.archives.iter_mut().filter(|it| it.volid == volid) {
+            archive.is_protected = true;
+        }
     }
 
     /// What is in a copy cannot be read any more.

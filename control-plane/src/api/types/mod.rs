@@ -69,10 +69,11 @@ pub use network::{
 };
 pub(crate) use node_pool::stage;
 pub use node_pool::{
-    BackupBegunView, GuestArchiveView, GuestBackupsView, GuestView, HostView, IntroductionView,
-    MachineStateView, NodePlanView, NodePoolRequest, NodePoolSizeRequest, NodePoolView,
-    NodePoolsView, OrphanView, ProgramGuestView, ProgramStateView, ProviderRequest,
-    ProviderStateView, ProviderView, ProvidersView, RestoreRequest, RetireRequest,
+    BackupBegunView, DepartedArchiveView, GuestArchiveView, GuestBackupsView, GuestView, HostView,
+    IntroductionView, MachineStateView, NodePlanView, NodePoolRequest, NodePoolSizeRequest,
+    NodePoolView, NodePoolsView, OrphanView, PoolBackupsView, ProgramGuestView, ProgramStateView,
+    ProviderRequest, ProviderStateView, ProviderView, ProvidersView, RemovePoolBackupsRequest,
+    RestoreRequest, RetireRequest,
 };
 pub use notify::{
     AttemptView, NotificationState, NotificationView, NotificationsView, OwnRequest,

@@ -10,7 +10,9 @@ use skep_model::guest_pool::{
 use skep_model::id::{GuestId, NodeId};
 use skep_model::node::{Admin, Facts, HOST, Node};
 use skep_model::pool::backups::MAX_ARCHIVE;
-use skep_model::pool::{Backups, Guest, MAX_GUESTS, Machine, Note, Phase, Restoring};
+use skep_model::pool::{
+    Backups, Departed, Guest, MAX_DEPARTED, MAX_GUESTS, Machine, Note, Phase, Restoring,
+};
 use skep_model::problem::{Code, Problem};
 use skep_model::provider::{MAX_PROVIDERS, Provider, Way};
 use skep_model::server::{JoinToken, Role};
@@ -214,6 +216,10 @@ impl Context<'_> {
             )));
         }
         self.state.guest_pools.remove(&pool.name);
+        let departed: Vec<GuestId> = self.state.departed_of(&pool.name).map(|it| it.id).collect();
+        for id in departed {
+            self.state.departed.remove(&(pool.name.clone(), id));
+        }
         self.changes.push(Change::Guests);
         Ok(Reply::Done)
     }
@@ -495,7 +501,7 @@ impl Context<'_> {
                 "`skep pool show` says how far that is; another copy takes this one's place",
             ));
         }
-        if first.map_or("", |it| &it.archive) != message.instead_of {
+        if first.map_or("", |it| it.archive.as_str()) != message.instead_of {
             return Err(changed_meanwhile("guest"));
         }
         if known.guest.resizing.is_some() {
@@ -537,9 +543,33 @@ impl Context<'_> {
         if let Some(token) = known.token {
             self.state.tokens.remove(&token);
         }
+        self.remember_departed(&known);
         self.state.guests.remove(&known.guest.id);
         self.changes.push(Change::Guests);
         Ok(Reply::Done)
+    }
+
+    /// What proves that copies are of a guest of ours, of one that was there and has a number.
+    fn remember_departed(&mut self, one: &PoolGuest) {
+        let (Some(vmid), Some(_)) = (one.guest.vmid, &one.guest.identity) else {
+            return;
+        };
+        let its = self.state.departed_of(&one.pool);
+        let oldest = its.min_by_key(|it| (it.gone_ms, it.id)).cloned();
+        let is_full = self.state.departed_of(&one.pool).count() >= MAX_DEPARTED;
+        if let Some(oldest) = oldest.filter(|_| is_full) {
+            self.state
+                .departed
+                .remove(&(oldest.pool.clone(), oldest.id));
+        }
+        let departed = Departed {
+            id: one.guest.id,
+            pool: one.pool.clone(),
+            vmid,
+            gone_ms: self.state.time_ms,
+        };
+        let key = (departed.pool.clone(), departed.id);
+        self.state.departed.insert(key, Arc::new(departed));
     }
 
     /// The guest whose token this is, once it has proven that it is that very machine.

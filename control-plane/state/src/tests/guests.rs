@@ -169,7 +169,7 @@ pub(super) fn retire(number: u128, replace: bool, leave: bool) -> Kind {
     })
 }
 
-fn forget(number: u128) -> Kind {
+pub(super) fn forget(number: u128) -> Kind {
     Kind::ForgetGuest(v1::ForgetGuest { id: id(number) })
 }
 

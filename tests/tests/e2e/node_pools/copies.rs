@@ -102,3 +102,66 @@ async fn a_copy_that_does_not_come_back_is_given_up_for_another_one() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copies_of_guests_that_have_left_are_listed_and_removed_by_a_persons_word() {
+    with_cluster("node-pools-departed", async |cluster| {
+        let home = Home::start(cluster).await?;
+        let names = with_copies(cluster, &home, "1").await?;
+        let name = names[0].as_str();
+        let kept = copied(cluster, &home, name).await?;
+        let other = copied(cluster, &home, name).await?;
+        home.obey(&format!("protect {kept}"))?;
+        // Of whoever had the number before, and of a cluster that names its guests as this one does.
+        let theirs = format!("skep-{}", "0".repeat(25) + "7");
+        home.line.with(|world| {
+            world.add_copy_of_another(5000);
+            world.add_copy(5000, "theirs", &theirs);
+        });
+        let skep = async |line: &str| {
+            let words: Vec<&str> = line.split(' ').collect();
+            cluster.skep.run(&words).await
+        };
+        // It is there: its copies are no one's to remove here.
+        let list = skep("pool backups web").await?.ok()?;
+        list.says(&["no copy is left on nas", "1 more on nas"])?;
+        let remove = async |what: &str| skep(&format!("pool rm-backups web {what}")).await;
+        let refused = remove(&format!("{other} --yes")).await?.code(1)?;
+        refused.says(&["is no copy of a guest that has left"])?;
+
+        skep("pool scale web 0").await?.ok()?;
+        settled(cluster, &home, 0).await?;
+        let list = skep("pool backups web").await?.ok()?;
+        list.says(&[
+            name,
+            &kept,
+            &other,
+            "1024 MiB",
+            "protected",
+            "1 more on nas",
+        ])?;
+        let refused = remove(&format!("{other} {kept} --yes")).await?.code(1)?;
+        refused.says(&["is marked as protected", "nothing was removed"])?;
+        for another in ["before", "theirs"] {
+            let another = format!("nas:backup/vzdump-qemu-5000-{another}.vma.zst --yes");
+            let refused = remove(&another).await?.code(1)?;
+            refused.says(&["is no copy of", "`skep pool backups web`"])?;
+        }
+        remove("--all").await?.code(2)?.says(&["not confirmed"])?;
+        let plan = remove(&format!("--guest {name} --plan")).await?.ok()?;
+        plan.says(&[&other, "nothing of this was done"])?;
+        ensure!(copies(&home).len() == 4, "{:?}", copies(&home));
+        remove(&format!("--guest {name} --yes"))
+            .await?
+            .ok()?
+            .says(&[&format!("`{other}` is removed")])?;
+        let left = copies(&home);
+        ensure!(left.len() == 3 && !left.contains(&other), "{left:?}");
+        let none = remove("--all --yes").await?.code(1)?;
+        none.says(&["there is no copy", "may be removed"])?;
+        let told = skep("audit").await?.ok()?;
+        told.says(&["remove_pool_backups", &format!("1 removed: {other}")])?;
+        untouched(&home)
+    })
+    .await;
+}
