@@ -8,6 +8,7 @@ use super::{Home, SECRET, SETTLED, TEMPLATES, copies, node, settled, untouched};
 
 /// A pool whose guests are copied by hand alone, as there is no such day in this year or the next, and the names of its nodes.
 async fn with_copies(cluster: &Cluster, home: &Home, nodes: &str) -> Result<Vec<String>> {
+    home.obey("add 5000 somebodys")?;
     home.provider(cluster, SECRET).await?.ok()?;
     let create = "pool create web --provider home --backup-storage nas --nodes";
     let create = create.split(' ').chain([nodes]).chain(TEMPLATES);
@@ -70,7 +71,7 @@ async fn a_copy_that_does_not_come_back_is_given_up_for_another_one() {
         ensure!(!is_running, "half restored, and started");
 
         // What is no copy of it is told apart from what it becomes already.
-        let none = "nas:backup/vzdump-qemu-5000-none.vma.zst";
+        let none = "nas:backup/vzdump-qemu-5001-none.vma.zst";
         let refused = restore(cluster, (name, none), "--yes").await?.code(1)?;
         refused.says(&["is no copy of", "lists what there is now"])?;
         let refused = restore(cluster, (name, &bad), "--yes").await?.code(1)?;
@@ -115,8 +116,8 @@ async fn copies_of_guests_that_have_left_are_listed_and_removed_by_a_persons_wor
         // Of whoever had the number before, and of a cluster that names its guests as this one does.
         let theirs = format!("skep-{}", "0".repeat(25) + "7");
         home.line.with(|world| {
-            world.add_copy_of_another(5000);
-            world.add_copy(5000, "theirs", &theirs);
+            world.add_copy_of_another(5001);
+            world.add_copy(5001, "theirs", &theirs);
         });
         let skep = async |line: &str| {
             let words: Vec<&str> = line.split(' ').collect();
@@ -143,7 +144,7 @@ async fn copies_of_guests_that_have_left_are_listed_and_removed_by_a_persons_wor
         let refused = remove(&format!("{other} {kept} --yes")).await?.code(1)?;
         refused.says(&["is marked as protected", "nothing was removed"])?;
         for another in ["before", "theirs"] {
-            let another = format!("nas:backup/vzdump-qemu-5000-{another}.vma.zst --yes");
+            let another = format!("nas:backup/vzdump-qemu-5001-{another}.vma.zst --yes");
             let refused = remove(&another).await?.code(1)?;
             refused.says(&["is no copy of", "`skep pool backups web`"])?;
         }
