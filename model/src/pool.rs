@@ -3,12 +3,14 @@
 
 mod addresses;
 pub mod backups;
+mod departed;
 mod guest;
 mod machines;
 mod resizing;
 
 pub use addresses::Addresses;
 pub use backups::{Backups, Restoring};
+pub use departed::{Departed, MAX_DEPARTED};
 pub use guest::{Guest, Identity, Note, Phase, name_of};
 pub use machines::{MAX_MACHINES, Machine, Program};
 pub use resizing::{Down, GuestSize, Held, Resizing};

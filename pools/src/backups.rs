@@ -1,6 +1,10 @@
-//! Which copies of a guest there are, when the next one is due, and which are too many. Pure.
+//! Which copies of a guest there are, when the next one is due, and which are too many; and which are left of guests that are
+//! there no more. Pure.
 
-use skep_model::pool::Guest;
+use std::collections::{BTreeMap, BTreeSet};
+
+use skep_model::id::GuestId;
+use skep_model::pool::{Departed, Guest, name_of};
 use skep_model::schedule::Schedule;
 use skep_proxmox::Vmid;
 use skep_proxmox::calls::backups::is_of;
@@ -28,20 +32,59 @@ pub fn of_guest(guest: &Guest, rows: &[Volume]) -> Vec<Archive> {
         let notes = row.notes.as_deref().map(str::trim);
         vmid.is_some_and(|vmid| is_of(&row.volid, vmid)) && notes == Some(name.as_str())
     };
-    let mut found: Vec<Archive> = rows
-        .iter()
-        .filter(is_its)
-        .filter_map(|row| {
-            Some(Archive {
-                volid: row.volid.clone(),
-                at_ms: row.ctime?.saturating_mul(1_000),
-                bytes: row.size,
-                is_protected: row.protected == Some(true),
-            })
-        })
-        .collect();
+    let mut found: Vec<Archive> = rows.iter().filter(is_its).filter_map(archive).collect();
     found.sort_by(|a, b| (b.at_ms, &b.volid).cmp(&(a.at_ms, &a.volid)));
     found
+}
+
+fn archive(row: &Volume) -> Option<Archive> {
+    Some(Archive {
+        volid: row.volid.clone(),
+        at_ms: row.ctime?.saturating_mul(1_000),
+        bytes: row.size,
+        is_protected: row.protected == Some(true),
+    })
+}
+
+/// Copies that are left of guests that are there no more.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Left {
+    /// Those that are proven to be of a guest of ours, each with that, the oldest first.
+    pub archives: Vec<(Departed, Archive)>,
+    /// How many say in our way of which guest they are, which nobody here remembers: another cluster's, or of one that left
+    /// too long ago.
+    pub unknown: usize,
+}
+
+/// Of which guests that are there no more copies are left. `known`: all guests that are written down, of every pool: what is
+/// theirs is not left.
+pub fn left(departed: &[Departed], known: &BTreeSet<GuestId>, rows: &[Volume]) -> Left {
+    let by_name: BTreeMap<String, &Departed> = departed
+        .iter()
+        .filter(|it| !known.contains(&it.id))
+        .map(|it| (name_of(it.id), it))
+        .collect();
+    let mut left = Left::default();
+    for row in rows {
+        let notes = row.notes.as_deref().unwrap_or_default().trim();
+        let its = by_name.get(notes).filter(|it| {
+            let vmid = Vmid::new(it.vmid);
+            vmid.is_ok_and(|vmid| is_of(&row.volid, vmid))
+        });
+        match its.and_then(|it| Some(((*it).clone(), archive(row)?))) {
+            Some(found) => left.archives.push(found),
+            None => left.unknown += usize::from(is_in_our_way(notes, known)),
+        }
+    }
+    left.archives
+        .sort_by(|(_, a), (_, b)| (a.at_ms, &a.volid).cmp(&(b.at_ms, &b.volid)));
+    left
+}
+
+/// Whether a copy's notes are the name of a guest that nobody has written down.
+fn is_in_our_way(notes: &str, known: &BTreeSet<GuestId>) -> bool {
+    let id = notes.strip_prefix("skep-").and_then(|id| id.parse().ok());
+    id.is_some_and(|id: GuestId| !known.contains(&id))
 }
 
 /// When the next copy is due, ms since 1970: in the past where one was missed. `since_ms`: from when on there are to be
@@ -60,7 +103,6 @@ pub fn surplus(archives: &[Archive], keep: u32) -> Vec<&Archive> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use skep_model::id::GuestId;
 
     use super::*;
 
@@ -96,6 +138,31 @@ mod tests {
         assert_eq!(days(&found), [3, 2, 1]);
         let unmade = Guest::planned(guest.id);
         assert!(of_guest(&unmade, &rows).is_empty());
+    }
+
+    #[test]
+    fn copies_of_who_is_gone_are_known_by_what_is_remembered_alone() {
+        let (guest, rows) = rows();
+        let departed = |id: GuestId, vmid| Departed {
+            id,
+            pool: "web".to_owned(),
+            vmid,
+            gone_ms: 5,
+        };
+        let found = |departed: &[Departed], known: &[GuestId]| {
+            let left = left(departed, &known.iter().copied().collect(), &rows);
+            let days = left.archives.iter().map(|(_, it)| it.at_ms / 86_400_000);
+            (days.collect::<Vec<u64>>(), left.unknown)
+        };
+        // The copy of another number has its name, and is not proven to be its.
+        assert_eq!(found(&[departed(guest.id, 5001)], &[]), (vec![1, 2, 3], 1));
+        assert_eq!(found(&[departed(guest.id, 5002)], &[]), (vec![5], 3));
+        // Nobody remembers it: another cluster's, as far as anybody can say.
+        assert_eq!(found(&[], &[]), (vec![], 4));
+        // It is there: nothing is left of it.
+        for departed in [vec![], vec![departed(guest.id, 5001)]] {
+            assert_eq!(found(&departed, &[guest.id]), (vec![], 0));
+        }
     }
 
     #[test]

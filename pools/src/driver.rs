@@ -5,6 +5,7 @@ mod configure;
 mod fencing;
 mod introduction;
 mod resize;
+mod restore;
 
 use std::time::Duration;
 
@@ -55,6 +56,10 @@ impl<T: Transport> Driver<'_, T> {
     pub async fn turn(&self, guest: &Guest, others: &[Guest], now_ms: u64) -> Result<Turn, Error> {
         let rows = self.client.send(&cluster::guests()).await?.rows;
         let seen = self.look(guest, &rows).await?;
+        let seen = Seen {
+            presence: self.with_copy(guest, seen.presence).await?,
+            ..seen
+        };
         let step = next(self.recipe, guest, &seen, now_ms);
         match step {
             Step::Record(note) => Ok(Turn::Note(note)),

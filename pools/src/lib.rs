@@ -15,12 +15,13 @@ mod next;
 mod place;
 mod provider;
 mod resize;
+mod restore;
 mod seen;
 mod sweep;
 mod wanted;
 mod whereabouts;
 
-pub use backups::{Archive, due, of_guest, surplus};
+pub use backups::{Archive, Left, due, left, of_guest, surplus};
 pub use driver::{Driver, Turn};
 pub use fence::{Around, Away, LOOKS_APART_MS, Verdict, WATCHDOG_MS, confirmed_dead};
 pub use fixed::Fixed;

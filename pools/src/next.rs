@@ -1,6 +1,6 @@
 //! The decision: what is done next with one guest. Pure; the same record and the same look give the same step.
 
-use skep_model::pool::{Guest, Note, Phase, Recipe};
+use skep_model::pool::{Guest, Note, Phase, Recipe, Restoring};
 
 use crate::introduce;
 use crate::resize;
@@ -97,16 +97,7 @@ fn come(recipe: &Recipe, guest: &Guest, seen: &Seen, now_ms: u64) -> Step {
         };
     }
     if let Some(restoring) = &guest.restoring {
-        return match (restoring.is_back, facts.is_running) {
-            (false, true) => Step::Ask(Ask::ShutDown),
-            (false, false) => Step::Ask(Ask::Restore),
-            // The copy may be of when it had another size.
-            (true, false) => match resize::lacks(recipe, guest, facts) {
-                Some(ask) => Step::Ask(ask),
-                None => Step::Ask(Ask::Start),
-            },
-            (true, true) => Step::Record(Note::Restored),
-        };
+        return become_copy(recipe, guest, (restoring, facts));
     }
     if let Some(resizing) = guest.resizing.as_ref().filter(|it| it.done_ms.is_none()) {
         return resize::next((recipe, guest), resizing, facts, now_ms);
@@ -121,6 +112,22 @@ fn come(recipe: &Recipe, guest: &Guest, seen: &Seen, now_ms: u64) -> Step {
         _ if introduce::is_remembered(facts) => Step::Ask(Ask::Forget),
         // What is not there is its node's matter from now on.
         _ => Step::Done,
+    }
+}
+
+/// Towards a guest that is what a copy of it holds.
+fn become_copy(recipe: &Recipe, guest: &Guest, (restoring, facts): (&Restoring, &Facts)) -> Step {
+    let archive = || restoring.archive.clone();
+    match (restoring.is_back, facts.is_running) {
+        (true, _) if facts.is_another => Step::Record(Note::NotBack(archive())),
+        (false, true) => Step::Ask(Ask::ShutDown),
+        (false, false) => Step::Ask(Ask::Restore),
+        // The copy may be of when it had another size.
+        (true, false) => match resize::lacks(recipe, guest, facts) {
+            Some(ask) => Step::Ask(ask),
+            None => Step::Ask(Ask::Start),
+        },
+        (true, true) => Step::Record(Note::Restored(archive())),
     }
 }
 

@@ -45,6 +45,9 @@ pub struct Facts {
     /// Entries that become this only with the next start, and what is in effect till then; looked at only while it is
     /// resized.
     pub waiting: BTreeMap<String, Option<String>>,
+    /// Its disks were said to be those of the copy that it becomes, and are another one's by now, or nobody's; looked at only
+    /// then.
+    pub is_another: bool,
 }
 
 impl Facts {
@@ -126,6 +129,7 @@ pub(crate) fn presence(
         resource_pool: row.and_then(|row| row.pool.clone()),
         config,
         waiting: BTreeMap::new(),
+        is_another: false,
     };
     match (&guest.identity, facts.identity()) {
         (Some(known), Some(found)) if *known != found => Presence::Foreign,

@@ -94,7 +94,10 @@ Examples:
   skep node restore skep-01m8... --from nas:backup/vzdump-qemu-5001-2026_11_29-03_00_00.vma.zst --plan
 
 The guest is shut down, its disks are replaced, it starts, and its agent comes back as the same
-node. Volumes are as they were then. What runs there without volumes begins on other nodes.")]
+node. Volumes are as they were then. What runs there without volumes begins on other nodes.
+
+Where that does not get on (`skep node show` says why), name another copy: it takes the first one's
+place, until the guest runs.")]
     Restore {
         /// Its name or id
         #[arg(value_name = "NODE")]

@@ -1,5 +1,6 @@
 //! `skep pool`: how the nodes of a pool are filled, what they have in common, and how they are made.
 
+mod backups;
 pub(crate) mod nodes;
 
 use std::collections::BTreeMap;
@@ -79,6 +80,18 @@ Nodes that there are stay as they were made until `skep pool upgrade`.")]
         #[arg(long)]
         plan: bool,
     },
+    /// List the copies that are left of guests that have left one
+    Backups {
+        /// Its name
+        #[arg(value_name = "POOL")]
+        pool: String,
+        /// The Proxmox storage [where the pool's guests are copied to]
+        #[arg(long, value_name = "STORAGE")]
+        storage: Option<String>,
+    },
+    /// Remove copies of guests that have left one; those of guests that are there go by their pool's schedule
+    #[command(visible_alias = "remove-backups")]
+    RmBackups(backups::Remove),
     /// Change its policy; what is not named stays
     #[command(after_help = "\
 Examples:
@@ -259,6 +272,10 @@ pub(crate) async fn run(command: Command, session: &Session) -> Result<(), Failu
         Command::Upgrade { pool, plan } => {
             nodes::upgrade(&pool, plan, (&client, session)).await?;
         }
+        Command::Backups { pool, storage } => {
+            backups::list((&client, session), &pool, storage.as_deref()).await?;
+        }
+        Command::RmBackups(remove) => backups::remove((&client, session), &remove).await?,
         Command::Set(set) => {
             let request = set.apply(find(&client, &set.pool).await?)?;
             let path = format!("/v1/pools/{}", escape(&set.pool));

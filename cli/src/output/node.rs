@@ -61,6 +61,24 @@ fn own_size(view: &NodeView) -> String {
     }
 }
 
+/// The copy that its guest becomes.
+fn becomes(view: &NodeView) -> String {
+    view.restoring.as_ref().map_or_else(
+        || "-".to_owned(),
+        |it| match it.back {
+            true => format!("{}: its disks are back, it is started", it.archive),
+            false => it.archive.clone(),
+        },
+    )
+}
+
+/// What to do where a guest does not become the copy that was named.
+pub(crate) fn another_copy(node: &str) -> String {
+    format!(
+        "`skep node backups {node}` lists its copies, `skep node restore {node} --from ARCHIVE` takes another one instead"
+    )
+}
+
 /// A fact a line, then the warnings with what to do.
 pub(crate) fn show(view: &NodeView) -> String {
     let (facts, machine) = (&view.facts, &view.facts.machine);
@@ -96,11 +114,17 @@ pub(crate) fn show(view: &NodeView) -> String {
         ("memory", memory(facts)),
         ("disk", bytes(facts.disk_bytes)),
         ("own size", own_size(view)),
+        ("becomes", becomes(view)),
         ("Docker", some(&facts.docker_version)),
         ("storage", some(&machine.storage_driver)),
         ("agent", some(&facts.agent_version)),
     ];
     let mut lines = vec![table::facts(&rows)];
+    let problem = view.restoring.as_ref().and_then(|it| it.problem.as_ref());
+    if let Some(problem) = problem {
+        lines.push(format!("warning: its guest does not get on: {problem}"));
+        lines.push(format!("  {}", another_copy(&view.name)));
+    }
     for warning in &machine.warnings {
         lines.push(format!("warning: {}", warning.text));
         lines.push(format!("  {}", warning.fix));

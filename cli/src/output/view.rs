@@ -414,11 +414,17 @@ pub(super) fn node_state(view: &NodeView) -> String {
         Some(_) => "lost, fenced",
         None => node_status(view.status),
     };
-    match view.admin {
-        Admin::Eligible => status.to_owned(),
-        Admin::Cordoned => format!("{status}, cordoned"),
-        Admin::Draining { .. } => format!("{status}, draining"),
-    }
+    let admin = match view.admin {
+        Admin::Eligible => "",
+        Admin::Cordoned => ", cordoned",
+        Admin::Draining { .. } => ", draining",
+    };
+    let restoring = match view.restoring.as_ref().map(|it| &it.problem) {
+        None => "",
+        Some(None) => ", becomes a copy",
+        Some(Some(_)) => ", becomes a copy: does not get on",
+    };
+    format!("{status}{admin}{restoring}")
 }
 
 const fn node_status(status: NodeStatus) -> &'static str {

@@ -60,7 +60,7 @@ pub(super) async fn begin(
 }
 
 /// Has a node's guest become a copy of itself: it is shut down, its disks are replaced, it starts. What was written since is
-/// lost, what else ran there runs elsewhere.
+/// lost, what else ran there runs elsewhere. Until it runs again another copy may be named, which takes the first one's place.
 #[utoipa::path(post, path = "/v1/nodes/{node}/restore", tag = "cluster", params(NodeKey, PlanQuery),
     operation_id = "restore_node", request_body = RestoreRequest,
     responses((status = 200, body = NodePlanView)))]
@@ -80,15 +80,20 @@ pub(super) async fn restore(
         );
         return Err(Problem::new(Code::NotFound, text)
             .at("archive")
-            .hint(format!("`skep node backups {}` lists them", key.node))
+            .hint(format!(
+                "`skep node backups {}` lists what there is now: name one of these",
+                key.node
+            ))
             .into());
     };
     let view = app.store.view();
     let told = subject.foreseen(&view, archive);
     if !query.plan() {
+        let first = subject.guest().restoring.as_ref();
         let command = v1::RestoreGuest {
             id: id_bytes(subject.guest().id.as_u128()),
             archive: archive.volid.clone(),
+            instead_of: first.map(|it| it.archive.clone()).unwrap_or_default(),
         };
         app.store.propose(Kind::RestoreGuest(command)).await?;
     }
@@ -169,13 +174,25 @@ impl Subject {
         let live = self.one.node.map_or(0, |node| {
             view.allocations_on(node).filter(|it| it.is_live()).count()
         });
-        let steps = vec![
+        let first = self.guest().restoring.as_ref();
+        let given_up = first.map(|first| match first.is_back {
+            true => format!(
+                "{name} has the disks of `{}`, which are given up",
+                first.archive
+            ),
+            false => format!(
+                "`{}` is given up: where its restore still runs, its end is waited for",
+                first.archive
+            ),
+        });
+        let mut steps = Vec::from_iter(given_up);
+        steps.extend([
             format!(
                 "{name} is shut down: of {live} allocations there, those without volumes begin on other nodes"
             ),
             format!("its disks become those of {at}: what was written since is lost"),
             format!("{name} starts, and its agent comes back as the same node"),
-        ];
+        ]);
         NodePlanView {
             steps,
             against: Vec::new(),

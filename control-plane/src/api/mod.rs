@@ -39,6 +39,7 @@ mod nodes;
 mod notify;
 mod paths;
 mod placement;
+mod pool_backups;
 mod prepare;
 mod previews;
 mod proof;

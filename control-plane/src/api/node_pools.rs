@@ -36,7 +36,7 @@ use crate::store::now_ms;
 #[into_params(parameter_in = Path)]
 pub(super) struct NodePoolKey {
     /// Its name.
-    pool: String,
+    pub(super) pool: String,
 }
 
 /// Lists the pools that make their nodes.
@@ -323,7 +323,7 @@ fn wanted(name: &str, request: &NodePoolRequest) -> GuestPool {
     }
 }
 
-fn find<'a>(view: &'a State, name: &str) -> Result<&'a GuestPool, Problem> {
+pub(super) fn find<'a>(view: &'a State, name: &str) -> Result<&'a GuestPool, Problem> {
     view.guest_pool(name).map(|it| &**it).ok_or_else(|| {
         let text = format!("no pool `{}` makes nodes", name.escape_debug());
         Problem::new(Code::NotFound, text)

@@ -12,8 +12,9 @@ use super::{
     allocations, app_logs, autoscale, backup, ca, certificates, deployment_logs, deployments,
     domains, fencing, forges, gates, git, github, guest_backups, guest_resize, health, hooks,
     hosts, introductions, jobs, local_ca, metrics, network, node_pools, nodes, notify, placement,
-    previews, proof, providers, rebalance, registries, rollouts, samples, servers, services,
-    settings, shared_variables, shells, stacks, tcp_ports, tokens, uploads, variables, volumes,
+    pool_backups, previews, proof, providers, rebalance, registries, rollouts, samples, servers,
+    services, settings, shared_variables, shells, stacks, tcp_ports, tokens, uploads, variables,
+    volumes,
 };
 
 /// Every route with what it asks of the caller: a route is registered by `protected` with its action
@@ -433,6 +434,12 @@ fn node_pool_routes(app: &App) -> OpenApiRouter<App> {
         .routes(protected(app, pool, routes!(node_pools::scale)))
         .routes(protected(app, pool, routes!(node_pools::upgrade)))
         .routes(protected(app, pool, routes!(node_pools::remove)))
+        .routes(protected(app, read, routes!(pool_backups::list)))
+        .routes(protected(
+            app,
+            Action::RemovePoolBackups,
+            routes!(pool_backups::remove),
+        ))
         .routes(protected(
             app,
             Action::RetireNode,

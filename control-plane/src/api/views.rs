@@ -5,6 +5,7 @@ use std::sync::Arc;
 use skep_model::allocation::{Allocation, Desired};
 use skep_model::deployment::{BuildOutcome, Deployment, Origin};
 use skep_model::node::{Node, unconfirmed};
+use skep_model::pool::Guest;
 use skep_model::problem::Problem;
 use skep_model::quarantine::Quarantined;
 use skep_model::service::{Release, Service};
@@ -13,7 +14,7 @@ use skep_state::State;
 
 use super::types::{
     AllocationCounts, AllocationView, DeploymentView, NodeView, QuarantinedView, ReleaseView,
-    ServiceState, ServiceView, StackedView, stage,
+    RestoringView, ServiceState, ServiceView, StackedView, stage,
 };
 pub(super) use crate::urls::{ingress_port, urls};
 
@@ -293,7 +294,17 @@ pub(super) fn node(view: &State, node: &Node) -> NodeView {
         fencing_waits: node.fencing.waits.clone(),
         own_size: guest.and_then(|it| it.size),
         resizing: resizing.map(|it| stage(it).to_owned()),
+        restoring: guest.and_then(restoring),
     }
+}
+
+fn restoring(guest: &Guest) -> Option<RestoringView> {
+    let restoring = guest.restoring.as_ref()?;
+    Some(RestoringView {
+        archive: restoring.archive.clone(),
+        back: restoring.is_back,
+        problem: guest.problem.clone(),
+    })
 }
 
 /// All nodes, by name.

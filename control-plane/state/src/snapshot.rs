@@ -20,6 +20,7 @@ use skep_model::network::Pool;
 use skep_model::node::Node;
 use skep_model::notify::{Notification, Receiver};
 use skep_model::polling::Polled;
+use skep_model::pool::Departed;
 use skep_model::preview::{Preview, Rules};
 use skep_model::provider::Provider;
 use skep_model::pushed::Pushed;
@@ -160,6 +161,7 @@ mod tag {
     pub(super) const PROVIDERS: u32 = 280;
     pub(super) const GUEST_POOLS: u32 = 281;
     pub(super) const GUESTS: u32 = 282;
+    pub(super) const DEPARTED: u32 = 283;
     pub(super) const MAINTENANCES: u32 = 294;
 }
 
@@ -286,6 +288,7 @@ impl State {
         to.all::<_, v1::Provider>(tag::PROVIDERS, self.providers.values());
         to.all::<_, v1::GuestPool>(tag::GUEST_POOLS, self.guest_pools.values());
         to.all::<_, v1::PoolGuest>(tag::GUESTS, self.guests.values());
+        to.all::<_, v1::DepartedGuest>(tag::DEPARTED, self.departed.values());
         to.all::<_, v1::Maintenance>(tag::MAINTENANCES, self.maintenances.values());
         to.out
     }
@@ -513,6 +516,12 @@ impl State {
                 let one: PoolGuest = read::<v1::PoolGuest, _>(field)?;
                 let key = one.guest.id;
                 self.guests.insert(key, shared(old.guests.get(&key), one));
+            }
+            tag::DEPARTED => {
+                let one: Departed = read::<v1::DepartedGuest, _>(field)?;
+                let key = (one.pool.clone(), one.id);
+                self.departed
+                    .insert(key.clone(), shared(old.departed.get(&key), one));
             }
             tag::MAINTENANCES => {
                 let one: Maintenance = read::<v1::Maintenance, _>(field)?;

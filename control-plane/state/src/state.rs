@@ -20,6 +20,7 @@ use skep_model::network;
 use skep_model::node::Node;
 use skep_model::notify::{Notification, Receiver};
 use skep_model::polling::Polled;
+use skep_model::pool::Departed;
 use skep_model::preview::{Preview, Rules};
 use skep_model::provider::Provider;
 use skep_model::pushed::Pushed;
@@ -152,6 +153,8 @@ pub struct State {
     pub(crate) guest_pools: OrdMap<String, Arc<GuestPool>>,
     /// Of all pools.
     pub(crate) guests: OrdMap<GuestId, Arc<PoolGuest>>,
+    /// Guests that are there no more, by pool.
+    pub(crate) departed: OrdMap<(String, GuestId), Arc<Departed>>,
     /// By host.
     pub(crate) maintenances: OrdMap<String, Arc<Maintenance>>,
     // Indexes: derived from the maps above, rebuilt when a snapshot is read.

@@ -38,10 +38,26 @@ fn utc() -> String {
 pub struct Restoring {
     /// The name of the copy: `backups:backup/vzdump-qemu-5001-2026_11_29-03_00_00.vma.zst`.
     pub archive: String,
-    /// When that was asked for, ms since 1970.
+    /// When that was asked for, ms since 1970: what was restored before is not it.
     pub asked_ms: u64,
-    /// Its disks are the copy's: what is left is to start it.
+    /// Its disks are the copy's: what is left is to start it. Until it runs another copy may be named in this one's place.
     pub is_back: bool,
+}
+
+impl Restoring {
+    /// One that is asked for now, `now_ms` since 1970, or that takes the place of a first one. Providers count in seconds: of a
+    /// second one, no second counts in which something may have been done for the first.
+    pub fn asked(archive: String, first: Option<&Self>, now_ms: u64) -> Self {
+        let asked_ms = match first {
+            None => now_ms,
+            Some(first) => (now_ms.max(first.asked_ms) / 1_000 + 1) * 1_000,
+        };
+        Self {
+            archive,
+            asked_ms,
+            is_back: false,
+        }
+    }
 }
 
 impl Backups {

@@ -128,10 +128,12 @@ pub enum Note {
     Leave,
     /// It is not there.
     Gone,
-    /// Its disks are those of the copy that it is to become.
-    BroughtBack,
-    /// It is that copy, and runs.
-    Restored,
+    /// Its disks are those of this copy, which it is to become.
+    BroughtBack(String),
+    /// They are not, after all: a restore of another copy that was on its way has come about since.
+    NotBack(String),
+    /// It is this copy, and runs.
+    Restored(String),
     /// It was shut down to become another size.
     Down,
     /// Proxmox leaves what is to change to its next start: it has to be shut down.
@@ -223,12 +225,14 @@ impl Guest {
             Note::Joined => self.reach(Phase::Ready),
             Note::Leave => self.reach(Phase::Leaving),
             Note::Gone => self.reach(Phase::Gone),
-            Note::BroughtBack => {
-                if let Some(restoring) = &mut self.restoring {
-                    restoring.is_back = true;
+            Note::BroughtBack(archive) => self.is_back(&archive, true),
+            Note::NotBack(archive) => self.is_back(&archive, false),
+            Note::Restored(archive) => {
+                let is_it = |it: &Restoring| it.is_back && it.archive == archive;
+                if self.restoring.as_ref().is_some_and(is_it) {
+                    (self.restoring, self.problem) = (None, None);
                 }
             }
-            Note::Restored => (self.restoring, self.problem) = (None, None),
             Note::Down => {
                 if let Some(resizing) = &mut self.resizing {
                     resizing.down.get_or_insert_default();
@@ -241,6 +245,15 @@ impl Guest {
             }
             Note::Resized { now_ms } => self.is_resized(now_ms),
             Note::Stuck(why) => self.problem = why,
+        }
+    }
+
+    /// Of a copy that it is no more to become nothing is heard: another one was named meanwhile.
+    fn is_back(&mut self, archive: &str, is_back: bool) {
+        let restoring = self.restoring.as_mut();
+        if let Some(restoring) = restoring.filter(|it| it.archive == archive) {
+            restoring.is_back = is_back;
+            self.problem = None;
         }
     }
 
@@ -321,6 +334,45 @@ mod tests {
         guest.take(Note::Gone);
         guest.take(chosen(5003));
         assert_eq!((guest.phase, guest.vmid), (Phase::Gone, Some(5001)));
+    }
+
+    #[test]
+    fn what_is_said_of_a_copy_counts_while_that_is_the_one() {
+        let mut guest = Guest::planned(GuestId::from_u128(7));
+        let to = |archive: &str, is_back| {
+            Some(Restoring {
+                archive: archive.to_owned(),
+                asked_ms: 5,
+                is_back,
+            })
+        };
+        let (x, y) = ("nas:x".to_owned(), "nas:y".to_owned());
+        guest.restoring = to("nas:y", false);
+        guest.problem = Some("no room".to_owned());
+        // Whoever was at the first one still speaks of it.
+        for late in [
+            Note::BroughtBack(x.clone()),
+            Note::Restored(x.clone()),
+            Note::Restored(y.clone()),
+        ] {
+            guest.take(late.clone());
+            assert_eq!(guest.restoring, to("nas:y", false), "{late:?}");
+        }
+        assert!(guest.problem.is_some());
+        guest.take(Note::BroughtBack(y.clone()));
+        assert_eq!(
+            (&guest.restoring, &guest.problem),
+            (&to("nas:y", true), &None)
+        );
+        guest.take(Note::NotBack(x.clone()));
+        guest.take(Note::Restored(x));
+        assert_eq!(guest.restoring, to("nas:y", true));
+        guest.take(Note::NotBack(y.clone()));
+        guest.take(Note::Restored(y.clone()));
+        assert_eq!(guest.restoring, to("nas:y", false));
+        guest.take(Note::BroughtBack(y.clone()));
+        guest.take(Note::Restored(y));
+        assert_eq!(guest.restoring, None);
     }
 
     #[test]

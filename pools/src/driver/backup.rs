@@ -1,19 +1,19 @@
-//! Copies of guests: made, listed, removed, and a guest that becomes one of them.
+//! Copies of guests: made, listed, removed.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use skep_model::pool::{Backups, Guest, Note};
-use skep_proxmox::calls::{backups, cluster, storage, tasks};
+use skep_model::id::GuestId;
+use skep_model::pool::{Backups, Departed, Guest};
+use skep_proxmox::calls::{backups, cluster, storage};
 use skep_proxmox::{Error, Patience, Transport, Upid, Vmid};
 
-use super::{Driver, Turn};
-use crate::backups::{Archive, of_guest};
+use super::Driver;
+use crate::backups::{Archive, Left, left, of_guest};
 use crate::seen::{self, Facts, Presence};
 
-/// For a copy, and for its way back; what takes longer is found by its task later.
+/// For a copy; what takes longer is found in the list later.
 const COPY: Duration = Duration::from_secs(6 * 60 * 60);
-/// Tasks that bring a copy back.
-const RESTORES: [&str; 2] = [":qmrestore:", ":vzrestore:"];
 
 impl<T: Transport> Driver<'_, T> {
     /// Copies of a guest on a storage, as the guest's host sees it, the newest first. None: the guest is not to be seen now.
@@ -25,10 +25,10 @@ impl<T: Transport> Driver<'_, T> {
         guest: &Guest,
         storage: &str,
     ) -> Result<Option<Vec<Archive>>, Error> {
-        let Some((facts, _)) = self.ours(guest).await? else {
+        let Some(host) = self.lister(guest).await? else {
             return Ok(None);
         };
-        let listed = storage::content(&facts.host, storage, Some("backup"));
+        let listed = storage::content(&host, storage, Some("backup"));
         let rows = self.client.send(&listed).await?.rows;
         Ok(Some(of_guest(guest, &rows)))
     }
@@ -85,29 +85,60 @@ impl<T: Transport> Driver<'_, T> {
         self.finish(upid).await
     }
 
-    /// Has a guest that has stopped become a copy of it, unless a task that was asked for that has ended well since: whoever
-    /// asked may have died.
-    pub(super) async fn bring_back(
+    /// Copies that are left on a storage of guests that are there no more, as a host that has a template sees it, and that
+    /// host. None: none of these hosts is there. `known`: all guests that are written down.
+    ///
+    /// # Errors
+    /// The hosts cannot be asked, or refuse.
+    pub async fn left(
         &self,
-        guest: &Guest,
-        facts: &Facts,
-        vmid: Vmid,
-    ) -> Result<Turn, Error> {
-        let Some(restoring) = &guest.restoring else {
-            return Ok(Turn::Wait("no copy is named".to_owned()));
-        };
-        let since_s = restoring.asked_ms / 1_000;
-        let listed = tasks::about(&facts.host, vmid, since_s);
-        let listed = self.client.send(&listed).await?.rows;
-        let is_done = listed.iter().any(|task| {
-            let is_restore = RESTORES.iter().any(|it| task.upid.as_str().contains(it));
-            is_restore && task.status.as_deref() == Some("OK")
+        storage: &str,
+        (departed, known): (&[Departed], &BTreeSet<GuestId>),
+    ) -> Result<Option<(String, Left)>, Error> {
+        let hosts = self.client.send(&cluster::hosts()).await?.rows;
+        let mut there = hosts.into_iter().filter(|host| {
+            let is_online = host.status.as_deref() == Some("online");
+            is_online && self.recipe.templates.contains_key(&host.node)
         });
-        if !is_done {
-            let call = backups::put_back(self.at(&facts.host, vmid), &restoring.archive);
-            self.client.run(&call, Patience::of(COPY)).await?;
-        }
-        Ok(Turn::Note(Note::BroughtBack))
+        let Some(host) = there.next() else {
+            return Ok(None);
+        };
+        let listed = storage::content(&host.node, storage, Some("backup"));
+        let rows = self.client.send(&listed).await?.rows;
+        Ok(Some((host.node, left(departed, known, &rows))))
+    }
+
+    /// Removes a copy that is left of a guest that is there no more, as [`Driver::left`] has found it just now.
+    ///
+    /// # Errors
+    /// The hosts cannot be asked, or refuse.
+    pub async fn remove_left(
+        &self,
+        host: &str,
+        storage: &str,
+        archive: &Archive,
+    ) -> Result<(), Error> {
+        let call = storage::remove(host, storage, &archive.volid);
+        let upid = self.client.send(&call).await?;
+        self.finish(upid).await
+    }
+
+    /// The host that is asked for a guest's copies. One that becomes a copy may show nothing of what it is while its disks are
+    /// replaced, and another copy is looked for just then: its host answers all the same.
+    async fn lister(&self, guest: &Guest) -> Result<Option<String>, Error> {
+        let rows = self.client.send(&cluster::guests()).await?.rows;
+        let seen = self.look(guest, &rows).await?;
+        Ok(match seen.presence {
+            Presence::Ours(facts) => Some(facts.host),
+            _ if guest.restoring.is_some() => {
+                let vmid = seen::vmid(guest);
+                let row = rows
+                    .iter()
+                    .find(|row| row.vmid().is_some() && row.vmid() == vmid);
+                row.and_then(|row| row.node.clone()).or(guest.host.clone())
+            }
+            _ => None,
+        })
     }
 
     /// The guest, where it is proven to be there.

@@ -94,6 +94,7 @@ pub(crate) fn facts(changes: &[(&str, &str)]) -> Facts {
         resource_pool: Some("skep".to_owned()),
         config: Config { entries },
         waiting: Default::default(),
+        is_another: false,
     }
 }
 
@@ -306,10 +307,27 @@ fn a_guest_becomes_a_copy_of_itself_and_runs_again() {
     // While its disks are replaced it has a lock, and no name.
     assert!(waits(&step(&one, ours(&[("lock", "create")]), true)));
     assert!(waits(&step(&one, Presence::Foreign, true)));
-    one.take(Note::BroughtBack);
+    let archive = || "nas:backup/x".to_owned();
+    // Of one that was named before, and is wanted no more.
+    one.take(Note::BroughtBack("nas:backup/other".to_owned()));
+    assert_eq!(step(&one, ours(&[]), false), Step::Ask(Ask::Restore));
+    one.take(Note::BroughtBack(archive()));
     assert_eq!(step(&one, ours(&[]), false), Step::Ask(Ask::Start));
-    assert_eq!(step(&one, running(), false), Step::Record(Note::Restored));
-    one.take(Note::Restored);
+    // A restore of the one before came about after all: neither started nor said to be it.
+    let another = |is_running| {
+        Presence::Ours(Facts {
+            is_another: true,
+            is_running,
+            ..facts(&[])
+        })
+    };
+    for is_running in [false, true] {
+        let seen = step(&one, another(is_running), false);
+        assert_eq!(seen, Step::Record(Note::NotBack(archive())));
+    }
+    let restored = Step::Record(Note::Restored(archive()));
+    assert_eq!(step(&one, running(), false), restored);
+    one.take(Note::Restored(archive()));
     assert_eq!(step(&one, running(), false), Step::Done);
 
     // Of another size than the copy: it keeps its own.

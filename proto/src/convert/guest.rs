@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use skep_model::guest_pool::{Auto, Decision, GuestPool, PoolGuest, SeenNode, Size};
 use skep_model::id::{GuestId, NodeId, TokenId};
 use skep_model::pool::{
-    Addresses, Backups, Down, Guest, GuestSize, Held, Identity, Kind, Machine, Note, Phase,
-    Program, Recipe, Resizing, Restoring, VmidRange,
+    Addresses, Backups, Departed, Down, Guest, GuestSize, Held, Identity, Kind, Machine, Note,
+    Phase, Program, Recipe, Resizing, Restoring, VmidRange,
 };
 use skep_model::provider::{Provider, Proxmox, Trust, Way};
 use skep_model::variable::Sealed;
@@ -491,6 +491,30 @@ impl TryFrom<v1::PoolGuest> for PoolGuest {
     }
 }
 
+impl From<&Departed> for v1::DepartedGuest {
+    fn from(one: &Departed) -> Self {
+        Self {
+            id: id_bytes(one.id.as_u128()),
+            pool: one.pool.clone(),
+            vmid: one.vmid,
+            gone_ms: one.gone_ms,
+        }
+    }
+}
+
+impl TryFrom<v1::DepartedGuest> for Departed {
+    type Error = Error;
+
+    fn try_from(message: v1::DepartedGuest) -> Result<Self, Error> {
+        Ok(Self {
+            id: id!(GuestId, message.id),
+            pool: message.pool,
+            vmid: message.vmid,
+            gone_ms: message.gone_ms,
+        })
+    }
+}
+
 /// What is written down about a guest by whoever drives it. None: what only the cluster says, by commands of its own.
 pub fn note_out(note: &Note) -> Option<v1::GuestNote> {
     let note = match note {
@@ -519,8 +543,15 @@ pub fn note_out(note: &Note) -> Option<v1::GuestNote> {
         Note::Found(address) => NoteMessage::Found(address.to_string()),
         Note::Gone => NoteMessage::Gone(v1::guest_note::Gone {}),
         Note::Stuck(why) => NoteMessage::Stuck(v1::guest_note::Stuck { why: why.clone() }),
-        Note::BroughtBack => NoteMessage::BroughtBack(v1::guest_note::BroughtBack {}),
-        Note::Restored => NoteMessage::Restored(v1::guest_note::Restored {}),
+        Note::BroughtBack(archive) => NoteMessage::BroughtBack(v1::guest_note::BroughtBack {
+            archive: archive.clone(),
+        }),
+        Note::NotBack(archive) => NoteMessage::NotBack(v1::guest_note::NotBack {
+            archive: archive.clone(),
+        }),
+        Note::Restored(archive) => NoteMessage::Restored(v1::guest_note::Restored {
+            archive: archive.clone(),
+        }),
         Note::Down => NoteMessage::Down(v1::guest_note::Down {}),
         Note::MustStop => NoteMessage::MustStop(v1::guest_note::MustStop {}),
         Note::Resized { now_ms } => {
@@ -551,8 +582,9 @@ impl TryFrom<v1::GuestNote> for Note {
             NoteMessage::Started(_) => Self::Started,
             NoteMessage::Found(text) => Self::Found(address("found", &text)?),
             NoteMessage::Gone(_) => Self::Gone,
-            NoteMessage::BroughtBack(_) => Self::BroughtBack,
-            NoteMessage::Restored(_) => Self::Restored,
+            NoteMessage::BroughtBack(back) => Self::BroughtBack(back.archive),
+            NoteMessage::NotBack(back) => Self::NotBack(back.archive),
+            NoteMessage::Restored(restored) => Self::Restored(restored.archive),
             NoteMessage::Down(_) => Self::Down,
             NoteMessage::MustStop(_) => Self::MustStop,
             NoteMessage::Resized(resized) => Self::Resized {

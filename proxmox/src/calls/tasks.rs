@@ -48,6 +48,14 @@ pub struct Listed {
     pub endtime: Option<u64>,
 }
 
+impl Listed {
+    /// It has ended, and done what it was to do.
+    pub fn has_succeeded(&self) -> bool {
+        let status = self.status.as_deref().unwrap_or_default();
+        status == "OK" || status.starts_with("WARNINGS: ")
+    }
+}
+
 /// `GET /nodes/{node}/tasks/{upid}/status`. One's own tasks, or `Sys.Audit` of the host.
 pub fn status(upid: &Upid) -> Call<Status> {
     Call::new(of(Method::Get, upid, &["status"]))

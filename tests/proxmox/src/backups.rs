@@ -26,6 +26,8 @@ pub struct Archive {
     pub notes: String,
     /// Whether nobody may remove it.
     pub is_protected: bool,
+    /// What is in it cannot be read.
+    pub is_broken: bool,
     config: BTreeMap<String, String>,
 }
 
@@ -57,6 +59,7 @@ pub(crate) fn create(world: &mut World, host: &str, asked: &BTreeMap<String, Str
         at_ms,
         notes: asked.get("notes-template").cloned().unwrap_or_default(),
         is_protected: false,
+        is_broken: false,
         config: world.guests[&vmid].config.clone(),
     };
     if let Some(guest) = world.guests.get_mut(&vmid) {
@@ -73,10 +76,12 @@ pub(crate) fn put_back(world: &mut World, host: &str, asked: &BTreeMap<String, S
         GuestKind::Qemu => asked.get("archive"),
         GuestKind::Lxc => asked.get("ostemplate"),
     };
-    let archive = world.archives.iter().find(|it| Some(&it.volid) == name);
-    let Some(archive) = archive.cloned() else {
+    let name = name.cloned().unwrap_or_default();
+    let archive = world.archives.iter().find(|it| it.volid == name).cloned();
+    // Some kinds of storage say so at once, of others the task finds out.
+    if archive.is_none() && world.random.bool() {
         return no(world, 500, "volume does not exist");
-    };
+    }
     let vmid = asked.get("vmid").and_then(|it| it.parse::<u32>().ok());
     let found = vmid.and_then(|vmid| world.guests.get(&vmid).cloned());
     let (Some(vmid), Some(guest)) = (vmid, found) else {
@@ -89,8 +94,8 @@ pub(crate) fn put_back(world: &mut World, host: &str, asked: &BTreeMap<String, S
             &format!("unable to restore VM {vmid} - VM already exists"),
         );
     }
-    if guest.owner == Owner::Foreign || archive.vmid != vmid {
-        let text = format!("{} was put over {vmid}, {:?}", archive.volid, guest.owner);
+    if guest.owner == Owner::Foreign || archive.as_ref().is_some_and(|it| it.vmid != vmid) {
+        let text = format!("{name} was put over {vmid}, {:?}", guest.owner);
         world.violations.push(text);
     }
     if guest.host != host {
@@ -111,13 +116,44 @@ pub(crate) fn put_back(world: &mut World, host: &str, asked: &BTreeMap<String, S
     if let Some(guest) = world.guests.get_mut(&vmid) {
         guest.config = locked;
     }
-    let task = match world.kind {
-        GuestKind::Qemu => "qmrestore",
-        GuestKind::Lxc => "vzrestore",
+    let (task, log) = match world.kind {
+        GuestKind::Qemu => ("qmrestore", log_of_vm(&name)),
+        GuestKind::Lxc => ("vzrestore", log_of_container(&name)),
     };
-    let takes = world.random.u64(500..60_000);
-    let effect = Effect::PutBack(vmid, Box::new(archive));
-    data(&json!(world.begin((host, task, vmid), effect, takes)))
+    let (takes, effect) = match archive {
+        Some(archive) => (
+            world.random.u64(500..60_000),
+            Effect::PutBack(vmid, Box::new(archive), guest.config),
+        ),
+        None => (
+            world.random.u64(200..2_000),
+            Effect::FailsBefore(vmid, guest.config),
+        ),
+    };
+    let upid = world.begin((host, task, vmid), effect, takes);
+    if let Some(task) = world.tasks.last_mut() {
+        task.log = log;
+    }
+    data(&json!(upid))
+}
+
+/// As recorded of a real host: the copy is said as a path.
+fn log_of_vm(volid: &str) -> Vec<String> {
+    let file = volid.rsplit('/').next().unwrap_or_default();
+    vec![
+        format!(
+            "restore vma archive: zstd -q -d -c /mnt/pve/{STORAGE}/dump/{file} | vma extract -v -r /var/tmp/vzdumptmp71.fifo - /var/tmp/vzdumptmp71"
+        ),
+        "CFG: size: 452 name: qemu-server.conf".to_owned(),
+        "new volume ID is 'local:vm-disk-0'".to_owned(),
+    ]
+}
+
+fn log_of_container(volid: &str) -> Vec<String> {
+    vec![
+        format!("recovering backed-up configuration from '{volid}'"),
+        format!("restoring '{volid}' now.."),
+    ]
 }
 
 /// What is on the storage.
@@ -150,12 +186,18 @@ pub(crate) fn remove(world: &mut World, volid: &str) -> Reply {
 impl World {
     /// Somebody else has a copy of a guest that had this number before.
     pub fn add_copy_of_another(&mut self, vmid: u32) {
+        self.add_copy(vmid, "before", "before the migration");
+    }
+
+    /// Somebody has made a copy of a guest of this number, and written something about it.
+    pub fn add_copy(&mut self, vmid: u32, suffix: &str, notes: &str) {
         let archive = Archive {
-            volid: format!("{STORAGE}:backup/vzdump-qemu-{vmid}-before.vma.zst"),
+            volid: format!("{STORAGE}:backup/vzdump-qemu-{vmid}-{suffix}.vma.zst"),
             vmid,
             at_ms: 0,
-            notes: "before the migration".to_owned(),
+            notes: notes.to_owned(),
             is_protected: false,
+            is_broken: false,
             config: BTreeMap::new(),
         };
         self.archives.push(archive);
@@ -172,13 +214,56 @@ impl World {
         !is_failed
     }
 
-    /// A guest becomes what a copy holds. Where that fails it is left as it was, locked no more, and with disks of nobody.
-    pub(crate) fn become_copy(&mut self, vmid: u32, archive: &Archive) {
-        if let Some(guest) = self.guests.get_mut(&vmid) {
-            guest.config.clone_from(&archive.config);
-            guest.config.remove("lock");
-            guest.pending.clear();
-            guest.restored_from = Some(archive.volid.clone());
+    /// A guest becomes what a copy holds, unless that is lost or broken, or something else goes wrong: then it is locked no
+    /// more, has disks of nobody, and one configuration or the other.
+    pub(crate) fn become_copy(
+        &mut self,
+        vmid: u32,
+        (archive, before): (&Archive, BTreeMap<String, String>),
+        is_failed: bool,
+    ) -> bool {
+        let there = self.archives.iter().find(|it| it.volid == archive.volid);
+        let is_half = is_failed || there.is_none_or(|it| it.is_broken);
+        let is_written = !is_half || self.random.bool();
+        let Some(guest) = self.guests.get_mut(&vmid) else {
+            return false;
+        };
+        guest.config = match is_written {
+            true => archive.config.clone(),
+            false => before,
+        };
+        guest.config.remove("lock");
+        guest.pending.clear();
+        guest.is_half = is_half;
+        guest.restored_from = (!is_half).then(|| archive.volid.clone());
+        !is_half
+    }
+
+    /// Whether what a restore was to be put over is still there.
+    pub(crate) fn is_still_meant(&self, request: &http::Request<bytes::Bytes>) -> bool {
+        let mut form = form_urlencoded::parse(request.body());
+        let vmid = form.find(|(name, _)| name == "vmid");
+        let vmid = vmid.and_then(|(_, value)| value.parse::<u32>().ok());
+        let there = vmid.and_then(|vmid| self.guests.get(&vmid));
+        there.is_some_and(|guest| guest.owner != Owner::Foreign)
+    }
+
+    /// A copy is lost, as whoever keeps the storage has removed it, or its disk has broken.
+    pub fn lose(&mut self, volid: &str) {
+        self.archives.retain(|it| it.volid != volid);
+    }
+
+    /// Somebody marks a copy as not to be removed.
+    pub fn protect(&mut self, volid: &str) {
+        for archive in self.archives.iter_mut().filter(|it| it.volid == volid) {
+            archive.is_protected = true;
+        }
+    }
+
+    /// What is in a copy cannot be read any more.
+    pub fn spoil(&mut self, volid: &str) {
+        for archive in self.archives.iter_mut().filter(|it| it.volid == volid) {
+            archive.is_broken = true;
         }
     }
 }

@@ -36,6 +36,8 @@ pub struct Guest {
     pub told: Option<String>,
     /// The copy that its disks are.
     pub restored_from: Option<String>,
+    /// A restore of it has failed half-way: its disks are nobody's.
+    pub is_half: bool,
     /// When it was made, ms: lists show little of what is new.
     pub made_ms: u64,
 }

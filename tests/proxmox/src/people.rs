@@ -1,7 +1,7 @@
 //! What others do meanwhile.
 
 use crate::guest::{Guest, Owner};
-use crate::world::World;
+use crate::world::{Effect, World};
 
 /// Of younger guests there are no copies yet.
 const OLD_MS: u64 = 5 * 60 * 1_000;
@@ -10,14 +10,28 @@ impl World {
     /// Somebody does something: makes a guest under a number that is next, removes one, takes the number of one that is
     /// gone, moves one, or a host goes or comes.
     pub(crate) fn somebody_acts(&mut self) {
-        match self.random.u32(..10) {
+        match self.random.u32(..12) {
             0..=2 => {
                 let vmid = 5000 + self.random.u32(..16);
                 self.make_foreign(vmid);
             }
             3 => self.remove_and_take_its_number(),
             4..=7 => self.move_one(),
+            10..=11 => self.spoil_what_is_read(),
             _ => self.turn_a_host(),
+        }
+    }
+
+    /// The copy that a guest becomes just now is lost, or cannot be read to its end.
+    fn spoil_what_is_read(&mut self) {
+        let read = self.tasks.iter().find_map(|task| match &task.effect {
+            Effect::PutBack(_, archive, _) if task.exit.is_none() => Some(archive.volid.clone()),
+            _ => None,
+        });
+        let Some(volid) = read else { return };
+        match self.random.bool() {
+            true => self.lose(&volid),
+            false => self.spoil(&volid),
         }
     }
 

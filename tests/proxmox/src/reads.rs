@@ -153,6 +153,20 @@ pub(crate) fn task(world: &mut World, upid: &str) -> Reply {
     }
 }
 
+pub(crate) fn task_log(world: &mut World, upid: &str) -> Reply {
+    let Some(task) = world.tasks.iter().find(|task| task.upid == upid) else {
+        return no(world, 500, "no such task");
+    };
+    let empty = ["no content".to_owned()];
+    let lines = if task.log.is_empty() {
+        &empty[..]
+    } else {
+        &task.log
+    };
+    let rows = (1..).zip(lines).map(|(n, text)| json!({"n": n, "t": text}));
+    data(&Value::Array(rows.collect()))
+}
+
 pub(crate) fn of_guest(world: &mut World, guest: &Guest, rest: &[&str]) -> Reply {
     match rest {
         ["config"] => {

@@ -71,6 +71,7 @@ pub(crate) fn answer(world: &mut World, request: &http::Request<Bytes>) -> Reply
             backups::put_back(world, host, &asked.parameters)
         }
         ("GET", ["nodes", _, "tasks", upid, "status"]) => reads::task(world, upid),
+        ("GET", ["nodes", _, "tasks", upid, "log"]) => reads::task_log(world, upid),
         (_, ["nodes", host, kind, vmid, rest @ ..]) if *kind == world.kind.as_str() => {
             let Ok(vmid) = vmid.parse() else {
                 return no(world, 400, "Parameter verification failed.");
@@ -212,7 +213,13 @@ fn change(
         ("POST", ["status", "start"]) if guest.is_running => {
             return no(world, 500, &format!("VM {vmid} already running"));
         }
-        ("POST", ["status", "start"]) => ("qmstart", Effect::Started(vmid)),
+        ("POST", ["status", "start"]) => {
+            if guest.is_half {
+                let text = format!("{vmid} was started, and its disks are nobody's");
+                world.violations.push(text);
+            }
+            ("qmstart", Effect::Started(vmid))
+        }
         ("POST", ["status", "shutdown" | "stop"]) => ("qmshutdown", Effect::Stopped(vmid)),
         ("DELETE", []) if guest.is_running => {
             return no(

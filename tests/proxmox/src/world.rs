@@ -15,6 +15,9 @@ use crate::requests;
 /// A host that has lost the others reboots after 60 s; its guests are taken over another minute later.
 const HA_RECOVERS_MS: u64 = 120_000;
 
+/// A restore whose answer was lost comes about within so many seconds: its host waits for a lock.
+const LATE_RESTORE_S: u64 = 10;
+
 /// How much goes wrong: chances of one in a thousand, for each request or each second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Faults {
@@ -40,6 +43,7 @@ pub(crate) struct Task {
     pub(crate) ends_ms: u64,
     pub(crate) effect: Effect,
     pub(crate) exit: Option<String>,
+    pub(crate) log: Vec<String>,
 }
 
 /// What a task does when it ends.
@@ -56,7 +60,10 @@ pub(crate) enum Effect {
     Rebooted(u32),
     Removed(u32),
     BackedUp(Box<Archive>),
-    PutBack(u32, Box<Archive>),
+    /// A guest becomes a copy; with what was written down about it before.
+    PutBack(u32, Box<Archive>, BTreeMap<String, String>),
+    /// It fails before anything of a guest was changed.
+    FailsBefore(u32, BTreeMap<String, String>),
     Nothing,
     /// It fails.
     Fails,
@@ -162,6 +169,7 @@ impl World {
             is_ha: false,
             told: None,
             restored_from: None,
+            is_half: false,
             made_ms: self.now_ms(),
         }
     }
@@ -246,7 +254,10 @@ impl World {
         self.late = later;
         let due: Vec<(u64, http::Request<Bytes>)> = due;
         for (_, request) in due {
-            requests::answer(self, &request);
+            // Whoever has taken the number in between was never meant: nobody could have known.
+            if !is_restore(&request) || self.is_still_meant(&request) {
+                requests::answer(self, &request);
+            }
         }
     }
 
@@ -328,13 +339,17 @@ impl World {
                 true => "OK".to_owned(),
                 false => failed,
             },
-            Effect::PutBack(vmid, archive) => {
-                // What has failed half-way is a guest all the same: its configuration is written first.
-                self.become_copy(vmid, &archive);
-                match is_failed {
-                    true => failed,
-                    false => "OK".to_owned(),
+            Effect::PutBack(vmid, archive, before) => {
+                match self.become_copy(vmid, (&archive, before), is_failed) {
+                    true => "OK".to_owned(),
+                    false => failed,
                 }
+            }
+            Effect::FailsBefore(vmid, before) => {
+                if let Some(guest) = self.guests.get_mut(&vmid) {
+                    guest.config = before;
+                }
+                "no such volume".to_owned()
             }
             Effect::Fails => failed,
             _ if is_failed => failed,
@@ -408,6 +423,9 @@ impl World {
                 };
                 let due = self.now_ms() + 1_000 * self.random.u64(1..longest);
                 self.late.push((due, request.clone()));
+            } else if is_restore(request) {
+                let due = self.now_ms() + 1_000 * self.random.u64(1..LATE_RESTORE_S);
+                self.late.push((due, request.clone()));
             }
             return refused(596, "Connection timed out", is_old);
         }
@@ -439,9 +457,15 @@ impl World {
             ends_ms: now + takes_ms,
             effect,
             exit: None,
+            log: Vec::new(),
         });
         upid
     }
+}
+
+fn is_restore(request: &http::Request<Bytes>) -> bool {
+    let path = request.uri().path();
+    request.method() == http::Method::POST && (path.ends_with("/qemu") || path.ends_with("/lxc"))
 }
 
 fn gone(vmid: u32) -> String {

@@ -1,6 +1,7 @@
 //! Pools that make their nodes, from the user's commands: guests are cloned, started, told how to join, let in by proof, and
 //! removed with their nodes. The hosts are simulated, and served over TLS; in each guest an agent runs.
 
+mod copies;
 mod machines;
 mod resizing;
 mod scaling;

@@ -58,7 +58,7 @@ pub(super) async fn restore(
     session.out.result(&view, || match is_plan {
         true => nodes::foreseen(&view),
         false => format!(
-            "{}\n`skep pool show` shows how far that is",
+            "{}\n`skep node show {node}` shows how far that is",
             view.steps.join("\n")
         ),
     });

@@ -18,6 +18,7 @@ use skep_model::provider::WayKind;
 
 use crate::client::{Client, escape};
 use crate::failure::Failure;
+use crate::output::node::another_copy;
 use crate::output::table;
 use crate::session::Session;
 
@@ -662,9 +663,20 @@ pub(super) fn shown(pool: &NodePoolView) -> String {
         .iter()
         .map(|line| format!("\n{line}"))
         .collect();
+    let stuck = pool.guests.iter().filter(|one| {
+        // Whoever has read why may do something.
+        one.restoring.is_some() && one.problem.is_some()
+    });
+    let stuck: Vec<String> = stuck
+        .map(|one| {
+            let other = another_copy(&one.name);
+            format!("\n\n{} does not get on: {other}", one.name)
+        })
+        .collect();
     format!(
-        "{all}\n{}\n{guests}{copies}",
-        scaling.concat() + if scaling.is_empty() { "" } else { "\n" }
+        "{all}\n{}\n{guests}{}{copies}",
+        scaling.concat() + if scaling.is_empty() { "" } else { "\n" },
+        stuck.concat()
     )
 }
 

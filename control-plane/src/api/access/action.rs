@@ -179,6 +179,8 @@ actions! {
     SetProvider = "set_provider" write,
     /// Make, change, scale, renew and remove pools that make their nodes.
     SetNodePool = "set_node_pool" write,
+    /// Remove copies of guests that have left their pool.
+    RemovePoolBackups = "remove_pool_backups" write,
     /// Have a node of a pool removed with its guest, or replaced.
     RetireNode = "retire_node" write,
     /// Make the text that has a machine join as a guest's node, with a join token.

@@ -55,6 +55,21 @@ pub struct NodeView {
     /// How far its guest has come to that size, in words; none: it has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resizing: Option<String>,
+    /// Its guest is becoming an older copy of itself; none: it is what it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restoring: Option<RestoringView>,
+}
+
+/// A guest that is becoming an older copy of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RestoringView {
+    /// The name of the copy.
+    pub archive: String,
+    /// Its disks are the copy's: what is left is to start it.
+    pub back: bool,
+    /// What keeps it from going on, as it was seen last; none: nothing. Another copy may be named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// Confirms that a lost node is dead.

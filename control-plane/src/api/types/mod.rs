@@ -38,7 +38,7 @@ pub use certificate::{
 };
 pub use cluster::{
     AdminRequest, AdminState, AuditView, FenceRequest, HistoryView, MetaRequest, MetaView,
-    NodeCounts, NodeView, NodesView, StatusView,
+    NodeCounts, NodeView, NodesView, RestoringView, StatusView,
 };
 pub use deployment::{
     AllocationView, AllocationsView, DeploymentRequest, DeploymentView, DeploymentsView,
@@ -69,10 +69,11 @@ pub use network::{
 };
 pub(crate) use node_pool::stage;
 pub use node_pool::{
-    BackupBegunView, GuestArchiveView, GuestBackupsView, GuestView, HostView, IntroductionView,
-    MachineStateView, NodePlanView, NodePoolRequest, NodePoolSizeRequest, NodePoolView,
-    NodePoolsView, OrphanView, ProgramGuestView, ProgramStateView, ProviderRequest,
-    ProviderStateView, ProviderView, ProvidersView, RestoreRequest, RetireRequest,
+    BackupBegunView, DepartedArchiveView, GuestArchiveView, GuestBackupsView, GuestView, HostView,
+    IntroductionView, MachineStateView, NodePlanView, NodePoolRequest, NodePoolSizeRequest,
+    NodePoolView, NodePoolsView, OrphanView, PoolBackupsView, ProgramGuestView, ProgramStateView,
+    ProviderRequest, ProviderStateView, ProviderView, ProvidersView, RemovePoolBackupsRequest,
+    RestoreRequest, RetireRequest,
 };
 pub use notify::{
     AttemptView, NotificationState, NotificationView, NotificationsView, OwnRequest,

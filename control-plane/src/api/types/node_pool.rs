@@ -328,6 +328,46 @@ pub struct GuestArchiveView {
     pub protected: bool,
 }
 
+/// Copies of guests that have left a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PoolBackupsView {
+    /// The storage that was looked at.
+    pub storage: String,
+    /// Those that are proven to be of a guest of this pool that is gone, the oldest first.
+    pub archives: Vec<DepartedArchiveView>,
+    /// How many more there are that name a guest as ours are named, which is none that is known: nobody here removes them.
+    pub unknown: u32,
+}
+
+/// A copy of a guest that has left its pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DepartedArchiveView {
+    /// The guest's name.
+    pub guest: String,
+    /// The number that it had.
+    pub vmid: u32,
+    /// When it was forgotten, ms since the epoch.
+    pub gone_ms: u64,
+    /// The copy's name.
+    pub archive: String,
+    /// When it was begun, ms since the epoch.
+    pub at_ms: u64,
+    /// Its size, bytes; none: its storage does not say.
+    pub bytes: Option<u64>,
+    /// Marked at the provider as not to be removed.
+    pub protected: bool,
+}
+
+/// Which copies of guests that have left a pool are removed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RemovePoolBackupsRequest {
+    /// Their names.
+    pub archives: Vec<String>,
+    /// The storage that they are on; none: the one that the pool's guests are copied to.
+    pub storage: Option<String>,
+}
+
 /// A copy that was begun.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BackupBegunView {

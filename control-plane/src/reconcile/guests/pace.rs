@@ -30,16 +30,16 @@ pub(super) struct Pace {
     stage: Option<Stage>,
 }
 
-/// How far a guest is, as far as others write that down: phase, whether it becomes a copy, how it is resized and when that
-/// was asked for.
-type Stage = (Phase, bool, Option<(bool, u64)>);
+/// How far a guest is, as far as others write that down: phase, since when it becomes a copy, how it is resized and when
+/// that was asked for.
+type Stage = (Phase, Option<u64>, Option<(bool, u64)>);
 
 fn stage(one: &PoolGuest) -> Stage {
     let guest = &one.guest;
     let resizing = guest.resizing.as_ref();
     (
         guest.phase,
-        guest.restoring.is_some(),
+        guest.restoring.as_ref().map(|it| it.asked_ms),
         resizing.map(|it| (it.stops, it.asked_ms)),
     )
 }
@@ -150,6 +150,11 @@ mod tests {
             asked_ms: 0,
             is_back: false,
         });
+        assert_eq!(pace.due_at(&copied, now), now);
+        // Another one is named in its place.
+        pace.take(&Outcome::Failed, now);
+        assert!(pace.due_at(&copied, now) > now);
+        copied.guest.restoring.as_mut().expect("said").asked_ms = 1_000;
         assert_eq!(pace.due_at(&copied, now), now);
     }
 

@@ -10,7 +10,9 @@ use skep_model::guest_pool::{
 use skep_model::id::{GuestId, NodeId};
 use skep_model::node::{Admin, Facts, HOST, Node};
 use skep_model::pool::backups::MAX_ARCHIVE;
-use skep_model::pool::{Backups, Guest, MAX_GUESTS, Machine, Note, Phase, Restoring};
+use skep_model::pool::{
+    Backups, Departed, Guest, MAX_DEPARTED, MAX_GUESTS, Machine, Note, Phase, Restoring,
+};
 use skep_model::problem::{Code, Problem};
 use skep_model::provider::{MAX_PROVIDERS, Provider, Way};
 use skep_model::server::{JoinToken, Role};
@@ -214,6 +216,10 @@ impl Context<'_> {
             )));
         }
         self.state.guest_pools.remove(&pool.name);
+        let departed: Vec<GuestId> = self.state.departed_of(&pool.name).map(|it| it.id).collect();
+        for id in departed {
+            self.state.departed.remove(&(pool.name.clone(), id));
+        }
         self.changes.push(Change::Guests);
         Ok(Reply::Done)
     }
@@ -316,13 +322,13 @@ impl Context<'_> {
             } => self.check_untaken(&known, machine)?,
             _ => {}
         }
-        let restoring = known.guest.restoring.as_ref();
-        if note == Note::BroughtBack && restoring.is_some_and(|it| !it.is_back) {
-            self.leave_seat(&known);
-        }
         let mut next = (*known).clone();
         self.note_resize(&note, &mut next);
         next.guest.take(note);
+        let is_back = |it: &PoolGuest| it.guest.restoring.as_ref().is_some_and(|it| it.is_back);
+        if is_back(&next) && !is_back(&known) {
+            self.leave_seat(&known);
+        }
         if next != *known {
             self.put_guest(next);
         }
@@ -486,25 +492,28 @@ impl Context<'_> {
             return Err(Problem::new(Code::Conflict, text)
                 .hint("what was ready once, and is to stay, can become an older one"));
         }
-        if let Some(restoring) = &known.guest.restoring {
-            let text = format!(
-                "the guest {} is becoming `{}` already",
-                known.guest.name(),
-                restoring.archive
-            );
-            return Err(Problem::new(Code::Conflict, text));
+        // Until it is back another one may take the first one's place.
+        let first = known.guest.restoring.as_ref();
+        if first.is_some_and(|it| it.archive == archive) {
+            let name = known.guest.name();
+            let text = format!("the guest {name} is becoming `{archive}` already");
+            return Err(Problem::new(Code::Conflict, text).at("archive").hint(
+                "`skep pool show` says how far that is; another copy takes this one's place",
+            ));
+        }
+        if first.map_or("", |it| it.archive.as_str()) != message.instead_of {
+            return Err(changed_meanwhile("guest"));
         }
         if known.guest.resizing.is_some() {
             let text = format!("the guest {} is being resized", known.guest.name());
             return Err(Problem::new(Code::Conflict, text)
                 .hint("again when that is done: `skep pool show` says how far it is"));
         }
+        let restoring = Restoring::asked(archive, first, self.state.time_ms);
         let mut next = (*known).clone();
-        next.guest.restoring = Some(Restoring {
-            archive,
-            asked_ms: self.state.time_ms,
-            is_back: false,
-        });
+        // What kept the first one from coming back says nothing of this one.
+        next.guest.problem = None;
+        next.guest.restoring = Some(restoring);
         self.put_guest(next);
         Ok(Reply::Done)
     }
@@ -534,9 +543,33 @@ impl Context<'_> {
         if let Some(token) = known.token {
             self.state.tokens.remove(&token);
         }
+        self.remember_departed(&known);
         self.state.guests.remove(&known.guest.id);
         self.changes.push(Change::Guests);
         Ok(Reply::Done)
+    }
+
+    /// What proves that copies are of a guest of ours, of one that was there and has a number.
+    fn remember_departed(&mut self, one: &PoolGuest) {
+        let (Some(vmid), Some(_)) = (one.guest.vmid, &one.guest.identity) else {
+            return;
+        };
+        let its = self.state.departed_of(&one.pool);
+        let oldest = its.min_by_key(|it| (it.gone_ms, it.id)).cloned();
+        let is_full = self.state.departed_of(&one.pool).count() >= MAX_DEPARTED;
+        if let Some(oldest) = oldest.filter(|_| is_full) {
+            self.state
+                .departed
+                .remove(&(oldest.pool.clone(), oldest.id));
+        }
+        let departed = Departed {
+            id: one.guest.id,
+            pool: one.pool.clone(),
+            vmid,
+            gone_ms: self.state.time_ms,
+        };
+        let key = (departed.pool.clone(), departed.id);
+        self.state.departed.insert(key, Arc::new(departed));
     }
 
     /// The guest whose token this is, once it has proven that it is that very machine.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use skep_model::guest_pool::{GuestPool, PoolGuest};
 use skep_model::id::{GuestId, NodeId};
+use skep_model::pool::Departed;
 use skep_model::provider::Provider;
 
 use crate::state::State;
@@ -42,6 +43,16 @@ impl State {
     /// The guests of a pool.
     pub fn guests_of<'a>(&'a self, pool: &'a str) -> impl Iterator<Item = &'a Arc<PoolGuest>> {
         self.guests.values().filter(move |one| one.pool == pool)
+    }
+
+    /// Guests of a pool that are there no more, in the order of their ids: those that are remembered.
+    pub fn departed_of<'a>(
+        &'a self,
+        pool: &str,
+    ) -> impl Iterator<Item = &'a Arc<Departed>> + use<'a> {
+        let (first, last) = (GuestId::from_u128(0), GuestId::from_u128(u128::MAX));
+        let keys = (pool.to_owned(), first)..=(pool.to_owned(), last);
+        self.departed.range(keys).map(|(_, one)| one)
     }
 
     /// The guest that a node runs in, where a pool has made it.

@@ -169,7 +169,7 @@ pub(super) fn retire(number: u128, replace: bool, leave: bool) -> Kind {
     })
 }
 
-fn forget(number: u128) -> Kind {
+pub(super) fn forget(number: u128) -> Kind {
     Kind::ForgetGuest(v1::ForgetGuest { id: id(number) })
 }
 
@@ -566,6 +566,16 @@ pub(super) fn restore(number: u128, archive: &str) -> Kind {
     Kind::RestoreGuest(v1::RestoreGuest {
         id: id(number),
         archive: archive.into(),
+        instead_of: String::new(),
+    })
+}
+
+/// Another copy than the one before.
+fn restore_instead(before: &str, archive: &str) -> Kind {
+    Kind::RestoreGuest(v1::RestoreGuest {
+        id: id(0),
+        archive: archive.into(),
+        instead_of: before.into(),
     })
 }
 
@@ -581,10 +591,13 @@ fn a_guest_becomes_an_older_copy_and_its_agent_may_speak_again() {
     assert_eq!(world.denied(restore(0, "")).1.as_deref(), Some("archive"));
     assert_eq!(world.denied(restore(1, "nas:x")).0, Code::NotFound);
     world.ok(restore(0, "nas:x"));
-    assert_eq!(world.denied(restore(0, "nas:y")).0, Code::Conflict);
+    assert_eq!(
+        world.denied(restore(0, "nas:x")),
+        (Code::Conflict, Some("archive".into()))
+    );
     let seat = |world: &World| world.state.node(node).expect("there").seat;
     assert_eq!(seat(&world), 9, "its disks are what they were");
-    world.ok(note(0, &Note::BroughtBack));
+    world.ok(note(0, &brought_back("nas:x")));
     let restoring = world.one(0).guest.restoring.expect("under way");
     assert!(restoring.is_back);
     assert_eq!(seat(&world), 0);
@@ -594,9 +607,9 @@ fn a_guest_becomes_an_older_copy_and_its_agent_may_speak_again() {
         expected: Vec::new(),
         seat: id_bytes(10),
     }));
-    world.ok(note(0, &Note::BroughtBack));
+    world.ok(note(0, &brought_back("nas:x")));
     assert_eq!(seat(&world), 10);
-    world.ok(note(0, &Note::Restored));
+    world.ok(note(0, &Note::Restored("nas:x".into())));
     assert_eq!(world.one(0).guest.restoring, None);
     world.ok(restore(0, "nas:y"));
 
@@ -605,6 +618,69 @@ fn a_guest_becomes_an_older_copy_and_its_agent_may_speak_again() {
     assert_eq!(leaving.denied(restore(0, "nas:x")).0, Code::Conflict);
     let mut coming = started(1);
     assert_eq!(coming.denied(restore(0, "nas:x")).0, Code::Conflict);
+}
+
+fn brought_back(archive: &str) -> Note {
+    Note::BroughtBack(archive.into())
+}
+
+#[test]
+fn until_it_is_back_another_copy_takes_the_first_ones_place() {
+    let mut world = joined(1);
+    let sit = |seat: u128| {
+        Kind::TakeSeat(v1::TakeSeat {
+            node: id_bytes(55),
+            expected: Vec::new(),
+            seat: id_bytes(seat),
+        })
+    };
+    let seat = |world: &World| {
+        let node = world.state.node(NodeId::from_u128(55));
+        node.expect("there").seat
+    };
+    let restoring = |world: &World| world.one(0).guest.restoring.expect("under way");
+    world.ok(sit(9));
+    world.ok(restore(0, "nas:lost"));
+    let first = restoring(&world);
+    world.ok(note(0, &Note::Stuck(Some("it is not there".into()))));
+    // Nobody gives up what they have not seen.
+    for before in ["", "nas:x"] {
+        let denied = world.denied(restore_instead(before, "nas:x"));
+        assert_eq!(denied.0, Code::Conflict);
+    }
+    world.ok(restore_instead("nas:lost", "nas:x"));
+    let second = restoring(&world);
+    assert_eq!(world.one(0).guest.problem, None, "that was of the first");
+    assert_eq!(second.archive, "nas:x");
+    // No task of the second in which the first was asked for is taken for this one's.
+    assert_eq!(second.asked_ms % 1_000, 0);
+    assert!(second.asked_ms / 1_000 > first.asked_ms / 1_000);
+    // Of the first one, which somebody was still at.
+    world.ok(note(0, &brought_back("nas:lost")));
+    world.ok(note(0, &Note::Restored("nas:lost".into())));
+    assert_eq!((restoring(&world), seat(&world)), (second, 9));
+    world.ok(note(0, &brought_back("nas:x")));
+    assert_eq!(seat(&world), 0);
+    world.ok(sit(10));
+    // It does not start, and was named for that; again, with the seat of whoever spoke from the second's disks.
+    world.ok(restore_instead("nas:x", "nas:y"));
+    assert!(!restoring(&world).is_back);
+    world.ok(note(0, &Note::Restored("nas:x".into())));
+    assert_eq!(restoring(&world).archive, "nas:y");
+    world.ok(note(0, &brought_back("nas:y")));
+    assert_eq!(seat(&world), 0);
+    world.ok(sit(11));
+    world.ok(note(0, &Note::NotBack("nas:x".into())));
+    assert!(restoring(&world).is_back);
+    world.ok(note(0, &Note::NotBack("nas:y".into())));
+    assert!(!restoring(&world).is_back);
+    world.ok(note(0, &brought_back("nas:y")));
+    assert_eq!(seat(&world), 0);
+    world.ok(note(0, &Note::Restored("nas:y".into())));
+    assert_eq!(world.one(0).guest.restoring, None);
+    // It was back before that was heard.
+    let late = world.denied(restore_instead("nas:y", "nas:x"));
+    assert_eq!(late.0, Code::Conflict);
 }
 
 #[test]

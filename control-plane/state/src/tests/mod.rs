@@ -5,6 +5,7 @@ mod certificates;
 mod claim_laws;
 mod claims;
 mod deliveries;
+mod departed;
 mod deployments;
 mod fencing;
 mod forge_apps;

@@ -17,6 +17,9 @@ move VMID HOST          a guest moves
 add VMID NAME           somebody makes a guest
 remove VMID             somebody removes one
 stop VMID               somebody stops one
+lose ARCHIVE            a copy is not on its storage any more
+protect ARCHIVE         somebody marks it as not to be removed
+spoil ARCHIVE           it cannot be read any more
 ha VMID                 high availability gets one
 version VERSION         what the hosts say they are
 faults NAME=N ...       broken_line, unknown, lock_timeout, failed_task, people: of 1,000; others: 0";
@@ -46,6 +49,9 @@ pub fn obey(world: &mut World, line: &str) -> Result<Value> {
             removed.with_context(|| format!("no guest {vmid}"))?;
         }
         ["stop", vmid] => guest(world, vmid)?.is_running = false,
+        ["lose", volid] => world.lose(volid),
+        ["protect", volid] => world.protect(volid),
+        ["spoil", volid] => world.spoil(volid),
         ["ha", vmid] => guest(world, vmid)?.is_ha = true,
         ["version", version] => world.version = (*version).to_owned(),
         ["faults", faults @ ..] => set_faults(world, faults)?,
