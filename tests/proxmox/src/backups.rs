@@ -59,6 +59,10 @@ pub(crate) fn create(world: &mut World, host: &str, asked: &BTreeMap<String, Str
         is_protected: false,
         config: world.guests[&vmid].config.clone(),
     };
+    // Of the moment in which it begins, however long it takes.
+    if !world.copy_disk(vmid, &archive.volid) {
+        return no(world, 500, "no space left on device");
+    }
     if let Some(guest) = world.guests.get_mut(&vmid) {
         guest.config.insert("lock".to_owned(), "backup".to_owned());
     }
@@ -142,6 +146,7 @@ pub(crate) fn remove(world: &mut World, volid: &str) -> Reply {
                 world.violations.push(text);
             }
             world.archives.retain(|it| it.volid != volid);
+            world.remove_copy_of_disk(volid);
             data(&Value::Null)
         }
     }
@@ -166,8 +171,9 @@ impl World {
         if let Some(guest) = self.guests.get_mut(&archive.vmid) {
             guest.config.remove("lock");
         }
-        if !is_failed {
-            self.archives.push(archive);
+        match is_failed {
+            true => self.remove_copy_of_disk(&archive.volid),
+            false => self.archives.push(archive),
         }
         !is_failed
     }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::answer::refused;
 use crate::backups::Archive;
+use crate::disks::Disks;
 use crate::guest::{Guest, Owner};
 use crate::requests;
 
@@ -96,6 +97,8 @@ pub struct World {
     pub(crate) tasks: Vec<Task>,
     /// Copies of guests.
     pub archives: Vec<Archive>,
+    /// What is on their disks, where something runs in them.
+    pub disks: Option<Disks>,
     /// When the world began, ms since 1970 by a clock outside: what copies and tasks say of time follows from it.
     pub epoch_ms: u64,
     /// Requests that were answered as lost, and take effect at their time.
@@ -129,6 +132,7 @@ impl World {
             guests: BTreeMap::new(),
             tasks: Vec::new(),
             archives: Vec::new(),
+            disks: None,
             epoch_ms: 0,
             late: Vec::new(),
             violations: Vec::new(),
@@ -160,6 +164,7 @@ impl World {
             is_running: false,
             boots: 0,
             is_ha: false,
+            is_bound: false,
             told: None,
             restored_from: None,
             made_ms: self.now_ms(),
@@ -283,7 +288,7 @@ impl World {
                 continue;
             }
             let its = self.guests.values_mut();
-            for guest in its.filter(|it| it.host == *host && it.is_ha) {
+            for guest in its.filter(|it| it.host == *host && it.is_ha && !it.is_bound) {
                 guest.host.clone_from(&online[0]);
                 guest.start();
             }
@@ -331,7 +336,7 @@ impl World {
             Effect::PutBack(vmid, archive) => {
                 // What has failed half-way is a guest all the same: its configuration is written first.
                 self.become_copy(vmid, &archive);
-                match is_failed {
+                match is_failed || !self.put_disk_back(vmid, &archive.volid) {
                     true => failed,
                     false => "OK".to_owned(),
                 }

@@ -17,7 +17,7 @@ move VMID HOST          a guest moves
 add VMID NAME           somebody makes a guest
 remove VMID             somebody removes one
 stop VMID               somebody stops one
-ha VMID                 high availability gets one
+ha VMID [here]          high availability gets one; here: a rule keeps it on its host
 version VERSION         what the hosts say they are
 faults NAME=N ...       broken_line, unknown, lock_timeout, failed_task, people: of 1,000; others: 0";
 
@@ -47,6 +47,10 @@ pub fn obey(world: &mut World, line: &str) -> Result<Value> {
         }
         ["stop", vmid] => guest(world, vmid)?.is_running = false,
         ["ha", vmid] => guest(world, vmid)?.is_ha = true,
+        ["ha", vmid, "here"] => {
+            let guest = guest(world, vmid)?;
+            (guest.is_ha, guest.is_bound) = (true, true);
+        }
         ["version", version] => world.version = (*version).to_owned(),
         ["faults", faults @ ..] => set_faults(world, faults)?,
         _ => bail!("`{line}` is no command:\n{HELP}"),
