@@ -97,6 +97,7 @@ pub(super) fn facts(name: &str, machine: &Machine) -> v1::Facts {
         agent_version: "0.1.0".to_owned(),
         ingress_port: None,
         builder: true,
+        storage: !machine.shared_storage.is_empty(),
         shared_storage: machine.shared_storage.clone(),
         ..v1::Facts::default()
     }

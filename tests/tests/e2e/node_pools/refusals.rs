@@ -66,7 +66,9 @@ impl<'a> Elsewhere<'a> {
     async fn written_down(&self, cluster: &Cluster) -> Result<Value> {
         let show = ["pool", "show", self.pool, "--json"];
         let shown = cluster.skep.run(&show).await?.json()?["nodes"].clone();
-        let provider = format!("/v1/providers/{}", self.provider);
+        let providers = cluster.api.get("/v1/providers").await?;
+        let providers = providers["providers"].as_array().context("a list")?;
+        let provider = providers.iter().find(|it| it["name"] == self.provider);
         let node = node(cluster, self.node).await?.context("a node")?;
         Ok(json!({
             "generation": shown["generation"],
@@ -74,7 +76,7 @@ impl<'a> Elsewhere<'a> {
             "size": shown["size"],
             "backups": shown["backups"],
             "guests": shown["guests"].as_array().map(Vec::len),
-            "provider": cluster.api.get(&provider).await?,
+            "provider": provider.context("a provider")?,
             "admin": node["admin"],
             "own_size": node["own_size"],
         }))

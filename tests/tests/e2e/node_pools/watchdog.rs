@@ -56,13 +56,10 @@ impl Work {
         .await?;
         let target = format!("{}/production/{}", self.name.project, self.name.service);
         let by_hand = format!("skep node fence {} --confirm", self.node);
-        for command in [
-            ["why", target.as_str()].as_slice(),
-            &["node", "show", self.node.as_str()],
-        ] {
-            let said = cluster.skep.run(command).await?.ok()?;
-            said.says(&["not confirmed dead", &by_hand])?;
-        }
+        let said = cluster.skep.run(&["why", &target]).await?.ok()?;
+        said.says(&["not confirmed dead", &by_hand])?;
+        let shown = cluster.skep.run(&["node", "show", &self.node]).await?;
+        shown.ok()?.says(&["not confirmed dead", why])?;
         let ps = cluster.skep.run(&["ps", "--json"]).await?.ok()?;
         ps.says(&["not confirmed dead"])?;
         ensure!(self.is_there(cluster).await?, "it has moved");

@@ -224,7 +224,7 @@ async fn is_resized(whole: &Whole<'_>) -> Result<()> {
         "db-production",
         "nothing of this was done",
     ])?;
-    let refused = whole.run(&resize).await?.code(1)?;
+    let refused = whole.run(&resize).await?.code(2)?;
     refused.says(&["db-production", "would be stopped meanwhile", "--yes"])?;
     let path = format!("/v1/nodes/{}/resize", whole.node);
     let asked = json!({"memory_mib": 4_096});
