@@ -118,6 +118,17 @@ pub async fn with_cluster_set(
     }
 }
 
+/// The same for what starts nothing on Docker and waits most of its time: it takes nobody's place, and keeps nobody who has to be
+/// alone waiting.
+///
+/// # Panics
+/// As `with_cluster`.
+pub async fn with_cluster_that_waits(name: &str, test: impl AsyncFnOnce(&Cluster) -> Result<()>) {
+    if let Err(error) = run_in_room(&default_socket(), name, &[], test).await {
+        panic!("{name}: {error:#}");
+    }
+}
+
 /// The same on the daemon behind `docker_socket`.
 ///
 /// # Errors
@@ -143,6 +154,16 @@ async fn run(
         CLUSTERS => Room::alone().await?,
         _ => Room::shared().await?,
     };
+    run_in_room(docker_socket, name, server, test).await
+}
+
+/// Whoever is beside it.
+async fn run_in_room(
+    docker_socket: &str,
+    name: &str,
+    server: &[(&str, String)],
+    test: impl AsyncFnOnce(&Cluster) -> Result<()>,
+) -> Result<()> {
     let dir = tempfile::Builder::new().prefix("skep-").tempdir()?;
     let plan = Plan::make(name, dir.path(), docker_socket)?.with_server(server);
     let outcome = plan.run(test).await;

@@ -21,14 +21,52 @@ const STOP: Duration = Duration::from_secs(60);
 const CONFIG: &str = "daemon.json";
 /// Longest name of a network interface: 15 bytes.
 const BRIDGE_PREFIX: &str = "skep";
-/// Daemons that one process of tests starts, at most.
-const DAEMONS: u32 = 4;
+/// Daemons, and networks for them, that one process of tests makes, at most.
+const DAEMONS: u32 = 8;
 static STARTED: AtomicU32 = AtomicU32::new(0);
+
+/// A network of its own for the containers of a daemon.
+#[derive(Debug)]
+pub struct Bridge {
+    name: String,
+}
+
+impl Bridge {
+    /// Makes one beside all others: several may be in one process, and several processes.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub async fn make() -> Result<Self> {
+        let started = STARTED.fetch_add(1, Ordering::Relaxed);
+        let number = (std::process::id().wrapping_mul(DAEMONS) + started) % 4_096;
+        let name = format!("{BRIDGE_PREFIX}{number}");
+        // 10.192.0.0/10 in 4,096 networks of a thousand addresses, as many as a bridge has ports.
+        let first = u32::from(Ipv4Addr::new(10, 192, 0, 1)) + (number << 10);
+        let address = format!("{}/22", Ipv4Addr::from(first));
+        run("ip", &["link", "add", &name, "type", "bridge"]).await?;
+        run("ip", &["address", "add", &address, "dev", &name]).await?;
+        run("ip", &["link", "set", &name, "up"]).await?;
+        Ok(Self { name })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Removes it.
+    ///
+    /// # Errors
+    /// It stays.
+    pub async fn remove(self) -> Result<()> {
+        run("ip", &["link", "delete", &self.name]).await
+    }
+}
 
 /// A daemon.
 pub struct Dockerd {
     process: Process,
-    bridge: String,
+    bridge: Bridge,
     socket: String,
     dir: TempDir,
 }
@@ -62,11 +100,7 @@ impl Dockerd {
         let dir = tempfile::Builder::new().prefix("skepd-").tempdir()?;
         let file = dir.path().join(CONFIG);
         std::fs::write(&file, config.to_string())?;
-        // Several in one process, and several processes, are beside each other.
-        let started = STARTED.fetch_add(1, Ordering::Relaxed);
-        let number = (std::process::id().wrapping_mul(DAEMONS) + started) % 4_096;
-        let bridge = format!("{BRIDGE_PREFIX}{number}");
-        make_bridge(&bridge, number).await?;
+        let bridge = Bridge::make().await?;
         let root = text(&dir.path().join("root"))?;
         if let Some(mib) = disk_mib {
             std::fs::create_dir(&root)?;
@@ -91,7 +125,7 @@ impl Dockerd {
             "--host",
             &format!("unix://{socket}"),
             "--bridge",
-            &bridge,
+            bridge.name(),
             // Its containers are reached from this machine alone, and the machine's own rules stay.
             "--iptables=false",
             "--ip-masq=false",
@@ -183,22 +217,12 @@ impl Dockerd {
         if self.process.is_running().await? {
             self.stop().await?;
         }
-        run("ip", &["link", "delete", &self.bridge]).await?;
+        self.bridge.remove().await?;
         unmount_below(self.dir.path()).await?;
         self.dir
             .close()
             .context("the daemon's folder cannot be removed")
     }
-}
-
-/// A private network of its own for each run: several may be at it.
-async fn make_bridge(name: &str, number: u32) -> Result<()> {
-    // 10.192.0.0/10 in 4,096 networks of a thousand addresses, as many as a bridge has ports.
-    let first = u32::from(Ipv4Addr::new(10, 192, 0, 1)) + (number << 10);
-    let address = format!("{}/22", Ipv4Addr::from(first));
-    run("ip", &["link", "add", name, "type", "bridge"]).await?;
-    run("ip", &["address", "add", &address, "dev", name]).await?;
-    run("ip", &["link", "set", name, "up"]).await
 }
 
 async fn unmount_below(dir: &Path) -> Result<()> {

@@ -43,4 +43,7 @@ pub mod wait;
 pub mod webhook;
 pub mod writer;
 
-pub use cluster::{Cluster, with_cluster, with_cluster_alone, with_cluster_on, with_cluster_set};
+pub use cluster::{
+    Cluster, with_cluster, with_cluster_alone, with_cluster_on, with_cluster_set,
+    with_cluster_that_waits,
+};

@@ -62,6 +62,10 @@ pub(crate) fn create(world: &mut World, host: &str, asked: &BTreeMap<String, Str
         is_broken: false,
         config: world.guests[&vmid].config.clone(),
     };
+    // Of the moment in which it begins, however long it takes.
+    if !world.copy_disk(vmid, &archive.volid) {
+        return no(world, 500, "no space left on device");
+    }
     if let Some(guest) = world.guests.get_mut(&vmid) {
         guest.config.insert("lock".to_owned(), "backup".to_owned());
     }
@@ -178,6 +182,7 @@ pub(crate) fn remove(world: &mut World, volid: &str) -> Reply {
                 world.violations.push(text);
             }
             world.archives.retain(|it| it.volid != volid);
+            world.remove_copy_of_disk(volid);
             data(&Value::Null)
         }
     }
@@ -208,8 +213,9 @@ impl World {
         if let Some(guest) = self.guests.get_mut(&archive.vmid) {
             guest.config.remove("lock");
         }
-        if !is_failed {
-            self.archives.push(archive);
+        match is_failed {
+            true => self.remove_copy_of_disk(&archive.volid),
+            false => self.archives.push(archive),
         }
         !is_failed
     }
@@ -234,8 +240,12 @@ impl World {
         };
         guest.config.remove("lock");
         guest.pending.clear();
-        guest.is_half = is_half;
-        guest.restored_from = (!is_half).then(|| archive.volid.clone());
+        // Its disk after its configuration, which says whose that is.
+        let is_half = is_half || !self.put_disk_back(vmid, &archive.volid);
+        if let Some(guest) = self.guests.get_mut(&vmid) {
+            guest.is_half = is_half;
+            guest.restored_from = (!is_half).then(|| archive.volid.clone());
+        }
         !is_half
     }
 

@@ -32,6 +32,8 @@ pub struct Guest {
     pub boots: u32,
     /// Whether high availability has it.
     pub is_ha: bool,
+    /// A rule of high availability keeps it on its host: it is recovered nowhere else.
+    pub is_bound: bool,
     /// What it was told of how to join: a VM has it as a file, a container since it was started with it.
     pub told: Option<String>,
     /// The copy that its disks are.

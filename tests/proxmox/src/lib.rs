@@ -5,6 +5,7 @@
 
 mod answer;
 mod backups;
+mod disks;
 mod guest;
 mod pending;
 mod people;
@@ -14,6 +15,7 @@ pub mod server;
 mod world;
 
 pub use backups::{Archive, STORAGE};
+pub use disks::Disks;
 pub use guest::{Guest, Owner};
 pub use skep_proxmox::GuestKind;
 pub use world::{Faults, World};

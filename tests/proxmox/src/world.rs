@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::answer::refused;
 use crate::backups::Archive;
+use crate::disks::Disks;
 use crate::guest::{Guest, Owner};
 use crate::requests;
 
@@ -103,6 +104,8 @@ pub struct World {
     pub(crate) tasks: Vec<Task>,
     /// Copies of guests.
     pub archives: Vec<Archive>,
+    /// What is on their disks, where something runs in them.
+    pub disks: Option<Disks>,
     /// When the world began, ms since 1970 by a clock outside: what copies and tasks say of time follows from it.
     pub epoch_ms: u64,
     /// Requests that were answered as lost, and take effect at their time.
@@ -136,6 +139,7 @@ impl World {
             guests: BTreeMap::new(),
             tasks: Vec::new(),
             archives: Vec::new(),
+            disks: None,
             epoch_ms: 0,
             late: Vec::new(),
             violations: Vec::new(),
@@ -167,6 +171,7 @@ impl World {
             is_running: false,
             boots: 0,
             is_ha: false,
+            is_bound: false,
             told: None,
             restored_from: None,
             is_half: false,
@@ -294,7 +299,7 @@ impl World {
                 continue;
             }
             let its = self.guests.values_mut();
-            for guest in its.filter(|it| it.host == *host && it.is_ha) {
+            for guest in its.filter(|it| it.host == *host && it.is_ha && !it.is_bound) {
                 guest.host.clone_from(&online[0]);
                 guest.start();
             }

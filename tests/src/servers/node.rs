@@ -47,6 +47,9 @@ pub struct Machine {
     /// A file that says how large it is: cores, and memory in MiB; none: as all others.
     #[serde(default)]
     pub size: Option<PathBuf>,
+    /// Storages that other nodes have as well.
+    #[serde(default)]
+    pub shared_storage: Vec<String>,
 }
 
 /// What is in that file.
@@ -94,6 +97,8 @@ pub(super) fn facts(name: &str, machine: &Machine) -> v1::Facts {
         agent_version: "0.1.0".to_owned(),
         ingress_port: None,
         builder: true,
+        storage: !machine.shared_storage.is_empty(),
+        shared_storage: machine.shared_storage.clone(),
         ..v1::Facts::default()
     }
 }

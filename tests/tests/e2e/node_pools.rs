@@ -3,8 +3,11 @@
 
 mod copies;
 mod machines;
+mod refusals;
 mod resizing;
 mod scaling;
+mod watchdog;
+mod whole;
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -44,6 +47,17 @@ impl Home {
 
     /// With guests of a kind, and agents in them that are told more.
     async fn start_of(cluster: &Cluster, kind: GuestKind, more: &[&str]) -> Result<Self> {
+        let arguments = ["guest"].iter().chain(more);
+        let program = Program {
+            path: env!("CARGO_BIN_EXE_skep-sim-agent").into(),
+            arguments: arguments.map(|it| (*it).to_owned()).collect(),
+            folder: cluster.path("guests"),
+        };
+        Self::start_as(cluster, kind, program).await
+    }
+
+    /// With guests of a kind, and this in them.
+    async fn start_as(cluster: &Cluster, kind: GuestKind, program: Program) -> Result<Self> {
         let line = Line::new(World::of(11, kind));
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let now_ms = u64::try_from(now.as_millis())?;
@@ -55,15 +69,6 @@ impl Home {
         let hosts = serve(&line, &format!("{TOKEN_ID}={SECRET}"), &certificates).await?;
         let ca = cluster.path("pve-root-ca.pem");
         std::fs::write(&ca, certificates.pem())?;
-        let program = Program {
-            path: env!("CARGO_BIN_EXE_skep-sim-agent").into(),
-            arguments: ["guest"]
-                .iter()
-                .chain(more)
-                .map(|it| (*it).to_owned())
-                .collect(),
-            folder: cluster.path("guests"),
-        };
         let agents = Agents::new(line.clone(), program);
         let kept = tokio::spawn(async move {
             if let Err(error) = agents.keep().await {

@@ -306,6 +306,13 @@ impl Make {
         recipe.cores = self.cores.unwrap_or(recipe.cores);
         recipe.memory_mib = self.memory.unwrap_or(recipe.memory_mib);
         recipe.disk_gib = self.disk.unwrap_or(recipe.disk_gib);
+        // A pool that is there may have nothing yet: its server says whether it can still become one of containers.
+        if self.lxc && recipe.kind == Kind::Vm {
+            recipe.kind = Kind::Lxc;
+            if recipe.disk == VM_DISK {
+                recipe.disk = LXC_DISK.to_owned();
+            }
+        }
         recipe.disk = self.disk_name.clone().unwrap_or(recipe.disk);
         recipe.storage = self.storage.clone().or(recipe.storage);
         recipe.full_clone |= self.full_clone;
@@ -349,11 +356,16 @@ impl Make {
     }
 }
 
+/// What the disk is called where nobody says otherwise.
+const VM_DISK: &str = "scsi0";
+/// The same of a container.
+const LXC_DISK: &str = "rootfs";
+
 /// A recipe of which nothing was said yet.
 fn fresh(way: WayKind, is_lxc: bool) -> Recipe {
     let (kind, disk) = match is_lxc {
-        true => (Kind::Lxc, "rootfs"),
-        false => (Kind::Vm, "scsi0"),
+        true => (Kind::Lxc, LXC_DISK),
+        false => (Kind::Vm, VM_DISK),
     };
     match way {
         WayKind::Proxmox => {}

@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use crate::disks::{PID, folder_of};
 use crate::guest::{Guest, Owner};
 use crate::{Line, World};
 
@@ -93,13 +94,14 @@ impl Agents {
             if let Some(mut running) = self.running.remove(&mac) {
                 // It may have ended by itself.
                 let _ = running.child.kill().await;
+                let _ = std::fs::remove_file(folder_of(&self.program.folder, &mac).join(PID));
             }
         }
     }
 
     fn ensure(&mut self, mac: String, guest: &Guest) -> Result<()> {
         let told = guest.told.clone().unwrap_or_default();
-        let folder = self.program.folder.join(mac.replace(':', "-"));
+        let folder = folder_of(&self.program.folder, &mac);
         std::fs::create_dir_all(&folder)?;
         tell_size(&folder, guest)?;
         if let Some(running) = self.running.get_mut(&mac) {
@@ -131,6 +133,8 @@ impl Agents {
         command.envs(told.lines().filter_map(|line| line.split_once('=')));
         let child = command.spawn();
         let child = child.with_context(|| format!("{}", self.program.path.display()))?;
+        let pid = child.id().map(|pid| pid.to_string()).unwrap_or_default();
+        std::fs::write(folder.join(PID), pid)?;
         let since = Instant::now();
         let running = Running {
             child,

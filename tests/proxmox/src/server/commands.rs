@@ -20,7 +20,7 @@ stop VMID               somebody stops one
 lose ARCHIVE            a copy is not on its storage any more
 protect ARCHIVE         somebody marks it as not to be removed
 spoil ARCHIVE           it cannot be read any more
-ha VMID                 high availability gets one
+ha VMID [here]          high availability gets one; here: a rule keeps it on its host
 version VERSION         what the hosts say they are
 faults NAME=N ...       broken_line, unknown, lock_timeout, failed_task, people: of 1,000; others: 0";
 
@@ -53,6 +53,10 @@ pub fn obey(world: &mut World, line: &str) -> Result<Value> {
         ["protect", volid] => world.protect(volid),
         ["spoil", volid] => world.spoil(volid),
         ["ha", vmid] => guest(world, vmid)?.is_ha = true,
+        ["ha", vmid, "here"] => {
+            let guest = guest(world, vmid)?;
+            (guest.is_ha, guest.is_bound) = (true, true);
+        }
         ["version", version] => world.version = (*version).to_owned(),
         ["faults", faults @ ..] => set_faults(world, faults)?,
         _ => bail!("`{line}` is no command:\n{HELP}"),

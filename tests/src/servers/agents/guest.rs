@@ -36,6 +36,9 @@ pub struct Options {
     /// Say what the file `size.json` on its disk says of cores and memory, and not the same as all others
     #[arg(long)]
     sized: bool,
+    /// A storage that other nodes have as well; may be given several times
+    #[arg(long, value_name = "NAME")]
+    shared_storage: Vec<String>,
     /// Its disk: a folder that stays
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
@@ -57,6 +60,7 @@ pub async fn run(options: Options) -> Result<()> {
                 uuid: options.uuid,
                 macs: vec![options.mac.to_ascii_lowercase()],
                 size: size.clone(),
+                shared_storage: options.shared_storage.clone(),
             };
             let name = options
                 .name
@@ -66,7 +70,7 @@ pub async fn run(options: Options) -> Result<()> {
             member
         }
     };
-    member.machine.size = size;
+    (member.machine.size, member.machine.shared_storage) = (size, options.shared_storage);
     println!("{} is {}", member.name, member.id);
     let behavior = Behavior {
         start: Duration::ZERO,

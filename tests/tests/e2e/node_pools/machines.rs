@@ -13,6 +13,7 @@ use skep_tests::{Cluster, wait, with_cluster, with_cluster_set};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
+use super::refusals::{Elsewhere, is_ended_by_nobody, is_on};
 use super::{SETTLED, node, ready};
 
 const AGENT: &str = env!("CARGO_BIN_EXE_skep-sim-agent");
@@ -185,6 +186,13 @@ async fn a_program_makes_tells_and_removes_machines() {
         ensure!(names.iter().any(|it| told["name"] == **it), "{told}");
         let one = node(cluster, &names[0]).await?.context("a node")?;
         ensure!(one["meta"]["pool"] == "burst", "{one}");
+        let burst = Elsewhere {
+            provider: "cloud",
+            word: "a program",
+            pool: "burst",
+            node: &names[0],
+        };
+        burst.refuses(cluster).await?;
 
         let app = Name::of("web");
         let spec = |replicas: u32| {
@@ -269,7 +277,14 @@ impl Machine {
         std::fs::create_dir_all(folder)?;
         let log = std::fs::File::create(folder.join("log"))?;
         let child = Command::new(AGENT)
-            .args(["guest", "--mac", mac, "--data"])
+            .args([
+                "guest",
+                "--shared-storage",
+                "shared",
+                "--mac",
+                mac,
+                "--data",
+            ])
             .arg(folder)
             .envs(told.lines().filter_map(|line| line.split_once('=')))
             .stdin(Stdio::piped())
@@ -350,7 +365,7 @@ async fn machines_that_exist_are_taken_told_by_people_and_given_back() {
         ensure!(!ended.success() && log.contains("no network card"), "{log}");
         let first = Machine::start(&folder("m1"), MACS[0], &text)?;
         let text = introduction(cluster, "m2").await?;
-        let _second = Machine::start(&folder("m2"), MACS[1], &text)?;
+        let second = Machine::start(&folder("m2"), MACS[1], &text)?;
         wait::until("both to join", SETTLED, async || {
             Ok((ready(&pool(cluster, "metal").await?).len() == 2).then_some(()))
         })
@@ -362,6 +377,7 @@ async fn machines_that_exist_are_taken_told_by_people_and_given_back() {
             one["meta"]["host"] == "m1" && one["status"] == "ready",
             "{one}"
         );
+        Elsewhere::rack(&name).refuses(cluster).await?;
         run(cluster, "node introduction m1")
             .await?
             .code(1)?
@@ -421,14 +437,41 @@ async fn machines_that_exist_are_taken_told_by_people_and_given_back() {
             "the node is forgotten"
         );
         let text = introduction(cluster, next["name"].as_str().context("a name")?).await?;
-        let _again = Machine::start(&folder("m1-again"), MACS[0], &text)?;
+        let again = Machine::start(&folder("m1-again"), MACS[0], &text)?;
         settled(cluster, "metal", 2).await?;
         let shown = run(cluster, "provider show rack --json").await?.json()?;
         let machines = shown["machines"].as_array().context("machines")?;
         if let Some(free) = machines.iter().find(|it| !it["guest"].is_string()) {
             bail!("{free} is free");
         }
-        Ok(())
+        one_is_lost(cluster, again, second).await
     })
     .await;
+}
+
+/// A machine ends without a word, with something there that has its data on shared storage.
+async fn one_is_lost(cluster: &Cluster, m1: Machine, m2: Machine) -> Result<()> {
+    // What is deployed is looked up by a node that knows every image.
+    cluster.agent.kill().await?;
+    let app = Name::of("db");
+    let spec = json!({
+        "type": "worker",
+        "placement": {"pool": "metal"},
+        "storage": {"volumes": [{"name": "data", "path": "/data", "storage": "shared"}]},
+    });
+    cluster.api.put_service(&app, spec).await?;
+    let image = json!({"type": "image", "reference": "registry.invalid/bench:1"});
+    let deployment = cluster.api.deploy(&app, &image).await?;
+    let ended = cluster.api.ended(&deployment.id).await?;
+    ensure!(ended.status == "live", "{}", ended.told());
+    let guests = on_machines(cluster).await?;
+    let named = |machine: &str| guests[machine]["name"].as_str().context("a name");
+    let (first, second) = (named("m1")?, named("m2")?);
+    let is_on_first = is_on(cluster, &app, first).await?;
+    let ((lost, dies), (survivor, _lives)) = match is_on_first {
+        true => ((first, m1), (second, m2)),
+        false => ((second, m2), (first, m1)),
+    };
+    drop(dies);
+    is_ended_by_nobody(cluster, Elsewhere::rack(lost), (&app, survivor)).await
 }

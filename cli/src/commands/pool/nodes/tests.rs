@@ -16,19 +16,12 @@ fn make() -> Make {
     }
 }
 
-#[test]
-fn what_is_said_is_a_pool_and_what_is_not_named_stays() {
-    let request = make().request(None, WayKind::Proxmox).expect("understood");
-    request.recipe.check().expect("accepted");
-    request.size.check().expect("accepted");
-    assert_eq!((request.size.wanted, request.size.max), (2, 10));
-    let range = request.recipe.addresses.clone().expect("said");
-    assert_eq!((range.prefix, range.iter().count()), (24, 100));
-    assert_eq!(request.recipe.vmids.last, 6099);
-    let known = NodePoolView {
+/// The same pool as it is shown once it is made.
+fn known(request: NodePoolRequest) -> NodePoolView {
+    NodePoolView {
         name: "web".into(),
         provider: request.provider,
-        recipe: request.recipe.clone(),
+        recipe: request.recipe,
         meta: request.meta,
         size: request.size,
         backups: None,
@@ -38,7 +31,43 @@ fn what_is_said_is_a_pool_and_what_is_not_named_stays() {
         guests: Vec::new(),
         decided: None,
         outlook: Vec::new(),
+    }
+}
+
+#[test]
+fn a_pool_that_is_there_is_asked_to_be_one_of_containers() {
+    let lxc = Make {
+        pool: "web".into(),
+        lxc: true,
+        ..Make::default()
     };
+    let request = make().request(None, WayKind::Proxmox).expect("understood");
+    let changed = lxc.request(Some(known(request)), WayKind::Proxmox);
+    let recipe = changed.expect("understood").recipe;
+    assert_eq!((recipe.kind, recipe.disk.as_str()), (Kind::Lxc, "rootfs"));
+    // Of machines that no recipe makes it is said as well: whoever makes them refuses it.
+    let rack = Make {
+        pool: "metal".into(),
+        provider: Some("rack".into()),
+        ..Make::default()
+    };
+    let request = rack.request(None, WayKind::Static).expect("understood");
+    let changed = lxc.request(Some(known(request)), WayKind::Proxmox);
+    let refused = changed.expect("understood").recipe.check_for_machines();
+    assert_eq!(refused.expect_err("no kind").field.as_deref(), Some("kind"));
+}
+
+#[test]
+fn what_is_said_is_a_pool_and_what_is_not_named_stays() {
+    let request = make().request(None, WayKind::Proxmox).expect("understood");
+    request.recipe.check().expect("accepted");
+    request.size.check().expect("accepted");
+    assert_eq!((request.size.wanted, request.size.max), (2, 10));
+    let range = request.recipe.addresses.clone().expect("said");
+    assert_eq!((range.prefix, range.iter().count()), (24, 100));
+    assert_eq!(request.recipe.vmids.last, 6099);
+    let recipe = request.recipe.clone();
+    let known = known(request);
     let change = Make {
         pool: "web".into(),
         cores: Some(8),
@@ -48,10 +77,7 @@ fn what_is_said_is_a_pool_and_what_is_not_named_stays() {
     let changed = change
         .request(Some(known), WayKind::Proxmox)
         .expect("understood");
-    let wanted = Recipe {
-        cores: 8,
-        ..request.recipe
-    };
+    let wanted = Recipe { cores: 8, ..recipe };
     assert_eq!((changed.recipe, changed.generation), (wanted, Some(7)));
     assert_eq!(
         (changed.size.min, changed.size.max, changed.size.wanted),
