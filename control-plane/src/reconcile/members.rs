@@ -124,7 +124,10 @@ fn level_to_raise(view: &State) -> Option<u32> {
     view.cluster()?;
     // Before the list of servers there was one server: this one.
     let levels = view.servers().map(|server| server.feature_level);
-    let level = levels.min().unwrap_or(LEVEL_SERVERS).min(skep_state::feature_level());
+    let level = levels
+        .min()
+        .unwrap_or(LEVEL_SERVERS)
+        .min(skep_state::feature_level());
     (level > view.feature_level()).then_some(level)
 }
 

@@ -45,7 +45,7 @@ pub struct Restoring {
 }
 
 impl Restoring {
-    /// One that is asked for now, `now_ms` since 1970, or that takes the place of a first one. Providers count in seconds: of a
+    /// One that is asked for at `now_ms` since 1970, or that takes the place of a first one. Providers count in seconds: of a
     /// second one, no second counts in which something may have been done for the first.
     pub fn asked(archive: String, first: Option<&Self>, now_ms: u64) -> Self {
         let asked_ms = match first {
