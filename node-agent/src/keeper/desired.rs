@@ -47,11 +47,17 @@ impl Keeper {
         for change in changes {
             match change {
                 Change::Assign(assignment) => {
-                    self.entries.entry(assignment.allocation).or_default();
+                    let entry = self.entries.entry(assignment.allocation).or_default();
+                    entry.leaves = None;
                     self.assignments.insert(assignment.allocation, *assignment);
                 }
                 Change::Unassign(id) => {
-                    self.assignments.remove(&id);
+                    let had = self.assignments.remove(&id);
+                    let had = had.filter(|it| !it.storage.volumes.is_empty());
+                    let is_kept = self.quarantine.contains_key(&id);
+                    if let Some(entry) = self.entries.get_mut(&id).filter(|_| !is_kept) {
+                        entry.leaves = had.map(|it| it.service);
+                    }
                     self.parts.outbox.forget(id);
                 }
                 Change::Quarantine(assignment) => self.put_in_quarantine(*assignment),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use skep_model::allocation::Observed;
 use skep_model::assignment::Assignment;
+use skep_model::id::ServiceId;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +45,8 @@ pub(super) struct Entry {
     pub(super) said: Option<Observed>,
     /// Where traffic may go, as last counted.
     pub(super) spot: Option<Spot>,
+    /// It is assigned no more, and has the volumes of this service until its containers are gone.
+    pub(super) leaves: Option<ServiceId>,
 }
 
 /// A health check: of which container, since when it ran.
