@@ -19,6 +19,8 @@ const DISK_MIB: u32 = 320;
 const LOW_WATER: &str = "120MiB";
 /// What an app's volume may grow to: less than half of the low mark stays.
 const FILLER_MIB: u32 = 270;
+/// What is left of a disk beside the filler when the build is gone from it: some more than that.
+const ROOM_MIB: u64 = 280;
 /// A look at the disk, and the way of a node's word to the server; on a busy machine.
 const SEEN: Duration = Duration::from_secs(90);
 /// The agent's last word.
@@ -50,6 +52,11 @@ async fn fails(cluster: &Cluster, app: &str) -> Result<String> {
     let failed = cluster.skep.run(&up).await?;
     ensure!(failed.code != Some(0), "{failed}");
     Ok(failed.to_string())
+}
+
+fn free_mib(path: &Path) -> Result<u64> {
+    let about = rustix::fs::statvfs(path)?;
+    Ok((about.f_bavail * about.f_frsize) >> 20)
 }
 
 fn fill(path: &Path) -> Result<()> {
@@ -105,8 +112,18 @@ async fn fills_up(cluster: &Cluster, daemon: &Dockerd) -> Result<()> {
     ensure!(said.contains("kept for what runs"), "{said}");
     cluster.answers(&name, "1").await?;
 
-    // Something else fills it: the node says so, takes no builds, and serves.
+    // Docker removes what the build has written after it has been told to stop.
     let filler = daemon.data("filler");
+    let data = filler.parent().context("a folder")?;
+    wait::until_ok("what the build has written to go", SEEN, async || {
+        let free = free_mib(data)?;
+        ensure!(free >= ROOM_MIB, "{free} MiB are free");
+        Ok(())
+    })
+    .await?;
+
+    // Something else fills it: the node says so (and may have said it of the build and have taken it back), takes
+    // no builds, and serves.
     fill(&filler)?;
     wait::until_ok("the node to say that its disk is full", SEEN, async || {
         let said = warnings(cluster).await?;
@@ -114,11 +131,10 @@ async fn fills_up(cluster: &Cluster, daemon: &Dockerd) -> Result<()> {
             said.iter().any(|text| text.contains("all but full")),
             "{said:?}"
         );
-        Ok(())
+        let shown = cluster.skep.run(&["node", "show", "one"]).await?.ok()?;
+        shown.says(&["all but full", "docker system df"])
     })
     .await?;
-    let shown = cluster.skep.run(&["node", "show", "one"]).await?.ok()?;
-    shown.says(&["all but full", "docker system df"])?;
     let said = fails(cluster, app.path()?).await?;
     ensure!(
         said.contains("the build: this node's disk is full"),
