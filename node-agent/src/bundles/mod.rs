@@ -241,6 +241,7 @@ impl Bundles {
                 started_ms: mark.started_ms,
             },
             grant: Default::default(),
+            service: None,
         }
     }
 }

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use skep_model::allocation::{Desired, Observed, State};
-use skep_model::assignment::Assignment;
-use skep_model::id::{AllocationId, ServiceId};
+use skep_model::id::AllocationId;
 use skep_model::problem::Problem;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -12,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::Keeper;
 use super::entry::{Entry, Probe};
 use super::quarantine::kept_by;
+use super::volumes;
 use crate::clock;
 use crate::executor::{Done, Op, Outcome};
 use crate::health::{self, Report, Verdict};
@@ -88,7 +88,7 @@ impl Keeper {
         // Jobs alone have a time to be over.
         let timed = assignment.filter(|wanted| wanted.job.is_some());
         let ran = timed.and_then(|_| entry.ran());
-        let step = plan::plan(&View {
+        plan::plan(&View {
             assignment,
             authoritative: self.generation.is_some() || is_dropping,
             local: &entry.local,
@@ -97,32 +97,10 @@ impl Keeper {
             is_dead: matches!(entry.fitness, Fitness::Dead(_)),
             is_cut_off: assignment.is_some_and(|wanted| contact.is_cut_off(wanted, Instant::now())),
             is_unconfirmed,
+            is_left,
             ran_ms: ran.map(|ran| u64::try_from(ran.as_millis()).unwrap_or(u64::MAX)),
             now_ms: clock::now_ms(),
-        });
-        match step {
-            // Whoever leaves wakes it.
-            Step::Start { .. } if is_left => Step::Rest,
-            step => step,
-        }
-    }
-
-    /// Whether somebody who is assigned no more still has the volumes that this one wants. The cluster starts one after the
-    /// other; on a disk that is older than what it knows, as after a restore, both are begun by one message.
-    fn is_left_by_others(&self, id: AllocationId, wanted: &Assignment) -> bool {
-        let mut others = self.entries.iter().filter(|(other, _)| **other != id);
-        !wanted.storage.volumes.is_empty()
-            && others.any(|(_, other)| other.leaves == Some(wanted.service))
-    }
-
-    /// Whoever waits for what was left.
-    fn wake_for_volumes(&mut self, service: ServiceId) {
-        let waiting = self.assignments.values();
-        let waiting = waiting.filter(|it| it.service == service && !it.storage.volumes.is_empty());
-        let waiting: Vec<AllocationId> = waiting.map(|it| it.allocation).collect();
-        for id in waiting {
-            self.wake_at(id, Instant::now());
-        }
+        })
     }
 
     /// Hands work out; false: it could not be, for a reason that the next plan has to look at.
@@ -193,6 +171,9 @@ impl Keeper {
     /// What of the node the next container of an allocation gets.
     fn grant(&self, id: AllocationId, attempt: u32) -> Result<Grant, Problem> {
         let assignment = kept_by(&self.assignments, &self.quarantine, id);
+        if let Some(kept) = assignment.and_then(|wanted| self.keeps_volumes_of(wanted)) {
+            return Err(volumes::kept(kept));
+        }
         let Some(assignment) = assignment.filter(|wanted| plan::asks(wanted)) else {
             return Ok(Grant::default());
         };
@@ -346,9 +327,7 @@ impl Keeper {
             let said = entry.said.as_ref().map(|said| said.state);
             self.parts.metrics.state(said, None);
             self.traffic_changed |= entry.spot.is_some();
-            if let Some(service) = entry.leaves {
-                self.wake_for_volumes(service);
-            }
+            self.wake_who_waits(entry.leaves);
         }
         self.parts.outbox.forget(id);
         self.parts.running.set(id, None);
@@ -464,7 +443,7 @@ impl Keeper {
         }
     }
 
-    fn wake_at(&mut self, id: AllocationId, at: Instant) {
+    pub(super) fn wake_at(&mut self, id: AllocationId, at: Instant) {
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };

@@ -81,6 +81,7 @@ impl Alone {
                 failure: self.failure.as_ref(),
                 is_cut_off: false,
                 is_unconfirmed: false,
+                is_left: false,
                 is_dead: false,
                 ran_ms: None,
                 now_ms: self.now_ms,
@@ -120,6 +121,7 @@ impl Alone {
                 started_ms: self.now_ms,
             },
             grant: Default::default(),
+            service: None,
         });
     }
 

@@ -53,11 +53,7 @@ impl Keeper {
                 }
                 Change::Unassign(id) => {
                     let had = self.assignments.remove(&id);
-                    let had = had.filter(|it| !it.storage.volumes.is_empty());
-                    let is_kept = self.quarantine.contains_key(&id);
-                    if let Some(entry) = self.entries.get_mut(&id).filter(|_| !is_kept) {
-                        entry.leaves = had.map(|it| it.service);
-                    }
+                    self.leave(id, had.as_ref());
                     self.parts.outbox.forget(id);
                 }
                 Change::Quarantine(assignment) => self.put_in_quarantine(*assignment),

@@ -62,6 +62,9 @@ impl Keeper {
                 }
                 entry.hold_until = None;
             }
+        }
+        self.leave_what_is_nobodys();
+        for id in &ids {
             self.publish_places(*id);
             self.touch(*id).await;
         }

@@ -13,6 +13,7 @@ mod entry;
 mod quarantine;
 mod shutdown;
 mod traffic;
+mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -25,6 +25,7 @@ fn seen(phase: Phase) -> Vec<Seen> {
         attempt: 1,
         phase,
         grant: Default::default(),
+        service: None,
     }]
 }
 
@@ -80,6 +81,7 @@ fn step_in_reach(
         failure,
         is_cut_off,
         is_unconfirmed: false,
+        is_left: false,
         is_dead: false,
         ran_ms: None,
         now_ms: NOW,
@@ -193,6 +195,7 @@ fn what_ended_stays_for_its_log_until_it_is_to_stop() {
             failure: None,
             is_cut_off: false,
             is_unconfirmed: false,
+            is_left: false,
             is_dead: false,
             ran_ms: None,
             now_ms: NOW,
@@ -236,6 +239,7 @@ fn a_job_has_its_time_whatever_the_wall_clock_says() {
                 failure: None,
                 is_cut_off: false,
                 is_unconfirmed: false,
+                is_left: false,
                 is_dead: false,
                 ran_ms: Some(ran_ms),
                 now_ms: NOW,

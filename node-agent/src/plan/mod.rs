@@ -11,6 +11,7 @@ use std::ops::RangeInclusive;
 
 use skep_model::allocation::{Desired, Observed, State};
 use skep_model::assignment::Assignment;
+use skep_model::id::ServiceId;
 use skep_model::problem::{Code, Problem};
 use skep_model::spec::Restart;
 
@@ -92,6 +93,8 @@ pub(crate) struct Seen {
     pub(crate) phase: Phase,
     /// What of the node it has for itself.
     pub(crate) grant: Grant,
+    /// Which service's it is; none: it does not say, or it is no container and writes to no volume.
+    pub(crate) service: Option<ServiceId>,
 }
 
 impl Seen {
@@ -138,6 +141,8 @@ pub(crate) struct View<'a> {
     pub(crate) is_cut_off: bool,
     /// It has data that other nodes reach as well, and no server that is in reach has said that it is still to run here.
     pub(crate) is_unconfirmed: bool,
+    /// Somebody who is assigned no more still has the volumes that it wants.
+    pub(crate) is_left: bool,
     /// The container that runs is not alive, says its liveness check.
     pub(crate) is_dead: bool,
     /// How long the newest container has run, in ms, by a clock that nobody sets; none: not known.
@@ -173,10 +178,11 @@ pub(crate) enum Step {
 }
 
 /// The next step of one allocation. What is not confirmed is never begun, after a boot as little as after a crash: it may
-/// run elsewhere by now. What runs goes on until it is cut off.
+/// run elsewhere by now. What runs goes on until it is cut off. The cluster starts one after the other where they have the
+/// same volumes; on a disk that is older than what it knows, as after a restore, both would be begun by one message.
 pub(crate) fn plan(view: &View<'_>) -> Step {
     match plan_confirmed(view) {
-        Step::Start { .. } if view.is_unconfirmed => Step::Rest,
+        Step::Start { .. } if view.is_unconfirmed || view.is_left => Step::Rest,
         step => step,
     }
 }

@@ -12,6 +12,7 @@ fn seen(attempt: u32, phase: Phase) -> Seen {
         attempt,
         phase,
         grant: Default::default(),
+        service: None,
     }
 }
 
@@ -43,6 +44,7 @@ struct Case {
     failure: Option<Failure>,
     is_cut_off: bool,
     is_unconfirmed: bool,
+    is_left: bool,
     is_dead: bool,
 }
 
@@ -58,6 +60,7 @@ fn case(desired: Desired, containers: Vec<Seen>) -> Case {
         failure: None,
         is_cut_off: false,
         is_unconfirmed: false,
+        is_left: false,
         is_dead: false,
     }
 }
@@ -76,6 +79,7 @@ impl Case {
             failure: self.failure.as_ref(),
             is_cut_off: self.is_cut_off,
             is_unconfirmed: self.is_unconfirmed,
+            is_left: self.is_left,
             is_dead: self.is_dead,
             ran_ms: None,
             now_ms: NOW,
@@ -433,30 +437,27 @@ fn what_is_not_alive_stops_and_begins_anew_at_the_cost_of_a_restart() {
     assert_eq!(failed.state, State::Failed);
 }
 
-#[test]
-fn what_no_server_has_confirmed_is_not_begun_and_what_runs_goes_on() {
+/// The first start, one after a boot, one after a crash.
+fn starts() -> [Case; 3] {
     let unwitnessed = Exit {
         witnessed: false,
         ..exited(137, NOW)
     };
-    let cases = |is_unconfirmed| {
-        // The first start, after a boot, after a crash.
-        [
-            vec![],
-            vec![seen(1, Phase::Exited(unwitnessed.clone()))],
-            vec![seen(1, Phase::Exited(exited(1, NOW - 60_000)))],
-        ]
-        .map(|containers| Case {
-            is_unconfirmed,
-            ..case(Desired::Run, containers)
-        })
-    };
-    for case in cases(true) {
-        assert_eq!(case.plan(), Step::Rest, "{:?}", case.containers);
-    }
-    for case in cases(false) {
+    [
+        vec![],
+        vec![seen(1, Phase::Exited(unwitnessed))],
+        vec![seen(1, Phase::Exited(exited(1, NOW - 60_000)))],
+    ]
+    .map(|containers| case(Desired::Run, containers))
+}
+
+#[test]
+fn what_no_server_has_confirmed_is_not_begun_and_what_runs_goes_on() {
+    for mut case in starts() {
         let step = case.plan();
         assert!(matches!(step, Step::Start { .. }), "{step:?}");
+        case.is_unconfirmed = true;
+        assert_eq!(case.plan(), Step::Rest, "{:?}", case.containers);
     }
     let runs = Case {
         is_unconfirmed: true,
@@ -468,4 +469,17 @@ fn what_no_server_has_confirmed_is_not_begun_and_what_runs_goes_on() {
         ..runs
     };
     assert_eq!(cut_off.plan(), stop(&["c1"]));
+}
+
+#[test]
+fn nothing_is_begun_on_volumes_that_somebody_leaves() {
+    for mut case in starts() {
+        case.is_left = true;
+        assert_eq!(case.plan(), Step::Rest, "{:?}", case.containers);
+    }
+    let stops = Case {
+        is_left: true,
+        ..case(Desired::Stop, vec![seen(1, running())])
+    };
+    assert_eq!(stops.plan(), stop(&["c1"]), "nobody waits to stop");
 }

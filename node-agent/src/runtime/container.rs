@@ -19,7 +19,7 @@ pub(crate) const LABEL_CLUSTER: &str = "sh.skep.cluster";
 /// The node whose agent made it.
 pub(crate) const LABEL_NODE: &str = "sh.skep.node";
 /// The service, by id.
-const LABEL_SERVICE: &str = "sh.skep.service";
+pub(crate) const LABEL_SERVICE: &str = "sh.skep.service";
 /// The service, for people.
 const LABEL_SERVICE_NAME: &str = "sh.skep.service-name";
 /// The release's number.

@@ -7,10 +7,10 @@ use bollard::models::{
     ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, ContainerSummary,
     ContainerSummaryStateEnum,
 };
-use skep_model::id::AllocationId;
+use skep_model::id::{AllocationId, ServiceId};
 
 use super::Error;
-use super::container::{LABEL_ALLOCATION, LABEL_ATTEMPT, LABEL_GRANT, LABEL_INIT};
+use super::container::{LABEL_ALLOCATION, LABEL_ATTEMPT, LABEL_GRANT, LABEL_INIT, LABEL_SERVICE};
 use crate::clock;
 use crate::plan::{Exit, Grant, Phase, Seen};
 use crate::routes::Spot;
@@ -21,6 +21,11 @@ pub(crate) fn owner(labels: &HashMap<String, String>) -> Option<(AllocationId, u
     // Without a number it is still ours, and the oldest.
     let attempt = labels.get(LABEL_ATTEMPT).and_then(|text| text.parse().ok());
     Some((allocation, attempt.unwrap_or(0)))
+}
+
+/// Which service's a container says that it is.
+fn service(labels: &HashMap<String, String>) -> Option<ServiceId> {
+    labels.get(LABEL_SERVICE)?.parse().ok()
 }
 
 /// Whether it ran, or runs, before an app's own container: one that is found was left behind, and is
@@ -49,6 +54,7 @@ pub(super) fn summary(summary: &ContainerSummary) -> Option<(AllocationId, Seen)
         attempt,
         phase,
         grant: granted(summary.labels.as_ref()?),
+        service: service(summary.labels.as_ref()?),
     };
     Some((allocation, seen))
 }
@@ -79,6 +85,7 @@ pub(super) fn detailed(response: &ContainerInspectResponse) -> Result<Seen, Erro
         attempt,
         phase,
         grant: labels.map(granted).unwrap_or_default(),
+        service: labels.and_then(service),
     })
 }
 

@@ -159,13 +159,15 @@ async fn restored_from_a_backup_apps_never_notice() {
     with_cluster("backup", async |cluster| {
         let (one, _) = cluster.service("one", "1", json!({})).await?;
         let (two, _) = cluster.service("two", "2", json!({})).await?;
+        let volume = json!({ "storage": { "volumes": [{ "name": "data", "path": "/data" }] } });
+        let (data, _) = cluster.service("data", "1", volume.clone()).await?;
         let file = cluster.path("backup.tar");
         cluster
             .skep
             .run(&["backup", "create", text(&file)])
             .await?
             .ok()?
-            .says(&["2 services"])?;
+            .says(&["3 services"])?;
         let again = cluster.skep.run(&["backup", "create", text(&file)]).await?;
         again.code(1)?.says(&["exists already"])?;
         let manifest = cluster
@@ -184,25 +186,24 @@ async fn restored_from_a_backup_apps_never_notice() {
             .says(&["sound, and the key opens it"])?;
         damage_is_named(cluster, &file).await?;
 
-        // What the backup does not know: an app of its own, and a second allocation of one it knows.
+        // What the backup does not know: an app of its own, a second allocation of one it knows, and the newer release of
+        // one that has data.
         let (three, _) = cluster.service("three", "3", json!({})).await?;
         cluster
             .api
             .put_service(&two, json!({ "replicas": 2 }))
             .await?;
+        cluster.service("data", "2", volume).await?;
         cluster
-            .converged(&[(&one, 1), (&two, 2), (&three, 1)])
+            .converged(&[(&one, 1), (&two, 2), (&three, 1), (&data, 1)])
             .await?;
-        let before = (
-            running(cluster, &one).await?,
-            running(cluster, &two).await?,
-            running(cluster, &three).await?,
-        );
+        let names = [&one, &two, &three, &data];
+        let before = all_running(cluster, names).await?;
         let loads =
             [&one, &two].map(|name| Load::start(cluster.ingress, &cluster.host(name), RATE));
         cluster.server.kill().await?;
         let server = restore(cluster, &file).await?;
-        let outcome = settle(cluster, (&one, &two, &three), &before).await;
+        let outcome = settle(cluster, names, &before).await;
         if outcome.is_ok() {
             server.kill().await?;
             // Raised once: a restart is no further restore.
@@ -237,33 +238,53 @@ async fn newer_than(cluster: &Cluster, first: &Value) -> Result<()> {
     Ok(())
 }
 
-type Running = (Vec<String>, Vec<String>, Vec<String>);
+/// The same of each of these.
+async fn all_running(cluster: &Cluster, names: [&Name; 4]) -> Result<Vec<Vec<String>>> {
+    let mut all = Vec::new();
+    for name in names {
+        all.push(running(cluster, name).await?);
+    }
+    Ok(all)
+}
+
+/// Of one with data the newer release writes on, and the older one that the cluster knows is not begun beside it until
+/// somebody decides.
+async fn one_at_a_time(cluster: &Cluster, data: &Name, newer: &str) -> Result<()> {
+    let of_cluster = cluster.api.live_allocations(data).await?;
+    let [older] = of_cluster.as_slice() else {
+        bail!("{of_cluster:?}");
+    };
+    let problem = older.problem.as_ref().context("a reason")?;
+    ensure!(problem.told().contains("volumes are in use"), "{problem:?}");
+    let dismiss = format!("skep alloc dismiss {newer}");
+    ensure!(problem.told().contains(&dismiss), "{problem:?}");
+    let dismiss = ["alloc", "dismiss", newer, "--yes"];
+    cluster.skep.run(&dismiss).await?.ok()?;
+    wait::until_ok("the older release to answer", BACK, async || {
+        cluster.answers(data, "1").await
+    })
+    .await
+}
 
 /// Adopted what is known, in quarantine what is not, until it is adopted or dismissed.
-async fn settle(
-    cluster: &Cluster,
-    (one, two, three): (&Name, &Name, &Name),
-    before: &Running,
-) -> Result<()> {
+async fn settle(cluster: &Cluster, names: [&Name; 4], before: &[Vec<String>]) -> Result<()> {
+    let [one, two, three, data] = names;
     cluster.server_answers().await?;
     cluster.node_ready().await?;
-    let listed = wait::until("two allocations in quarantine", BACK, async || {
+    let listed = wait::until("three allocations in quarantine", BACK, async || {
         let all = quarantine(cluster).await?;
-        Ok((all.len() == 2).then_some(all))
+        Ok((all.len() == 3).then_some(all))
     })
     .await?;
     tokio::time::sleep(LINGER).await;
-    let now = (
-        running(cluster, one).await?,
-        running(cluster, two).await?,
-        running(cluster, three).await?,
-    );
-    assert_eq!(&now, before, "nothing was stopped, nothing started");
+    let now = all_running(cluster, names).await?;
+    assert_eq!(now, before, "nothing was stopped, nothing started");
     cluster.answers(one, "1").await?;
     cluster.answers(two, "2").await?;
     let routeless = cluster.get(three, "/").await?.status;
     assert_eq!(routeless, 404, "in quarantine, out of the routes");
-    assert_eq!(cluster.api.allocations().await?.len(), 2);
+    assert_eq!(cluster.api.allocations().await?.len(), 3);
+    one_at_a_time(cluster, data, &id_of(&listed, data)?).await?;
 
     // The app that is not known cannot be adopted, and goes when that is said.
     let unknown = id_of(&listed, three)?;
@@ -299,5 +320,5 @@ async fn settle(
     let known = id_of(&quarantine(cluster).await?, two)?;
     cluster.skep.run(&["alloc", "adopt", &known]).await?.ok()?;
     assert!(quarantine(cluster).await?.is_empty());
-    cluster.converged(&[(one, 1), (two, 2)]).await
+    cluster.converged(&[(one, 1), (two, 2), (data, 1)]).await
 }
