@@ -12,7 +12,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 /// Longest run of a command; a deployment that fails has its own, shorter deadlines.
-const DEADLINE: Duration = Duration::from_secs(180);
+const DEADLINE: Duration = Duration::from_secs(300);
 
 /// How a command ended.
 #[derive(Debug, Clone)]

@@ -1,9 +1,10 @@
 //! Three servers in one process, over real mTLS on loopback, that can be stopped and started.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, SystemTime};
 
 use skep_control_plane::agents::elsewhere::Elsewhere;
@@ -93,6 +94,9 @@ pub(crate) struct World {
     snapshot_entries: u64,
 }
 
+/// How many there were in this process.
+static WORLDS: AtomicU8 = AtomicU8::new(1);
+
 pub(crate) fn server_id(member: u64) -> ServerId {
     ServerId::from_u128(u128::from(member) + 100)
 }
@@ -114,8 +118,10 @@ impl World {
         let ca = ClusterCa::generate(cluster, SystemTime::now()).unwrap();
         let mut listens = BTreeMap::new();
         let mut dirs = BTreeMap::new();
+        // Its own: a port that is free now is had again later, where connections of other tests may have it by then.
+        let ip = Ipv4Addr::new(127, 83, 0, WORLDS.fetch_add(1, Ordering::Relaxed));
         for member in MEMBERS {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let listener = TcpListener::bind((ip, 0)).await.unwrap();
             listens.insert(member, listener.local_addr().unwrap());
             dirs.insert(member, tempfile::tempdir().unwrap());
         }

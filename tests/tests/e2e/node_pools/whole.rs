@@ -301,7 +301,13 @@ async fn is_restored(whole: &Whole<'_>, (archive, before): (&str, &[String])) ->
     ensure!(node["admin"]["state"] == "eligible", "{node}");
     let now = whole.container().await?;
     ensure!(now.id != since.id, "a container from after the copy");
-    ensure!(whole.file("later").await?.is_none(), "it was written since");
+    // Its router knows of it a moment later.
+    wait::until_ok("the service to answer", SETTLED, async || {
+        let later = whole.file("later").await?;
+        ensure!(later.is_none(), "it was written since");
+        Ok(())
+    })
+    .await?;
     let log = whole.written().await?;
     ensure!(log.starts_with(before), "what was written before is gone");
     ensure!(!log.contains(&lost), "{lost} was after the copy");
