@@ -4,6 +4,7 @@ mod backup;
 mod configure;
 mod fencing;
 mod introduction;
+mod power;
 mod resize;
 mod restore;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 use skep_model::pool::{Guest, Note, Recipe};
 use skep_proxmox::calls::{agent, cluster, guests, lxc, qemu, tasks};
 use skep_proxmox::{At, Call, Client, Error, GuestKind, Kind, Patience, Transport, Upid, Vmid};
+use tokio::time::Instant;
 
 use crate::next::{Ask, Step, next};
 use crate::place::{Choice, choose};
@@ -19,6 +21,8 @@ use crate::seen::{self, Facts, Presence, Seen};
 
 /// For a shutdown, before the guest is ended.
 const SHUTDOWN: Duration = Duration::from_secs(120);
+/// A number that was somebody's is another's after two tasks at least: what was read within this time is still so.
+const FRESH: Duration = Duration::from_secs(1);
 /// For a task of any other kind; a full clone of a large disk takes its time.
 const TASK: Duration = Duration::from_secs(30 * 60);
 
@@ -151,6 +155,12 @@ impl<T: Transport> Driver<'_, T> {
         {
             return Ok(Turn::Wait(why));
         }
+        if let Presence::Ours(facts) = &seen.presence
+            && ask == Ask::Remove
+            && let Some(why) = self.is_changed(guest, facts, vmid).await?
+        {
+            return Ok(Turn::Wait(why.to_owned()));
+        }
         let done = match (&ask, &seen.presence) {
             (Ask::Clone, _) => match self.clone_call(guest, vmid)? {
                 Some(call) => self.client.run(&call, Patience::of(TASK)).await.map(drop),
@@ -234,6 +244,31 @@ impl<T: Transport> Driver<'_, T> {
         }
     }
 
+    /// Why it is not certain any more that a number is this guest's. Neither a removal nor a restore can be made on a
+    /// condition, and between the look and now there were other calls.
+    async fn is_changed(
+        &self,
+        guest: &Guest,
+        facts: &Facts,
+        vmid: Vmid,
+    ) -> Result<Option<&'static str>, Error> {
+        let since = Instant::now();
+        let call = guests::config(self.at(&facts.host, vmid));
+        let config = match self.client.send(&call).await {
+            Ok(config) => config,
+            Err(error) if error.kind == Kind::NotFound => {
+                return Ok(Some("it has gone just now"));
+            }
+            Err(error) => return Err(error),
+        };
+        let presence = seen::presence(guest, None, Some(config));
+        Ok(match presence {
+            Presence::Ours(_) if since.elapsed() <= FRESH => None,
+            Presence::Ours(_) => Some("its host answers too slowly to be sure whose its number is"),
+            _ => Some("it has changed just now"),
+        })
+    }
+
     async fn change(&self, ask: &Ask, facts: &Facts, vmid: Vmid) -> Result<(), Error> {
         let at = self.at(&facts.host, vmid);
         let call = match ask {
@@ -248,7 +283,12 @@ impl<T: Transport> Driver<'_, T> {
             // The others are done elsewhere.
             _ => guests::start(at),
         };
-        self.client.run(&call, Patience::of(TASK)).await.map(drop)
+        let within = Patience::of(TASK);
+        match ask {
+            Ask::ShutDown => self.power(at, (&call, false), within).await,
+            Ask::Remove => self.client.run(&call, within).await.map(drop),
+            _ => self.power(at, (&call, true), within).await,
+        }
     }
 
     async fn enlarge(&self, guest: &Guest, facts: &Facts, vmid: Vmid) -> Result<(), Error> {

@@ -18,13 +18,14 @@ pub const LOOKS_APART_MS: u64 = 60 * 1_000;
 /// Since when hosts are away without a break, as far as somebody has looked.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Away {
-    /// By host, ms since 1970.
+    /// By host, ms by the clock of whoever looks.
     since: BTreeMap<String, u64>,
     looked_ms: u64,
 }
 
 impl Away {
-    /// Takes in what was seen at a look. A look without a majority says nothing, nor does one long after the last.
+    /// Takes in what was seen at a look. `now_ms`: by a clock that nobody sets, as one that jumps would count time that no
+    /// watchdog had. A look without a majority says nothing, nor does one long after the last.
     pub fn look(&mut self, cluster: &cluster::Status, now_ms: u64) {
         let is_broken = now_ms < self.looked_ms || now_ms - self.looked_ms > LOOKS_APART_MS;
         if is_broken || !cluster.is_quorate {
@@ -43,7 +44,7 @@ impl Away {
         }
     }
 
-    /// By host, ms since 1970.
+    /// By host, ms by the clock of whoever looks.
     pub fn since(&self) -> &BTreeMap<String, u64> {
         &self.since
     }
@@ -56,6 +57,9 @@ pub enum Verdict {
     Dead {
         /// By what that is known.
         why: String,
+        /// It was stopped to know that, and high availability was to have it run: whoever asked has it started again
+        /// once its end is written down, as nobody else does.
+        is_wanted: bool,
     },
     /// It may run.
     NotYet {
@@ -66,7 +70,10 @@ pub enum Verdict {
 
 impl Verdict {
     fn dead(why: impl Into<String>) -> Self {
-        Self::Dead { why: why.into() }
+        Self::Dead {
+            why: why.into(),
+            is_wanted: false,
+        }
     }
 
     fn not_yet(why: impl Into<String>) -> Self {
@@ -81,9 +88,9 @@ pub struct Around<'a> {
     pub cluster: &'a cluster::Status,
     /// Guests that high availability has.
     pub managed: &'a [ha::Resource],
-    /// Since when hosts are away without a break, ms since 1970: whoever calls has seen that.
+    /// Since when hosts are away without a break, ms by the caller's clock: whoever calls has seen that.
     pub away_since: &'a BTreeMap<String, u64>,
-    /// Now.
+    /// Now, by the same clock.
     pub now_ms: u64,
 }
 
@@ -122,7 +129,11 @@ pub fn confirmed_dead(
                 // Who has stopped it may be about to start it.
                 Verdict::not_yet("it is stopped, and nobody knows for how long")
             } else {
-                Verdict::dead("it was stopped, and its host says that it is")
+                let is_wanted = |it: &ha::Resource| it.has(vmid) && it.is_wanted();
+                Verdict::Dead {
+                    why: "it was stopped, and its host says that it is".to_owned(),
+                    is_wanted: around.managed.iter().any(is_wanted),
+                }
             }
         }
         (Presence::Ours(_) | Presence::Unknown(_), Some(_)) => of_absent_host((vmid, host), around),
@@ -131,13 +142,9 @@ pub fn confirmed_dead(
 
 /// Its host is away: dead is only what Proxmox itself ends there, and only when that must have happened.
 fn of_absent_host((vmid, host): (u32, &str), around: Around<'_>) -> Verdict {
-    let names = [format!("vm:{vmid}"), format!("ct:{vmid}")];
-    let is_managed = around.managed.iter().any(|it| {
-        let state = it.state.as_deref().unwrap_or("started");
-        // What is ignored or disabled makes no host watch itself.
-        names.contains(&it.sid) && state == "started"
-    });
-    if !is_managed {
+    // What is ignored or disabled makes no host watch itself.
+    let is_managed = |it: &ha::Resource| it.has(vmid) && it.is_wanted();
+    if !around.managed.iter().any(is_managed) {
         return Verdict::not_yet(format!(
             "{host} is away, which ends nothing there: high availability does not have the guest"
         ));

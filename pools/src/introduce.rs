@@ -3,7 +3,8 @@
 //!
 //! A VM gets it as a file, by its own agent (qemu-guest-agent). A container has no such agent, and no file can be put into it by
 //! the API: it gets the variables from its configuration (`env`, since Proxmox VE 9.1), which its first process is started
-//! with, and is restarted for that. What is in a configuration is taken out again once the guest has joined.
+//! with, and is restarted for that. The token is taken out again once the guest has joined; the rest stays, as the guest has it
+//! from nowhere else when it starts the next time.
 
 use crate::seen::Facts;
 
@@ -14,6 +15,8 @@ pub const ENV_FILE: &str = "/etc/skep/agent.env";
 pub(crate) const LXC_ENV_SINCE: (u32, u32) = (9, 1);
 /// What a variable of ours begins with: others in a container's `env` are its template's.
 const PREFIX: &str = "SKEP_";
+/// The variable that is a secret.
+const TOKEN: &str = "SKEP_JOIN_TOKEN=";
 /// Proxmox writes it between two variables.
 const BETWEEN: char = '\0';
 
@@ -44,26 +47,26 @@ pub(crate) fn check(text: &str) -> Result<(), String> {
 
 /// The `env` of a container that is told these lines; what its template has there stays.
 pub(crate) fn remember(old: Option<&str>, text: &str) -> String {
-    let kept = others(old.unwrap_or_default());
+    let kept = without(old.unwrap_or_default(), PREFIX);
     let all: Vec<&str> = kept.chain(text.lines()).collect();
     all.join(&BETWEEN.to_string())
 }
 
-/// The `env` without what it was told; none: the entry goes.
+/// The `env` without the token; none: the entry goes.
 pub(crate) fn forget(old: Option<&str>) -> Option<String> {
-    let kept: Vec<&str> = others(old.unwrap_or_default()).collect();
+    let kept: Vec<&str> = without(old.unwrap_or_default(), TOKEN).collect();
     (!kept.is_empty()).then(|| kept.join(&BETWEEN.to_string()))
 }
 
-/// Whether its configuration still has what it was told.
+/// Whether its configuration still has the token.
 pub(crate) fn is_remembered(facts: &Facts) -> bool {
     let env = facts.config.get("env").unwrap_or_default();
-    env.split(BETWEEN).any(|it| it.starts_with(PREFIX))
+    env.split(BETWEEN).any(|it| it.starts_with(TOKEN))
 }
 
-fn others(env: &str) -> impl Iterator<Item = &str> {
+fn without<'a>(env: &'a str, what: &'a str) -> impl Iterator<Item = &'a str> {
     let all = env.split(BETWEEN);
-    all.filter(|it| !it.is_empty() && !it.starts_with(PREFIX))
+    all.filter(move |it| !it.is_empty() && !it.starts_with(what))
 }
 
 #[cfg(test)]
@@ -98,7 +101,12 @@ mod tests {
             env,
             "TZ=UTC\0SKEP_SERVER=10.0.0.1:7072\0SKEP_JOIN_TOKEN=skp_1"
         );
-        assert_eq!(forget(Some(&env)).as_deref(), Some("TZ=UTC"));
-        assert_eq!(forget(Some(&remember(None, TEXT))), None);
+        let kept = "TZ=UTC\0SKEP_SERVER=10.0.0.1:7072";
+        assert_eq!(
+            forget(Some(&env)).as_deref(),
+            Some(kept),
+            "it starts again with it"
+        );
+        assert_eq!(forget(Some("SKEP_JOIN_TOKEN=skp_1")), None);
     }
 }

@@ -127,7 +127,11 @@ fn become_copy(recipe: &Recipe, guest: &Guest, (restoring, facts): (&Restoring, 
             Some(ask) => Step::Ask(ask),
             None => Step::Ask(Ask::Start),
         },
-        (true, true) => Step::Record(Note::Restored(archive())),
+        // Somebody was faster than we: a person, or high availability.
+        (true, true) => match resize::lacks_running(recipe, guest, facts) {
+            Some(ask) => Step::Ask(ask),
+            None => Step::Record(Note::Restored(archive())),
+        },
     }
 }
 

@@ -125,6 +125,17 @@ pub(crate) fn lacks(recipe: &Recipe, guest: &Guest, facts: &Facts) -> Option<Ask
     }
 }
 
+/// The same while it runs, with nobody in it yet: a VM has cores and memory with its next start.
+pub(crate) fn lacks_running(recipe: &Recipe, guest: &Guest, facts: &Facts) -> Option<Ask> {
+    let to = guest.size?;
+    let is_in_effect = has(to, facts, |name| facts.in_effect(name));
+    match lacks(recipe, guest, facts) {
+        Some(Ask::Resize) => Some(Ask::Resize),
+        _ if recipe.kind == Kind::Vm && !is_in_effect => Some(Ask::ShutDown),
+        other => other,
+    }
+}
+
 /// The processors that are to be written down: those that it has, and of them those that are plugged in, where its
 /// configuration tells them apart.
 pub(crate) fn cores(to: GuestSize, facts: &Facts) -> (Option<u32>, Option<u32>) {

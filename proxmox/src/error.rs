@@ -100,7 +100,8 @@ impl Error {
         Self::new(Kind::Invalid, text)
     }
 
-    pub(crate) fn new(kind: Kind, text: impl Into<String>) -> Self {
+    /// One of this kind, of no single call.
+    pub fn new(kind: Kind, text: impl Into<String>) -> Self {
         Self {
             kind,
             text: text.into(),

@@ -33,6 +33,12 @@ impl Upid {
         self.part(5)
     }
 
+    /// Whether it does no more than to give high availability an order, which carries it out in its own time and is told of
+    /// nowhere: `hastart`, `hastop`.
+    pub fn is_order(&self) -> bool {
+        matches!(self.kind(), "hastart" | "hastop")
+    }
+
     /// What it is about: mostly a guest's number.
     pub fn about(&self) -> &str {
         self.part(6)

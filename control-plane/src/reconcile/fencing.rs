@@ -14,6 +14,7 @@ use skep_pools::{Away, Driver, Verdict};
 use skep_proto::convert::{id_bytes, optional_id_bytes};
 use skep_proto::v1;
 use skep_proto::v1::command::Kind;
+use skep_proxmox::Https;
 use skep_state::{Change, State};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Parts;
 use crate::consensus::Batch;
-use crate::guests::clients::Clients;
+use crate::guests::clients::{Clients, Hosts};
 use crate::history::AuditEntry;
 use crate::store::now_ms;
 
@@ -39,12 +40,22 @@ struct Due {
     pool: Arc<GuestPool>,
 }
 
+impl Due {
+    fn driver<'a>(&'a self, client: &'a Hosts) -> Driver<'a, Https> {
+        Driver {
+            client,
+            recipe: &self.pool.recipe,
+        }
+    }
+}
+
 /// Runs for as long as this server leads.
 pub(super) async fn run(parts: &Parts, token: &CancellationToken) {
     let mut changes = parts.store.consensus().changes();
     let mut clients = Clients::default();
-    // By provider: since when its hosts are away.
+    // By provider: since when its hosts are away, by a clock that nobody sets.
     let mut away: BTreeMap<String, Away> = BTreeMap::new();
+    let began = Instant::now();
     // What is written down about one wakes us, and is no reason to ask again.
     let mut asked: BTreeMap<NodeId, Instant> = BTreeMap::new();
     loop {
@@ -59,7 +70,7 @@ pub(super) async fn run(parts: &Parts, token: &CancellationToken) {
                 continue;
             }
             let away = away.entry(one.pool.provider.clone()).or_default();
-            let fenced = fence(parts, &mut clients, (one, away));
+            let fenced = fence(parts, &mut clients, (one, away), began);
             let Some(()) = token.run_until_cancelled(fenced).await else {
                 return;
             };
@@ -109,17 +120,23 @@ fn due(view: &State) -> Vec<Due> {
 }
 
 /// Has one ended, and writes down what is known then.
-async fn fence(parts: &Parts, clients: &mut Clients, (one, away): (&Due, &mut Away)) {
+async fn fence(
+    parts: &Parts,
+    clients: &mut Clients,
+    (one, away): (&Due, &mut Away),
+    began: Instant,
+) {
     let provider = &one.pool.provider;
-    let verdict = match tokio::time::timeout(PATIENCE, ask(parts, clients, (one, away))).await {
-        Ok(verdict) => verdict,
-        Err(_) => Verdict::NotYet {
-            why: format!("the provider `{provider}` does not answer"),
-        },
-    };
+    let verdict =
+        match tokio::time::timeout(PATIENCE, ask(parts, clients, (one, away), began)).await {
+            Ok(verdict) => verdict,
+            Err(_) => Verdict::NotYet {
+                why: format!("the provider `{provider}` does not answer"),
+            },
+        };
     let node = &one.node;
     match verdict {
-        Verdict::Dead { why } => {
+        Verdict::Dead { why, is_wanted } => {
             let why = format!("`{provider}`: {why}");
             let command = Kind::FenceNode(v1::FenceNode {
                 node: id_bytes(node.id.as_u128()),
@@ -132,6 +149,9 @@ async fn fence(parts: &Parts, clients: &mut Clients, (one, away): (&Due, &mut Aw
                 Ok(_) => {
                     tracing::info!(node = node.name, why, "a lost node is fenced");
                     parts.history.audit(told(node, &why));
+                    if is_wanted {
+                        start_again(parts, clients, one).await;
+                    }
                 }
                 // It is back, or a person was faster.
                 Err(problem) if matches!(problem.code, Code::Conflict | Code::NotFound) => {
@@ -149,7 +169,12 @@ async fn fence(parts: &Parts, clients: &mut Clients, (one, away): (&Due, &mut Aw
     }
 }
 
-async fn ask(parts: &Parts, clients: &mut Clients, (one, away): (&Due, &mut Away)) -> Verdict {
+async fn ask(
+    parts: &Parts,
+    clients: &mut Clients,
+    (one, away): (&Due, &mut Away),
+    began: Instant,
+) -> Verdict {
     let name = &one.pool.provider;
     let not_yet = |why: String| Verdict::NotYet {
         why: format!("the provider `{name}` does not say: {why}"),
@@ -172,13 +197,35 @@ async fn ask(parts: &Parts, clients: &mut Clients, (one, away): (&Due, &mut Away
         Ok(client) => client,
         Err(problem) => return not_yet(problem.to_string()),
     };
-    let driver = Driver {
-        client: &*client,
-        recipe: &one.pool.recipe,
-    };
-    match driver.fence(&one.guest.guest, away, now_ms()).await {
+    let since_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let driver = one.driver(&client);
+    match driver.fence(&one.guest.guest, away, since_ms).await {
         Ok(verdict) => verdict,
         Err(error) => not_yet(error.to_string()),
+    }
+}
+
+/// High availability was to have its guest run, and does so no more since it was stopped here.
+async fn start_again(parts: &Parts, clients: &mut Clients, one: &Due) {
+    let view = parts.store.view();
+    let Some(provider) = view.provider(&one.pool.provider) else {
+        return;
+    };
+    let started = match clients.of(provider, &parts.secrets) {
+        Ok(client) => {
+            let driver = one.driver(&client);
+            let started = driver.start_again(&one.guest.guest);
+            match tokio::time::timeout(PATIENCE, started).await {
+                Ok(started) => started.map_err(|error| error.to_string()),
+                Err(_) => Err("the provider does not answer".to_owned()),
+            }
+        }
+        Err(problem) => Err(problem.to_string()),
+    };
+    let node = &one.node.name;
+    match started {
+        Ok(()) => tracing::info!(node, "the guest of a fenced node is started again"),
+        Err(why) => tracing::warn!(node, why, "the guest of a fenced node stays stopped"),
     }
 }
 

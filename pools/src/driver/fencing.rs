@@ -2,7 +2,7 @@
 
 use skep_model::pool::Guest;
 use skep_proxmox::calls::{cluster, guests, ha};
-use skep_proxmox::{Error, Kind, Patience, Transport};
+use skep_proxmox::{Error, Kind, Patience, Transport, Vmid};
 
 use super::Driver;
 use crate::fence::{Around, Away, Verdict, confirmed_dead};
@@ -14,7 +14,7 @@ const STOP: std::time::Duration = std::time::Duration::from_secs(60);
 
 impl<T: Transport> Driver<'_, T> {
     /// Stops a guest at once, where its host answers, and says whether what ran in it has ended. `away`: what the caller has
-    /// seen before of hosts that are away; this look is taken in. `now_ms`: ms since 1970.
+    /// seen before of hosts that are away; this look is taken in. `now_ms`: by the clock of those looks, which nobody sets.
     ///
     /// # Errors
     /// The hosts cannot be looked at, or refuse: nothing is known, and it may be asked again.
@@ -53,7 +53,10 @@ impl<T: Transport> Driver<'_, T> {
         };
         // Without a majority nothing can be changed, and nothing is asked for that may happen later.
         let was_stopped = match &mut seen.presence {
-            Presence::Ours(facts) if cluster.is_quorate => self.stop(facts, vmid).await?,
+            Presence::Ours(facts) if cluster.is_quorate => {
+                let is_managed = managed.iter().any(|it| it.has(vmid.get()));
+                self.stop(facts, (vmid, is_managed)).await?
+            }
             _ => false,
         };
         Ok(confirmed_dead(
@@ -65,11 +68,15 @@ impl<T: Transport> Driver<'_, T> {
     }
 
     /// Whether it was stopped, and its host has said so since. The list of all guests lags: its host itself is asked.
-    async fn stop(&self, facts: &mut Facts, vmid: skep_proxmox::Vmid) -> Result<bool, Error> {
+    async fn stop(
+        &self,
+        facts: &mut Facts,
+        (vmid, is_managed): (Vmid, bool),
+    ) -> Result<bool, Error> {
         let at = self.at(&facts.host, vmid);
-        let stopped = self.client.run(&guests::stop(at), Patience::of(STOP)).await;
-        match stopped {
-            Ok(_) => {}
+        let call = guests::stop(at, !is_managed);
+        match self.power(at, (&call, false), Patience::of(STOP)).await {
+            Ok(()) => {}
             Err(error) if error.kind == Kind::NotRunning => {}
             // It went away meanwhile.
             Err(error) if error.kind == Kind::HostUnreachable => return Ok(false),

@@ -28,6 +28,10 @@ impl<T: Transport> Driver<'_, T> {
         };
         let archive = &restoring.archive;
         if self.last_restore((&facts.host, vmid), restoring).await? != Last::IsIt {
+            self.leave_stopped(facts, vmid).await?;
+            if let Some(why) = self.is_changed(guest, facts, vmid).await? {
+                return Ok(Turn::Wait(why.to_owned()));
+            }
             let call = backups::put_back(self.at(&facts.host, vmid), archive);
             let ran = self.client.run(&call, Patience::of(RESTORE)).await;
             ran.map_err(|error| Error {

@@ -91,6 +91,12 @@ fn may_run(case: Case) -> bool {
     reasons.contains(&true)
 }
 
+/// It was there to be stopped, and high availability was to have it run.
+fn was_ended(case: Case) -> bool {
+    let is_there = case.presence == "stopped" && case.host == Some(true);
+    is_there && matches!(case.managed, Some("" | "started"))
+}
+
 #[test]
 fn dead_is_only_what_nothing_speaks_against() {
     let (mut dead, mut all) = (0, 0);
@@ -123,6 +129,9 @@ fn dead_is_only_what_nothing_speaks_against() {
                         let found = verdict(case);
                         let is_dead = matches!(found, Verdict::Dead { .. });
                         assert_eq!(is_dead, !may_run(case), "{case:?}: {found:?}");
+                        if let Verdict::Dead { is_wanted, .. } = found {
+                            assert_eq!(is_wanted, was_ended(case), "{case:?}");
+                        }
                         (dead, all) = (dead + usize::from(is_dead), all + 1);
                     }
                 }
@@ -188,7 +197,7 @@ fn what_is_said_of_the_cases_that_people_meet() {
             "the hosts have no majority: what others do is not known",
         ),
     ] {
-        let (Verdict::Dead { why } | Verdict::NotYet { why }) = verdict(case);
+        let (Verdict::Dead { why, .. } | Verdict::NotYet { why }) = verdict(case);
         assert_eq!(why, text);
     }
 }

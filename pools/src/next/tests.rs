@@ -326,7 +326,7 @@ fn a_guest_becomes_a_copy_of_itself_and_runs_again() {
         assert_eq!(seen, Step::Record(Note::NotBack(archive())));
     }
     let restored = Step::Record(Note::Restored(archive()));
-    assert_eq!(step(&one, running(), false), restored);
+    assert_eq!(step(&one, running(), false), restored.clone());
     one.take(Note::Restored(archive()));
     assert_eq!(step(&one, running(), false), Step::Done);
 
@@ -340,6 +340,19 @@ fn a_guest_becomes_a_copy_of_itself_and_runs_again() {
     let smaller = ours(&[("memory", "2048")]);
     assert_eq!(step(&one, smaller, false), Step::Ask(Ask::Reshape));
     assert_eq!(step(&one, ours(&[]), false), Step::Ask(Ask::Start));
+    // Somebody else has started it, before it had that.
+    for (change, ask) in [
+        (("memory", "2048"), Some(Ask::ShutDown)),
+        (("scsi0", "local:vm-5000-disk-0,size=8G"), Some(Ask::Resize)),
+        (("cores", "4"), None),
+    ] {
+        let runs = Presence::Ours(Facts {
+            is_running: true,
+            ..facts(&[change])
+        });
+        let expected = ask.map_or(restored.clone(), Step::Ask);
+        assert_eq!(step(&one, runs, false), expected, "{change:?}");
+    }
 
     // Who leaves becomes nothing any more.
     one.restoring = Some(Restoring {

@@ -159,11 +159,14 @@ pub fn shut_down(at: At<'_>, timeout: Duration, then_stop: bool) -> Call<Upid> {
     Call::new(request)
 }
 
-/// `POST .../status/stop`: ends it at once, and a shutdown that hangs. `VM.PowerMgmt`.
-pub fn stop(at: At<'_>) -> Call<Upid> {
-    let request =
-        Request::of_guest(Method::Post, at, &["status", "stop"]).with("overrule-shutdown", 1);
-    Call::new(request)
+/// `POST .../status/stop`: ends it at once, and a shutdown that hangs where that is `overruled`: of a guest that high
+/// availability has that is refused, whose order replaces the one before. `VM.PowerMgmt`.
+pub fn stop(at: At<'_>, overruled: bool) -> Call<Upid> {
+    let request = Request::of_guest(Method::Post, at, &["status", "stop"]);
+    Call::new(match overruled {
+        true => request.with("overrule-shutdown", 1),
+        false => request,
+    })
 }
 
 /// `POST .../status/reboot`: ends its system, and starts it with what its configuration says by then. `VM.PowerMgmt`.

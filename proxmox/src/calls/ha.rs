@@ -16,6 +16,23 @@ pub struct Resource {
     pub state: Option<String>,
 }
 
+impl Resource {
+    /// Whether it is about a guest, and has it: what is ignored is left to people.
+    pub fn has(&self, vmid: u32) -> bool {
+        let number = self
+            .sid
+            .strip_prefix("vm:")
+            .or(self.sid.strip_prefix("ct:"));
+        let is_about = number.is_some_and(|it| it.parse() == Ok(vmid));
+        is_about && self.state.as_deref() != Some("ignored")
+    }
+
+    /// Whether it is to run. Where nothing is said it is.
+    pub fn is_wanted(&self) -> bool {
+        matches!(self.state.as_deref(), None | Some("started"))
+    }
+}
+
 /// A row of the manager's view.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Status {

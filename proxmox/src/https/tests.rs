@@ -158,7 +158,7 @@ async fn no_body_where_none_is_taken_and_a_length_where_one_is() {
         .await
         .expect("started");
     client
-        .send(&calls::guests::stop(vm()))
+        .send(&calls::guests::stop(vm(), true))
         .await
         .expect("stopped");
     let heard: Vec<String> = server.heard().iter().map(|it| it.to_lowercase()).collect();

@@ -25,6 +25,19 @@ pub(crate) fn refused(status: u16, text: &str, is_old: bool) -> Reply {
     }
 }
 
+/// A parameter that is not taken.
+pub(crate) fn wrong(parameter: &str, text: &str) -> Reply {
+    let reason = "Parameter verification failed.";
+    let message = format!("{reason}\n");
+    Reply {
+        status: 400,
+        reason: reason.to_owned(),
+        body: json!({ "data": null, "errors": { parameter: format!("{text}\n") }, "message": message })
+            .to_string()
+            .into(),
+    }
+}
+
 /// A number, as it comes: a number or text.
 pub(crate) fn drifting(number: u64, as_text: bool) -> Value {
     match as_text {

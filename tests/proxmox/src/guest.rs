@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use skep_proxmox::Nic;
 
+use crate::available::Power;
+
 /// Who made a guest: what no API says, and what is judged by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owner {
@@ -34,6 +36,10 @@ pub struct Guest {
     pub is_ha: bool,
     /// A rule of high availability keeps it on its host: it is recovered nowhere else.
     pub is_bound: bool,
+    /// High availability was told to stop it, and so starts it nowhere.
+    pub is_unwanted: bool,
+    /// What high availability was told to do with it, and when it does so, ms.
+    pub(crate) order: Option<(Power, u64)>,
     /// What it was told of how to join: a VM has it as a file, a container since it was started with it.
     pub told: Option<String>,
     /// The copy that its disks are.

@@ -4,6 +4,7 @@
 //! paused, an hour takes a moment; as it is, [`server`] serves the world over TLS, to the client as it is used.
 
 mod answer;
+mod available;
 mod backups;
 mod disks;
 mod guest;

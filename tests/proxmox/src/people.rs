@@ -3,14 +3,16 @@
 use crate::guest::{Guest, Owner};
 use crate::world::{Effect, World};
 
+/// To remove a guest, and to make one under its number, are tasks of a second each at least.
+const TAKEN_MS: u64 = 2_000;
 /// Of younger guests there are no copies yet.
 const OLD_MS: u64 = 5 * 60 * 1_000;
 
 impl World {
     /// Somebody does something: makes a guest under a number that is next, removes one, takes the number of one that is
-    /// gone, moves one, or a host goes or comes.
+    /// gone, moves one, gives one to high availability or takes it back, or a host goes or comes.
     pub(crate) fn somebody_acts(&mut self) {
-        match self.random.u32(..12) {
+        match self.random.u32(..13) {
             0..=2 => {
                 let vmid = 5000 + self.random.u32(..16);
                 self.make_foreign(vmid);
@@ -18,6 +20,7 @@ impl World {
             3 => self.remove_and_take_its_number(),
             4..=7 => self.move_one(),
             10..=11 => self.spoil_what_is_read(),
+            12 => self.turn_availability(),
             _ => self.turn_a_host(),
         }
     }
@@ -51,27 +54,41 @@ impl World {
         self.guests.insert(vmid, guest);
     }
 
-    /// A person removes a guest of ours; every other time its number is another's at once, which may even have its name:
+    /// A person removes a guest of ours; every other time its number is another's soon, which may even have its name:
     /// somebody has put an old copy in its place.
     fn remove_and_take_its_number(&mut self) {
         let Some(vmid) = self.some_guest(|guest| guest.owner != Owner::Foreign) else {
             return;
         };
         let removed = self.guests.remove(&vmid);
-        if self.random.bool() {
-            self.make_foreign(vmid);
-        }
         // An old copy is of one that was there for a while, and runs: nothing was written down yet that would tell a copy
         // of another from it.
         let since = self.now_ms().saturating_sub(OLD_MS);
         let name = removed
             .filter(|it| it.made_ms < since && it.is_running)
             .and_then(|it| it.name().map(str::to_owned));
-        if let (Some(guest), Some(name), true) =
-            (self.guests.get_mut(&vmid), name, self.random.bool())
-        {
-            guest.config.insert("name".to_owned(), name);
-            guest.pool = Some("skep".to_owned());
+        if self.random.bool() {
+            let name = name.filter(|_| self.random.bool());
+            self.freed.push((self.now_ms() + TAKEN_MS, vmid, name));
+        }
+    }
+
+    /// Numbers that are free become somebody's.
+    pub(crate) fn take_numbers(&mut self, now: u64) {
+        let (due, later) = std::mem::take(&mut self.freed)
+            .into_iter()
+            .partition(|(at, ..)| *at <= now);
+        self.freed = later;
+        let due: Vec<(u64, u32, Option<String>)> = due;
+        for (_, vmid, name) in due {
+            if self.guests.contains_key(&vmid) {
+                continue;
+            }
+            self.make_foreign(vmid);
+            if let (Some(guest), Some(name)) = (self.guests.get_mut(&vmid), name) {
+                guest.config.insert("name".to_owned(), name);
+                guest.pool = Some("skep".to_owned());
+            }
         }
     }
 
@@ -82,6 +99,16 @@ impl World {
             && self.hosts.get(&to) == Some(&true)
         {
             guest.host = to;
+        }
+    }
+
+    /// What is not there to be ordered any more is done by nobody.
+    fn turn_availability(&mut self) {
+        if let Some(vmid) = self.some_guest(|guest| !guest.is_template())
+            && let Some(guest) = self.guests.get_mut(&vmid)
+        {
+            guest.is_ha = !guest.is_ha;
+            (guest.is_unwanted, guest.order) = (!guest.is_running, None);
         }
     }
 

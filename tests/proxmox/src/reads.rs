@@ -250,7 +250,13 @@ pub(crate) fn ha_resources(world: &World) -> Reply {
         GuestKind::Lxc => "ct",
     };
     let managed = world.guests.iter().filter(|(_, guest)| guest.is_ha);
-    let rows =
-        managed.map(|(vmid, _)| json!({"sid": format!("{short}:{vmid}"), "state": "started"}));
+    let rows = managed.map(|(vmid, guest)| {
+        let state = if guest.is_unwanted {
+            "stopped"
+        } else {
+            "started"
+        };
+        json!({"sid": format!("{short}:{vmid}"), "state": state})
+    });
     data(&Value::Array(rows.collect()))
 }

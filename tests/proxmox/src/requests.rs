@@ -7,7 +7,8 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use skep_proxmox::{GuestKind, Reply};
 
-use crate::answer::{data, refused};
+use crate::answer::{data, refused, wrong};
+use crate::available::Power;
 use crate::backups;
 use crate::guest::{Guest, Owner};
 use crate::pending::configure;
@@ -210,6 +211,17 @@ fn change(
             }
             ("resize", Effect::Nothing)
         }
+        ("POST", ["status", "stop"])
+            if guest.is_ha && asked.parameters.contains_key("overrule-shutdown") =>
+        {
+            return wrong("overrule-shutdown", "Not applicable for HA resources.");
+        }
+        ("POST", ["status", "start"]) if guest.is_ha => {
+            ("hastart", Effect::Ordered(vmid, Power::On))
+        }
+        ("POST", ["status", "shutdown" | "stop"]) if guest.is_ha => {
+            ("hastop", Effect::Ordered(vmid, Power::Off))
+        }
         ("POST", ["status", "start"]) if guest.is_running => {
             return no(world, 500, &format!("VM {vmid} already running"));
         }
@@ -227,6 +239,12 @@ fn change(
                 500,
                 &format!("VM {vmid} is running - destroy failed"),
             );
+        }
+        ("DELETE", []) if guest.is_ha && !asked.parameters.contains_key("purge") => {
+            let text = format!(
+                "unable to remove VM {vmid} - used in HA resources and purge parameter not set."
+            );
+            return no(world, 500, &text);
         }
         ("DELETE", []) => ("qmdestroy", Effect::Removed(vmid)),
         _ => return no(world, 501, "Method not implemented"),

@@ -8,13 +8,11 @@ use skep_proxmox::{GuestKind, Reply};
 use tokio::time::Instant;
 
 use crate::answer::refused;
+use crate::available::Power;
 use crate::backups::Archive;
 use crate::disks::Disks;
 use crate::guest::{Guest, Owner};
 use crate::requests;
-
-/// A host that has lost the others reboots after 60 s; its guests are taken over another minute later.
-const HA_RECOVERS_MS: u64 = 120_000;
 
 /// A restore whose answer was lost comes about within so many seconds: its host waits for a lock.
 const LATE_RESTORE_S: u64 = 10;
@@ -59,6 +57,8 @@ pub(crate) enum Effect {
     Stopped(u32),
     /// Stopped, and started with its configuration as it is by then.
     Rebooted(u32),
+    /// High availability is told to start it, or to stop it.
+    Ordered(u32, Power),
     Removed(u32),
     BackedUp(Box<Archive>),
     /// A guest becomes a copy; with what was written down about it before.
@@ -98,7 +98,7 @@ pub struct World {
     /// Hosts, and whether each is there.
     pub hosts: BTreeMap<String, bool>,
     /// Since when hosts are away, ms.
-    away_since: BTreeMap<String, u64>,
+    pub(crate) away_since: BTreeMap<String, u64>,
     /// Guests by number.
     pub guests: BTreeMap<u32, Guest>,
     pub(crate) tasks: Vec<Task>,
@@ -110,6 +110,8 @@ pub struct World {
     pub epoch_ms: u64,
     /// Requests that were answered as lost, and take effect at their time.
     late: Vec<(u64, http::Request<Bytes>)>,
+    /// Numbers that somebody has freed, from when on they are another's, and the name that it has then.
+    pub(crate) freed: Vec<(u64, u32, Option<String>)>,
     /// What was done to guests that are not whose they were taken for. Must stay empty.
     pub violations: Vec<String>,
     /// How often each call was made.
@@ -142,6 +144,7 @@ impl World {
             disks: None,
             epoch_ms: 0,
             late: Vec::new(),
+            freed: Vec::new(),
             violations: Vec::new(),
             calls: BTreeMap::new(),
             made: 0,
@@ -172,6 +175,8 @@ impl World {
             boots: 0,
             is_ha: false,
             is_bound: false,
+            is_unwanted: false,
+            order: None,
             told: None,
             restored_from: None,
             is_half: false,
@@ -243,6 +248,8 @@ impl World {
             self.last_ms += 1_000;
             self.end_tasks(self.last_ms);
             self.do_late(self.last_ms);
+            self.take_numbers(self.last_ms);
+            self.obey_orders(self.last_ms);
             self.recover(self.last_ms);
             if self.chance(self.faults.people) {
                 self.somebody_acts();
@@ -281,29 +288,6 @@ impl World {
             }
         }
         true
-    }
-
-    /// High availability starts elsewhere what was on a host that has fenced itself by now, where hosts have a majority.
-    fn recover(&mut self, now: u64) {
-        let online: Vec<String> = self
-            .hosts
-            .iter()
-            .filter(|(_, is_online)| **is_online)
-            .map(|(name, _)| name.clone())
-            .collect();
-        if 2 * online.len() <= self.hosts.len() {
-            return;
-        }
-        for (host, since) in &self.away_since {
-            if now.saturating_sub(*since) < HA_RECOVERS_MS {
-                continue;
-            }
-            let its = self.guests.values_mut();
-            for guest in its.filter(|it| it.host == *host && it.is_ha && !it.is_bound) {
-                guest.host.clone_from(&online[0]);
-                guest.start();
-            }
-        }
     }
 
     fn end_tasks(&mut self, now: u64) {
@@ -381,6 +365,10 @@ impl World {
                 }
                 None => gone(vmid),
             },
+            Effect::Ordered(vmid, power) => {
+                self.order(vmid, power);
+                "OK".to_owned()
+            }
             Effect::Removed(vmid) => match self.on(vmid, host).map(|it| it.is_running) {
                 Some(true) => format!("VM {vmid} is running - destroy failed"),
                 Some(false) => {

@@ -207,7 +207,8 @@ impl Run {
 
     /// Nothing is shut down to become another size that could have it while it runs, or whose node was not emptied for that.
     fn check_stop(&self, guest: &Guest) {
-        let Some(resizing) = &guest.resizing else {
+        let resizing = guest.resizing.as_ref();
+        let Some(resizing) = resizing.filter(|_| guest.restoring.is_none()) else {
             return;
         };
         assert!(
@@ -258,7 +259,8 @@ impl Run {
                 let (Some(told), Some(name)) = (&there.told, there.name()) else {
                     continue;
                 };
-                let is_its_own = told.contains(&format!("SKEP_NODE_NAME={name}\n"));
+                let own = format!("SKEP_NODE_NAME={name}");
+                let is_its_own = told.lines().any(|line| line == own);
                 let is_lost = !told.contains("SKEP_");
                 assert!(
                     is_its_own || is_lost,
@@ -482,10 +484,11 @@ impl Run {
                 let there = world.guests.get(vmid);
                 let owner = there.map(|there| &there.owner);
                 assert_eq!(owner, Some(&Owner::Ours(name.clone())), "seed {seed}");
-                // What it was told is in its configuration no more; what its template has there is.
+                // Its token is in its configuration no more; what else it starts with is, and what its template has there.
                 let env = there.and_then(|it| it.config.get("env"));
-                let expected = (kind(seed) == Kind::Lxc).then_some("TZ=UTC");
-                assert_eq!(env.map(String::as_str), expected, "seed {seed}: {name}");
+                let kept = format!("TZ=UTC\0SKEP_NODE_NAME={name}");
+                let expected = (kind(seed) == Kind::Lxc).then_some(&kept);
+                assert_eq!(env, expected, "seed {seed}: {name}");
             }
         });
         told.len()

@@ -314,10 +314,42 @@ async fn a_guest_is_dead_when_it_was_stopped_and_not_when_its_host_is_away() {
         .await
         .expect("looked");
     assert!(
-        matches!(&verdict, Verdict::Dead { why } if why.starts_with("it was stopped")),
+        matches!(&verdict, Verdict::Dead { why, .. } if why.starts_with("it was stopped")),
         "{verdict:?}"
     );
     served
         .line
         .with(|world| assert!(!world.guests[&vmid].is_running));
+}
+
+#[tokio::test]
+async fn what_high_availability_has_is_stopped_by_its_order_and_started_again_afterwards() {
+    let served = Served::start().await;
+    let mut guest = Guest::planned(GuestId::from_u128(1 << 64));
+    let text = "SKEP_JOIN_TOKEN=hush\n";
+    until(&served, &mut guest, text, |it| it.address.is_some()).await;
+    let (recipe, client) = (recipe(), served.trusted());
+    let driver = Driver {
+        client: &client,
+        recipe: &recipe,
+    };
+    let vmid = guest.vmid.expect("a number");
+    served.obey(&format!("ha {vmid}"));
+    let boots = served.line.with(|world| world.guests[&vmid].boots);
+    let verdict = driver.fence(&guest, &mut Away::default(), 1_000_000).await;
+    let verdict = verdict.expect("looked");
+    assert!(
+        matches!(&verdict, Verdict::Dead { why, is_wanted: true } if why.starts_with("it was stopped")),
+        "{verdict:?}"
+    );
+    served.line.with(|world| {
+        let there = &world.guests[&vmid];
+        assert!(!there.is_running && there.is_unwanted);
+    });
+    driver.start_again(&guest).await.expect("started");
+    served.line.with(|world| {
+        let there = &world.guests[&vmid];
+        assert!(there.is_running && !there.is_unwanted && there.boots == boots + 1);
+        assert!(world.violations.is_empty(), "{:?}", world.violations);
+    });
 }
