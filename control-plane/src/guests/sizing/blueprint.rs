@@ -12,6 +12,7 @@ use skep_scheduler::autoscale::trial::Blueprint;
 use skep_scheduler::room::Room;
 use skep_state::State;
 
+use super::has_arrived;
 use crate::placement::common_meta;
 
 /// Of a VM's memory, what its kernel takes before anything runs: 1/24, rounded up from what Debian 12 shows of 2 to 16 GiB.
@@ -22,7 +23,7 @@ const SYSTEM_SHARE: u64 = 8;
 const ARCHITECTURE: &str = "x86_64";
 
 /// The next nodes of a pool, and how many more its hosts may get beside those that come already.
-pub(super) fn of(view: &State, pool: &GuestPool, auto: Auto) -> (Blueprint, u32) {
+pub(super) fn of(view: &State, pool: &GuestPool, auto: Auto, now_ms: u64) -> (Blueprint, u32) {
     let mut meta = pool.meta.clone();
     meta.insert("pool".to_owned(), pool.name.clone());
     let mut node = Node {
@@ -42,7 +43,7 @@ pub(super) fn of(view: &State, pool: &GuestPool, auto: Auto) -> (Blueprint, u32)
     if let Some(meta) = common_meta(view, &node) {
         node.meta = meta;
     }
-    let (hosts, more) = hosts(view, pool);
+    let (hosts, more) = hosts(view, pool, now_ms);
     let blueprint = Blueprint {
         pool: pool.name.clone(),
         node,
@@ -101,7 +102,7 @@ fn by_recipe(pool: &GuestPool) -> Facts {
 
 /// The hosts of the next nodes: of those that come, then, as they are spread, of more; and how many more. A program says
 /// nothing of hosts, and gives what is asked of it until it does not.
-fn hosts(view: &State, pool: &GuestPool) -> (Vec<String>, u32) {
+fn hosts(view: &State, pool: &GuestPool, now_ms: u64) -> (Vec<String>, u32) {
     if pool.recipe.templates.is_empty() {
         return (Vec::new(), u32::MAX);
     }
@@ -124,7 +125,7 @@ fn hosts(view: &State, pool: &GuestPool) -> (Vec<String>, u32) {
         {
             *count += 1;
         }
-        if one.counts() && !one.is_ready() {
+        if one.counts() && !has_arrived(view, one, now_ms) {
             match &one.guest.host {
                 Some(host) => next.push(host.clone()),
                 None => unchosen += 1,

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use skep_model::guest_pool::{DRAIN_MS, GuestPool, MAX_DECISION, PoolGuest};
 use skep_model::id::{GuestId, NodeId};
+use skep_model::node::{Node, NodeStatus};
 use skep_model::pool::Phase;
 use skep_proto::convert::id_bytes;
 use skep_proto::v1;
@@ -27,6 +28,8 @@ const DEADLINE_MS: u64 = 20 * 60 * 1_000;
 const SLOW_MS: u64 = 5 * 60 * 1_000;
 /// The same of one that has found no host: its provider is full.
 const NO_HOST_MS: u64 = 20_000;
+/// From a node's joining to its first session are milliseconds: after so long it is one that is lost.
+const ARRIVAL_MS: u64 = 30_000;
 /// After a guest was given up none is ordered of its pool for so long; doubled with each, up to [`LONGEST_PAUSE_MS`].
 const FIRST_PAUSE_MS: u64 = 5 * 60 * 1_000;
 /// After many.
@@ -166,7 +169,7 @@ impl<'a> Standing<'a> {
         let counted = view.guests_of(&pool.name).map(|it| &**it);
         let counted = counted.filter(|it| it.counts());
         let (ready, others): (Vec<&PoolGuest>, Vec<&PoolGuest>) =
-            counted.partition(|it| it.is_ready());
+            counted.partition(|it| has_arrived(view, it, now_ms));
         let stuck: Vec<&PoolGuest> = others
             .into_iter()
             .filter(|it| memory.is_stuck(it, now_ms))
@@ -256,7 +259,7 @@ impl<'a> Scene<'a> {
         };
         for standing in &scene.standings {
             let auto = standing.pool.size.auto.unwrap_or_default();
-            let (mut blueprint, more) = blueprint::of(view, standing.pool, auto);
+            let (mut blueprint, more) = blueprint::of(view, standing.pool, auto, now_ms);
             let room = standing.offer(view, &scene.cluster, more).room();
             blueprint.may_come = standing.coming > 0 || room > 0;
             scene.blueprints.push(blueprint);
@@ -424,6 +427,18 @@ impl Memory {
             }),
         })
     }
+}
+
+/// Whether a node runs in it that may be given work, or was. Between its joining and its first session a node is there and
+/// takes nothing: what it was ordered for would have another one ordered.
+fn has_arrived(view: &State, one: &PoolGuest, now_ms: u64) -> bool {
+    let is_new = |node: &Node| {
+        node.status == NodeStatus::Lost
+            && node.status_ms == node.joined_ms
+            && now_ms < node.joined_ms.saturating_add(ARRIVAL_MS)
+    };
+    let node = one.node.and_then(|id| view.node(id));
+    one.is_ready() && !node.is_some_and(|it| is_new(it))
 }
 
 fn is_overdue(one: &PoolGuest, now_ms: u64) -> bool {

@@ -364,6 +364,7 @@ impl World {
 
     /// What is due of guests is written down, and each gets on by one step.
     pub(in crate::guests) fn guests(&mut self) {
+        self.begin_sessions();
         let mut next = self.ids;
         let kinds = due(&self.state, self.now_ms, || {
             next += 1;
@@ -379,6 +380,18 @@ impl World {
             .collect();
         for id in moving {
             self.advance(id);
+        }
+    }
+
+    /// The first ones, of nodes that have joined.
+    fn begin_sessions(&mut self) {
+        let nodes = self.state.nodes();
+        let new: Vec<NodeId> = nodes
+            .filter(|it| it.status == NodeStatus::Lost && it.status_ms == it.joined_ms)
+            .map(|it| it.id)
+            .collect();
+        for id in new {
+            self.judge(id, NodeStatus::Ready);
         }
     }
 
@@ -479,7 +492,6 @@ impl World {
             secret_hash: vec![1],
             node: Some((&node).into()),
         }));
-        self.judge(id, NodeStatus::Ready);
     }
 
     pub(in crate::guests) fn judge(&mut self, node: NodeId, status: NodeStatus) {
