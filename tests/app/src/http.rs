@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{Either, Full};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt as _, Either, Full};
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, SERVER, UPGRADE};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -16,6 +16,10 @@ use crate::settings::Settings;
 
 /// Text of ours, or the request's own body streamed back.
 pub(crate) type Body = Either<Full<Bytes>, Incoming>;
+
+/// A body to be echoed of which no more than this is told beforehand is read to its end first, bytes: a proxy that is
+/// written in Go may break an answer off that begins while the request is still sent (golang/go#40747).
+const READ_FIRST: u64 = 64 * 1024;
 
 /// Longer holds than any test waits for are a mistake in the test.
 const MAX_HOLD_MS: u64 = 600_000;
@@ -56,7 +60,7 @@ pub(crate) async fn answer(settings: &Settings, request: Request<Incoming>) -> R
             ),
         },
         "/crash" => faults::crash(settings.crash_code),
-        "/echo" => echo(request),
+        "/echo" => echo(request).await,
         "/socket" => socket(request),
         _ => text(
             StatusCode::NOT_FOUND,
@@ -99,13 +103,20 @@ fn environment() -> Response<Body> {
     )
 }
 
-fn echo(request: Request<Incoming>) -> Response<Body> {
+async fn echo(request: Request<Incoming>) -> Response<Body> {
     let kind = request
         .headers()
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok());
     let kind = kind.unwrap_or("application/octet-stream").to_string();
-    respond(StatusCode::OK, &kind, Either::Right(request.into_body()))
+    let body = request.into_body();
+    if !body.size_hint().upper().is_some_and(|it| it <= READ_FIRST) {
+        return respond(StatusCode::OK, &kind, Either::Right(body));
+    }
+    match body.collect().await {
+        Ok(read) => respond(StatusCode::OK, &kind, Either::Left(read.to_bytes().into())),
+        Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+    }
 }
 
 /// Another protocol from then on: whatever comes goes back.
