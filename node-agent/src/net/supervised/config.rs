@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 pub(super) const WEB: &str = "web";
 pub(super) const HTTPS: &str = "websecure";
 pub(super) const API: &str = "traefik";
-/// After it was asked to end Traefik takes what waits on its socket for so long.
-pub(super) const ACCEPTS: &str = "2s";
+/// After it was asked to end Traefik takes what waits on its socket for so long. That somebody else asked it to is seen
+/// within it, also on a machine whose processors are all taken: what comes as it shuts its socket is cut off.
+pub(super) const ACCEPTS: &str = "5s";
 
 /// What it is made of.
 #[derive(Debug, Clone)]

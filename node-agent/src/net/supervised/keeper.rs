@@ -28,7 +28,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from
 const STEADY: Duration = Duration::from_secs(60);
 /// Handshakes that were under way when connections were led elsewhere are done, and what Traefik took is on its way
 /// ([`config::ACCEPTS`]).
-const LINGER: Duration = Duration::from_secs(2);
+const LINGER: Duration = Duration::from_secs(5);
 
 /// Runs them.
 pub(super) struct Keeper {
