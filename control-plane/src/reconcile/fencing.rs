@@ -149,17 +149,18 @@ async fn fence(
                 Ok(_) => {
                     tracing::info!(node = node.name, why, "a lost node is fenced");
                     parts.history.audit(told(node, &why));
-                    if is_wanted {
-                        start_again(parts, clients, one).await;
-                    }
                 }
-                // It is back, or a person was faster.
+                // It is back, or a person was faster: its guest was stopped all the same.
                 Err(problem) if matches!(problem.code, Code::Conflict | Code::NotFound) => {
                     tracing::info!(node = node.name, %problem, "a lost node is not fenced");
                 }
                 Err(problem) => {
                     tracing::warn!(node = node.name, %problem, "that a node is dead was not written down");
+                    return;
                 }
+            }
+            if is_wanted {
+                start_again(parts, clients, one).await;
             }
         }
         Verdict::NotYet { why } => {
