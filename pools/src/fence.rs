@@ -1,7 +1,7 @@
 //! When what ran in a guest is known to have ended, so that what may only run once can run elsewhere. Pure: what is not known
 //! is not dead, and a host that is merely away never is enough, as everything on it may run on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use skep_proxmox::calls::{cluster, ha};
 
@@ -15,12 +15,14 @@ pub const WATCHDOG_MS: u64 = 3 * 60 * 1_000;
 /// A call to a host that is away may take 40 s, and no host boots in a minute.
 pub const LOOKS_APART_MS: u64 = 60 * 1_000;
 
-/// Since when hosts are away without a break, as far as somebody has looked.
+/// What is kept between looks: since when hosts are away without a break, as far as somebody has looked.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Away {
     /// By host, ms by the clock of whoever looks.
     since: BTreeMap<String, u64>,
     looked_ms: u64,
+    /// Guests that high availability was to have run when they were ordered to stop, by number.
+    ended: BTreeSet<u32>,
 }
 
 impl Away {
@@ -42,6 +44,17 @@ impl Away {
                 self.since.entry(host.name.clone()).or_insert(now_ms);
             }
         }
+    }
+
+    /// A guest is about to be ordered to stop. From then on its provider says that nobody wants it, also to whoever asks
+    /// again because no answer came.
+    pub fn ends(&mut self, vmid: u32) {
+        self.ended.insert(vmid);
+    }
+
+    /// Whether a guest that was ordered to stop was wanted; it is said once.
+    pub fn had_ended(&mut self, vmid: u32) -> bool {
+        self.ended.remove(&vmid)
     }
 
     /// By host, ms by the clock of whoever looks.
@@ -129,10 +142,9 @@ pub fn confirmed_dead(
                 // Who has stopped it may be about to start it.
                 Verdict::not_yet("it is stopped, and nobody knows for how long")
             } else {
-                let is_wanted = |it: &ha::Resource| it.has(vmid) && it.is_wanted();
                 Verdict::Dead {
                     why: "it was stopped, and its host says that it is".to_owned(),
-                    is_wanted: around.managed.iter().any(is_wanted),
+                    is_wanted: wants(around.managed, vmid),
                 }
             }
         }
@@ -140,11 +152,15 @@ pub fn confirmed_dead(
     }
 }
 
+/// Whether high availability is to have a guest run.
+pub(crate) fn wants(managed: &[ha::Resource], vmid: u32) -> bool {
+    managed.iter().any(|it| it.has(vmid) && it.is_wanted())
+}
+
 /// Its host is away: dead is only what Proxmox itself ends there, and only when that must have happened.
 fn of_absent_host((vmid, host): (u32, &str), around: Around<'_>) -> Verdict {
     // What is ignored or disabled makes no host watch itself.
-    let is_managed = |it: &ha::Resource| it.has(vmid) && it.is_wanted();
-    if !around.managed.iter().any(is_managed) {
+    if !wants(around.managed, vmid) {
         return Verdict::not_yet(format!(
             "{host} is away, which ends nothing there: high availability does not have the guest"
         ));

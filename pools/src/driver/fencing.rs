@@ -5,7 +5,7 @@ use skep_proxmox::calls::{cluster, guests, ha};
 use skep_proxmox::{Error, Kind, Patience, Transport, Vmid};
 
 use super::Driver;
-use crate::fence::{Around, Away, Verdict, confirmed_dead};
+use crate::fence::{Around, Away, Verdict, confirmed_dead, wants};
 use crate::seen::{self, Facts, Presence, Seen};
 use crate::whereabouts::whereabouts;
 
@@ -37,12 +37,6 @@ impl<T: Transport> Driver<'_, T> {
         let rows = self.client.send(&cluster::guests()).await?.rows;
         let hosts = whereabouts(&rows);
         let host = hosts.get(&vmid.get()).map_or(made_on, String::as_str);
-        let around = Around {
-            cluster: &cluster,
-            managed: &managed,
-            away_since: away.since(),
-            now_ms,
-        };
         let mut seen = match self.look(guest, &rows).await {
             Ok(seen) => seen,
             Err(error) if error.kind == Kind::HostUnreachable => Seen {
@@ -55,16 +49,24 @@ impl<T: Transport> Driver<'_, T> {
         let was_stopped = match &mut seen.presence {
             Presence::Ours(facts) if cluster.is_quorate => {
                 let is_managed = managed.iter().any(|it| it.has(vmid.get()));
+                if wants(&managed, vmid.get()) {
+                    away.ends(vmid.get());
+                }
                 self.stop(facts, (vmid, is_managed)).await?
             }
             _ => false,
         };
-        Ok(confirmed_dead(
-            (vmid.get(), host),
-            &seen,
-            was_stopped,
-            around,
-        ))
+        let around = Around {
+            cluster: &cluster,
+            managed: &managed,
+            away_since: away.since(),
+            now_ms,
+        };
+        let mut verdict = confirmed_dead((vmid.get(), host), &seen, was_stopped, around);
+        if let Verdict::Dead { is_wanted, .. } = &mut verdict {
+            *is_wanted |= away.had_ended(vmid.get());
+        }
+        Ok(verdict)
     }
 
     /// Whether it was stopped, and its host has said so since. The list of all guests lags: its host itself is asked.

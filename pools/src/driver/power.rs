@@ -9,6 +9,7 @@ use skep_proxmox::{At, Call, Error, Kind, Patience, Transport, Upid, Vmid};
 use tokio::time::{Instant, sleep};
 
 use super::{Driver, SHUTDOWN, TASK};
+use crate::fence::wants;
 use crate::seen::{self, Facts, Presence};
 
 /// The manager and the hosts each look every 10 s at what was ordered.
@@ -55,8 +56,7 @@ impl<T: Transport> Driver<'_, T> {
     /// to it meanwhile.
     pub(super) async fn leave_stopped(&self, facts: &Facts, vmid: Vmid) -> Result<(), Error> {
         let managed = self.client.send(&ha::resources()).await?.rows;
-        let is_to_run = |it: &ha::Resource| it.has(vmid.get()) && it.is_wanted();
-        if !managed.iter().any(is_to_run) {
+        if !wants(&managed, vmid.get()) {
             return Ok(());
         }
         let at = self.at(&facts.host, vmid);

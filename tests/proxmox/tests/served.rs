@@ -336,7 +336,19 @@ async fn what_high_availability_has_is_stopped_by_its_order_and_started_again_af
     let vmid = guest.vmid.expect("a number");
     served.obey(&format!("ha {vmid}"));
     let boots = served.line.with(|world| world.guests[&vmid].boots);
-    let verdict = driver.fence(&guest, &mut Away::default(), 1_000_000).await;
+    let mut away = Away::default();
+    // Given up once it was ordered: who asks again hears that nobody wants it.
+    let ordered = async {
+        while !served.line.with(|world| world.guests[&vmid].is_unwanted) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = ordered => {}
+        verdict = driver.fence(&guest, &mut away, 1_000_000) => panic!("carried out at once: {verdict:?}"),
+    }
+    let verdict = driver.fence(&guest, &mut away, 1_000_000).await;
     let verdict = verdict.expect("looked");
     assert!(
         matches!(&verdict, Verdict::Dead { why, is_wanted: true } if why.starts_with("it was stopped")),
