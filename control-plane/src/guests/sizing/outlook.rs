@@ -45,8 +45,10 @@ pub(crate) fn outlook(view: &State, pool: &GuestPool, now_ms: u64) -> Vec<String
         ));
     }
     if let Some(standing) = scene.standing(&pool.name) {
-        if standing.coming > 0 {
-            lines.push(format!("{} nodes are coming", standing.coming));
+        match standing.coming {
+            0 => {}
+            1 => lines.push("1 node is coming".to_owned()),
+            more => lines.push(format!("{more} nodes are coming")),
         }
         for one in &standing.stuck {
             let why = one.guest.problem.as_deref().unwrap_or("it takes too long");
