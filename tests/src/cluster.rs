@@ -28,9 +28,9 @@ use plan::Plan;
 const CLUSTERS: u32 = 3;
 static ROOM: Semaphore = Semaphore::const_new(CLUSTERS as usize);
 /// A part that is not ready by then does not start.
-const READY: Duration = Duration::from_secs(30);
+const READY: Duration = Duration::from_secs(90);
 /// What converges does so long before.
-const CONVERGE: Duration = Duration::from_secs(60);
+const CONVERGE: Duration = Duration::from_secs(90);
 
 /// What a server writes once it is ready.
 #[derive(Debug, Clone, Deserialize)]

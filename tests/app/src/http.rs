@@ -110,7 +110,7 @@ async fn echo(request: Request<Incoming>) -> Response<Body> {
         .and_then(|value| value.to_str().ok());
     let kind = kind.unwrap_or("application/octet-stream").to_string();
     let body = request.into_body();
-    if !body.size_hint().upper().is_some_and(|it| it <= READ_FIRST) {
+    if body.size_hint().upper().is_none_or(|it| it > READ_FIRST) {
         return respond(StatusCode::OK, &kind, Either::Right(body));
     }
     match body.collect().await {

@@ -34,7 +34,7 @@ const REST_LAG: u64 = 16;
 /// A server that does not answer by then is frozen or cut off, or waits for one that is.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// What a server gets to hand on and end.
-const STOP: Duration = Duration::from_secs(20);
+const STOP: Duration = Duration::from_secs(60);
 const ALPN_HTTP: &[u8] = b"http/1.1";
 const ALPN_GRPC: &[u8] = b"h2";
 

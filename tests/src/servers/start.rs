@@ -14,7 +14,7 @@ use crate::process::Process;
 use crate::{place, tls, wait};
 
 /// From start to the file that says that it is ready.
-const READY: Duration = Duration::from_secs(30);
+const READY: Duration = Duration::from_secs(90);
 
 impl Servers {
     /// Founds a cluster at the first of these places and lets the others join, one after the other.

@@ -9,7 +9,7 @@ use skep_tests::api::Name;
 use skep_tests::random::Random;
 use skep_tests::{chaos, crash, wait, with_cluster};
 
-const BACK: Duration = Duration::from_secs(30);
+const BACK: Duration = Duration::from_secs(90);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_random_moments_it_converges() {

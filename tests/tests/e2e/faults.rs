@@ -12,7 +12,7 @@ use skep_tests::{Cluster, wait, with_cluster};
 
 /// Enough to notice a gap, little enough to leave the machine to the others.
 const RATE: u32 = 50;
-const HEALS: Duration = Duration::from_secs(30);
+const HEALS: Duration = Duration::from_secs(90);
 /// For a leak of 2 MiB a second to reach 32 MiB, on a busy machine.
 const LEAKED: Duration = Duration::from_secs(90);
 

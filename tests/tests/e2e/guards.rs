@@ -16,7 +16,7 @@ use skep_tests::traefik::Traefik;
 use skep_tests::{wait, with_cluster};
 
 /// A poll of the provider, and Traefik's own throttle of 2 s between configurations; a container that starts.
-const FOLLOWS: Duration = Duration::from_secs(30);
+const FOLLOWS: Duration = Duration::from_secs(90);
 /// `ann` with the password `secret`.
 const USER: &str = "ann:$2y$04$hqqCpOR5LQaVdT7GQBB9IeM/FUT3jdb4reC3l/S80BB2G1uEgBGhu";
 /// A page that may ask.

@@ -14,7 +14,7 @@ use skep_tests::{Cluster, place, wait, with_cluster_set};
 /// Requests a second while the database is gone.
 const RATE: u32 = 50;
 /// Until the history is used again once its database is back.
-const RETURNS: Duration = Duration::from_secs(20);
+const RETURNS: Duration = Duration::from_secs(60);
 
 /// Deploys the app with the command line; answers the path of the deployment's log.
 async fn up(cluster: &Cluster, version: &str) -> Result<String> {

@@ -12,7 +12,7 @@ const LIFETIME: Duration = Duration::from_secs(12);
 const RATE: u32 = 50;
 const BACK: Duration = Duration::from_secs(60);
 /// What a part gets to end by itself.
-const STOP: Duration = Duration::from_secs(20);
+const STOP: Duration = Duration::from_secs(60);
 /// What the agent says at the beginning of each session.
 const SESSION: &str = "in session with a server";
 /// What it says when it has slept for too long.

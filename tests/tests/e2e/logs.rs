@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::timeout;
 
 /// For a follower to see what it waits for.
-const FOLLOW: Duration = Duration::from_secs(30);
+const FOLLOW: Duration = Duration::from_secs(60);
 
 /// Events up to the end of the stream, or to `most`.
 async fn read(events: &mut Events, most: usize) -> Result<Vec<Event>> {

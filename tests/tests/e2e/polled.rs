@@ -12,7 +12,7 @@ use skep_tests::{Cluster, wait, with_cluster};
 /// A pause of ten seconds, a build and a rollout.
 const DEPLOYED: Duration = Duration::from_secs(90);
 /// A pause of ten seconds and a question.
-const ASKED: Duration = Duration::from_secs(40);
+const ASKED: Duration = Duration::from_secs(90);
 
 /// A service of a repository that is asked every 10 s, live at version 1.
 async fn polled(cluster: &Cluster, name: &Name) -> Result<Repository> {

@@ -9,7 +9,7 @@ use skep_tests::process::Process;
 use skep_tests::{http, place, wait};
 
 /// Longer than any start takes.
-const READY: Duration = Duration::from_secs(30);
+const READY: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_says_that_it_is_ready_and_is() -> Result<()> {

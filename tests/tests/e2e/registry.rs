@@ -17,7 +17,7 @@ const PUSHED_LATE: Duration = Duration::from_secs(180);
 /// A pause of ten seconds, a pull and a rollout.
 const DEPLOYED: Duration = Duration::from_secs(90);
 /// A pause of ten seconds and a question.
-const ASKED: Duration = Duration::from_secs(40);
+const ASKED: Duration = Duration::from_secs(90);
 
 /// Has the cluster push to `registry` from now on.
 async fn push_to(cluster: &Cluster, registry: &LocalRegistry, more: Value) -> Result<()> {

@@ -11,12 +11,12 @@ use skep_tests::containers::{ALLOCATION_LABEL, CLUSTER_LABEL};
 use skep_tests::load::Load;
 use skep_tests::{Cluster, wait, with_cluster};
 
-const BACK: Duration = Duration::from_secs(30);
+const BACK: Duration = Duration::from_secs(90);
 const RATE: u32 = 50;
 /// For as many changes as a snapshot is worth.
 const SNAPSHOT: Duration = Duration::from_secs(150);
 /// What a part gets to end by itself.
-const STOP: Duration = Duration::from_secs(20);
+const STOP: Duration = Duration::from_secs(60);
 
 async fn running(cluster: &Cluster) -> Result<BTreeSet<String>> {
     let all = cluster.containers.of_cluster(&cluster.id).await?;

@@ -15,7 +15,7 @@ use skep_tests::traefik::Traefik;
 use skep_tests::{http as client, wait, with_cluster};
 
 /// A poll of the provider, and Traefik's own throttle of 2 s between configurations.
-const FOLLOWS: Duration = Duration::from_secs(20);
+const FOLLOWS: Duration = Duration::from_secs(90);
 /// `ann` with the password `secret`.
 const USER: &str = "ann:$2y$04$hqqCpOR5LQaVdT7GQBB9IeM/FUT3jdb4reC3l/S80BB2G1uEgBGhu";
 /// Her name and password as browsers send them.

@@ -8,7 +8,7 @@ use skep_tests::api::Name;
 use skep_tests::app::App;
 use skep_tests::{Cluster, wait, with_cluster};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 /// A folder of plain files, and nothing to build.
 fn site(cluster: &Cluster, version: &str) -> Result<App> {

@@ -14,7 +14,7 @@ use skep_tests::traefik::Traefik;
 use skep_tests::{http as client, wait, with_cluster};
 
 /// A poll of the provider, and Traefik's own throttle of 2 s between configurations.
-const FOLLOWS: Duration = Duration::from_secs(20);
+const FOLLOWS: Duration = Duration::from_secs(90);
 const ASKED: u32 = 1_000;
 
 /// How many of `count` requests the second version answered; not one of them fails.

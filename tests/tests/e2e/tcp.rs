@@ -19,7 +19,7 @@ const NAMED: &str = "db.tcp.test";
 const ENDED: &str = "mq.tcp.test";
 const WEB: &str = "www.wild.test";
 /// A table on its way, or Traefik's own pace.
-const FOLLOWS: Duration = Duration::from_secs(20);
+const FOLLOWS: Duration = Duration::from_secs(90);
 /// Far above what the test takes: what ends earlier has ended because it was drained.
 const DRAIN_MS: u64 = 300_000;
 /// Until an allocation without connections is gone.

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// A poll of the provider, and Traefik's own throttle of 2 s between configurations.
-const FOLLOWS: Duration = Duration::from_secs(20);
+const FOLLOWS: Duration = Duration::from_secs(90);
 /// Longer than any answer takes.
 const ANSWERS: Duration = Duration::from_secs(2);
 /// Closer than Traefik's own polls.

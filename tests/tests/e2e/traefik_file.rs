@@ -12,10 +12,10 @@ use skep_tests::{http, wait, with_cluster};
 use tokio_util::sync::CancellationToken;
 
 /// The file's change, seen at once, and Traefik's throttle; with room for a machine under load.
-const FOLLOWS: Duration = Duration::from_secs(20);
+const FOLLOWS: Duration = Duration::from_secs(90);
 /// Less than the data plane gives a Traefik that does not say what it uses (60 s), far less than
 /// the time after which old containers end all the same.
-const ACKNOWLEDGED: Duration = Duration::from_secs(30);
+const ACKNOWLEDGED: Duration = Duration::from_secs(50);
 /// What Traefik runs where it finds it.
 const TEMPLATE: &str = r#"{{ env "HOME" }} {{{{ `x` }}"#;
 

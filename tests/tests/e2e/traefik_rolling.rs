@@ -12,7 +12,7 @@ use skep_tests::{chaos, http, wait, with_cluster};
 /// What is sent each second.
 const RATE: u32 = 200;
 /// A poll of the provider, and Traefik's own throttle of 2 s between configurations.
-const FOLLOWS: Duration = Duration::from_secs(20);
+const FOLLOWS: Duration = Duration::from_secs(90);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_through_traefik_fails_while_releases_replace_each_other() {

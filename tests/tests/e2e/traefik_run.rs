@@ -13,7 +13,7 @@ use skep_tests::process::{Process, signal};
 use skep_tests::{http, place, traefik, wait, with_cluster};
 
 /// From an end to the next that serves: pauses, a start, a poll, on a machine under load.
-const BACK: Duration = Duration::from_secs(40);
+const BACK: Duration = Duration::from_secs(90);
 /// What is sent each second.
 const RATE: u32 = 200;
 /// A load goes on for so long after something was done: failures would show.

@@ -12,7 +12,7 @@ use skep_tests::traefik::Traefik;
 use skep_tests::{http, wait, with_cluster};
 
 /// A poll of the provider, and Traefik's own throttle of 2 s between configurations.
-const FOLLOWS: Duration = Duration::from_secs(30);
+const FOLLOWS: Duration = Duration::from_secs(90);
 const ROUNDS: u64 = 6;
 /// Of one service; the most that it may have is 50.
 const ROUTES: u64 = 30;

@@ -16,7 +16,7 @@ const LIFETIME: Duration = Duration::from_secs(12);
 /// How much longer it is off.
 const LONGER: Duration = Duration::from_secs(3);
 const SEEN: Duration = Duration::from_secs(60);
-const STOP: Duration = Duration::from_secs(20);
+const STOP: Duration = Duration::from_secs(60);
 /// What the agent says when it has slept for too long.
 const RUN_OUT: &str = "the certificate has run out: renewing it by its key";
 const FULL_ROUNDS: u32 = 5;

@@ -7,7 +7,7 @@ use http::Method;
 use skep_tests::lab::cluster::{LabCluster, with_servers};
 use skep_tests::wait;
 
-const STOP: Duration = Duration::from_secs(20);
+const STOP: Duration = Duration::from_secs(60);
 
 const KEY: &str = "written";
 

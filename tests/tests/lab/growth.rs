@@ -18,7 +18,7 @@ use skep_tests::servers::{Servers, Site};
 use skep_tests::{http, place, wait};
 
 const SEEN: Duration = Duration::from_secs(60);
-const STOP: Duration = Duration::from_secs(30);
+const STOP: Duration = Duration::from_secs(60);
 const RATE: u32 = 50;
 /// Where the machine listens while it is alone: the defaults.
 const ALONE: ([u8; 4], u16) = ([127, 0, 0, 1], 7072);

@@ -17,13 +17,13 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// Until what one server wrote is at the others.
-const COPIED: Duration = Duration::from_secs(20);
+const COPIED: Duration = Duration::from_secs(60);
 /// Until a file that is gone is noticed, and another one is full.
-const RENEWED: Duration = Duration::from_secs(40);
+const RENEWED: Duration = Duration::from_secs(90);
 /// A server that does not answer by then is left for the next one.
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long a server may take to end in order.
-const STOP: Duration = Duration::from_secs(30);
+const STOP: Duration = Duration::from_secs(60);
 const READY: Duration = Duration::from_secs(60);
 
 /// A node at the server `place` whose builds write something.

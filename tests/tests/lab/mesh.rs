@@ -17,7 +17,7 @@ const SEEN: Duration = Duration::from_secs(60);
 /// What a process that was asked to end may take.
 const ENDS: Duration = Duration::from_secs(60);
 /// A silent node is lost after 8 s.
-const GIVEN_UP: Duration = Duration::from_secs(30);
+const GIVEN_UP: Duration = Duration::from_secs(90);
 const SAMPLE_RATE: u32 = 150;
 /// By each of four entrances: 1,000 a second by the embedded ingresses and by the Traefiks.
 const FULL_RATE: u32 = 500;

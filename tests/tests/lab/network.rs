@@ -9,7 +9,7 @@ use skep_tests::process::Process;
 use skep_tests::wait;
 
 const PORT: &str = "8000";
-const UP: Duration = Duration::from_secs(20);
+const UP: Duration = Duration::from_secs(60);
 
 /// A TCP connection from a host to another, made within a second or not at all.
 async fn reaches(from: &Host, to: &Host) -> bool {

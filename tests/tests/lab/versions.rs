@@ -23,8 +23,8 @@ use skep_tests::{http, place, wait};
 
 const SEEN: Duration = Duration::from_secs(60);
 /// What a server that must not run gets to say so and end.
-const REFUSED: Duration = Duration::from_secs(30);
-const STOP: Duration = Duration::from_secs(20);
+const REFUSED: Duration = Duration::from_secs(60);
+const STOP: Duration = Duration::from_secs(60);
 const RATE: u32 = 40;
 const REGISTERS: usize = 4;
 const CLIENTS: u64 = 4;
