@@ -19,7 +19,7 @@ use skep_model::problem::{Code, Problem};
 use skep_model::pushed::{MAX_PACK_BYTES, NOT_HELD, Order};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, ChildStdin, Command};
-use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
@@ -57,7 +57,66 @@ pub struct Stores {
     folder: PathBuf,
     room: Arc<Semaphore>,
     /// One push of a service at a time.
-    turns: Arc<Mutex<BTreeMap<ServiceId, Arc<tokio::sync::Mutex<()>>>>>,
+    turns: Arc<Mutex<BTreeMap<ServiceId, Turns>>>,
+}
+
+/// Who may change a store. Cheap to clone.
+#[derive(Debug, Clone)]
+struct Turns {
+    lock: Arc<tokio::sync::Mutex<()>>,
+    /// How many wait: tidying makes room for them.
+    waiting: watch::Sender<u32>,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self {
+            lock: Arc::default(),
+            waiting: watch::Sender::new(0),
+        }
+    }
+}
+
+impl Turns {
+    async fn take(self) -> Turn {
+        let _waits = Waits::of(&self.waiting);
+        Turn {
+            _held: self.lock.clone().lock_owned().await,
+            waiting: self.waiting.subscribe(),
+        }
+    }
+}
+
+/// One that waits, until it has its turn or goes away.
+struct Waits<'a>(&'a watch::Sender<u32>);
+
+impl<'a> Waits<'a> {
+    fn of(waiting: &'a watch::Sender<u32>) -> Self {
+        waiting.send_modify(|count| *count += 1);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+/// Held by whoever changes a store.
+struct Turn {
+    _held: OwnedMutexGuard<()>,
+    waiting: watch::Receiver<u32>,
+}
+
+impl Turn {
+    /// Returns when somebody else wants it.
+    async fn is_wanted(&self) {
+        let mut waiting = self.waiting.clone();
+        if waiting.wait_for(|count| *count > 0).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 /// A push that is being taken in. Dropped, nothing of it stays.
@@ -73,7 +132,7 @@ pub(crate) struct Receiving {
     said: [JoinHandle<std::io::Result<String>>; 2],
     until: Instant,
     _group: Group,
-    turn: OwnedMutexGuard<()>,
+    turn: Turn,
     _room: OwnedSemaphorePermit,
 }
 
@@ -110,13 +169,7 @@ impl Stores {
             }
         }
         for store in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
-            for file in files_of(&store.path().join("objects/pack")) {
-                let name = file.file_name();
-                let name = name.to_string_lossy();
-                if HALF_WRITTEN.iter().any(|it| name.starts_with(it)) {
-                    folder::remove(&file.path());
-                }
-            }
+            remove_half_written(&store.path());
         }
     }
 
@@ -144,9 +197,9 @@ impl Stores {
         self.folder.join(format!("{service}{GIT}"))
     }
 
-    async fn turn(&self, service: ServiceId) -> OwnedMutexGuard<()> {
-        let turn = self.turns.lock().entry(service).or_default().clone();
-        turn.lock_owned().await
+    async fn turn(&self, service: ServiceId) -> Turn {
+        let turns = self.turns.lock().entry(service).or_default().clone();
+        turns.take().await
     }
 
     /// Begins to take in a push.
@@ -253,7 +306,7 @@ impl Receiving {
             needed.append(&mut self.wanted);
         }
         tokio::spawn(async move {
-            tidy(&store, &needed).await;
+            tidy(&store, &needed, &turn).await;
             drop(turn);
         });
         Ok(())
@@ -329,7 +382,7 @@ async fn ensure_room(store: &Path, needed: &[String]) -> Result<(), Problem> {
         return Ok(());
     }
     if !needed.is_empty() {
-        prune::prune(store, needed).await?;
+        prune::prune(store, needed, std::future::pending()).await?;
     }
     let held = held_bytes(store).await;
     if held <= STORE_MAX_BYTES {
@@ -484,20 +537,54 @@ fn bytes_of(packs: &Path) -> u64 {
     files_of(packs).map(size).sum()
 }
 
-/// After a push: a store stays as small as what it holds allows, and its packs few.
-async fn tidy(store: &Path, needed: &[String]) {
+fn remove_half_written(store: &Path) {
+    for file in files_of(&store.join("objects/pack")) {
+        let name = file.file_name();
+        let name = name.to_string_lossy();
+        if HALF_WRITTEN.iter().any(|it| name.starts_with(it))
+            && let Err(error) = folder::clear(&file.path())
+        {
+            tracing::warn!(path = %file.path().display(), %error, "what git has not written to the end stays");
+        }
+    }
+}
+
+/// Has git write packs anew, which may take minutes, until `wanted`: then it is ended, what it had not written to the end
+/// goes, and the packs that there were stay. None: so it was.
+async fn repack(
+    store: &Path,
+    options: &[&str],
+    wanted: impl Future<Output = ()>,
+) -> Result<Option<Output>, Problem> {
+    let mut command = settled(store);
+    command.args(["repack", "-d", "-q"]).args(options);
+    tokio::select! {
+        output = ask(command, String::new()) => return output.map(Some),
+        () = wanted => {}
+    }
+    let store = store.to_owned();
+    blocking(move || {
+        remove_half_written(&store);
+        Ok(None)
+    })
+    .await
+}
+
+/// After a push: a store stays as small as what it holds allows, and its packs few. The next push does not wait for that:
+/// it is begun anew after it.
+async fn tidy(store: &Path, needed: &[String], turn: &Turn) {
     let path = store.to_owned();
     let is_due = tokio::task::spawn_blocking(move || prune::is_due(&path));
     if needed.is_empty() || !is_due.await.unwrap_or_default() {
-        return put_together(store).await;
+        return put_together(store, turn).await;
     }
-    if let Err(problem) = prune::prune(store, needed).await {
+    if let Err(problem) = prune::prune(store, needed, turn.is_wanted()).await {
         tracing::warn!(%problem, "a store keeps what nothing needs");
     }
 }
 
 /// Packs of about the same size become one: all objects stay, whether anything leads to them or not.
-async fn put_together(store: &Path) {
+async fn put_together(store: &Path, turn: &Turn) {
     let packs = store.join("objects/pack");
     let counted = tokio::task::spawn_blocking(move || {
         let is_pack = |file: &fs::DirEntry| file.path().extension().is_some_and(|it| it == "pack");
@@ -506,11 +593,10 @@ async fn put_together(store: &Path) {
     if counted.await.unwrap_or_default() <= PACKS_MAX {
         return;
     }
-    let mut command = settled(store);
-    command.args(["repack", "--geometric=2", "-d", "-q"]);
-    match ask(command, String::new()).await {
-        Ok(output) if output.is_success => {}
-        Ok(output) => tracing::warn!(why = last_words(&output.stderr), "packs stay many"),
+    match repack(store, &["--geometric=2"], turn.is_wanted()).await {
+        Ok(None) => {}
+        Ok(Some(output)) if output.is_success => {}
+        Ok(Some(output)) => tracing::warn!(why = last_words(&output.stderr), "packs stay many"),
         Err(problem) => tracing::warn!(%problem, "packs stay many"),
     }
 }

@@ -9,7 +9,7 @@ use skep_model::problem::{Code, Problem};
 
 use super::super::super::folder::blocking;
 use super::super::command::{Output, last_words};
-use super::{ask, bytes_of, disk, settled};
+use super::{ask, bytes_of, disk, repack, settled};
 
 /// Below, looking through a store costs more than it brings.
 const WORTHWHILE_BYTES: u64 = 256 << 20;
@@ -31,19 +31,23 @@ fn has_grown(held_bytes: u64, last_bytes: u64) -> bool {
     held_bytes >= WORTHWHILE_BYTES && held_bytes / GROWTH >= last_bytes
 }
 
-/// Keeps these commits with all that they need, and nothing else. One that is not here is not missed.
+/// Keeps these commits with all that they need, and nothing else, unless it is `wanted` that nothing is done. One that is not
+/// here is not missed.
 ///
 /// # Errors
 /// Git could not: then everything stays.
-pub(super) async fn prune(store: &Path, needed: &[String]) -> Result<(), Problem> {
+pub(super) async fn prune(
+    store: &Path,
+    needed: &[String],
+    wanted: impl Future<Output = ()>,
+) -> Result<(), Problem> {
     mark(store, needed).await?;
-    let mut command = settled(store);
     // Of a store that nobody clones, a map of what leads where is of no use.
-    command.args(["repack", "-a", "-d", "-q", "--no-write-bitmap-index"]);
-    done(
-        ask(command, String::new()).await?,
-        "drop what is not needed",
-    )?;
+    let options = ["-a", "--no-write-bitmap-index"];
+    let Some(output) = repack(store, &options, wanted).await? else {
+        return Ok(());
+    };
+    done(output, "drop what is not needed")?;
     let store = store.to_owned();
     blocking(move || {
         let held = bytes_of(&store.join("objects/pack"));

@@ -193,8 +193,10 @@ async fn what_was_under_way_when_the_agent_died_is_cleared_and_a_store_goes_with
     world.take(&[&main], &[], &whole).await.expect("taken");
     let left = world.stores.path(SERVICE).join("incoming-1");
     std::fs::create_dir_all(left.join("pack")).expect("made");
+    let half = world.stores.path(SERVICE).join("objects/pack/tmp_pack_x");
+    std::fs::write(&half, "PACK").expect("written");
     world.stores.clean();
-    assert!(!left.exists());
+    assert!(!left.exists() && !half.exists());
     assert_eq!(world.stores.services(), [SERVICE]);
     world.built(&main, "").await.expect("still there");
     world.stores.remove(SERVICE).await;
@@ -220,8 +222,9 @@ async fn many_packs_are_put_together_and_all_of_them_stays() {
         all.push(commit.clone());
         before = Some(commit);
     }
-    // Whoever comes next waits for it.
-    drop(world.stores.turn(SERVICE).await);
+    // As whoever has time: a push would not wait for it.
+    let turns = world.stores.turns.lock()[&SERVICE].clone();
+    drop(turns.lock.lock().await);
     assert!(world.left().1 < PACKS_MAX / 2, "{:?}", world.left());
     for commit in [&all[0], &all[20], &all[PACKS_MAX + 1]] {
         world.built(commit, "").await.expect("all objects stay");
@@ -249,7 +252,8 @@ async fn what_was_pushed_over_goes_and_what_is_needed_stays() {
     // Twice, of which the second knows what the first did not.
     for needed in [&tips, &tips[..1].to_vec()] {
         let needed = [needed.as_slice(), std::slice::from_ref(&absent)].concat();
-        prune::prune(&store, &needed).await.expect("pruned");
+        let done = prune::prune(&store, &needed, std::future::pending()).await;
+        done.expect("pruned");
         assert_eq!(world.left().1, 1, "one pack");
         for tip in &tips {
             let built = world.built(tip, "").await;
@@ -309,4 +313,38 @@ async fn submodules_of_other_stores_are_out_of_reach() {
         let refused = refused.expect_err(address);
         assert!(refused.message.contains(address), "{refused}");
     }
+}
+
+/// A push that came while packs were put together was refused after 15 s.
+#[tokio::test]
+async fn tidying_makes_room_for_the_next_push_and_leaves_nothing_half_written() {
+    let world = World::new();
+    let first = world.repository.git("work", &["rev-parse", "main"]);
+    let whole = world.pack(&[&first], &[]);
+    world.take(&[&first], &[], &whole).await.expect("taken");
+    let turn = world.stores.turn(SERVICE).await;
+    let soon = Duration::from_millis(20);
+    let none = tokio::time::timeout(soon, turn.is_wanted()).await;
+    assert!(none.is_err(), "nobody waits");
+    let gone = tokio::time::timeout(soon, world.stores.turn(SERVICE)).await;
+    assert!(gone.is_err(), "it is held");
+    let none = tokio::time::timeout(soon, turn.is_wanted()).await;
+    assert!(none.is_err(), "whoever waited went away");
+
+    let stores = world.stores.clone();
+    let next = tokio::spawn(async move { stores.turn(SERVICE).await });
+    let store = world.stores.path(SERVICE);
+    turn.is_wanted().await;
+    let half = store.join("objects/pack/.tmp-1-pack-x.pack");
+    std::fs::write(&half, "PACK").expect("written");
+    let done = repack(&store, &["--geometric=2"], turn.is_wanted()).await;
+    assert!(done.expect("ended").is_none(), "it was done all the same");
+    assert!(!half.exists());
+    drop(turn);
+    let turn = next.await.expect("runs");
+    let done = repack(&store, &["--geometric=2"], turn.is_wanted()).await;
+    assert!(done.expect("ended").is_some_and(|it| it.is_success));
+    drop(turn);
+    assert!(world.built(&first, "").await.is_ok());
+    assert_eq!(world.left(), (Vec::new(), 1));
 }
