@@ -71,7 +71,11 @@ impl Repository {
         done(&["config", "--local", "--replace-all", &helper, ""]).await?;
         done(&["config", "--local", "--add", &helper, &ask]).await?;
         let verify = format!("http.{base}/.sslCAInfo");
-        done(&["config", "--local", &verify, &ca.to_string_lossy()]).await
+        done(&["config", "--local", &verify, &ca.to_string_lossy()]).await?;
+        // By HTTP/2 many versions of the library by which git speaks it lose parts of what they send, or hang
+        // (curl/curl#11157, #11426, #14892).
+        let version = format!("http.{base}/.version");
+        done(&["config", "--local", &version, "HTTP/1.1"]).await
     }
 }
 
