@@ -20,7 +20,7 @@ use crate::http::connect;
 /// Clients at once; every second one opens a connection for each request.
 pub const CLIENTS: u32 = 16;
 /// Longer than any answer may take: what exceeds it has failed.
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(30);
 /// Different causes that a report holds.
 const MAX_CAUSES: usize = 64;
 

@@ -24,7 +24,7 @@ use crate::{http, place, tls, wait};
 /// From start to answering.
 const START: Duration = Duration::from_secs(30);
 /// A handshake.
-const SHAKE: Duration = Duration::from_secs(5);
+const SHAKE: Duration = Duration::from_secs(30);
 /// Of each hundred good nonces so many are refused: clients have to try again, and give up after three.
 const BAD_NONCES: &str = "5";
 

@@ -6,6 +6,9 @@ use anyhow::{Context as _, Result, bail};
 
 /// Between two looks: short against what is waited for, long against what a look costs.
 const PAUSE: Duration = Duration::from_millis(20);
+/// Limits say what hangs and not what is slow. They are given as a machine keeps them that has two cores and nothing else
+/// to do, and several clusters share one, at times with strangers.
+const SHARED: u32 = 3;
 
 /// Asks until the answer is `Some`. An error of the asking ends the waiting.
 ///
@@ -16,6 +19,7 @@ pub async fn until<T>(
     within: Duration,
     mut ask: impl AsyncFnMut() -> Result<Option<T>>,
 ) -> Result<T> {
+    let within = within * SHARED;
     let begun = Instant::now();
     loop {
         if let Some(found) = ask()
@@ -40,6 +44,7 @@ pub async fn until_ok<T>(
     within: Duration,
     mut ask: impl AsyncFnMut() -> Result<T>,
 ) -> Result<T> {
+    let within = within * SHARED;
     let begun = Instant::now();
     loop {
         match ask().await {

@@ -34,7 +34,7 @@ const KEYS: u64 = 32;
 /// This part of the measured time goes by before it, unmeasured.
 pub const WARM_SHARE: u32 = 4;
 /// What a write may take before the bench calls the cluster dead.
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Who is written to, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

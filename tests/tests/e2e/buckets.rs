@@ -15,8 +15,9 @@ use skep_tests::{Cluster, wait, with_cluster};
 const PUT: Duration = Duration::from_secs(120);
 /// A node that comes back from nothing.
 const BACK: Duration = Duration::from_secs(90);
-/// A file that takes a while to be put.
-const FILM_BYTES: usize = 64 << 20;
+/// A file that is most of its site, and what gets to the store before that ends.
+const FILM_BYTES: usize = 32 << 20;
+const BEGUN_BYTES: usize = 8 << 20;
 /// Where the objects of the service lie in the bucket.
 const OBJECTS: &str = "skep/default/site/site";
 
@@ -46,8 +47,8 @@ async fn up(cluster: &Cluster, version: &str) -> Result<()> {
 }
 
 /// Has the workspace's bucket be this one, with this secret.
-async fn set(cluster: &Cluster, store: &LocalObjects, secret: &str) -> Result<()> {
-    let endpoint = format!("http://{}", store.host());
+async fn set(cluster: &Cluster, host: &str, secret: &str) -> Result<()> {
+    let endpoint = format!("http://{host}");
     let arguments = [
         "bucket",
         "set",
@@ -121,11 +122,11 @@ async fn a_site_that_no_node_has_any_more_comes_back_from_the_bucket() {
         let store = LocalObjects::start(&cluster.path("objects")).await?;
         let name = Name::of("site");
         // With a wrong secret a site goes live, and is put there when it is the right one.
-        set(cluster, &store, "wrong").await?;
+        set(cluster, &store.host(), "wrong").await?;
         up(cluster, "1").await?;
         cluster.answers(&name, "1").await?;
         shows(cluster, &["SignatureDoesNotMatch", "site/production/site"]).await?;
-        set(cluster, &store, SECRET).await?;
+        set(cluster, &store.host(), SECRET).await?;
         put(cluster, &name).await?;
         shows(cluster, &["waiting     0", BUCKET, KEY]).await?;
 
@@ -159,7 +160,7 @@ async fn what_was_changed_in_the_bucket_is_never_handed_out() {
     with_cluster("bucket-lies", async |cluster| {
         let store = LocalObjects::start(&cluster.path("objects")).await?;
         let name = Name::of("site");
-        set(cluster, &store, SECRET).await?;
+        set(cluster, &store.host(), SECRET).await?;
         up(cluster, "1").await?;
         put(cluster, &name).await?;
         let blobs = store.objects(&format!("{OBJECTS}/blobs/sha256"))?;
@@ -198,7 +199,8 @@ async fn a_put_that_broke_off_leaves_nothing_that_counts() {
     with_cluster("bucket-broken", async |cluster| {
         let store = LocalObjects::start(&cluster.path("objects")).await?;
         let name = Name::of("site");
-        set(cluster, &store, SECRET).await?;
+        let way = store.way(BEGUN_BYTES).await?;
+        set(cluster, &way.host(), SECRET).await?;
         // Bytes that no compression makes fewer.
         let app = site(cluster, "1")?;
         let mut film = vec![0; FILM_BYTES];
@@ -206,7 +208,7 @@ async fn a_put_that_broke_off_leaves_nothing_that_counts() {
         fs::write(app.dir().join("www/film.bin"), film)?;
         let arguments = ["up", app.path()?, "--project", "site", "--service", "site"];
         let went = async { cluster.skep.run(&arguments).await?.ok() };
-        let (went, broken) = tokio::join!(went, store.kill_within(FILM_BYTES as u64));
+        let (went, broken) = tokio::join!(went, store.kill_within(&way));
         went?;
         broken?;
         let manifests = store.objects(&format!("{OBJECTS}/manifests/sha256"));

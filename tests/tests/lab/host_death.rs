@@ -18,7 +18,7 @@ use skep_tests::load::Load;
 use skep_tests::{chaos, wait};
 
 const SEEN: Duration = Duration::from_secs(120);
-/// From the cut until every service has its number of healthy replicas.
+/// From the cut until every service has its number of healthy replicas, where all hosts die in turn on a release build.
 const GOAL: Duration = Duration::from_secs(15);
 /// Between two looks at what is left.
 const LOOK: Duration = Duration::from_millis(100);
@@ -103,8 +103,9 @@ async fn play(world: &World<'_>, registry: &Registry) -> Result<()> {
     }
     world.whole().await?;
     world.maintained().await.context("maintenance")?;
+    println!("the slowest of them was whole again after {slowest:.1?}");
     ensure!(
-        slowest <= GOAL,
+        !chaos::is_full() || slowest <= GOAL,
         "the goal is {GOAL:?}, and it took {slowest:?}"
     );
     Ok(())
