@@ -1,7 +1,6 @@
 //! Serving an HTTP service (an axum router, for example) over accepted TLS connections. Owns the
 //! connections' limits and their end; never looks into requests, except to add who sent them.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
@@ -37,15 +36,14 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Serves `service` on each connection of `incoming` (see [`crate::grpc::incoming`], with
 /// [`crate::tls::ALPN_HTTPS`]) until `shutdown`; then lets requests under way finish, for 10 s.
 ///
-/// Each request carries a [`crate::grpc::Peer`] among its extensions. Upgrades (WebSocket) work.
+/// Each request carries a [`crate::grpc::Peer`] among its extensions. Upgrades (WebSocket) work. A request that `service` fails on
+/// gets no answer: by HTTP/2 its stream is reset, for the reason of an `h2::Error` where that is what it failed with.
 pub async fn serve<I, S, B>(incoming: I, service: S, shutdown: CancellationToken)
 where
     I: Stream<Item = io::Result<Conn>>,
-    S: tower::Service<Request<RequestBody>, Response = Response<B>, Error = Infallible>
-        + Clone
-        + Send
-        + 'static,
+    S: tower::Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: http_body::Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,

@@ -5,10 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _};
+use h2::Reason;
 use serde::Deserialize;
 use skep_identity::random;
 use skep_model::deployment::{Deployment, Origin, Trigger};
@@ -40,6 +42,19 @@ use crate::urls;
 
 /// Pushes that a server carries at a time: each holds a few parts of a pack.
 pub(super) const MAX_PUSHES: usize = 32;
+
+/// Has git speak HTTP/1.1, as it does of itself when it is told that it has to. By HTTP/2 several versions of libcurl, Debian
+/// 12's among them, now and then hang in a large push or send it damaged.
+///
+/// # Errors
+/// `request` is git's, by HTTP/2.
+pub(crate) fn by_http1<B>(request: Request<B>) -> Result<Request<B>, h2::Error> {
+    let is_gits = request.uri().path().starts_with("/git/");
+    match is_gits && request.version() == Version::HTTP_2 {
+        true => Err(Reason::HTTP_1_1_REQUIRED.into()),
+        false => Ok(request),
+    }
+}
 
 /// What git wants to do.
 #[derive(Debug, Clone, Deserialize, IntoParams)]

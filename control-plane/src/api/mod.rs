@@ -67,6 +67,7 @@ mod volumes;
 mod tests;
 
 pub(crate) use deploy::queued;
+pub(crate) use git::by_http1;
 pub(crate) use services::new_service;
 
 use std::net::SocketAddr;

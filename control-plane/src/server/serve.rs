@@ -12,6 +12,7 @@ use skep_proto::v1::agents_server::AgentsServer;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tower::filter::Filter;
 
 use super::admit::Admission;
 use super::announce::{self, Announcer};
@@ -467,7 +468,8 @@ fn serve_api(
     let router = api::router(context);
     let tls = server_config(own, ClientAuth::Optional, ALPN_HTTPS);
     let incoming = grpc::incoming(listeners.0, tls, shutdown.clone());
-    let serving = https::serve(incoming, router.clone(), shutdown.clone());
+    let service = Filter::new(router.clone(), api::by_http1);
+    let serving = https::serve(incoming, service, shutdown.clone());
     parts.spawn(named("api", serving));
     if let Some(plain) = listeners.1 {
         // With the caller's address: some answers are for callers on this machine alone.

@@ -33,6 +33,9 @@ async fn site() -> Site {
     let service = tower::service_fn(move |request: Request<RequestBody>| {
         let notice = notice.clone();
         async move {
+            if request.uri().path() == "/old" && request.version() == http::Version::HTTP_2 {
+                return Err(h2::Error::from(h2::Reason::HTTP_1_1_REQUIRED));
+            }
             if request.uri().path() == "/slow" {
                 let (hold, mut released) = mpsc::channel(1);
                 notice.send(hold).await.expect("the test listens");
@@ -40,7 +43,7 @@ async fn site() -> Site {
             }
             let peer = request.extensions().get::<Peer>().expect("a peer");
             let text = format!("{:?} {:?}", request.version(), peer.identity);
-            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(text))))
+            Ok(Response::new(Full::new(Bytes::from(text))))
         }
     });
     let incoming = incoming(listener, config, shutdown.clone());
@@ -97,6 +100,28 @@ async fn both_versions_of_http_are_served() {
         .await
         .expect("body");
     assert_eq!(body.to_bytes(), "HTTP/2.0 None");
+    site.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn a_request_that_fails_is_reset_for_the_reason_it_gave() {
+    let site = site().await;
+    let stream = TokioIo::new(site.connect(&[b"h2"]).await);
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), stream)
+            .await
+            .expect("h2");
+    tokio::spawn(connection);
+    let request = Request::get("https://skep/old")
+        .body(Full::<Bytes>::default())
+        .expect("request");
+    let error = sender.send_request(request).await.expect_err("refused");
+    let reason = std::error::Error::source(&error)
+        .and_then(|it| it.downcast_ref::<h2::Error>())
+        .and_then(h2::Error::reason);
+    assert_eq!(reason, Some(h2::Reason::HTTP_1_1_REQUIRED), "{error:?}");
+    let answer = get(&mut site.connect(&[b"http/1.1"]).await, "/old").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     site.shutdown.cancel();
 }
 

@@ -73,8 +73,6 @@ impl Work {
             "-c",
             &trust,
             "-c",
-            "http.version=HTTP/1.1",
-            "-c",
             "pack.compression=0",
             "push",
             &url,
