@@ -27,6 +27,8 @@ use plan::Plan;
 /// Clusters at once: Docker starts about seven containers a second on two cores, whoever asks.
 const CLUSTERS: u32 = 3;
 static ROOM: Semaphore = Semaphore::const_new(CLUSTERS as usize);
+/// Between two looks whether a process still runs.
+const LOOK: Duration = Duration::from_millis(200);
 /// A part that is not ready by then does not start.
 const READY: Duration = Duration::from_secs(90);
 /// What converges does so long before.
@@ -175,6 +177,20 @@ async fn run_in_room(
         println!("kept: {}", dir.keep().display());
     }
     outcome.and(cleaned)
+}
+
+/// The first time; an agent that has ended is waited for no longer.
+async fn wait_for_first(api: &Api, agent: &Process) -> Result<Value> {
+    let ended = async {
+        while agent.is_running().await? {
+            tokio::time::sleep(LOOK).await;
+        }
+        bail!("the agent has ended: {}", agent.log())
+    };
+    tokio::select! {
+        seen = wait_for_node(api) => seen,
+        ended = ended => ended,
+    }
 }
 
 async fn wait_for_node(api: &Api) -> Result<Value> {

@@ -151,8 +151,13 @@ async fn fence(
                     parts.history.audit(told(node, &why));
                 }
                 // It is back, or a person was faster: its guest was stopped all the same.
-                Err(problem) if matches!(problem.code, Code::Conflict | Code::NotFound) => {
+                Err(problem) if problem.code == Code::Conflict => {
                     tracing::info!(node = node.name, %problem, "a lost node is not fenced");
+                }
+                // A person has removed it: its guest is not to run again.
+                Err(problem) if problem.code == Code::NotFound => {
+                    tracing::info!(node = node.name, %problem, "a lost node is no more");
+                    return;
                 }
                 Err(problem) => {
                     tracing::warn!(node = node.name, %problem, "that a node is dead was not written down");

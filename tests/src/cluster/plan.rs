@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, anyhow, bail};
 use futures_util::FutureExt;
 
-use super::{Bootstrap, Cluster, READY, wait_for_node};
+use super::{Bootstrap, Cluster, READY, wait_for_first};
 use crate::api::Api;
 use crate::containers::Containers;
 use crate::process::Process;
@@ -192,7 +192,7 @@ impl Plan {
         let agent = self.agent(&bootstrap.join_token)?;
         agent.start().await?;
         let api = Api::new(self.parts["http"], &bootstrap.token);
-        let status = wait_for_node(&api).await?;
+        let status = wait_for_first(&api, &agent).await?;
         let id = status["cluster"]
             .as_str()
             .context("the cluster has an id")?
