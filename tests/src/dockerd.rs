@@ -40,8 +40,9 @@ impl Bridge {
         let started = STARTED.fetch_add(1, Ordering::Relaxed);
         let number = (std::process::id().wrapping_mul(DAEMONS) + started) % 4_096;
         let name = format!("{BRIDGE_PREFIX}{number}");
-        // 10.192.0.0/10 in 4,096 networks of a thousand addresses, as many as a bridge has ports.
-        let first = u32::from(Ipv4Addr::new(10, 192, 0, 1)) + (number << 10);
+        // 10.128.0.0/10 in 4,096 networks of a thousand addresses, as many as a bridge has ports. The rest of 10.0.0.0/8 has the
+        // labs' networks and the clusters' own.
+        let first = u32::from(Ipv4Addr::new(10, 128, 0, 1)) + (number << 10);
         let address = format!("{}/22", Ipv4Addr::from(first));
         run("ip", &["link", "add", &name, "type", "bridge"]).await?;
         run("ip", &["address", "add", &address, "dev", &name]).await?;

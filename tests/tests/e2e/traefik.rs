@@ -94,17 +94,20 @@ async fn traefik_follows_and_keeps() {
             .await?;
         serves("2").await?;
 
-        // The net alone, from its disk: the same configuration before any agent speaks.
+        // The net alone, from its disk: the same configuration before any agent speaks, each time.
         cluster.agent.kill().await?;
         cluster.server.kill().await?;
-        // Nobody changes it any more: until then the older release was leaving.
-        let before = http::get(cluster.net_admin, "net", "/v1/traefik").await?;
-        cluster.net.kill().await?;
-        cluster.net.start().await?;
-        let after = wait::until_ok("the net", FOLLOWS, async || {
-            http::get(cluster.net_admin, "net", "/v1/traefik").await
-        })
-        .await?;
+        let from_disk = async || -> Result<Answer> {
+            cluster.net.kill().await?;
+            cluster.net.start().await?;
+            wait::until_ok("the net", FOLLOWS, async || {
+                http::get(cluster.net_admin, "net", "/v1/traefik").await
+            })
+            .await
+        };
+        let before = from_disk().await?;
+        assert!(before.text().contains(&host), "{}", before.text());
+        let after = from_disk().await?;
         assert_eq!((after.status, after.text()), (200, before.text()));
         serves("2").await?;
 

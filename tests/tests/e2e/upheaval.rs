@@ -99,10 +99,11 @@ async fn what_becomes_of_a_branch_under_a_build_is_nothing_to_it() {
 
         // Pushed over and swept, and the agent begins anew: nobody has the commit any more, which is said.
         let (id, commit) = begin(cluster, &repository, (&name, "2"), 3_600).await?;
-        cluster.agent.kill().await?;
         push_over(&repository, "third")?;
         git(&bare, &["reflog", "expire", "--expire=now", "--all"])?;
         git(&bare, &["gc", "--quiet", "--prune=now"])?;
+        // Not away for so long that its builds are given up.
+        cluster.agent.kill().await?;
         cluster.agent.start().await?;
         let ended = cluster.api.ended(&id).await?;
         let problem = ended.problem.clone().context("a reason")?.told();
