@@ -1,5 +1,5 @@
-//! High availability: what it has is started and stopped by orders that it carries out later, and what was on a host that has
-//! fenced itself is started elsewhere.
+//! High availability: what it has is started and stopped by orders that it carries out later, what has ended by itself is
+//! started again, and what was on a host that has fenced itself is started elsewhere.
 
 use crate::guest::Guest;
 use crate::world::World;
@@ -30,6 +30,17 @@ impl World {
         if let Some(guest) = self.guests.get_mut(&vmid) {
             guest.is_unwanted = power == Power::Off;
             guest.order = Some((power, due_ms));
+        }
+    }
+
+    /// What is to run and does not, on a host that is there, is ordered to, by nobody but high availability itself.
+    pub(crate) fn keep_running(&mut self, now: u64) {
+        for guest in self.guests.values_mut() {
+            let is_down = guest.is_ha && !guest.is_unwanted && !guest.is_running;
+            if is_down && guest.order.is_none() && !guest.is_template() {
+                let due_ms = now + self.random.u64(1_000..ORDERED_MS);
+                guest.order = Some((Power::On, due_ms));
+            }
         }
     }
 

@@ -30,6 +30,8 @@ pub struct Guest {
     pub pool: Option<String>,
     /// Whether it runs.
     pub is_running: bool,
+    /// It has ended by itself, and nobody has started it since.
+    pub has_ended: bool,
     /// How often it was started.
     pub boots: u32,
     /// Whether high availability has it.
@@ -69,7 +71,7 @@ impl Guest {
 
     /// It starts, with what its configuration says by now.
     pub(crate) fn start(&mut self) {
-        self.is_running = true;
+        (self.is_running, self.has_ended) = (true, false);
         self.boots += 1;
         self.settle_pending();
         if let Some(env) = self.config.get("env") {

@@ -10,9 +10,9 @@ const OLD_MS: u64 = 5 * 60 * 1_000;
 
 impl World {
     /// Somebody does something: makes a guest under a number that is next, removes one, takes the number of one that is
-    /// gone, moves one, gives one to high availability or takes it back, or a host goes or comes.
+    /// gone, moves one, gives one to high availability or takes it back, or a host goes or comes; or a guest ends by itself.
     pub(crate) fn somebody_acts(&mut self) {
-        match self.random.u32(..13) {
+        match self.random.u32(..14) {
             0..=2 => {
                 let vmid = 5000 + self.random.u32(..16);
                 self.make_foreign(vmid);
@@ -21,6 +21,7 @@ impl World {
             4..=7 => self.move_one(),
             10..=11 => self.spoil_what_is_read(),
             12 => self.turn_availability(),
+            13 => self.end_one(),
             _ => self.turn_a_host(),
         }
     }
@@ -109,6 +110,15 @@ impl World {
         {
             guest.is_ha = !guest.is_ha;
             (guest.is_unwanted, guest.order) = (!guest.is_running, None);
+        }
+    }
+
+    /// Its kernel has panicked, or its host had no memory left for it.
+    fn end_one(&mut self) {
+        if let Some(vmid) = self.some_guest(|guest| guest.is_running)
+            && let Some(guest) = self.guests.get_mut(&vmid)
+        {
+            (guest.is_running, guest.has_ended) = (false, true);
         }
     }
 

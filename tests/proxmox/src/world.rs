@@ -173,6 +173,7 @@ impl World {
             pool: None,
             is_running: false,
             boots: 0,
+            has_ended: false,
             is_ha: false,
             is_bound: false,
             is_unwanted: false,
@@ -249,6 +250,7 @@ impl World {
             self.end_tasks(self.last_ms);
             self.do_late(self.last_ms);
             self.take_numbers(self.last_ms);
+            self.keep_running(self.last_ms);
             self.obey_orders(self.last_ms);
             self.recover(self.last_ms);
             if self.chance(self.faults.people) {
