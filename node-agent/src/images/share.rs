@@ -98,7 +98,8 @@ pub(crate) fn says_full(text: &str) -> bool {
     [
         "no space left",
         "disk is full",
-        "507",
+        // Not the number alone: digests are full of numbers.
+        "507 insufficient storage",
         "disk quota exceeded",
     ]
     .iter()
@@ -121,4 +122,23 @@ fn failed(name: &str, error: &Error) -> Problem {
     }
     let text = format!("image `{name}` was made, and cannot be kept for other nodes: {said}");
     Problem::new(Code::Runtime, text).hint("the agent's log on the node says more")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::says_full;
+
+    #[test]
+    fn a_disk_is_full_where_it_is_said_and_no_digest_says_it() {
+        for said in [
+            "write /var/lib/docker/x: no space left on device",
+            "received unexpected HTTP status: 507 Insufficient Storage",
+            "denied: the node's disk is full",
+        ] {
+            assert!(says_full(said), "{said}");
+        }
+        let digest =
+            "no node that could be asked has sha256:7611a25076a6b0979664f554aba4683f3c1bec99";
+        assert!(!says_full(digest));
+    }
 }
