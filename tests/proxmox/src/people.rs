@@ -122,6 +122,13 @@ impl World {
         }
     }
 
+    /// Somebody starts all that have ended by themselves and that nobody has started since.
+    pub fn start_ended(&mut self) {
+        for guest in self.guests.values_mut().filter(|it| it.has_ended) {
+            guest.start();
+        }
+    }
+
     fn turn_a_host(&mut self) {
         let host = self.some_host();
         let away = self.hosts.values().filter(|is| !**is).count();
